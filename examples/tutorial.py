@@ -1,0 +1,59 @@
+"""The well-known first walk through MNIST, with digitq's parts.
+
+    python examples/tutorial.py [PICTURE.png]
+
+A batch of 64 images, one of them as a picture, the softmax of an untrained network, and what
+the trained one says.
+"""
+
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from worker.dataset import load_mnist
+from worker.models import load_model
+
+SHADES = " ░▒▓█"
+
+
+def draw_text(image: torch.Tensor) -> str:
+    """The picture in text, two columns for a pixel: (28, 28) uint8 → 28 lines."""
+    shades = image.long() * len(SHADES) // 256
+    return "\n".join("".join(SHADES[shade] * 2 for shade in row).rstrip() for row in shades)
+
+
+def main(picture_path: str | None = None) -> None:
+    """Walk from the data to an answer; save the first image where a path is given."""
+    torch.manual_seed(0)
+    images, labels = load_mnist("train")
+    loader = DataLoader(TensorDataset(images[:, None], labels), batch_size=64, shuffle=True)
+    images, labels = next(iter(loader))
+    print(images.shape)  # 64 images of one channel
+    print(labels.shape)
+
+    image = images[0]
+    print(image.shape)
+    print(draw_text(image[0]))
+    if picture_path is not None:
+        Image.fromarray(image[0].numpy()).save(picture_path)
+
+    pixels = image.flatten().numpy().reshape(1, 784)
+    print(pixels.shape)
+
+    probabilities = load_model("random").classify(pixels)[0]
+    print("random:", np.array2string(probabilities, precision=3, suppress_small=True))
+    print(f"they sum to {probabilities.sum():.6f}")
+
+    probabilities = load_model("mlp").classify(pixels)[0]
+    print("mlp:", np.array2string(probabilities, precision=3, suppress_small=True))
+    print(
+        f"it is a {probabilities.argmax()} ({probabilities.max():.1%} sure); "
+        f"the label says {labels[0].item()}"
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

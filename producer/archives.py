@@ -1,0 +1,104 @@
+"""Images in `.zip` and `.tar[.gz|.bz2|.xz]` files, read one member at a time, never unpacked."""
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from producer.sources import (
+    Entry,
+    Source,
+    Tally,
+    UniqueIds,
+    UnreadableImageError,
+    at_least_one,
+    is_image_name,
+    parent_digit,
+    read_limited,
+)
+from protocol.errors import UsageError
+
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)
+
+
+def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
+    """The images of an archive in its own order; the id is the member's name.
+
+    Raises `UsageError` where it is no archive, or holds no image.
+    """
+    try:
+        if path.name.lower().endswith(".zip"):
+            archive = zipfile.ZipFile(path)
+            entries = _zip_entries(archive, prefix, truth_from_parent, tally)
+            count = sum(map(_is_image, archive.infolist()))
+        else:
+            stream = tarfile.open(path, mode="r|*")  # noqa: SIM115 (read for as long as the job)
+            entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
+        some = at_least_one(entries, path, tally)
+    except BROKEN as error:
+        raise UsageError(f"can't read the archive {path}: {error}") from None
+    return Source(str(path), some, truth_from_parent, lambda: count)
+
+
+def _is_image(member: zipfile.ZipInfo) -> bool:
+    return not member.is_dir() and is_image_name(member.filename)
+
+
+def _zip_entries(
+    archive: zipfile.ZipFile, prefix: str, truth_from_parent: bool, tally: Tally
+) -> Iterator[Entry]:
+    unique = UniqueIds()
+    for member in archive.infolist():
+        if _is_image(member):
+            yield Entry(
+                prefix + unique(member.filename),
+                lambda member=member: _read_zipped(archive, member),  # type: ignore[misc]
+                parent_digit(member.filename) if truth_from_parent else None,
+            )
+        elif not member.is_dir():
+            tally.skipped += 1
+
+
+def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(member) as file:
+            return read_limited(file, member.file_size)
+    except (*BROKEN, RuntimeError, NotImplementedError) as error:  # encrypted, unknown method
+        raise UnreadableImageError(f"can't be read from the archive: {error}") from None
+
+
+def _tar_entries(
+    archive: tarfile.TarFile, prefix: str, truth_from_parent: bool, tally: Tally
+) -> Iterator[Entry]:
+    """A stream can't go back: each entry must be read before the next is asked for."""
+    unique = UniqueIds()
+    started = False
+    try:
+        for member in archive:
+            if member.isfile() and is_image_name(member.name):
+                started = True
+                yield Entry(
+                    prefix + unique(member.name),
+                    lambda member=member: _read_tarred(archive, member),  # type: ignore[misc]
+                    parent_digit(member.name) if truth_from_parent else None,
+                )
+            elif not member.isdir():
+                tally.skipped += 1
+    except BROKEN as error:
+        if not started:
+            raise
+        reason = f"the archive is broken from here on: {error}"
+        yield Entry(prefix + unique("(the rest)"), lambda: _raise_unreadable(reason))
+
+
+def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    try:
+        file = archive.extractfile(member)
+        return read_limited(file, member.size) if file else b""
+    except BROKEN as error:
+        raise UnreadableImageError(f"can't be read from the archive: {error}") from None
+
+
+def _raise_unreadable(reason: str) -> bytes:
+    raise UnreadableImageError(reason)

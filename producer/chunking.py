@@ -1,0 +1,196 @@
+"""From a source's pieces to chunks: reads the files, and cuts at a number of rows and of bytes."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.sources import Entry, Piece, UnreadableImageError
+from producer.written import Written
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
+from protocol.errors import UsageError
+from protocol.settings import settings
+
+FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
+FILES_ROWS = 256  # decoding takes far longer than the network: smaller chunks, shared better
+
+
+class Row(NamedTuple):
+    """An image as it was read, in the order of `FILES_SCHEMA`."""
+
+    id: str
+    image: bytes | None
+    error: str | None
+    truth: int | None
+
+
+def cut_chunks(
+    pieces: Iterable[Piece],
+    has_truth: bool = False,
+    resume: Written = Written(),  # noqa: B008 (frozen)
+    limit: int | None = None,
+) -> Iterator[Chunk]:
+    """Chunks of at most `DIGITQ_CHUNK_ROWS` rows and about `DIGITQ_CHUNK_BYTES` bytes.
+
+    `resume` is what of the source is written already. Raises `UsageError` where the source is no
+    longer what it was at that row.
+    """
+    remaining = _skip(_limit(pieces, limit), resume)
+    number, first_row = 0, resume.rows
+    for batch in _join(_slices(_read(remaining), has_truth)):
+        yield Chunk(number, first_row, batch)
+        number, first_row = number + 1, first_row + batch.num_rows
+
+
+def _max_rows(schema: pa.Schema) -> int:
+    rows = settings().chunk_rows
+    return min(rows, FILES_ROWS) if "image" in schema.names else rows
+
+
+def _limit(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
+    for piece in pieces:
+        if limit is None:
+            yield piece
+            continue
+        if limit <= 0:
+            return
+        if isinstance(piece, pa.RecordBatch):
+            piece = piece.slice(0, limit)
+            limit -= piece.num_rows
+        else:
+            limit -= 1
+        yield piece
+
+
+def _skip(pieces: Iterator[Piece], resume: Written) -> Iterator[Piece]:
+    """The pieces after the resumed row. Skipped files are not read."""
+    left = resume.rows
+    last = None
+    for piece in pieces:
+        if left == 0:
+            break
+        if isinstance(piece, pa.RecordBatch):
+            skipped = min(left, piece.num_rows)
+            last = piece.column("id")[skipped - 1].as_py()
+            rest: Piece | None = piece.slice(skipped) if skipped < piece.num_rows else None
+            left -= skipped
+        else:
+            last, rest = printable(piece.id), None
+            left -= 1
+        if left == 0:
+            _require(last == resume.last_id, resume)
+            if rest is not None:
+                yield rest
+    else:
+        _require(left == 0, resume)
+        return
+    yield piece
+    yield from pieces
+
+
+def _require(holds: bool, resume: Written) -> None:
+    if not holds:
+        raise UsageError(
+            f"the source has changed: its image {resume.rows} is no longer {resume.last_id!r}; "
+            "--overwrite starts again"
+        )
+
+
+def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
+    """Batches pass through; entries are read and become batches."""
+    rows: list[Row] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, pa.RecordBatch):
+            if rows:
+                yield _batch_rows(rows)
+                rows, size = [], 0
+            yield piece
+            continue
+        rows.append(_read_entry(piece))
+        size += len(rows[-1].image or b"")
+        if len(rows) >= FILES_ROWS or size >= settings().chunk_bytes:
+            yield _batch_rows(rows)
+            rows, size = [], 0
+    if rows:
+        yield _batch_rows(rows)
+
+
+def _read_entry(entry: Entry) -> Row:
+    id = printable(entry.id)
+    try:
+        return Row(id, entry.read(), None, entry.truth)
+    except UnreadableImageError as error:
+        return Row(id, None, str(error), entry.truth)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        return Row(id, None, f"can't be read: {reason}", entry.truth)
+
+
+def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
+    columns = [
+        pa.array(values, field.type)
+        for values, field in zip(zip(*rows, strict=True), FILES_SCHEMA, strict=True)
+    ]
+    return pa.record_batch(columns, schema=FILES_SCHEMA)
+
+
+def _slices(batches: Iterator[pa.RecordBatch], has_truth: bool) -> Iterator[pa.RecordBatch]:
+    """Slices within the limits of a chunk, but for a single image over the limit of bytes."""
+    max_bytes = settings().chunk_bytes
+    for batch in batches:
+        batch = _with_truth(batch) if has_truth else _without_truth(batch)
+        start = 0
+        while start < batch.num_rows:
+            piece = batch.slice(start, _max_rows(batch.schema))
+            if piece.nbytes > max_bytes and piece.num_rows > 1:
+                piece = piece.slice(0, _rows_within(piece, max_bytes))
+            yield piece
+            start += piece.num_rows
+
+
+def _join(slices: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Small slices of one schema put together, as far as a chunk's limits let them."""
+    pending: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in slices:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if pending and (
+            rows > _max_rows(batch.schema)
+            or size > settings().chunk_bytes
+            or batch.schema != pending[0].schema
+        ):
+            yield pa.concat_batches(pending)
+            pending, rows, size = [], batch.num_rows, batch.nbytes
+        pending.append(batch)
+    if pending:
+        yield pa.concat_batches(pending)
+
+
+def _rows_within(batch: pa.RecordBatch, max_bytes: int) -> int:
+    """How many of the first rows hold at most `max_bytes` of images; at least one."""
+    column = batch.column(1)
+    sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    return max(1, int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right")))
+
+
+def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if "truth" in batch.schema.names:
+        return batch
+    return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
+
+
+def _without_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.drop_columns(["truth"]) if "truth" in batch.schema.names else batch
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 written as `\\xNN`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name

@@ -1,0 +1,352 @@
+"""The command line: `digitq --help`. Data goes to stdout, everything for people to stderr."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from protocol.errors import DigitqError, UsageError
+from protocol.settings import MODELS, settings
+
+if TYPE_CHECKING:
+    from producer.sinks import Sink
+
+FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
+SOURCES_HELP = (
+    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar[.gz] or .parquet file, "
+    "or - for paths on stdin."
+)
+
+broker_option = click.option(
+    "--broker", metavar="URL", help="Redis to use, as redis://host:6379/0 [DIGITQ_BROKER_URL]"
+)
+model_option = click.option(
+    "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="private workers to start [one for each core]"
+)
+limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
+truth_option = click.option(
+    "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"
+)
+out_option = click.option(
+    "-o", "--out", default="-", metavar="OUT", help=".csv, .jsonl or .parquet; - is CSV on stdout"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace OUT, or start it again")
+json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
+sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="digitq", message="digitq %(version)s")
+def digitq() -> None:
+    """Classify handwritten digits in bulk over a queue.
+
+    Without a broker, `classify`, `evaluate` and `demo` start a private Redis and workers for the
+    length of the run. `submit` and its kin need a running Redis: `digitq up` starts one.
+    """
+
+
+@digitq.command(epilog=SOURCES_HELP)
+@sources_argument
+@out_option
+@model_option
+@workers_option
+@broker_option
+@limit_option
+@truth_option
+@overwrite_option
+def classify(
+    sources: tuple[str, ...],
+    out: str,
+    model: str | None,
+    workers: int | None,
+    broker: str | None,
+    limit: int | None,
+    truth: str | None,
+    overwrite: bool,
+) -> None:
+    """Classify images and write a row for each, in order.
+
+    Broken off, the same command goes on where it was. Exit status: 0 all classified, 1 some rows
+    carry an error, 2 bad usage or input, 3 Redis or the disk failed, 130 Ctrl-C.
+    """
+    from producer.report import summarise
+    from producer.run import service, take_results
+    from producer.sources import open_sources
+
+    source = open_sources(sources, truth_from_parent=truth == "parent")
+    run = {
+        "sources": [_absolute(name) for name in sources],
+        "model": model or settings().model,
+        "limit": limit,
+        "truth": truth,
+    }
+    sink = _open_sink(out, run, overwrite)
+    resumed = sink.written.rows
+    if resumed:
+        _say(f"{out} goes on after {resumed:,} images")
+    with service(broker, workers) as running:
+        job = running.client.submit_source(source, model, resume=sink.written, limit=limit)
+        rate = take_results(running, job, sink, source.count)
+    _say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
+    if truth and not sink.written.known:
+        _say("no image lies in a folder named by a digit: no accuracy")
+    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+
+
+@digitq.command(epilog=SOURCES_HELP)
+@sources_argument
+@model_option
+@broker_option
+@limit_option
+@truth_option
+def submit(
+    sources: tuple[str, ...],
+    model: str | None,
+    broker: str | None,
+    limit: int | None,
+    truth: str | None,
+) -> None:
+    """Hand a job over to the workers and print its id."""
+    from producer.client import Client
+    from producer.sources import open_sources
+    from protocol.broker import broker_errors
+
+    source = open_sources(sources, truth_from_parent=truth == "parent")
+    client = Client(broker)
+    with broker_errors(client.url):
+        job = client.submit_source(source, model, detached=True, limit=limit)
+        waited: str | None = None
+        try:
+            while not job.wait_until_stored(timeout_seconds=1):
+                if job.waiting_for and job.waiting_for != waited:
+                    _say(f"waiting for {job.waiting_for}")
+                    waited = job.waiting_for
+        except BaseException:
+            client.abandon(job)
+            raise
+        record = job.progress()
+    click.echo(job.id)
+    _say(
+        f"{record.images:,} images are in Redis; `digitq collect {job.id} -o OUT` takes the results"
+    )
+
+
+@digitq.command()
+@click.argument("job_id", metavar="JOB")
+@broker_option
+@json_option
+def status(job_id: str, broker: str | None, as_json: bool) -> None:
+    """Show how far a job is."""
+    from producer.client import Client
+    from producer.report import describe_job
+    from protocol.broker import broker_errors
+
+    client = Client(broker)
+    with broker_errors(client.url):
+        record = client.job(job_id).progress()
+    click.echo(_to_json(record) if as_json else describe_job(record))
+
+
+@digitq.command()
+@broker_option
+@json_option
+def jobs(broker: str | None, as_json: bool) -> None:
+    """List the jobs that Redis knows."""
+    from producer.client import Client
+    from producer.report import list_jobs
+    from protocol.broker import broker_errors
+
+    client = Client(broker)
+    with broker_errors(client.url):
+        records = client.jobs()
+    click.echo("\n".join(map(_to_json, records)) if as_json else list_jobs(records))
+
+
+@digitq.command()
+@click.argument("job_id", metavar="JOB")
+@out_option
+@broker_option
+@overwrite_option
+def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
+    """Write a submitted job's results; wait for those that are still to come."""
+    from producer.client import Client
+    from producer.report import summarise
+    from producer.run import Service, take_results
+    from protocol.broker import broker_errors
+
+    client = Client(broker)
+    with broker_errors(client.url):
+        job = client.job(job_id)
+        sink = _open_sink(out, {"job": job_id}, overwrite)
+        take_results(Service(client, None), job, sink, lambda: job.progress().images)
+    _say(summarise(sink.written))
+    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+
+
+@digitq.command()
+@click.argument("job_id", metavar="JOB")
+@broker_option
+def cancel(job_id: str, broker: str | None) -> None:
+    """Cancel a job: drop what is queued and its results."""
+    from producer.client import Client
+    from protocol.broker import broker_errors
+
+    client = Client(broker)
+    with broker_errors(client.url):
+        client.job(job_id).cancel()
+    _say(f"job {job_id} is cancelled")
+
+
+@digitq.command(context_settings=PASS_ON)
+@broker_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
+def worker(broker: str | None, options: tuple[str, ...]) -> None:
+    """Run a worker: `celery -A worker worker` with these options."""
+    _become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
+
+
+@digitq.command(context_settings=PASS_ON)
+@broker_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
+def flower(broker: str | None, options: tuple[str, ...]) -> None:
+    """Run Flower with digitq's columns, on this host only unless --address says otherwise."""
+    from producer.local import flower_options
+
+    _become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *options)
+
+
+@digitq.command()
+@workers_option
+@click.option("--port", type=click.IntRange(1, 65535), default=6379, show_default=True)
+def up(workers: int | None, port: int) -> None:
+    """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""
+    from producer.local import Local, is_free
+    from producer.run import usable_cores
+
+    if not is_free(port):
+        raise UsageError(f"port {port} is in use: --port takes another")
+    with Local(workers or usable_cores(), port=port, flower=True) as local:
+        local.wait_for_workers()
+        _say(
+            f"Redis   {local.url}\nFlower  {local.flower_url}\n{local.workers} workers; Ctrl-C ends"
+        )
+        local.watch()
+
+
+@digitq.command(context_settings=PASS_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
+def train(options: tuple[str, ...]) -> None:
+    """Train a network on MNIST; `digitq train --help` has the options."""
+    _become(None, "worker.training", *options)
+
+
+@digitq.command()
+@model_option
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="matrix as a PNG")
+@workers_option
+@broker_option
+def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: str | None) -> None:
+    """Accuracy, per class, and the confusion matrix on the MNIST test images."""
+    import numpy as np
+
+    from producer.report import count_confusion, plot_confusion, tabulate_confusion
+    from producer.run import service
+    from producer.sources import open_sources
+
+    source = open_sources(["mnist:test"])
+    confusion = np.zeros((10, 10), np.int64)
+    with service(broker, workers) as running:
+        for batch in running.client.submit_source(source, model).results():
+            count_confusion(confusion, batch)
+    click.echo(tabulate_confusion(confusion))
+    if plot:
+        title = f"{model or settings().model} on the MNIST test images"
+        plot_confusion(confusion, title, plot)
+        _say(f"the matrix is in {plot}")
+
+
+@digitq.command()
+@workers_option
+@click.option("--keep", is_flag=True, help="keep Flower and the workers running until Ctrl-C")
+def demo(workers: int | None, keep: bool) -> None:
+    """Classify the 10,000 MNIST test images with two workers, and Flower to watch."""
+    from producer.client import Client
+    from producer.local import Local
+    from producer.report import summarise
+    from producer.run import Service, take_results
+    from producer.sinks import FileSink
+    from producer.sources import open_sources
+    from protocol.broker import broker_errors
+
+    source = open_sources(["mnist:test"])
+    out = Path("results/demo.csv")
+    out.parent.mkdir(exist_ok=True)
+    sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
+    with Local(workers or 2, flower=True) as local, broker_errors(local.url):
+        _say(f"starting Redis, {local.workers} workers and Flower …")
+        local.wait_for_workers()
+        running = Service(Client(local.url), local)
+        job = running.client.submit_source(source)
+        rate = take_results(running, job, sink, source.count)
+        _say(f"{summarise(sink.written)}, {rate:,.0f} images/s")
+        _say(f"results  {out}\nFlower   {local.flower_url}")
+        if keep:
+            _say("Ctrl-C ends")
+            local.watch()
+    _say("all stopped; `digitq up` keeps Redis, workers and Flower running")
+
+
+def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
+    from producer.sinks import FileSink, StreamSink
+
+    return StreamSink(sys.stdout.buffer) if out == "-" else FileSink(Path(out), run, overwrite)
+
+
+def _absolute(source: str) -> str:
+    return source if source == "-" or source.startswith("mnist:") else os.path.abspath(source)
+
+
+def _become(broker: str | None, module: str, *options: str) -> NoReturn:
+    """Replace this process by `python -m module`."""
+    if broker:
+        os.environ["DIGITQ_BROKER_URL"] = broker
+    os.execv(sys.executable, [sys.executable, "-m", module, *options])
+
+
+def _to_json(record: Any) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(record), default=lambda time: time.isoformat())
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit; the errors of digitq become one line and an exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        digitq.main(arguments, "digitq", standalone_mode=False)
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; the same command goes on where it was")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except DigitqError as error:
+        _say(f"digitq: {error}")
+        sys.exit(USAGE if isinstance(error, UsageError) else BROKEN)

@@ -1,0 +1,104 @@
+"""`Client`: digitq from Python."""
+
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from redis import RedisError
+
+from producer.chunking import cut_chunks
+from producer.feed import Feeder
+from producer.images import Image, image_source
+from producer.job import Job
+from producer.sources import Source
+from producer.written import Written
+from protocol.broker import broker_errors, connect
+from protocol.celery import DEFAULT_BROKER, make_app
+from protocol.errors import UnknownJobError, UsageError
+from protocol.ledger import JobRecord, Ledger
+from protocol.settings import MODELS, settings
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: ten probabilities that sum to 1, or an error."""
+
+    label: int | None
+    confidence: float | None
+    probabilities: list[float] | None
+    error: str | None
+
+
+class Client:
+    """Submits jobs to the workers behind one Redis.
+
+    Raises `BrokerError` where it can't be reached, `UsageError` where the URL is none of Redis.
+    """
+
+    def __init__(self, broker_url: str | None = None) -> None:
+        self.url = broker_url or settings().broker_url or DEFAULT_BROKER
+        with broker_errors(self.url), connect(self.url) as redis:
+            redis.ping()
+        self.ledger = Ledger(connect(self.url, settings().broker_patience_seconds))
+        self.app: Celery = make_app(self.url)
+
+    def submit(
+        self, images: "Image | Iterable[Image]", model: str | None = None, detached: bool = False
+    ) -> Job:
+        """Start a job over images: paths, bytes of image files, PIL images, uint8 arrays of
+        shape (28, 28), (N, 28, 28) or (H, W[, channels]), or any iterable of them.
+
+        The images are read while the job runs, by a thread of this process. With `detached` the
+        results stay in Redis until they are collected.
+        """
+        return self.submit_source(image_source(images), model, detached=detached)
+
+    def submit_source(
+        self,
+        source: Source,
+        model: str | None = None,
+        *,
+        detached: bool = False,
+        resume: Written = Written(),  # noqa: B008 (frozen)
+        limit: int | None = None,
+    ) -> Job:
+        """Start a job over what `producer.sources.open_sources` gave."""
+        model = model or settings().model
+        if model not in MODELS:
+            raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+        job_id = secrets.token_hex(4)
+        fields: dict[str, str | int] = {
+            "id": job_id,
+            "model": model,
+            "source": source.name,
+            "attached": int(not detached),
+            "in_flight": settings().in_flight_chunks,
+            "ttl": settings().job_ttl_seconds,
+        }
+        chunks = cut_chunks(source.pieces, source.has_truth, resume, limit)
+        feeder = Feeder(self.ledger, self.app, fields, chunks, attached=not detached)
+        feeder.start()
+        return Job(job_id, self.ledger, self.app, feeder)
+
+    def abandon(self, job: Job) -> None:
+        """Cancel an attached job without waiting for a Redis that may be gone."""
+        if job.attached:
+            with suppress(RedisError, UnknownJobError):
+                job.cancel(Ledger(connect(self.url)))
+
+    def job(self, job_id: str) -> Job:
+        """A job submitted earlier, here or elsewhere. Raises `UnknownJobError`."""
+        self.ledger.record(job_id)
+        return Job(job_id, self.ledger, self.app, feeder=None)
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs that Redis still knows, the oldest first."""
+        return self.ledger.records()
+
+    def classify(self, image: "Image", model: str | None = None) -> Prediction:
+        """Classify one image and wait for the answer."""
+        row: dict[str, Any] = self.submit([image], model).table().to_pylist()[0]
+        return Prediction(*(row[f] for f in ("label", "confidence", "probabilities", "error")))

@@ -1,0 +1,160 @@
+"""The feeder: a thread that stores a job's chunks in Redis and publishes them, within a window."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from celery import Celery
+
+from protocol.celery import publish
+from protocol.chunk import Chunk
+from protocol.errors import BrokerError, JobCancelledError
+from protocol.ledger import Ledger, Stored, record_key
+from protocol.settings import settings
+
+POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
+FULL = 0.7  # of Redis's maxmemory; above 1 kombu would drop messages
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A chunk as it is stored; kept until its result is collected, so that it can be again."""
+
+    number: int
+    rows: int
+    payload: bytes
+
+
+class Feeder(threading.Thread):
+    """Feeds one job. `error` is what stopped it; `total` the number of chunks once all are sent.
+
+    An attached job's chunk n waits until n − (oldest chunk not collected) is under the window. A
+    detached job's waits while Redis holds `DIGITQ_BUDGET_BYTES` of it that no worker has done.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        app: Celery,
+        fields: dict[str, str | int],
+        chunks: Iterator[Chunk],
+        attached: bool,
+    ) -> None:
+        super().__init__(name=f"feeder of job {fields['id']}", daemon=True)
+        self.total: int | None = None
+        self.error: BaseException | None = None
+        self.waiting_for: str | None = None
+        self._ledger, self._app, self._fields = ledger, app, fields
+        self._key = record_key(str(fields["id"]))
+        self._chunks = chunks
+        self.attached = attached
+        self._window: dict[int, Parcel] = {}
+        self._base = (0, 0)  # the oldest chunk not collected, and the images before it
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._stopped = False
+
+    def run(self) -> None:
+        number = 0
+        try:
+            for chunk in self._chunks:
+                if not self._wait_for_room(chunk.number):
+                    return
+                parcel = Parcel(chunk.number, chunk.rows, chunk.encode())
+                with self._changed:
+                    self._window[parcel.number] = parcel
+                    if not self.attached:
+                        self._window.pop(parcel.number - settings().window_chunks, None)
+                self._send(parcel)
+                number = chunk.number + 1
+            self._seal(number)
+            self.total = number
+        except BaseException as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Feed nothing more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def collected(self, number: int) -> None:
+        """Chunk `number` is collected: its place in the window is free."""
+        with self._changed:
+            self._base = (number + 1, self._base[1] + self._window.pop(number).rows)
+            self._changed.notify_all()
+
+    def repair(self) -> None:
+        """Store again what Redis has lost, as after a restart without its file."""
+        with self._sending:
+            stored = self._ledger.redis.hget(self._key, "stored")
+            self._send_from(self._base[0] if stored is None else int(stored))
+            if self.total is not None:
+                self._seal_once(self.total)
+
+    def _wait_for_room(self, number: int) -> bool:
+        """False where the feeder was stopped meanwhile."""
+        with self._changed:
+            while self.attached and not self._stopped:
+                if number - self._base[0] < settings().window_chunks:
+                    break
+                self.waiting_for = "results"
+                self._changed.wait()
+        while not self._stopped and (reason := self._full()):
+            self.waiting_for = reason
+            time.sleep(POLL_SECONDS)
+        self.waiting_for = None
+        return not self._stopped
+
+    def _full(self) -> str | None:
+        """Why nothing more may be stored in Redis now."""
+        if not self.attached:
+            held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
+            if held >= settings().budget_bytes:
+                return f"workers: {held / 2**20:.0f} MB of images are queued"
+        memory = self._ledger.redis.info("memory")
+        if memory["maxmemory"] and memory["used_memory"] > FULL * memory["maxmemory"]:
+            return f"room in Redis: over {FULL:.0%} of its maxmemory is used"
+        return None
+
+    def _send(self, parcel: Parcel) -> None:
+        with self._sending:
+            missing = self._dispatch(parcel)
+            if missing is not None:
+                self._send_from(missing)
+
+    def _send_from(self, number: int) -> None:
+        """Store every chunk from this one on that is still kept."""
+        with self._changed:
+            parcels = [self._window[n] for n in sorted(self._window) if n >= number]
+        if parcels and parcels[0].number > number:
+            raise BrokerError(
+                f"Redis has lost chunk {number} of job {self._fields['id']} and it is no longer "
+                "kept here: run the job again, on a Redis with an append-only file"
+            )
+        for parcel in parcels:
+            self._dispatch(parcel)
+
+    def _dispatch(self, parcel: Parcel) -> int | None:
+        stored = self._ledger.dispatch(
+            self._fields, self._base, parcel.number, parcel.rows, parcel.payload
+        )
+        return self._published(stored)
+
+    def _seal(self, total: int) -> None:
+        with self._sending:
+            missing = self._seal_once(total)
+            while missing is not None:
+                self._send_from(missing)
+                missing = self._seal_once(total)
+
+    def _seal_once(self, total: int) -> int | None:
+        return self._published(self._ledger.seal(self._fields, self._base, total))
+
+    def _published(self, stored: Stored | None) -> int | None:
+        """Publish; gives the chunk that Redis needs first."""
+        if stored is None:
+            raise JobCancelledError(f"job {self._fields['id']} was cancelled")
+        publish(self._app, stored.publications)
+        return stored.missing

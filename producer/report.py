@@ -1,0 +1,109 @@
+"""What a person reads at the end: summaries, job lines, and the confusion matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from producer.written import Written
+from protocol.chunk import CLASSES
+from protocol.errors import UsageError
+from protocol.ledger import JobRecord
+
+Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answers
+
+
+def summarise(written: Written, skipped: int = 0) -> str:
+    """One line: how many images, how many failed, and how many were right."""
+    parts = [f"{written.rows:,} images"]
+    if written.failed:
+        parts.append(f"{written.failed:,} with an error")
+    if skipped:
+        parts.append(f"{skipped:,} other files skipped")
+    if written.known:
+        parts.append(f"accuracy {written.right / written.known:.2%} of {written.known:,}")
+    return ", ".join(parts)
+
+
+def describe_job(record: JobRecord) -> str:
+    """Two lines on one job."""
+    share = record.done_images / record.images if record.images else 0
+    more = " so far" if record.state == "feeding" else ""
+    return (
+        f"job {record.id}: {record.state}, model {record.model}, {record.source}\n"
+        f"  {record.done_images:,} of {record.images:,} images{more} ({share:.0%}), "
+        f"{record.failed:,} with an error, {record.done_chunks:,} of {record.chunks:,} chunks, "
+        f"{record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
+def list_jobs(records: Sequence[JobRecord]) -> str:
+    """A table, a line a job."""
+    lines = [
+        f"{'JOB':10}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
+    ]
+    for record in records:
+        share = record.done_images / record.images if record.images else 0
+        lines.append(
+            f"{record.id:10}{record.state:11}{record.images:12,}{share:6.0%}{record.failed:8,}  "
+            f"{record.created:%Y-%m-%d %H:%M:%S}  {record.source}"
+        )
+    return "\n".join(lines)
+
+
+def count_confusion(confusion: Confusion, batch: pa.RecordBatch) -> None:
+    """Add a result batch's rows to the matrix; those without truth or answer count nowhere."""
+    truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
+    known = (truth >= 0) & (label >= 0)
+    np.add.at(confusion, (truth[known], label[known]), 1)
+
+
+def tabulate_confusion(confusion: Confusion) -> str:
+    """Per-class recall and precision beside the matrix."""
+    right = confusion.diagonal()
+    recall = right / np.maximum(confusion.sum(axis=1), 1)
+    precision = right / np.maximum(confusion.sum(axis=0), 1)
+    head = "".join(f"{digit:6}" for digit in range(CLASSES))
+    lines = [f"truth \\ answer{head}   recall  precision"]
+    for digit in range(CLASSES):
+        counts = "".join(f"{count:6,}" for count in confusion[digit])
+        lines.append(f"{digit:>14}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
+    lines.append(f"accuracy {right.sum() / max(confusion.sum(), 1):.2%} of {confusion.sum():,}")
+    return "\n".join(lines)
+
+
+def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
+    """The matrix as a picture. Raises `UsageError` where matplotlib is missing, or the format is
+    none it writes, or the file can't be written."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("--plot needs matplotlib: pip install 'digitq[plot]'") from None
+    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    errors = np.where(np.eye(CLASSES, dtype=bool), np.nan, shares * 100)
+    picture = axes.imshow(errors, cmap="Reds", vmin=0)
+    for truth, label in np.ndindex(confusion.shape):
+        if count := confusion[truth, label]:
+            dark = truth != label and errors[truth, label] > np.nanmax(errors) / 2
+            weight = "bold" if truth == label else "normal"
+            axes.text(
+                label,
+                truth,
+                f"{count:,}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if dark else "black",
+                fontweight=weight,
+            )
+    axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
+    axes.set_title(title)
+    figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't write {path}: {error}") from None

@@ -1,0 +1,116 @@
+"""Running a job for a person at a terminal: private or shared workers, progress, result file."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from producer.client import Client
+from producer.job import Job
+from producer.local import Local
+from producer.sinks import Sink
+from protocol.broker import broker_errors
+from protocol.settings import settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """A client, and the private processes behind it where there are any."""
+
+    client: Client
+    local: Local | None
+
+
+@contextmanager
+def service(broker: str | None, workers: int | None, flower: bool = False) -> Iterator[Service]:
+    """The broker that is named, or a private Redis with workers. Raises as `Client` does."""
+    url = broker or settings().broker_url
+    if url:
+        with broker_errors(url):
+            yield Service(Client(url), None)
+        return
+    with Local(workers or usable_cores(), flower=flower) as local, broker_errors(local.url):
+        local.wait_for_workers()
+        yield Service(Client(local.url), local)
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int | None]) -> float:
+    """Write a job's results, showing how far it is; gives images a second.
+
+    Whatever goes wrong, Ctrl-C too, drops an attached job from Redis; what is written stays.
+    """
+    before, started = sink.written.rows, time.monotonic()
+    try:
+        with _progress_bar() as progress:
+            bar = progress.add_task("classifying", total=None, rate="", waiting="")
+            if not progress.disable:
+                Thread(target=lambda: progress.update(bar, total=count()), daemon=True).start()
+            job.on_idle = _look_after(service, job, progress, bar)
+            for batch in _after(before, job):
+                sink.write(batch)
+                done = sink.written.rows
+                rate = (done - before) / (time.monotonic() - started)
+                progress.update(bar, completed=done, rate=f"{rate:,.0f} images/s", waiting="")
+        sink.finish()
+    except BaseException:
+        service.client.abandon(job)
+        raise
+    finally:
+        sink.close()
+    return (sink.written.rows - before) / (time.monotonic() - started)
+
+
+def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
+    """A job's results; where it is collected again, those after the rows already written."""
+    left = 0 if job.attached else rows
+    for batch in job.results():
+        if left < batch.num_rows:
+            yield batch.slice(left)
+        left = max(0, left - batch.num_rows)
+
+
+def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+    """While nothing comes: see to the private processes, and say what is waited for."""
+
+    def look() -> None:
+        if service.local:
+            service.local.check()
+        what = "" if job.waiting_for in (None, "results") else f"waiting for {job.waiting_for}"
+        progress.update(bar, waiting=what or "waiting for a worker")
+
+    return look
+
+
+def _progress_bar() -> Progress:
+    """On a terminal's stderr; elsewhere nothing is shown."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[waiting]}", style="yellow"),
+        console=console,
+        disable=not console.is_terminal,
+    )

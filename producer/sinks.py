@@ -1,0 +1,238 @@
+"""Result files: CSV, JSON lines and Parquet, written in source order and resumable.
+
+Rows go to `OUT.partial`, beside a journal `OUT.partial.run`: its first line says what the run
+is, each further one how many rows and bytes were whole after a batch, and the last row's id.
+The same run again cuts the file after the last whole batch and goes on there. When all rows are
+there the file gets its name. Parquet can't be cut, so its partial file is an Arrow stream.
+"""
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from producer.written import Written
+from protocol.chunk import CLASSES
+from protocol.errors import OutputError, UsageError
+
+ROW_GROUP_ROWS = 1 << 16
+Run = dict[str, str | int | bool | list[str] | None]
+
+
+class Sink(Protocol):
+    """Where result batches go. `written` counts them, with those of an earlier, broken run."""
+
+    written: Written
+
+    def write(self, batch: pa.RecordBatch) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with `probabilities` as ten columns `p0` … `p9`; `truth` comes last."""
+    lists = batch.column("probabilities")
+    digits = [pc.list_element(lists, digit) for digit in range(CLASSES)]
+    names = ["id", "label", "confidence", *(f"p{digit}" for digit in range(CLASSES)), "error"]
+    columns = [batch.column(name) for name in ("id", "label", "confidence")]
+    columns += [*digits, batch.column("error")]
+    if "truth" in batch.schema.names:
+        names.append("truth")
+        columns.append(batch.column("truth"))
+    return pa.record_batch(columns, names=names)
+
+
+def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
+    """The batch's rows as CSV, RFC 4180."""
+    rows = flatten(batch)
+    file = io.BytesIO()
+    if header:
+        file.write(",".join(rows.schema.names).encode() + b"\n")
+    pyarrow.csv.write_csv(rows, file, pyarrow.csv.WriteOptions(include_header=False))
+    return file.getvalue()
+
+
+def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
+    """One JSON object a line; numbers as short as a float32 needs."""
+    rows = flatten_floats(batch).to_pylist()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """float32 columns as the doubles that print as short: 0.1, not 0.10000000149."""
+
+    def shortest(values: pa.Array) -> pa.Array:
+        return pc.cast(pc.cast(values, pa.string()), pa.float64())
+
+    lists = batch.column("probabilities")
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["confidence"] = shortest(columns["confidence"])
+    columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
+        shortest(lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)),
+        CLASSES,
+        mask=lists.is_null(),
+    )
+    return pa.record_batch(list(columns.values()), names=list(columns))
+
+
+def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
+    """The batch as messages of an Arrow stream."""
+    return bytes(batch.schema.serialize() if header else b"") + bytes(batch.serialize())
+
+
+ENCODERS: dict[str, Callable[[pa.RecordBatch, bool], bytes]] = {
+    ".csv": encode_csv,
+    ".jsonl": encode_jsonl,
+    ".parquet": encode_arrow,
+}
+
+
+class StreamSink:
+    """CSV rows onto an open binary stream, such as stdout."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.written = Written()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows. Raises `OSError`, as for a closed pipe."""
+        self._stream.write(encode_csv(batch, header=self.written.rows == 0))
+        self._stream.flush()
+        self.written = self.written.add(batch)
+
+    def finish(self) -> None:
+        """All rows are written."""
+
+    def close(self) -> None:
+        """The stream is its owner's to close."""
+
+
+class FileSink:
+    """A result file while it grows; `written` begins with what an earlier try wrote."""
+
+    def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
+        """Raises `UsageError` for another format, another run's file, or one being written."""
+        if path.suffix not in ENCODERS:
+            raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        self._journal_path = path.with_name(path.name + ".partial.run")
+        self._encode = ENCODERS[path.suffix]
+        with _output_errors(path):
+            self._journal = open(self._journal_path, "a+b")  # noqa: SIM115 (closed by close)
+            self._lock()
+            if overwrite:
+                self._journal.truncate(0)
+            elif path.exists():
+                raise UsageError(f"{path} is there already: --overwrite replaces it")
+            self.written, size = self._read_journal(run)
+            self._file = open(self.partial, "r+b" if size else "wb")  # noqa: SIM115
+            self._file.truncate(size)
+            self._file.seek(size)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows and note them as whole. Raises `OutputError`, as for a full disk."""
+        with _output_errors(self.path):
+            self._file.write(self._encode(batch, self.written.rows == 0))
+            self._file.flush()
+            self.written = self.written.add(batch)
+            self._note([self._file.tell(), *astuple(self.written)])
+
+    def finish(self) -> None:
+        """Give the file its name. Raises `OutputError`."""
+        with _output_errors(self.path):
+            if self._encode is encode_arrow:
+                self._convert_to_parquet()
+            os.fsync(self._file.fileno())
+            os.replace(self.partial, self.path)
+            os.unlink(self._journal_path)
+        self.close()
+
+    def close(self) -> None:
+        """Leave what is written, to be resumed."""
+        self._file.close()
+        self._journal.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{self.path} is being written by another run") from None
+
+    def _read_journal(self, run: Run) -> tuple[Written, int]:
+        """What is written already, and its size in bytes. Begins a new journal where none is."""
+        self._journal.seek(0)
+        lines = self._journal.read().splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        if not whole:
+            self._journal.truncate(0)
+            self._note(run)
+            return Written(), 0
+        if whole[0] != run:
+            raise UsageError(
+                f"{self.partial} is of another run ({_difference(whole[0], run)}): "
+                "--overwrite starts again"
+            )
+        self._journal.truncate(sum(len(line) for line in lines if line.endswith(b"\n")))
+        on_disk = self.partial.stat().st_size if self.partial.exists() else 0
+        for size, *written in reversed(whole[1:]):
+            if size <= on_disk:
+                return Written(*written), size
+        return Written(), 0
+
+    def _note(self, fact: object) -> None:
+        self._journal.write(json.dumps(fact).encode() + b"\n")
+        self._journal.flush()
+
+    def _convert_to_parquet(self) -> None:
+        """Replace the partial file's Arrow stream by Parquet with row groups of one size."""
+        converted = self.partial.with_name(self.partial.name + ".parquet")
+        with (
+            pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
+            pq.ParquetWriter(converted, reader.schema) as writer,
+        ):
+            for table in regroup(reader, ROW_GROUP_ROWS):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        os.replace(converted, self.partial)
+
+
+def regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly so many, but for the last."""
+    pending: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        pending.append(batch)
+        held += batch.num_rows
+        while held >= rows:
+            table = pa.Table.from_batches(pending)
+            yield table.slice(0, rows)
+            pending = table.slice(rows).to_batches()
+            held -= rows
+    if held:
+        yield pa.Table.from_batches(pending)
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; what is written stays, and the same "
+            "command continues it"
+        ) from None
+
+
+def _difference(old: Run, new: Run) -> str:
+    changed = [name for name in new if old.get(name) != new[name]]
+    return ", ".join(f"{name} was {old.get(name)!r}" for name in changed) or "an older version's"

@@ -1,0 +1,228 @@
+"""Where images come from: each SOURCE becomes a stream of entries or of whole record batches.
+
+Nothing here decodes an image, and nothing lists a source before it is read, but for the names
+in one folder at a time, which must be sorted.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+from protocol.errors import UsageError
+from protocol.settings import settings
+
+IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+)
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+class UnreadableImageError(Exception):
+    """Raised by `Entry.read` where there is no image to be had; its text goes into the row."""
+
+
+class Entry(NamedTuple):
+    """One image that is not yet read. `read` may raise `OSError` or `UnreadableImageError`."""
+
+    id: str
+    read: Callable[[], bytes]
+    truth: int | None = None
+
+
+Piece: TypeAlias = Entry | pa.RecordBatch
+
+
+@dataclass
+class Tally:
+    """How many files a source passed over: hidden ones and what is no image."""
+
+    skipped: int = 0
+
+
+@dataclass
+class Source:
+    """A stream of images, read once from start to end."""
+
+    name: str
+    pieces: Iterable[Piece]
+    has_truth: bool = False
+    count: Callable[[], int | None] = lambda: None  # how many images, where that is cheap to know
+    tally: Tally = field(default_factory=Tally)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name in a folder or an archive is taken for an image."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(
+        part.startswith(".") and part not in ("..", ".") for part in path.parts
+    )
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key under which `2.png` comes before `10.png`."""
+    parts = re.split(r"([0-9]+)", name)  # text and numbers in turn
+    return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
+
+
+def parent_digit(path: str) -> int | None:
+    """The right answer where the file's folder is named by it, as `ImageFolder` has it."""
+    parent = PurePosixPath(path).parent.name
+    return int(parent) if len(parent) == 1 and parent in "0123456789" else None
+
+
+def read_limited(file: IO[bytes], size: int) -> bytes:
+    """The file's bytes. Raises `UnreadableImageError` above `DIGITQ_IMAGE_BYTES`."""
+    limit = settings().image_bytes
+    content = file.read(limit + 1) if size <= limit else b""
+    if size > limit or len(content) > limit:
+        raise UnreadableImageError(f"larger than {limit / 2**20:.0f} MB")
+    return content
+
+
+def open_sources(names: Sequence[str], truth_from_parent: bool = False) -> Source:
+    """All SOURCEs of a command line as one. Raises `UsageError` for one that can't be read.
+
+    One folder's ids are relative to it. Where there are several sources, each id begins with
+    the source's name, so that no two images of a job share one.
+    """
+    _refuse_overlap(names)
+    tally = Tally()
+    sources = [_open(name, len(names) > 1, truth_from_parent, tally) for name in names]
+    return Source(
+        name=sources[0].name if len(names) == 1 else f"{sources[0].name} and {len(names) - 1} more",
+        pieces=chain.from_iterable(source.pieces for source in sources),
+        has_truth=any(source.has_truth for source in sources),
+        count=lambda: _sum([source.count() for source in sources]),
+        tally=tally,
+    )
+
+
+def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> Source:
+    from producer import archives, mnist, tables
+
+    if name == "-":
+        return paths_source("paths on stdin", _stdin_paths(), truth_from_parent)
+    if name.startswith("mnist:"):
+        return mnist.mnist_source(name.removeprefix("mnist:"))
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"no such file or folder: {name}")
+    prefix = os.path.normpath(name) + "/" if several else ""
+    if path.is_dir():
+        return folder_source(path, prefix, truth_from_parent, tally)
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        return archives.archive_source(path, prefix, truth_from_parent, tally)
+    if path.suffix.lower() == ".parquet":
+        return tables.parquet_source(path, prefix)
+    return paths_source(name, [name], truth_from_parent)
+
+
+def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> Source:
+    """Images named one by one; each is a row, whatever its name. The id is the path."""
+
+    def entries() -> Iterator[Entry]:
+        unique = UniqueIds()
+        for path in paths:
+            yield file_entry(unique(path), path, truth_from_parent)
+
+    count = len(paths) if isinstance(paths, list) else None
+    return Source(name, entries(), truth_from_parent, lambda: count)
+
+
+def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
+    """A folder's images, recursively, in natural order. Raises `UsageError` where it has none."""
+    entries = (
+        file_entry(prefix + name, f"{root}/{name}", truth_from_parent)
+        for name in _walk(root, "", tally)
+    )
+    return Source(
+        str(root),
+        at_least_one(entries, root, tally),
+        truth_from_parent,
+        count=lambda: sum(1 for _ in _walk(root, "", Tally())),
+    )
+
+
+def at_least_one(entries: Iterator[Entry], where: Path, tally: Tally) -> Iterator[Entry]:
+    """The same entries. Raises `UsageError` where there is none."""
+    first = next(entries, None)
+    if first is None:
+        raise UsageError(
+            f"no image in {where} ({tally.skipped} other files): "
+            f"images end in {' '.join(IMAGE_SUFFIXES)}"
+        )
+    return chain([first], entries)
+
+
+def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
+    """Paths of the images in a folder, relative to `root`. Links to folders are not followed."""
+    try:
+        entries = sorted(os.scandir(root / below), key=lambda entry: natural_key(entry.name))
+    except OSError as error:
+        if not below:
+            raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
+        tally.skipped += 1
+        return
+    for entry in entries:
+        name = below + entry.name
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from _walk(root, name + "/", tally)
+        elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
+            yield name
+        else:
+            tally.skipped += 1
+
+
+def file_entry(id: str, path: str, truth_from_parent: bool) -> Entry:
+    def read() -> bytes:
+        with open(path, "rb") as file:
+            return read_limited(file, os.fstat(file.fileno()).st_size)
+
+    return Entry(id, read, parent_digit(os.path.abspath(path)) if truth_from_parent else None)
+
+
+class UniqueIds:
+    """Gives an id back unchanged the first time, with `#2`, `#3` … after that."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+
+    def __call__(self, id: str) -> str:
+        times = self._times[id] = self._times.get(id, 0) + 1
+        return id if times == 1 else self(f"{id}#{times}")
+
+
+def _stdin_paths() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        if path := os.fsdecode(line.rstrip(b"\r\n")):
+            yield path
+
+
+def _refuse_overlap(names: Sequence[str]) -> None:
+    """Raise `UsageError` where one SOURCE is, or lies in, another."""
+    real = [Path(name).resolve() if Path(name).exists() else Path(name) for name in names]
+    for i, path in enumerate(real):
+        for other in real[:i]:
+            if path == other or path in other.parents or other in path.parents:
+                raise UsageError(f"{other} and {path} overlap: name each image once")
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

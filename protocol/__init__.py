@@ -1,0 +1,1 @@
+"""What travels between producer and worker: settings, messages, schemas and the ledger."""

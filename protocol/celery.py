@@ -1,0 +1,57 @@
+"""The Celery app: what producer, worker and Flower must configure alike."""
+
+from celery import Celery
+from celery.utils.log import get_task_logger
+from kombu.exceptions import OperationalError
+
+from protocol.broker import celery_url
+from protocol.ledger import QUEUE, Publication
+from protocol.settings import settings
+
+logger = get_task_logger(__name__)
+
+DEFAULT_BROKER = "redis://localhost:6379/0"
+CLASSIFY = "digitq.classify"
+
+
+def make_app(broker_url: str) -> Celery:
+    """The app over one broker. JSON only, no result backend: results are the ledger's.
+
+    Messages are acknowledged as they are taken up: a lost one is the ledger's to find, and a late
+    acknowledgement would only have Celery run long chunks twice.
+    """
+    app = Celery("digitq", broker=celery_url(broker_url), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "priority_steps": [0],  # one list to pop from, not four
+            "body_encoding": "utf-8",
+            "visibility_timeout": 3600,
+        },
+    )
+    return app
+
+
+app = make_app(settings().broker_url or DEFAULT_BROKER)
+
+
+def publish(app: Celery, publications: list[Publication]) -> None:
+    """Send the messages of these chunks; one that can't be sent is the sweep's to send again."""
+    for job_id, number, rows in publications:
+        try:
+            app.send_task(
+                CLASSIFY,
+                (job_id, number),
+                argsrepr=f"job {job_id}, chunk {number}, {rows} images",
+                kwargsrepr="",
+            )
+        except OperationalError as error:
+            logger.warning("chunk %d of job %s not published: %s", number, job_id, error)

@@ -1,0 +1,65 @@
+"""Chunks and results as Arrow IPC streams: the two schemas, their encoding and decoding."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import pyarrow as pa
+
+PIXELS = 28 * 28
+CLASSES = 10
+
+ID = pa.field("id", pa.string(), nullable=False)
+PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bit, light ink on dark
+IMAGE_FIELD = pa.field("image", pa.binary())  # an encoded file
+ERROR = pa.field("error", pa.string())  # null when classified
+TRUTH = pa.field("truth", pa.int8())  # the right answer, where the source knows it
+
+PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
+RESULT_FIELDS = (
+    ID,
+    pa.field("label", pa.int8()),
+    pa.field("confidence", pa.float32()),
+    pa.field("probabilities", PROBABILITIES),
+    ERROR,
+)
+RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
+
+
+def encode(batch: pa.RecordBatch) -> bytes:
+    """The batch as one Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def decode(payload: bytes) -> pa.RecordBatch:
+    """The one batch of an Arrow IPC stream, without copying it. Raises `pa.ArrowInvalid`."""
+    with pa.ipc.open_stream(payload) as reader:
+        return reader.read_next_batch()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The images of one message.
+
+    `batch` has the column `id`, and `pixels` or `image`; `error` where the producer could not
+    read a file (its image is null), and `truth` where the source knows it. `first_row` is the
+    place of the first image in its job: the network's tiles are laid out by it.
+    """
+
+    number: int
+    first_row: int
+    batch: pa.RecordBatch
+
+    @property
+    def rows(self) -> int:
+        return int(self.batch.num_rows)
+
+    def encode(self) -> bytes:
+        return encode(self.batch.replace_schema_metadata({"first_row": str(self.first_row)}))
+
+    @classmethod
+    def decode(cls, number: int, payload: bytes) -> Self:
+        batch = decode(payload)
+        return cls(number, int(batch.schema.metadata[b"first_row"]), batch)

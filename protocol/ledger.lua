@@ -1,0 +1,174 @@
+-- The ledger: one job's books in Redis, changed in single steps.
+-- KEYS[1] the job's record. KEYS[2] the watermark. KEYS[3] the broker's queue. KEYS[4] the set
+-- of active jobs. KEYS[5] all jobs by time created. ARGV[1] names the step.
+-- A chunk is stored, then published (queued), then begun (running), then completed. The first
+-- to complete it wins; every other delivery of it finds it gone and changes nothing.
+local record, watermark, queue, active, jobs = unpack(KEYS)
+local chunks, rows = record .. ':chunks', record .. ':rows'
+local queued, running = record .. ':queued', record .. ':running'
+local results, done = record .. ':results', record .. ':done'
+local attempts, suspects = record .. ':attempts', record .. ':suspects'
+local work = {chunks, rows, queued, running, attempts, suspects}
+
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+
+local function stamp(time) return string.format('%.6f', time) end
+local function get(field) return redis.call('HGET', record, field) end
+local function number(field) return tonumber(get(field) or 0) end
+
+local function touch()
+  local ttl = get('ttl')
+  for _, key in ipairs(work) do redis.call('EXPIRE', key, ttl) end
+  for _, key in ipairs({record, results, done}) do redis.call('EXPIRE', key, ttl) end
+  if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
+end
+
+-- The fields are names and values in turn; base is the first chunk that is not yet collected.
+local function create(base, base_row, ...)
+  redis.call('HSET', record, 'state', 'feeding', 'created', stamp(now), 'stored', base,
+    'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
+  redis.call('SADD', active, get('id'))
+  redis.call('ZADD', jobs, get('created'), get('id'))
+end
+
+-- Of what a job has stored only a few chunks are in flight, so that jobs share the workers.
+local function publish_next(publications)
+  local in_flight = redis.call('ZCARD', queued) + redis.call('ZCARD', running)
+  local limit, published, stored = number('in_flight'), number('published'), number('stored')
+  while in_flight < limit and published < stored do
+    redis.call('ZADD', queued, stamp(now), published)
+    table.insert(publications, {published, tonumber(redis.call('HGET', rows, published))})
+    published, in_flight = published + 1, in_flight + 1
+  end
+  redis.call('HSET', record, 'published', published)
+  touch()
+  return publications
+end
+
+local function finish_if_done()
+  if get('state') == 'running' and number('done_chunks') == number('stored') then
+    redis.call('HSET', record, 'state', 'done', 'finished', stamp(now))
+    redis.call('SREM', active, get('id'))
+    redis.call('DEL', unpack(work))
+  end
+end
+
+local steps = {}
+
+-- A Redis that lost its last second may know less than was already collected.
+local function catch_up(base)
+  if tonumber(base) > number('stored') then
+    redis.call('HSET', record, 'stored', base, 'published', base)
+  end
+end
+
+-- Stores a chunk. Gives the publications to send, or the number of the chunk that must come
+-- first where Redis has lost some, or nothing where the job was cancelled.
+function steps.dispatch(base, base_row, n, count, payload, ...)
+  n, count = tonumber(n), tonumber(count)
+  if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
+  if get('state') == 'cancelled' then return nil end
+  catch_up(base)
+  if n > number('stored') then return number('stored') end
+  if n < number('stored') then -- sent again since the reply was lost: perhaps unpublished
+    return redis.call('ZSCORE', queued, n) and {{n, count}} or {}
+  end
+  redis.call('HSET', chunks, n, payload)
+  redis.call('HSET', rows, n, count)
+  redis.call('HSET', record, 'stored', n + 1)
+  redis.call('HINCRBY', record, 'images', count)
+  redis.call('HINCRBY', record, 'bytes', #payload)
+  return publish_next({})
+end
+
+-- All chunks are stored; total is their number. Gives what dispatch gives.
+function steps.seal(base, base_row, total, ...)
+  if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
+  if get('state') == 'cancelled' then return nil end
+  catch_up(base)
+  if tonumber(total) > number('stored') then return number('stored') end
+  if get('state') == 'feeding' then
+    redis.call('HSET', record, 'state', 'running')
+    touch()
+    finish_if_done()
+  end
+  return {}
+end
+
+-- A worker starts on a chunk: gives its payload, the model and how often it was begun.
+function steps.begin(n)
+  local published = redis.call('ZSCORE', queued, n)
+  if not published then return {} end
+  redis.call('ZREM', queued, n)
+  redis.call('ZADD', running, stamp(now), n)
+  if tonumber(published) > tonumber(redis.call('GET', watermark) or 0) then
+    redis.call('SET', watermark, published, 'EX', 86400)
+  end
+  local payload = redis.call('HGET', chunks, n)
+  return {payload, get('model'), redis.call('HINCRBY', attempts, n, 1)}
+end
+
+-- number, result, failed rows: gives nothing where another was first.
+function steps.complete(n, result, failed)
+  local begun = redis.call('ZSCORE', running, n)
+  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return {} end
+  local count = tonumber(redis.call('HGET', rows, n))
+  local milliseconds = begun and math.floor((now - begun) * 1000) or 0
+  if milliseconds > number('slowest_ms') then
+    redis.call('HSET', record, 'slowest_ms', milliseconds)
+  end
+  redis.call('HINCRBY', record, 'bytes', -redis.call('HSTRLEN', chunks, n))
+  redis.call('HDEL', chunks, n)
+  redis.call('HDEL', rows, n)
+  redis.call('HDEL', attempts, n)
+  redis.call('HDEL', suspects, n)
+  redis.call('HSET', results, n, result)
+  redis.call('HINCRBY', record, 'done_chunks', 1)
+  redis.call('HINCRBY', record, 'done_images', count)
+  redis.call('HINCRBY', record, 'failed', failed)
+  redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
+  local publications = publish_next({})
+  finish_if_done()
+  return {1, publications}
+end
+
+-- deadline in seconds: publishes again what is overdue. A begun chunk is overdue past the
+-- deadline, raised where the job's chunks take longer. A queued one only where its message is
+-- lost: the queue is empty, or chunks published a deadline after it have been begun.
+function steps.sweep(deadline)
+  deadline = tonumber(deadline)
+  if redis.call('EXISTS', record) == 0 then
+    redis.call('SREM', active, string.match(record, '[^:]+$'))
+    return {}
+  end
+  local publications = {}
+  local function again(n)
+    redis.call('ZREM', running, n)
+    redis.call('ZADD', queued, stamp(now), n)
+    table.insert(publications, {tonumber(n), tonumber(redis.call('HGET', rows, n))})
+  end
+  local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
+  for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
+    again(n)
+  end
+  local lost = now - deadline
+  if redis.call('LLEN', queue) > 0 then
+    lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
+  end
+  for _, n in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))) do again(n) end
+  return publish_next(publications)
+end
+
+-- state: done where an attached producer has collected all, or cancelled. Only the record stays.
+function steps.close(state)
+  if state ~= get('state') then
+    redis.call('HSET', record, 'state', state, 'finished', stamp(now))
+  end
+  redis.call('SREM', active, get('id'))
+  redis.call('DEL', results, unpack(work))
+  redis.call('XADD', done, '*', state, 1) -- wakes whoever waits for results
+  redis.call('EXPIRE', done, 10)
+end
+
+return steps[ARGV[1]](unpack(ARGV, 2))

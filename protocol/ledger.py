@@ -1,0 +1,233 @@
+"""The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
+
+Every step is one Lua script (`ledger.lua`), so whoever dies between two steps leaves the books
+in order. The keys of a job are its record `digitq:job:<id>` and that name with a suffix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any, NamedTuple, Self
+
+from redis import Redis
+
+from protocol.errors import UnknownJobError
+
+ACTIVE = "digitq:active"
+JOBS = "digitq:jobs"
+WATERMARK = "digitq:watermark"
+SWEEP_LOCK = "digitq:sweeping"
+QUEUE = "digitq"  # the Celery queue, a list in the same database
+COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
+SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
+
+
+class Publication(NamedTuple):
+    """A chunk whose message must be sent now."""
+
+    job_id: str
+    number: int
+    rows: int
+
+
+class Begun(NamedTuple):
+    """A chunk that a worker has begun; `attempt` counts from 1."""
+
+    payload: bytes
+    model: str
+    attempt: int
+
+
+class Stored(NamedTuple):
+    """What dispatch did: the messages to send, or the chunk that Redis needs first."""
+
+    publications: list[Publication]
+    missing: int | None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as Redis knows it. Times are of Redis's clock, counts are of images or chunks."""
+
+    id: str
+    state: str  # feeding, running, done, cancelled
+    model: str
+    source: str
+    created: datetime
+    finished: datetime | None
+    images: int
+    done_images: int
+    failed: int
+    chunks: int
+    done_chunks: int
+    bytes: int
+    attached: bool
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, str]) -> Self:
+        def when(name: str) -> datetime | None:
+            return datetime.fromtimestamp(float(fields[name]), UTC) if name in fields else None
+
+        return cls(
+            id=fields["id"],
+            state=fields["state"],
+            model=fields["model"],
+            source=fields["source"],
+            created=when("created") or datetime.now(UTC),
+            finished=when("finished"),
+            images=int(fields["images"]),
+            done_images=int(fields["done_images"]),
+            failed=int(fields.get("failed", 0)),
+            chunks=int(fields["stored"]),
+            done_chunks=int(fields["done_chunks"]),
+            bytes=int(fields.get("bytes", 0)),
+            attached=fields["attached"] == "1",
+        )
+
+    @property
+    def seconds(self) -> float:
+        """From creation to the end, or until now."""
+        return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
+
+
+def record_key(job_id: str) -> str:
+    return f"digitq:job:{job_id}"
+
+
+class Ledger:
+    """The ledger's steps over one Redis connection that gives bytes.
+
+    Every method may raise `redis.RedisError` where Redis can't be reached.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis: Any = redis  # its types allow for decoded answers; ours gives bytes
+        self._script = redis.register_script(SCRIPT)
+
+    def _step(self, job_id: str, step: str, *args: bytes | str | float) -> Any:
+        keys = [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
+        return self._script(keys=keys, args=[step, *args])
+
+    def _stored(self, job_id: str, reply: Any) -> Stored | None:
+        if reply is None:
+            return None
+        if isinstance(reply, int):
+            return Stored([], reply)
+        return Stored(_publications(job_id, reply), None)
+
+    def dispatch(
+        self,
+        fields: Mapping[str, str | int],
+        base: tuple[int, int],
+        number: int,
+        rows: int,
+        payload: bytes,
+    ) -> Stored | None:
+        """Store a chunk. None where the job was cancelled.
+
+        `fields` make the record where Redis has none (it must hold `id`), with `base`, the first
+        chunk not yet collected and its first row, as its start.
+        """
+        job_id = str(fields["id"])
+        reply = self._step(job_id, "dispatch", *base, number, rows, payload, *_flat(fields))
+        return self._stored(job_id, reply)
+
+    def seal(
+        self, fields: Mapping[str, str | int], base: tuple[int, int], total: int
+    ) -> Stored | None:
+        """Note that all `total` chunks are stored. None where the job was cancelled."""
+        job_id = str(fields["id"])
+        return self._stored(job_id, self._step(job_id, "seal", *base, total, *_flat(fields)))
+
+    def begin(self, job_id: str, number: int) -> Begun | None:
+        """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
+        reply = self._step(job_id, "begin", number)
+        return Begun(reply[0], reply[1].decode(), reply[2]) if reply else None
+
+    def complete(
+        self, job_id: str, number: int, result: bytes, failed: int
+    ) -> list[Publication] | None:
+        """Hand in a chunk's result: what to publish next, or None where another was first."""
+        reply = self._step(job_id, "complete", number, result, failed)
+        return _publications(job_id, reply[1]) if reply else None
+
+    def suspects(self, job_id: str, number: int) -> list[int]:
+        """The rows of a chunk that were being read when a worker died, one for each death."""
+        noted = self.redis.hget(record_key(job_id) + ":suspects", str(number)) or b""
+        return [int(row) for row in noted.split()]
+
+    def suspect(self, job_id: str, number: int, rows: list[int]) -> None:
+        """Note what `suspects` gives should the worker die now."""
+        noted = " ".join(map(str, rows))
+        self.redis.hset(record_key(job_id) + ":suspects", str(number), noted)
+
+    def sweep(self, deadline_seconds: float) -> list[Publication]:
+        """The overdue chunks of all active jobs, to be published again."""
+        return [
+            publication
+            for job_id in self.active()
+            for publication in self.sweep_job(job_id, deadline_seconds)
+        ]
+
+    def sweep_job(self, job_id: str, deadline_seconds: float) -> list[Publication]:
+        """The overdue chunks of one job, to be published again."""
+        return _publications(job_id, self._step(job_id, "sweep", deadline_seconds))
+
+    def active(self) -> list[str]:
+        """The ids of the jobs that are not done."""
+        return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
+
+    def cancel(self, job_id: str) -> None:
+        """Drop everything of the job but its record. Raises `UnknownJobError`."""
+        self.record(job_id)
+        self._step(job_id, "close", "cancelled")
+
+    def finish(self, job_id: str) -> None:
+        """An attached job is collected: only its record stays."""
+        self._step(job_id, "close", "done")
+
+    def record(self, job_id: str) -> JobRecord:
+        """The job's record. Raises `UnknownJobError`."""
+        fields = self.redis.hgetall(record_key(job_id))
+        if not fields:
+            raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
+        return JobRecord.parse({k.decode(): v.decode() for k, v in fields.items()})
+
+    def records(self) -> list[JobRecord]:
+        """All jobs that Redis still has a record of, the oldest first."""
+        found = []
+        for member in self.redis.zrange(JOBS, 0, -1):
+            try:
+                found.append(self.record(member.decode()))
+            except UnknownJobError:
+                self.redis.zrem(JOBS, member)
+        return found
+
+    def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
+        """The results of `count` chunks from `start` on, None where there is none (yet); those of
+        `drop` are deleted."""
+        key = record_key(job_id) + ":results"
+        with self.redis.pipeline(transaction=False) as pipeline:
+            if drop:
+                pipeline.hdel(key, *map(str, drop))
+            pipeline.hmget(key, [str(number) for number in range(start, start + count)])
+            return list(pipeline.execute()[-1])
+
+    def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
+        """Wait until a chunk is completed; gives the place in the stream to wait after next."""
+        reply: Any = self.redis.xread({record_key(job_id) + ":done": after}, block=timeout_ms)
+        return reply[0][1][-1][0] if reply else after
+
+    def release(self, job_id: str) -> None:
+        """A detached job is collected: its results go after an hour, its record stays."""
+        for suffix in (":results", ":done"):
+            self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)
+
+
+def _flat(fields: Mapping[str, str | int]) -> list[str | int]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _publications(job_id: str, pairs: list[list[int]]) -> list[Publication]:
+    return [Publication(job_id, number, rows) for number, rows in pairs]

@@ -1,0 +1,72 @@
+"""The only reader of the environment: every `DIGITQ_*` variable, its default and its meaning."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from protocol.errors import UsageError
+
+TILE_ROWS = 128  # rows the network computes at once; see Model.classify
+MODELS = ("mlp", "random")  # what every worker has
+
+
+class Settings(BaseSettings):
+    """Settings of one process. Every field is the variable `DIGITQ_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DIGITQ_", frozen=True, extra="ignore")
+
+    broker_url: str | None = Field(
+        None,
+        description="Redis to use, as `redis://host:6379/0`; unset, `classify`, `evaluate` and "
+        "`demo` start a private one for the run",
+    )
+    model: str = Field("mlp", description="network that classifies, unless `--model` names one")
+    mnist: Path | None = Field(
+        None, description="folder holding `MNIST/raw/*-ubyte`; unset, the cache folder"
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/digitq"), description="where MNIST is kept once it was downloaded"
+    )
+    chunk_rows: int = Field(2048, ge=1, le=65536, description="most images in one chunk")
+    chunk_bytes: int = Field(
+        4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of image files in one chunk"
+    )
+    image_bytes: int = Field(
+        64 << 20, ge=1, le=256 << 20, description="largest image file; a larger one is an error row"
+    )
+    window_chunks: int = Field(
+        32, ge=1, description="chunks an attached job keeps in Redis and in memory at a time"
+    )
+    in_flight_chunks: int = Field(
+        16, ge=1, description="chunks of one job in the queue or at a worker at a time"
+    )
+    budget_bytes: int = Field(
+        256 << 20, ge=1, description="bytes of unclassified images `submit` may leave in Redis"
+    )
+    deadline_seconds: float = Field(
+        30, gt=0, description="a chunk without an answer for so long is sent again"
+    )
+    broker_patience_seconds: float = Field(
+        120, gt=0, description="how long a lost Redis is waited for"
+    )
+    job_ttl_seconds: int = Field(
+        7 * 86400, ge=1, description="how long Redis keeps a job after its last change"
+    )
+
+    @property
+    def mnist_root(self) -> Path:
+        """The folder given to `torchvision.datasets.MNIST` as its root."""
+        return (self.mnist or self.cache_dir).expanduser()
+
+
+@cache
+def settings() -> Settings:
+    """This process's settings, read once. Raises `UsageError` where a variable is unusable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(["DIGITQ", *map(str, first["loc"])]).upper()
+        raise UsageError(f"{name}={first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,56 @@
+"""Real services for the tests: each starts its own Redis and workers, and ends them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.client import Client
+from producer.local import Local
+from producer.mnist import FILES
+from protocol.settings import settings
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No `DIGITQ_*` variable of the outside but MNIST's place; settings are read anew."""
+    for name in [name for name in os.environ if name.startswith("DIGITQ_")]:
+        if name != "DIGITQ_MNIST":
+            monkeypatch.delenv(name)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def mnist_root() -> Path:
+    """The folder that holds MNIST. Where it can't be had: a skip here, a failure in CI."""
+    root = settings().mnist_root
+    if not all((root / "MNIST/raw" / f"{name}-images-idx3-ubyte").exists() for name in FILES.values()):
+        reason = f"no MNIST in {root}: set DIGITQ_MNIST, or run `digitq demo` once"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return root
+
+
+@pytest.fixture
+def redis_only() -> Iterator[Local]:
+    """A private Redis without workers."""
+    with Local(workers=0) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Local]:
+    """A private Redis with two workers, for the tests of one file."""
+    with Local(workers=2) as running:
+        running.wait_for_workers()
+        yield running
+
+
+@pytest.fixture
+def client(local: Local) -> Client:
+    """A client of `local`."""
+    return Client(local.url)

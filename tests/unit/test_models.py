@@ -1,0 +1,140 @@
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from protocol.errors import DigitqError, UsageError
+from protocol.settings import TILE_ROWS
+from worker import models
+from worker.dataset import load_mnist
+from worker.models import load_model, model_names, read_model
+
+ROWS = 5 * TILE_ROWS + 3
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (ROWS, 784), dtype=np.uint8)
+
+
+def cut_at_random(rows: int, rng: random.Random) -> list[tuple[int, int]]:
+    cuts = sorted(rng.sample(range(1, rows), rng.randint(1, 40)))
+    return list(zip([0, *cuts], [*cuts, rows], strict=True))
+
+
+@pytest.mark.parametrize("name", ["random", "mlp"])
+def test_an_answer_does_not_depend_on_its_company(name: str, pixels: NDArray[np.uint8]) -> None:
+    model = load_model(name)
+    whole = model.classify(pixels)
+    rng = random.Random(0)
+    for _ in range(10):
+        parts = [
+            model.classify(pixels[start:stop], first_row=start)
+            for start, stop in cut_at_random(ROWS, rng)
+        ]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_without_tiles_an_answer_does_depend_on_its_company(pixels: NDArray[np.uint8]) -> None:
+    network = load_model("random").network
+    rows = torch.from_numpy(pixels)
+    with torch.inference_mode():
+        apart = [network(rows[start : start + 3]) for start in range(0, 60, 3)]
+        assert not torch.equal(torch.cat(apart), network(rows)[:60])
+
+
+def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
+    model = load_model("mlp")
+    others = pixels[:TILE_ROWS].copy()
+    others[1:] = 0
+    assert (model.classify(others)[0] == model.classify(pixels)[0]).all()
+
+
+@pytest.mark.parametrize("name", ["random", "mlp"])
+def test_tiles_give_what_the_plain_network_gives(name: str, pixels: NDArray[np.uint8]) -> None:
+    model = load_model(name)
+    expected = model.network(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(model.classify(pixels), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1])
+def test_every_row_gets_ten_probabilities(rows: int, pixels: NDArray[np.uint8]) -> None:
+    probabilities = load_model("mlp").classify(pixels[:rows], first_row=TILE_ROWS - 1)
+    assert probabilities.shape == (rows, 10)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_pixels_that_arrow_holds_read_only_are_fine(pixels: NDArray[np.uint8]) -> None:
+    frozen = np.frombuffer(pixels[:3].tobytes(), np.uint8).reshape(3, 784)
+    np.testing.assert_array_equal(
+        load_model("mlp").classify(frozen), load_model("mlp").classify(pixels[:3])
+    )
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"'nlp'.*mlp, random"):
+        load_model("nlp")
+    assert model_names() == ["mlp", "random"]
+
+
+def test_a_model_is_loaded_once() -> None:
+    assert load_model("mlp") is load_model("mlp")
+
+
+def test_the_random_model_is_the_same_everywhere() -> None:
+    again = models.build_random_model()
+    assert again.network.w1.std().item() == pytest.approx(1, abs=0.01)
+    for ours, theirs in zip(
+        load_model("random").network.parameters(), again.network.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> None:
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(models.WEIGHTS / f"mlp{suffix}", tmp_path)
+    assert read_model(tmp_path / "mlp.json").name == "mlp"
+    weights = tmp_path / "mlp.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(DigitqError, match="SHA-256 differs"):
+        read_model(tmp_path / "mlp.json")
+    weights.unlink()
+    with pytest.raises(DigitqError, match="can't be read"):
+        read_model(tmp_path / "mlp.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"labels": [], "colour": 1}'])
+def test_a_card_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mlp.json").write_text(text)
+    with pytest.raises(DigitqError, match="isn't a model card"):
+        read_model(tmp_path / "mlp.json")
+
+
+def test_the_card_holds_what_a_reader_asks() -> None:
+    card = json.loads((models.WEIGHTS / "mlp.json").read_text())
+    assert card["labels"] == [str(digit) for digit in range(10)]
+    assert "784-256-10" in card["architecture"]
+    assert card["command"].startswith("python -m worker.training mlp --seed")
+
+
+def test_the_shipped_weights_are_as_good_as_their_card_says(mnist_root: Path) -> None:
+    images, labels = load_mnist("test")
+    model = load_model("mlp")
+    predictions = model.classify(images.flatten(1).numpy()).argmax(1)
+    accuracy = (predictions == labels.numpy()).mean()
+    assert accuracy == pytest.approx(model.card.test_accuracy, abs=2e-4)
+    assert accuracy >= 0.987
+
+
+def test_the_random_model_guesses(mnist_root: Path) -> None:
+    images, labels = load_mnist("test")
+    predictions = load_model("random").classify(images.flatten(1).numpy()).argmax(1)
+    assert 0.02 < (predictions == labels.numpy()).mean() < 0.25

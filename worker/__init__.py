@@ -1,0 +1,1 @@
+"""The Celery side: takes chunks, decodes and normalises images, runs the network, answers."""

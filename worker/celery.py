@@ -1,0 +1,66 @@
+"""The worker's Celery app: `celery -A worker worker`."""
+
+import os
+from typing import Any
+
+import redis
+from celery import bootsteps
+from celery.signals import worker_process_init
+from celery.utils.log import get_logger
+
+from protocol.broker import connect
+from protocol.celery import DEFAULT_BROKER, app, publish
+from protocol.ledger import SWEEP_LOCK, Ledger
+from protocol.settings import settings
+
+logger = get_logger(__name__)
+
+app.conf.update(
+    include=["worker.tasks"],
+    digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
+    worker_concurrency=len(os.sched_getaffinity(0)),
+    worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
+    task_time_limit=600,  # seconds; a chunk takes well under one
+)
+
+
+class Sweeper(bootsteps.StartStopStep):
+    """Publishes overdue chunks again, on the worker's timer; one worker at a time does it."""
+
+    requires = {"celery.worker.components:Timer"}
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        self._entry: Any = None
+        self._redis = connect(app.conf.digitq_broker_url)
+
+    def start(self, parent: Any) -> None:
+        self._entry = parent.timer.call_repeatedly(self._interval_seconds(), self._sweep)
+
+    def stop(self, parent: Any) -> None:
+        if self._entry:
+            self._entry.cancel()
+
+    def _interval_seconds(self) -> float:
+        return min(5.0, settings().deadline_seconds / 3)
+
+    def _sweep(self) -> None:
+        try:
+            milliseconds = int(self._interval_seconds() * 900)
+            if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
+                publish(app, Ledger(self._redis).sweep(settings().deadline_seconds))
+        except redis.RedisError as error:
+            logger.warning("no sweep: %s", error)
+
+
+app.steps["worker"].add(Sweeper)
+
+
+@worker_process_init.connect
+def prepare_process(**_: Any) -> None:
+    """After the fork: one thread for each process, and the usual model loaded."""
+    import torch
+
+    from worker.models import load_model
+
+    torch.set_num_threads(1)
+    load_model(settings().model)

@@ -1,0 +1,89 @@
+"""One chunk, from its images to its answers: plain functions, no queue in sight."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
+from protocol.errors import UsageError
+from worker.images import ImageError, read_digit
+from worker.models import load_model
+
+Pixels = NDArray[np.uint8]  # (N, 784)
+Errors = list[str | None]
+Read = Callable[[int, bytes], NDArray[np.uint8]]
+
+
+def read_image(row: int, content: bytes) -> NDArray[np.uint8]:
+    """The 28×28 digit in an image file. Raises `ImageError`."""
+    return read_digit(content)
+
+
+def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.RecordBatch:
+    """One result row for each row of the chunk, in the same order.
+
+    An image that can't be read keeps its place as a row of zeros, and gets an error. `truth`
+    passes through where the chunk has it.
+    """
+    pixels, errors = read_pixels(chunk.batch, read)
+    try:
+        probabilities = load_model(model).classify(pixels, chunk.first_row)
+    except UsageError as error:  # a producer of another version
+        errors = [str(error)] * len(errors)
+        probabilities = np.zeros((len(errors), CLASSES), np.float32)
+    return build_result(chunk.batch, probabilities, errors)
+
+
+def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
+    """The batch's pixels (N, 784), and what was wrong with each image."""
+    rows = batch.num_rows
+    if "pixels" in batch.schema.names:
+        column = batch.column("pixels")
+        buffer = np.frombuffer(column.buffers()[1], np.uint8)
+        return buffer[column.offset * PIXELS :][: rows * PIXELS].reshape(rows, PIXELS), [
+            None
+        ] * rows
+    pixels = np.zeros((rows, PIXELS), np.uint8)
+    known = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
+    errors: Errors = []
+    for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
+        if error is None:
+            error = _read_into(pixels, row, content.as_buffer() if content.is_valid else None, read)
+        errors.append(error)
+    return pixels, errors
+
+
+def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) -> str | None:
+    if content is None:
+        return "no image in this row"
+    try:
+        pixels[row] = read(row, content.to_pybytes()).reshape(PIXELS)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def build_result(
+    batch: pa.RecordBatch, probabilities: NDArray[np.float32], errors: Errors
+) -> pa.RecordBatch:
+    """The result batch; a row with an error has neither label nor probabilities."""
+    error = pa.array(errors, pa.string())
+    failed = error.is_valid().to_numpy(zero_copy_only=False)
+    mask = failed if failed.any() else None
+    columns = [
+        batch.column("id"),
+        pa.array(probabilities.argmax(axis=1).astype(np.int8), mask=mask),
+        pa.array(probabilities.max(axis=1), mask=mask),
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(probabilities.reshape(-1)),
+            type=PROBABILITIES,
+            mask=None if mask is None else pa.array(mask),
+        ),
+        error,
+    ]
+    if "truth" not in batch.schema.names:
+        return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))
+    columns.append(batch.column("truth"))
+    return pa.record_batch(columns, schema=pa.schema([*RESULT_FIELDS, TRUTH]))

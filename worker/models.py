@@ -1,0 +1,137 @@
+"""The models by name: a network, its weights, and the card that says where they come from."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from protocol.errors import DigitqError, UsageError
+from protocol.settings import TILE_ROWS
+from worker.network import ARCHITECTURE, LABELS, PIXELS, DigitNetwork
+
+WEIGHTS = Path(__file__).parent / "weights"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about a model's weights; `weights/NAME.json` holds one."""
+
+    name: str
+    architecture: str
+    mean: float  # of grey values scaled to 0..1
+    std: float
+    labels: tuple[str, ...] = tuple(str(digit) for digit in range(LABELS))
+    seed: int = 0
+    command: str | None = None  # the command that made the weights
+    validation_accuracy: float | None = None  # on the training images held back to choose by
+    test_accuracy: float | None = None  # measured once, after choosing
+    sha256: str | None = None  # of the weights file
+
+    def write(self, path: Path) -> None:
+        """Write the card as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(path: Path) -> Card:
+    """Read a card that `Card.write` wrote. Raises `DigitqError` where it isn't one."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Card(**{**fields, "labels": tuple(fields["labels"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DigitqError(
+            f"{path} isn't a model card ({error}); install digitq again or train the model again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to classify."""
+
+    name: str
+    network: DigitNetwork
+    card: Card
+
+    def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
+        """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
+
+        In float32 a row's last bits depend on its place in the batch and on the batch's size. So
+        the network only ever sees tiles of TILE_ROWS rows, and image i of a job (`first_row` is
+        the place of the first one here) always lies at row i % TILE_ROWS of its tile, between
+        zeros where there is no image: the bytes are the same however a job is cut.
+        """
+        rows = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))
+        probabilities = torch.empty(len(rows), LABELS)
+        with torch.inference_mode():
+            start, place = 0, first_row % TILE_ROWS
+            while start < len(rows):
+                stop = min(start + TILE_ROWS - place, len(rows))
+                probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
+                start, place = stop, 0
+        return probabilities.numpy()
+
+    def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
+        """Classify up to TILE_ROWS rows as if the tile around them were full of zeros."""
+        if len(rows) == TILE_ROWS:
+            tile = rows
+        else:
+            tile = torch.zeros(TILE_ROWS, PIXELS, dtype=torch.uint8)
+            tile[place : place + len(rows)] = rows
+        probabilities: torch.Tensor = self.network(tile)
+        return probabilities[place : place + len(rows)]
+
+
+def model_names() -> list[str]:
+    """The names `load_model` knows."""
+    return sorted({"random", *(path.stem for path in WEIGHTS.glob("*.json"))})
+
+
+@cache
+def load_model(name: str) -> Model:
+    """The model of that name, loaded once in a process.
+
+    Raises `UsageError` for an unknown name, `DigitqError` where the weights aren't the card's.
+    """
+    if name not in model_names():
+        raise UsageError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
+    return build_random_model() if name == "random" else read_model(WEIGHTS / f"{name}.json")
+
+
+def build_random_model(seed: int = RANDOM_SEED) -> Model:
+    """The tutorial's untrained network, right about one time in ten: weights from N(0, 1)."""
+    network = DigitNetwork(mean=0.5, std=0.5)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    card = Card("random", ARCHITECTURE, 0.5, 0.5, seed=seed)
+    return Model("random", freeze(network), card)
+
+
+def read_model(card_path: Path) -> Model:
+    """Read a model from its card and the `.safetensors` file beside it, checking the SHA-256."""
+    card = read_card(card_path)
+    path = card_path.with_suffix(".safetensors")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DigitqError(f"{path} can't be read ({error}); install digitq again") from error
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise DigitqError(
+            f"{path} isn't the file its card describes (the SHA-256 differs); "
+            "install digitq again or train the model again"
+        )
+    with torch.inference_mode():
+        network = DigitNetwork(card.mean, card.std)
+        network.load_state_dict(load(data))
+    return Model(card.name, freeze(network), card)
+
+
+def freeze(network: DigitNetwork) -> DigitNetwork:
+    """Set a network up for classifying only: no gradients, evaluation mode."""
+    return network.requires_grad_(False).eval()

@@ -1,0 +1,67 @@
+"""The Celery task: takes a chunk from the ledger, has it classified, hands the result in."""
+
+import time
+from functools import cache
+
+import numpy as np
+from celery.utils.log import get_task_logger
+from numpy.typing import NDArray
+
+from protocol.broker import connect
+from protocol.celery import CLASSIFY, app, publish
+from protocol.chunk import Chunk, encode
+from protocol.ledger import Begun, Ledger
+from protocol.settings import settings
+from worker.classify import Read, classify_chunk, read_image
+from worker.images import ImageError
+
+CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
+FATAL_DEATHS = 2  # one may have been anybody's kill
+
+logger = get_task_logger(__name__)
+
+
+@cache
+def ledger() -> Ledger:
+    """This process's ledger, connected on first use: after the fork."""
+    return Ledger(connect(app.conf.digitq_broker_url, settings().broker_patience_seconds))
+
+
+@app.task(name=CLASSIFY)
+def classify(job_id: str, number: int) -> str:
+    """Classify one chunk. What it returns is what Flower shows."""
+    begun = ledger().begin(job_id, number)
+    if begun is None:
+        return "nothing to do: done already, or cancelled"
+    started = time.perf_counter()
+    chunk = Chunk.decode(number, begun.payload)
+    read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
+    result = classify_chunk(chunk, begun.model, read)
+    failed = result.column("label").null_count
+    publications = ledger().complete(job_id, number, encode(result), failed)
+    if publications is None:
+        return "discarded: another worker was first, or the job was cancelled"
+    publish(app, publications)
+    return describe(chunk.rows, failed, time.perf_counter() - started, begun)
+
+
+def describe(rows: int, failed: int, seconds: float, begun: Begun) -> str:
+    """The line Flower shows for a chunk that is done."""
+    line = f"{rows} images, {failed} failed, {rows / seconds:,.0f} images/s"
+    return line if begun.attempt == 1 else f"{line}, attempt {begun.attempt}"
+
+
+def _careful(job_id: str, number: int) -> Read:
+    """Reads images one by one, each noted first: one that two workers died of is an error row."""
+    deaths = ledger().suspects(job_id, number)
+
+    def read(row: int, content: bytes) -> NDArray[np.uint8]:
+        if deaths.count(row) >= FATAL_DEATHS:
+            raise ImageError("workers die of this image")
+        ledger().suspect(job_id, number, [*deaths, row])
+        try:
+            return read_image(row, content)
+        finally:
+            ledger().suspect(job_id, number, deaths)
+
+    return read
