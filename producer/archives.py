@@ -1,10 +1,14 @@
 """Images in `.zip` and `.tar[.gz|.bz2|.xz]` files, read one member at a time, never unpacked."""
 
+import bz2
+import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, cast
 
 from producer.sources import (
     Entry,
@@ -19,7 +23,12 @@ from producer.sources import (
 )
 from protocol.errors import UsageError
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)
+OPENERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
@@ -33,7 +42,7 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
             entries = _zip_entries(archive, prefix, truth_from_parent, tally)
             count = sum(map(_is_image, archive.infolist()))
         else:
-            stream = tarfile.open(path, mode="r|*")  # noqa: SIM115 (read for as long as the job)
+            stream = _decompress(path)
             entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
         some = at_least_one(entries, path, tally)
     except BROKEN as error:
@@ -68,23 +77,36 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
 
+def _decompress(path: Path) -> IO[bytes]:
+    """The tar inside, whatever its compression. Unlike tarfile's own, these readers raise
+    `EOFError` where the file breaks off."""
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    for start, opener in OPENERS.items():
+        if magic.startswith(start):
+            return cast(IO[bytes], opener(path))
+    return open(path, "rb")
+
+
 def _tar_entries(
-    archive: tarfile.TarFile, prefix: str, truth_from_parent: bool, tally: Tally
+    stream: IO[bytes], prefix: str, truth_from_parent: bool, tally: Tally
 ) -> Iterator[Entry]:
     """A stream can't go back: each entry must be read before the next is asked for."""
     unique = UniqueIds()
     started = False
     try:
-        for member in archive:
-            if member.isfile() and is_image_name(member.name):
-                started = True
-                yield Entry(
-                    prefix + unique(member.name),
-                    lambda member=member: _read_tarred(archive, member),  # type: ignore[misc]
-                    parent_digit(member.name) if truth_from_parent else None,
-                )
-            elif not member.isdir():
-                tally.skipped += 1
+        with stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                if member.isfile() and is_image_name(member.name):
+                    started = True
+                    yield Entry(
+                        prefix + unique(member.name),
+                        lambda member=member: _read_tarred(archive, member),  # type: ignore[misc]
+                        parent_digit(member.name) if truth_from_parent else None,
+                    )
+                elif not member.isdir():
+                    tally.skipped += 1
+            _require_end(stream)
     except BROKEN as error:
         if not started:
             raise
@@ -92,12 +114,23 @@ def _tar_entries(
         yield Entry(prefix + unique("(the rest)"), lambda: _raise_unreadable(reason))
 
 
+def _require_end(stream: IO[bytes]) -> None:
+    """Read what is left. Raises `EOFError` where it isn't whole: tarfile stops there silently."""
+    while stream.read(1 << 20):
+        pass
+    if stream.tell() % tarfile.BLOCKSIZE:
+        raise EOFError("it ends in the middle of a block")
+
+
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = archive.extractfile(member)
-        return read_limited(file, member.size) if file else b""
+        content = read_limited(file, member.size) if file else b""
     except BROKEN as error:
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
+    if len(content) < member.size:
+        raise UnreadableImageError("can't be read from the archive: it breaks off")
+    return content
 
 
 def _raise_unreadable(reason: str) -> bytes:

@@ -234,7 +234,7 @@ def up(workers: int | None, port: int) -> None:
     if not is_free(port):
         raise UsageError(f"port {port} is in use: --port takes another")
     with Local(workers or usable_cores(), port=port, flower=True) as local:
-        local.wait_for_workers()
+        local.wait_until_ready()
         _say(
             f"Redis   {local.url}\nFlower  {local.flower_url}\n{local.workers} workers; Ctrl-C ends"
         )
@@ -292,7 +292,7 @@ def demo(workers: int | None, keep: bool) -> None:
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with Local(workers or 2, flower=True) as local, broker_errors(local.url):
         _say(f"starting Redis, {local.workers} workers and Flower …")
-        local.wait_for_workers()
+        local.wait_until_ready()
         running = Service(Client(local.url), local)
         job = running.client.submit_source(source)
         rate = take_results(running, job, sink, source.count)

@@ -22,7 +22,7 @@ def image_source(images: Image | Iterable[Image]) -> Source:
     The id of a path is the path, that of any other image its number. Raises `UsageError` for
     what is no image.
     """
-    items = [images] if isinstance(images, Image) else images
+    items = [images] if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray) else images
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _pieces(items), count=lambda: count)
 

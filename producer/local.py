@@ -25,7 +25,9 @@ START_SECONDS = 60  # torch is slow to load where the disk is
 STOP_SECONDS = 5
 WATCH_SECONDS = 0.5
 RESTARTS = 10  # of one worker, before something is taken to be wrong with it
+PING_SECONDS = 0.2
 FLOWER_PORT = 5555
+EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
 
 
 class Local:
@@ -74,7 +76,7 @@ class Local:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{self.folder}/redis.sock?db=0"
 
-    def wait_for_workers(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until every worker takes work. Raises `DigitqError` where one can't start."""
         app = make_app(self.url)
         end = time.monotonic() + START_SECONDS
@@ -144,6 +146,7 @@ class Local:
             f"{name}@%h",
             "--loglevel",
             "WARNING",
+            *(["--task-events"] if self.flower else []),
         )
 
     def _start_flower(self) -> None:

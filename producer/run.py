@@ -44,7 +44,7 @@ def service(broker: str | None, workers: int | None, flower: bool = False) -> It
             yield Service(Client(url), None)
         return
     with Local(workers or usable_cores(), flower=flower) as local, broker_errors(local.url):
-        local.wait_for_workers()
+        local.wait_until_ready()
         yield Service(Client(local.url), local)
 
 

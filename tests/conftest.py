@@ -27,7 +27,9 @@ def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def mnist_root() -> Path:
     """The folder that holds MNIST. Where it can't be had: a skip here, a failure in CI."""
     root = settings().mnist_root
-    if not all((root / "MNIST/raw" / f"{name}-images-idx3-ubyte").exists() for name in FILES.values()):
+    if not all(
+        (root / "MNIST/raw" / f"{name}-images-idx3-ubyte").exists() for name in FILES.values()
+    ):
         reason = f"no MNIST in {root}: set DIGITQ_MNIST, or run `digitq demo` once"
         if os.environ.get("CI"):
             pytest.fail(reason)
@@ -46,7 +48,7 @@ def redis_only() -> Iterator[Local]:
 def local() -> Iterator[Local]:
     """A private Redis with two workers, for the tests of one file."""
     with Local(workers=2) as running:
-        running.wait_for_workers()
+        running.wait_until_ready()
         yield running
 
 

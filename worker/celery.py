@@ -10,6 +10,7 @@ from celery.utils.log import get_logger
 
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
+from protocol.chunk import PIXELS
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import settings
 
@@ -57,10 +58,11 @@ app.steps["worker"].add(Sweeper)
 
 @worker_process_init.connect
 def prepare_process(**_: Any) -> None:
-    """After the fork: one thread for each process, and the usual model loaded."""
+    """After the fork: one thread for each process, and the usual model loaded and warm."""
+    import numpy as np
     import torch
 
     from worker.models import load_model
 
     torch.set_num_threads(1)
-    load_model(settings().model)
+    load_model(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))

@@ -36,7 +36,7 @@ def read_digit(content: bytes) -> Grey:
     grey = to_grey(decode_image(content))
     if grey.shape == (SIDE, SIDE) and is_dark(border(grey)):
         return grey
-    return place(scale(crop(separate_ink(grey))))
+    return place(scale(separate_ink(grey)))
 
 
 def decode_image(content: bytes) -> PIL.Image.Image:
@@ -106,9 +106,10 @@ def is_dark(values: Grey) -> bool:
 
 
 def separate_ink(grey: Grey) -> Grey:
-    """Ink light on a ground of 0. Raises `ImageError` for a blank image.
+    """Ink light on a ground of 0, cropped to it. Raises `ImageError` for a blank image.
 
-    What the border mostly shows is the ground; Otsu's threshold parts the ink from it.
+    What the border mostly shows is the ground. Otsu's threshold parts the ink from it; within the
+    box of that, fainter ink down to half the threshold stays, as the soft edge of a stroke.
     """
     image = PIL.Image.fromarray(grey)
     image.thumbnail((WORKING_SIDE, WORKING_SIDE), PIL.Image.Resampling.BOX)
@@ -118,9 +119,10 @@ def separate_ink(grey: Grey) -> Grey:
     ink = np.clip(distance, 0, 255)
     if ink.max() < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
-    ink = np.where(ink > otsu_threshold(ink) / 2, ink, 0)
-    full = np.percentile(ink[ink > 0], 90)
-    return np.asarray(np.clip(ink / full * 255, 0, 255), np.uint8)
+    threshold = otsu_threshold(ink)
+    ink = ink[find_box(ink > threshold)]
+    full = np.percentile(ink[ink > threshold], 90)
+    return np.asarray(np.where(ink > threshold / 2, np.clip(ink / full * 255, 0, 255), 0), np.uint8)
 
 
 def otsu_threshold(values: NDArray[np.floating]) -> float:
@@ -138,10 +140,10 @@ def otsu_threshold(values: NDArray[np.floating]) -> float:
     return float(middles[np.nanargmax(between)])
 
 
-def crop(ink: Grey) -> Grey:
-    """The smallest box that holds all ink."""
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def find_box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest box, as rows and columns, that holds all of a mask that holds something."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def scale(ink: Grey) -> Grey:

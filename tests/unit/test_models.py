@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 import shutil
@@ -9,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import TILE_ROWS
+from protocol.settings import MODELS, TILE_ROWS
 from worker import models
 from worker.dataset import load_mnist
 from worker.models import load_model, model_names, read_model
+from worker.network import DigitNetwork
 
 ROWS = 5 * TILE_ROWS + 3
 
@@ -40,12 +42,22 @@ def test_an_answer_does_not_depend_on_its_company(name: str, pixels: NDArray[np.
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
-def test_without_tiles_an_answer_does_depend_on_its_company(pixels: NDArray[np.uint8]) -> None:
-    network = load_model("random").network
-    rows = torch.from_numpy(pixels)
-    with torch.inference_mode():
-        apart = [network(rows[start : start + 3]) for start in range(0, 60, 3)]
-        assert not torch.equal(torch.cat(apart), network(rows)[:60])
+class Places(DigitNetwork):
+    """Instead of probabilities it gives each row's place in the batch."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        assert pixels.shape == (TILE_ROWS, 784)
+        return torch.arange(TILE_ROWS).float()[:, None].expand(TILE_ROWS, 10)
+
+
+@pytest.mark.parametrize("first_row", [0, 1, TILE_ROWS - 1, TILE_ROWS, 1000])
+def test_the_network_sees_whole_tiles_and_a_row_keeps_its_place(
+    first_row: int, pixels: NDArray[np.uint8]
+) -> None:
+    model = dataclasses.replace(load_model("random"), network=Places(0.5, 0.5))
+    places = model.classify(pixels, first_row)
+    expected = (first_row + np.arange(ROWS)) % TILE_ROWS
+    np.testing.assert_array_equal(places, np.repeat(expected[:, None], 10, axis=1))
 
 
 def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
@@ -80,7 +92,7 @@ def test_pixels_that_arrow_holds_read_only_are_fine(pixels: NDArray[np.uint8]) -
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'nlp'.*mlp, random"):
         load_model("nlp")
-    assert model_names() == ["mlp", "random"]
+    assert model_names() == sorted(MODELS)
 
 
 def test_a_model_is_loaded_once() -> None:

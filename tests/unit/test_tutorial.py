@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,15 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def walk(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> tuple[str, Path]:
-    picture = tmp_path_factory.mktemp("tutorial") / "first.png"
+    """What the tutorial printed, and the picture it saved."""
+    picture = tmp_path_factory.getbasetemp() / "first.png"
+    return run_tutorial(mnist_root, picture), picture
+
+
+@cache
+def run_tutorial(mnist_root: Path, picture: Path) -> str:
     result = subprocess.run(
         [sys.executable, "examples/tutorial.py", str(picture)],
         cwd=ROOT,
@@ -28,7 +35,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> tuple[st
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout, picture
+    return result.stdout
 
 
 def read_probabilities(name: str, output: str) -> list[float]:

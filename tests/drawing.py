@@ -1,0 +1,32 @@
+"""Small images drawn by the tests themselves."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+
+def draw_one(
+    size: tuple[int, int] = (60, 80), ink: int = 0, ground: int = 255, mode: str = "L"
+) -> PIL.Image.Image:
+    """A thick stroke, as of a 1, off the centre."""
+    image = PIL.Image.new("L", size, ground)
+    width, height = size
+    stroke = [(width * 0.6, height * 0.15), (width * 0.5, height * 0.85)]
+    PIL.ImageDraw.Draw(image).line(stroke, fill=ink, width=max(2, width // 10))
+    return image.convert(mode)
+
+
+def encode_image(image: PIL.Image.Image, format: str = "PNG", **options: object) -> bytes:
+    """The image as a file."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def random_digits(rows: int, seed: int = 0) -> np.ndarray:
+    """Noise of the shape (rows, 28, 28), uint8, dark at the border."""
+    digits = np.random.default_rng(seed).integers(0, 256, (rows, 28, 28), dtype=np.uint8)
+    digits[:, :4] = digits[:, -4:] = digits[:, :, :4] = digits[:, :, -4:] = 0
+    return digits

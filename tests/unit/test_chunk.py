@@ -1,0 +1,29 @@
+"""What travels: chunks and results come out as they went in."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from producer.mnist import number_ids, pixels_batch
+from protocol.chunk import Chunk, decode, encode
+from tests.drawing import random_digits
+
+
+def test_a_chunk_survives_its_encoding() -> None:
+    batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784), np.arange(3))
+    chunk = Chunk.decode(7, Chunk(7, 4096, batch).encode())
+    assert (chunk.number, chunk.first_row, chunk.rows) == (7, 4096, 3)
+    assert chunk.batch.column("id").to_pylist() == ["x/5", "x/6", "x/7"]
+    assert chunk.batch.equals(batch)
+
+
+def test_a_slice_is_encoded_alone() -> None:
+    batch = pixels_batch(number_ids("", 0, 1000), random_digits(1000).reshape(-1, 784))
+    assert len(encode(batch.slice(10, 2))) < 4000
+    assert decode(encode(batch.slice(10, 2))).equals(batch.slice(10, 2))
+
+
+@pytest.mark.parametrize("payload", [b"", b"not arrow", encode(pa.record_batch({"a": [1]}))[:40]])
+def test_what_is_no_stream_is_refused(payload: bytes) -> None:
+    with pytest.raises(pa.ArrowInvalid):
+        decode(payload)

@@ -1,0 +1,134 @@
+"""Pieces of any kind and size become chunks that lose nothing and keep to their limits."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.chunking import FILES_ROWS, cut_chunks, printable
+from producer.mnist import number_ids, pixels_batch
+from producer.sources import Entry, Piece, UnreadableImageError, open_sources
+from producer.written import Written
+from protocol.errors import UsageError
+from protocol.settings import settings
+from tests.drawing import random_digits
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "8")
+    monkeypatch.setenv("DIGITQ_CHUNK_BYTES", "10000")
+
+
+def make_pieces(sizes: list[tuple[str, int]]) -> list[Piece]:
+    """Entries of so many bytes, and batches of so many rows, numbered through."""
+    pieces: list[Piece] = []
+    number = 0
+    for kind, size in sizes:
+        if kind == "entry":
+            content = bytes([number % 256]) * size
+            pieces.append(Entry(str(number), lambda content=content: content))  # type: ignore[misc]
+            number += 1
+        elif size:
+            pixels = random_digits(size).reshape(size, 784)
+            pieces.append(pixels_batch(number_ids("", number, size), pixels))
+            number += size
+    return pieces
+
+
+pieces_strategy = st.lists(
+    st.one_of(
+        st.tuples(st.just("entry"), st.integers(0, 20_000)),
+        st.tuples(st.just("batch"), st.integers(0, 30)),
+    ),
+    max_size=40,
+)
+
+
+def ids(chunks: list[pa.RecordBatch]) -> list[str]:
+    return [id for batch in chunks for id in batch.column("id").to_pylist()]
+
+
+@given(pieces_strategy)
+def test_every_image_is_in_one_chunk_in_order(sizes: list[tuple[str, int]]) -> None:
+    chunks = list(cut_chunks(make_pieces(sizes)))
+    rows = ids([chunk.batch for chunk in chunks])
+    assert rows == [str(number) for number in range(len(rows))]
+    assert len(rows) == sum(size if kind == "batch" else 1 for kind, size in sizes)
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    assert [chunk.first_row for chunk in chunks] == [
+        int(c.batch.column("id")[0].as_py()) for c in chunks
+    ]
+
+
+@given(pieces_strategy)
+def test_chunks_keep_to_their_limits(sizes: list[tuple[str, int]]) -> None:
+    for chunk in cut_chunks(make_pieces(sizes)):
+        assert 1 <= chunk.rows <= 8
+        assert chunk.batch.nbytes <= 10_400 or chunk.rows == 1
+
+
+@given(pieces_strategy, st.integers(0, 100), st.one_of(st.none(), st.integers(0, 100)))
+def test_a_resumed_source_goes_on_where_it_was(
+    sizes: list[tuple[str, int]], rows: int, limit: int | None
+) -> None:
+    whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes), limit=limit)])
+    rows = min(rows, len(whole))
+    written = Written(rows, whole[rows - 1] if rows else None)
+    rest = list(cut_chunks(make_pieces(sizes), resume=written, limit=limit))
+    assert ids([chunk.batch for chunk in rest]) == whole[rows:]
+    assert not rest or rest[0].first_row == rows
+    assert limit is None or len(whole) <= limit
+
+
+@pytest.mark.parametrize("written", [Written(3, "9"), Written(50, "49"), Written(12, "x")])
+def test_a_source_that_has_changed_is_not_resumed(written: Written) -> None:
+    pieces = make_pieces([("entry", 5)] * 10 + [("batch", 10)])
+    with pytest.raises(UsageError, match="the source has changed"):
+        list(cut_chunks(pieces, resume=written))
+
+
+def test_skipped_files_are_not_read() -> None:
+    def refuse() -> bytes:
+        raise AssertionError("read")
+
+    pieces = [Entry("0", refuse), Entry("1", lambda: b"one")]
+    (chunk,) = cut_chunks(pieces, resume=Written(1, "0"))
+    assert chunk.batch.column("image").to_pylist() == [b"one"]
+
+
+def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> None:
+    def unreadable() -> bytes:
+        raise UnreadableImageError("larger than 64 MB")
+
+    gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).pieces))
+    os.unlink(tmp_path / "gone.png")
+    (chunk,) = cut_chunks([gone, Entry("big", unreadable, 3)], has_truth=True)
+    assert chunk.batch.column("image").to_pylist() == [None, None]
+    assert chunk.batch.column("error").to_pylist() == [
+        "can't be read: No such file or directory",
+        "larger than 64 MB",
+    ]
+    assert chunk.batch.column("truth").to_pylist() == [None, 3]
+
+
+def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
+    settings.cache_clear()
+    chunks = list(cut_chunks(make_pieces([("entry", 1)] * 600)))
+    assert [chunk.rows for chunk in chunks] == [FILES_ROWS, FILES_ROWS, 600 - 2 * FILES_ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "id"), [("é/7.png", "é/7.png"), (os.fsdecode(b"a\xff.png"), "a\\xff.png")]
+)
+def test_a_name_that_is_no_text_is_spelled_out(name: str, id: str) -> None:
+    assert printable(name) == id
+
+
+def _touch(path: Path) -> str:
+    path.write_bytes(b"")
+    return str(path)

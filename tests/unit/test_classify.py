@@ -1,0 +1,92 @@
+"""A chunk's answers: one row each, in order, and the same in any company."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer.chunking import cut_chunks
+from producer.images import image_source
+from producer.mnist import number_ids, pixels_batch
+from protocol.chunk import RESULT_SCHEMA, Chunk
+from tests.drawing import draw_one, encode_image, random_digits
+from worker.classify import classify_chunk
+from worker.models import load_model
+
+DIGITS = random_digits(300)
+WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))
+
+
+def pixel_chunk(start: int, stop: int) -> Chunk:
+    pixels = DIGITS[start:stop].reshape(-1, 784)
+    return Chunk(0, start, pixels_batch(number_ids("", start, stop - start), pixels))
+
+
+def test_a_result_has_a_row_for_each_image() -> None:
+    result = classify_chunk(pixel_chunk(0, 300), "mlp")
+    assert result.schema.equals(RESULT_SCHEMA)
+    assert result.column("id").to_pylist() == [str(n) for n in range(300)]
+    assert result.column("label").to_pylist() == WHOLE.argmax(axis=1).tolist()
+    assert np.array_equal(result.column("confidence"), WHOLE.max(axis=1))
+    assert np.array_equal(np.array(result.column("probabilities").to_pylist(), np.float32), WHOLE)
+    assert result.column("error").null_count == 300
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 299), max_size=6, unique=True))
+def test_an_answer_does_not_depend_on_its_company(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), 300]
+    parts = [
+        classify_chunk(pixel_chunk(start, stop), "mlp")
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
+    assert (
+        pa.Table.from_batches(parts)
+        .combine_chunks()
+        .equals(
+            pa.Table.from_batches([classify_chunk(pixel_chunk(0, 300), "mlp")]).combine_chunks()
+        )
+    )
+
+
+def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
+    good = encode_image(draw_one())
+    whole = cut_chunks(image_source([good, b"", b"text", good]).pieces, has_truth=True)
+    result = classify_chunk(next(whole), "mlp")
+    assert [error and error.split(":")[0] for error in result.column("error").to_pylist()] == [
+        None,
+        "the file is empty",
+        "not an image that can be read",
+        None,
+    ]
+    assert result.column("label").null_count == result.column("probabilities").null_count == 2
+    assert result.column("truth").null_count == 4
+    alone = classify_chunk(next(cut_chunks(image_source([good]).pieces)), "mlp")
+    assert result.column("probabilities")[0].as_py() == alone.column("probabilities")[0].as_py()
+
+
+def test_a_row_without_an_image_says_so() -> None:
+    batch = pa.record_batch({"id": ["a"], "image": pa.array([None], pa.binary())})
+    result = classify_chunk(Chunk(0, 0, batch), "mlp")
+    assert result.column("error").to_pylist() == ["no image in this row"]
+
+
+def test_an_error_of_the_producer_passes_through() -> None:
+    batch = pa.record_batch(
+        {"id": ["a"], "image": pa.array([None], pa.binary()), "error": ["gone"]}
+    )
+    assert classify_chunk(Chunk(0, 0, batch), "mlp").column("error").to_pylist() == ["gone"]
+
+
+def test_a_model_this_worker_lacks_is_an_error_in_each_row() -> None:
+    result = classify_chunk(pixel_chunk(0, 3), "newer")
+    assert result.column("label").null_count == 3
+    assert all("newer" in error for error in result.column("error").to_pylist())
+
+
+@pytest.mark.parametrize("offset", [0, 1, 7])
+def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
+    whole = pixel_chunk(0, 300).batch
+    result = classify_chunk(Chunk(0, offset, whole.slice(offset, 5)), "mlp")
+    assert np.array_equal(result.column("confidence"), WHOLE[offset : offset + 5].max(axis=1))

@@ -1,0 +1,235 @@
+"""Every kind of SOURCE gives its images in order, under ids that are theirs alone."""
+
+import io
+import os
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from producer.sources import Entry, Source, UnreadableImageError, natural_key, open_sources
+from protocol.errors import UsageError
+from protocol.settings import settings
+
+
+def read_all(source: Source) -> dict[str, bytes]:
+    """Id → content. Each entry is read before the next is asked for, as the chunker does."""
+    return {piece.id: piece.read() for piece in source.pieces if isinstance(piece, Entry)}
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def make_zip(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, name.encode())
+    return path
+
+
+def make_tar(path: Path, *names: str, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name.encode())
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    fill(tmp_path, "b/10.png", "b/2.jpg", "a.TIFF", "c1/x.gif")
+    source = open_sources([str(tmp_path)])
+    assert list(read_all(source)) == ["a.TIFF", "b/2.jpg", "b/10.png", "c1/x.gif"]
+    assert source.count() == 4
+
+
+def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png", ".hidden.png", "notes.txt", ".git/2.png", "sub/labels.csv")
+    os.mkfifo(tmp_path / "pipe.png")
+    source = open_sources([str(tmp_path)])
+    assert list(read_all(source)) == ["1.png"]
+    assert source.tally.skipped == 5
+
+
+def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert list(read_all(open_sources([str(tmp_path)]))) == ["1.png"]
+
+
+def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.png", "b/1.png")
+    pieces = iter(open_sources([str(tmp_path)]).pieces)
+    next(pieces)
+    fill(tmp_path, "b/2.png")
+    assert [piece.id for piece in pieces if isinstance(piece, Entry)] == ["b/1.png", "b/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("lesser", "greater"), [("2", "10"), ("a2b", "a10b"), ("img9.png", "img10.png"), ("1", "a")]
+)
+def test_numbers_count_as_numbers(lesser: str, greater: str) -> None:
+    assert natural_key(lesser) < natural_key(greater)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz"])
+def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
+    members = ("z/2.png", "a/1.png", "../../x.png", "README", "__MACOSX/._1.png", "z/inner.zip")
+    if name.endswith(".zip"):
+        path = make_zip(tmp_path / name, *members)
+    else:
+        path = make_tar(
+            tmp_path / name, *members, mode="w:" + {"ar": "", "gz": "gz", "xz": "xz"}[name[-2:]]
+        )
+    source = open_sources([str(path)])
+    images = ["z/2.png", "a/1.png", "../../x.png"]
+    assert read_all(source) == {member: member.encode() for member in images}
+    assert source.tally.skipped == 3
+
+
+def test_members_of_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", "1.png", "1.png", "1.png#2.png")
+    assert list(read_all(open_sources([str(path)]))) == ["1.png", "1.png#2", "1.png#2.png"]
+
+
+@pytest.mark.parametrize(("mode", "lost"), [("w", 300_100), ("w:gz", 200)])
+def test_a_tar_that_breaks_off_gives_what_it_has_and_says_so(
+    mode: str, lost: int, tmp_path: Path
+) -> None:
+    path = make_tar(tmp_path / "a.tar", *(f"{n}.png" for n in range(500)), mode=mode)
+    path.write_bytes(path.read_bytes()[:-lost])
+    entries = iter(open_sources([str(path)]).pieces)
+    *found, (last, error) = [_try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
+    whole = [name for name, content in found if content == name.encode()]
+    assert len(found) - 1 <= len(whole) < 500
+    assert last == "(the rest)" and "broken" in str(error)
+
+
+def _try_to_read(entry: Entry) -> tuple[str, bytes | str]:
+    try:
+        return entry.id, entry.read()
+    except UnreadableImageError as error:
+        return entry.id, str(error)
+
+
+def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "1.png", "2.png")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.png1.png", b"1.png9.png", 1))
+    entries = [piece for piece in open_sources([str(path)]).pieces if isinstance(piece, Entry)]
+    with pytest.raises(UnreadableImageError, match="can't be read from the archive"):
+        entries[0].read()
+    assert entries[1].read() == b"2.png"
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "4")
+    settings.cache_clear()
+    fill(tmp_path, "1.png")
+    make_zip(tmp_path / "a.zip", "1.png")
+    for name in ("1.png", "a.zip"):
+        (entry,) = open_sources([str(tmp_path / name)]).pieces
+        assert isinstance(entry, Entry)
+        with pytest.raises(UnreadableImageError, match="larger than"):
+            entry.read()
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_parquet_has_images_and_labels(struct: bool, tmp_path: Path) -> None:
+    images = [{"bytes": b"one", "path": "x"}, None] if struct else [b"one", None]
+    table = pa.table({"thumbnail": [b"no", b"no"], "image": images, "label": [7, -1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = open_sources([str(tmp_path / "a.parquet")])
+    (batch,) = source.pieces
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.to_pylist() == [
+        {"id": "0", "image": b"one", "truth": 7},
+        {"id": "1", "image": None, "truth": None},
+    ]
+    assert source.has_truth and source.count() == 2
+
+
+def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="a, b"):
+        open_sources([str(tmp_path / "a.parquet")])
+
+
+def test_paths_come_from_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "scan", "2.png")
+    lines = f"{tmp_path}/scan\n\n{tmp_path}/2.png\r\n{tmp_path}/scan\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    source = open_sources(["-"])
+    assert read_all(source) == {
+        f"{tmp_path}/scan": b"scan",
+        f"{tmp_path}/2.png": b"2.png",
+        f"{tmp_path}/scan#2": b"scan",
+    }
+
+
+def test_several_sources_keep_their_ids_apart(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.png", "b/1.png", "c.png")
+    names = [str(tmp_path / name) for name in ("a", "b", "c.png")]
+    assert list(read_all(open_sources(names))) == [
+        f"{tmp_path}/a/1.png",
+        f"{tmp_path}/b/1.png",
+        f"{tmp_path}/c.png",
+    ]
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/1.png"), ("a/../a", "a/."), ("-", "-")])
+def test_no_image_is_named_twice(names: tuple[str, str], tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.png")
+    with pytest.raises(UsageError, match="overlap"):
+        open_sources([name if name == "-" else f"{tmp_path}/{name}" for name in names])
+
+
+def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
+    fill(tmp_path, "7/a.png", "x/b.png", "12/c.png")
+    make_zip(tmp_path / "z.zip", "3/a.png", "b.png")
+    for name, truths in (("", [7, None, None]), ("7", [7]), ("7/a.png", [7]), ("z.zip", [3, None])):
+        source = open_sources([str(tmp_path / name)], truth_from_parent=True)
+        found = {piece.id: piece.truth for piece in source.pieces if isinstance(piece, Entry)}
+        assert sorted(found.values(), key=str, reverse=False) == sorted(truths, key=str)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: "nowhere", "no such file or folder"),
+        (lambda folder: str(folder), "no image in"),
+        (lambda folder: str(make_zip(folder / "a.zip", "x.txt")), "no image in"),
+        (lambda folder: str(fill(folder, "b.zip") / "b.zip"), "can't read the archive"),
+        (lambda folder: str(fill(folder, "b.tar.gz") / "b.tar.gz"), "can't read the archive"),
+        (lambda folder: str(fill(folder, "b.parquet") / "b.parquet"), "can't read"),
+        (lambda folder: "mnist:validation", "mnist:test and mnist:train"),
+    ],
+)
+def test_an_unusable_source_is_said_at_once(make, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=message):
+        open_sources([make(tmp_path)])
+
+
+def test_mnist_has_its_images_and_labels(mnist_root: Path) -> None:
+    source = open_sources(["mnist:test"])
+    batch = next(iter(source.pieces))
+    assert isinstance(batch, pa.RecordBatch)
+    assert source.count() == 10_000
+    assert batch.column("id")[:2].to_pylist() == ["mnist/test/0", "mnist/test/1"]
+    assert batch.column("truth")[:4].to_pylist() == [7, 2, 1, 0]
+    assert len(batch.column("pixels")[0].as_py()) == 784
+
+
+def test_a_folder_without_mnist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=f"DIGITQ_MNIST={tmp_path}"):
+        open_sources(["mnist:test"])
