@@ -59,8 +59,7 @@ class Feeder(threading.Thread):
         number = 0
         try:
             for chunk in self._chunks:
-                if not self._wait_for_room(chunk.number):
-                    return
+                self._wait_for_room(chunk.number)
                 parcel = Parcel(chunk.number, chunk.rows, chunk.encode())
                 with self._changed:
                     self._window[parcel.number] = parcel
@@ -93,8 +92,8 @@ class Feeder(threading.Thread):
             if self.total is not None:
                 self._seal_once(self.total)
 
-    def _wait_for_room(self, number: int) -> bool:
-        """False where the feeder was stopped meanwhile."""
+    def _wait_for_room(self, number: int) -> None:
+        """Raises `JobCancelledError` where the feeder was stopped meanwhile."""
         with self._changed:
             while self.attached and not self._stopped:
                 if number - self._base[0] < settings().window_chunks:
@@ -105,7 +104,8 @@ class Feeder(threading.Thread):
             self.waiting_for = reason
             time.sleep(POLL_SECONDS)
         self.waiting_for = None
-        return not self._stopped
+        if self._stopped:
+            raise self._cancelled()
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""
@@ -155,6 +155,9 @@ class Feeder(threading.Thread):
     def _published(self, stored: Stored | None) -> int | None:
         """Publish; gives the chunk that Redis needs first."""
         if stored is None:
-            raise JobCancelledError(f"job {self._fields['id']} was cancelled")
+            raise self._cancelled()
         publish(self._app, stored.publications)
         return stored.missing
+
+    def _cancelled(self) -> JobCancelledError:
+        return JobCancelledError(f"job {self._fields['id']} was cancelled")

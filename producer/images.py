@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, Source, file_entry
+from producer.sources import Entry, Piece, Source, UniqueIds, file_entry
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -22,12 +22,17 @@ def image_source(images: Image | Iterable[Image]) -> Source:
     The id of a path is the path, that of any other image its number. Raises `UsageError` for
     what is no image.
     """
-    items = [images] if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray) else images
+    items = (
+        [images]
+        if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray)
+        else images
+    )
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _pieces(items), count=lambda: count)
 
 
 def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
+    unique = UniqueIds()
     number = 0
     for image in images:
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
@@ -37,7 +42,8 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
             yield pixels_batch(number_ids("", number, len(pixels)), pixels)
             number += len(pixels)
         else:
-            yield _entry(str(number), image)
+            entry = _entry(str(number), image)
+            yield entry._replace(id=unique(entry.id))
             number += 1
 
 

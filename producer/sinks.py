@@ -11,8 +11,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -121,30 +122,28 @@ class FileSink:
     """A result file while it grows; `written` begins with what an earlier try wrote."""
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
-        """Raises `UsageError` for another format, another run's file, or one being written."""
+        """Raises `UsageError` for another format, another run's file, one that is finished or being
+        written by somebody else, and a place where nothing can be written."""
         if path.suffix not in ENCODERS:
             raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} is there already: --overwrite replaces it")
         self.path = path
+        self.written: Written
+        self._journal: FileIO
+        self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[path.suffix]
-        with _output_errors(path):
-            self._journal = open(self._journal_path, "a+b")  # noqa: SIM115 (closed by close)
-            self._lock()
-            if overwrite:
-                self._journal.truncate(0)
-            elif path.exists():
-                raise UsageError(f"{path} is there already: --overwrite replaces it")
-            self.written, size = self._read_journal(run)
-            self._file = open(self.partial, "r+b" if size else "wb")  # noqa: SIM115
-            self._file.truncate(size)
-            self._file.seek(size)
+        try:
+            self._open(run, overwrite)
+        except OSError as error:
+            raise UsageError(f"can't write {path}: {error.strerror or error}") from None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them as whole. Raises `OutputError`, as for a full disk."""
         with _output_errors(self.path):
-            self._file.write(self._encode(batch, self.written.rows == 0))
-            self._file.flush()
+            _write_all(self._file, self._encode(batch, self.written.rows == 0))
             self.written = self.written.add(batch)
             self._note([self._file.tell(), *astuple(self.written)])
 
@@ -162,6 +161,20 @@ class FileSink:
         """Leave what is written, to be resumed."""
         self._file.close()
         self._journal.close()
+
+    def _open(self, run: Run, overwrite: bool) -> None:
+        with ExitStack() as stack:  # closes what is open should anything be wrong
+            self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
+            self._lock()
+            if overwrite:
+                self._journal.truncate(0)
+            self.written, size = self._read_journal(run)
+            self._file = stack.enter_context(
+                open(self.partial, "r+b" if size else "wb", buffering=0)
+            )
+            self._file.truncate(size)
+            self._file.seek(size)
+            stack.pop_all()
 
     def _lock(self) -> None:
         try:
@@ -191,8 +204,7 @@ class FileSink:
         return Written(), 0
 
     def _note(self, fact: object) -> None:
-        self._journal.write(json.dumps(fact).encode() + b"\n")
-        self._journal.flush()
+        _write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
         """Replace the partial file's Arrow stream by Parquet with row groups of one size."""
@@ -220,6 +232,13 @@ def regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
             held -= rows
     if held:
         yield pa.Table.from_batches(pending)
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Past any buffer, so that nothing is left to fail when the file is closed."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
 
 
 @contextmanager

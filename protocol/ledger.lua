@@ -148,15 +148,15 @@ function steps.sweep(deadline)
     redis.call('ZADD', queued, stamp(now), n)
     table.insert(publications, {tonumber(n), tonumber(redis.call('HGET', rows, n))})
   end
-  local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
-  for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
-    again(n)
-  end
   local lost = now - deadline
   if redis.call('LLEN', queue) > 0 then
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
   end
   for _, n in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))) do again(n) end
+  local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
+  for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
+    again(n)
+  end
   return publish_next(publications)
 end
 

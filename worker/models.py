@@ -96,10 +96,12 @@ def model_names() -> list[str]:
 def load_model(name: str) -> Model:
     """The model of that name, loaded once in a process.
 
+    It sets torch to one thread: with two, sums are added up in another order, and last bits change.
     Raises `UsageError` for an unknown name, `DigitqError` where the weights aren't the card's.
     """
     if name not in model_names():
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
+    torch.set_num_threads(1)
     return build_random_model() if name == "random" else read_model(WEIGHTS / f"{name}.json")
 
 

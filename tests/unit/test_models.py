@@ -71,7 +71,7 @@ def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
 def test_tiles_give_what_the_plain_network_gives(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)
     expected = model.network(torch.from_numpy(pixels)).numpy()
-    np.testing.assert_allclose(model.classify(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(model.classify(pixels), expected, atol=5e-5)
 
 
 @pytest.mark.parametrize("rows", [0, 1, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1])
@@ -97,6 +97,13 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 
 def test_a_model_is_loaded_once() -> None:
     assert load_model("mlp") is load_model("mlp")
+
+
+def test_loading_leaves_torch_one_thread() -> None:
+    torch.set_num_threads(2)
+    load_model.cache_clear()
+    load_model("random")
+    assert torch.get_num_threads() == 1
 
 
 def test_the_random_model_is_the_same_everywhere() -> None:
@@ -143,7 +150,7 @@ def test_the_shipped_weights_are_as_good_as_their_card_says(mnist_root: Path) ->
     predictions = model.classify(images.flatten(1).numpy()).argmax(1)
     accuracy = (predictions == labels.numpy()).mean()
     assert accuracy == pytest.approx(model.card.test_accuracy, abs=2e-4)
-    assert accuracy >= 0.987
+    assert accuracy >= 0.992
 
 
 def test_the_random_model_guesses(mnist_root: Path) -> None:

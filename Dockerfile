@@ -1,0 +1,80 @@
+# Three images: `producer` (the command line, no torch), `flower`, and `worker` (CPU torch).
+# `docker compose build` makes them all. What changes seldom comes first, so that an edit to the
+# sources costs one small layer.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+# Wheels to take torch from instead of its index: `--build-context wheels=FOLDER` replaces this.
+FROM scratch AS wheels
+
+FROM ${PYTHON_IMAGE} AS base
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+RUN useradd --uid 1000 --create-home digitq \
+ && mkdir /data /mnist && chown digitq:digitq /data /mnist
+
+# A wheel of digitq without any sources: it stands for the dependencies in pyproject.toml.
+FROM base AS hollow
+WORKDIR /src
+COPY pyproject.toml .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir producer protocol worker && touch README.md \
+ && pip wheel --quiet --no-deps --wheel-dir /dist .
+
+FROM base AS package
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --quiet --no-deps --wheel-dir /dist .
+
+FROM base AS dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=hollow,source=/dist,target=/dist \
+    pip install /dist/*.whl
+
+FROM dependencies AS flower-dependencies
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=hollow,source=/dist,target=/dist \
+    pip install "$(echo /dist/*.whl)[flower]"
+
+# torch comes from its CPU index alone: on PyPI the newest one may be a build for CUDA, of gigabytes.
+FROM dependencies AS worker-dependencies
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=wheels,target=/wheels \
+    set -- /wheels/*.whl \
+ && if [ -e "$1" ]; then pip install "$@"; \
+    else pip install --index-url "$TORCH_INDEX" torch torchvision; fi
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,from=hollow,source=/dist,target=/dist \
+    pip install "$(echo /dist/*.whl)[worker]"
+
+FROM dependencies AS producer
+RUN --mount=type=bind,from=package,source=/dist,target=/dist \
+    pip install --no-deps --force-reinstall /dist/*.whl
+USER digitq
+WORKDIR /data
+ENTRYPOINT ["digitq"]
+
+FROM flower-dependencies AS flower
+RUN --mount=type=bind,from=package,source=/dist,target=/dist \
+    pip install --no-deps --force-reinstall /dist/*.whl
+USER digitq
+WORKDIR /home/digitq
+EXPOSE 5555
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --start-interval=2s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:5555/healthcheck', timeout=5)"]
+ENTRYPOINT ["digitq"]
+CMD ["flower", "--address=0.0.0.0"]
+
+FROM worker-dependencies AS worker
+RUN --mount=type=bind,from=package,source=/dist,target=/dist \
+    pip install --no-deps --force-reinstall /dist/*.whl
+USER digitq
+WORKDIR /home/digitq
+# Asks this container's worker through Redis, so it says that work would arrive here.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=120s --start-interval=5s \
+    CMD celery -A protocol inspect ping --timeout 10 --destination "celery@$HOSTNAME"
+ENTRYPOINT ["digitq"]
+CMD ["worker"]

@@ -1,0 +1,202 @@
+"""`Client` on a real Redis with two real workers."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from producer import Client
+from producer.local import Local
+from producer.sources import open_sources
+from protocol.errors import JobCancelledError, UnknownJobError, UsageError
+from protocol.ledger import QUEUE
+from protocol.settings import settings
+from tests.drawing import draw_one, encode_image, random_digits
+from worker.models import load_model
+
+DIGITS = random_digits(5000)
+torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads
+EXPECTED = load_model("mlp").classify(DIGITS.reshape(-1, 784))
+
+
+def probabilities(table: pa.Table) -> np.ndarray:
+    return np.array(table.column("probabilities").to_pylist(), np.float32)
+
+
+def test_an_array_s_answers_are_the_network_s(client: Client) -> None:
+    table = client.submit(DIGITS).table()
+    assert table.column("id").to_pylist() == [str(n) for n in range(5000)]
+    assert np.array_equal(probabilities(table), EXPECTED)
+
+
+def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> None:
+    image = draw_one()
+    image.save(tmp_path / "1.png")
+    images = [
+        str(tmp_path / "1.png"),
+        tmp_path / "1.png",
+        encode_image(image),
+        image,
+        np.array(image),
+    ]
+    table = client.submit([*images, DIGITS[0], DIGITS[:3], image.convert("CMYK")]).table()
+    assert table.column("id").to_pylist() == [
+        f"{tmp_path}/1.png",
+        f"{tmp_path}/1.png#2",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+    ]
+    assert table.column("error").null_count == 10
+    found = probabilities(table)
+    assert all(np.array_equal(found[0].argmax(), row.argmax()) for row in found[:5])
+    assert np.array_equal(found[5].argmax(), EXPECTED[0].argmax())
+
+
+def test_what_is_no_image_stops_the_job(client: Client) -> None:
+    for wrong in (object(), DIGITS.astype(np.float32), np.zeros((2, 3, 4, 5), np.uint8)):
+        with pytest.raises(UsageError):
+            client.submit([wrong]).table()
+
+
+def test_one_image(client: Client) -> None:
+    answer = client.classify(DIGITS[0])
+    assert answer.label == EXPECTED[0].argmax() and answer.error is None
+    assert answer.probabilities and sum(answer.probabilities) == pytest.approx(1, abs=1e-6)
+    assert answer.confidence == max(answer.probabilities)
+    bad = client.classify(b"text")
+    assert (bad.label, bad.error) == (None, "not an image that can be read")
+
+
+def test_the_random_network_is_another(client: Client) -> None:
+    table = client.submit(DIGITS[:64], model="random").table()
+    assert np.array_equal(
+        probabilities(table), load_model("random").classify(DIGITS[:64].reshape(-1, 784))
+    )
+    with pytest.raises(UsageError, match="there are: mlp, random"):
+        client.submit(DIGITS, model="cnn9")
+
+
+def test_results_come_while_the_source_is_still_read(client: Client) -> None:
+    first_came = threading.Event()
+
+    def images() -> Iterator[np.ndarray]:
+        yield DIGITS[:2048]
+        yield DIGITS[2048:4096]
+        assert first_came.wait(60)
+        yield DIGITS[4096:]
+
+    rows = 0
+    for batch in client.submit(images()).results():
+        first_came.set()
+        rows += batch.num_rows
+    assert rows == 5000
+
+
+def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "4")
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
+    settings.cache_clear()
+    client = Client(local.url)
+    job = client.submit(DIGITS)
+    _wait_for(lambda: job.waiting_for == "results" and job.progress().done_chunks == 4)
+    assert job.progress().chunks == 4
+    table = job.table()
+    assert np.array_equal(probabilities(table), EXPECTED)
+
+
+def test_an_attached_job_leaves_only_its_record(client: Client) -> None:
+    job = client.submit(DIGITS)
+    job.table()
+    keys = client.ledger.redis.keys(f"digitq:job:{job.id}*")
+    assert set(keys) - {f"digitq:job:{job.id}:done".encode()} == {f"digitq:job:{job.id}".encode()}
+    assert job.progress().state == "done" and job.progress().done_images == 5000
+
+
+def test_a_detached_job_is_collected_anywhere_and_twice(client: Client, local: Local) -> None:
+    job = client.submit(DIGITS, detached=True)
+    assert job.wait_until_stored(timeout_seconds=60)
+    for _ in range(2):
+        table = Client(local.url).job(job.id).table()
+        assert np.array_equal(probabilities(table), EXPECTED)
+    assert 0 < client.ledger.redis.ttl(f"digitq:job:{job.id}:results") <= 3600
+    client.ledger.redis.delete(f"digitq:job:{job.id}:results")
+    with pytest.raises(UnknownJobError, match="no longer kept"):
+        client.job(job.id).table()
+
+
+def test_the_truth_travels_with_a_detached_job(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    draw_one().save(tmp_path / "1" / "a.png")
+    source = open_sources([str(tmp_path)], truth_from_parent=True)
+    job = client.submit_source(source, detached=True)
+    job.wait_until_stored()
+    assert client.job(job.id).table().column("truth").to_pylist() == [1]
+
+
+def test_an_attached_job_is_its_submitter_s(client: Client) -> None:
+    job = client.submit(DIGITS[:64])
+    job.table()
+    with pytest.raises(UsageError, match="collected by the process that submitted it"):
+        next(client.job(job.id).results())
+
+
+def test_a_cancelled_job_ends(client: Client) -> None:
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            yield DIGITS
+
+    job = client.submit(endless())
+    results = job.results()
+    next(results)
+    job.cancel()
+    with pytest.raises(JobCancelledError):
+        for _ in results:
+            pass
+    assert client.ledger.redis.keys(f"digitq:job:{job.id}:c*") == []
+    _wait_for(lambda: client.ledger.redis.llen(QUEUE) == 0)
+
+
+def test_an_unknown_job(client: Client) -> None:
+    with pytest.raises(UnknownJobError, match="no job 'x'"):
+        client.job("x")
+
+
+def test_jobs_are_listed_in_order(client: Client) -> None:
+    ids = [client.submit(DIGITS[:8], detached=True) for _ in range(3)]
+    for job in ids:
+        job.table()
+    assert [record.id for record in client.jobs()][-3:] == [job.id for job in ids]
+
+
+def test_a_small_job_does_not_wait_behind_a_large_one(client: Client) -> None:
+    def many() -> Iterator[np.ndarray]:
+        for _ in range(100):
+            yield DIGITS
+
+    large = client.submit(many(), detached=True)
+    large.wait_until_stored()
+    client.submit(DIGITS[:64]).table()
+    assert large.progress().done_images < 500_000
+    large.cancel()
+
+
+def test_an_empty_job_has_no_rows(client: Client) -> None:
+    assert list(client.submit([]).results()) == []
+
+
+def _wait_for(condition, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)

@@ -1,0 +1,217 @@
+"""The ledger's steps, one by one, on a real Redis."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from producer.local import Local
+from protocol.broker import connect
+from protocol.errors import UnknownJobError
+from protocol.ledger import QUEUE, Ledger, Publication, Stored
+
+FIELDS: dict[str, str | int] = {
+    "id": "j",
+    "model": "mlp",
+    "source": "test",
+    "attached": 0,
+    "in_flight": 2,
+    "ttl": 60,
+}
+START = (0, 0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis.Redis]:
+    with Local(workers=0) as local, connect(local.url) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(server: redis.Redis) -> Ledger:
+    server.flushall()
+    return Ledger(server)
+
+
+def store(ledger: Ledger, *numbers: int, rows: int = 10) -> list[Stored | None]:
+    return [ledger.dispatch(FIELDS, START, n, rows, b"chunk %d" % n) for n in numbers]
+
+
+def published(numbers: list[int], rows: int = 10) -> Stored:
+    return Stored([Publication("j", n, rows) for n in numbers], None)
+
+
+def complete(ledger: Ledger, number: int, failed: int = 0) -> list[Publication] | None:
+    return ledger.complete("j", number, b"result %d" % number, failed)
+
+
+def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
+    assert store(ledger, 0, 1, 2, 3) == [published([n]) for n in (0, 1)] + [published([])] * 2
+    assert ledger.begin("j", 0) is not None
+    assert complete(ledger, 0) == [Publication("j", 2, 10)]
+    assert complete(ledger, 1) == [Publication("j", 3, 10)]
+    assert complete(ledger, 2) == []
+
+
+def test_a_worker_gets_the_chunk_and_the_model(ledger: Ledger) -> None:
+    store(ledger, 0)
+    assert ledger.begin("j", 0) == (b"chunk 0", "mlp", 1)
+
+
+def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
+    store(ledger, 0)
+    assert ledger.begin("j", 0) is not None
+    assert ledger.begin("j", 0) is None
+
+
+def test_the_first_to_complete_wins(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    assert ledger.complete("j", 0, b"first", 0) == []
+    assert ledger.complete("j", 0, b"second", 10) is None
+    assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
+    assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
+
+
+def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    complete(ledger, 0)
+    complete(ledger, 1, failed=3)
+    assert ledger.record("j").state == "feeding"
+    ledger.seal(FIELDS, START, 2)
+    record = ledger.record("j")
+    assert (record.state, record.images, record.done_images, record.failed) == ("done", 20, 20, 3)
+    assert record.bytes == 0 and ledger.active() == []
+
+
+def test_an_empty_job_is_done_at_once(ledger: Ledger) -> None:
+    ledger.seal(FIELDS, START, 0)
+    assert ledger.record("j").state == "done"
+
+
+def test_a_begun_chunk_past_its_deadline_is_published_again(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.begin("j", 0)
+    assert ledger.sweep(deadline_seconds=60) == []
+    again = ledger.sweep(deadline_seconds=0)
+    assert sorted(publication.number for publication in again) == [0, 1]
+    begun = ledger.begin("j", 0)
+    assert begun and begun.attempt == 2
+
+
+def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.redis.lpush(QUEUE, "its message")
+    assert ledger.sweep(deadline_seconds=0) == []
+
+
+def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.begin("j", 1)
+    ledger.redis.lpush(QUEUE, "of another job, queued for long")
+    lost = ledger.sweep_job("j", deadline_seconds=0)
+    assert Publication("j", 0, 10) in lost
+
+
+def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.redis.hset("digitq:job:j", "slowest_ms", 40_000)
+    ledger.begin("j", 0)
+    ledger.redis.zadd("digitq:job:j:running", {"0": ledger.redis.time()[0] - 100})
+    assert Publication("j", 0, 10) not in ledger.sweep(30)
+    ledger.redis.zadd("digitq:job:j:running", {"0": ledger.redis.time()[0] - 130})
+    assert Publication("j", 0, 10) in ledger.sweep(30)
+
+
+def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
+    """A reply may be lost: redis-py then sends the script again."""
+    store(ledger, 0)
+    assert store(ledger, 0) == [published([0])]
+    ledger.begin("j", 0)
+    assert store(ledger, 0) == [published([])]
+    assert ledger.record("j").images == 10
+
+
+def test_a_redis_that_forgot_all_names_the_chunk_it_needs(ledger: Ledger) -> None:
+    store(ledger, 0, 1, 2)
+    ledger.redis.flushall()
+    assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == Stored([], 1)
+    for number in (1, 2, 3):
+        ledger.dispatch(FIELDS, (1, 10), number, 10, b"chunk")
+    record = ledger.record("j")
+    assert (record.chunks, record.done_chunks, record.images) == (4, 1, 40)
+
+
+def test_a_redis_that_lost_its_last_second_is_caught_up(ledger: Ledger) -> None:
+    store(ledger, 0)
+    assert ledger.dispatch(FIELDS, (5, 50), 5, 10, b"chunk 5") == published([5])
+    assert ledger.record("j").chunks == 6
+
+
+def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
+    store(ledger, 0, 1, 2)
+    ledger.begin("j", 0)
+    ledger.cancel("j")
+    assert ledger.record("j").state == "cancelled"
+    assert complete(ledger, 0) is None
+    assert ledger.begin("j", 1) is None
+    assert store(ledger, 3) == [None] and ledger.seal(FIELDS, START, 3) is None
+    assert sorted(ledger.redis.keys("digitq:job:*")) == [b"digitq:job:j", b"digitq:job:j:done"]
+    assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
+
+
+def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
+    store(ledger, 0)
+    complete(ledger, 0)
+    ledger.seal(FIELDS, START, 1)
+    ledger.finish("j")
+    assert ledger.record("j").state == "done"
+    assert ledger.redis.keys("digitq:job:j:results") == []
+
+
+def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
+    store(ledger, 0, 1, 2)
+    ledger.begin("j", 0)
+    ledger.suspect("j", 1, [4])
+    complete(ledger, 0)
+    keys = ledger.redis.keys("digitq:*")
+    endless = {key for key in keys if ledger.redis.ttl(key) < 0}
+    assert len(keys) > 8 and endless == {b"digitq:active"}
+
+
+def test_what_outlives_a_job_is_cleared_away(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.redis.delete("digitq:job:j")
+    assert ledger.sweep(0) == [] and ledger.active() == []
+    assert ledger.records() == []
+    assert ledger.redis.zcard("digitq:jobs") == 0
+
+
+def test_an_unknown_job_is_said(ledger: Ledger) -> None:
+    for step in (ledger.record, ledger.cancel):
+        with pytest.raises(UnknownJobError, match="no job 'x'"):
+            step("x")
+
+
+def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    complete(ledger, 0)
+    first = ledger.wait("j", b"0", timeout_ms=1000)
+    assert first != b"0"
+    assert ledger.wait("j", first, timeout_ms=10) == first
+    complete(ledger, 1)
+    assert ledger.wait("j", first, timeout_ms=1000) > first
+
+
+def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:
+    store(ledger, 0)
+    assert ledger.suspects("j", 0) == []
+    ledger.suspect("j", 0, [3, 3, 5])
+    assert ledger.suspects("j", 0) == [3, 3, 5]
+    complete(ledger, 0)
+    assert ledger.suspects("j", 0) == []
+
+
+def test_local_redis_is_private(redis_only: Local) -> None:
+    assert (redis_only.folder / "redis.sock").stat().st_mode & 0o077 == 0
+    assert redis_only.folder.stat().st_mode & 0o077 == 0

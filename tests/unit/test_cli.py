@@ -1,0 +1,101 @@
+"""Every wrong input is one line, an exit status, and no traceback."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from producer.cli import main
+from tests.drawing import draw_one
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    draw_one().save(folder / "1.png")
+    return folder
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def check(capsys: pytest.CaptureFixture[str], status: int, message: str, *arguments: str) -> None:
+    assert run(*arguments) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "arguments"),
+    [
+        (2, "no such file or folder: nowhere", ["classify", "nowhere"]),
+        (2, "'x' is not one of", ["classify", "IMAGES", "--model", "x"]),
+        (2, "Missing argument", ["classify"]),
+        (2, "a result file ends in", ["classify", "IMAGES", "-o", "out.xlsx"]),
+        (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
+        (2, "is no Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
+        (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
+        (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
+        (3, "can't reach Redis", ["status", "abc", *NO_BROKER]),
+        (3, "can't reach Redis", ["collect", "abc", *NO_BROKER]),
+        (3, "can't reach Redis", ["cancel", "abc", *NO_BROKER]),
+        (3, "can't reach Redis", ["jobs", *NO_BROKER]),
+        (3, "can't reach Redis", ["evaluate", *NO_BROKER]),
+        (2, "No such command", ["clasify"]),
+        (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
+    ],
+)
+def test_bad_usage(
+    status: int,
+    message: str,
+    arguments: list[str],
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    if "evaluate" in arguments:
+        request.getfixturevalue("mnist_root")
+    check(capsys, status, message, *(str(images) if a == "IMAGES" else a for a in arguments))
+
+
+def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(capsys, 2, f"no image in {tmp_path}", "classify", str(tmp_path))
+
+
+def test_a_wrong_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "none")
+    check(capsys, 2, "DIGITQ_CHUNK_ROWS='none'", "jobs")
+
+
+def test_a_wrong_model_by_setting(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_MODEL", "resnet")
+    check(capsys, 2, "there is no model 'resnet'", "classify", str(images))
+
+
+def test_no_redis_server_to_be_found(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.setattr("producer.local.find_spec", lambda name: None)
+    check(capsys, 2, "no redis-server: install Redis", "classify", str(images))
+
+
+def test_up_on_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check(capsys, 2, f"port {port} is in use", "up", "--port", str(port))

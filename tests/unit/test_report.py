@@ -1,0 +1,66 @@
+"""What a person reads at the end."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+
+from producer.report import count_confusion, plot_confusion, summarise, tabulate_confusion
+from producer.written import Written
+from protocol.errors import UsageError
+
+
+def test_a_summary_has_what_there_is_to_say() -> None:
+    assert summarise(Written(1000)) == "1,000 images"
+    assert summarise(Written(10, "x", failed=2, known=8, right=6), skipped=3) == (
+        "10 images, 2 with an error, 3 other files skipped, accuracy 75.00% of 8"
+    )
+
+
+def test_written_adds_up() -> None:
+    batch = pa.record_batch(
+        {
+            "id": ["a", "b", "c", "d"],
+            "label": pa.array([1, 2, None, 4], pa.int8()),
+            "truth": pa.array([1, 3, 3, None], pa.int8()),
+        }
+    )
+    assert Written().add(batch).add(batch) == Written(8, "d", failed=2, known=4, right=2)
+
+
+def make_confusion() -> np.ndarray:
+    confusion = np.zeros((10, 10), np.int64)
+    batch = pa.record_batch(
+        {
+            "label": pa.array([3, 3, 5, None, 9], pa.int8()),
+            "truth": pa.array([3, 3, 3, 3, None], pa.int8()),
+        }
+    )
+    count_confusion(confusion, batch)
+    return confusion
+
+
+def test_the_matrix_counts_truth_by_answer() -> None:
+    confusion = make_confusion()
+    assert confusion[3, 3] == 2 and confusion[3, 5] == 1 and confusion.sum() == 3
+
+
+def test_the_table_has_recall_and_precision() -> None:
+    lines = tabulate_confusion(make_confusion()).splitlines()
+    assert lines[4].split() == ["3", *"0002010000", "66.67%", "100.00%"]
+    assert lines[-1] == "accuracy 66.67% of 3"
+    assert len({len(line) for line in lines[:-1]}) == 1
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.png")
+    with PIL.Image.open(tmp_path / "matrix.png") as picture:
+        assert min(picture.size) > 500
+
+
+def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
+    for path in (tmp_path / "matrix.xyz", tmp_path / "nowhere" / "matrix.png"):
+        with pytest.raises(UsageError, match="can't write"):
+            plot_confusion(make_confusion(), "mlp", path)

@@ -1,0 +1,178 @@
+"""Result files: their columns, and that a broken run goes on without a seam."""
+
+import csv
+import io
+import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from producer.mnist import number_ids, pixels_batch
+from producer.sinks import ENCODERS, FileSink, StreamSink
+from producer.written import Written
+from protocol.chunk import RESULT_SCHEMA, Chunk
+from protocol.errors import OutputError, UsageError
+from tests.drawing import random_digits
+from worker.classify import classify_chunk
+
+RUN = {"sources": ["x"], "model": "mlp"}
+
+
+def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
+    truth = np.arange(rows) % 10
+    return [
+        classify_chunk(
+            Chunk(n, n * rows, pixels_batch(number_ids('a "b",', n * rows, rows), digits, truth)),
+            "mlp",
+        )
+        for n in range(count)
+        if (digits := random_digits(rows, seed=n).reshape(rows, 784)).any()
+    ]
+
+
+def failed_batch() -> pa.RecordBatch:
+    row = {"id": "x", "label": None, "confidence": None, "probabilities": None, "error": "gone"}
+    return pa.RecordBatch.from_pylist([row], RESULT_SCHEMA)
+
+
+def write_all(path: Path, batches: list[pa.RecordBatch]) -> Written:
+    sink = FileSink(path, RUN)
+    for batch in batches:
+        sink.write(batch)
+    sink.finish()
+    return sink.written
+
+
+def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
+    batches = result_batches()
+    write_all(tmp_path / "out.csv", batches)
+    header, *rows = csv.reader(io.StringIO((tmp_path / "out.csv").read_text()))
+    probabilities = [f"p{digit}" for digit in range(10)]
+    assert header == ["id", "label", "confidence", *probabilities, "error", "truth"]
+    assert len(rows) == 30 and rows[7][0] == 'a "b",7'
+    values = [[float(value) for value in row[3:13]] for row in rows]
+    expected = [p for batch in batches for p in batch.column("probabilities").to_pylist()]
+    assert np.array_equal(np.array(values, np.float32), np.array(expected, np.float32))
+
+
+def test_a_row_with_an_error_is_empty_but_for_it() -> None:
+    stream = io.BytesIO()
+    StreamSink(stream).write(failed_batch())
+    assert stream.getvalue().decode().splitlines()[1] == '"x",' + "," * 11 + ',"gone"'
+
+
+def test_json_lines_are_the_result_s_columns(tmp_path: Path) -> None:
+    write_all(tmp_path / "out.jsonl", [*result_batches(), failed_batch()][-1:])
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [
+        failed_batch().to_pylist()[0]
+    ]
+
+
+def test_json_numbers_are_exact_and_short(tmp_path: Path) -> None:
+    (batch,) = result_batches(count=1)
+    write_all(tmp_path / "out.jsonl", [batch])
+    text = (tmp_path / "out.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    found = np.array([row["probabilities"] for row in rows], np.float32)
+    assert np.array_equal(found, np.array(batch.column("probabilities").to_pylist(), np.float32))
+    assert max(len(repr(row["confidence"])) for row in rows) <= 14
+
+
+def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
+    batches = result_batches()
+    write_all(tmp_path / "out.parquet", batches)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.to_pylist() == pa.Table.from_batches(batches).to_pylist()
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+@pytest.mark.parametrize("lost", [0, 1, 40, 3000])
+def test_a_broken_run_goes_on_without_a_seam(suffix: str, lost: int, tmp_path: Path) -> None:
+    """Whatever reached the disk after the last noted batch is cut off, and more may be missing."""
+    batches = result_batches()
+    write_all(tmp_path / f"whole{suffix}", batches)
+    broken = FileSink(tmp_path / f"broken{suffix}", RUN)
+    for batch in batches[:2]:
+        broken.write(batch)
+    broken.close()
+    content = broken.partial.read_bytes()
+    broken.partial.write_bytes(content[: len(content) - lost] if lost else content + b"half a r")
+    again = FileSink(tmp_path / f"broken{suffix}", RUN)
+    rows = again.written.rows
+    assert rows == {0: 20, 1: 10, 40: 10}.get(lost, rows) and rows % 10 == 0
+    for batch in batches[rows // 10 :]:
+        again.write(batch)
+    again.finish()
+    whole = (tmp_path / f"whole{suffix}").read_bytes()
+    assert (tmp_path / f"broken{suffix}").read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"broken{suffix}", f"whole{suffix}"]
+
+
+def test_the_counts_of_a_broken_run_are_kept(tmp_path: Path) -> None:
+    first = FileSink(tmp_path / "out.csv", RUN)
+    first.write(result_batches()[0])
+    first.close()
+    with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
+        assert again.written == first.written
+        assert again.written.known == 10 and again.written.last_id == 'a "b",9'
+
+
+def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
+    first = FileSink(tmp_path / "out.csv", RUN)
+    first.write(result_batches()[0])
+    first.close()
+    other = {**RUN, "model": "random"}
+    with pytest.raises(UsageError, match="model was 'mlp'"):
+        FileSink(tmp_path / "out.csv", other)
+    with closing(FileSink(tmp_path / "out.csv", other, overwrite=True)) as again:
+        assert again.written.rows == 0
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    with closing(FileSink(tmp_path / "out.csv", RUN)):
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="another run"):
+                FileSink(tmp_path / "out.csv", RUN, overwrite)
+
+
+def test_a_finished_file_is_not_replaced_unasked(tmp_path: Path) -> None:
+    write_all(tmp_path / "out.csv", result_batches())
+    with pytest.raises(UsageError, match="--overwrite replaces it"):
+        FileSink(tmp_path / "out.csv", RUN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("name", ["out.xlsx", "out", "nowhere/out.csv"])
+def test_a_file_that_can_t_be_written_is_said_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        FileSink(tmp_path / name, RUN)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow over 4,000 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_keeps_what_is_written(tmp_path: Path, small_disk: None) -> None:
+    with (
+        closing(FileSink(tmp_path / "out.csv", RUN)) as sink,
+        pytest.raises(OutputError, match="the same command continues it"),
+    ):
+        for batch in result_batches(count=10):
+            sink.write(batch)
+    with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
+        assert again.written.rows == sink.written.rows > 0
