@@ -1,0 +1,262 @@
+"""The commands as a person types them, on private and on shared workers."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from producer.local import Local
+from tests.drawing import draw_one, encode_image
+from tests.waiting import children_of, processes_marked, wait_for
+
+DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
+ROWS = 12_000
+
+
+class Command:
+    """A running `digitq`, and whatever it starts."""
+
+    def __init__(self, *arguments: object, **variables: object) -> None:
+        self.mark = uuid.uuid4().hex
+        marked = {"DIGITQ_TEST_MARK": self.mark} | {k: str(v) for k, v in variables.items()}
+        self.process = subprocess.Popen(
+            [*DIGITQ, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **marked},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit status, stdout, stderr; nothing of it runs on."""
+        out, err = self.process.communicate(timeout=120)
+        wait_for(lambda: not processes_marked(self.mark), seconds=20)
+        assert "Traceback" not in err, err
+        return self.process.returncode, out, err
+
+
+def run(*arguments: object, **variables: object) -> tuple[int, str, str]:
+    return Command(*arguments, **variables).end()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Parquet file of some thousand images: seconds of work."""
+    path = tmp_path_factory.mktemp("images") / "images.parquet"
+    images = [
+        encode_image(draw_one((40 + n, 90), ink=n % 100)) if n % 50 else b"broken"
+        for n in range(200)
+    ]
+    pq.write_table(pa.table({"image": images * (ROWS // 200)}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quiet(table: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The result of a run that nothing disturbs."""
+    out = tmp_path_factory.mktemp("quiet") / "out.csv"
+    status, _, err = run("classify", table, "-o", out, "--workers", 2)
+    assert status == 1 and f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
+    return out.read_bytes()
+
+
+def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
+    (tmp_path / "images" / "1").mkdir(parents=True)
+    draw_one().save(tmp_path / "images" / "1" / "good.png")
+    (tmp_path / "images" / "bad.png").write_bytes(b"text")
+    (tmp_path / "images" / "notes.txt").write_bytes(b"text")
+    status, out, err = run("classify", tmp_path / "images", "--truth", "parent")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert status == 1
+    assert [row["id"] for row in rows] == ["1/good.png", "bad.png"]
+    assert rows[0]["truth"] == "1" and rows[0]["error"] == ""
+    assert rows[1]["label"] == "" and rows[1]["error"] == "not an image that can be read"
+    assert "2 images, 1 with an error, 1 other files skipped, accuracy" in err
+
+
+@pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (3, 100)])
+def test_the_result_is_the_same_however_it_is_cut(
+    workers: int, chunk_rows: int, table: Path, quiet: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    run("classify", table, "-o", out, "--workers", workers, DIGITQ_CHUNK_ROWS=chunk_rows)
+    assert out.read_bytes() == quiet
+
+
+def start_and_disturb(table: Path, out: Path) -> Command:
+    """A run that has written some rows and has most before it."""
+    command = Command("classify", table, "-o", out, "--workers", 2)
+    partial = out.with_name(out.name + ".partial")
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000)
+    return command
+
+
+def check_continued(table: Path, out: Path, quiet: bytes) -> None:
+    assert not out.exists()
+    status, _, err = run("classify", table, "-o", out, "--workers", 2)
+    assert status == 1 and f"{out} goes on after" in err
+    assert f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
+    assert out.read_bytes() == quiet
+
+
+def test_killed_it_goes_on_where_it_was(table: Path, quiet: bytes, tmp_path: Path) -> None:
+    command = start_and_disturb(table, tmp_path / "out.csv")
+    command.process.kill()
+    assert command.end()[0] == -signal.SIGKILL
+    check_continued(table, tmp_path / "out.csv", quiet)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_leaves_nothing_running(
+    number: int, status: int, table: Path, quiet: bytes, tmp_path: Path
+) -> None:
+    command = start_and_disturb(table, tmp_path / "out.csv")
+    command.process.send_signal(number)
+    assert command.end()[0] == status
+    check_continued(table, tmp_path / "out.csv", quiet)
+
+
+def test_its_redis_dies(table: Path, quiet: bytes, tmp_path: Path) -> None:
+    command = start_and_disturb(table, tmp_path / "out.csv")
+    kill_child(command, "redis-server")
+    status, _, err = command.end()
+    assert status == 3 and "the private Redis has died" in err
+    check_continued(table, tmp_path / "out.csv", quiet)
+
+
+@pytest.mark.parametrize("part", ["child", "main"])
+def test_a_worker_killed_costs_nothing(
+    part: str, table: Path, quiet: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    os.environ["DIGITQ_DEADLINE_SECONDS"] = "2"
+    try:
+        command = start_and_disturb(table, out)
+    finally:
+        del os.environ["DIGITQ_DEADLINE_SECONDS"]
+    kill_child(command, "worker1", of_it=part == "child")
+    assert command.end()[0] == 1
+    assert out.read_bytes() == quiet
+
+
+def kill_child(command: Command, name: str, of_it: bool = False) -> None:
+    """SIGKILL the process that the command has started under this name, or that one's child."""
+    (pid,) = (
+        pid
+        for pid in children_of(command.process.pid)
+        if name in Path(f"/proc/{pid}/cmdline").read_text()
+    )
+    os.kill(children_of(pid)[0] if of_it else pid, signal.SIGKILL)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    """As in `digitq classify … | head`."""
+    command = Command("classify", "-", "--help")
+    assert command.process.stdout
+    command.process.stdout.close()
+    command.process.wait(timeout=30)
+
+
+def test_paths_on_stdin(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "a.png")
+    done = subprocess.run(
+        [*DIGITQ, "classify", "-", "--workers", "1"],
+        input=f"{tmp_path}/a.png\n{tmp_path}/none.png\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert done.returncode == 1
+    assert [row["error"] for row in rows] == ["", "can't be read: No such file or directory"]
+
+
+def test_a_job_is_handed_over_and_collected(local: Local, table: Path, tmp_path: Path) -> None:
+    broker = {"DIGITQ_BROKER_URL": local.url}
+    status, out, err = run("submit", table, "--limit", 3000, **broker)
+    job = out.strip()
+    assert status == 0 and f"digitq collect {job}" in err
+    assert run("collect", job, "-o", tmp_path / "out.jsonl", **broker)[0] == 1
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(3000)]
+    state = json.loads(run("status", job, "--json", **broker)[1])
+    assert (state["state"], state["done_images"], state["failed"]) == ("done", 3000, 60)
+    assert "3,000 of 3,000 images (100%), 60 with an error" in run("status", job, **broker)[1]
+    assert job in run("jobs", **broker)[1]
+    assert job in [
+        json.loads(line)["id"] for line in run("jobs", "--json", **broker)[1].splitlines()
+    ]
+
+
+def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path) -> None:
+    broker = {"DIGITQ_BROKER_URL": local.url}
+    job = run("submit", table, **broker)[1].strip()
+    assert run("cancel", job, **broker)[0] == 0
+    status, _, err = run("collect", job, **broker)
+    assert status == 3 and f"job {job} was cancelled" in err
+    assert "cancelled" in run("status", job, **broker)[1]
+
+
+def test_an_unknown_job_is_bad_usage(local: Local) -> None:
+    for command in ("status", "collect", "cancel"):
+        status, _, err = run(command, "nope", "--broker", local.url)
+        assert status == 2 and "no job 'nope'" in err
+
+
+def test_a_password_that_is_wrong(local: Local) -> None:
+    from protocol.broker import connect
+
+    with connect(local.url) as redis:
+        redis.acl_setuser(
+            "guest", enabled=True, passwords=["+right"], categories=["+@all"], keys="*"
+        )
+    url = local.url.replace("unix://", "unix://guest:wrong@")
+    status, _, err = run("jobs", "--broker", url)
+    assert status == 3 and "refuses the login" in err and "wrong" not in err.partition("(")[0]
+
+
+def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "matrix.png"
+    status, out, _ = run("evaluate", "--plot", plot, DIGITQ_BROKER_URL=local.url)
+    assert status == 0 and out.splitlines()[0].startswith("truth \\ answer")
+    assert float(out.splitlines()[-1].split()[1].rstrip("%")) > 98
+    assert plot.stat().st_size > 10_000
+    status, out, _ = run("evaluate", "--model", "random", DIGITQ_BROKER_URL=local.url)
+    assert 2 < float(out.splitlines()[-1].split()[1].rstrip("%")) < 30
+
+
+def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -> None:
+    previous = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        status, _, err = run("demo")
+    finally:
+        os.chdir(previous)
+    assert status == 0
+    for part in ("10,000 images, accuracy 9", "images/s", "results/demo.csv", "http://127.0.0.1:"):
+        assert part in err
+    assert len((tmp_path / "results" / "demo.csv").read_text().splitlines()) == 10_001
+
+
+def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = Command("up", "--workers", 1, "--port", port)
+    assert command.process.stderr
+    assert "redis://127.0.0.1" in command.process.stderr.readline()
+    draw_one().save(tmp_path / "1.png")
+    broker = f"redis://127.0.0.1:{port}/0"
+    assert run("classify", tmp_path, "--broker", broker)[0] == 0
+    command.process.send_signal(signal.SIGINT)
+    assert command.end()[0] == 0

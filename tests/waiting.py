@@ -1,0 +1,39 @@
+"""Waiting for conditions, and finding the processes a command has started."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until the condition holds. Raises `AssertionError` where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.01)
+
+
+def processes_marked(mark: str) -> list[int]:
+    """The running processes in whose environment the mark is; zombies do not count."""
+    return [pid for pid in _pids() if f"DIGITQ_TEST_MARK={mark}" in _read(pid, "environ")]
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that one has started."""
+    return [
+        pid
+        for pid in _pids()
+        if _read(pid, "stat").rpartition(")")[2].split()[1:2] == [str(parent)]
+    ]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:  # it has just ended
+        return ""
