@@ -176,7 +176,10 @@ def jobs(broker: str | None, as_json: bool) -> None:
 @broker_option
 @overwrite_option
 def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
-    """Write a submitted job's results; wait for those that are still to come."""
+    """Write a submitted job's results.
+
+    Those that are still to come are waited for. It may be done again within an hour.
+    """
     from producer.client import Client
     from producer.report import summarise
     from producer.run import Service, take_results
@@ -209,7 +212,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 @broker_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
 def worker(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run a worker: `celery -A worker worker` with these options."""
+    """Run a worker; takes the options of `celery worker`."""
     _become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
 
 
@@ -217,7 +220,10 @@ def worker(broker: str | None, options: tuple[str, ...]) -> None:
 @broker_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
 def flower(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run Flower with digitq's columns, on this host only unless --address says otherwise."""
+    """Run Flower; takes the options of `celery flower`.
+
+    It is for this host only unless --address says otherwise.
+    """
     from producer.local import flower_options
 
     _become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *options)
@@ -244,7 +250,7 @@ def up(workers: int | None, port: int) -> None:
 @digitq.command(context_settings=PASS_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
-    """Train a network on MNIST; `digitq train --help` has the options."""
+    """Train a network on MNIST (`digitq train --help`)."""
     _become(None, "worker.training", *options)
 
 
@@ -254,7 +260,7 @@ def train(options: tuple[str, ...]) -> None:
 @workers_option
 @broker_option
 def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: str | None) -> None:
-    """Accuracy, per class, and the confusion matrix on the MNIST test images."""
+    """Measure a model on the MNIST test images: accuracy, classes, confusion."""
     import numpy as np
 
     from producer.report import count_confusion, plot_confusion, tabulate_confusion
@@ -277,27 +283,27 @@ def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: 
 @workers_option
 @click.option("--keep", is_flag=True, help="keep Flower and the workers running until Ctrl-C")
 def demo(workers: int | None, keep: bool) -> None:
-    """Classify the 10,000 MNIST test images with two workers, and Flower to watch."""
-    from producer.client import Client
+    """See it work on the 10,000 MNIST test images.
+
+    Starts Redis, two workers and Flower, writes results/demo.csv, and takes all down again.
+    """
     from producer.local import Local
     from producer.report import summarise
-    from producer.run import Service, take_results
+    from producer.run import private_service, take_results
     from producer.sinks import FileSink
     from producer.sources import open_sources
-    from protocol.broker import broker_errors
 
     source = open_sources(["mnist:test"])
     out = Path("results/demo.csv")
     out.parent.mkdir(exist_ok=True)
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
-    with Local(workers or 2, flower=True) as local, broker_errors(local.url):
+    with Local(workers or 2, flower=True) as local:
         _say(f"starting Redis, {local.workers} workers and Flower …")
-        local.wait_until_ready()
-        running = Service(Client(local.url), local)
-        job = running.client.submit_source(source)
-        rate = take_results(running, job, sink, source.count)
-        _say(f"{summarise(sink.written)}, {rate:,.0f} images/s")
-        _say(f"results  {out}\nFlower   {local.flower_url}")
+        with private_service(local) as running:
+            _say(f"Flower   {local.flower_url}")
+            job = running.client.submit_source(source)
+            rate = take_results(running, job, sink, source.count)
+        _say(f"{summarise(sink.written)}, {rate:,.0f} images/s\nresults  {out}")
         if keep:
             _say("Ctrl-C ends")
             local.watch()
@@ -332,12 +338,15 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
+def main(arguments: Sequence[str] = ()) -> NoReturn:
     """Run a command and exit; the errors of digitq become one line and an exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        digitq.main(arguments, "digitq", standalone_mode=False)
+        with digitq.make_context("digitq", list(arguments or sys.argv[1:])) as context:
+            digitq.invoke(context)
         sys.exit(0)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -38,11 +38,16 @@ class Client:
     Raises `BrokerError` where it can't be reached, `UsageError` where the URL is none of Redis.
     """
 
-    def __init__(self, broker_url: str | None = None) -> None:
+    def __init__(
+        self, broker_url: str | None = None, patience_seconds: float | None = None
+    ) -> None:
+        """`patience_seconds` is how long a lost Redis is waited for."""
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         with broker_errors(self.url), connect(self.url) as redis:
             redis.ping()
-        self.ledger = Ledger(connect(self.url, settings().broker_patience_seconds))
+        if patience_seconds is None:
+            patience_seconds = settings().broker_patience_seconds
+        self.ledger = Ledger(connect(self.url, patience_seconds))
         self.app: Celery = make_app(self.url)
 
     def submit(

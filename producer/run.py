@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Thread
 
 import pyarrow as pa
+from redis import RedisError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -43,9 +44,24 @@ def service(broker: str | None, workers: int | None, flower: bool = False) -> It
         with broker_errors(url):
             yield Service(Client(url), None)
         return
-    with Local(workers or usable_cores(), flower=flower) as local, broker_errors(local.url):
-        local.wait_until_ready()
-        yield Service(Client(local.url), local)
+    with (
+        Local(workers or usable_cores(), flower=flower) as local,
+        private_service(local) as running,
+    ):
+        yield running
+
+
+@contextmanager
+def private_service(local: Local) -> Iterator[Service]:
+    """Private processes as a service, once they are ready. A private Redis that is gone does not
+    come back: nobody waits for it."""
+    local.wait_until_ready()
+    with broker_errors(local.url):
+        try:
+            yield Service(Client(local.url, patience_seconds=0), local)
+        except RedisError:
+            local.check()
+            raise
 
 
 def usable_cores() -> int:
