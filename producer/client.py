@@ -83,6 +83,7 @@ class Client:
             "in_flight": settings().in_flight_chunks,
             "ttl": settings().job_ttl_seconds,
         }
+        self.ledger.open(fields)
         chunks = cut_chunks(source.pieces, source.has_truth, resume, limit)
         feeder = Feeder(self.ledger, self.app, fields, chunks, attached=not detached)
         feeder.start()

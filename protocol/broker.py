@@ -1,15 +1,16 @@
 """Connections to Redis: one URL for Celery and for the ledger, and errors a person can act on."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    BusyLoadingError,
     ConnectionError,
     RedisError,
     TimeoutError,
@@ -18,7 +19,7 @@ from redis.retry import Retry
 
 from protocol.errors import BrokerError, UsageError
 
-LONGEST_PAUSE_SECONDS = 1
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
@@ -39,24 +40,40 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"***@{host}" if user else host))
 
 
-def connect(url: str, patience_seconds: float = 0) -> redis.Redis:
-    """A client that retries a lost connection for about `patience_seconds`.
+class PatientRedis(redis.Redis):
+    """A client that waits for a lost Redis. All of the ledger's steps may be sent again."""
+
+    patience_seconds = 0.0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        end = time.monotonic() + self.patience_seconds
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return super().execute_command(*args, **options)
+            except (AuthenticationError, AuthorizationError):
+                raise
+            except (ConnectionError, TimeoutError):
+                if time.monotonic() > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
+    """A client that waits so long for a lost Redis, each time.
 
     Raises `UsageError` where the URL is none of Redis.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise UsageError(f"broker {url!r} is no Redis URL such as redis://localhost:6379/0")
-    retry = Retry(
-        ExponentialBackoff(cap=LONGEST_PAUSE_SECONDS, base=0.05),
-        round(patience_seconds / LONGEST_PAUSE_SECONDS),
-    )
-    retryable = [ConnectionError, TimeoutError, BusyLoadingError]
     try:
-        client = redis.Redis.from_url(
-            redis_url(url), retry=retry, retry_on_error=retryable, health_check_interval=30
+        client = cast(
+            PatientRedis, PatientRedis.from_url(redis_url(url), retry=Retry(NoBackoff(), 1))
         )
     except ValueError as error:
         raise UsageError(f"broker {without_password(url)!r}: {error}") from None
+    client.patience_seconds = patience_seconds
     return client
 
 

@@ -109,6 +109,12 @@ function steps.begin(n)
   return {payload, get('model'), redis.call('HINCRBY', attempts, n, 1)}
 end
 
+-- A job that is about to be fed.
+function steps.open(...)
+  create(0, 0, ...)
+  touch()
+end
+
 -- number, result, failed rows: gives nothing where another was first.
 function steps.complete(n, result, failed)
   local begun = redis.call('ZSCORE', running, n)
@@ -158,6 +164,14 @@ function steps.sweep(deadline)
     again(n)
   end
   return publish_next(publications)
+end
+
+-- The results of `count` chunks from `start` on; the chunks that follow are collected: dropped.
+function steps.results(start, count, ...)
+  if select('#', ...) > 0 then redis.call('HDEL', results, ...) end
+  local numbers = {}
+  for n = start, start + count - 1 do table.insert(numbers, string.format('%d', n)) end
+  return redis.call('HMGET', results, unpack(numbers))
 end
 
 -- state: done where an attached producer has collected all, or cancelled. Only the record stays.

@@ -116,6 +116,10 @@ class Ledger:
             return Stored([], reply)
         return Stored(_publications(job_id, reply), None)
 
+    def open(self, fields: Mapping[str, str | int]) -> None:
+        """Begin a job; `fields` are its record's, and must hold `id`."""
+        self._step(str(fields["id"]), "open", *_flat(fields))
+
     def dispatch(
         self,
         fields: Mapping[str, str | int],
@@ -207,12 +211,8 @@ class Ledger:
     def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
         """The results of `count` chunks from `start` on, None where there is none (yet); those of
         `drop` are deleted."""
-        key = record_key(job_id) + ":results"
-        with self.redis.pipeline(transaction=False) as pipeline:
-            if drop:
-                pipeline.hdel(key, *map(str, drop))
-            pipeline.hmget(key, [str(number) for number in range(start, start + count)])
-            return list(pipeline.execute()[-1])
+        found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
+        return found
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed; gives the place in the stream to wait after next."""
