@@ -50,7 +50,7 @@ class PatientRedis(redis.Redis):
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return super().execute_command(*args, **options)
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except (AuthenticationError, AuthorizationError):
                 raise
             except (ConnectionError, TimeoutError):
