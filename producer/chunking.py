@@ -31,14 +31,13 @@ def cut_chunks(
     pieces: Iterable[Piece],
     has_truth: bool = False,
     resume: Written = Written(),  # noqa: B008 (frozen)
-    limit: int | None = None,
 ) -> Iterator[Chunk]:
     """Chunks of at most `DIGITQ_CHUNK_ROWS` rows and about `DIGITQ_CHUNK_BYTES` bytes.
 
     `resume` is what of the source is written already. Raises `UsageError` where the source is no
     longer what it was at that row.
     """
-    remaining = _skip(_limit(pieces, limit), resume)
+    remaining = _skip(pieces, resume)
     number, first_row = 0, resume.rows
     for batch in _join(_slices(_read(remaining), has_truth)):
         yield Chunk(number, first_row, batch)
@@ -50,45 +49,20 @@ def _max_rows(schema: pa.Schema) -> int:
     return min(rows, FILES_ROWS) if "image" in schema.names else rows
 
 
-def _limit(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
-    for piece in pieces:
-        if limit is None:
-            yield piece
-            continue
-        if limit <= 0:
-            return
-        if isinstance(piece, pa.RecordBatch):
-            piece = piece.slice(0, limit)
-            limit -= piece.num_rows
-        else:
-            limit -= 1
-        yield piece
-
-
-def _skip(pieces: Iterator[Piece], resume: Written) -> Iterator[Piece]:
+def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
     """The pieces after the resumed row. Skipped files are not read."""
     left = resume.rows
-    last = None
     for piece in pieces:
-        if left == 0:
-            break
-        if isinstance(piece, pa.RecordBatch):
-            skipped = min(left, piece.num_rows)
-            last = piece.column("id")[skipped - 1].as_py()
-            rest: Piece | None = piece.slice(skipped) if skipped < piece.num_rows else None
-            left -= skipped
-        else:
-            last, rest = printable(piece.id), None
-            left -= 1
-        if left == 0:
-            _require(last == resume.last_id, resume)
-            if rest is not None:
-                yield rest
-    else:
-        _require(left == 0, resume)
-        return
-    yield piece
-    yield from pieces
+        if left:
+            ids = piece.column("id") if isinstance(piece, pa.RecordBatch) else [printable(piece.id)]
+            used = min(left, len(ids))
+            left -= used
+            _require(left > 0 or str(ids[used - 1]) == resume.last_id, resume)
+            if used == len(ids):
+                continue
+            piece = piece.slice(used)
+        yield piece
+    _require(left == 0, resume)
 
 
 def _require(holds: bool, resume: Written) -> None:

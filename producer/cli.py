@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, settings
+from protocol.settings import MODELS, settings, usable_cores
 
 if TYPE_CHECKING:
     from producer.sinks import Sink
@@ -81,7 +81,7 @@ def classify(
     from producer.run import service, take_results
     from producer.sources import open_sources
 
-    source = open_sources(sources, truth_from_parent=truth == "parent")
+    source = open_sources(sources, truth == "parent", limit)
     run = {
         "sources": [_absolute(name) for name in sources],
         "model": model or settings().model,
@@ -93,7 +93,7 @@ def classify(
     if resumed:
         _say(f"{out} goes on after {resumed:,} images")
     with service(broker, workers) as running:
-        job = running.client.submit_source(source, model, resume=sink.written, limit=limit)
+        job = running.client.submit_source(source, model, resume=sink.written)
         rate = take_results(running, job, sink, source.count)
     _say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
     if truth and not sink.written.known:
@@ -119,10 +119,10 @@ def submit(
     from producer.sources import open_sources
     from protocol.broker import broker_errors
 
-    source = open_sources(sources, truth_from_parent=truth == "parent")
+    source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
     with broker_errors(client.url):
-        job = client.submit_source(source, model, detached=True, limit=limit)
+        job = client.submit_source(source, model, detached=True)
         waited: str | None = None
         try:
             while not job.wait_until_stored(timeout_seconds=1):
@@ -235,7 +235,6 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
 def up(workers: int | None, port: int) -> None:
     """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""
     from producer.local import Local, is_free
-    from producer.run import usable_cores
 
     if not is_free(port):
         raise UsageError(f"port {port} is in use: --port takes another")

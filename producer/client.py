@@ -21,6 +21,8 @@ from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import MODELS, settings
 
+ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -68,7 +70,6 @@ class Client:
         *,
         detached: bool = False,
         resume: Written = Written(),  # noqa: B008 (frozen)
-        limit: int | None = None,
     ) -> Job:
         """Start a job over what `producer.sources.open_sources` gave."""
         model = model or settings().model
@@ -81,10 +82,10 @@ class Client:
             "source": source.name,
             "attached": int(not detached),
             "in_flight": settings().in_flight_chunks,
-            "ttl": settings().job_ttl_seconds,
+            "ttl": settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         }
         self.ledger.open(fields)
-        chunks = cut_chunks(source.pieces, source.has_truth, resume, limit)
+        chunks = cut_chunks(source.pieces, source.has_truth, resume)
         feeder = Feeder(self.ledger, self.app, fields, chunks, attached=not detached)
         feeder.start()
         return Job(job_id, self.ledger, self.app, feeder)

@@ -1,6 +1,5 @@
 """Running a job for a person at a terminal: private or shared workers, progress, result file."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,9 @@ from producer.job import Job
 from producer.local import Local
 from producer.sinks import Sink
 from protocol.broker import broker_errors
-from protocol.settings import settings
+from protocol.settings import settings, usable_cores
+
+SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ def private_service(local: Local) -> Iterator[Service]:
         except RedisError:
             local.check()
             raise
-
-
-def usable_cores() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int | None]) -> float:
@@ -106,12 +102,18 @@ def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
 
 def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """While nothing comes: see to the private processes, and say what is waited for."""
+    started = time.monotonic()
+    said = False
 
     def look() -> None:
+        nonlocal said
         if service.local:
             service.local.check()
-        what = "" if job.waiting_for in (None, "results") else f"waiting for {job.waiting_for}"
-        progress.update(bar, waiting=what or "waiting for a worker")
+        what = job.waiting_for if job.waiting_for not in (None, "results") else "a worker"
+        progress.update(bar, waiting=f"waiting for {what}")
+        if progress.disable and not said and time.monotonic() - started > SILENT_SECONDS:
+            progress.console.print(f"waiting for {what}", style="yellow")
+            said = True
 
     return look
 

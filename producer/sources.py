@@ -95,8 +95,12 @@ def read_limited(file: IO[bytes], size: int) -> bytes:
     return content
 
 
-def open_sources(names: Sequence[str], truth_from_parent: bool = False) -> Source:
-    """All SOURCEs of a command line as one. Raises `UsageError` for one that can't be read.
+def open_sources(
+    names: Sequence[str], truth_from_parent: bool = False, limit: int | None = None
+) -> Source:
+    """All SOURCEs of a command line as one, or the first `limit` images of them.
+
+    Raises `UsageError` for one that can't be read.
 
     One folder's ids are relative to it. Where there are several sources, each id begins with
     the source's name, so that no two images of a job share one.
@@ -104,13 +108,27 @@ def open_sources(names: Sequence[str], truth_from_parent: bool = False) -> Sourc
     _refuse_overlap(names)
     tally = Tally()
     sources = [_open(name, len(names) > 1, truth_from_parent, tally) for name in names]
+    pieces = chain.from_iterable(source.pieces for source in sources)
     return Source(
         name=sources[0].name if len(names) == 1 else f"{sources[0].name} and {len(names) - 1} more",
-        pieces=chain.from_iterable(source.pieces for source in sources),
+        pieces=pieces if limit is None else take_first(pieces, limit),
         has_truth=any(source.has_truth for source in sources),
-        count=lambda: _sum([source.count() for source in sources]),
+        count=lambda: _count([source.count for source in sources], limit),
         tally=tally,
     )
+
+
+def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
+    """The pieces of the first `limit` images."""
+    for piece in pieces:
+        if isinstance(piece, pa.RecordBatch):
+            piece = piece.slice(0, limit)
+            limit -= piece.num_rows
+        else:
+            limit -= 1
+        yield piece
+        if limit == 0:
+            return
 
 
 def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> Source:
@@ -223,6 +241,11 @@ def _refuse_overlap(names: Sequence[str]) -> None:
                 raise UsageError(f"{other} and {path} overlap: name each image once")
 
 
-def _sum(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _count(counts: list[Callable[[], int | None]], limit: int | None) -> int | None:
+    """The sum, as far as the limit; None where a part isn't known."""
+    total = 0
+    for count in counts:
+        if (part := count()) is None:
+            return None
+        total += part
+    return total if limit is None else min(total, limit)

@@ -1,5 +1,6 @@
 """The only reader of the environment: every `DIGITQ_*` variable, its default and its meaning."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from protocol.errors import UsageError
 
 TILE_ROWS = 128  # rows the network computes at once; see Model.classify
 MODELS = ("mlp", "random")  # what every worker has
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):
@@ -52,7 +58,7 @@ class Settings(BaseSettings):
         120, gt=0, description="how long a lost Redis is waited for"
     )
     job_ttl_seconds: int = Field(
-        7 * 86400, ge=1, description="how long Redis keeps a job after its last change"
+        7 * 86400, ge=1, description="how long Redis keeps a submitted job after its last change"
     )
 
     @property

@@ -12,14 +12,14 @@ from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import settings
+from protocol.settings import settings, usable_cores
 
 logger = get_logger(__name__)
 
 app.conf.update(
     include=["worker.tasks"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
-    worker_concurrency=len(os.sched_getaffinity(0)),
+    worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
     task_time_limit=600,  # seconds; a chunk takes well under one
 )

@@ -27,13 +27,13 @@ class Command:
     def __init__(self, *arguments: object, **variables: object) -> None:
         self.mark = uuid.uuid4().hex
         marked = {"DIGITQ_TEST_MARK": self.mark} | {k: str(v) for k, v in variables.items()}
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
         self.process = subprocess.Popen(
             [*DIGITQ, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **marked},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def end(self) -> tuple[int, str, str]:

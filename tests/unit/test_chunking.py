@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from producer.chunking import FILES_ROWS, cut_chunks, printable
 from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, UnreadableImageError, open_sources
+from producer.sources import Entry, Piece, UnreadableImageError, open_sources, take_first
 from producer.written import Written
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -71,17 +71,21 @@ def test_chunks_keep_to_their_limits(sizes: list[tuple[str, int]]) -> None:
         assert chunk.batch.nbytes <= 10_400 or chunk.rows == 1
 
 
-@given(pieces_strategy, st.integers(0, 100), st.one_of(st.none(), st.integers(0, 100)))
-def test_a_resumed_source_goes_on_where_it_was(
-    sizes: list[tuple[str, int]], rows: int, limit: int | None
-) -> None:
-    whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes), limit=limit)])
+@given(pieces_strategy, st.integers(0, 100))
+def test_a_resumed_source_goes_on_where_it_was(sizes: list[tuple[str, int]], rows: int) -> None:
+    whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes))])
     rows = min(rows, len(whole))
     written = Written(rows, whole[rows - 1] if rows else None)
-    rest = list(cut_chunks(make_pieces(sizes), resume=written, limit=limit))
+    rest = list(cut_chunks(make_pieces(sizes), resume=written))
     assert ids([chunk.batch for chunk in rest]) == whole[rows:]
     assert not rest or rest[0].first_row == rows
-    assert limit is None or len(whole) <= limit
+
+
+@given(pieces_strategy, st.integers(1, 100))
+def test_a_limit_takes_the_first_images(sizes: list[tuple[str, int]], limit: int) -> None:
+    whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes))])
+    first = cut_chunks(take_first(make_pieces(sizes), limit))
+    assert ids([chunk.batch for chunk in first]) == whole[:limit]
 
 
 @pytest.mark.parametrize("written", [Written(3, "9"), Written(50, "49"), Written(12, "x")])
