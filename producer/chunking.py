@@ -58,7 +58,7 @@ def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
             used = min(left, len(ids))
             left -= used
             _require(left > 0 or str(ids[used - 1]) == resume.last_id, resume)
-            if used == len(ids):
+            if not isinstance(piece, pa.RecordBatch) or used == len(ids):
                 continue
             piece = piece.slice(used)
         yield piece

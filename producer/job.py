@@ -7,7 +7,7 @@ from celery import Celery
 
 from producer.feed import Feeder
 from protocol.celery import publish
-from protocol.chunk import decode
+from protocol.chunk import RESULT_SCHEMA, decode
 from protocol.errors import JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
@@ -77,7 +77,9 @@ class Job:
     def table(self) -> pa.Table:
         """All results; waits for them."""
         if self._table is None:
-            self._table = pa.Table.from_batches(self.results())
+            batches = list(self.results())
+            schema = batches[0].schema if batches else RESULT_SCHEMA
+            self._table = pa.Table.from_batches(batches, schema)
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:

@@ -192,7 +192,9 @@ def test_a_small_job_does_not_wait_behind_a_large_one(client: Client) -> None:
 
 
 def test_an_empty_job_has_no_rows(client: Client) -> None:
-    assert list(client.submit([]).results()) == []
+    assert client.submit([]).table().num_rows == 0
+    detached = client.submit([], detached=True)
+    assert detached.table().num_rows == 0 and detached.progress().state == "done"
 
 
 def _wait_for(condition, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
