@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import pytest
 
 from tests.drawing import draw_one, encode_image, random_digits
@@ -99,6 +100,13 @@ def test_a_box_holds_all_of_a_mask() -> None:
     mask = np.zeros((9, 9), bool)
     mask[2, 5] = mask[6, 3] = True
     assert find_box(mask) == (slice(2, 7), slice(3, 6))
+
+
+def test_a_thin_stroke_is_as_light_as_a_thick_one() -> None:
+    image = PIL.Image.new("L", (400, 400), 255)
+    PIL.ImageDraw.Draw(image).ellipse((50, 20, 350, 380), outline=0, width=3)
+    digit = read_digit(encode_image(image))
+    assert np.percentile(digit[digit > 0], 90) == 255
 
 
 def test_otsu_parts_two_heaps() -> None:
