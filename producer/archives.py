@@ -19,6 +19,7 @@ from producer.sources import (
     at_least_one,
     is_image_name,
     parent_digit,
+    raise_unreadable,
     read_limited,
 )
 from protocol.errors import UsageError
@@ -45,7 +46,7 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
             stream = _decompress(path)
             entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
         some = at_least_one(entries, path, tally)
-    except BROKEN as error:
+    except (*BROKEN, NotImplementedError, ValueError) as error:  # of another version, odd names
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, truth_from_parent, lambda: count)
 
@@ -97,6 +98,7 @@ def _tar_entries(
     try:
         with stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
+                cast(Any, archive).members = []  # else it keeps each one
                 if member.isfile() and is_image_name(member.name):
                     started = True
                     yield Entry(
@@ -111,7 +113,7 @@ def _tar_entries(
         if not started:
             raise
         reason = f"the archive is broken from here on: {error}"
-        yield Entry(prefix + unique("(the rest)"), lambda: _raise_unreadable(reason))
+        yield Entry(prefix + unique("(the rest)"), lambda: raise_unreadable(reason))
 
 
 def _require_end(stream: IO[bytes]) -> None:
@@ -131,7 +133,3 @@ def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if len(content) < member.size:
         raise UnreadableImageError("can't be read from the archive: it breaks off")
     return content
-
-
-def _raise_unreadable(reason: str) -> bytes:
-    raise UnreadableImageError(reason)

@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from producer import services
+from producer.options import (
+    broker_option,
+    json_option,
+    limit_option,
+    model_option,
+    out_option,
+    overwrite_option,
+    say,
+    sources_argument,
+    truth_option,
+    workers_option,
+)
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, settings, usable_cores
+from protocol.settings import settings
 
 if TYPE_CHECKING:
     from producer.sinks import Sink
@@ -20,27 +33,6 @@ SOURCES_HELP = (
     "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar[.gz] or .parquet file, "
     "or - for paths on stdin."
 )
-
-broker_option = click.option(
-    "--broker", metavar="URL", help="Redis to use, as redis://host:6379/0 [DIGITQ_BROKER_URL]"
-)
-model_option = click.option(
-    "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
-)
-workers_option = click.option(
-    "--workers", type=click.IntRange(1), help="private workers to start [one for each core]"
-)
-limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
-truth_option = click.option(
-    "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"
-)
-out_option = click.option(
-    "-o", "--out", default="-", metavar="OUT", help=".csv, .jsonl or .parquet; - is CSV on stdout"
-)
-overwrite_option = click.option("--overwrite", is_flag=True, help="replace OUT, or start it again")
-json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
-sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -91,13 +83,13 @@ def classify(
     sink = _open_sink(out, run, overwrite)
     resumed = sink.written.rows
     if resumed:
-        _say(f"{out} goes on after {resumed:,} images")
+        say(f"{out} goes on after {resumed:,} images")
     with service(broker, workers) as running:
         job = running.client.submit_source(source, model, resume=sink.written)
         rate = take_results(running, job, sink, source.count)
-    _say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
+    say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
     if truth and not sink.written.known:
-        _say("no image lies in a folder named by a digit: no accuracy")
+        say("no image lies in a folder named by a digit: no accuracy")
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
 
 
@@ -117,24 +109,22 @@ def submit(
     """Hand a job over to the workers and print its id."""
     from producer.client import Client
     from producer.sources import open_sources
-    from protocol.broker import broker_errors
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
-    with broker_errors(client.url):
-        job = client.submit_source(source, model, detached=True)
-        waited: str | None = None
-        try:
-            while not job.wait_until_stored(timeout_seconds=1):
-                if job.waiting_for and job.waiting_for != waited:
-                    _say(f"waiting for {job.waiting_for}")
-                    waited = job.waiting_for
-        except BaseException:
-            client.abandon(job)
-            raise
-        record = job.progress()
+    job = client.submit_source(source, model, detached=True)
+    waited: str | None = None
+    try:
+        while not job.wait_until_stored(timeout_seconds=1):
+            if job.waiting_for and job.waiting_for != waited:
+                say(f"waiting for {job.waiting_for}")
+                waited = job.waiting_for
+    except BaseException:
+        client.abandon(job)
+        raise
+    record = job.progress()
     click.echo(job.id)
-    _say(
+    say(
         f"{record.images:,} images are in Redis; `digitq collect {job.id} -o OUT` takes the results"
     )
 
@@ -147,11 +137,9 @@ def status(job_id: str, broker: str | None, as_json: bool) -> None:
     """Show how far a job is."""
     from producer.client import Client
     from producer.report import describe_job
-    from protocol.broker import broker_errors
 
     client = Client(broker)
-    with broker_errors(client.url):
-        record = client.job(job_id).progress()
+    record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
 
 
@@ -162,12 +150,11 @@ def jobs(broker: str | None, as_json: bool) -> None:
     """List the jobs that Redis knows."""
     from producer.client import Client
     from producer.report import list_jobs
-    from protocol.broker import broker_errors
 
     client = Client(broker)
-    with broker_errors(client.url):
-        records = client.jobs()
-    click.echo("\n".join(map(_to_json, records)) if as_json else list_jobs(records))
+    records = client.jobs()
+    for line in map(_to_json, records) if as_json else [list_jobs(records)]:
+        click.echo(line)
 
 
 @digitq.command()
@@ -183,14 +170,12 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
     from producer.client import Client
     from producer.report import summarise
     from producer.run import Service, take_results
-    from protocol.broker import broker_errors
 
     client = Client(broker)
-    with broker_errors(client.url):
-        job = client.job(job_id)
-        sink = _open_sink(out, {"job": job_id}, overwrite)
-        take_results(Service(client, None), job, sink, lambda: job.progress().images)
-    _say(summarise(sink.written))
+    job = client.job(job_id)
+    sink = _open_sink(out, {"job": job_id}, overwrite)
+    take_results(Service(client, None), job, sink, lambda: job.progress().images)
+    say(summarise(sink.written))
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
 
 
@@ -200,57 +185,10 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
 def cancel(job_id: str, broker: str | None) -> None:
     """Cancel a job: drop what is queued and its results."""
     from producer.client import Client
-    from protocol.broker import broker_errors
 
     client = Client(broker)
-    with broker_errors(client.url):
-        client.job(job_id).cancel()
-    _say(f"job {job_id} is cancelled")
-
-
-@digitq.command(context_settings=PASS_ON)
-@broker_option
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
-def worker(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run a worker; takes the options of `celery worker`."""
-    _become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
-
-
-@digitq.command(context_settings=PASS_ON)
-@broker_option
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
-def flower(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run Flower; takes the options of `celery flower`.
-
-    It is for this host only unless --address says otherwise.
-    """
-    from producer.local import flower_options
-
-    _become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *options)
-
-
-@digitq.command()
-@workers_option
-@click.option("--port", type=click.IntRange(1, 65535), default=6379, show_default=True)
-def up(workers: int | None, port: int) -> None:
-    """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""
-    from producer.local import Local, is_free
-
-    if not is_free(port):
-        raise UsageError(f"port {port} is in use: --port takes another")
-    with Local(workers or usable_cores(), port=port, flower=True) as local:
-        local.wait_until_ready()
-        _say(
-            f"Redis   {local.url}\nFlower  {local.flower_url}\n{local.workers} workers; Ctrl-C ends"
-        )
-        local.watch()
-
-
-@digitq.command(context_settings=PASS_ON)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
-def train(options: tuple[str, ...]) -> None:
-    """Train a network on MNIST (`digitq train --help`)."""
-    _become(None, "worker.training", *options)
+    client.job(job_id).cancel()
+    say(f"job {job_id} is cancelled")
 
 
 @digitq.command()
@@ -263,22 +201,20 @@ def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: 
 
     Prints recall and precision for each class, the confusion matrix, and the accuracy.
     """
-    import numpy as np
-
-    from producer.report import count_confusion, plot_confusion, tabulate_confusion
-    from producer.run import service
+    from producer.report import ConfusionSink, plot_confusion, tabulate_confusion
+    from producer.run import service, take_results
     from producer.sources import open_sources
 
     source = open_sources(["mnist:test"])
-    confusion = np.zeros((10, 10), np.int64)
+    sink = ConfusionSink()
     with service(broker, workers) as running:
-        for batch in running.client.submit_source(source, model).results():
-            count_confusion(confusion, batch)
-    click.echo(tabulate_confusion(confusion))
+        job = running.client.submit_source(source, model)
+        take_results(running, job, sink, source.count)
+    click.echo(tabulate_confusion(sink.confusion))
     if plot:
         title = f"{model or settings().model} on the MNIST test images"
-        plot_confusion(confusion, title, plot)
-        _say(f"the matrix is in {plot}")
+        plot_confusion(sink.confusion, title, plot)
+        say(f"the matrix is in {plot}")
 
 
 @digitq.command()
@@ -297,19 +233,22 @@ def demo(workers: int | None, keep: bool) -> None:
 
     source = open_sources(["mnist:test"])
     out = Path("results/demo.csv")
-    out.parent.mkdir(exist_ok=True)
+    try:
+        out.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't write {out}: {error.strerror}") from None
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with Local(workers or 2, flower=True) as local:
-        _say(f"starting Redis, {local.workers} workers and Flower …")
+        say(f"starting Redis, {local.workers} workers and Flower …")
         with private_service(local) as running:
-            _say(f"Flower   {local.flower_url}")
+            say(f"Flower   {local.flower_url}")
             job = running.client.submit_source(source)
             rate = take_results(running, job, sink, source.count)
-        _say(f"{summarise(sink.written)}, {rate:,.0f} images/s\nresults  {out}")
+        say(f"{summarise(sink.written)}, {rate:,.0f} images/s\nresults  {out}")
         if keep:
-            _say("Ctrl-C ends")
+            say("Ctrl-C ends")
             local.watch()
-    _say("all stopped; `digitq up` keeps Redis, workers and Flower running")
+    say("all stopped; `digitq up` keeps Redis, workers and Flower running")
 
 
 def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
@@ -322,13 +261,6 @@ def _absolute(source: str) -> str:
     return source if source == "-" or source.startswith("mnist:") else os.path.abspath(source)
 
 
-def _become(broker: str | None, module: str, *options: str) -> NoReturn:
-    """Replace this process by `python -m module`."""
-    if broker:
-        os.environ["DIGITQ_BROKER_URL"] = broker
-    os.execv(sys.executable, [sys.executable, "-m", module, *options])
-
-
 def _to_json(record: Any) -> str:
     import json
     from dataclasses import asdict
@@ -336,8 +268,8 @@ def _to_json(record: Any) -> str:
     return json.dumps(asdict(record), default=lambda time: time.isoformat())
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+for command in (services.worker, services.flower, services.up, services.train):
+    digitq.add_command(command)
 
 
 def main(arguments: Sequence[str] = ()) -> NoReturn:
@@ -353,11 +285,14 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; the same command goes on where it was")
+        say("interrupted; with a result file, the same command goes on where it was")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        say(f"digitq: {error}")
+        sys.exit(BROKEN)
     except DigitqError as error:
-        _say(f"digitq: {error}")
+        say(f"digitq: {error}")
         sys.exit(USAGE if isinstance(error, UsageError) else BROKEN)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from redis import RedisError
 
 from producer.chunking import cut_chunks
 from producer.feed import Feeder
@@ -15,9 +14,9 @@ from producer.images import Image, image_source
 from producer.job import Job
 from producer.sources import Source
 from producer.written import Written
-from protocol.broker import broker_errors, connect
+from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, make_app
-from protocol.errors import UnknownJobError, UsageError
+from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import MODELS, settings
 
@@ -45,7 +44,7 @@ class Client:
     ) -> None:
         """`patience_seconds` is how long a lost Redis is waited for."""
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
-        with broker_errors(self.url), connect(self.url) as redis:
+        with connect(self.url) as redis:
             redis.ping()
         if patience_seconds is None:
             patience_seconds = settings().broker_patience_seconds
@@ -75,7 +74,7 @@ class Client:
         model = model or settings().model
         if model not in MODELS:
             raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
-        job_id = secrets.token_hex(4)
+        job_id = secrets.token_hex(6)
         fields: dict[str, str | int] = {
             "id": job_id,
             "model": model,
@@ -91,10 +90,9 @@ class Client:
         return Job(job_id, self.ledger, self.app, feeder)
 
     def abandon(self, job: Job) -> None:
-        """Cancel an attached job without waiting for a Redis that may be gone."""
-        if job.attached:
-            with suppress(RedisError, UnknownJobError):
-                job.cancel(Ledger(connect(self.url)))
+        """Cancel a job without waiting for a Redis that may be gone."""
+        with suppress(BrokerError, UnknownJobError):
+            job.cancel(Ledger(connect(self.url)))
 
     def job(self, job_id: str) -> Job:
         """A job submitted earlier, here or elsewhere. Raises `UnknownJobError`."""

@@ -88,7 +88,7 @@ class Feeder(threading.Thread):
         """Store again what Redis has lost, as after a restart without its file."""
         with self._sending:
             stored = self._ledger.redis.hget(self._key, "stored")
-            self._send_from(self._base[0] if stored is None else int(stored))
+            self._send_from(max(self._base[0], int(stored or 0)))
             if self.total is not None:
                 self._seal_once(self.total)
 

@@ -8,11 +8,12 @@ from celery import Celery
 from producer.feed import Feeder
 from protocol.celery import publish
 from protocol.chunk import RESULT_SCHEMA, decode
-from protocol.errors import JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
 AHEAD = 8  # results asked for at a time
+SUBMITTER_SECONDS = 60  # without a word from it, until a job's submitter is taken to be gone
 IDLE_MS = 500  # without a result for so long, look after the job
 
 
@@ -30,6 +31,7 @@ class Job:
         self._ledger, self._app = ledger, app
         self._feeder = feeder
         self.attached = feeder is not None and feeder.attached
+        self._next = 0  # an attached job's chunk to be collected next
         self._table: pa.Table | None = None
 
     def __repr__(self) -> str:
@@ -47,11 +49,12 @@ class Job:
     def results(self) -> Iterator[pa.RecordBatch]:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
 
-        Raises `JobCancelledError`, `UnknownJobError`, and what the source raised while it was read.
+        An attached job's go on where an earlier call left off. Raises `JobCancelledError`,
+        `UnknownJobError`, `BrokerError`, and what the source raised while it was read.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
-        number, last = 0, b"0"
+        number, last = self._next, b"0"
         taken: list[int] = []
         while (state := self._state(number)) != "collected":
             payloads = self._ledger.results(self.id, number, AHEAD, drop=taken)
@@ -59,12 +62,11 @@ class Job:
             for payload in payloads:
                 if payload is None:
                     break
-                yield decode(payload)
                 if self.attached:
-                    assert self._feeder
-                    self._feeder.collected(number)
+                    self._take(number)
                     taken.append(number)
                 number += 1
+                yield decode(payload)
             if payloads[0] is None:
                 if state == "done":
                     raise UnknownJobError(f"the results of job {self.id} are no longer kept")
@@ -73,6 +75,11 @@ class Job:
             self._ledger.finish(self.id)
         else:
             self._ledger.release(self.id)
+
+    def _take(self, number: int) -> None:
+        assert self._feeder
+        self._feeder.collected(number)
+        self._next = number + 1
 
     def table(self) -> pa.Table:
         """All results; waits for them."""
@@ -89,6 +96,7 @@ class Job:
         """
         if self._feeder is None:
             return True
+        self._ledger.alive(self.id)
         self._feeder.join(timeout_seconds)
         self._raise_feeder_error()
         return not self._feeder.is_alive()
@@ -108,7 +116,16 @@ class Job:
         record = self.progress()
         if record.state == "cancelled":
             raise JobCancelledError(f"job {self.id} was cancelled")
+        if record.state == "feeding" and record.chunks == number and not self._feeder:
+            self._require_submitter()
         return "collected" if record.state == "done" and record.chunks == number else record.state
+
+    def _require_submitter(self) -> None:
+        if self._ledger.silent_seconds(self.id) > SUBMITTER_SECONDS:
+            raise DigitqError(
+                f"job {self.id} is not whole: whoever submitted it is gone; "
+                f"`digitq cancel {self.id}` drops it"
+            )
 
     def _raise_feeder_error(self) -> None:
         if self._feeder and self._feeder.error:

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import redis
-
 from producer import tether
 from protocol.broker import connect
 from protocol.celery import make_app
@@ -65,11 +63,15 @@ class Local:
     ) -> None:
         """Kill all of it, and what it has started: there is nothing that outlives its Redis."""
         for process in self._processes.values():
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            self._kill(process)
         self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _kill(process: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     @property
     def url(self) -> str:
@@ -105,6 +107,7 @@ class Local:
             self._restarts[name] = self._restarts.get(name, 0) + 1
             if self._restarts[name] > RESTARTS or name == "flower":
                 raise DigitqError(f"{name} has died: {self._last_words(name)}")
+            self._kill(process)  # what it has started may live on
             self._start_worker(name)
 
     def watch(self) -> None:
@@ -140,7 +143,7 @@ class Local:
         try:
             with connect(self.url) as client:
                 return bool(client.ping())
-        except redis.RedisError:
+        except BrokerError:
             return False
 
     def _start_worker(self, name: str) -> None:
@@ -163,7 +166,7 @@ class Local:
         self._start_celery("flower", "protocol", "flower", *flower_options(), f"--port={port}")
 
     def _start_celery(self, name: str, app: str, *command: str) -> None:
-        self._start(name, sys.executable, "-m", "celery", "-A", app, *command)
+        self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command)
 
     def _start(self, name: str, *command: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
@@ -173,6 +176,7 @@ class Local:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self.folder,  # nothing in the user's folder is taken for a module
                 start_new_session=True,
                 env={**os.environ, "DIGITQ_BROKER_URL": self.url},
             )

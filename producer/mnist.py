@@ -53,7 +53,7 @@ def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _download() -> None:
     """Torchvision fetches MNIST into the cache folder, in a process of its own: torch stays out."""
-    command = [sys.executable, "-m", "worker.dataset"]
+    command = [sys.executable, "-P", "-m", "worker.dataset"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("digitq: ")
@@ -69,6 +69,8 @@ def _read_idx(path: Path, magic: int, header: int) -> np.ndarray:
         raise UsageError(f"can't read {path}: {error}") from None
     if int.from_bytes(content[:4].tobytes(), "big") != magic:
         raise UsageError(f"{path} is no MNIST file")
+    if (len(content) - header) % (PIXELS if magic == IMAGES_MAGIC else 1):
+        raise UsageError(f"{path} breaks off in the middle of an image")
     return content[header:]
 
 

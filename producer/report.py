@@ -42,22 +42,36 @@ def describe_job(record: JobRecord) -> str:
 def list_jobs(records: Sequence[JobRecord]) -> str:
     """A table, a line a job."""
     lines = [
-        f"{'JOB':10}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
+        f"{'JOB':14}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
     ]
     for record in records:
         share = record.done_images / record.images if record.images else 0
         lines.append(
-            f"{record.id:10}{record.state:11}{record.images:12,}{share:6.0%}{record.failed:8,}  "
+            f"{record.id:14}{record.state:11}{record.images:12,}{share:6.0%}{record.failed:8,}  "
             f"{record.created:%Y-%m-%d %H:%M:%S}  {record.source}"
         )
     return "\n".join(lines)
 
 
-def count_confusion(confusion: Confusion, batch: pa.RecordBatch) -> None:
-    """Add a result batch's rows to the matrix; those without truth or answer count nowhere."""
-    truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
-    known = (truth >= 0) & (label >= 0)
-    np.add.at(confusion, (truth[known], label[known]), 1)
+class ConfusionSink:
+    """A sink that keeps the confusion matrix and nothing else."""
+
+    def __init__(self) -> None:
+        self.written = Written()
+        self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Count a batch's rows; those without truth or answer count nowhere."""
+        truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
+        known = (truth >= 0) & (label >= 0)
+        np.add.at(self.confusion, (truth[known], label[known]), 1)
+        self.written = self.written.add(batch)
+
+    def finish(self) -> None:
+        """All rows are counted."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def tabulate_confusion(confusion: Confusion) -> str:

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 
 import pyarrow as pa
-from redis import RedisError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,7 +22,7 @@ from producer.client import Client
 from producer.job import Job
 from producer.local import Local
 from producer.sinks import Sink
-from protocol.broker import broker_errors
+from protocol.errors import BrokerError, DigitqError
 from protocol.settings import settings, usable_cores
 
 SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
@@ -38,17 +37,12 @@ class Service:
 
 
 @contextmanager
-def service(broker: str | None, workers: int | None, flower: bool = False) -> Iterator[Service]:
+def service(broker: str | None, workers: int | None) -> Iterator[Service]:
     """The broker that is named, or a private Redis with workers. Raises as `Client` does."""
-    url = broker or settings().broker_url
-    if url:
-        with broker_errors(url):
-            yield Service(Client(url), None)
+    if url := broker or settings().broker_url:
+        yield Service(Client(url), None)
         return
-    with (
-        Local(workers or usable_cores(), flower=flower) as local,
-        private_service(local) as running,
-    ):
+    with Local(workers or usable_cores()) as local, private_service(local) as running:
         yield running
 
 
@@ -57,12 +51,11 @@ def private_service(local: Local) -> Iterator[Service]:
     """Private processes as a service, once they are ready. A private Redis that is gone does not
     come back: nobody waits for it."""
     local.wait_until_ready()
-    with broker_errors(local.url):
-        try:
-            yield Service(Client(local.url, patience_seconds=0), local)
-        except RedisError:
-            local.check()
-            raise
+    try:
+        yield Service(Client(local.url, patience_seconds=0), local)
+    except BrokerError:
+        local.check()
+        raise
 
 
 def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int | None]) -> float:
@@ -75,7 +68,7 @@ def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int
         with _progress_bar() as progress:
             bar = progress.add_task("classifying", total=None, rate="", waiting="")
             if not progress.disable:
-                Thread(target=lambda: progress.update(bar, total=count()), daemon=True).start()
+                Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
             job.on_idle = _look_after(service, job, progress, bar)
             for batch in _after(before, job):
                 sink.write(batch)
@@ -84,11 +77,17 @@ def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int
                 progress.update(bar, completed=done, rate=f"{rate:,.0f} images/s", waiting="")
         sink.finish()
     except BaseException:
-        service.client.abandon(job)
+        if job.attached:
+            service.client.abandon(job)
         raise
     finally:
         sink.close()
     return (sink.written.rows - before) / (time.monotonic() - started)
+
+
+def _show_total(progress: Progress, bar: TaskID, count: Callable[[], int | None]) -> None:
+    with suppress(DigitqError, OSError):  # the bar does without
+        progress.update(bar, total=count())
 
 
 def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:

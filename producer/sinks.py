@@ -23,10 +23,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.written import Written
-from protocol.chunk import CLASSES
+from protocol.chunk import CLASSES, RESULT_SCHEMA
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16
+NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
 Run = dict[str, str | int | bool | list[str] | None]
 
 
@@ -106,13 +107,23 @@ class StreamSink:
         self.written = Written()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write rows. Raises `OSError`, as for a closed pipe."""
-        self._stream.write(encode_csv(batch, header=self.written.rows == 0))
-        self._stream.flush()
+        """Write rows. Raises `OutputError`, and `BrokenPipeError` where nobody reads them."""
+        self._write(encode_csv(batch, header=self.written.rows == 0))
         self.written = self.written.add(batch)
 
     def finish(self) -> None:
-        """All rows are written."""
+        """All rows are written; where there was none, the header is."""
+        if self.written.rows == 0:
+            self._write(encode_csv(NO_ROWS, header=True))
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"can't write the rows: {error.strerror or error}") from None
 
     def close(self) -> None:
         """The stream is its owner's to close."""
@@ -126,7 +137,7 @@ class FileSink:
         written by somebody else, and a place where nothing can be written."""
         if path.suffix not in ENCODERS:
             raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
-        if path.exists() and not overwrite:
+        if os.path.exists(path) and not overwrite:
             raise UsageError(f"{path} is there already: --overwrite replaces it")
         self.path = path
         self.written: Written
@@ -150,10 +161,14 @@ class FileSink:
     def finish(self) -> None:
         """Give the file its name. Raises `OutputError`."""
         with _output_errors(self.path):
+            if self.written.rows == 0:
+                _write_all(self._file, self._encode(NO_ROWS, True))
+            os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
                 self._convert_to_parquet()
-            os.fsync(self._file.fileno())
-            os.replace(self.partial, self.path)
+                os.unlink(self.partial)
+            else:
+                os.replace(self.partial, self.path)
             os.unlink(self._journal_path)
         self.close()
 
@@ -207,7 +222,7 @@ class FileSink:
         _write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
-        """Replace the partial file's Arrow stream by Parquet with row groups of one size."""
+        """From the partial file's Arrow stream to Parquet with row groups of one size."""
         converted = self.partial.with_name(self.partial.name + ".parquet")
         with (
             pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
@@ -215,7 +230,9 @@ class FileSink:
         ):
             for table in regroup(reader, ROW_GROUP_ROWS):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        os.replace(converted, self.partial)
+        with open(converted, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(converted, self.path)
 
 
 def regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -245,9 +262,10 @@ def _write_all(file: FileIO, content: bytes) -> None:
 def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"can't write {path}: {error.strerror or error}; what is written stays, and the same "
+            f"can't write {path}: {reason}; what is written stays, and the same "
             "command continues it"
         ) from None
 

@@ -91,8 +91,18 @@ def read_limited(file: IO[bytes], size: int) -> bytes:
     limit = settings().image_bytes
     content = file.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise UnreadableImageError(f"larger than {limit / 2**20:.0f} MB")
+        raise UnreadableImageError(too_large(limit))
     return content
+
+
+def too_large(limit: int) -> str:
+    """The error of an image file over the limit of bytes."""
+    return f"larger than {limit / 2**20:.0f} MB"
+
+
+def raise_unreadable(reason: str) -> bytes:
+    """The `read` of an entry that has no image. Raises `UnreadableImageError`."""
+    raise UnreadableImageError(reason)
 
 
 def open_sources(
@@ -139,7 +149,7 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     if name.startswith("mnist:"):
         return mnist.mnist_source(name.removeprefix("mnist:"))
     path = Path(name)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"no such file or folder: {name}")
     prefix = os.path.normpath(name) + "/" if several else ""
     if path.is_dir():
@@ -219,11 +229,15 @@ class UniqueIds:
     """Gives an id back unchanged the first time, with `#2`, `#3` … after that."""
 
     def __init__(self) -> None:
+        self._seen: set[int] = set()  # of hashes: ids are many
         self._times: dict[str, int] = {}
 
     def __call__(self, id: str) -> str:
-        times = self._times[id] = self._times.get(id, 0) + 1
-        return id if times == 1 else self(f"{id}#{times}")
+        if hash(id) not in self._seen:
+            self._seen.add(hash(id))
+            return id
+        times = self._times[id] = self._times.get(id, 1) + 1
+        return self(f"{id}#{times}")
 
 
 def _stdin_paths() -> Iterator[str]:
@@ -234,7 +248,7 @@ def _stdin_paths() -> Iterator[str]:
 
 def _refuse_overlap(names: Sequence[str]) -> None:
     """Raise `UsageError` where one SOURCE is, or lies in, another."""
-    real = [Path(name).resolve() if Path(name).exists() else Path(name) for name in names]
+    real = [Path(os.path.realpath(name)) if os.path.exists(name) else Path(name) for name in names]
     for i, path in enumerate(real):
         for other in real[:i]:
             if path == other or path in other.parents or other in path.parents:

@@ -8,11 +8,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from producer.mnist import number_ids
-from producer.sources import Source
-from protocol.chunk import ID, IMAGE_FIELD, TRUTH
+from producer.sources import Entry, Piece, Source, raise_unreadable, too_large
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH
 from protocol.errors import UsageError
+from protocol.settings import settings
 
-READ_ROWS = 256  # images may be large
+READ_ROWS = 16  # images may be large
 
 
 def parquet_source(path: Path, prefix: str) -> Source:
@@ -51,24 +52,42 @@ def _may_be_image(field: pa.Field) -> bool:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _batches(
-    file: pq.ParquetFile, prefix: str, column: str, has_truth: bool
-) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, prefix: str, column: str, has_truth: bool) -> Iterator[Piece]:
     start = 0
     columns = [column, "label"] if has_truth else [column]
-    for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
-        images = batch.column(column)
-        if pa.types.is_struct(images.type):
-            images = pc.struct_field(images, "bytes")
-        arrays = [number_ids(prefix, start, batch.num_rows), pc.cast(images, pa.binary())]
-        fields = [ID, IMAGE_FIELD]
-        if has_truth:
-            digits = batch.column("label")
-            known = pc.and_(pc.greater_equal(digits, 0), pc.less(digits, 10))
-            arrays.append(pc.cast(pc.if_else(known, digits, None), pa.int8()))
-            fields.append(TRUTH)
-        yield pa.record_batch(arrays, schema=pa.schema(fields))
-        start += batch.num_rows
+    try:
+        for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
+            ids = number_ids(prefix, start, batch.num_rows)
+            truth = _digits(batch.column("label")) if has_truth else None
+            yield _build_batch(ids, batch.column(column), truth)
+            start += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        reason = f"the file is damaged from here on: {error}".partition("\n")[0]
+        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
+
+
+def _build_batch(ids: pa.Array, images: pa.Array, truth: pa.Array | None) -> pa.RecordBatch:
+    """The chunk's columns; an image over `DIGITQ_IMAGE_BYTES` is null and has an error."""
+    if pa.types.is_struct(images.type):
+        images = pc.struct_field(images, "bytes")
+    images = pc.cast(images, pa.binary())
+    limit = settings().image_bytes
+    large = pc.fill_null(pc.greater(pc.binary_length(images), limit), False)
+    columns = [
+        ids,
+        pc.if_else(large, None, images),
+        pc.if_else(large, too_large(limit), pa.scalar(None, pa.string())),
+    ]
+    if truth is None:
+        return pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR]))
+    return pa.record_batch([*columns, truth], schema=pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH]))
+
+
+def _digits(labels: pa.Array) -> pa.Array:
+    known = pc.and_(pc.greater_equal(labels, 0), pc.less(labels, 10))
+    return pc.cast(pc.if_else(known, labels, None), pa.int8())

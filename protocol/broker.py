@@ -1,25 +1,21 @@
 """Connections to Redis: one URL for Celery and for the ledger, and errors a person can act on."""
 
+import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    ConnectionError,
-    RedisError,
-    TimeoutError,
-)
+from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError
 from redis.retry import Retry
 
 from protocol.errors import BrokerError, UsageError
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+TIMEOUT_SECONDS = 5  # longer than any blocking read
+LOST = (redis.ConnectionError, redis.TimeoutError)
+REFUSED = (AuthenticationError, AuthorizationError)
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
@@ -35,14 +31,16 @@ def redis_url(url: str) -> str:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{host}" if user else host))
+    return re.sub(r"//.*@", "//***@", url)
 
 
 class PatientRedis(redis.Redis):
-    """A client that waits for a lost Redis. All of the ledger's steps may be sent again."""
+    """A client that waits for a lost Redis, and raises `BrokerError` in the end.
 
+    All of the ledger's steps may be sent again.
+    """
+
+    url = ""
     patience_seconds = 0.0
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -51,11 +49,12 @@ class PatientRedis(redis.Redis):
         while True:
             try:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-            except (AuthenticationError, AuthorizationError):
+            except NoScriptError:  # redis-py loads the script and comes again
                 raise
-            except (ConnectionError, TimeoutError):
-                if time.monotonic() > end:
-                    raise
+            except redis.RedisError as error:
+                lost = isinstance(error, LOST) and not isinstance(error, REFUSED)
+                if not lost or time.monotonic() > end:
+                    raise _explain(error, without_password(self.url)) from error
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -65,37 +64,34 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
 
     Raises `UsageError` where the URL is none of Redis.
     """
-    if urlsplit(url).scheme not in SCHEMES:
-        raise UsageError(f"broker {url!r} is no Redis URL such as redis://localhost:6379/0")
     try:
-        client = cast(
-            PatientRedis, PatientRedis.from_url(redis_url(url), retry=Retry(NoBackoff(), 1))
+        if urlsplit(url).scheme not in SCHEMES:
+            raise ValueError("it is no Redis URL such as redis://localhost:6379/0")
+        client = PatientRedis.from_url(
+            redis_url(url),
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
         )
-    except ValueError as error:
+        client.connection_pool.make_connection()  # finds options that Redis doesn't know
+    except (ValueError, TypeError) as error:
         raise UsageError(f"broker {without_password(url)!r}: {error}") from None
-    client.patience_seconds = patience_seconds
-    return client
+    patient = cast(PatientRedis, client)
+    patient.url, patient.patience_seconds = url, patience_seconds
+    return patient
 
 
-@contextmanager
-def broker_errors(url: str) -> Iterator[None]:
-    """Turn what redis-py and kombu raise for an unusable Redis into a `BrokerError`."""
-    shown = without_password(url)
-    try:
-        yield
-    except (AuthenticationError, AuthorizationError) as error:
-        raise BrokerError(
-            f"Redis at {shown} refuses the login ({error}): "
+def _explain(error: redis.RedisError, shown: str) -> BrokerError:
+    """What redis-py says, as a person can act on it."""
+    reason = str(error).partition("\n")[0].rstrip(".")
+    if isinstance(error, REFUSED):
+        return BrokerError(
+            f"Redis at {shown} refuses the login ({reason}): "
             "put the password in the URL, redis://:PASSWORD@host:6379/0"
-        ) from error
-    except (ConnectionError, TimeoutError) as error:
-        raise BrokerError(
-            f"can't reach Redis at {shown} ({_first_line(error)}): is it running? "
+        )
+    if isinstance(error, LOST):
+        return BrokerError(
+            f"can't reach Redis at {shown} ({reason}): is it running? "
             "`digitq up` starts one, `--broker` names another"
-        ) from error
-    except RedisError as error:
-        raise BrokerError(f"Redis at {shown} says: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+        )
+    return BrokerError(f"Redis at {shown} says: {reason}")

@@ -1,11 +1,11 @@
 """The errors digitq raises.
 
 DigitqError
- ├─ UsageError         the input or an option is wrong; nothing was done
- ├─ BrokerError        Redis could not be reached, or was lost for good
+ ├─ UsageError           the input or an option is wrong; nothing was done
  │   └─ UnknownJobError  no job of that id is in Redis, or is any longer
- ├─ JobCancelledError  the job was cancelled while its results were awaited
- └─ OutputError        the result file can't be written
+ ├─ BrokerError          Redis could not be reached, or was lost for good
+ ├─ JobCancelledError    the job was cancelled while its results were awaited
+ └─ OutputError          the result file can't be written
 """
 
 

@@ -54,13 +54,19 @@ local function finish_if_done()
   end
 end
 
-local steps = {}
-
 -- A Redis that lost its last second may know less than was already collected.
 local function catch_up(base)
   if tonumber(base) > number('stored') then
     redis.call('HSET', record, 'stored', base, 'published', base)
   end
+end
+
+local steps = {}
+
+-- A job that is about to be fed.
+function steps.open(...)
+  create(0, 0, ...)
+  touch()
 end
 
 -- Stores a chunk. Gives the publications to send, or the number of the chunk that must come
@@ -69,6 +75,7 @@ function steps.dispatch(base, base_row, n, count, payload, ...)
   n, count = tonumber(n), tonumber(count)
   if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
   if get('state') == 'cancelled' then return nil end
+  redis.call('HSET', record, 'fed', stamp(now))
   catch_up(base)
   if n > number('stored') then return number('stored') end
   if n < number('stored') then -- sent again since the reply was lost: perhaps unpublished
@@ -96,31 +103,40 @@ function steps.seal(base, base_row, total, ...)
   return {}
 end
 
--- A worker starts on a chunk: gives its payload, the model and how often it was begun.
+-- Its submitter lives, though it has nothing to store.
+function steps.alive()
+  if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'fed', stamp(now)) end
+end
+
+-- How many seconds ago the submitter was last heard of.
+function steps.silence()
+  return math.floor(now - (tonumber(get('fed')) or tonumber(get('created')) or now))
+end
+
+-- A worker starts on a chunk: gives its payload, the model, how often it was begun, and the time.
 function steps.begin(n)
-  local published = redis.call('ZSCORE', queued, n)
-  if not published then return {} end
+  local published, payload = redis.call('ZSCORE', queued, n), redis.call('HGET', chunks, n)
+  if not published or not payload then return {} end
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
   if tonumber(published) > tonumber(redis.call('GET', watermark) or 0) then
     redis.call('SET', watermark, published, 'EX', 86400)
   end
-  local payload = redis.call('HGET', chunks, n)
-  return {payload, get('model'), redis.call('HINCRBY', attempts, n, 1)}
+  return {payload, get('model'), redis.call('HINCRBY', attempts, n, 1), stamp(now)}
 end
 
--- A job that is about to be fed.
-function steps.open(...)
-  create(0, 0, ...)
-  touch()
+-- A worker is about to touch an image that it may die of; it has until the deadline again.
+function steps.suspect(n, rows)
+  if not redis.call('ZSCORE', running, n) then return end
+  redis.call('ZADD', running, stamp(now), n)
+  redis.call('HSET', suspects, n, rows)
 end
 
--- number, result, failed rows: gives nothing where another was first.
-function steps.complete(n, result, failed)
-  local begun = redis.call('ZSCORE', running, n)
+-- number, when this attempt began, result, failed rows: gives nothing where another was first.
+function steps.complete(n, begun, result, failed)
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return {} end
   local count = tonumber(redis.call('HGET', rows, n))
-  local milliseconds = begun and math.floor((now - begun) * 1000) or 0
+  local milliseconds = math.floor((now - begun) * 1000)
   if milliseconds > number('slowest_ms') then
     redis.call('HSET', record, 'slowest_ms', milliseconds)
   end
@@ -148,6 +164,7 @@ function steps.sweep(deadline)
     redis.call('SREM', active, string.match(record, '[^:]+$'))
     return {}
   end
+  if get('state') ~= 'feeding' and get('state') ~= 'running' then return {} end
   local publications = {}
   local function again(n)
     redis.call('ZREM', running, n)
@@ -176,6 +193,7 @@ end
 
 -- state: done where an attached producer has collected all, or cancelled. Only the record stays.
 function steps.close(state)
+  if redis.call('EXISTS', record) == 0 then return end
   if state ~= get('state') then
     redis.call('HSET', record, 'state', state, 'finished', stamp(now))
   end

@@ -32,11 +32,12 @@ class Publication(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A chunk that a worker has begun; `attempt` counts from 1."""
+    """A chunk that a worker has begun; `attempt` counts from 1, `time` is of Redis's clock."""
 
     payload: bytes
     model: str
     attempt: int
+    time: str
 
 
 class Stored(NamedTuple):
@@ -98,7 +99,7 @@ def record_key(job_id: str) -> str:
 class Ledger:
     """The ledger's steps over one Redis connection that gives bytes.
 
-    Every method may raise `redis.RedisError` where Redis can't be reached.
+    Every method may raise `BrokerError` where Redis can't be reached.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -147,13 +148,17 @@ class Ledger:
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
         reply = self._step(job_id, "begin", number)
-        return Begun(reply[0], reply[1].decode(), reply[2]) if reply else None
+        if not reply:
+            return None
+        payload, model, attempt, time = reply
+        return Begun(payload, model.decode(), attempt, time.decode())
 
     def complete(
-        self, job_id: str, number: int, result: bytes, failed: int
+        self, job_id: str, number: int, begun: str, result: bytes, failed: int
     ) -> list[Publication] | None:
-        """Hand in a chunk's result: what to publish next, or None where another was first."""
-        reply = self._step(job_id, "complete", number, result, failed)
+        """Hand in the result of a chunk, begun at `Begun.time`: what to publish next, or None
+        where another was first."""
+        reply = self._step(job_id, "complete", number, begun, result, failed)
         return _publications(job_id, reply[1]) if reply else None
 
     def suspects(self, job_id: str, number: int) -> list[int]:
@@ -163,8 +168,15 @@ class Ledger:
 
     def suspect(self, job_id: str, number: int, rows: list[int]) -> None:
         """Note what `suspects` gives should the worker die now."""
-        noted = " ".join(map(str, rows))
-        self.redis.hset(record_key(job_id) + ":suspects", str(number), noted)
+        self._step(job_id, "suspect", number, " ".join(map(str, rows)))
+
+    def alive(self, job_id: str) -> None:
+        """Note that the job's submitter lives, though it may have nothing to store."""
+        self._step(job_id, "alive")
+
+    def silent_seconds(self, job_id: str) -> int:
+        """How long the job's submitter was not heard of."""
+        return int(self._step(job_id, "silence"))
 
     def sweep(self, deadline_seconds: float) -> list[Publication]:
         """The overdue chunks of all active jobs, to be published again."""

@@ -25,8 +25,8 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(
         None,
-        description="Redis to use, as `redis://host:6379/0`; unset, `classify`, `evaluate` and "
-        "`demo` start a private one for the run",
+        description="Redis to use, as `redis://host:6379/0`; unset, `classify` and `evaluate` "
+        "start a private one for the run",
     )
     model: str = Field("mlp", description="network that classifies, unless `--model` names one")
     mnist: Path | None = Field(

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import redis
 from celery import bootsteps
 from celery.signals import worker_process_init
 from celery.utils.log import get_logger
@@ -11,6 +10,7 @@ from celery.utils.log import get_logger
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
+from protocol.errors import BrokerError
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import settings, usable_cores
 
@@ -49,7 +49,7 @@ class Sweeper(bootsteps.StartStopStep):
             milliseconds = int(self._interval_seconds() * 900)
             if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
                 publish(app, Ledger(self._redis).sweep(settings().deadline_seconds))
-        except redis.RedisError as error:
+        except BrokerError as error:
             logger.warning("no sweep: %s", error)
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
-from protocol.errors import UsageError
+from protocol.errors import DigitqError
 from worker.images import ImageError, read_digit
 from worker.models import load_model
 
@@ -30,7 +30,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     pixels, errors = read_pixels(chunk.batch, read)
     try:
         probabilities = load_model(model).classify(pixels, chunk.first_row)
-    except UsageError as error:  # a producer of another version
+    except DigitqError as error:  # a producer of another version, or damaged weights
         errors = [str(error)] * len(errors)
         probabilities = np.zeros((len(errors), CLASSES), np.float32)
     return build_result(chunk.batch, probabilities, errors)
@@ -62,6 +62,8 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
         pixels[row] = read(row, content.to_pybytes()).reshape(PIXELS)
     except ImageError as error:
         return str(error)
+    except Exception as error:  # whatever an image does to a decoder is that image's row
+        return f"can't be read: {error}"
     return None
 
 

@@ -38,7 +38,7 @@ def classify(job_id: str, number: int) -> str:
     read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
     result = classify_chunk(chunk, begun.model, read)
     failed = result.column("label").null_count
-    publications = ledger().complete(job_id, number, encode(result), failed)
+    publications = ledger().complete(job_id, number, begun.time, encode(result), failed)
     if publications is None:
         return "discarded: another worker was first, or the job was cancelled"
     publish(app, publications)

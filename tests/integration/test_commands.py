@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from producer.client import Client
 from producer.local import Local
 from tests.drawing import draw_one, encode_image
 from tests.waiting import children_of, processes_marked, wait_for
@@ -30,6 +31,7 @@ class Command:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
         self.process = subprocess.Popen(
             [*DIGITQ, *map(str, arguments)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -166,6 +168,27 @@ def test_a_closed_pipe_is_no_error(table: Path) -> None:
     command.process.stdout.close()
     command.process.stdout = None
     assert command.end()[0] == 128 + signal.SIGPIPE
+
+
+def test_nothing_in_the_current_folder_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("redis.py", "torch.py", "worker.py"):
+        (tmp_path / name).write_text("raise SystemExit('was run')")
+    draw_one().save(tmp_path / "1.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
+    assert run("classify", ".", "--workers", 1)[0] == 0
+
+
+def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
+    command = Command("submit", "-", "--broker", local.url)
+    client = Client(local.url)
+    wait_for(lambda: any(job.source == "paths on stdin" for job in client.jobs()))
+    command.process.send_signal(signal.SIGINT)
+    assert command.end()[0] == 130
+    (job,) = (job for job in client.jobs() if job.source == "paths on stdin")
+    assert job.state == "cancelled"
 
 
 def test_paths_on_stdin(tmp_path: Path) -> None:

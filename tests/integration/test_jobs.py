@@ -1,7 +1,6 @@
 """`Client` on a real Redis with two real workers."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import torch
 from producer import Client
 from producer.local import Local
 from producer.sources import open_sources
-from protocol.errors import JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import QUEUE
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
+from tests.waiting import wait_for
 from worker.models import load_model
 
 DIGITS = random_digits(5000)
@@ -109,7 +109,7 @@ def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.Mo
     settings.cache_clear()
     client = Client(local.url)
     job = client.submit(DIGITS)
-    _wait_for(lambda: job.waiting_for == "results" and job.progress().done_chunks == 4)
+    wait_for(lambda: job.waiting_for == "results" and job.progress().done_chunks == 4)
     assert job.progress().chunks == 4
     table = job.table()
     assert np.array_equal(probabilities(table), EXPECTED)
@@ -164,7 +164,7 @@ def test_a_cancelled_job_ends(client: Client) -> None:
         for _ in results:
             pass
     assert client.ledger.redis.keys(f"digitq:job:{job.id}:c*") == []
-    _wait_for(lambda: client.ledger.redis.llen(QUEUE) == 0)
+    wait_for(lambda: client.ledger.redis.llen(QUEUE) == 0)
 
 
 def test_an_unknown_job(client: Client) -> None:
@@ -197,8 +197,42 @@ def test_an_empty_job_has_no_rows(client: Client) -> None:
     assert detached.table().num_rows == 0 and detached.progress().state == "done"
 
 
-def _wait_for(condition, seconds: float = 30) -> None:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.02)
+def test_results_go_on_where_they_were_left(client: Client) -> None:
+    job = client.submit(DIGITS)
+    first = next(job.results())
+    rest = job.table()
+    assert first.num_rows + rest.num_rows == 5000
+    assert rest.column("id")[0].as_py() == str(first.num_rows)
+    assert list(job.results()) == []
+
+
+def test_a_submitter_that_is_gone_is_not_waited_for(client: Client) -> None:
+    job = client.submit(DIGITS[:64], detached=True)
+    job.wait_until_stored()
+    record = f"digitq:job:{job.id}"
+    wait_for(lambda: job.progress().state == "done")
+    client.ledger.redis.hset(record, mapping={"state": "feeding", "fed": 1})
+    with pytest.raises(DigitqError, match="whoever submitted it is gone"):
+        client.job(job.id).table()
+
+
+def test_a_detached_job_waits_at_its_budget(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_BUDGET_BYTES", str(2 << 20))
+    client = Client(redis_only.url)
+    job = client.submit(np.concatenate([DIGITS] * 4), detached=True)
+    wait_for(lambda: "MB of images are queued" in (job.waiting_for or ""))
+    assert 2 << 20 <= job.progress().bytes < 5 << 20
+    job.cancel()
+    with pytest.raises(JobCancelledError):
+        job.wait_until_stored()
+
+
+def test_a_full_redis_is_left_room(redis_only: Local) -> None:
+    client = Client(redis_only.url)
+    client.ledger.redis.config_set("maxmemory", "8mb")
+    job = client.submit(np.concatenate([DIGITS] * 4), detached=True)
+    wait_for(lambda: "of its maxmemory is used" in (job.waiting_for or ""))
+    assert client.ledger.redis.info("memory")["used_memory"] < 8 << 20
+    job.cancel()

@@ -42,7 +42,8 @@ def published(numbers: list[int], rows: int = 10) -> Stored:
 
 
 def complete(ledger: Ledger, number: int, failed: int = 0) -> list[Publication] | None:
-    return ledger.complete("j", number, b"result %d" % number, failed)
+    begun = str(ledger.redis.time()[0])
+    return ledger.complete("j", number, begun, b"result %d" % number, failed)
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -55,7 +56,8 @@ def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
 
 def test_a_worker_gets_the_chunk_and_the_model(ledger: Ledger) -> None:
     store(ledger, 0)
-    assert ledger.begin("j", 0) == (b"chunk 0", "mlp", 1)
+    begun = ledger.begin("j", 0)
+    assert begun and begun[:3] == (b"chunk 0", "mlp", 1)
 
 
 def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
@@ -67,8 +69,8 @@ def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
 def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.complete("j", 0, b"first", 0) == []
-    assert ledger.complete("j", 0, b"second", 10) is None
+    assert ledger.complete("j", 0, "1", b"first", 0) == []
+    assert ledger.complete("j", 0, "1", b"second", 10) is None
     assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
@@ -114,13 +116,18 @@ def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
 
 
 def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
+    """Also where the slow chunk was swept meanwhile, and begun by another."""
     store(ledger, 0, 1)
-    ledger.redis.hset("digitq:job:j", "slowest_ms", 40_000)
     ledger.begin("j", 0)
-    ledger.redis.zadd("digitq:job:j:running", {"0": ledger.redis.time()[0] - 100})
-    assert Publication("j", 0, 10) not in ledger.sweep(30)
-    ledger.redis.zadd("digitq:job:j:running", {"0": ledger.redis.time()[0] - 130})
-    assert Publication("j", 0, 10) in ledger.sweep(30)
+    ledger.sweep(0)
+    ledger.begin("j", 0)
+    now = ledger.redis.time()[0]
+    ledger.complete("j", 0, str(now - 40), b"by the first, after 40 s", 0)
+    ledger.begin("j", 1)
+    ledger.redis.zadd("digitq:job:j:running", {"1": now - 100})
+    assert ledger.sweep(30) == []
+    ledger.redis.zadd("digitq:job:j:running", {"1": now - 130})
+    assert ledger.sweep(30) == [Publication("j", 1, 10)]
 
 
 def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
@@ -160,6 +167,29 @@ def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
     assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
 
 
+def test_nothing_comes_back_to_life(ledger: Ledger) -> None:
+    """A worker and a sweep may still be at a job that is cancelled, or gone."""
+    store(ledger, 0, 1, 2)
+    ledger.begin("j", 0)
+    ledger.cancel("j")
+    assert ledger.sweep_job("j", 0) == []
+    ledger.suspect("j", 0, [1])
+    assert len(ledger.redis.keys("digitq:job:*")) == 2
+    ledger.redis.flushall()
+    ledger.finish("j")
+    ledger.alive("j")
+    assert ledger.redis.keys("*") == []
+
+
+def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
+    store(ledger, 0)
+    assert ledger.silent_seconds("j") == 0
+    ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 90)
+    assert ledger.silent_seconds("j") >= 90
+    ledger.alive("j")
+    assert ledger.silent_seconds("j") == 0
+
+
 def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
     store(ledger, 0)
     complete(ledger, 0)
@@ -172,6 +202,7 @@ def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
 def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
+    ledger.begin("j", 1)
     ledger.suspect("j", 1, [4])
     complete(ledger, 0)
     keys = ledger.redis.keys("digitq:*")
@@ -205,6 +236,7 @@ def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
 
 def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:
     store(ledger, 0)
+    ledger.begin("j", 0)
     assert ledger.suspects("j", 0) == []
     ledger.suspect("j", 0, [3, 3, 5])
     assert ledger.suspects("j", 0) == [3, 3, 5]

@@ -1,6 +1,7 @@
 """A chunk's answers: one row each, in order, and the same in any company."""
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -90,3 +91,12 @@ def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
     whole = pixel_chunk(0, 300).batch
     result = classify_chunk(Chunk(0, offset, whole.slice(offset, 5)), "mlp")
     assert np.array_equal(result.column("confidence"), WHOLE[offset : offset + 5].max(axis=1))
+
+
+def test_whatever_an_image_does_to_a_decoder_is_its_own_row() -> None:
+    lab = PIL.Image.new("LAB", (30, 40))
+    lab.paste((200, 0, 0), (10, 5, 14, 35))
+    source = image_source([encode_image(lab, "TIFF"), encode_image(draw_one())])
+    result = classify_chunk(next(cut_chunks(source.pieces)), "mlp")
+    assert result.column("error")[0].as_py().startswith("can't be read")
+    assert result.column("error")[1].as_py() is None

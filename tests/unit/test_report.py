@@ -7,7 +7,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from producer.report import count_confusion, plot_confusion, summarise, tabulate_confusion
+from producer.report import ConfusionSink, plot_confusion, summarise, tabulate_confusion
 from producer.written import Written
 from protocol.errors import UsageError
 
@@ -31,15 +31,16 @@ def test_written_adds_up() -> None:
 
 
 def make_confusion() -> np.ndarray:
-    confusion = np.zeros((10, 10), np.int64)
+    sink = ConfusionSink()
     batch = pa.record_batch(
         {
+            "id": list("abcde"),
             "label": pa.array([3, 3, 5, None, 9], pa.int8()),
             "truth": pa.array([3, 3, 3, 3, None], pa.int8()),
         }
     )
-    count_confusion(confusion, batch)
-    return confusion
+    sink.write(batch)
+    return sink.confusion
 
 
 def test_the_matrix_counts_truth_by_answer() -> None:

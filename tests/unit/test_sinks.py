@@ -176,3 +176,18 @@ def test_a_full_disk_keeps_what_is_written(tmp_path: Path, small_disk: None) -> 
             sink.write(batch)
     with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
         assert again.written.rows == sink.written.rows > 0
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_no_rows_are_a_file_too(suffix: str, tmp_path: Path) -> None:
+    write_all(tmp_path / f"out{suffix}", [])
+    content = (tmp_path / f"out{suffix}").read_bytes()
+    if suffix == ".parquet":
+        assert pq.read_table(tmp_path / "out.parquet").schema.names == RESULT_SCHEMA.names
+    else:
+        assert content.startswith(b"id,label,confidence,p0") == (suffix == ".csv")
+
+
+def test_rows_that_can_t_be_written_to_a_stream() -> None:
+    with open("/dev/full", "wb") as full, pytest.raises(OutputError, match="No space left"):
+        StreamSink(full.raw).write(result_batches()[0])  # type: ignore[attr-defined]

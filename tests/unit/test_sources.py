@@ -151,8 +151,8 @@ def test_parquet_has_images_and_labels(struct: bool, tmp_path: Path) -> None:
     (batch,) = source.pieces
     assert isinstance(batch, pa.RecordBatch)
     assert batch.to_pylist() == [
-        {"id": "0", "image": b"one", "truth": 7},
-        {"id": "1", "image": None, "truth": None},
+        {"id": "0", "image": b"one", "error": None, "truth": 7},
+        {"id": "1", "image": None, "error": None, "truth": None},
     ]
     assert source.has_truth and source.count() == 2
 
@@ -233,3 +233,35 @@ def test_a_folder_without_mnist_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     settings.cache_clear()
     with pytest.raises(UsageError, match=f"DIGITQ_MNIST={tmp_path}"):
         open_sources(["mnist:test"])
+
+
+def test_a_damaged_parquet_file_gives_what_it_has(tmp_path: Path) -> None:
+    images = [bytes([n]) * 1000 for n in range(200)]
+    pq.write_table(
+        pa.table({"image": images}),
+        tmp_path / "a.parquet",
+        row_group_size=50,
+        compression="none",
+        use_dictionary=False,
+    )
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[120_000:120_200] = b"\xff" * 200
+    (tmp_path / "a.parquet").write_bytes(content)
+    pieces = list(open_sources([str(tmp_path / "a.parquet")]).pieces)
+    assert sum(piece.num_rows for piece in pieces if isinstance(piece, pa.RecordBatch)) >= 100
+
+
+def test_a_parquet_image_over_the_limit_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "4")
+    pq.write_table(pa.table({"image": [b"tiny", b"large"]}), tmp_path / "a.parquet")
+    (batch,) = open_sources([str(tmp_path / "a.parquet")]).pieces
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("image").to_pylist() == [b"tiny", None]
+    assert batch.column("error")[1].as_py().startswith("larger than")
+
+
+def test_a_name_that_is_too_long_is_no_traceback() -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        open_sources(["x" * 300])

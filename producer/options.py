@@ -1,0 +1,30 @@
+"""Options and arguments that several commands share."""
+
+import click
+
+from protocol.settings import MODELS
+
+broker_option = click.option(
+    "--broker", metavar="URL", help="Redis to use, as redis://host:6379/0 [DIGITQ_BROKER_URL]"
+)
+model_option = click.option(
+    "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="private workers to start [one for each core]"
+)
+limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
+truth_option = click.option(
+    "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"
+)
+out_option = click.option(
+    "-o", "--out", default="-", metavar="OUT", help=".csv, .jsonl or .parquet; - is CSV on stdout"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace OUT, or start it again")
+json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
+sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+
+
+def say(text: str) -> None:
+    """A line for people: on stderr."""
+    click.echo(text, err=True)

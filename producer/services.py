@@ -1,0 +1,65 @@
+"""The commands that run something: worker, flower, up, train."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from producer.options import broker_option, say, workers_option
+from protocol.errors import UsageError
+from protocol.settings import usable_cores
+
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@click.command(context_settings=PASS_ON)
+@broker_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
+def worker(broker: str | None, options: tuple[str, ...]) -> None:
+    """Run a worker; takes the options of `celery worker`."""
+    become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
+
+
+@click.command(context_settings=PASS_ON)
+@broker_option
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
+def flower(broker: str | None, options: tuple[str, ...]) -> None:
+    """Run Flower; takes the options of `celery flower`.
+
+    It is for this host only unless --address says otherwise.
+    """
+    from producer.local import flower_options
+
+    become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *options)
+
+
+@click.command()
+@workers_option
+@click.option("--port", type=click.IntRange(1, 65535), default=6379, show_default=True)
+def up(workers: int | None, port: int) -> None:
+    """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""
+    from producer.local import Local, is_free
+
+    if not is_free(port):
+        raise UsageError(f"port {port} is in use: --port takes another")
+    with Local(workers or usable_cores(), port=port, flower=True) as local:
+        local.wait_until_ready()
+        say(
+            f"Redis   {local.url}\nFlower  {local.flower_url}\n{local.workers} workers; Ctrl-C ends"
+        )
+        local.watch()
+
+
+@click.command(context_settings=PASS_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
+def train(options: tuple[str, ...]) -> None:
+    """Train a network on MNIST (`digitq train --help`)."""
+    become(None, "worker.training", *options)
+
+
+def become(broker: str | None, module: str, *options: str) -> NoReturn:
+    """Replace this process by `python -m module`."""
+    if broker:
+        os.environ["DIGITQ_BROKER_URL"] = broker
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
