@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 SIDE = 28
 BOX = 20  # the longer side of the digit
 WORKING_SIDE = 256  # larger images are shrunk to this before the digit is looked for
-MAX_MEGAPIXELS = 200
+MAX_MEGAPIXELS = 100  # of a file; with them a worker stays under 1 GB
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
@@ -53,7 +53,7 @@ def decode_image(content: bytes) -> PIL.Image.Image:
                 raise ImageError(f"too large: {image.width}×{image.height} pixels")
             image.draft("L" if image.mode == "L" else "RGB", (WORKING_SIDE, WORKING_SIDE))
             image.load()
-            return PIL.ImageOps.exif_transpose(image)
+            return PIL.ImageOps.exif_transpose(reduce(image))
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
@@ -64,6 +64,14 @@ def decode_image(content: bytes) -> PIL.Image.Image:
         raise ImageError(f"damaged: {error}") from None
     except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
         raise ImageError(f"can't be decoded: {error}") from None
+
+
+def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A large image by a whole factor, before anything is done to all of its pixels."""
+    factor = min(image.size) // (2 * WORKING_SIDE)
+    if factor < 2 or image.mode in ("P", "PA", "1"):
+        return image
+    return (image.convert("I") if image.mode.startswith("I;") else image).reduce(factor)
 
 
 def to_grey(image: PIL.Image.Image) -> Grey:
@@ -77,11 +85,11 @@ def to_grey(image: PIL.Image.Image) -> Grey:
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
     """16-bit and float values, scaled so that the brightest is 255."""
-    numbers = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    numbers -= min(0.0, numbers.min())
-    top = numbers.max()
-    scale = 65535 if 255 < top <= 65535 else top or 1
-    return (numbers / scale * 255).astype(np.uint8)
+    numbers = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+    numbers -= min(0.0, float(numbers.min()))
+    top = float(numbers.max())
+    numbers *= 255 / (65535 if 255 < top <= 65535 else top or 1)
+    return numbers.astype(np.uint8)
 
 
 def _flatten(image: PIL.Image.Image) -> Grey:
