@@ -110,6 +110,12 @@ class Local:
             self._kill(process)  # what it has started may live on
             self._start_worker(name)
 
+    def check_after_loss(self) -> None:
+        """Redis can't be reached: raises `BrokerError` with the reason where it has died."""
+        with suppress(subprocess.TimeoutExpired):
+            self._processes["redis"].wait(timeout=1)  # the socket closes before the process ends
+        self.check()
+
     def watch(self) -> None:
         """Keep all of it running until Ctrl-C or SIGTERM."""
         with suppress(KeyboardInterrupt):

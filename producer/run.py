@@ -54,7 +54,7 @@ def private_service(local: Local) -> Iterator[Service]:
     try:
         yield Service(Client(local.url, patience_seconds=0), local)
     except BrokerError:
-        local.check()
+        local.check_after_loss()
         raise
 
 
