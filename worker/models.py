@@ -13,7 +13,7 @@ from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import TILE_ROWS
-from worker.network import ARCHITECTURE, LABELS, PIXELS, DigitNetwork
+from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
@@ -55,7 +55,7 @@ class Model:
     """A network ready to classify."""
 
     name: str
-    network: DigitNetwork
+    network: Network
     card: Card
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
@@ -111,7 +111,7 @@ def build_random_model(seed: int = RANDOM_SEED) -> Model:
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
-    card = Card("random", ARCHITECTURE, 0.5, 0.5, seed=seed)
+    card = Card("random", network.architecture, 0.5, 0.5, seed=seed)
     return Model("random", freeze(network), card)
 
 
@@ -128,12 +128,17 @@ def read_model(card_path: Path) -> Model:
             f"{path} isn't the file its card describes (the SHA-256 differs); "
             "install digitq again or train the model again"
         )
+    if card.architecture not in NETWORKS:
+        raise DigitqError(
+            f"{card_path} asks for {card.architecture!r}, which this digitq hasn't; "
+            f"it has: {'; '.join(NETWORKS)}"
+        )
     with torch.inference_mode():
-        network = DigitNetwork(card.mean, card.std)
+        network = NETWORKS[card.architecture](card.mean, card.std)
         network.load_state_dict(load(data))
     return Model(card.name, freeze(network), card)
 
 
-def freeze(network: DigitNetwork) -> DigitNetwork:
+def freeze(network: Network) -> Network:
     """Set a network up for classifying only: no gradients, evaluation mode."""
     return network.requires_grad_(False).eval()

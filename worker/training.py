@@ -1,4 +1,4 @@
-"""Training the network on distorted MNIST: `python -m worker.training mlp --out DIR`."""
+"""Training the networks on distorted MNIST: `python -m worker.training NAME --out DIR`."""
 
 import hashlib
 import math
@@ -16,17 +16,42 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import DigitqError
 from worker.dataset import load_mnist
+from worker.distortion import Distorter, Distortion
 from worker.models import Card
-from worker.network import ARCHITECTURE, PIXELS, DigitNetwork
+from worker.network import ConvNetwork, DigitNetwork, Network
 
-SIDE = 28
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: everything that decides the weights, beside the seed and the epochs.
+    """How to train: everything that decides the weights, beside the seed and the epochs."""
+
+    epochs: int = 1
+    batch_rows: int = 512
+    averaged: float = 0.999  # what the moving average of the weights keeps at a step
+    mean: float = 0.1307  # of MNIST's training pixels
+    std: float = 0.3081
+    bfloat16: bool = False  # multiply in 16 bits, where the processor is fast at that
+    distortion: Distortion = Distortion()
+
+    def draw_network(self) -> Network:
+        """An untrained network, as it trains."""
+        raise NotImplementedError
+
+    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
+        """What moves the weights; a cosine brings its rates down to 0."""
+        raise NotImplementedError
+
+    def finish(self, network: Network) -> Network:
+        """The trained network, as it ships."""
+        return network
+
+
+@dataclass(frozen=True)
+class MlpRecipe(Recipe):
+    """How to train `mlp`.
 
     A hidden softmax spreads 1 over 256 units, so what reaches the second layer is about 1/256:
     its weights start, and move, several hundredfold larger than the first layer's. (Loss after
@@ -34,74 +59,66 @@ class Recipe:
     better still there, but too restless for a long run.)
     """
 
-    batch_rows: int = 512
+    epochs: int = 1300
     first_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
     second_rate: float = 0.3
     first_scale: float = 0.02  # standard deviation of the initial weights
     second_scale: float = 30.0
-    averaged: float = 0.999  # what the moving average of the weights keeps at a step
-    mean: float = 0.1307  # of MNIST's training pixels
-    std: float = 0.3081
-    rotation_degrees: float = 6.0  # all distortions: standard deviations
-    stretch: float = 0.07
-    shear: float = 0.07
-    shift_pixels: float = 0.8
-    elastic_pixels: float = 0.56
+
+    def draw_network(self) -> DigitNetwork:
+        network = DigitNetwork(self.mean, self.std)
+        with torch.no_grad():
+            network.w1.normal_(0, self.first_scale)
+            network.w2.normal_(0, self.second_scale)
+            network.b1.zero_()
+            network.b2.zero_()
+        return network
+
+    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
+        first, second = [network.w1, network.b1], [network.w2, network.b2]
+        groups = [
+            {"params": first, "lr": self.first_rate},
+            {"params": second, "lr": self.second_rate},
+        ]
+        return torch.optim.Adam(groups, fused=True)
 
 
-class Distorter:
-    """Moves, turns, stretches and kneads images, each at random and each in its own way.
+@dataclass(frozen=True)
+class CnnRecipe(Recipe):
+    """How to train `cnn`: what photos do to digits is in its distortions.
 
-    Where a pixel comes from is a sum of fields over the image: x, y, 1 (an affine map) and 7 × 7
-    bumps (the elastic part of Simard et al. 2003, smoothed beforehand). So a batch's sampling
-    grid is one product: (N · 2, fields) @ (fields, 784).
+    Sixteen bits make a step two and a half times as fast on a processor that multiplies them in
+    tiles (AMX: 14 seconds an epoch on one core), and much slower on one that doesn't know them.
     """
 
-    BUMPS = 7
-    BUMP_WIDTH = 0.3  # of the image's half side
+    epochs: int = 85
+    batch_rows: int = 256
+    bfloat16: bool = True
+    rate: float = 3e-3
+    decay: float = 0.05
+    distortion: Distortion = Distortion(
+        rotation_degrees=8.0,
+        stretch=0.15,
+        shear=0.15,
+        shift_pixels=1.0,
+        elastic_pixels=0.6,
+        rough=0.3,
+    )
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        ticks = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
-        y, x = (axis.flatten() for axis in torch.meshgrid(ticks, ticks, indexing="ij"))
-        ticks = torch.linspace(-1, 1, self.BUMPS)
-        centre_y, centre_x = torch.meshgrid(ticks, ticks, indexing="ij")
-        square = (x - centre_x.reshape(-1, 1)) ** 2 + (y - centre_y.reshape(-1, 1)) ** 2
-        bumps = torch.exp(-square / (2 * self.BUMP_WIDTH**2))
-        bumps /= bumps.square().sum(0).sqrt()  # then N(0, 1) times the bumps is N(0, 1) anywhere
-        self.fields = torch.cat([torch.stack([x, y, torch.ones(PIXELS)]), bumps])  # (52, 784)
+    def draw_network(self) -> ConvNetwork:
+        return ConvNetwork(self.mean, self.std, normalised=True)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Distort each image in its own way: (N, 28, 28) float → (N, 784), the same range."""
-        count, fields = len(images), len(self.fields)
-        grid = (self.draw_mix(count).view(-1, fields) @ self.fields).view(count, 2, SIDE, SIDE)
-        grid = grid.permute(0, 2, 3, 1)
-        moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
-        return moved.view(count, PIXELS)
+    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            network.parameters(), lr=self.rate, weight_decay=self.decay, fused=True
+        )
 
-    def draw_mix(self, count: int) -> Tensor:
-        """How much of each field moves x, and y, in units of half a side: (count, 2, fields)."""
-        recipe = self.recipe
-        angle = torch.randn(count) * math.radians(recipe.rotation_degrees)
-        stretch_x, stretch_y = torch.exp(torch.randn(2, count) * recipe.stretch)
-        mix = torch.randn(count, 2, len(self.fields)) * (recipe.elastic_pixels * 2 / SIDE)
-        mix[:, 0, 0] = stretch_x * angle.cos()
-        mix[:, 0, 1] = stretch_x * (torch.randn(count) * recipe.shear - angle.sin())
-        mix[:, 1, 0] = stretch_y * angle.sin()
-        mix[:, 1, 1] = stretch_y * angle.cos()
-        mix[:, :, 2] = torch.randn(count, 2) * (recipe.shift_pixels * 2 / SIDE)
-        return mix
+    def finish(self, network: Network) -> Network:
+        assert isinstance(network, ConvNetwork)
+        return network.fold()
 
 
-def draw_network(recipe: Recipe) -> DigitNetwork:
-    """An untrained network with the recipe's initial scales."""
-    network = DigitNetwork(recipe.mean, recipe.std)
-    with torch.no_grad():
-        network.w1.normal_(0, recipe.first_scale)
-        network.w2.normal_(0, recipe.second_scale)
-        network.b1.zero_()
-        network.b2.zero_()
-    return network
+RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe()}
 
 
 class Trainer:
@@ -109,18 +126,12 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, steps: int) -> None:
         """`steps` is the length of the cosine along which both rates fall to 0."""
-        self.network = draw_network(recipe)
+        self.network = recipe.draw_network()
         average = get_ema_multi_avg_fn(recipe.averaged)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(self.network, multi_avg_fn=average)
-        self.distort = Distorter(recipe)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True).eval()
+        self.distort = Distorter(recipe.distortion)
         self.recipe = recipe
-        self.optimiser = torch.optim.Adam(
-            [
-                {"params": [self.network.w1, self.network.b1], "lr": recipe.first_rate},
-                {"params": [self.network.w2, self.network.b2], "lr": recipe.second_rate},
-            ],
-            fused=True,
-        )
+        self.optimiser = recipe.make_optimiser(self.network)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
 
     def train_epoch(self, images: Tensor, labels: Tensor) -> float:
@@ -132,7 +143,9 @@ class Trainer:
 
     def train_batch(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """One step down the cross entropy of (N, 784) pixels and (N,) labels; gives the loss."""
-        loss = F.cross_entropy(self.network.logits(pixels), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+            logits = self.network.logits(pixels)
+        loss = F.cross_entropy(logits.float(), labels)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -144,13 +157,13 @@ class Trainer:
 def measure_accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The share of (N, 28, 28) images whose most probable label is the right one."""
     with torch.inference_mode():
-        predictions = network(images.flatten(1)).argmax(1)
-    return float((predictions == labels).float().mean())
+        parts = [network(part).argmax(1) for part in torch.split(images.flatten(1), 1000)]
+    return float((torch.cat(parts) == labels).float().mean())
 
 
 def train_network(
     images: Tensor, labels: Tensor, seed: int, epochs: int, recipe: Recipe
-) -> tuple[DigitNetwork, float]:
+) -> tuple[Network, float]:
     """Train on all but the held back images, which choose one of the last epochs' averages.
 
     (N, 28, 28) uint8 and (N,) int64 → the network and its validation accuracy. The same seed
@@ -160,7 +173,7 @@ def train_network(
     held_back = min(HELD_BACK, len(images) // 6)
     train_images, validation_images = images[:-held_back].float(), images[-held_back:]
     trainer = Trainer(recipe, epochs * math.ceil(len(train_images) / recipe.batch_rows))
-    best, best_accuracy = draw_network(recipe), -1.0
+    best, best_accuracy = recipe.draw_network().eval(), -1.0
     started = time.monotonic()
     for epoch in range(1, epochs + 1):
         loss = trainer.train_epoch(train_images, labels[:-held_back])
@@ -173,13 +186,16 @@ def train_network(
             f"{time.monotonic() - started:.0f} s",
             file=sys.stderr,
         )
-    return best, best_accuracy
+    return recipe.finish(best), best_accuracy
 
 
-def train_model(name: str, seed: int, epochs: int, out: Path, limit_images: int | None) -> Card:
+def train_model(
+    name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None
+) -> Card:
     """Train, measure the test images once, write `out/NAME.safetensors` and its card."""
     torch.set_num_threads(1)
-    recipe = Recipe()
+    recipe = RECIPES[name]
+    epochs = epochs or recipe.epochs
     out.mkdir(parents=True, exist_ok=True)
     images, labels = load_mnist("train")
     network, validation = train_network(
@@ -191,7 +207,7 @@ def train_model(name: str, seed: int, epochs: int, out: Path, limit_images: int 
     options = f"--seed {seed} --epochs {epochs}{limit} --out DIR"
     card = Card(
         name=name,
-        architecture=ARCHITECTURE,
+        architecture=network.architecture,
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
@@ -205,9 +221,15 @@ def train_model(name: str, seed: int, epochs: int, out: Path, limit_images: int 
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["mlp"]))
+@click.argument("name", type=click.Choice(sorted(RECIPES)))
 @click.option("--seed", default=0, show_default=True, help="the same seed, the same weights")
-@click.option("--epochs", default=1300, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="[default: "
+    + ", ".join(f"{recipe.epochs} for {name}" for name, recipe in RECIPES.items())
+    + "]",
+)
 @click.option(
     "--out",
     required=True,
@@ -215,7 +237,7 @@ def train_model(name: str, seed: int, epochs: int, out: Path, limit_images: int 
     help="folder for NAME.safetensors and NAME.json",
 )
 @click.option("--limit-images", type=click.IntRange(60), help="train on the first images only")
-def main(name: str, seed: int, epochs: int, out: Path, limit_images: int | None) -> None:
+def main(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
     try:
         card = train_model(name, seed, epochs, out, limit_images)

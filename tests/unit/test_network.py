@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.network import DigitNetwork, softmax
+from worker.network import NETWORKS, ConvNetwork, DigitNetwork, Network, softmax
 
 NOWHERE = -math.inf
 
@@ -102,7 +102,41 @@ def test_the_network_is_two_layers_with_a_softmax_after_each() -> None:
     assert torch.equal(network(pixels.float()), network(pixels))
 
 
-def test_the_network_leaves_the_pixels_it_was_given_alone() -> None:
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_a_network_leaves_the_pixels_it_was_given_alone(kind: type[Network]) -> None:
     pixels = torch.full((2, 784), 7.0)
-    DigitNetwork(mean=0.1, std=0.3).normalise(pixels)
+    kind(mean=0.1, std=0.3)(pixels)
     assert (pixels == 7).all()
+
+
+def train_a_little(network: ConvNetwork) -> None:
+    """Give the batch normalisations something to have seen."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
+    for _ in range(20):
+        network.logits(torch.rand(64, 784) * 255)
+
+
+def test_a_folded_network_is_the_same_without_its_normalisations() -> None:
+    network = ConvNetwork(mean=0.1, std=0.3, normalised=True)
+    train_a_little(network)
+    folded = network.fold()
+    assert network.training  # it trains on
+    pixels = torch.randint(0, 256, (9, 784), dtype=torch.uint8)
+    torch.testing.assert_close(
+        folded.logits(pixels), network.eval().logits(pixels), atol=1e-4, rtol=1e-4
+    )
+    shipped = ConvNetwork(mean=0.1, std=0.3)
+    shipped.load_state_dict(folded.state_dict())
+    torch.testing.assert_close(shipped(pixels), folded(pixels))
+
+
+def test_a_conv_network_takes_bytes_and_floats_and_gives_probabilities() -> None:
+    network = ConvNetwork(mean=0.1, std=0.3)
+    pixels = torch.randint(0, 256, (7, 784), dtype=torch.uint8)
+    assert torch.equal(network(pixels.float()), network(pixels))
+    assert network(pixels).shape == (7, 10)
+    torch.testing.assert_close(network(pixels).sum(1), torch.ones(7))
+    assert network(pixels[:0]).shape == (0, 10)
+    assert sum(parameter.numel() for parameter in network.parameters()) < 250_000
