@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from protocol.errors import UsageError
 
 TILE_ROWS = 128  # rows the network computes at once; see Model.classify
-MODELS = ("mlp", "random")  # what every worker has
+MODELS = ("mlp", "cnn", "random")  # what every worker has
 
 
 def usable_cores() -> int:

@@ -83,7 +83,7 @@ def test_the_random_network_is_another(client: Client) -> None:
     assert np.array_equal(
         probabilities(table), load_model("random").classify(DIGITS[:64].reshape(-1, 784))
     )
-    with pytest.raises(UsageError, match="there are: mlp, random"):
+    with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
         client.submit(DIGITS, model="cnn9")
 
 

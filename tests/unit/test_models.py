@@ -29,7 +29,7 @@ def cut_at_random(rows: int, rng: random.Random) -> list[tuple[int, int]]:
     return list(zip([0, *cuts], [*cuts, rows], strict=True))
 
 
-@pytest.mark.parametrize("name", ["random", "mlp"])
+@pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_an_answer_does_not_depend_on_its_company(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)
     whole = model.classify(pixels)
@@ -67,7 +67,7 @@ def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
     assert (model.classify(others)[0] == model.classify(pixels)[0]).all()
 
 
-@pytest.mark.parametrize("name", ["random", "mlp"])
+@pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_tiles_give_what_the_plain_network_gives(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)
     expected = model.network(torch.from_numpy(pixels)).numpy()
@@ -90,7 +90,7 @@ def test_pixels_that_arrow_holds_read_only_are_fine(pixels: NDArray[np.uint8]) -
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"'nlp'.*mlp, random"):
+    with pytest.raises(UsageError, match=r"'nlp'.*cnn, mlp, random"):
         load_model("nlp")
     assert model_names() == sorted(MODELS)
 
@@ -137,20 +137,32 @@ def test_a_card_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
         read_model(tmp_path / "mlp.json")
 
 
-def test_the_card_holds_what_a_reader_asks() -> None:
-    card = json.loads((models.WEIGHTS / "mlp.json").read_text())
+def test_an_architecture_this_version_lacks_is_refused(tmp_path: Path) -> None:
+    shutil.copy(models.WEIGHTS / "mlp.safetensors", tmp_path)
+    card = dataclasses.replace(load_model("mlp").card, architecture="transformer")
+    card.write(tmp_path / "mlp.json")
+    with pytest.raises(DigitqError, match="asks for 'transformer'"):
+        read_model(tmp_path / "mlp.json")
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("mlp", "784-256-10"), ("cnn", "convolutions")])
+def test_the_card_holds_what_a_reader_asks(name: str, architecture: str) -> None:
+    card = json.loads((models.WEIGHTS / f"{name}.json").read_text())
     assert card["labels"] == [str(digit) for digit in range(10)]
-    assert "784-256-10" in card["architecture"]
-    assert card["command"].startswith("python -m worker.training mlp --seed")
+    assert architecture in card["architecture"]
+    assert card["command"].startswith(f"python -m worker.training {name} --seed")
 
 
-def test_the_shipped_weights_are_as_good_as_their_card_says(mnist_root: Path) -> None:
+@pytest.mark.parametrize(("name", "least"), [("mlp", 0.992), ("cnn", 0.9965)])
+def test_the_shipped_weights_are_as_good_as_their_card_says(
+    name: str, least: float, mnist_root: Path
+) -> None:
     images, labels = load_mnist("test")
-    model = load_model("mlp")
+    model = load_model(name)
     predictions = model.classify(images.flatten(1).numpy()).argmax(1)
     accuracy = (predictions == labels.numpy()).mean()
     assert accuracy == pytest.approx(model.card.test_accuracy, abs=2e-4)
-    assert accuracy >= 0.992
+    assert accuracy >= least
 
 
 def test_the_random_model_guesses(mnist_root: Path) -> None:
