@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -80,13 +81,12 @@ def classify(
         "limit": limit,
         "truth": truth,
     }
-    sink = _open_sink(out, run, overwrite)
-    resumed = sink.written.rows
-    if resumed:
-        say(f"{out} goes on after {resumed:,} images")
-    with service(broker, workers) as running:
-        job = running.client.submit_source(source, model, resume=sink.written)
-        rate = take_results(running, job, sink, source.count)
+    with closing(_open_sink(out, run, overwrite)) as sink:
+        if sink.written.rows:
+            say(f"{out} goes on after {sink.written.rows:,} images")
+        with service(broker, workers) as running:
+            job = running.client.submit_source(source, model, resume=sink.written)
+            rate = take_results(running, job, sink, source.count)
     say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
     if truth and not sink.written.known:
         say("no image lies in a folder named by a digit: no accuracy")
@@ -173,8 +173,8 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
 
     client = Client(broker)
     job = client.job(job_id)
-    sink = _open_sink(out, {"job": job_id}, overwrite)
-    take_results(Service(client, None), job, sink, lambda: job.progress().images)
+    with closing(_open_sink(out, {"job": job_id}, overwrite)) as sink:
+        take_results(Service(client, None), job, sink, lambda: job.progress().images)
     say(summarise(sink.written))
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
 

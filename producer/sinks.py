@@ -173,7 +173,10 @@ class FileSink:
         self.close()
 
     def close(self) -> None:
-        """Leave what is written, to be resumed."""
+        """Leave what is written, to be resumed; leave nothing where no row is."""
+        if self.written.rows == 0 and not self._file.closed:
+            for path in (self.partial, self._journal_path):
+                path.unlink(missing_ok=True)
         self._file.close()
         self._journal.close()
 

@@ -191,3 +191,9 @@ def test_no_rows_are_a_file_too(suffix: str, tmp_path: Path) -> None:
 def test_rows_that_can_t_be_written_to_a_stream() -> None:
     with open("/dev/full", "wb") as full, pytest.raises(OutputError, match="No space left"):
         StreamSink(full.raw).write(result_batches()[0])  # type: ignore[attr-defined]
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with closing(FileSink(tmp_path / "out.csv", RUN)):
+        assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == []
