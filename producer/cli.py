@@ -205,6 +205,8 @@ def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: 
     from producer.run import service, take_results
     from producer.sources import open_sources
 
+    if plot and not plot.absolute().parent.is_dir():
+        raise UsageError(f"can't write {plot}: no such folder")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
     with service(broker, workers) as running:
@@ -274,7 +276,8 @@ for command in (services.worker, services.flower, services.up, services.train):
 
 def main(arguments: Sequence[str] = ()) -> NoReturn:
     """Run a command and exit; the errors of digitq become one line and an exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with digitq.make_context("digitq", list(arguments or sys.argv[1:])) as context:
             digitq.invoke(context)

@@ -103,7 +103,8 @@ class Local:
             if process.poll() is None:
                 continue
             if name == "redis":
-                raise BrokerError(f"the private Redis has died: {self._last_words(name)}")
+                how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
+                raise BrokerError(f"the private Redis has died ({how})")
             self._restarts[name] = self._restarts.get(name, 0) + 1
             if self._restarts[name] > RESTARTS or name == "flower":
                 raise DigitqError(f"{name} has died: {self._last_words(name)}")
@@ -184,7 +185,7 @@ class Local:
                 stderr=log,
                 cwd=self.folder,  # nothing in the user's folder is taken for a module
                 start_new_session=True,
-                env={**os.environ, "DIGITQ_BROKER_URL": self.url},
+                env={**os.environ, "DIGITQ_BROKER_URL": self.url, "TMPDIR": str(self.folder)},
             )
 
     def _last_words(self, name: str) -> str:

@@ -20,7 +20,9 @@ truth_option = click.option(
 out_option = click.option(
     "-o", "--out", default="-", metavar="OUT", help=".csv, .jsonl or .parquet; - is CSV on stdout"
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="replace OUT, or start it again")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="replace OUT; begin a broken run from its start"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
 sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 

@@ -22,7 +22,7 @@ from producer.client import Client
 from producer.job import Job
 from producer.local import Local
 from producer.sinks import Sink
-from protocol.errors import BrokerError, DigitqError
+from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import settings, usable_cores
 
 SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
@@ -40,6 +40,8 @@ class Service:
 def service(broker: str | None, workers: int | None) -> Iterator[Service]:
     """The broker that is named, or a private Redis with workers. Raises as `Client` does."""
     if url := broker or settings().broker_url:
+        if workers:
+            raise UsageError("--workers starts private ones: it does not go with a broker")
         yield Service(Client(url), None)
         return
     with Local(workers or usable_cores()) as local, private_service(local) as running:

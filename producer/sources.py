@@ -6,6 +6,7 @@ in one folder at a time, which must be sorted.
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -146,6 +147,8 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
 
     if name == "-":
         return paths_source("paths on stdin", _stdin_paths(), truth_from_parent)
+    if not name:
+        raise UsageError("a SOURCE is empty; the current folder is .")
     if name.startswith("mnist:"):
         return mnist.mnist_source(name.removeprefix("mnist:"))
     path = Path(name)
@@ -170,7 +173,8 @@ def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> So
             yield file_entry(unique(path), path, truth_from_parent)
 
     count = len(paths) if isinstance(paths, list) else None
-    return Source(name, entries(), truth_from_parent, lambda: count)
+    some = at_least_one(entries(), name, Tally())
+    return Source(name, some, truth_from_parent, lambda: count)
 
 
 def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
@@ -187,7 +191,7 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
     )
 
 
-def at_least_one(entries: Iterator[Entry], where: Path, tally: Tally) -> Iterator[Entry]:
+def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> Iterator[Entry]:
     """The same entries. Raises `UsageError` where there is none."""
     first = next(entries, None)
     if first is None:
@@ -199,13 +203,16 @@ def at_least_one(entries: Iterator[Entry], where: Path, tally: Tally) -> Iterato
 
 
 def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
-    """Paths of the images in a folder, relative to `root`. Links to folders are not followed."""
+    """Paths of the images in a folder, relative to `root`, and of folders that can't be read.
+
+    Links to folders are not followed.
+    """
     try:
         entries = sorted(os.scandir(root / below), key=lambda entry: natural_key(entry.name))
     except OSError as error:
         if not below:
             raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
-        tally.skipped += 1
+        yield below.rstrip("/")  # to be read in vain: it becomes a row with an error
         return
     for entry in entries:
         name = below + entry.name
@@ -219,6 +226,8 @@ def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
 
 def file_entry(id: str, path: str, truth_from_parent: bool) -> Entry:
     def read() -> bytes:
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise UnreadableImageError("no file: a pipe, a socket or a device")
         with open(path, "rb") as file:
             return read_limited(file, os.fstat(file.fileno()).st_size)
 

@@ -21,7 +21,9 @@ def usable_cores() -> int:
 class Settings(BaseSettings):
     """Settings of one process. Every field is the variable `DIGITQ_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="DIGITQ_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="DIGITQ_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     broker_url: str | None = Field(
         None,

@@ -183,6 +183,9 @@ def test_nothing_in_the_current_folder_is_run(
 
 def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
     command = Command("submit", "-", "--broker", local.url)
+    assert command.process.stdin
+    command.process.stdin.write("some.png\n")
+    command.process.stdin.flush()
     client = Client(local.url)
     wait_for(lambda: any(job.source == "paths on stdin" for job in client.jobs()))
     command.process.send_signal(signal.SIGINT)

@@ -13,11 +13,14 @@ from worker.images import (
     ImageError,
     decode_image,
     find_box,
+    grow,
+    measure_stroke,
     otsu_threshold,
     place,
     read_digit,
     scale,
     separate_ink,
+    thicken,
     to_grey,
 )
 
@@ -107,6 +110,25 @@ def test_a_thin_stroke_is_as_light_as_a_thick_one() -> None:
     PIL.ImageDraw.Draw(image).ellipse((50, 20, 350, 380), outline=0, width=3)
     digit = read_digit(encode_image(image))
     assert np.percentile(digit[digit > 0], 90) == 255
+
+
+def test_a_thin_stroke_is_thickened_and_a_thick_one_left() -> None:
+    def ring(width: int) -> np.ndarray:
+        image = PIL.Image.new("L", (160, 160))
+        PIL.ImageDraw.Draw(image).ellipse((0, 0, 159, 159), outline=255, width=width)
+        return np.asarray(image)
+
+    assert measure_stroke(ring(8)) == pytest.approx(8, abs=1.5)
+    assert measure_stroke(scale(thicken(ring(4)), 160)) == pytest.approx(17.6, abs=2.5)
+    assert np.array_equal(thicken(ring(24)), ring(24))
+
+
+def test_ink_grows_to_a_disc() -> None:
+    dot = np.zeros((3, 3), np.uint8)
+    dot[1, 1] = 200
+    grown = grow(dot, 4)
+    assert grown.shape == (11, 11) and set(np.unique(grown)) == {0, 200}
+    assert grown[5, 1] == grown[1, 5] == 200 and grown[1, 1] == 0
 
 
 def test_otsu_parts_two_heaps() -> None:

@@ -265,3 +265,35 @@ def test_a_parquet_image_over_the_limit_is_an_error(
 def test_a_name_that_is_too_long_is_no_traceback() -> None:
     with pytest.raises(UsageError, match="no such file"):
         open_sources(["x" * 300])
+
+
+def test_a_folder_below_that_can_t_be_read_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.png", "b/1.png", "c.png")
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    entries = [piece for piece in open_sources([str(tmp_path)]).pieces if isinstance(piece, Entry)]
+    assert [entry.id for entry in entries] == ["a.png", "b", "c.png"]
+    with pytest.raises(OSError):
+        entries[1].read()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (entry,) = open_sources([str(tmp_path / "pipe.png")]).pieces
+    assert isinstance(entry, Entry)
+    with pytest.raises(UnreadableImageError, match="a pipe"):
+        entry.read()
+
+
+def test_no_paths_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(UsageError, match="no image in paths on stdin"):
+        open_sources(["-"])
