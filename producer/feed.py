@@ -88,7 +88,7 @@ class Feeder(threading.Thread):
         """Store again what Redis has lost, as after a restart without its file."""
         with self._sending:
             stored = self._ledger.redis.hget(self._key, "stored")
-            self._send_from(max(self._base[0], int(stored or 0)))
+            self._send_from(int(stored or 0))
             if self.total is not None:
                 self._seal_once(self.total)
 
@@ -125,8 +125,9 @@ class Feeder(threading.Thread):
                 self._send_from(missing)
 
     def _send_from(self, number: int) -> None:
-        """Store every chunk from this one on that is still kept."""
+        """Store every chunk from this one on that is not yet collected."""
         with self._changed:
+            number = max(number, self._base[0])
             parcels = [self._window[n] for n in sorted(self._window) if n >= number]
         if parcels and parcels[0].number > number:
             raise BrokerError(
