@@ -154,8 +154,8 @@ def test_an_image_that_kills_its_worker_costs_itself_only(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     start_workers(idle)
     client = Client(idle.url)
-    images = [draw_one((60, 80 + n)) for n in range(100)]
-    images[70] = draw_one((66, 66))  # deadly
+    images = [draw_one((60, 80 + n), mode="RGB") for n in range(100)]
+    images[70] = draw_one((66, 66), mode="RGB")  # deadly
     table = client.submit(images).table()
     errors = table.column("error").to_pylist()
     assert errors[70] == "workers die of this image"

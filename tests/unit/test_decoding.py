@@ -1,0 +1,158 @@
+"""From a file to grey values: formats, modes, the way up, colours, and what is wrong in words."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+
+from tests.drawing import draw_one, encode_image
+from worker.decoding import (
+    WORKING_SIDE,
+    ImageError,
+    decode_image,
+    decode_plain_png,
+    flatten_alpha,
+    project_colours,
+    to_grey,
+)
+from worker.images import read_digit
+
+REFERENCE = read_digit(encode_image(draw_one()))
+
+
+def likeness(digit: np.ndarray) -> float:
+    """Correlation with the digit of the plain image."""
+    return float(np.corrcoef(digit.reshape(-1), REFERENCE.reshape(-1))[0, 1])
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_formats(format: str) -> None:
+    assert likeness(read_digit(encode_image(draw_one(), format))) > 0.97
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F"])
+def test_modes(mode: str) -> None:
+    image = draw_one(mode="L").convert(mode) if mode != "I;16" else _sixteen_bit(draw_one())
+    format = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    assert likeness(read_digit(encode_image(image, format))) > 0.95
+
+
+def _sixteen_bit(image: PIL.Image.Image) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize("colour", ["white", "black", "navy"])
+def test_a_digit_only_in_the_alpha_channel(colour: str) -> None:
+    image = PIL.Image.new("RGBA", (60, 80), colour)
+    image.putalpha(draw_one(ink=255, ground=0))
+    assert likeness(read_digit(encode_image(image))) > 0.95
+
+
+def test_transparent_parts_take_white_unless_that_hides_the_rest() -> None:
+    for colour, ground in [("black", 255), ("white", 0)]:
+        image = PIL.Image.new("RGBA", (30, 30), (9, 9, 9, 0))
+        image.paste(colour, (10, 10, 20, 20))
+        flat = np.asarray(flatten_alpha(image))
+        assert (flat[0, 0] == ground).all() and (flat[15, 15] == 255 - ground).all()
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ("red", "cyan"),  # as light as each other, within a tenth
+        ("#2040c0", "white"),
+        ("#e8d040", "white"),
+        ("#c06060", "#8080a0"),
+        ("#404040", "#f0e0c0"),
+    ],
+)
+def test_coloured_ink_stands_out_from_coloured_paper(ink: str, paper: str) -> None:
+    image = PIL.Image.new("RGB", (60, 80), paper)
+    image.paste(ink, mask=draw_one(ink=255, ground=0))
+    assert likeness(read_digit(encode_image(image))) > 0.95
+    grey = to_grey(image).astype(int)
+    assert abs(grey[40, 33] - grey[0, 0]) > 40
+
+
+def test_grey_in_three_channels_stays_what_it_is() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert np.abs(project_colours(np.repeat(grey[..., None], 3, 2)).astype(int) - grey).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_upright(orientation: int) -> None:
+    stored = {
+        1: None,
+        2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+        3: PIL.Image.Transpose.ROTATE_180,
+        4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+        5: PIL.Image.Transpose.TRANSPOSE,
+        6: PIL.Image.Transpose.ROTATE_90,
+        7: PIL.Image.Transpose.TRANSVERSE,
+        8: PIL.Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    image = draw_one() if stored is None else draw_one().transpose(stored)
+    assert likeness(read_digit(encode_image(image, "JPEG", exif=exif.tobytes()))) > 0.95
+
+
+def test_only_the_first_frame_counts() -> None:
+    frames = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
+    gif = encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert likeness(read_digit(gif)) > 0.97
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
+    image = decode_image(encode_image(draw_one((3000, 4000)), format))
+    assert WORKING_SIDE <= min(image.size) < 2 * WORKING_SIDE
+
+
+def test_a_plain_png_is_read_as_pillow_reads_it() -> None:
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        grey = random.integers(0, 256, random.integers(1, 60, 2), np.uint8)
+        content = encode_image(PIL.Image.fromarray(grey), optimize=bool(seed % 2))
+        assert np.array_equal(decode_plain_png(content), grey)
+        for length in (0, 20, 40, len(content) // 2, len(content) - 13):
+            assert decode_plain_png(content[:length]) is None
+
+
+def test_other_files_are_no_plain_png() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    turned = encode_image(draw_one(), exif=exif.tobytes())
+    others = [encode_image(draw_one(mode=mode)) for mode in ("RGB", "P", "LA", "1")]
+    others += [encode_image(draw_one(), "JPEG"), encode_image(draw_one((1100, 1000)))]
+    others += [turned, encode_image(draw_one(), transparency=255), b"", b"text"]
+    assert [decode_plain_png(content) for content in others] == [None] * len(others)
+    assert likeness(read_digit(encode_image(draw_one(), transparency=255))) > 0.95
+
+
+PNG = encode_image(draw_one())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"label,path\n7,x.png\n", "not an image that can be read"),
+        (PNG[:60], "damaged"),
+        (encode_image(PIL.Image.new("L", (50, 50), 255)), "blank"),
+        (encode_image(PIL.Image.new("L", (20_000, 20_000), 255).convert("1")), "too large"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(content: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_digit(content)
+
+
+def test_a_frame_of_one_pixel_is_no_crash() -> None:
+    for size in [(1, 1), (1, 30), (2, 2)]:
+        file = io.BytesIO()
+        PIL.Image.new("RGB", size, "red").save(file, "PNG")
+        with pytest.raises(ImageError):
+            read_digit(file.getvalue())

@@ -1,0 +1,106 @@
+"""Ruled lines and the lines of forms: finding them in the ink, and taking them out of it."""
+
+import cv2
+import numpy as np
+
+from worker.decoding import Grey, Mask
+
+FAINT = 32  # of 255: a line may be fainter than the digit
+SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
+WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
+THICKEST = 0.14  # of the image's height
+GAP = 10  # a line may be broken for a tenth of its length
+LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
+EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
+
+
+def remove_lines(ink: Grey) -> Grey:
+    """Without ruled lines and the lines of a grid: straight, thin, and right across the image.
+
+    Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
+    """
+    mask = (ink > FAINT).astype(np.uint8)
+    none = np.zeros_like(mask)
+    across, down = find_lines(mask), find_lines(mask.T.copy()).T
+    if not (across.any() or down.any()):
+        return ink
+    for rows, columns in ((across, down), (across, none), (none, down)):
+        lines = rows | columns
+        rest = mask & ~lines
+        digit = largest_shape(rest)
+        _, _, width, height = cv2.boundingRect(digit)
+        if max(width / ink.shape[1], height / ink.shape[0]) < LEAST_DIGIT:
+            continue  # what was taken for a line is the digit: a 1
+        if are_bars(rows, columns, digit):
+            return ink
+        rest |= bridge(rest, rows) | bridge(rest.T.copy(), columns.T).T
+        rest |= cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
+        return np.where((rest == 0) & (lines > 0), 0, ink)
+    return ink
+
+
+def find_lines(mask: Mask) -> Mask:
+    """The lines of a mask that run from left to right, somewhat tilted perhaps."""
+    height, width = mask.shape
+    lines = np.zeros_like(mask)
+    reach = 1 + 2 * round(SLOPES[-1] * width / 2)
+    spread = cv2.dilate(mask, np.ones((reach, 1 + width // GAP), np.uint8))
+    if cv2.reduce(spread, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max() < 0.85 * width:
+        return lines  # with any tilt
+    end = max(1, width // 16)
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
+    for slope in SLOPES:
+        shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
+        level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
+        black = level.mean(axis=1)
+        whole = black >= WHOLE
+        whole &= (level[:, :end].mean(axis=1) > 0.4) & (level[:, -end:].mean(axis=1) > 0.4)
+        if not whole.any():
+            continue
+        count, numbers = cv2.connectedComponents((black >= HALF).astype(np.uint8)[:, None])
+        for number in range(1, count):
+            band = numbers == number  # (height, 1)
+            if whole[band[:, 0]].any() and band.sum() <= max(3, THICKEST * height):
+                full = np.repeat(band.astype(np.uint8), width, axis=1)
+                flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+                lines |= cv2.warpAffine(full, shear, (width, height), flags=flags)
+    return cv2.dilate(lines, np.ones((3, 1), np.uint8)) & mask
+
+
+def largest_shape(mask: Mask) -> Mask:
+    """The connected shape of the most pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
+
+
+def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
+    """Whether a line, or two that cross, belong to a digit that fills the image.
+
+    As the bar of a 7 does, or both of a 4: what else there is goes on to the edges.
+    """
+    across, down = count_runs(rows.max(axis=1)), count_runs(columns.max(axis=0))
+    if max(across, down) > 1:
+        return False
+    above, below, left, right = (
+        bool(edge.any()) for edge in (rest[0], rest[-1], rest[:, 0], rest[:, -1])
+    )
+    if above + below + left + right > 1:
+        return True
+    if across and down:
+        return False
+    lines, near, far = (rows, above, below) if across else (columns.T, left, right)
+    edge = round(EDGE * len(lines)) + 1
+    return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
+
+
+def count_runs(flags: Mask) -> int:
+    """How many runs of 1 there are in a row of 0 and 1."""
+    return int(np.count_nonzero(np.diff(flags, prepend=flags.dtype.type(0)) == 1))
+
+
+def bridge(rest: Mask, lines: Mask) -> Mask:
+    """Where a stroke crosses horizontal lines: between ink above and below."""
+    thick = int(lines.sum(axis=0).max())
+    if not thick:
+        return lines
+    return cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((thick + 2, 1), np.uint8)) & lines
