@@ -32,6 +32,9 @@ class Card:
     command: str | None = None  # the command that made the weights
     validation_accuracy: float | None = None  # on the training images held back to choose by
     test_accuracy: float | None = None  # measured once, after choosing
+    test_calibration_error: float | None = None  # of its confidences, 0..1
+    temperature: float = 1.0  # logits are divided by it, so that confidence is accuracy
+    review_below: float = 1.0  # a confidence under which a person should look at the answer
     sha256: str | None = None  # of the weights file
 
     def write(self, path: Path) -> None:
@@ -136,6 +139,7 @@ def read_model(card_path: Path) -> Model:
     with torch.inference_mode():
         network = NETWORKS[card.architecture](card.mean, card.std)
         network.load_state_dict(load(data))
+    network.temperature = card.temperature
     return Model(card.name, freeze(network), card)
 
 

@@ -41,10 +41,14 @@ class Network(nn.Module):
     architecture = ""
 
     def __init__(self, mean: float, std: float) -> None:
-        """Weights are arbitrary; `mean` and `std` are of grey values scaled to 0..1."""
+        """Weights are arbitrary; `mean` and `std` are of grey values scaled to 0..1.
+
+        `temperature` divides the logits: above 1, the answers are less confident.
+        """
         super().__init__()
         self.scale = 1 / (255 * std)
         self.shift = -mean / std
+        self.temperature = 1.0
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(pixels / 255 − mean) / std, as float; `pixels` uint8 or float 0..255, any shape."""
@@ -56,7 +60,7 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Ten probabilities for each image: (N, 784) uint8 or float 0..255 → (N, 10)."""
-        return softmax(self.logits(pixels))
+        return softmax(self.logits(pixels) / self.temperature)
 
 
 class DigitNetwork(Network):

@@ -18,9 +18,11 @@ from protocol.errors import DigitqError
 from worker.dataset import load_mnist
 from worker.distortion import Distorter, Distortion
 from worker.models import Card
-from worker.network import ConvNetwork, DigitNetwork, Network
+from worker.network import LABELS, ConvNetwork, DigitNetwork, Network, softmax
+from worker.rendering import NO_DIGIT, render_set
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
+REVIEWED = 0.015  # of the held back images are less sure than what a person should look at
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
@@ -34,6 +36,7 @@ class Recipe:
     mean: float = 0.1307  # of MNIST's training pixels
     std: float = 0.3081
     bfloat16: bool = False  # multiply in 16 bits, where the processor is fast at that
+    copies: int = 3  # pictures rendered of each image; an epoch shows a quarter of them
     distortion: Distortion = Distortion()
 
     def draw_network(self) -> Network:
@@ -102,7 +105,6 @@ class CnnRecipe(Recipe):
         shear=0.15,
         shift_pixels=1.0,
         elastic_pixels=0.6,
-        rough=0.3,
     )
 
     def draw_network(self) -> ConvNetwork:
@@ -145,7 +147,7 @@ class Trainer:
         """One step down the cross entropy of (N, 784) pixels and (N,) labels; gives the loss."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
             logits = self.network.logits(pixels)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), aim(labels))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -154,11 +156,46 @@ class Trainer:
         return loss.detach()
 
 
-def measure_accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of (N, 28, 28) images whose most probable label is the right one."""
+def aim(labels: Tensor) -> Tensor:
+    """The probabilities to learn, (N,) → (N, 10): 1 for the label; all alike for `NO_DIGIT`."""
+    exact = F.one_hot(labels.clamp(min=0), LABELS).float()
+    return torch.where((labels == NO_DIGIT)[:, None], 1 / LABELS, exact)
+
+
+def classify(network: nn.Module, images: Tensor) -> Tensor:
+    """Ten probabilities for each of (N, 28, 28) images: (N, 10)."""
     with torch.inference_mode():
-        parts = [network(part).argmax(1) for part in torch.split(images.flatten(1), 1000)]
-    return float((torch.cat(parts) == labels).float().mean())
+        return torch.cat([network(part) for part in torch.split(images.flatten(1), 1000)])
+
+
+def measure_accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """The share of (N, 10) rows whose most probable label is the right one."""
+    return (probabilities.argmax(1) == labels).float().mean().item()
+
+
+def measure_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """How far confidence and accuracy are apart: the mean over bins of equal width, by rows.
+
+    The expected calibration error of M. P. Naeini et al., 2015; (N, 10) and (N,) → 0..1.
+    """
+    confidence, answers = probabilities.max(1)
+    gaps = confidence.double() - (answers == labels).double()
+    places = (confidence * bins).long().clamp(max=bins - 1)
+    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, gaps)
+    return (sums.abs().sum() / len(labels)).item()
+
+
+def count_held_back(images: Tensor) -> int:
+    """How many of the training images are held back, at their end."""
+    return min(HELD_BACK, len(images) // 6)
+
+
+def render(images: Tensor, labels: Tensor, seed: int, copies: int) -> tuple[Tensor, Tensor]:
+    """`render_set` with tensors; of no copies, nothing."""
+    if copies == 0:
+        return images[:0], labels[:0]
+    rendered, known = render_set(images.numpy(), labels.numpy(), seed, copies)
+    return torch.from_numpy(rendered), torch.from_numpy(known)
 
 
 def train_network(
@@ -170,14 +207,21 @@ def train_network(
     gives the same weights on the same machine: one thread, one random generator.
     """
     torch.manual_seed(seed)
-    held_back = min(HELD_BACK, len(images) // 6)
-    train_images, validation_images = images[:-held_back].float(), images[-held_back:]
-    trainer = Trainer(recipe, epochs * math.ceil(len(train_images) / recipe.batch_rows))
+    held_back = count_held_back(images)
+    shown, shown_labels = images[:-held_back], labels[:-held_back]
+    pictures, picture_labels = render(shown, shown_labels, seed, recipe.copies)
+    part = len(pictures) // 4
+    validation_images, validation_labels = images[-held_back:], labels[-held_back:]
+    trainer = Trainer(recipe, epochs * math.ceil((len(shown) + part) / recipe.batch_rows))
     best, best_accuracy = recipe.draw_network().eval(), -1.0
     started = time.monotonic()
     for epoch in range(1, epochs + 1):
-        loss = trainer.train_epoch(train_images, labels[:-held_back])
-        accuracy = measure_accuracy(trainer.averaged, validation_images, labels[-held_back:])
+        chosen = torch.randperm(len(pictures))[:part]
+        loss = trainer.train_epoch(
+            torch.cat([shown, pictures[chosen]]), torch.cat([shown_labels, picture_labels[chosen]])
+        )
+        answers = classify(trainer.averaged, validation_images)
+        accuracy = measure_accuracy(answers, validation_labels)
         if accuracy >= best_accuracy and epoch > epochs - max(1, epochs // LAST_PART):
             best.load_state_dict(trainer.averaged.module.state_dict())
             best_accuracy = accuracy
@@ -189,6 +233,21 @@ def train_network(
     return recipe.finish(best), best_accuracy
 
 
+def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The temperature of the least cross entropy on images that were held back, and the
+    confidence that `REVIEWED` of them don't reach with it.
+
+    C. Guo et al., "On calibration of modern neural networks", 2017.
+    """
+    with torch.inference_mode():
+        logits = network.logits(images.flatten(1))
+        temperatures = torch.linspace(-2, 2, 401).exp()
+        losses = torch.stack([F.cross_entropy(logits / t, labels) for t in temperatures])
+        temperature = round(temperatures[losses.argmin()].item(), 3)
+        confidence = softmax(logits / temperature).amax(1)
+    return temperature, round(confidence.quantile(REVIEWED).item(), 4)
+
+
 def train_model(
     name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None
 ) -> Card:
@@ -197,10 +256,12 @@ def train_model(
     recipe = RECIPES[name]
     epochs = epochs or recipe.epochs
     out.mkdir(parents=True, exist_ok=True)
-    images, labels = load_mnist("train")
-    network, validation = train_network(
-        images[:limit_images], labels[:limit_images], seed, epochs, recipe
-    )
+    images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
+    network, validation = train_network(images, labels, seed, epochs, recipe)
+    held_back = count_held_back(images)
+    network.temperature, review_below = calibrate(network, images[-held_back:], labels[-held_back:])
+    test_images, test_labels = load_mnist("test")
+    answers = classify(network, test_images)
     data = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     (out / f"{name}.safetensors").write_bytes(data)
     limit = "" if limit_images is None else f" --limit-images {limit_images}"
@@ -213,7 +274,10 @@ def train_model(
         seed=seed,
         command=f"python -m worker.training {name} {options}",
         validation_accuracy=round(validation, 6),
-        test_accuracy=round(measure_accuracy(network, *load_mnist("test")), 6),
+        test_accuracy=round(measure_accuracy(answers, test_labels), 6),
+        test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
+        temperature=network.temperature,
+        review_below=review_below,
         sha256=hashlib.sha256(data).hexdigest(),
     )
     card.write(out / f"{name}.json")

@@ -8,7 +8,19 @@ from click.testing import CliRunner
 from tests.drawing import draw_bars
 from worker.distortion import Distortion
 from worker.models import Card, read_model
-from worker.training import CnnRecipe, MlpRecipe, Recipe, main, train_network
+from worker.network import LABELS, DigitNetwork, softmax
+from worker.rendering import NO_DIGIT
+from worker.training import (
+    REVIEWED,
+    CnnRecipe,
+    MlpRecipe,
+    Recipe,
+    aim,
+    calibrate,
+    main,
+    measure_calibration_error,
+    train_network,
+)
 
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
@@ -18,8 +30,8 @@ STILL = Distortion(
 @pytest.mark.parametrize(
     ("recipe", "epochs"),
     [
-        (MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, distortion=STILL), 6),
-        (CnnRecipe(batch_rows=50, averaged=0.9, bfloat16=False, distortion=STILL), 5),
+        (MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, copies=0, distortion=STILL), 6),
+        (CnnRecipe(batch_rows=50, averaged=0.9, bfloat16=False, copies=0, distortion=STILL), 5),
     ],
     ids=["mlp", "cnn"],
 )
@@ -63,6 +75,61 @@ def test_the_command_writes_weights_and_a_complete_card(
     assert model.card.command == f"python -m worker.training {' '.join(arguments)} --out DIR"
     assert model.card.test_accuracy is not None and 0.05 < model.card.test_accuracy < 1
     assert model.card.validation_accuracy is not None and 0.05 < model.card.validation_accuracy < 1
+
+
+def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
+    aims = aim(torch.tensor([3, NO_DIGIT]))
+    assert aims[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    torch.testing.assert_close(aims[1], torch.full((LABELS,), 0.1))
+
+
+def make_network(sharpness: float) -> DigitNetwork:
+    """Sees the label in the image's first pixels, and a random one in a tenth of the images."""
+    network = DigitNetwork(0.0, 1.0, hidden=LABELS)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.w1[:LABELS] = torch.eye(LABELS) * 50
+        network.w2[:] = torch.eye(LABELS) * sharpness
+    return network
+
+
+def draw_labels(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    labels = torch.randint(LABELS, (count,))
+    shown = torch.where(torch.rand(count) < 0.1, torch.randint(LABELS, (count,)), labels)
+    images = torch.zeros(count, 28, 28, dtype=torch.uint8)
+    images[torch.arange(count), 0, shown] = 255
+    return images, labels
+
+
+@pytest.mark.parametrize("sharpness", [2.0, 4.0, 12.0])
+def test_a_temperature_makes_confidence_the_accuracy(sharpness: float) -> None:
+    network, (images, labels) = make_network(sharpness), draw_labels(4000)
+    network.temperature, _ = calibrate(network, images, labels)
+    with torch.inference_mode():
+        answers = network(images.flatten(1))
+    assert answers.max(1).values.mean().item() == pytest.approx(0.91, abs=0.02)
+    assert measure_calibration_error(answers, labels) < 0.02
+
+
+def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
+    torch.manual_seed(0)
+    network = MlpRecipe().draw_network()
+    images = torch.randint(256, (2000, 28, 28), dtype=torch.uint8)
+    network.temperature, below = calibrate(network, images, torch.randint(10, (2000,)))
+    with torch.inference_mode():
+        confidence = softmax(network.logits(images.flatten(1)) / network.temperature).amax(1)
+    assert (confidence < below).float().mean().item() == pytest.approx(REVIEWED, abs=0.01)
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    probabilities = torch.full((100, 10), 0.2 / 9)
+    probabilities[:, 0] = 0.8
+    for right in (100, 80, 30):
+        labels = torch.cat([torch.zeros(right), torch.ones(100 - right)]).long()
+        gap = measure_calibration_error(probabilities, labels)
+        assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
 
 
 def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
