@@ -58,6 +58,13 @@ def train(options: tuple[str, ...]) -> None:
     become(None, "worker.training", *options)
 
 
+@click.command(context_settings=PASS_ON)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [OPTION]...")
+def inspect(options: tuple[str, ...]) -> None:
+    """Show how an image came to its answer."""
+    become(None, "worker.inspect", *options)
+
+
 def become(broker: str | None, module: str, *options: str) -> NoReturn:
     """Replace this process by `python -m module`."""
     if broker:

@@ -1,0 +1,85 @@
+"""Whatever files come: a row each, in plain words, and workers that live on."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from producer.client import Client
+from producer.local import Local
+from producer.sources import Source, open_sources
+from tests.drawing import draw_one, encode_image
+from tests.gallery import READ, make_gallery, make_zip
+from tests.waiting import children_of
+
+GIGABYTE_KB = 1_000_000
+
+
+def classify(client: Client, source: Source) -> dict[str, str]:
+    """Each row's error by its id; "" for none."""
+    table: pa.Table = client.submit_source(source).table()
+    ids, errors = (table.column(name).to_pylist() for name in ("id", "error"))
+    assert len(set(ids)) == len(ids)
+    answers = table.column("label").to_pylist()
+    assert [answer is None for answer in answers] == [error is not None for error in errors]
+    return {id: error or READ for id, error in zip(ids, errors, strict=True)}
+
+
+def peak_memory_kb(local: Local) -> int:
+    """The most memory that one process below this one has had."""
+
+    def below(pid: int) -> list[int]:
+        return [pid] + [one for child in children_of(pid) for one in below(child)]
+
+    return max(_high_water(pid) for pid in below(os.getpid())[1:])
+
+
+def _high_water(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return max([int(line.split()[1]) for line in lines if line.startswith("VmHWM")], default=0)
+
+
+def test_the_gallery(local: Local, client: Client, tmp_path: Path) -> None:
+    expected = make_gallery(tmp_path)
+    source = open_sources([str(tmp_path)])
+    errors = classify(client, source)
+    assert errors.keys() == expected.keys()
+    for name, error in errors.items():
+        assert len(error) < 120 and "\n" not in error and "Traceback" not in error, error
+        assert expected[name] in ("?", READ) or error.startswith(expected[name]), (name, error)
+        assert expected[name] != READ or error == READ, (name, error)
+    assert source.tally.skipped == 3  # a pipe, a text, and a link to a folder
+    assert peak_memory_kb(local) < GIGABYTE_KB
+    alive = classify(client, open_sources([str(tmp_path / "a png.jpg")]))
+    assert list(alive.values()) == [READ]
+
+
+def test_an_archive_of_odd_members(client: Client, tmp_path: Path) -> None:
+    expected = make_zip(tmp_path / "odd.zip")
+    source = open_sources([str(tmp_path / "odd.zip")])
+    errors = classify(client, source)
+    assert errors == expected
+    assert source.tally.skipped == 1  # the archive within
+
+
+def test_a_file_that_vanishes_and_one_that_is_cut(client: Client, tmp_path: Path) -> None:
+    content = encode_image(draw_one())
+    for name in ("1.png", "2.png", "3.png"):
+        (tmp_path / name).write_bytes(content)
+    source = open_sources([str(tmp_path)])  # the folder is listed by now
+    (tmp_path / "1.png").unlink()
+    os.truncate(tmp_path / "2.png", 60)
+    errors = classify(client, source)
+    assert errors["1.png"] == "can't be read: No such file or directory"
+    assert errors["2.png"].startswith("damaged")
+    assert errors["3.png"] == READ
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read anything")
+def test_a_file_without_permission(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "mine.png").write_bytes(encode_image(draw_one()))
+    (tmp_path / "yours.png").write_bytes(encode_image(draw_one()))
+    (tmp_path / "yours.png").chmod(0)
+    errors = classify(client, open_sources([str(tmp_path)]))
+    assert errors == {"mine.png": READ, "yours.png": "can't be read: Permission denied"}

@@ -1,0 +1,108 @@
+"""Bytes of all kinds become a digit or an error in plain words, and nothing else."""
+
+import random
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.chunk import Chunk
+from tests.drawing import draw_one, encode_image
+from worker.classify import classify_chunk
+from worker.decoding import ImageError
+from worker.images import read_digit
+
+IMAGE = draw_one((50, 60), mode="RGB")
+FILES = [
+    encode_image(IMAGE),
+    encode_image(IMAGE.convert("P")),
+    encode_image(IMAGE.convert("LA")),
+    encode_image(IMAGE, "JPEG"),
+    encode_image(IMAGE, "JPEG", progressive=True),
+    encode_image(IMAGE.convert("CMYK"), "JPEG"),
+    encode_image(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(9)]),
+    encode_image(IMAGE, "TIFF"),
+    encode_image(IMAGE.convert("1"), "TIFF", compression="group4"),
+    encode_image(IMAGE.convert("F"), "TIFF", compression="tiff_lzw"),
+    encode_image(IMAGE, "BMP"),
+    encode_image(IMAGE, "WEBP"),
+]
+STARTS = sorted({content[:8] for content in FILES})
+
+
+def read(content: bytes) -> None:
+    try:
+        digit = read_digit(content)
+    except ImageError as error:
+        assert 0 < len(str(error)) < 200 and "\n" not in str(error)
+    else:
+        assert digit.shape == (28, 28) and digit.dtype == np.uint8
+
+
+def mutate(content: bytes, random: random.Random) -> bytes:
+    """The file with some bytes changed, lost, doubled or moved."""
+    damaged = bytearray(content)
+    for _ in range(random.randint(1, 6)):
+        start = random.randrange(max(1, len(damaged)))
+        stop = start + random.randint(1, 12)
+        match random.randrange(4):
+            case 0:
+                damaged[start:stop] = random.randbytes(len(damaged[start:stop]))
+            case 1:
+                del damaged[start:stop]
+            case 2:
+                damaged[start:start] = damaged[start:stop]
+            case 3:
+                damaged[start:stop] = b"\xff" * len(damaged[start:stop])
+    return bytes(damaged)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400))
+def test_bytes(content: bytes) -> None:
+    read(content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(STARTS), st.binary(max_size=400))
+def test_bytes_that_begin_as_an_image(start: bytes, content: bytes) -> None:
+    read(start + content)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(FILES), st.randoms(use_true_random=False))
+def test_damaged_images(content: bytes, random: random.Random) -> None:
+    read(mutate(content, random))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["L", "1", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"]),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(0, 2**32 - 1),
+)
+def test_noise(mode: str, size: tuple[int, int], seed: int) -> None:
+    width, height = size
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
+    if mode in ("I;16", "F"):
+        image = PIL.Image.fromarray(noise[..., 0].astype(np.uint16 if mode == "I;16" else "f"))
+    else:
+        image = PIL.Image.fromarray(noise).convert("RGB" if mode == "CMYK" else mode)
+        image = image.convert(mode)
+    read(encode_image(image, "TIFF"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_thousands_of_damaged_images_are_a_row_each(seed: int) -> None:
+    source = random.Random(seed)
+    images = [mutate(source.choice(FILES), source) for _ in range(1000)]
+    batch = pa.record_batch({"id": [str(n) for n in range(1000)], "image": images})
+    result = classify_chunk(Chunk(0, 0, batch), "mlp")
+    assert result.column("id").equals(batch.column("id"))
+    for error, label in zip(result.column("error"), result.column("label"), strict=True):
+        assert error.is_valid != label.is_valid
+        assert not str(error.as_py() or "").startswith("can't be read:")  # an unforeseen exception

@@ -1,0 +1,79 @@
+"""`digitq inspect`: a picture of the steps, and the answer in the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.drawing import draw_one, encode_image, random_digits
+from worker.inspect import draw_blocks, list_probabilities, main
+
+
+def inspect(path: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, [str(path), *options])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_a_picture_shows_the_steps_and_the_answer(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "one.tiff"
+    path.write_bytes(encode_image(draw_one((300, 400), mode=mode), "TIFF"))
+    result = inspect(path, "--out", str(tmp_path / "steps.png"), "--model", "cnn")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("one.tiff: 1, ")
+    assert len(result.stdout.splitlines()) == 11
+    with PIL.Image.open(tmp_path / "steps.png") as picture:
+        assert picture.width > 1000 and picture.height > 600
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("one.png")
+    assert inspect(Path("one.png")).exit_code == 0
+    assert (tmp_path / "one.inspect.png").is_file()
+
+
+def test_what_can_t_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "text.png"
+    path.write_bytes(b"text")
+    result = inspect(path, "--out", str(tmp_path / "steps.png"))
+    assert result.exit_code == 1
+    assert result.stdout == "text.png: not an image that can be read\n"
+    assert not (tmp_path / "steps.png").exists()
+
+
+def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "blank.png"
+    PIL.Image.new("L", (50, 50), 200).save(path)
+    result = inspect(path, "--out", str(tmp_path / "steps.png"))
+    assert result.exit_code == 1 and "blank: no ink" in result.stdout
+    assert (tmp_path / "steps.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gone.png", [], "can't be read: No such file"),
+        ("one.png", ["--out", "/nowhere/steps.png"], "can't write /nowhere/steps.png"),
+        ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
+    ],
+)
+def test_wrong_usage_is_said(name: str, options: list[str], message: str, tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "one.png")
+    result = inspect(tmp_path / name, *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_terminal_shows_the_digit_in_half_blocks() -> None:
+    (digit,) = random_digits(1)
+    lines = draw_blocks(digit).splitlines()
+    assert len(lines) == 14 and all(line.count("▀") == 28 for line in lines)
+
+
+def test_the_bars_are_as_long_as_the_probabilities() -> None:
+    probabilities = np.array([0.5, 0.25, 0.25] + [0.0] * 7, np.float32)
+    lines = list_probabilities(probabilities).splitlines()
+    assert lines[0] == "0   50.00%  " + "█" * 20
+    assert [line.count("█") for line in lines] == [20, 10, 10] + [0] * 7

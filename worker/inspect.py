@@ -1,0 +1,152 @@
+"""`digitq inspect IMAGE`: each step from an image to its answer, drawn."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+from numpy.typing import NDArray
+
+from protocol.errors import DigitqError, UsageError
+from protocol.settings import settings
+from worker.decoding import Grey, ImageError, decode_image, to_grey
+from worker.images import trace_steps
+from worker.models import load_model, model_names
+
+PANEL = 168  # px: the side of one step's picture
+SPACE, LINE = 16, 26
+COLUMNS = 6
+BAR = 40  # characters of a probability of 1 in the terminal
+PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
+Panels = list[tuple[str, PIL.Image.Image]]
+
+
+def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image | Grey]]:
+    """The original and the image after each step. Raises `ImageError` where it ends early."""
+    image = decode_image(content)
+    yield "original", image
+    yield from trace_steps(to_grey(image))
+
+
+def draw_picture(
+    panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
+) -> PIL.Image.Image:
+    """The panels in rows, under them the ten probabilities as bars."""
+    font = PIL.ImageFont.load_default(15)
+    rows = -(-len(panels) // COLUMNS)
+    width = SPACE + COLUMNS * (PANEL + SPACE)
+    top = 2 * LINE + rows * (PANEL + LINE + SPACE)
+    height = top + (0 if probabilities is None else 10 * LINE + SPACE)
+    picture = PIL.Image.new("RGB", (width, height), PAPER)
+    draw = PIL.ImageDraw.Draw(picture)
+    draw.text((SPACE, LINE // 2), headline, INK, PIL.ImageFont.load_default(20))
+    for place, (name, image) in enumerate(panels):
+        x = SPACE + place % COLUMNS * (PANEL + SPACE)
+        y = 2 * LINE + place // COLUMNS * (PANEL + LINE + SPACE)
+        draw.text((x, y), f"{name}, {image.width} x {image.height}", INK, font)
+        fitted = fit(image)
+        picture.paste(fitted, (x, y + LINE))
+        draw.rectangle(
+            (x - 1, y + LINE - 1, x + fitted.width, y + LINE + fitted.height), outline="#bbb"
+        )
+    for digit, probability in enumerate([] if probabilities is None else probabilities):
+        y = top + digit * LINE
+        full = width - 160
+        draw.text((SPACE, y), str(digit), INK, font)
+        draw.rectangle((40, y, 40 + full * float(probability), y + LINE - 8), fill=MARK)
+        draw.text((48 + full * float(probability), y), f"{probability:.2%}", INK, font)
+    return picture
+
+
+def fit(image: PIL.Image.Image) -> PIL.Image.Image:
+    """As large as a panel has room for; transparent parts show a grey."""
+    if image.has_transparency_data:
+        ground = PIL.Image.new("RGBA", image.size, "#cccccc")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
+    if image.mode.startswith(("I", "F")):
+        image = PIL.Image.fromarray(to_grey(image))
+    factor = PANEL / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    resampling = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX
+    return image.convert("RGB").resize(size, resampling)
+
+
+def draw_blocks(digit: Grey) -> str:
+    """28×28 grey values for a terminal: two rows of pixels to a line of half blocks."""
+    levels = 232 + digit.astype(int) * 23 // 255  # of the 24 greys of a terminal
+    return "\n".join(
+        "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(upper, lower, strict=True)) + "\033[0m"
+        for upper, lower in zip(levels[::2], levels[1::2], strict=True)
+    )
+
+
+def list_probabilities(probabilities: NDArray[np.float32]) -> str:
+    """Ten lines, a bar each."""
+    return "\n".join(
+        f"{digit}  {probability:7.2%}  {'█' * round(float(probability) * BAR)}".rstrip()
+        for digit, probability in enumerate(probabilities)
+    )
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="the picture, a PNG [IMAGE's name with .inspect.png, in this folder]",
+)
+@click.option("--model", type=click.Choice(model_names()), help="network to ask [DIGITQ_MODEL]")
+def main(image: Path, out: Path | None, model: str | None) -> None:
+    """Show how IMAGE came to its answer: each step to the 28×28 that the network sees, and the
+    ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage."""
+    out = out or Path(f"{image.stem}.inspect.png")
+    try:
+        sys.exit(inspect(image, out, model or settings().model))
+    except DigitqError as error:
+        print(f"digitq: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def inspect(path: Path, out: Path, name: str) -> int:
+    """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    panels: Panels = []
+    probabilities, status = None, 0
+    try:
+        for step, image in collect_panels(content):
+            digit = image
+            shown = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            panels.append((step, shown))
+    except ImageError as error:
+        headline, status = f"{path.name}: {error}", 1
+    else:
+        model = load_model(name)
+        probabilities = model.classify(np.asarray(digit).reshape(1, -1))[0]
+        confidence = float(probabilities.max())
+        doubt = ", to review" if confidence < model.card.review_below else ""
+        headline = f"{path.name}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
+        if sys.stdout.isatty():
+            print(draw_blocks(np.asarray(digit)))
+    print(headline)
+    if probabilities is not None:
+        print(list_probabilities(probabilities))
+    if panels:
+        try:
+            draw_picture(panels, probabilities, headline).save(out, "PNG")
+        except OSError as error:
+            raise UsageError(f"can't write {out}: {error.strerror or error}") from None
+        print(f"the steps are in {out}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main(prog_name="digitq inspect")
