@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from celery import Celery
@@ -25,12 +25,16 @@ ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image: ten probabilities that sum to 1, or an error."""
+    """The answer for one image: ten probabilities that sum to 1, or an error.
+
+    `review` says that a person should look at it: the network is not sure, or there is no answer.
+    """
 
     label: int | None
     confidence: float | None
     probabilities: list[float] | None
     error: str | None
+    review: bool
 
 
 class Client:
@@ -106,4 +110,4 @@ class Client:
     def classify(self, image: "Image", model: str | None = None) -> Prediction:
         """Classify one image and wait for the answer."""
         row: dict[str, Any] = self.submit([image], model).table().to_pylist()[0]
-        return Prediction(*(row[f] for f in ("label", "confidence", "probabilities", "error")))
+        return Prediction(**{field.name: row[field.name] for field in fields(Prediction)})

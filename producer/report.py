@@ -16,10 +16,13 @@ Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answe
 
 
 def summarise(written: Written, skipped: int = 0) -> str:
-    """One line: how many images, how many failed, and how many were right."""
+    """One line: how many images, how many failed, how many a person should look at, and how many
+    were right."""
     parts = [f"{written.rows:,} images"]
     if written.failed:
         parts.append(f"{written.failed:,} with an error")
+    if written.review:
+        parts.append(f"{written.review:,} to review")
     if skipped:
         parts.append(f"{skipped:,} other files skipped")
     if written.known:

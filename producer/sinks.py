@@ -45,9 +45,10 @@ def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with `probabilities` as ten columns `p0` … `p9`; `truth` comes last."""
     lists = batch.column("probabilities")
     digits = [pc.list_element(lists, digit) for digit in range(CLASSES)]
-    names = ["id", "label", "confidence", *(f"p{digit}" for digit in range(CLASSES)), "error"]
+    names = ["id", "label", "confidence", *(f"p{digit}" for digit in range(CLASSES))]
+    names += ["error", "review"]
     columns = [batch.column(name) for name in ("id", "label", "confidence")]
-    columns += [*digits, batch.column("error")]
+    columns += [*digits, batch.column("error"), batch.column("review")]
     if "truth" in batch.schema.names:
         names.append("truth")
         columns.append(batch.column("truth"))

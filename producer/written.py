@@ -16,6 +16,7 @@ class Written:
     failed: int = 0
     known: int = 0  # rows with a truth and an answer
     right: int = 0  # of those, the ones whose answer is the truth
+    review: int = 0  # rows with an answer that a person should look at
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts with one more result batch."""
@@ -23,10 +24,12 @@ class Written:
         if "truth" in batch.schema.names:
             equal = pc.equal(batch.column("label"), batch.column("truth"))
             right, known = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
+        failed = batch.column("label").null_count
         return type(self)(
             self.rows + batch.num_rows,
             batch.column("id")[-1].as_py(),
-            self.failed + batch.column("label").null_count,
+            self.failed + failed,
             self.known + known,
             self.right + right,
+            self.review + (pc.sum(batch.column("review")).as_py() or 0) - failed,
         )

@@ -21,6 +21,7 @@ RESULT_FIELDS = (
     pa.field("confidence", pa.float32()),
     pa.field("probabilities", PROBABILITIES),
     ERROR,
+    pa.field("review", pa.bool_(), nullable=False),  # whether a person should look at it
 )
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
 

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
 from protocol.errors import DigitqError
-from worker.images import ImageError, read_digit
+from worker.decoding import ImageError
+from worker.images import read_digit
+from worker.limits import Watch
 from worker.models import load_model
 
 Pixels = NDArray[np.uint8]  # (N, 784)
@@ -16,9 +18,13 @@ Errors = list[str | None]
 Read = Callable[[int, bytes], NDArray[np.uint8]]
 
 
+watch = Watch()
+
+
 def read_image(row: int, content: bytes) -> NDArray[np.uint8]:
     """The 28×28 digit in an image file. Raises `ImageError`."""
-    return read_digit(content)
+    with watch.image():
+        return read_digit(content)
 
 
 def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.RecordBatch:
@@ -29,11 +35,12 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     """
     pixels, errors = read_pixels(chunk.batch, read)
     try:
-        probabilities = load_model(model).classify(pixels, chunk.first_row)
+        loaded = load_model(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
         errors = [str(error)] * len(errors)
-        probabilities = np.zeros((len(errors), CLASSES), np.float32)
-    return build_result(chunk.batch, probabilities, errors)
+        return build_result(chunk.batch, np.zeros((len(errors), CLASSES), np.float32), errors)
+    probabilities = loaded.classify(pixels, chunk.first_row)
+    return build_result(chunk.batch, probabilities, errors, loaded.card.review_below)
 
 
 def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
@@ -48,10 +55,12 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
     pixels = np.zeros((rows, PIXELS), np.uint8)
     known = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     errors: Errors = []
-    for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
-        if error is None:
-            error = _read_into(pixels, row, content.as_buffer() if content.is_valid else None, read)
-        errors.append(error)
+    with watch.running():
+        for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
+            if error is None:
+                data = content.as_buffer() if content.is_valid else None
+                error = _read_into(pixels, row, data, read)
+            errors.append(error)
     return pixels, errors
 
 
@@ -68,22 +77,30 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
 
 
 def build_result(
-    batch: pa.RecordBatch, probabilities: NDArray[np.float32], errors: Errors
+    batch: pa.RecordBatch,
+    probabilities: NDArray[np.float32],
+    errors: Errors,
+    review_below: float = 1.0,
 ) -> pa.RecordBatch:
-    """The result batch; a row with an error has neither label nor probabilities."""
+    """The result batch; a row with an error has neither label nor probabilities.
+
+    An answer of a confidence under `review_below`, or none, is to be reviewed.
+    """
+    confidence = probabilities.max(axis=1)
     error = pa.array(errors, pa.string())
     failed = error.is_valid().to_numpy(zero_copy_only=False)
     mask = failed if failed.any() else None
     columns = [
         batch.column("id"),
         pa.array(probabilities.argmax(axis=1).astype(np.int8), mask=mask),
-        pa.array(probabilities.max(axis=1), mask=mask),
+        pa.array(confidence, mask=mask),
         pa.FixedSizeListArray.from_arrays(
             pa.array(probabilities.reshape(-1)),
             type=PROBABILITIES,
             mask=None if mask is None else pa.array(mask),
         ),
         error,
+        pa.array(failed | (confidence < review_below)),
     ]
     if "truth" not in batch.schema.names:
         return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))

@@ -13,7 +13,7 @@ from protocol.chunk import Chunk, encode
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, classify_chunk, read_image
-from worker.images import ImageError
+from worker.decoding import ImageError
 
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
 FATAL_DEATHS = 2  # one may have been anybody's kill

@@ -1,7 +1,6 @@
 """A chunk's answers: one row each, in order, and the same in any company."""
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,9 @@ from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from tests.drawing import draw_one, encode_image, random_digits
+from worker import classify
 from worker.classify import classify_chunk
+from worker.images import read_digit
 from worker.models import load_model
 
 DIGITS = random_digits(300)
@@ -86,6 +87,14 @@ def test_a_model_this_worker_lacks_is_an_error_in_each_row() -> None:
     assert all("newer" in error for error in result.column("error").to_pylist())
 
 
+def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
+    below = load_model("mlp").card.review_below
+    result = classify_chunk(pixel_chunk(0, 300), "mlp")
+    assert result.column("review").to_pylist() == (WHOLE.max(axis=1) < below).tolist()
+    unread = classify_chunk(next(cut_chunks(image_source([b""]).pieces)), "mlp")
+    assert unread.column("review").to_pylist() == [True]
+
+
 @pytest.mark.parametrize("offset", [0, 1, 7])
 def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
     whole = pixel_chunk(0, 300).batch
@@ -93,10 +102,13 @@ def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
     assert np.array_equal(result.column("confidence"), WHOLE[offset : offset + 5].max(axis=1))
 
 
-def test_whatever_an_image_does_to_a_decoder_is_its_own_row() -> None:
-    lab = PIL.Image.new("LAB", (30, 40))
-    lab.paste((200, 0, 0), (10, 5, 14, 35))
-    source = image_source([encode_image(lab, "TIFF"), encode_image(draw_one())])
-    result = classify_chunk(next(cut_chunks(source.pieces)), "mlp")
-    assert result.column("error")[0].as_py().startswith("can't be read")
-    assert result.column("error")[1].as_py() is None
+def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(content: bytes) -> np.ndarray:
+        if content == b"odd":
+            raise ZeroDivisionError("odd")
+        return read_digit(content)
+
+    monkeypatch.setattr(classify, "read_digit", fail)
+    chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).pieces))
+    errors = classify_chunk(chunk, "mlp").column("error").to_pylist()
+    assert errors == ["can't be read: odd", None]

@@ -14,8 +14,8 @@ from protocol.errors import UsageError
 
 def test_a_summary_has_what_there_is_to_say() -> None:
     assert summarise(Written(1000)) == "1,000 images"
-    assert summarise(Written(10, "x", failed=2, known=8, right=6), skipped=3) == (
-        "10 images, 2 with an error, 3 other files skipped, accuracy 75.00% of 8"
+    assert summarise(Written(10, "x", failed=2, known=8, right=6, review=1), skipped=3) == (
+        "10 images, 2 with an error, 1 to review, 3 other files skipped, accuracy 75.00% of 8"
     )
 
 
@@ -25,9 +25,10 @@ def test_written_adds_up() -> None:
             "id": ["a", "b", "c", "d"],
             "label": pa.array([1, 2, None, 4], pa.int8()),
             "truth": pa.array([1, 3, 3, None], pa.int8()),
+            "review": [False, True, True, False],
         }
     )
-    assert Written().add(batch).add(batch) == Written(8, "d", failed=2, known=4, right=2)
+    assert Written().add(batch).add(batch) == Written(8, "d", failed=2, known=4, right=2, review=2)
 
 
 def make_confusion() -> np.ndarray:
@@ -37,6 +38,7 @@ def make_confusion() -> np.ndarray:
             "id": list("abcde"),
             "label": pa.array([3, 3, 5, None, 9], pa.int8()),
             "truth": pa.array([3, 3, 3, 3, None], pa.int8()),
+            "review": [False, False, True, True, False],
         }
     )
     sink.write(batch)

@@ -39,6 +39,7 @@ def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
 
 def failed_batch() -> pa.RecordBatch:
     row = {"id": "x", "label": None, "confidence": None, "probabilities": None, "error": "gone"}
+    row["review"] = True
     return pa.RecordBatch.from_pylist([row], RESULT_SCHEMA)
 
 
@@ -55,7 +56,7 @@ def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
     write_all(tmp_path / "out.csv", batches)
     header, *rows = csv.reader(io.StringIO((tmp_path / "out.csv").read_text()))
     probabilities = [f"p{digit}" for digit in range(10)]
-    assert header == ["id", "label", "confidence", *probabilities, "error", "truth"]
+    assert header == ["id", "label", "confidence", *probabilities, "error", "review", "truth"]
     assert len(rows) == 30 and rows[7][0] == 'a "b",7'
     values = [[float(value) for value in row[3:13]] for row in rows]
     expected = [p for batch in batches for p in batch.column("probabilities").to_pylist()]
@@ -65,7 +66,7 @@ def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
 def test_a_row_with_an_error_is_empty_but_for_it() -> None:
     stream = io.BytesIO()
     StreamSink(stream).write(failed_batch())
-    assert stream.getvalue().decode().splitlines()[1] == '"x",' + "," * 11 + ',"gone"'
+    assert stream.getvalue().decode().splitlines()[1] == '"x",' + "," * 11 + ',"gone",true'
 
 
 def test_json_lines_are_the_result_s_columns(tmp_path: Path) -> None:
