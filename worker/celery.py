@@ -21,7 +21,7 @@ app.conf.update(
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
-    task_time_limit=600,  # seconds; a chunk takes well under one
+    task_time_limit=3600,  # seconds: more than a chunk of images that take all their time each
 )
 
 

@@ -1,0 +1,126 @@
+"""What each step from an image to 28×28 is worth: accuracy with all of them, and without each.
+
+`python benchmarks/steps.py [LABELS.csv]`: a table with columns `path` (from the table's folder),
+`label` and `kind`; without one, pictures rendered around the MNIST test images.
+"""
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from worker import decoding, images
+from worker.dataset import load_mnist
+from worker.decoding import Grey, ImageError
+from worker.models import load_model
+from worker.rendering import KINDS, draw_shape, enlarge, warp
+
+Sample = tuple[PIL.Image.Image, int, str]  # an image, its digit, its kind
+
+
+def read_samples(table: Path) -> Iterator[Sample]:
+    """The images that a table lists."""
+    with open(table, newline="") as file:
+        for row in csv.DictReader(file):
+            content = (table.parent / row["path"]).read_bytes()
+            yield decoding.decode_image(content), int(row["label"]), row["kind"]
+
+
+def render_samples(count: int) -> Iterator[Sample]:
+    """Pictures of the first test images of MNIST, so many of each kind."""
+    digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    rng = np.random.default_rng(0)
+    for kind, render in KINDS.items():
+        for number in range(count):
+            label = int(labels[number])
+            other = warp(enlarge(digits[-1 - number], rng), rng)
+            picture = render(draw_shape(digits[number], label, rng), other, rng)
+            yield PIL.Image.fromarray(picture), label, kind
+
+
+def is_mostly_dark(grey: Grey) -> bool:
+    return bool(grey.mean() < 128)
+
+
+def even_ground(grey: Grey) -> Grey:
+    return np.full_like(grey, np.median(images.border(grey)))
+
+
+def luma(image: np.ndarray) -> Grey:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+@contextmanager
+def leave_out(name: str) -> Iterator[None]:
+    """One step left out, or done as the simplest programs do it."""
+    simpler = {
+        "colours by their own line": (decoding, "project_colours", luma),
+        "which is ground": (images, "is_ground_dark", is_mostly_dark),
+        "uneven light": (images, "estimate_ground", even_ground),
+    }
+    with ExitStack() as stack:
+        if name in simpler:
+            stack.enter_context(patch.object(*simpler[name]))
+        else:
+            kept = tuple(step for step in images.STEPS if step.__name__ != name)
+            stack.enter_context(patch.object(images, "STEPS", kept))
+        yield
+
+
+STEPS = [
+    "nothing",
+    "colours by their own line",
+    "which is ground",
+    "uneven light",
+    "remove_lines",
+    "drop_specks",
+    "thicken",
+    "stretch",
+]
+
+
+def normalise(samples: list[Sample]) -> np.ndarray:
+    """(N, 784); what can't be read is black."""
+    pixels = np.zeros((len(samples), 784), np.uint8)
+    for row, (image, _, _) in enumerate(samples):
+        with suppress(ImageError):
+            pixels[row] = images.normalise(decoding.to_grey(image)).reshape(-1)
+    return pixels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", type=Path, nargs="?")
+    parser.add_argument("--rendered", type=int, default=500, help="pictures of each kind")
+    arguments = parser.parse_args()
+    table = arguments.table
+    samples = list(read_samples(table) if table else render_samples(arguments.rendered))
+    labels = np.array([label for _, label, _ in samples])
+    kinds = np.array([kind for _, _, kind in samples])
+    counts = Counter(kinds)
+    print(
+        f"{'% right, cnn / mlp, without':28}",
+        *(f"{f'{k} ({n})':>14.14}" for k, n in counts.items()),
+    )
+    for name in STEPS:
+        with leave_out(name):
+            pixels = normalise(samples)
+        cells = []
+        rights = [load_model(m).classify(pixels).argmax(1) == labels for m in ("cnn", "mlp")]
+        for kind in counts:
+            shares = " / ".join(f"{100 * right[kinds == kind].mean():.1f}" for right in rights)
+            cells.append(f"{shares:>14}")
+        print(f"{name:28}", *cells)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
