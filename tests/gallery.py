@@ -50,6 +50,8 @@ def make_gallery(folder: Path) -> dict[str, str]:
     add("interlaced.png", interlace(np.asarray(draw_one((80, 100)))))
     add("progressive.jpg", encode_image(good, "JPEG", progressive=True))
     add("exif bomb.jpg", encode_image(good, "JPEG", exif=exif_bomb()))
+    for format in ("PNG", "WEBP", "JPEG"):
+        add(f"odd exif.{format.lower()}", encode_image(good, format, exif=b"Exif\0\0garbage-"))
     add("exif loop.tiff", tiff_loop(), "?")
     add(
         "text bomb.png",
@@ -64,6 +66,16 @@ def make_gallery(folder: Path) -> dict[str, str]:
     add("large.png", encode_image(large, transparency=1, compress_level=1))
     wide = PIL.Image.new("RGB", (900_000, 100), "white")
     add("wide.png", encode_image(wide, compress_level=1), "blank")
+    for format, side, options in [
+        ("WEBP", 6_300, {"lossless": True, "quality": 0, "method": 0}),
+        ("TIFF", 7_700, {"compression": "tiff_lzw"}),
+        ("JPEG", 7_700, {"progressive": True}),
+    ]:
+        mode = "CMYK" if format == "JPEG" else "RGB" if format == "WEBP" else "RGBA"
+        image = PIL.Image.new(mode, (side, side))
+        add(f"large.{format.lower()}", encode_image(image, format, **options), "blank")
+    beyond = PIL.Image.new("L", (8_000, 8_000))
+    add("beyond.jpeg", encode_image(beyond, "JPEG", progressive=True), "too large")
     add("white.png", encode_image(PIL.Image.new("L", (50, 50), 255)), "blank")
     add("one pixel.png", encode_image(PIL.Image.new("L", (1, 1))), "blank")
     add("line.png", encode_image(PIL.Image.new("L", (30_000, 1)).convert("1")), "blank")

@@ -12,7 +12,7 @@ from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
 from protocol.errors import BrokerError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import settings, usable_cores
+from protocol.settings import IMAGE_SECONDS, settings, usable_cores
 
 logger = get_logger(__name__)
 
@@ -21,7 +21,7 @@ app.conf.update(
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
-    task_time_limit=3600,  # seconds: more than a chunk of images that take all their time each
+    task_time_limit=settings().chunk_rows * IMAGE_SECONDS,  # seconds; usually well under one
 )
 
 

@@ -1,9 +1,9 @@
 """From an image file to grey values: whatever the format, the way up, the colours."""
 
 import io
-import re
 import struct
 import warnings
+import zlib
 
 import cv2
 import numpy as np
@@ -11,20 +11,22 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
-LONGEST = 16  # times as long as wide: longer images are shrunk all the more
+DECODED_SIDE = 112  # px: a photo's shorter side stays as long; 500 px are read at a quarter
+LONGEST = 16  # times as long as wide: the longer side of what is longer decides
 STRIP_PIXELS = 1 << 20
-MAX_MEGAPIXELS = 100  # of a file; with them a worker stays under 1 GB
-PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-PLAIN = b"\x08\0\0\0\0"  # 8 bit, grey; not interlaced
-SPECIAL = re.compile(b"tRNS|eXIf")  # what changes the look of plain grey values
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
+MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
+MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
+PLAIN_PNG = b"\x08\0\0\0\0"  # of its header: 8 bit, grey, not interlaced
+PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
 LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of files that are damaged
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Grey = NDArray[np.uint8]  # (height, width)
 Mask = NDArray[np.uint8]  # (height, width), 0 or 1
@@ -34,34 +36,57 @@ class ImageError(Exception):
     """Raised when there is no digit to be had from an image; its text goes into the row."""
 
 
+def read_grey(content: bytes) -> Grey:
+    """The image in a file as grey values 0..255, (height, width). Raises `ImageError`."""
+    grey = decode_plain_png(content)
+    return to_grey(decode_image(content)) if grey is None else grey
+
+
 def decode_plain_png(content: bytes) -> Grey | None:
     """A small whole PNG of nothing but 8-bit grey values; `None` for any other file.
 
     Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
     """
-    if not content.startswith(PNG_HEAD) or content[24:29] != PLAIN or SPECIAL.search(content):
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[24:29] != PLAIN_PNG:
         return None
     width, height = struct.unpack(">II", content[16:24])
-    if width * height > STRIP_PIXELS:
+    if width * height > STRIP_PIXELS or not has_plain_chunks(content):
         return None
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
+def has_plain_chunks(content: bytes) -> bool:
+    """Whether a PNG is whole and has no chunk that changes how its grey values look."""
+    start = 8
+    while True:
+        size, kind = content[start : start + 4], content[start + 4 : start + 8]
+        if kind not in PLAIN_CHUNKS:
+            return False
+        end = start + 8 + int.from_bytes(size, "big")
+        check = zlib.crc32(content[start + 4 : end]).to_bytes(4, "big")
+        if content[end : end + 4] != check:
+            return False
+        if kind == b"IEND":
+            return True
+        start = end + 4
+
+
 def decode_image(content: bytes) -> PIL.Image.Image:
-    """The first frame, upright, at least `WORKING_SIDE` px where the file has that. Raises
-    `ImageError` in plain words for whatever is wrong with the file."""
+    """The first frame, upright; a large one is shrunk to a shorter side of at least `DECODED_SIDE`.
+
+    Raises `ImageError` in plain words for whatever is wrong with the file.
+    """
     if not content:
         raise ImageError("the file is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; it does not matter
             image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
-            megapixels = image.width * image.height / 1e6
-            if megapixels > MAX_MEGAPIXELS:
+            if image.width * image.height > megapixel_limit(image) * 1e6:
                 raise ImageError(f"too large: {image.width}×{image.height} pixels")
-            image.draft("L" if image.mode == "L" else "RGB", (WORKING_SIDE, WORKING_SIDE))
+            image.draft(None, (DECODED_SIDE, DECODED_SIDE))
             image.load()
-            return PIL.ImageOps.exif_transpose(reduce(image))
+            return turn_upright(reduce(image))
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
@@ -69,9 +94,25 @@ def decode_image(content: bytes) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError:
         raise ImageError("too large") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError) as error:
-        raise ImageError(f"damaged: {error}") from None
+        raise ImageError(f"damaged: {str(error) or type(error).__name__}") from None
     except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
         raise ImageError(f"can't be decoded: {error}") from None
+
+
+def megapixel_limit(image: PIL.Image.Image) -> int:
+    """The most megapixels that are read of a file of this format."""
+    if image.format == "WEBP":
+        return MAX_MEGAPIXELS_WEBP
+    whole = image.format == "TIFF" or "progressive" in image.info
+    return MAX_MEGAPIXELS_WHOLE if whole else MAX_MEGAPIXELS
+
+
+def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """As its EXIF says; where that can't be read, as it is stored."""
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception:  # whatever is wrong there, the picture is whole
+        return image
 
 
 def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -80,7 +121,7 @@ def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
     It is done strip by strip: a copy of all in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
-    factor = max(min(image.size) // WORKING_SIDE, max(image.size) // (LONGEST * WORKING_SIDE))
+    factor = max(min(image.size) // DECODED_SIDE, max(image.size) // (LONGEST * DECODED_SIDE))
     if factor < 2:
         return image
     rows = factor * max(1, STRIP_PIXELS // (factor * width))
@@ -121,12 +162,13 @@ def to_grey(image: PIL.Image.Image) -> Grey:
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
-    """16-bit and float values, scaled so that the brightest is 255."""
-    numbers = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
-    numbers -= min(0.0, float(numbers.min()))
+    """Numbers of more than 8 bits: the full range of their bits, or of floats, becomes 0..255."""
+    numbers = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    numbers -= min(0.0, numbers.min())
     top = float(numbers.max())
-    numbers *= 255 / (65535 if 255 < top <= 65535 else top or 1)
-    return numbers.astype(np.uint8)
+    if values.dtype.kind in "iu":
+        top = 2.0 ** int(top).bit_length() - 1  # a scanner's 12 bits are whole in a file of 16
+    return (numbers * (255 / (top or 1))).astype(np.uint8)
 
 
 def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -156,5 +198,7 @@ def project_colours(image: NDArray[np.uint8]) -> Grey:
     away = few.reshape(-1, 3).astype(np.float32) - ground.astype(np.float32)
     axis = np.linalg.eigh(away.T @ away)[1][:, -1]
     axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
-    offset = ground @ (0.299, 0.587, 0.114) - ground @ axis
+    along = few.reshape(-1, 3) @ axis
+    offset = ground @ (LUMA - axis)  # the ground keeps its own grey value, where there is room
+    offset = np.clip(offset, -along.min(), 255 - along.max())
     return cv2.transform(image, np.array([[*axis, offset]]))

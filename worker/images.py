@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from worker.decoding import (
     LEAST_CONTRAST,
-    WORKING_SIDE,
     Grey,
     ImageError,
     Mask,
-    decode_image,
-    decode_plain_png,
-    to_grey,
+    read_grey,
 )
 from worker.lines import remove_lines
 
 SIDE = 28
+WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
 BOX = 20  # px: the longer side of the digit
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 MOST_NOISE = 48  # of 255: what paper has of it
@@ -32,6 +30,7 @@ FAINT = 64  # of 255: less is the soft edge of a stroke
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
 GROUND_SIDE = 48  # px: the size at which the light on the paper is looked at
 ROUGH_SIDE = 48  # px: the size at which it is seen which is ink and which is ground
+MOST_STRAYS = 99.5  # %: so few pixels at most are specks
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
 
 
@@ -40,8 +39,7 @@ def read_digit(content: bytes) -> Grey:
 
     What already is like an image of MNIST passes through unchanged.
     """
-    grey = decode_plain_png(content)
-    return normalise(to_grey(decode_image(content)) if grey is None else grey)
+    return normalise(read_grey(content))
 
 
 def normalise(grey: Grey) -> Grey:
@@ -93,7 +91,10 @@ def is_ground_dark(grey: Grey) -> bool:
     are ink.
     """
     small = shrink(grey, ROUGH_SIDE)
-    dark = small < sum(percentiles(small, (1, 99))) / 2
+    low, high = percentiles(small, (1, 99))
+    if high - low < LEAST_CONTRAST:  # the digit is small
+        low, high = int(small.min()), int(small.max())
+    dark = small < (low + high) / 2
     height, width = small.shape
     shares = [dark.mean()]
     for part in (0, 0.04, 0.08, 0.12):
@@ -108,8 +109,10 @@ def is_ground_dark(grey: Grey) -> bool:
     )
     wide = (reach_dark - reach_light) / max(reach_dark, reach_light, 1)
     around = cv2.medianBlur(small, ROUGH_SIDE // 4 * 2 - 3)
-    (darker,) = percentiles(cv2.subtract(around, small), (99,))
-    (lighter,) = percentiles(cv2.subtract(small, around), (99,))
+    darker, lighter = (
+        percentiles(strays, (MOST_STRAYS,))[0]
+        for strays in (cv2.subtract(around, small), cv2.subtract(small, around))
+    )
     unlike = (lighter - darker) / max(lighter, darker, 1)
     return bool(most + 0.5 * wide + 2 * unlike > 0)
 
@@ -213,9 +216,8 @@ def drop_specks(ink: Grey) -> Grey:
         np.maximum(0, np.maximum(top[main] - bottom, top - bottom[main])),
     )
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main])
-    large = keep
-    edges = ((left == 0), (top == 0), (right == width), (bottom == height))
-    if sum((large & edge).any() for edge in edges) < 3:  # else the digit fills the image
+    edges = (left == 0, top == 0, right == width, bottom == height)
+    if sum((keep & edge).any() for edge in edges) < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * max(w[main], h[main])) & (off < 0.4)
         keep &= gap < 0.5 * max(w[main], h[main])
     keep[main] = True

@@ -1,5 +1,7 @@
 """`digitq inspect IMAGE`: each step from an image to its answer, drawn."""
 
+import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import settings
-from worker.decoding import Grey, ImageError, decode_image, to_grey
+from worker.decoding import Grey, ImageError, decode_image, read_grey, to_grey
 from worker.images import trace_steps
 from worker.models import load_model, model_names
 
@@ -25,11 +27,13 @@ PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
 Panels = list[tuple[str, PIL.Image.Image]]
 
 
-def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image | Grey]]:
+def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image]]:
     """The original and the image after each step. Raises `ImageError` where it ends early."""
-    image = decode_image(content)
-    yield "original", image
-    yield from trace_steps(to_grey(image))
+    original = decode_image(content)
+    with PIL.Image.open(io.BytesIO(content)) as file:
+        yield f"original, {file.width} x {file.height}", original
+    for name, grey in trace_steps(read_grey(content)):
+        yield f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)
 
 
 def draw_picture(
@@ -47,7 +51,7 @@ def draw_picture(
     for place, (name, image) in enumerate(panels):
         x = SPACE + place % COLUMNS * (PANEL + SPACE)
         y = 2 * LINE + place // COLUMNS * (PANEL + LINE + SPACE)
-        draw.text((x, y), f"{name}, {image.width} x {image.height}", INK, font)
+        draw.text((x, y), name, INK, font)
         fitted = fit(image)
         picture.paste(fitted, (x, y + LINE))
         draw.rectangle(
@@ -117,25 +121,28 @@ def inspect(path: Path, out: Path, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
     try:
         content = path.read_bytes()
+        if out.exists() and out.samefile(path):
+            raise UsageError(f"--out {out} is IMAGE itself")
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    title = os.fsencode(path.name).decode(errors="backslashreplace")
     panels: Panels = []
     probabilities, status = None, 0
     try:
-        for step, image in collect_panels(content):
-            digit = image
-            shown = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
-            panels.append((step, shown))
-    except ImageError as error:
-        headline, status = f"{path.name}: {error}", 1
+        for panel in collect_panels(content):
+            panels.append(panel)
+    except Exception as error:  # as for a worker: whatever an image does to a step is its error
+        reason = str(error) if isinstance(error, ImageError) else f"can't be read: {error}"
+        headline, status = f"{title}: {reason}", 1
     else:
         model = load_model(name)
-        probabilities = model.classify(np.asarray(digit).reshape(1, -1))[0]
+        digit = np.asarray(panels[-1][1])
+        probabilities = model.classify(digit.reshape(1, -1))[0]
         confidence = float(probabilities.max())
         doubt = ", to review" if confidence < model.card.review_below else ""
-        headline = f"{path.name}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
+        headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
-            print(draw_blocks(np.asarray(digit)))
+            print(draw_blocks(digit))
     print(headline)
     if probabilities is not None:
         print(list_probabilities(probabilities))

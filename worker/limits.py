@@ -7,23 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from protocol.settings import IMAGE_SECONDS
 from worker.decoding import ImageError
 
-IMAGE_SECONDS = 10.0
+CLOCK_SECONDS = 60.0  # by the clock, for what waits and computes nothing
 LOOK_SECONDS = 1.0  # how often the time is looked at
 LOST_SECONDS = 15.0  # of the processor's time without a word from Python, and all is lost
 
 
 class Watch:
-    """Ends what takes too long, with an `ImageError`, in a process's main thread.
+    """Ends work on an image that takes too long, with an `ImageError`, in a process's main thread.
 
-    A decoder that never comes back to Python is beyond reach of that. So each look puts off the
-    moment when the system ends the process; then the ledger finds out which image it was.
+    It is the processor's time that counts, so that a busy machine changes no answer. A decoder
+    that never comes back to Python is beyond reach; so each look puts off the moment when the
+    system ends the process, and then the ledger finds out which image it was.
     """
 
     def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
         self.seconds = seconds
-        self._started: float | None = None
+        self._end: tuple[float, float] | None = None  # by the processor's time, and the clock
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -31,28 +33,33 @@ class Watch:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGALRM, self._look)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         every = min(LOOK_SECONDS, self.seconds / 4)
-        signal.setitimer(signal.ITIMER_REAL, every, every)
-        signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
+        look = signal.signal(signal.SIGALRM, self._look)
+        lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's would only raise
+        alarm = signal.setitimer(signal.ITIMER_REAL, every, every)
+        profile = signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, look or signal.SIG_DFL)
+            signal.signal(signal.SIGPROF, lost or signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, *alarm)
+            signal.setitimer(signal.ITIMER_PROF, *profile)
 
     @contextmanager
     def image(self) -> Iterator[None]:
         """Work on one image."""
-        self._started = time.monotonic()
+        self._end = time.process_time() + self.seconds, time.monotonic() + CLOCK_SECONDS
         try:
             yield
         finally:
-            self._started = None
+            self._end = None
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
-        if self._started is not None and time.monotonic() - self._started > self.seconds:
-            raise ImageError(f"takes longer than {self.seconds:g} s")
+        if self._end is not None:
+            work_end, clock_end = self._end
+            if time.process_time() > work_end or time.monotonic() > clock_end:
+                raise ImageError(f"takes longer than {self.seconds:g} s")

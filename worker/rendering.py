@@ -4,15 +4,16 @@ Paper under uneven light, screens, faint pencil, cells of forms, scans made blac
 the networks learn from, beside MNIST itself, after `worker.images` has had its way with them.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.settings import usable_cores
 from worker.decoding import ImageError, project_colours
 from worker.handwriting import SIDE, draw_digit, draw_letter, draw_scribble
 from worker.images import normalise
@@ -52,11 +53,13 @@ def warp(mask: Mask, rng: Rng) -> Mask:
 
 
 def crop(mask: Mask) -> Mask:
+    """The box of the ink."""
     left, top, width, height = cv2.boundingRect((mask > 64).astype(np.uint8))
     return mask[top : top + max(1, height), left : left + max(1, width)]
 
 
 def resize(mask: Mask, height: float, width: float | None = None) -> Mask:
+    """To so many px; without a width, in proportion."""
     width = mask.shape[1] * height / mask.shape[0] if width is None else width
     size = (max(2, round(width)), max(2, round(height)))
     shrinks = size[1] < mask.shape[0]
@@ -383,7 +386,7 @@ def render_set(images: Mask, labels: Labels, seed: int, copies: int = 1) -> tupl
     """
     blocks = [slice(start, start + 1000) for start in range(0, len(images), 1000)] * copies
     seeds = [seed * 1_000_003 + number for number in range(len(blocks))]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
         digits, answers = ([of[block] for block in blocks] for of in (images, labels))
         parts = list(pool.map(render_block, digits, answers, seeds))
     rendered, known = zip(*parts, strict=True)

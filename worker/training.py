@@ -1,4 +1,8 @@
-"""Training the networks on distorted MNIST: `python -m worker.training NAME --out DIR`."""
+"""Training the networks: `python -m worker.training NAME --out DIR`.
+
+On MNIST, distorted anew for each epoch; on pictures rendered around its digits, and drawn ones,
+taken to 28×28 as a person's images are; and on what is no digit.
+"""
 
 import hashlib
 import math
@@ -88,10 +92,10 @@ class MlpRecipe(Recipe):
 
 @dataclass(frozen=True)
 class CnnRecipe(Recipe):
-    """How to train `cnn`: what photos do to digits is in its distortions.
+    """How to train `cnn`.
 
-    Sixteen bits make a step two and a half times as fast on a processor that multiplies them in
-    tiles (AMX: 14 seconds an epoch on one core), and much slower on one that doesn't know them.
+    Sixteen bits make a step more than twice as fast on a processor that multiplies them, and much
+    slower on one that doesn't know them.
     """
 
     epochs: int = 85
@@ -234,8 +238,8 @@ def train_network(
 
 
 def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature of the least cross entropy on images that were held back, and the
-    confidence that `REVIEWED` of them don't reach with it.
+    """The temperature of the least cross entropy on (N, 28, 28) images that were held back, and
+    the confidence that `REVIEWED` of them don't reach with it.
 
     C. Guo et al., "On calibration of modern neural networks", 2017.
     """
@@ -286,7 +290,13 @@ def train_model(
 
 @click.command()
 @click.argument("name", type=click.Choice(sorted(RECIPES)))
-@click.option("--seed", default=0, show_default=True, help="the same seed, the same weights")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="the same seed, the same weights",
+)
 @click.option(
     "--epochs",
     type=click.IntRange(1),

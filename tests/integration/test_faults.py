@@ -170,7 +170,7 @@ from importlib.machinery import PathFinder
 
 class Poison(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "worker.images":
+        if name != "worker.decoding":
             return None
         spec = PathFinder.find_spec(name, path, target)
         load = spec.loader.exec_module

@@ -8,13 +8,15 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import draw_one, encode_image
+from worker import decoding
 from worker.decoding import (
-    WORKING_SIDE,
+    DECODED_SIDE,
     ImageError,
     decode_image,
     decode_plain_png,
     flatten_alpha,
     project_colours,
+    reduce,
     to_grey,
 )
 from worker.images import read_digit
@@ -66,6 +68,8 @@ def test_transparent_parts_take_white_unless_that_hides_the_rest() -> None:
         ("#e8d040", "white"),
         ("#c06060", "#8080a0"),
         ("#404040", "#f0e0c0"),
+        ("white", "yellow"),
+        ("black", "#0000c0"),
     ],
 )
 def test_coloured_ink_stands_out_from_coloured_paper(ink: str, paper: str) -> None:
@@ -108,7 +112,32 @@ def test_only_the_first_frame_counts() -> None:
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
     image = decode_image(encode_image(draw_one((3000, 4000)), format))
-    assert WORKING_SIDE <= min(image.size) < 2 * WORKING_SIDE
+    assert DECODED_SIDE <= min(image.size) < 2 * DECODED_SIDE
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
+def test_a_scanner_s_bits_in_a_file_of_sixteen(bits: int) -> None:
+    deep = np.asarray(draw_one()).astype(np.uint16) * (2**bits - 1) // 255
+    image = PIL.Image.fromarray(deep.astype(np.uint16))
+    assert likeness(read_digit(encode_image(image, "TIFF"))) > 0.95
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 3e38])
+def test_floats_of_any_range(top: float) -> None:
+    image = PIL.Image.fromarray(np.asarray(draw_one(), np.float32) / 255 * np.float32(top))
+    assert likeness(read_digit(encode_image(image, "TIFF"))) > 0.95
+
+
+@pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300)])
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16"])
+def test_shrinking_in_strips_is_shrinking(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = _sixteen_bit(draw_one(size)) if mode == "I;16" else draw_one(size).convert(mode)
+    whole = reduce(image)
+    monkeypatch.setattr(decoding, "STRIP_PIXELS", 5000)
+    assert whole.size != image.size
+    assert np.array_equal(np.asarray(reduce(image)), np.asarray(whole))
 
 
 def test_a_plain_png_is_read_as_pillow_reads_it() -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from tests.drawing import encode_image, random_digits
 from worker.dataset import load_mnist
-from worker.decoding import WORKING_SIDE, ImageError
+from worker.decoding import ImageError
 from worker.images import (
     BOX,
     STROKE,
     STROKE_SIDE,
+    WORKING_SIDE,
     centre_of_mass,
     crop,
     drop_specks,
@@ -112,6 +113,19 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
 def test_the_frame_of_a_cell_is_not_the_ground(dark: bool) -> None:
     framed = np.pad(draw_ring(), 4, constant_values=0)
     assert is_ground_dark(255 - framed if dark else framed) == dark
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("side", [128, 280, 1000])
+@pytest.mark.parametrize("share", [0.06, 0.1, 0.2])
+def test_a_small_digit_is_not_the_ground(dark: bool, side: int, share: float) -> None:
+    image = np.full((side, side), 255, np.uint8)
+    half = int(side * share / 2)
+    middle, thick = side // 2, max(1, half // 7)
+    cv2.line(image, (middle - half, middle - half), (middle + half, middle - half), 0, thick)
+    cv2.line(image, (middle + half, middle - half), (middle, middle + half), 0, thick)
+    digit = normalise(255 - image if dark else image)
+    assert 0.02 < (digit > 127).mean() < 0.2
 
 
 def shade(grey: np.ndarray) -> np.ndarray:

@@ -58,11 +58,15 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         ("gone.png", [], "can't be read: No such file"),
         ("one.png", ["--out", "/nowhere/steps.png"], "can't write /nowhere/steps.png"),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
+        ("one.png", ["--out", "one.png"], "--out one.png is IMAGE itself"),
     ],
 )
-def test_wrong_usage_is_said(name: str, options: list[str], message: str, tmp_path: Path) -> None:
-    draw_one().save(tmp_path / "one.png")
-    result = inspect(tmp_path / name, *options)
+def test_wrong_usage_is_said(
+    name: str, options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("one.png")
+    result = inspect(Path(name), *options)
     assert result.exit_code == 2 and message in result.stderr
 
 

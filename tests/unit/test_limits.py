@@ -11,7 +11,7 @@ import pytest
 
 from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
-from worker import classify
+from worker import classify, limits
 from worker.decoding import ImageError
 from worker.limits import Watch
 
@@ -32,30 +32,43 @@ def test_what_takes_too_long_is_an_error() -> None:
 
 def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     read = classify.read_digit
-    monkeypatch.setattr(classify, "watch", Watch(seconds=0.2))
+    monkeypatch.setattr(classify, "watch", Watch(seconds=1))
     monkeypatch.setattr(
         classify, "read_digit", lambda data: loop(data) if data == b"" else read(data)
     )
     good = encode_image(draw_one())
     batch = pa.record_batch({"id": ["a", "b", "c"], "image": [good, b"", good]})
     errors = classify.classify_chunk(Chunk(0, 0, batch), "mlp").column("error").to_pylist()
-    assert errors == [None, "takes longer than 0.2 s", None]
+    assert errors == [None, "takes longer than 1 s", None]
+
+
+def spin(seconds: float) -> None:
+    """Use the processor for so long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_what_only_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
+    watch = Watch(seconds=1)
+    with watch.running(), pytest.raises(ImageError), watch.image():
+        threading.Event().wait(60)
 
 
 def test_time_between_images_is_nobody_s() -> None:
-    watch = Watch(seconds=0.05)
-    with watch.running():
-        end = time.monotonic() + 0.2
-        while time.monotonic() < end:
-            pass
+    with Watch(seconds=0.05).running():
+        spin(0.2)
 
 
 def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
     done = []
 
     def work() -> None:
-        with Watch(seconds=0.01).running():
-            done.append(True)
+        watch = Watch(seconds=0.01)
+        with watch.running(), watch.image():
+            spin(0.1)
+        done.append(True)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -63,12 +76,18 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
     assert done == [True]
 
 
-def test_signals_are_as_they_were() -> None:
-    before = signal.getsignal(signal.SIGALRM)
-    with Watch().running():
-        assert signal.getsignal(signal.SIGALRM) != before
-    assert signal.getsignal(signal.SIGALRM) == before
-    assert signal.getitimer(signal.ITIMER_REAL) == signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+def test_signals_and_timers_are_as_they_were() -> None:
+    numbers = (signal.SIGALRM, signal.SIGPROF)
+    before = [signal.getsignal(number) for number in numbers]
+    outer = signal.setitimer(signal.ITIMER_REAL, 1000)  # pytest-timeout has one, too
+    try:
+        with Watch().running():
+            assert signal.getsignal(signal.SIGALRM) != before[0]
+        assert [signal.getsignal(number) for number in numbers] == before
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+        assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
 
 
 NEVER_BACK = """
