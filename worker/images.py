@@ -12,26 +12,29 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import (
-    LEAST_CONTRAST,
-    Grey,
-    ImageError,
-    Mask,
-    read_grey,
-)
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, read_grey
 from worker.lines import remove_lines
 
 SIDE = 28
 WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
 BOX = 20  # px: the longer side of the digit
-STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
+BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
+
+ROUGH_SIDE = 48  # px: the size at which it is seen which is ink and which is ground
+RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
+CORNER = 0.15  # of either side
+STRAYS = 99.5  # %: pixels that stray farther from those around are specks
+WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
+
+GROUND_SIDE = 48  # px: the size at which the light on the paper is looked at
+WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
+EVEN = 0.92  # of the most light is the least, in even light
+DEEPEST_SHADOW = 0.4  # of the usual light
 MOST_NOISE = 48  # of 255: what paper has of it
 FAINT = 64  # of 255: less is the soft edge of a stroke
+
+STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
-GROUND_SIDE = 48  # px: the size at which the light on the paper is looked at
-ROUGH_SIDE = 48  # px: the size at which it is seen which is ink and which is ground
-MOST_STRAYS = 99.5  # %: so few pixels at most are specks
-WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
 
 
 def read_digit(content: bytes) -> Grey:
@@ -63,17 +66,17 @@ def is_normalised(grey: Grey) -> bool:
         return False
     ink = np.where(grey > LEAST_CONTRAST, grey, 0)
     _, _, width, height = cv2.boundingRect(ink)
-    return BOX - 2 <= max(width, height) <= BOX + 2 and all(
-        abs(place - SIDE / 2) < 1.5 for place in centre_of_mass(ink)
+    return abs(max(width, height) - BOX) <= BOX_TOLERANCE and all(
+        abs(place - SIDE / 2) < PLACE_TOLERANCE for place in centre_of_mass(ink)
     )
 
 
 def shrink(grey: Grey, side: int = WORKING_SIDE) -> Grey:
-    """The longer side at most `WORKING_SIDE` px."""
+    """The longer side at most `side` px."""
     factor = side / max(grey.shape)
     if factor >= 1:
         return grey
-    size = [max(1, round(side * factor)) for side in grey.shape[::-1]]
+    size = [max(1, round(length * factor)) for length in grey.shape[::-1]]
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
@@ -83,38 +86,45 @@ def border(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def is_ground_dark(grey: Grey) -> bool:
-    """Whether the ink is lighter than its ground: a vote of three.
+    """Whether the ink is lighter than its ground: a vote of three, each from −1 to 1.
 
-    Ground is most of the image, above all at its edge and corners (rings further in are asked as
-    well, since the outermost may be the frame of a form's cell); it is wider than strokes are;
-    and, what counts double and is true in any light, pixels that are unlike those around them
-    are ink.
+    Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
+    are ink, which is true in any light.
     """
     small = shrink(grey, ROUGH_SIDE)
     low, high = percentiles(small, (1, 99))
     if high - low < LEAST_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
     dark = small < (low + high) / 2
-    height, width = small.shape
-    shares = [dark.mean()]
-    for part in (0, 0.04, 0.08, 0.12):
-        inset = round(part * min(height, width))
-        shares.append(border(dark[inset : height - inset, inset : width - inset]).mean())
-    above, left = round(0.15 * height) + 1, round(0.15 * width) + 1
+    width = weigh(*(measure_reach(part) for part in (dark, ~dark)))
+    around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
+    darker, lighter = cv2.subtract(around, small), cv2.subtract(small, around)
+    strays = weigh(*(percentiles(strays, (STRAYS,))[0] for strays in (lighter, darker)))
+    return 2 * measure_share(dark) - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > 0
+
+
+def weigh(first: float, second: float) -> float:
+    """By how much the first is more than the second: from −1 to 1."""
+    return (first - second) / max(first, second, 1)
+
+
+def measure_share(dark: NDArray[np.bool_]) -> float:
+    """How much of an image is dark, 0..1; its edge and its corners count more.
+
+    Rings further in are asked as well: the outermost may be the frame of a form's cell.
+    """
+    height, width = dark.shape
+    insets = [round(part * min(height, width)) for part in RINGS]
+    parts = [border(dark[inset : height - inset, inset : width - inset]) for inset in insets]
+    above, left = round(CORNER * height) + 1, round(CORNER * width) + 1
     corners = np.concatenate([dark[:above], dark[-above:]])
-    shares.append(np.concatenate([corners[:, :left], corners[:, -left:]]).mean())
-    most = 2 * sum(shares) / len(shares) - 1
-    reach_dark, reach_light = (
-        cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 3).max() for part in (dark, ~dark)
-    )
-    wide = (reach_dark - reach_light) / max(reach_dark, reach_light, 1)
-    around = cv2.medianBlur(small, ROUGH_SIDE // 4 * 2 - 3)
-    darker, lighter = (
-        percentiles(strays, (MOST_STRAYS,))[0]
-        for strays in (cv2.subtract(around, small), cv2.subtract(small, around))
-    )
-    unlike = (lighter - darker) / max(lighter, darker, 1)
-    return bool(most + 0.5 * wide + 2 * unlike > 0)
+    parts += [dark, np.concatenate([corners[:, :left], corners[:, -left:]])]
+    return float(np.mean([part.mean() for part in parts]))
+
+
+def measure_reach(mask: NDArray[np.bool_]) -> float:
+    """The largest distance, in px, from a pixel of the mask to one outside of it."""
+    return float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3).max())
 
 
 def separate_ink(grey: Grey) -> Grey:
@@ -149,15 +159,15 @@ def estimate_ground(grey: Grey) -> Grey:
     """The paper's lightness at each pixel: the ink closed over, at a small size.
 
     Even light is seen when even wide strokes are closed over; under uneven light, closing over no
-    more than strokes follows the edge of a shadow; it is taken to reach a little further, lest it
-    be drawn as a line.
+    more than strokes follows the edge of a shadow; it is taken to reach a little further, lest
+    that edge be drawn as a line.
     """
     small = shrink(grey, GROUND_SIDE)
     ground = close(small, WIDE)
     low, high = percentiles(ground, (5, 95))
-    if low < 0.92 * high:
+    if low < EVEN * high:
         ground = cv2.erode(close(small, NARROW), np.ones((3, 3), np.uint8))
-    ground = np.maximum(ground, np.uint8(max(1, 0.4 * percentiles(ground, (50,))[0])))
+    ground = np.maximum(ground, np.uint8(max(1, DEEPEST_SHADOW * percentiles(ground, (50,))[0])))
     ground = cv2.GaussianBlur(ground, (0, 0), 1)
     return cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -195,31 +205,33 @@ def otsu_threshold(counts: NDArray[np.float64]) -> int:
 def drop_specks(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
-    The digit is the largest shape, the more so the nearer to the middle. What else is large, dark
-    and near enough is a part of it.
+    The digit is the shape with the most ink, the more so the nearer to the middle. A part of it is
+    what is not tiny beside it, nor pale; and unless the digit fills the image, what is not far
+    from it, nor at the edge of the image without being close to it.
     """
     mask = (ink > FAINT).astype(np.uint8)
     height, width = mask.shape
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count <= 2:
+    if count <= 2:  # the ground is one
         return ink
     left, top, w, h, area = stats[1:].T.astype(np.float64)
     right, bottom = left + w, top + h
-    at_edge = (left == 0) | (top == 0) | (right == width) | (bottom == height)
+    edges = (left == 0, top == 0, right == width, bottom == height)
+    at_edge = np.logical_or.reduce(edges)
     strength = np.bincount(labels.reshape(-1), ink.reshape(-1), count)[1:] / area
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength
     score[at_edge & (off > 0.3)] *= 0.3
     main = int(np.argmax(score))
+    size = max(w[main], h[main])
     gap = np.hypot(
         np.maximum(0, np.maximum(left[main] - right, left - right[main])),
         np.maximum(0, np.maximum(top[main] - bottom, top - bottom[main])),
     )
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main])
-    edges = (left == 0, top == 0, right == width, bottom == height)
     if sum((keep & edge).any() for edge in edges) < 3:  # else the digit fills the image
-        keep &= ~at_edge | (gap < 0.06 * max(w[main], h[main])) & (off < 0.4)
-        keep &= gap < 0.5 * max(w[main], h[main])
+        keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
+        keep &= gap < 0.5 * size
     keep[main] = True
     wanted = np.concatenate([[False], keep])[labels].astype(np.uint8)
     return np.where(cv2.dilate(wanted, np.ones((3, 3), np.uint8)) > 0, ink, 0)

@@ -5,11 +5,14 @@ import numpy as np
 
 from worker.decoding import Grey, Mask
 
-FAINT = 32  # of 255: a line may be fainter than the digit
+FAINT_LINE = 32  # of 255: it may be fainter than the digit
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
 WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height
 GAP = 10  # a line may be broken for a tenth of its length
+LIKELY = 0.85  # of the width must be black, whatever the tilt, for a closer look
+ENDS = 16  # the first and the last sixteenth of a line
+AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 
@@ -19,7 +22,7 @@ def remove_lines(ink: Grey) -> Grey:
 
     Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
     """
-    mask = (ink > FAINT).astype(np.uint8)
+    mask = (ink > FAINT_LINE).astype(np.uint8)
     none = np.zeros_like(mask)
     across, down = find_lines(mask), find_lines(mask.T.copy()).T
     if not (across.any() or down.any()):
@@ -45,16 +48,17 @@ def find_lines(mask: Mask) -> Mask:
     lines = np.zeros_like(mask)
     reach = 1 + 2 * round(SLOPES[-1] * width / 2)
     spread = cv2.dilate(mask, np.ones((reach, 1 + width // GAP), np.uint8))
-    if cv2.reduce(spread, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max() < 0.85 * width:
+    if cv2.reduce(spread, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max() < LIKELY * width:
         return lines  # with any tilt
-    end = max(1, width // 16)
+    end = max(1, width // ENDS)
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
         black = level.mean(axis=1)
         whole = black >= WHOLE
-        whole &= (level[:, :end].mean(axis=1) > 0.4) & (level[:, -end:].mean(axis=1) > 0.4)
+        whole &= level[:, :end].mean(axis=1) > AT_ENDS
+        whole &= level[:, -end:].mean(axis=1) > AT_ENDS
         if not whole.any():
             continue
         count, numbers = cv2.connectedComponents((black >= HALF).astype(np.uint8)[:, None])
