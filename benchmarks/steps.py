@@ -83,7 +83,6 @@ STEPS = [
     "remove_lines",
     "drop_specks",
     "thicken",
-    "stretch",
 ]
 
 
@@ -108,7 +107,7 @@ def main() -> None:
     counts = Counter(kinds)
     print(
         f"{'% right, cnn / mlp, without':28}",
-        *(f"{f'{k} ({n})':>14.14}" for k, n in counts.items()),
+        *(f"{f'{k} ({n})':>16}" for k, n in counts.items()),
     )
     for name in STEPS:
         with leave_out(name):
@@ -117,7 +116,7 @@ def main() -> None:
         rights = [load_model(m).classify(pixels).argmax(1) == labels for m in ("cnn", "mlp")]
         for kind in counts:
             shares = " / ".join(f"{100 * right[kinds == kind].mean():.1f}" for right in rights)
-            cells.append(f"{shares:>14}")
+            cells.append(f"{shares:>16}")
         print(f"{name:28}", *cells)
         sys.stdout.flush()
 

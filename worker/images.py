@@ -300,4 +300,4 @@ def place(ink: Grey) -> Grey:
     return placed
 
 
-STEPS = (shrink, separate_ink, remove_lines, drop_specks, crop, thicken, scale, stretch, place)
+STEPS = (shrink, separate_ink, remove_lines, drop_specks, crop, thicken, scale, place)

@@ -270,7 +270,13 @@ def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -
     finally:
         os.chdir(previous)
     assert status == 0
-    for part in ("10,000 images, ", "accuracy 9", "images/s", "results/demo.csv", "http://127.0.0.1:"):
+    for part in (
+        "10,000 images, ",
+        "accuracy 9",
+        "images/s",
+        "results/demo.csv",
+        "http://127.0.0.1:",
+    ):
         assert part in err
     assert len((tmp_path / "results" / "demo.csv").read_text().splitlines()) == 10_001
 
