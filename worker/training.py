@@ -28,7 +28,6 @@ from worker.rendering import NO_DIGIT, render_set
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
 REVIEWED = 0.015  # of the held back images are less sure than what a person should look at
-SETTLING_RATE = 5e-4
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
@@ -111,6 +110,7 @@ class CnnRecipe(Recipe):
     bfloat16: bool = True
     rate: float = 3e-3
     decay: float = 0.05
+    settles: bool = True
     distortion: Distortion = Distortion(
         rotation_degrees=8.0,
         stretch=0.15,
@@ -134,9 +134,9 @@ class CnnRecipe(Recipe):
     @property
     def settling(self) -> Recipe | None:
         """Closer to MNIST: more of it, less distorted, at a lower rate."""
-        if self.rate == SETTLING_RATE:
+        if not self.settles:
             return None
-        return replace(self, rate=SETTLING_RATE, share=0.2, distortion=Distortion())
+        return replace(self, settles=False, rate=5e-4, share=0.2, distortion=Distortion())
 
 
 RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe()}
