@@ -146,11 +146,22 @@ def test_connections_are_cut(worked: Local) -> None:
     check(pa.Table.from_batches(batches))
 
 
-def test_an_image_that_kills_its_worker_costs_itself_only(
-    idle: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("deed", "error"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "workers die of this image"),
+        ("hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 30)", "workers die of this image"),
+        ("while True: pass", "takes longer than 10 s"),
+    ],
+    ids=["kills", "never comes back to Python", "never ends"],
+)
+def test_a_deadly_image_costs_itself_only(
+    deed: str, error: str, idle: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A `sitecustomize` in the workers' Python makes one image deadly."""
-    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    (tmp_path / "sitecustomize.py").write_text(DEADLY.replace("DEED", deed))
+    if deed.startswith("while"):
+        monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "60")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     start_workers(idle)
     client = Client(idle.url)
@@ -158,12 +169,12 @@ def test_an_image_that_kills_its_worker_costs_itself_only(
     images[70] = draw_one((66, 66), mode="RGB")  # deadly
     table = client.submit(images).table()
     errors = table.column("error").to_pylist()
-    assert errors[70] == "workers die of this image"
+    assert errors[70] == error
     assert errors.count(None) == 99
 
 
 DEADLY = """
-import os, signal, sys
+import hashlib, os, signal, sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 
@@ -182,7 +193,8 @@ class Poison(MetaPathFinder):
             def deadly(content):
                 image = decode(content)
                 if image.size == (66, 66):
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    signal.setitimer(signal.ITIMER_PROF, 1)  # as if it had run for long
+                    DEED
                 return image
 
             module.decode_image = deadly
