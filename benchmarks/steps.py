@@ -21,7 +21,7 @@ from worker import decoding, images
 from worker.dataset import load_mnist
 from worker.decoding import Grey, ImageError
 from worker.models import load_model
-from worker.rendering import KINDS, draw_shape, enlarge, warp
+from worker.scenes import KINDS, draw_shape, enlarge, warp
 
 Sample = tuple[PIL.Image.Image, int, str]  # an image, its digit, its kind
 

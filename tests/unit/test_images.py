@@ -1,5 +1,7 @@
 """Each step from grey values to the 28×28 image that the network sees."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import PIL.Image
@@ -83,7 +85,9 @@ def test_what_is_mnist_like_passes_to_the_bit() -> None:
     ],
     ids=["dark on light", "off the centre", "small", "large"],
 )
-def test_what_is_not_mnist_like_is_made_so(change) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_mnist_like_is_made_so(
+    change: Callable[[np.ndarray], np.ndarray],
+) -> None:
     digit = normalise(draw_ring())
     assert is_normalised(digit) and not is_normalised(change(digit))
     assert is_normalised(normalise(change(digit)))

@@ -18,7 +18,8 @@ from worker.handwriting import draw_digit
 from worker.images import normalise
 from worker.models import load_model, model_names, read_model
 from worker.network import DigitNetwork
-from worker.rendering import OTHERS, crop
+from worker.outliers import OUTLIERS
+from worker.scenes import crop
 from worker.training import measure_calibration_error
 
 ROWS = 5 * TILE_ROWS + 3
@@ -188,7 +189,7 @@ def test_confidence_is_the_share_of_right_answers(name: str, mnist_root: Path) -
 def test_what_is_no_digit_is_to_be_reviewed(name: str) -> None:
     rng = np.random.default_rng(0)
     digits = [crop(draw_digit(label, rng)) for label in range(10)]
-    for kind in OTHERS:
+    for kind in OUTLIERS:
         others = [kind(digits[n % 10], digits[n * 7 % 10], rng) for n in range(100)]
         pixels = np.stack([normalise(np.pad(other, 12)) for other in others]).reshape(-1, 784)
         model = load_model(name)

@@ -5,7 +5,9 @@ import pytest
 
 from tests.drawing import draw_bars
 from worker.handwriting import LETTERS, SIDE, WAYS, draw_digit, draw_letter, draw_scribble, smooth
-from worker.rendering import KINDS, NO_DIGIT, OTHERS, crop, enlarge, render_block, render_set, warp
+from worker.outliers import OUTLIERS
+from worker.rendering import NO_DIGIT, render_block, render_set
+from worker.scenes import KINDS, crop, enlarge, warp
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[4:24, 12:16] = DIGIT[20:24, 8:20] = 255
@@ -58,7 +60,7 @@ def test_pictures_are_of_many_sizes_and_show_the_digit(kind: str) -> None:
     assert len(shapes) > 3
 
 
-@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("other", OUTLIERS)
 def test_there_is_something_to_see_that_is_no_digit(other) -> None:  # type: ignore[no-untyped-def]
     mask = crop(enlarge(DIGIT, rng()))
     seen = [other(mask, mask, rng(seed)) for seed in range(20)]

@@ -1,0 +1,290 @@
+"""Pictures of a digit as people bring them: on paper under uneven light, on screens, in faint
+pencil, in the cells of forms, in black and white.
+
+The numbers were chosen by eye, to span what photos, scans and drawings by many hands look like.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.handwriting import SIDE, draw_digit
+
+Mask = NDArray[np.uint8]  # (height, width), ink 255 on 0
+Picture = NDArray[np.uint8]  # (height, width) or (height, width, 3)
+Rng = np.random.Generator
+DRAWN = {1: 0.6, 7: 0.6}  # the share of drawn digits: these differ most from country to country
+
+
+def draw_shape(digit: Mask, label: int, rng: Rng) -> Mask:
+    """The digit of MNIST, or a drawn one of the same label, large and cropped."""
+    drawn = rng.random() < DRAWN.get(label, 0.35)
+    return warp(draw_digit(label, rng) if drawn else enlarge(digit, rng), rng)
+
+
+def enlarge(digit: Mask, rng: Rng) -> Mask:
+    """A 28×28 digit as a smooth shape of SIDE px, its strokes thinner or thicker."""
+    large = cv2.resize(digit, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    mask = (cv2.GaussianBlur(large, (0, 0), 2) > 110).astype(np.uint8)
+    change = rng.uniform(-1, 1)
+    if change < 0:  # keep the ridge: what lies deep for its surroundings
+        depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        ridge = cv2.dilate(depth, np.ones((9, 9), np.uint8))
+        mask = ((depth > -0.75 * change * ridge) & (mask > 0)).astype(np.uint8)
+    else:
+        radius = int(change * 4)
+        mask = cv2.dilate(mask, _disc(radius))
+    return cv2.GaussianBlur(mask * np.uint8(255), (0, 0), 0.8)
+
+
+def warp(mask: Mask, rng: Rng) -> Mask:
+    """Turned, slanted, stretched; cropped to the ink."""
+    angle = np.radians(rng.normal(0, 6))
+    slant, aspect = rng.normal(0, 0.12), np.exp(rng.normal(0, 0.12))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.array([[aspect, -slant], [0, 1]])
+    middle = np.array([SIDE / 2, SIDE / 2])
+    side = int(1.4 * SIDE)
+    shift = np.array([side / 2, side / 2]) - matrix @ middle
+    warped = cv2.warpAffine(mask, np.column_stack([matrix, shift]), (side, side))
+    return crop(warped)
+
+
+def crop(mask: Mask) -> Mask:
+    """The box of the ink."""
+    left, top, width, height = cv2.boundingRect((mask > 64).astype(np.uint8))
+    return mask[top : top + max(1, height), left : left + max(1, width)]
+
+
+def resize(mask: Mask, height: float, width: float | None = None) -> Mask:
+    """To so many px; without a width, in proportion."""
+    width = mask.shape[1] * height / mask.shape[0] if width is None else width
+    size = (max(2, round(width)), max(2, round(height)))
+    shrinks = size[1] < mask.shape[0]
+    return cv2.resize(mask, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def put(canvas: Mask, mask: Mask, top: int, left: int) -> None:
+    """Lay a mask onto the canvas, as far as it lies on it."""
+    height, width = canvas.shape
+    y0, x0 = max(0, top), max(0, left)
+    y1, x1 = min(height, top + mask.shape[0]), min(width, left + mask.shape[1])
+    if y0 < y1 and x0 < x1:
+        part = mask[y0 - top : y1 - top, x0 - left : x1 - left]
+        canvas[y0:y1, x0:x1] = np.maximum(canvas[y0:y1, x0:x1], part)
+
+
+def lay_out(mask: Mask, rng: Rng, height: int, width: int, least: float, most: float) -> Mask:
+    """The digit somewhere on an empty canvas, its longer side `least` to `most` of the canvas."""
+    room = rng.uniform(least, most)
+    scale = min(height * room / mask.shape[0], width * room / mask.shape[1])
+    mask = resize(mask, mask.shape[0] * scale)
+    canvas = np.zeros((height, width), np.uint8)
+    free_y, free_x = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])
+    top = int(np.clip(rng.normal(0.5, 0.2), 0, 1) * free_y)
+    left = int(np.clip(rng.normal(0.5, 0.2), 0, 1) * free_x)
+    put(canvas, mask, top, left)
+    return canvas
+
+
+Point = tuple[float, float]
+
+
+def draw_line(canvas: Mask, start: Point, end: Point, strength: float, thickness: int) -> None:
+    """A straight line in ink of a strength of 0..1."""
+    line = np.zeros_like(canvas)
+    points = [tuple(int(round(v * 16)) for v in point) for point in (start, end)]
+    cv2.line(line, points[0], points[1], int(255 * strength), max(1, thickness), cv2.LINE_AA, 4)
+    np.maximum(canvas, line, out=canvas)
+
+
+def neighbours(canvas: Mask, other: Mask, rng: Rng, height: int) -> None:
+    """Another digit's ink, reaching in from an edge."""
+    h, w = canvas.shape
+    other = resize(other, height)
+    depth = int(rng.uniform(0.02, 0.1) * max(h, w)) + 1
+    side = rng.integers(4)
+    along = int(rng.uniform(-0.3, 1) * (h if side < 2 else w))
+    top, left = [
+        (along, depth - other.shape[1]),
+        (along, w - depth),
+        (depth - other.shape[0], along),
+        (h - depth, along),
+    ][side]
+    put(canvas, other, top, left)
+
+
+def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArray[np.float32]:
+    """A share of full light at each pixel: a gradient, and perhaps the edge of a shadow."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    along = (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
+    light = 1 - rng.uniform(0, strength) * (along + 0.5)
+    if rng.random() < 0.35 * (strength > 0.15):
+        angle = rng.uniform(0, 2 * np.pi)
+        along = (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
+        soft = rng.uniform(0.02, 0.3)
+        shade = 1 / (1 + np.exp(-(along - rng.uniform(-0.4, 0.4)) / soft * 4))
+        light = light * (1 - rng.uniform(0.1, 0.5) * shade)
+    return light.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How a photo is taken; each is drawn anew for each photo."""
+
+    paper: tuple[float, float]  # its grey value, from and to
+    pen: tuple[float, float]
+    shade: float  # at most so much less light at the far side
+    grain: float  # of paper and camera: at most so many grey values (standard deviation)
+    coloured: float  # the share of coloured pens
+
+
+ON_PAPER = Scene((140, 255), (5, 110), 0.5, 7, 0.4)
+IN_PENCIL = Scene((170, 255), (30, 150), 0.15, 4, 0.1)
+IN_A_FORM = Scene((170, 255), (0, 110), 0.15, 6, 0.25)
+
+
+def photograph(ink: NDArray[np.float32], scene: Scene, rng: Rng) -> Picture:
+    """Ink 0..1 on paper, under uneven light, with grain; in colour or grey."""
+    height, width = ink.shape
+    tint = np.array([1, 1, 1]) - rng.uniform(0, 0.25, 3) * (rng.random() < 0.4)
+    ground = rng.uniform(*scene.paper) * tint
+    pen = rng.uniform(*scene.pen) * np.ones(3) * tint
+    if rng.random() < scene.coloured:
+        pen = ground * (rng.uniform(0, 1, 3) ** 1.5)
+        pen[rng.integers(3)] *= rng.uniform(0, 0.4)
+    image = ground + ink[..., None] * (pen - ground)
+    grain = rng.normal(0, rng.uniform(0, scene.grain), (height, width, 1)).astype(np.float32)
+    if rng.random() < 0.5:
+        rough = rng.normal(0, 1, (max(2, height // 4), max(2, width // 4))).astype(np.float32)
+        rough = cv2.resize(rough, (width, height), interpolation=cv2.INTER_LINEAR)
+        grain = grain + rough[..., None] * rng.uniform(0, scene.grain)
+    lit = (image + grain) * light_unevenly(height, width, scene.shade, rng)[..., None]
+    picture = np.clip(lit, 0, 255).astype(np.uint8)
+    return picture if rng.random() < 0.5 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+
+
+def compress(image: Picture, rng: Rng, least: int) -> Picture:
+    """As a JPEG file would have it."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(least, 96))]
+    _, data = cv2.imencode(".jpg", image, quality)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+
+
+def blurred(ink: Mask, rng: Rng, most: float) -> NDArray[np.float32]:
+    """As a lens has it, out of focus by at most so many px; 0..1."""
+    sigma = rng.uniform(0, most)
+    soft = cv2.GaussianBlur(ink, (0, 0), sigma) if sigma > 0.2 else ink
+    return np.asarray(soft, np.float32) / np.float32(255)
+
+
+def paper(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """A photo or scan of a digit on paper, perhaps ruled, perhaps with neighbours."""
+    height = int(np.exp(rng.uniform(np.log(40), np.log(300))))
+    width = int(height * np.exp(rng.normal(0, 0.2)))
+    canvas = lay_out(mask, rng, height, width, 0.35, 0.95)
+    if rng.random() < 0.25:
+        neighbours(canvas, other, rng, int(0.6 * height))
+    faded = canvas.astype(np.float32)
+    if rng.random() < 0.3:
+        ruled = np.zeros_like(canvas)
+        pitch, tilt = rng.uniform(0.25, 0.9) * height, rng.normal(0, 0.015)
+        thick = 1 + int(height / 150)
+        strength = rng.uniform(0.1, 0.6)
+        for y in np.arange(rng.uniform(0, pitch), height, pitch):
+            draw_line(ruled, (0, y), (width, y + tilt * width), strength, thick)
+        if rng.random() < 0.4:
+            for x in np.arange(rng.uniform(0, pitch), width, pitch):
+                draw_line(ruled, (x, 0), (x - tilt * height, height), strength, thick)
+        faded = np.maximum(faded, ruled)
+    if rng.random() < 0.2:
+        for _ in range(rng.integers(1, 6)):
+            spot = (int(rng.integers(width)), int(rng.integers(height)))
+            cv2.circle(faded, spot, int(rng.integers(0, 1 + height // 60)), 200, -1)
+    ink = blurred(faded.astype(np.uint8), rng, height / 120)
+    image = photograph(ink, ON_PAPER, rng)
+    return compress(image, rng, 40) if rng.random() < 0.7 else image
+
+
+def screen(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """Drawn with a mouse or a finger, on a plain ground of either colour."""
+    side = int(rng.choice([28, 28, 28, 32, 50, 64, 100, 140, 200, 280, 400]))
+    canvas = lay_out(mask, rng, side, side, 0.35, 1.0)
+    if rng.random() < 0.3:
+        canvas = np.where(canvas > 127, 255, 0).astype(np.uint8)
+    ink = canvas.astype(np.float32) / 255
+    if rng.random() < 0.2:
+        ink *= rng.uniform(0.2, 1)
+    image = np.clip(255 * (1 - ink), 0, 255).astype(np.uint8)
+    return 255 - image if rng.random() < 0.4 else image
+
+
+def pencil(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """A thin, faint stroke, small, as JPEG."""
+    large = int(rng.uniform(64, 160))
+    canvas = lay_out(mask, rng, large, large, 0.5, 0.98)
+    side = int(rng.choice([28, 32, 32, 32, 40, 48]))
+    ink = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    ink *= rng.uniform(0.3, 1)
+    image = photograph(ink, IN_PENCIL, rng)
+    return compress(image, rng, 50)
+
+
+def cell(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """Cut from a printed form, its lines showing."""
+    height = int(np.exp(rng.uniform(np.log(28), np.log(120))))
+    width = int(height * np.exp(rng.normal(0, 0.15)))
+    canvas = lay_out(mask, rng, height, width, 0.45, 0.92)
+    if rng.random() < 0.15:
+        neighbours(canvas, other, rng, int(0.7 * height))
+    thick = max(1, round(rng.uniform(0.01, 0.05) * height))
+    strength = rng.uniform(0.4, 1)
+    tilt = rng.normal(0, 0.012)
+    for side in range(4):
+        if rng.random() < 0.6:
+            inset = rng.uniform(-0.02, 0.13)
+            if side < 2:
+                y = inset * height if side == 0 else height - 1 - inset * height
+                start, end = (0.0, y), (float(width), y + tilt * width)
+            else:
+                x = inset * width if side == 2 else width - 1 - inset * width
+                start, end = (x, 0.0), (x - tilt * height, float(height))
+            draw_line(canvas, start, end, strength, thick)
+    ink = blurred(canvas, rng, height / 80)
+    image = photograph(ink, IN_A_FORM, rng)
+    return compress(image, rng, 40) if rng.random() < 0.5 else image
+
+
+def binarised(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """Black and white, cut at the ink, perhaps stretched to a square."""
+    side = int(rng.choice([28, 28, 32, 40, 64, 100]))
+    height, width = mask.shape
+    squeeze = rng.uniform(0, 1) if rng.random() < 0.6 else 0
+    target = width / height * side
+    target = target * (1 - squeeze) + side * squeeze * min(1, width / height + 0.4)
+    shape = resize(mask, side, min(1.3 * side, target))
+    level = rng.integers(70, 190)
+    image = np.where(shape > level, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), 0.5)
+    free = side - image.shape[1]
+    if free > 0 and rng.random() < 0.7:
+        image = np.pad(image, ((0, 0), (free // 2, free - free // 2)), constant_values=255)
+    return 255 - image if rng.random() < 0.2 else image
+
+
+KINDS: dict[str, Callable[[Mask, Mask, Rng], Picture]] = {
+    "paper": paper,
+    "screen": screen,
+    "pencil": pencil,
+    "cell": cell,
+    "binarised": binarised,
+}
+
+
+def _disc(radius: int) -> Mask:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
