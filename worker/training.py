@@ -16,18 +16,18 @@ import click
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import DigitqError
+from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter, Distortion
 from worker.models import Card
-from worker.network import LABELS, ConvNetwork, DigitNetwork, Network, softmax
+from worker.network import LABELS, ConvNetwork, DigitNetwork, Network
 from worker.rendering import NO_DIGIT, render_set
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
-REVIEWED = 0.015  # of the held back images are less sure than what a person should look at
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
@@ -181,29 +181,6 @@ def aim(labels: Tensor) -> Tensor:
     return torch.where((labels == NO_DIGIT)[:, None], 1 / LABELS, exact)
 
 
-def classify(network: nn.Module, images: Tensor) -> Tensor:
-    """Ten probabilities for each of (N, 28, 28) images: (N, 10)."""
-    with torch.inference_mode():
-        return torch.cat([network(part) for part in torch.split(images.flatten(1), 1000)])
-
-
-def measure_accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """The share of (N, 10) rows whose most probable label is the right one."""
-    return (probabilities.argmax(1) == labels).float().mean().item()
-
-
-def measure_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """How far confidence and accuracy are apart: the mean over bins of equal width, by rows.
-
-    The expected calibration error of M. P. Naeini et al., 2015; (N, 10) and (N,) → 0..1.
-    """
-    confidence, answers = probabilities.max(1)
-    gaps = confidence.double() - (answers == labels).double()
-    places = (confidence * bins).long().clamp(max=bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, gaps)
-    return (sums.abs().sum() / len(labels)).item()
-
-
 def count_held_back(images: Tensor) -> int:
     """How many of the training images are held back, at their end."""
     return min(HELD_BACK, len(images) // 6)
@@ -273,21 +250,6 @@ def train_stage(
             file=sys.stderr,
         )
     return best, best_accuracy
-
-
-def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature of the least cross entropy on (N, 28, 28) images that were held back, and
-    the confidence that `REVIEWED` of them don't reach with it.
-
-    C. Guo et al., "On calibration of modern neural networks", 2017.
-    """
-    with torch.inference_mode():
-        logits = network.logits(images.flatten(1))
-        temperatures = torch.linspace(-2, 2, 401).exp()
-        losses = torch.stack([F.cross_entropy(logits / t, labels) for t in temperatures])
-        temperature = round(temperatures[losses.argmin()].item(), 3)
-        confidence = softmax(logits / temperature).amax(1)
-    return temperature, round(confidence.quantile(REVIEWED).item(), 4)
 
 
 def train_model(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, TILE_ROWS
 from worker import models
+from worker.calibration import measure_calibration_error
 from worker.dataset import load_mnist
 from worker.handwriting import draw_digit
 from worker.images import normalise
@@ -20,7 +21,6 @@ from worker.models import load_model, model_names, read_model
 from worker.network import DigitNetwork
 from worker.outliers import OUTLIERS
 from worker.scenes import crop
-from worker.training import measure_calibration_error
 
 ROWS = 5 * TILE_ROWS + 3
 

@@ -6,19 +6,17 @@ import torch
 from click.testing import CliRunner
 
 from tests.drawing import draw_bars
+from worker.calibration import REVIEWED, calibrate, measure_calibration_error
 from worker.distortion import Distortion
 from worker.models import Card, read_model
 from worker.network import LABELS, DigitNetwork, softmax
 from worker.rendering import NO_DIGIT
 from worker.training import (
-    REVIEWED,
     CnnRecipe,
     MlpRecipe,
     Recipe,
     aim,
-    calibrate,
     main,
-    measure_calibration_error,
     train_network,
 )
 
