@@ -87,11 +87,16 @@ class Client:
             "in_flight": settings().in_flight_chunks,
             "ttl": settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         }
-        self.ledger.open(fields)
         chunks = cut_chunks(source.pieces, source.has_truth, resume)
         feeder = Feeder(self.ledger, self.app, fields, chunks, attached=not detached)
-        feeder.start()
-        return Job(job_id, self.ledger, self.app, feeder)
+        job = Job(job_id, self.ledger, self.app, feeder)
+        try:
+            self.ledger.open(fields)
+            feeder.start()
+        except KeyboardInterrupt:  # else nobody would know of the job
+            self.abandon(job)
+            raise
+        return job
 
     def abandon(self, job: Job) -> None:
         """Cancel a job without waiting for a Redis that may be gone."""
