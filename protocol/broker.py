@@ -2,12 +2,21 @@
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from protocol.errors import BrokerError, UsageError
@@ -16,6 +25,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 TIMEOUT_SECONDS = 5  # longer than any blocking read
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (AuthenticationError, AuthorizationError)
+UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
+UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
+TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
@@ -35,28 +47,45 @@ def without_password(url: str) -> str:
 
 
 class PatientRedis(redis.Redis):
-    """A client that waits for a lost Redis, and raises `BrokerError` in the end.
+    """A client that waits for a Redis that is lost, or can't write (its memory or disk is full),
+    and raises `BrokerError` in the end.
 
-    All of the ledger's steps may be sent again.
+    All of the ledger's steps may be sent again. `on_loss` is told what is waited for, once for
+    each loss.
     """
 
     url = ""
     patience_seconds = 0.0
+    on_loss: Callable[[str], None] | None = None
+    _told = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        end = time.monotonic() + self.patience_seconds
+        started = time.monotonic()
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                reply = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                self._told = False
+                return reply
             except NoScriptError:  # redis-py loads the script and comes again
                 raise
             except redis.RedisError as error:
-                lost = isinstance(error, LOST) and not isinstance(error, REFUSED)
-                if not lost or time.monotonic() > end:
-                    raise _explain(error, without_password(self.url)) from error
+                waited = time.monotonic() - started
+                shown = without_password(self.url)
+                if not is_passing(error) or waited > self.patience_seconds:
+                    raise _explain(error, shown) from error
+                if waited > TOLD_SECONDS and self.on_loss and not self._told:
+                    self._told = True
+                    self.on_loss(f"waiting for Redis at {shown} ({_first_line(error)})")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def is_passing(error: redis.RedisError) -> bool:
+    """Whether the same command may well succeed later."""
+    if isinstance(error, REFUSED):
+        return False
+    return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
 
 
 def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
@@ -83,7 +112,7 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
 
 def _explain(error: redis.RedisError, shown: str) -> BrokerError:
     """What redis-py says, as a person can act on it."""
-    reason = str(error).partition("\n")[0].rstrip(".")
+    reason = _first_line(error).rstrip(".")
     if isinstance(error, REFUSED):
         return BrokerError(
             f"Redis at {shown} refuses the login ({reason}): "
@@ -95,3 +124,7 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
             "`digitq up` starts one, `--broker` names another"
         )
     return BrokerError(f"Redis at {shown} says: {reason}")
+
+
+def _first_line(error: redis.RedisError) -> str:
+    return str(error).partition("\n")[0]

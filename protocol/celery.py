@@ -3,6 +3,7 @@
 from celery import Celery
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from protocol.broker import celery_url
 from protocol.ledger import QUEUE, Publication
@@ -53,5 +54,5 @@ def publish(app: Celery, publications: list[Publication]) -> None:
                 argsrepr=f"job {job_id}, chunk {number}, {rows} images",
                 kwargsrepr="",
             )
-        except OperationalError as error:
+        except (OperationalError, RedisError) as error:
             logger.warning("chunk %d of job %s not published: %s", number, job_id, error)
