@@ -13,11 +13,13 @@ from protocol.chunk import PIXELS
 from protocol.errors import BrokerError
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import IMAGE_SECONDS, settings, usable_cores
+from worker import transport
 
 logger = get_logger(__name__)
 
+transport.register()
 app.conf.update(
-    include=["worker.tasks"],
+    include=["worker.tasks", "worker.watchdog"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
@@ -42,7 +44,7 @@ class Sweeper(bootsteps.StartStopStep):
             self._entry.cancel()
 
     def _interval_seconds(self) -> float:
-        return min(5.0, settings().deadline_seconds / 3)
+        return min(1.0, settings().deadline_seconds / 3)
 
     def _sweep(self) -> None:
         try:

@@ -1,0 +1,37 @@
+"""Celery's way to Redis, for workers: a message that can't be read costs itself only.
+
+In kombu 5.7 one that is no JSON, or not of a message's form, ends the worker.
+"""
+
+from queue import Empty
+from typing import Any
+
+from celery.utils.log import get_logger
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+logger = get_logger(__name__)
+
+
+class Channel(redis.Channel):
+    """Drops what it can't read; it has left the queue already."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except (Empty, *self.connection_errors):
+            raise
+        except Exception as error:
+            logger.error("dropped a message that can't be read: %r", error)
+            raise Empty from None
+
+
+class Transport(redis.Transport):
+    """kombu's, with this `Channel`."""
+
+    Channel = Channel
+
+
+def register() -> None:
+    """Use it for `redis://`, `rediss://` and `redis+socket://`, in this process."""
+    name = f"{__name__}:{Transport.__qualname__}"
+    TRANSPORT_ALIASES.update(redis=name, rediss=name)
