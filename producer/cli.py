@@ -27,6 +27,7 @@ from protocol.errors import DigitqError, UsageError
 from protocol.settings import settings
 
 if TYPE_CHECKING:
+    from producer.job import Job
     from producer.sinks import Sink
 
 FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
@@ -112,15 +113,18 @@ def submit(
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
-    job = client.submit_source(source, model, detached=True)
+    client.ledger.redis.on_loss = say
+    job: Job | None = None
     waited: str | None = None
     try:
+        job = client.submit_source(source, model, detached=True)
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != waited:
                 say(f"waiting for {job.waiting_for}")
                 waited = job.waiting_for
     except BaseException:
-        client.abandon(job)
+        if job:
+            client.abandon(job)
         raise
     record = job.progress()
     click.echo(job.id)

@@ -68,6 +68,8 @@ class Feeder(threading.Thread):
                 self._send(parcel)
                 number = chunk.number + 1
             self._seal(number)
+            if not self.attached:
+                self._ledger.flush(str(self._fields["id"]))
             self.total = number
         except BaseException as error:
             self.error = error

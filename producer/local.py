@@ -125,26 +125,19 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        listen = ["--port", str(self.port), "--bind", "127.0.0.1"] if self.port else ["--port", "0"]
-        path = find_redis_server()
-        self._start(
-            "redis",
-            path,
-            "--unixsocket",
-            f"{self.folder}/redis.sock",
-            "--unixsocketperm",
-            "700",
-            *listen,
-            "--save",
-            "",
-            "--dir",
-            str(self.folder),
-        )
+        socket_options = ["--unixsocket", f"{self.folder}/redis.sock", "--unixsocketperm", "700"]
+        listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
+        keep = [*self._persistence(), "--dir", str(self.folder)]
+        self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
                 raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
             time.sleep(0.01)
+
+    def _persistence(self) -> list[str]:
+        """Options of Redis: nothing outlives the run."""
+        return ["--save", ""]
 
     def _answers(self) -> bool:
         try:

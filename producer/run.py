@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Thread
 
 import pyarrow as pa
@@ -72,6 +73,7 @@ def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int
             if not progress.disable:
                 Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
             job.on_idle = _look_after(service, job, progress, bar)
+            service.client.ledger.redis.on_loss = partial(progress.console.print, style="yellow")
             for batch in _after(before, job):
                 sink.write(batch)
                 done = sink.written.rows

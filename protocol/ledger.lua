@@ -120,9 +120,18 @@ function steps.begin(n)
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
   if tonumber(published) > tonumber(redis.call('GET', watermark) or 0) then
-    redis.call('SET', watermark, published, 'EX', 86400)
+    redis.call('SET', watermark, published, 'EX', get('ttl'))
   end
-  return {payload, get('model'), redis.call('HINCRBY', attempts, n, 1), stamp(now)}
+  local attempt = redis.call('HINCRBY', attempts, n, 1)
+  if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
+  return {payload, get('model'), attempt, stamp(now)}
+end
+
+-- A worker is still at a chunk, which has until the deadline again. Gives 0 where there is nothing
+-- left to do: another was first, or the job was cancelled.
+function steps.renew(n)
+  if redis.call('ZSCORE', running, n) then redis.call('ZADD', running, stamp(now), n) end
+  return redis.call('HEXISTS', chunks, n)
 end
 
 -- A worker is about to touch an image that it may die of; it has until the deadline again.

@@ -5,6 +5,7 @@ in order. The keys of a job are its record `digitq:job:<id>` and that name with 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple, Self
 
 from redis import Redis
 
-from protocol.errors import UnknownJobError
+from protocol.errors import BrokerError, UnknownJobError
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
+FLUSH_MS = 4000  # less than a connection waits for an answer
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
 SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 
@@ -63,6 +65,7 @@ class JobRecord:
     chunks: int
     done_chunks: int
     bytes: int
+    most_attempts: int  # how often any one chunk was begun, at most
     attached: bool
 
     @classmethod
@@ -83,6 +86,7 @@ class JobRecord:
             chunks=int(fields["stored"]),
             done_chunks=int(fields["done_chunks"]),
             bytes=int(fields.get("bytes", 0)),
+            most_attempts=int(fields.get("most_attempts", 0)),
             attached=fields["attached"] == "1",
         )
 
@@ -107,8 +111,10 @@ class Ledger:
         self._script = redis.register_script(SCRIPT)
 
     def _step(self, job_id: str, step: str, *args: bytes | str | float) -> Any:
-        keys = [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
-        return self._script(keys=keys, args=[step, *args])
+        return self._script(keys=self._keys(job_id), args=[step, *args])
+
+    def _keys(self, job_id: str) -> list[str]:
+        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
 
     def _stored(self, job_id: str, reply: Any) -> Stored | None:
         if reply is None:
@@ -161,6 +167,15 @@ class Ledger:
         reply = self._step(job_id, "complete", number, begun, result, failed)
         return _publications(job_id, reply[1]) if reply else None
 
+    def renew(self, job_id: str, number: int) -> bool:
+        """A worker is still at the chunk: its deadline is put off. False where it may stop, since
+        another was first or the job was cancelled."""
+        return bool(self._step(job_id, "renew", number))
+
+    def is_running(self, job_id: str, number: int) -> bool:
+        """Whether a worker is at the chunk, and not overdue with it."""
+        return self.redis.zscore(record_key(job_id) + ":running", number) is not None
+
     def suspects(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that were being read when a worker died, one for each death."""
         noted = self.redis.hget(record_key(job_id) + ":suspects", str(number)) or b""
@@ -169,6 +184,13 @@ class Ledger:
     def suspect(self, job_id: str, number: int, rows: list[int]) -> None:
         """Note what `suspects` gives should the worker die now."""
         self._step(job_id, "suspect", number, " ".join(map(str, rows)))
+
+    def flush(self, job_id: str) -> None:
+        """Wait until all of the job so far is on Redis's disk: where it keeps an append-only file,
+        and can say so (from 7.2 on)."""
+        with self.redis.client() as connection, suppress(BrokerError):
+            self._script(keys=self._keys(job_id), args=["alive"], client=connection)
+            connection.execute_command("WAITAOF", 1, 0, FLUSH_MS)
 
     def alive(self, job_id: str) -> None:
         """Note that the job's submitter lives, though it may have nothing to store."""

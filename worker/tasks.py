@@ -15,8 +15,10 @@ from protocol.settings import settings
 from worker.classify import Read, classify_chunk, read_image
 from worker.decoding import ImageError
 
+RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
 FATAL_DEATHS = 2  # one may have been anybody's kill
+DISCARDED = "discarded: another worker was first, or the job was cancelled"
 
 logger = get_task_logger(__name__)
 
@@ -36,11 +38,14 @@ def classify(job_id: str, number: int) -> str:
     started = time.perf_counter()
     chunk = Chunk.decode(number, begun.payload)
     read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
-    result = classify_chunk(chunk, begun.model, read)
+    try:
+        result = classify_chunk(chunk, begun.model, _renewing(job_id, number, read))
+    except Dropped:
+        return DISCARDED
     failed = result.column("label").null_count
     publications = ledger().complete(job_id, number, begun.time, encode(result), failed)
     if publications is None:
-        return "discarded: another worker was first, or the job was cancelled"
+        return DISCARDED
     publish(app, publications)
     return describe(chunk.rows, failed, time.perf_counter() - started, begun)
 
@@ -49,6 +54,26 @@ def describe(rows: int, failed: int, seconds: float, begun: Begun) -> str:
     """The line Flower shows for a chunk that is done."""
     line = f"{rows} images, {failed} failed, {rows / seconds:,.0f} images/s"
     return line if begun.attempt == 1 else f"{line}, attempt {begun.attempt}"
+
+
+class Dropped(BaseException):
+    """There is nothing left to do for the chunk at hand. It is no error of an image's."""
+
+
+def _renewing(job_id: str, number: int, read: Read) -> Read:
+    """Reads images, and says now and then that it still does. Raises `Dropped`."""
+    every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
+    renewed = time.monotonic()
+
+    def read_on(row: int, content: bytes) -> NDArray[np.uint8]:
+        nonlocal renewed
+        if time.monotonic() - renewed > every:
+            if not ledger().renew(job_id, number):
+                raise Dropped
+            renewed = time.monotonic()
+        return read(row, content)
+
+    return read_on
 
 
 def _careful(job_id: str, number: int) -> Read:
