@@ -1,9 +1,12 @@
 """Waiting for conditions, and finding the processes a command has started."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -16,9 +15,8 @@ import pytest
 from producer.client import Client
 from producer.local import Local
 from tests.drawing import draw_one, encode_image
-from tests.waiting import children_of, processes_marked, wait_for
+from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 
-DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
 ROWS = 8_000
 
 

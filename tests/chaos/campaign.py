@@ -1,0 +1,97 @@
+"""Faults at random moments of many runs, until enough was killed."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.chaos.deployment import Deployment
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.runs import AttachedRun, DetachedRun, Run, compare
+
+AT_FIRST_SECONDS = 0.5  # at most, from the job's beginning to the first fault
+PAUSE_SECONDS = 2.5  # at most, between two faults
+
+
+@dataclass
+class Tally:
+    """What came of a fault. A run's rows count for every fault that struck it."""
+
+    times: int = 0
+    runs: int = 0
+    rows: int = 0
+    lost: int = 0
+    twice: int = 0
+    longest_stall: float = 0.0  # seconds without progress after it, until the next
+
+    def add(self, rows: int, lost: int, twice: int) -> None:
+        """One more run."""
+        self.runs, self.rows = self.runs + 1, self.rows + rows
+        self.lost, self.twice = self.lost + lost, self.twice + twice
+
+
+class Campaign:
+    """Strikes runs over one deployment, each time compared with the result of a quiet one."""
+
+    def __init__(self, deployment: Deployment, source: Path, folder: Path, random: Random) -> None:
+        self.tallies = {fault: Tally() for fault in FAULTS}
+        self.total = Tally()
+        self.kills = 0
+        self._deployment, self._source, self._folder = deployment, source, folder
+        self._random, self._ledger = random, deployment.ledger()
+        self._last: Fault | None = None
+        quiet = AttachedRun(deployment, source, folder / "quiet")
+        self._finish(quiet, strikes=0)
+        self._expected = quiet.outs[0].read_bytes()
+
+    def strike_run(self, strikes: int, detached: bool, faults: tuple[Fault, ...] = FAULTS) -> None:
+        """One run with so many faults, then compare its results."""
+        kind = DetachedRun if detached else AttachedRun
+        run = kind(self._deployment, self._source, self._folder / f"run{self.total.runs}")
+        possible = [fault for fault in faults if not (detached and fault.forgets)]
+        struck = self._finish(run, strikes, possible)
+        for out in run.outs:
+            found = compare(out.read_bytes(), self._expected)
+            for tally in (self.total, *(self.tallies[fault] for fault in struck)):
+                tally.add(*found)
+
+    def _finish(self, run: Run, strikes: int, faults: list[Fault] | None = None) -> set[Fault]:
+        """Start a run and see it through; gives the faults that struck it."""
+        struck: set[Fault] = set()
+        run.start()
+        next_strike = float("inf")
+        while not run.is_done():
+            self._deployment.tend()
+            if self._last:
+                tally = self.tallies[self._last]
+                tally.longest_stall = max(tally.longest_stall, run.stall_seconds)
+            if next_strike == float("inf") and self._ledger.active():
+                next_strike = time.monotonic() + self._random.uniform(0, AT_FIRST_SECONDS)
+            if faults and strikes and time.monotonic() > next_strike:
+                struck.add(self._strike(self._random.choice(faults)))
+                run.moved()
+                strikes -= 1
+                next_strike = time.monotonic() + self._random.uniform(0, PAUSE_SECONDS)
+            time.sleep(0.01)
+        self._deployment.heal()
+        self._last = None
+        return struck
+
+    def _strike(self, fault: Fault) -> Fault:
+        fault.strike(self._deployment, self._random)
+        self.kills += fault.kills
+        self.tallies[fault].times += 1
+        self.total.times += 1
+        self._last = fault
+        return fault
+
+    def table(self) -> str:
+        """A line for each fault, and one for all."""
+        lines = [f"{'fault':<42}{'times':>7}{'rows':>10}{'lost':>6}{'twice':>7}{'stall':>9}"]
+        self.total.longest_stall = max(tally.longest_stall for tally in self.tallies.values())
+        for name, tally in [*((f.name, t) for f, t in self.tallies.items()), ("all", self.total)]:
+            lines.append(
+                f"{name:<42}{tally.times:>7}{tally.rows:>10,}{tally.lost:>6}{tally.twice:>7}"
+                f"{tally.longest_stall:>7.1f} s"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""Whatever happens, the result is that of a quiet run, byte for byte."""
+
+import time
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from tests.chaos.campaign import Campaign
+from tests.chaos.deployment import Deployment
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.runs import write_images
+
+ROWS = 1500
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    folder = tmp_path_factory.mktemp("chaos")
+    source = folder / "images.parquet"
+    write_images(source, ROWS)
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")  # shown where a test fails
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGITQ_CHUNK_ROWS", "64")
+        patch.setenv("DIGITQ_DEADLINE_SECONDS", "2")
+        with Deployment(stop_seconds=2) as deployment:
+            deployment.wait_until_ready()
+            yield Campaign(deployment, source, folder, Random(seed))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_one_fault(fault: Fault, campaign: Campaign) -> None:
+    campaign.strike_run(1, detached=False, faults=(fault,))
+    assert campaign.tallies[fault].times == 1
+    assert (campaign.total.lost, campaign.total.twice) == (0, 0)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_many_faults(detached: bool, campaign: Campaign) -> None:
+    campaign.strike_run(6, detached)
+    assert (campaign.total.lost, campaign.total.twice) == (0, 0)

@@ -1,0 +1,152 @@
+"""Workers that end, hang or go deaf, chunks that are slow, and jobs that are cancelled."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from producer import Client
+from producer.local import Local
+from protocol.errors import JobCancelledError
+from protocol.ledger import QUEUE
+from tests.drawing import draw_one, random_digits
+from tests.waiting import children_of, wait_for
+
+ROWS = 2000
+IDS = [str(number) for number in range(ROWS)]
+DIGITS = random_digits(ROWS)
+SLOW = """
+import time
+import worker.classify
+read_digit = worker.classify.read_digit
+
+def slow(content):
+    time.sleep(0.1)
+    return read_digit(content)
+
+worker.classify.read_digit = slow
+"""
+IMPATIENT = """
+from worker import watchdog
+watchdog.IDLE_SECONDS = 3.0
+"""
+DEAF = f"""{IMPATIENT}
+import os
+from worker import transport
+if not os.path.exists(MARK):
+    open(MARK, "w").close()
+    transport.Channel._brpop_start = lambda self, timeout=None: None
+"""
+
+Start = Callable[..., Local]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
+    """Starts a Redis and workers that import a module with this code before they fork."""
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with Local(workers=0) as local:
+
+        def start(code: str = "", workers: int = 1, deadline_seconds: float = 60) -> Local:
+            (tmp_path / "sabotage.py").write_text(code)
+            monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", str(deadline_seconds))
+            for number in range(workers):
+                options = ["-c", "1", "-n", f"worker{number}@%h", "-I", "sabotage"]
+                local._start_celery(f"worker{number}", "worker", "worker", *options)
+            local.workers = workers
+            local.wait_until_ready()
+            return local
+
+        yield start
+
+
+def check(table: pa.Table) -> None:
+    assert table.column("id").to_pylist() == IDS
+    assert table.column("label").null_count == 0
+
+
+def test_a_worker_that_is_told_to_end_hands_back_what_it_has_not_begun(start: Start) -> None:
+    """Long before the deadline, another has done it."""
+    local = start(workers=2)
+    job = Client(local.url).submit(DIGITS)
+    results = job.results()
+    batches = [next(results)]
+    leaving = local._processes["worker0"]
+    os.kill(leaving.pid, signal.SIGTERM)
+    batches.extend(results)
+    check(pa.Table.from_batches(batches))
+    assert leaving.wait(timeout=60) == 0
+    assert job.progress().most_attempts == 1
+
+
+def test_a_deaf_worker_starts_itself_again(start: Start, tmp_path: Path) -> None:
+    mark = tmp_path / "was deaf"
+    local = start(DEAF.replace("MARK", repr(str(mark))))
+    first = local._processes["worker0"].pid
+    assert mark.exists()
+    check(Client(local.url).submit(DIGITS).table())
+    assert local._processes["worker0"].poll() is None and local._processes["worker0"].pid == first
+
+
+def test_a_child_that_hangs_is_replaced(start: Start) -> None:
+    local = start(IMPATIENT, deadline_seconds=1)
+    worker = local._processes["worker0"].pid
+    job = Client(local.url).submit(DIGITS)
+    results = job.results()
+    batches = [next(results)]
+    hanging = children_of(worker)[0]
+    os.kill(hanging, signal.SIGSTOP)
+    batches.extend(results)
+    check(pa.Table.from_batches(batches))
+    wait_for(lambda: hanging not in children_of(worker))
+    assert local._processes["worker0"].poll() is None
+
+
+def test_a_slow_chunk_is_not_taken_from_its_worker(start: Start) -> None:
+    """It takes six seconds, three times its deadline; another worker has nothing to do."""
+    local = start(SLOW, workers=2, deadline_seconds=2)
+    job = Client(local.url).submit([draw_one() for _ in range(60)])
+    assert job.table().column("label").null_count == 0
+    assert job.progress().most_attempts == 1
+
+
+def test_a_cancelled_job_is_let_go_at_once(start: Start) -> None:
+    """In the midst of a chunk of minutes: the next job is done before that could be."""
+    local = start(SLOW)
+    client = Client(local.url)
+    job = client.submit([draw_one() for _ in range(640)])
+    wait_for(lambda: client.ledger.redis.exists(f"digitq:job:{job.id}:running"))
+    job.cancel()
+    keys = set(client.ledger.redis.keys(f"digitq:job:{job.id}*"))
+    assert keys == {f"digitq:job:{job.id}".encode(), f"digitq:job:{job.id}:done".encode()}
+    with pytest.raises(JobCancelledError):
+        job.table()
+    client.submit(DIGITS[:1]).table()
+    assert client.ledger.redis.llen(QUEUE) == 0
+
+
+def test_a_thousand_small_jobs_leave_their_records(start: Start) -> None:
+    client = Client(start().url)
+    before = set(client.ledger.redis.keys("*"))
+    for _ in range(1000):
+        assert client.submit(DIGITS[:1]).table().num_rows == 1
+    known = {f"digitq:job:{record.id}".encode() for record in client.jobs()}
+    assert len(known) == 1000
+    wait_for(lambda: not client.ledger.redis.keys("digitq:job:*:*"))
+    left = set(client.ledger.redis.keys("*")) - before - known
+    assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping"}
+
+
+def test_nothing_outlives_its_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_JOB_TTL_SECONDS", "2")
+    client = Client(start().url)
+    before = set(client.ledger.redis.keys("*"))
+    job = client.submit(DIGITS, detached=True)
+    job.wait_until_stored()
+    wait_for(lambda: set(client.ledger.redis.keys("*")) - before <= {b"digitq:sweeping"})
+    assert np.all(client.jobs() == [])

@@ -1,0 +1,213 @@
+"""The ledger over random interleavings of a producer, two workers, sweeps, losses and crashes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import producer.feed
+from producer.feed import Feeder, Parcel
+from producer.local import Local
+from protocol.broker import connect
+from protocol.ledger import QUEUE, Begun, Ledger, Publication, record_key
+
+CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
+FIELDS: dict[str, str | int] = {
+    "id": "j",
+    "model": "mlp",
+    "source": "test",
+    "attached": 1,
+    "in_flight": IN_FLIGHT,
+    "ttl": 60,
+}
+KEY = record_key("j")
+workers = st.sampled_from(["first worker", "second worker"])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The producer is the real feeder, without its thread; what it publishes may be lost.
+
+    A crash between any two steps of a worker is that it takes a message and does nothing more.
+    """
+
+    server: redis.Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server.flushall()
+        self.redis: Any = self.server
+        self.ledger = Ledger(self.server)
+        self.feeder = Feeder(self.ledger, None, FIELDS, iter(()), attached=True)  # type: ignore
+        self.sent = 0
+        self.sealed = False
+        self.network_is_down = False
+        self.held: dict[str, tuple[int, Begun]] = {}
+        self.answers: dict[int, bytes] = {}  # the first answer to each chunk, since Redis forgot
+        self.collected: list[bytes] = []
+        producer.feed.publish = self.publish  # type: ignore[assignment]
+        self.ledger.open(FIELDS)
+
+    def publish(self, app: None, publications: list[Publication]) -> None:
+        if not self.network_is_down:
+            for publication in publications:
+                self.redis.lpush(QUEUE, publication.number)
+
+    @rule(lost=st.booleans())
+    def network(self, lost: bool) -> None:
+        self.network_is_down = lost
+
+    @precondition(lambda self: self.sent < CHUNKS)
+    @rule()
+    def dispatch(self) -> None:
+        parcel = Parcel(self.sent, ROWS, b"chunk %d" % self.sent)
+        self.feeder._window[parcel.number] = parcel
+        self.feeder._send(parcel)
+        self.sent += 1
+
+    @precondition(lambda self: self.sent > len(self.collected))
+    @rule()
+    def dispatch_the_last_again(self) -> None:
+        """As redis-py does where the reply was lost."""
+        self.feeder._send(self.feeder._window[self.sent - 1])
+
+    @precondition(lambda self: self.sent == CHUNKS)
+    @rule()
+    def seal(self) -> None:
+        self.feeder._seal(CHUNKS)
+        self.feeder.total = CHUNKS
+        self.sealed = True
+
+    @rule()
+    def repair(self) -> None:
+        self.feeder.repair()
+
+    @rule(worker=workers)
+    def begin(self, worker: str) -> None:
+        """Take a message; what the worker had before is never completed: it has crashed."""
+        self.held.pop(worker, None)
+        message = self.redis.rpop(QUEUE)
+        if message is not None and (begun := self.ledger.begin("j", int(message))):
+            assert begun.payload == b"chunk %d" % int(message)
+            self.held[worker] = int(message), begun
+
+    @precondition(lambda self: self.held)
+    @rule(worker=workers)
+    def renew(self, worker: str) -> None:
+        if worker in self.held:
+            number = self.held[worker][0]
+            assert self.ledger.renew("j", number) == self.redis.hexists(KEY + ":chunks", number)
+
+    @precondition(lambda self: self.held)
+    @rule(worker=workers, again=st.booleans())
+    def complete(self, worker: str, again: bool) -> None:
+        """Where the reply was lost, redis-py sends it again: that changes nothing."""
+        if worker not in self.held:
+            return
+        number, begun = self.held[worker] if again else self.held.pop(worker)
+        answer = b"chunk %d by the %s" % (number, worker.encode())
+        publications = self.ledger.complete("j", number, begun.time, answer, 0)
+        if publications is not None:
+            assert number not in self.answers
+            self.answers[number] = answer
+            self.publish(None, publications)
+
+    @rule()
+    def sweep(self) -> None:
+        self.publish(None, self.ledger.sweep(deadline_seconds=0))
+
+    @rule(number=st.integers(0, CHUNKS))
+    def deliver_again(self, number: int) -> None:
+        self.redis.lpush(QUEUE, number)
+
+    @rule()
+    def drop_messages(self) -> None:
+        self.redis.delete(QUEUE)
+
+    @rule()
+    def collect(self) -> None:
+        """The next results in order, dropping those of the last time, as `Job.results` does."""
+        taken = list(range(len(self.collected)))
+        for answer in self.ledger.results("j", len(self.collected), 3, drop=taken):
+            if answer is None:
+                break
+            assert answer == self.answers[len(self.collected)]
+            self.feeder.collected(len(self.collected))
+            self.collected.append(answer)
+
+    @rule()
+    def forget(self) -> None:
+        """Redis starts again without its file; what was not collected is to be done again."""
+        self.redis.flushall()
+        self.answers = {n: answer for n, answer in self.answers.items() if n < len(self.collected)}
+
+    @invariant()
+    def each_chunk_is_in_one_place(self) -> None:
+        if not self.redis.exists(KEY):
+            return
+        record = self.ledger.record("j")
+        queued, running = (
+            self.redis.zrange(KEY + suffix, 0, -1) for suffix in (":queued", ":running")
+        )
+        results = [n for n in self.redis.hkeys(KEY + ":results")]
+        published = int(self.redis.hget(KEY, "published"))
+        places = sorted(map(int, [*queued, *running, *self.answers]))
+        assert places == list(range(published))
+        assert set(map(int, results)) <= set(self.answers)
+        assert len(queued) + len(running) <= IN_FLIGHT
+        assert record.done_chunks == len(self.answers)
+        assert record.done_images == ROWS * len(self.answers)
+        assert record.bytes == sum(map(len, self.redis.hvals(KEY + ":chunks")))
+        assert (record.state == "done") <= (len(self.answers) == CHUNKS)
+
+    def teardown(self) -> None:
+        """In the end, one worker that lives is enough for the job to be whole."""
+        self.network_is_down = False
+        for _ in range(4 * CHUNKS):
+            while self.sent < CHUNKS:
+                self.dispatch()
+            self.repair()
+            self.seal()
+            self.redis.delete(QUEUE)
+            self.sweep()
+            while self.redis.llen(QUEUE):
+                self.begin("first worker")
+                self.complete("first worker", again=False)
+            self.collect()
+            self.each_chunk_is_in_one_place()
+        assert [int(answer.split()[1]) for answer in self.collected] == list(range(CHUNKS))
+        self.ledger.finish("j")
+        left = set(self.redis.keys("digitq:job:*"))
+        assert left == {KEY.encode(), KEY.encode() + b":done"}
+
+
+@pytest.fixture
+def server() -> Iterator[redis.Redis]:
+    with Local(workers=0) as local, connect(local.url) as client:
+        yield client
+
+
+def run(server: redis.Redis, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer.feed, "publish", producer.feed.publish)  # put back at the end
+    LedgerMachine.server = server
+    machine = LedgerMachine.TestCase
+    machine.settings = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine("runTest").runTest()
+
+
+def test_interleavings(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(server, 60, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_interleavings(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(server, 2000, monkeypatch)
