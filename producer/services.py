@@ -7,8 +7,8 @@ from typing import NoReturn
 import click
 
 from producer.options import broker_option, say, workers_option
+from protocol.cores import usable_cores
 from protocol.errors import UsageError
-from protocol.settings import usable_cores
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 

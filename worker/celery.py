@@ -10,9 +10,10 @@ from celery.utils.log import get_logger
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
+from protocol.cores import usable_cores
 from protocol.errors import BrokerError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, settings, usable_cores
+from protocol.settings import IMAGE_SECONDS, settings
 
 logger = get_logger(__name__)
 
