@@ -64,6 +64,7 @@ class JobRecord:
     done_chunks: int
     bytes: int
     attached: bool
+    slowest_seconds: float  # the longest that a worker took over one of its chunks
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Self:
@@ -84,6 +85,7 @@ class JobRecord:
             done_chunks=int(fields["done_chunks"]),
             bytes=int(fields.get("bytes", 0)),
             attached=fields["attached"] == "1",
+            slowest_seconds=int(fields.get("slowest_ms", 0)) / 1000,
         )
 
     @property

@@ -18,7 +18,7 @@ from protocol.settings import IMAGE_SECONDS, settings
 logger = get_logger(__name__)
 
 app.conf.update(
-    include=["worker.tasks"],
+    include=["worker.tasks", "worker.control"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
@@ -63,7 +63,7 @@ def prepare_process(**_: Any) -> None:
     import numpy as np
     import torch
 
-    from worker.models import load_model
+    from worker.models import THREADS, load_model
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     load_model(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))
