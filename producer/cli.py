@@ -274,7 +274,7 @@ def _to_json(record: Any) -> str:
     return json.dumps(asdict(record), default=lambda time: time.isoformat())
 
 
-for command in (services.worker, services.flower, services.up, services.train, services.inspect):
+for command in services.COMMANDS:
     digitq.add_command(command)
 
 

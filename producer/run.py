@@ -23,8 +23,9 @@ from producer.client import Client
 from producer.job import Job
 from producer.local import Local
 from producer.sinks import Sink
+from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import settings, usable_cores
+from protocol.settings import settings
 
 SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
 

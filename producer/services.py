@@ -1,4 +1,4 @@
-"""The commands that run something: worker, flower, up, train."""
+"""The commands that run something or look at what runs: worker, flower, up, doctor, train."""
 
 import os
 import sys
@@ -6,10 +6,11 @@ from typing import NoReturn
 
 import click
 
-from producer.options import broker_option, say, workers_option
+from producer.options import broker_option, json_option, say, workers_option
+from protocol.cores import usable_cores
 from protocol.errors import UsageError
-from protocol.settings import usable_cores
 
+FOUND = 1
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -51,6 +52,30 @@ def up(workers: int | None, port: int) -> None:
         local.watch()
 
 
+@click.command()
+@broker_option
+@click.option("--flower", metavar="URL", help="Flower to look at [http://localhost:5555]")
+@json_option
+def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
+    """Find what could lose work or let someone in.
+
+    Looks at Redis, the workers and Flower as they run; prints a line for each finding, with what
+    helps. Exit status: 0 nothing found, 1 something found, 2 bad usage, 3 Redis can't be reached.
+    """
+    import json
+    from dataclasses import asdict
+
+    from producer.deployment import look_at
+    from producer.doctor import examine
+
+    deployment = look_at(broker, flower)
+    findings = examine(deployment)
+    for finding in findings:
+        click.echo(json.dumps(asdict(finding)) if as_json else finding)
+    say(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
+    sys.exit(FOUND if findings else 0)
+
+
 @click.command(context_settings=PASS_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
@@ -70,3 +95,6 @@ def become(broker: str | None, module: str, *options: str) -> NoReturn:
     if broker:
         os.environ["DIGITQ_BROKER_URL"] = broker
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
+
+
+COMMANDS = (worker, flower, up, doctor, train, inspect)

@@ -67,6 +67,7 @@ class JobRecord:
     bytes: int
     most_attempts: int  # how often any one chunk was begun, at most
     attached: bool
+    slowest_seconds: float  # the longest that a worker took over one of its chunks
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Self:
@@ -88,6 +89,7 @@ class JobRecord:
             bytes=int(fields.get("bytes", 0)),
             most_attempts=int(fields.get("most_attempts", 0)),
             attached=fields["attached"] == "1",
+            slowest_seconds=int(fields.get("slowest_ms", 0)) / 1000,
         )
 
     @property

@@ -1,6 +1,5 @@
 """The only reader of the environment: every `DIGITQ_*` variable, its default and its meaning."""
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -12,11 +11,6 @@ from protocol.errors import UsageError
 TILE_ROWS = 128  # rows the network computes at once; see Model.classify
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 MODELS = ("mlp", "cnn", "random")  # what every worker has
-
-
-def usable_cores() -> int:
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(BaseSettings):

@@ -10,16 +10,17 @@ from celery.utils.log import get_logger
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
+from protocol.cores import usable_cores
 from protocol.errors import BrokerError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, settings, usable_cores
+from protocol.settings import IMAGE_SECONDS, settings
 from worker import transport
 
 logger = get_logger(__name__)
 
 transport.register()
 app.conf.update(
-    include=["worker.tasks", "worker.watchdog"],
+    include=["worker.tasks", "worker.control", "worker.watchdog"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
@@ -64,7 +65,7 @@ def prepare_process(**_: Any) -> None:
     import numpy as np
     import torch
 
-    from worker.models import load_model
+    from worker.models import THREADS, load_model
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     load_model(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))

@@ -17,6 +17,7 @@ from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
+THREADS = 1  # of torch in a process; with two, sums are added up in another order
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def model_names() -> list[str]:
 def load_model(name: str) -> Model:
     """The model of that name, loaded once in a process.
 
-    It sets torch to one thread: with two, sums are added up in another order, and last bits change.
+    It sets torch to one thread: with more, last bits change.
     Raises `UsageError` for an unknown name, `DigitqError` where the weights aren't the card's.
     """
     if name not in model_names():
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     return build_random_model() if name == "random" else read_model(WEIGHTS / f"{name}.json")
 
 
@@ -118,8 +119,14 @@ def build_random_model(seed: int = RANDOM_SEED) -> Model:
     return Model("random", freeze(network), card)
 
 
-def read_model(card_path: Path) -> Model:
-    """Read a model from its card and the `.safetensors` file beside it, checking the SHA-256."""
+def check_model(name: str) -> None:
+    """Raises `DigitqError` where `load_model` would not find the weights its card describes."""
+    if name != "random":
+        read_weights(WEIGHTS / f"{name}.json")
+
+
+def read_weights(card_path: Path) -> tuple[Card, bytes]:
+    """Read a card and the `.safetensors` file beside it, checking the SHA-256."""
     card = read_card(card_path)
     path = card_path.with_suffix(".safetensors")
     try:
@@ -136,6 +143,12 @@ def read_model(card_path: Path) -> Model:
             f"{card_path} asks for {card.architecture!r}, which this digitq hasn't; "
             f"it has: {'; '.join(NETWORKS)}"
         )
+    return card, data
+
+
+def read_model(card_path: Path) -> Model:
+    """Read a model from its card and weights. Raises `DigitqError` where they don't belong."""
+    card, data = read_weights(card_path)
     with torch.inference_mode():
         network = NETWORKS[card.architecture](card.mean, card.std)
         network.load_state_dict(load(data))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.settings import usable_cores
+from protocol.cores import usable_cores
 from worker.decoding import ImageError, project_colours
 from worker.handwriting import SIDE
 from worker.images import normalise

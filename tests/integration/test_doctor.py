@@ -1,0 +1,269 @@
+"""`digitq doctor` on real deployments: a sound one, and for each rule one that breaks it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import worker
+from producer import Client
+from producer.deployment import Deployment, look_at, look_at_flower
+from producer.doctor import examine
+from producer.local import Local, find_redis_server
+from protocol.broker import connect
+from protocol.cores import usable_cores
+from tests.drawing import draw_one, encode_image
+from tests.waiting import wait_for
+
+DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
+HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
+ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+OTHER_APP = "import os, celery; app = celery.Celery(broker=os.environ['DIGITQ_BROKER_URL'])\n"
+
+
+class Served(Local):
+    """A Redis on a port, started with options; workers and Flower as they are started."""
+
+    def __init__(self, *options: str, password: str = "") -> None:
+        super().__init__(workers=0, port=free_port())
+        self.options, self.password = options, password
+
+    @property
+    def url(self) -> str:
+        login = f":{self.password}@" if self.password else ""
+        return f"redis://{login}127.0.0.1:{self.port}/0"
+
+    def _start_redis(self) -> None:
+        folder, port = str(self.folder), str(self.port)
+        options = ("--dir", folder, "--port", port, "--save", "", *self.options)
+        self._start("redis", find_redis_server(), *options)
+        wait_for(self._answers)
+
+    def start_workers(self, *names: str) -> None:
+        for name in names:
+            self._start_worker(name)
+        self.workers += len(names)
+
+    def start_flower(self, *options: str) -> str:
+        """Gives its URL once it answers."""
+        port = free_port()
+        self._start_celery(f"flower{port}", "protocol", "flower", f"--port={port}", *options)
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: look_at_flower(url, required=False))
+        return url
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def found(deployment: Deployment, rule: str) -> str:
+    """What the rule found, which must be one thing."""
+    (line,) = (str(finding) for finding in examine(deployment) if finding.rule == rule)
+    return line
+
+
+def doctor(*options: str, **variables: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command."""
+    run = subprocess.run(
+        [*DIGITQ, "doctor", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **variables},
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+@pytest.fixture(scope="module")
+def sound() -> Iterator[Served]:
+    """A deployment that there is nothing to say about, though others may reach its Redis."""
+    options = ["--appendonly", "yes", "--bind", "0.0.0.0", "--requirepass", "secret"]
+    options += ["--maxmemory", "1gb", "--maxmemory-policy", "noeviction"]
+    with Served(*options, password="secret") as served:
+        served.start_workers(*["worker1", "worker2"][: usable_cores()])
+        served.flower_url = served.start_flower("--address=127.0.0.1")
+        served.wait_until_ready()
+        yield served
+
+
+def test_a_sound_deployment(sound: Served) -> None:
+    status, out, err = doctor("--broker", sound.url, "--flower", str(sound.flower_url))
+    assert (status, out) == (0, "")
+    assert err.startswith("nothing found; looked at Redis ")
+    assert f" at redis://***@127.0.0.1:{sound.port}/0, {sound.workers} worker" in err
+    assert err.endswith(f"Flower at {sound.flower_url}\n")
+
+
+def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
+    url = sound.start_flower("--address=0.0.0.0", "--basic-auth=a:b")
+    assert examine(look_at(sound.url, url)) == []
+
+
+def test_a_redis_that_keeps_its_configuration_to_itself(sound: Served) -> None:
+    with connect(sound.url) as redis:
+        redis.acl_setuser(
+            "app",
+            enabled=True,
+            passwords=["+app"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+            commands=["-config"],
+        )
+    deployment = look_at(sound.url.replace(":secret", "app:app"), sound.flower_url)
+    assert examine(deployment) == []
+    assert deployment.describe().endswith("; not at appendfsync (Redis refuses CONFIG)")
+
+
+def test_a_file_that_is_written_at_some_time(sound: Served) -> None:
+    with connect(sound.url) as redis:
+        redis.config_set("appendfsync", "no")
+        deployment = look_at(sound.url, sound.flower_url)
+        redis.config_set("appendfsync", "everysec")
+    assert "(appendfsync no)" in found(deployment, "append-only")
+
+
+def test_the_clock_of_this_host(sound: Served, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HOUR_AHEAD)
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    status, out, _ = doctor("--broker", sound.url, PYTHONPATH=path)
+    assert status == 1
+    assert "clocks: the clock of this host is 3,600.0 s ahead of that of Redis" in out
+
+
+@pytest.fixture(scope="module")
+def careless() -> Iterator[Served]:
+    """A Redis as it comes, open to all, nearly full, with a job and no worker; an open Flower."""
+    with Served("--bind", "0.0.0.0", "--protected-mode", "no") as served:
+        Client(served.url).submit(draw_one(), detached=True).wait_until_stored()
+        served.flower_url = served.start_flower("--address=0.0.0.0")
+        with connect(served.url) as redis:
+            redis.setrange("ballast", 20 << 20, b"x")  # a SET of it would swell the buffers
+            redis.config_set("maxmemory-policy", "allkeys-lru")
+            redis.config_set("maxmemory", redis.info()["used_memory"] * 5 // 4)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def neglected(careless: Served) -> Deployment:
+    return look_at(careless.url, careless.flower_url)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("append-only", "Redis keeps no append-only file"),
+        ("eviction", "Redis may evict the keys of a job (maxmemory-policy allkeys-lru)"),
+        ("workers", "no worker answers, and work waits in job "),
+        ("redis-password", "Redis asks for no password at "),
+        ("flower-password", "Flower asks for no password at "),
+    ],
+)
+def test_a_careless_deployment(rule: str, text: str, neglected: Deployment) -> None:
+    if rule.endswith("password") and not (neglected.redis_open_at or os.environ.get("CI")):
+        pytest.skip("this host is in no network")
+    assert found(neglected, rule).startswith(f"{rule}: {text}")
+
+
+def test_memory(neglected: Deployment) -> None:
+    small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
+    assert "one job may put 256 MB into Redis, which has maxmemory 2" in small
+    assert "MB, over 70% of its maxmemory" in full
+    machine = neglected.redis["used_memory"] * 5 // 4
+    unlimited = neglected.redis | {"maxmemory": 0, "total_system_memory": machine}
+    assert "of the machine's memory" in found(replace(neglected, redis=unlimited), "memory")
+
+
+def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Deployment) -> None:
+    rules = [finding.rule for finding in examine(neglected)]
+    options = ("--broker", careless.url, "--flower", str(careless.flower_url))
+    status, out, err = doctor(*options)
+    assert (status, [line.partition(":")[0] for line in out.splitlines()]) == (1, rules)
+    assert err.startswith(f"{len(rules)} found; looked at Redis ")
+    status, out, _ = doctor(*options, "--json")
+    findings = [json.loads(line) for line in out.splitlines()]
+    assert (status, [finding["rule"] for finding in findings]) == (1, rules)
+    assert all(finding["problem"] and finding["remedy"] for finding in findings)
+
+
+def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deployment) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+        url = careless.start_flower("--address=127.0.0.1")
+    deployment = replace(neglected, flower=look_at_flower(url, required=True))
+    assert f"Flower at {url} lets anyone stop workers" in found(deployment, "flower-password")
+
+
+@pytest.fixture(scope="module")
+def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Three workers on one Redis: a good one, one that is wrong in many ways, and one of another
+    app. A job has run there."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(Path(worker.__file__).parent, site / "worker")
+    with (site / "worker/weights/cnn.safetensors").open("r+b") as weights:
+        weights.write(b"damaged")
+    (site / "digitq-0.0.9.dist-info").mkdir()
+    (site / "digitq-0.0.9.dist-info/METADATA").write_text("Name: digitq\nVersion: 0.0.9\n")
+    (site / "sitecustomize.py").write_text(HOUR_AHEAD + ONE_CORE)
+    (site / "other.py").write_text(OTHER_APP)
+    with Served() as served:
+        served.start_workers("good")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+            patch.setenv("DIGITQ_DEADLINE_SECONDS", "0.05")
+            patch.setenv("ATEN_CPU_CAPABILITY", "default")
+            app = ("--hostname", "odd@%h", "--concurrency", "2")
+            served._start_celery("odd", "worker", "worker", *app)
+            app = ("--hostname", "other@%h", "--pool", "solo")
+            served._start_celery("other", "other", "worker", *app)
+            served.workers += 2
+        served.wait_until_ready()
+        Client(served.url).submit([encode_image(draw_one((300, 400)))] * 200).table()
+        yield look_at(served.url, None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("clocks", "the clock of odd@HOST is 3,600.0 s ahead of that of Redis"),
+        ("arithmetic", "answers may differ in their last bits from worker to worker: torch "),
+        ("models", "odd@HOST can't use the model cnn: "),
+        ("deadline", "a chunk of job "),
+    ],
+)
+def test_workers_that_do_not_fit(rule: str, text: str, motley: Deployment) -> None:
+    line = found(motley, rule)
+    assert line.startswith(f"{rule}: {text.replace('HOST', socket.gethostname())}")
+
+
+def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:
+    host = socket.gethostname()
+    assert "cnn.safetensors isn't the file its card describes" in found(motley, "models")
+    assert f"the deadline is 0.05 s (odd@{host})" in found(motley, "deadline")
+    assert f"odd@{host}: " in found(motley, "threads")
+    assert "threads share 1 core: chunks take longer" in found(motley, "threads")
+    lines = [str(finding) for finding in examine(motley) if finding.rule == "versions"]
+    assert lines[0].startswith(f"versions: odd@{host}: runs digitq 0.0.9, this is ")
+    assert lines[1].startswith(f"versions: other@{host}: answers as no worker of digitq ")
+
+
+def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment) -> None:
+    (good,) = (w for w in motley.workers if w.name.startswith("good"))
+    stats = replace(good.stats, cores=4, machine_cores=4, processes=3)
+    crowd = [replace(good, name=name, stats=replace(stats, share=name)) for name in ("a", "b")]
+    assert "a, b: 6 threads share 4 cores" in found(replace(motley, workers=crowd), "threads")
+    assert not [
+        finding
+        for finding in examine(replace(motley, workers=crowd[:1]))
+        if finding.rule == "threads"
+    ]

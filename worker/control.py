@@ -1,0 +1,54 @@
+"""The question that `digitq doctor` asks a worker, answered by its main process.
+
+No tensor is made here: torch must stay unused until the pool is forked.
+"""
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from celery.worker.control import inspect_command
+
+from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
+from protocol.errors import DigitqError
+from protocol.settings import settings
+from protocol.stats import STATS, WorkerStats
+from worker.models import THREADS, check_model, model_names
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
+
+
+@inspect_command(name=STATS)
+def answer_stats(state: Any) -> dict[str, Any]:
+    """What this worker is and has, as a `WorkerStats`."""
+    host = platform.node()
+    groups = MEMBERSHIP.read_text() if MEMBERSHIP.exists() else ""
+    return asdict(
+        WorkerStats(
+            version=version("digitq"),
+            torch=f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+            machine=BOOT.read_text().strip() if BOOT.exists() else host,
+            machine_cores=os.cpu_count() or 1,
+            share=f"{host} {usable_cpus()} {groups}",
+            cores=usable_cores(),
+            processes=state.consumer.pool.num_processes,
+            threads=THREADS,
+            models={name: find_fault(name) for name in model_names()},
+            deadline_seconds=settings().deadline_seconds,
+            time=time.time(),
+        )
+    )
+
+
+def find_fault(model: str) -> str | None:
+    """Why the model can't be used; None where it can."""
+    try:
+        check_model(model)
+    except DigitqError as error:
+        return str(error)
+    return None
