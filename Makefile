@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint check compose-test clean
+.PHONY: install demo test test-slow chaos lint check compose-test clean
 
 install: .venv/installed
 
@@ -20,6 +20,9 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+chaos: install
+	$(BIN)/python -m tests.chaos
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH,
 from protocol.errors import DigitqError
 from worker.decoding import ImageError
 from worker.images import read_digit
-from worker.limits import Watch
+from worker.limits import Watch, limited_memory
 from worker.models import load_model
 
 Pixels = NDArray[np.uint8]  # (N, 784)
@@ -55,7 +55,7 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
     pixels = np.zeros((rows, PIXELS), np.uint8)
     known = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     errors: Errors = []
-    with watch.running():
+    with watch.running(), limited_memory():
         for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
             if error is None:
                 data = content.as_buffer() if content.is_valid else None
@@ -71,6 +71,8 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
         pixels[row] = read(row, content.to_pybytes()).reshape(PIXELS)
     except ImageError as error:
         return str(error)
+    except MemoryError:
+        return "needs too much memory"
     except Exception as error:  # whatever an image does to a decoder is that image's row
         return f"can't be read: {error}"
     return None

@@ -1,10 +1,14 @@
-"""The time that one image may take."""
+"""The time and memory that one image may take."""
 
+import re
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from protocol.settings import IMAGE_SECONDS
@@ -13,6 +17,7 @@ from worker.decoding import ImageError
 CLOCK_SECONDS = 60.0  # by the clock, for what waits and computes nothing
 LOOK_SECONDS = 1.0  # how often the time is looked at
 LOST_SECONDS = 15.0  # of the processor's time without a word from Python, and all is lost
+MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process has
 
 
 class Watch:
@@ -63,3 +68,20 @@ class Watch:
             work_end, clock_end = self._end
             if time.process_time() > work_end or time.monotonic() > clock_end:
                 raise ImageError(f"takes longer than {self.seconds:g} s")
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """A decoder that asks for too much gets a `MemoryError`; on Linux."""
+    if sys.platform != "linux":
+        yield
+        return
+    used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MEMORY_BYTES + 1024 * int(used[1] if used else 0)
+    if limit < (soft % (1 << 64)):  # unlimited is -1
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -22,6 +22,7 @@ class Tally:
     rows: int = 0
     lost: int = 0
     twice: int = 0
+    attempts: int = 0  # at most, at any chunk of a submitted job
     longest_stall: float = 0.0  # seconds without progress after it, until the next
 
     def add(self, rows: int, lost: int, twice: int) -> None:
@@ -54,6 +55,7 @@ class Campaign:
             found = compare(out.read_bytes(), self._expected)
             for tally in (self.total, *(self.tallies[fault] for fault in struck)):
                 tally.add(*found)
+                tally.attempts = max(tally.attempts, run.most_attempts())
 
     def _finish(self, run: Run, strikes: int, faults: list[Fault] | None = None) -> set[Fault]:
         """Start a run and see it through; gives the faults that struck it."""
@@ -87,11 +89,13 @@ class Campaign:
 
     def table(self) -> str:
         """A line for each fault, and one for all."""
-        lines = [f"{'fault':<42}{'times':>7}{'rows':>10}{'lost':>6}{'twice':>7}{'stall':>9}"]
+        lines = [
+            f"{'fault':<42}{'times':>7}{'rows':>10}{'lost':>6}{'twice':>7}{'attempts':>10}{'stall':>9}"
+        ]
         self.total.longest_stall = max(tally.longest_stall for tally in self.tallies.values())
         for name, tally in [*((f.name, t) for f, t in self.tallies.items()), ("all", self.total)]:
             lines.append(
                 f"{name:<42}{tally.times:>7}{tally.rows:>10,}{tally.lost:>6}{tally.twice:>7}"
-                f"{tally.longest_stall:>7.1f} s"
+                f"{tally.attempts:>10}{tally.longest_stall:>7.1f} s"
             )
         return "\n".join(lines)

@@ -41,6 +41,20 @@ if not os.path.exists(MARK):
     open(MARK, "w").close()
     transport.Channel._brpop_start = lambda self, timeout=None: None
 """
+DEADLY = """
+import hashlib, os, signal
+import worker.decoding
+decode = worker.decoding.decode_image
+
+def deadly(content):
+    image = decode(content)
+    if image.size == (66, 66):
+        signal.setitimer(signal.ITIMER_PROF, 1)  # as if it had run for long
+        DEED
+    return image
+
+worker.decoding.decode_image = deadly
+"""
 
 Start = Callable[..., Local]
 
@@ -113,6 +127,46 @@ def test_a_slow_chunk_is_not_taken_from_its_worker(start: Start) -> None:
     job = Client(local.url).submit([draw_one() for _ in range(60)])
     assert job.table().column("label").null_count == 0
     assert job.progress().most_attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("deed", "error", "most_attempts"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "workers die of this image", 4),
+        ("hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 30)", "workers die of this image", 4),
+        ("while True: pass", "takes longer than 10 s", 1),
+        ("bytearray(1 << 36)", "needs too much memory", 1),
+    ],
+    ids=["kills", "never comes back to Python", "never ends", "grabs memory"],
+)
+def test_a_deadly_image_costs_itself_only(
+    deed: str, error: str, most_attempts: int, start: Start
+) -> None:
+    local = start(DEADLY.replace("DEED", deed), deadline_seconds=1 if most_attempts > 1 else 60)
+    images = [draw_one((60, 80 + n), mode="RGB") for n in range(100)]
+    images[70] = draw_one((66, 66), mode="RGB")  # deadly
+    job = Client(local.url).submit(images)
+    errors = job.table().column("error").to_pylist()
+    assert errors[70] == error
+    assert errors.count(None) == 99
+    assert job.progress().most_attempts <= most_attempts
+
+
+def test_rubbish_ends_no_worker(start: Start) -> None:
+    """Neither what is no message, nor messages of another program or version."""
+    local = start()
+    client = Client(local.url)
+    for rubbish in (b"\xff\x00", b"", b"{}", b'{"body": 1}', b"[]", b"null", b'{"body": "x", "p'):
+        client.ledger.redis.lpush(QUEUE, rubbish)
+    for task, arguments in [
+        ("digitq.classify", ("no such job", 0)),
+        ("digitq.classify", ("wrong",)),
+        ("digitq.classify", ({}, "wrong")),
+        ("of.another.version", ()),
+    ]:
+        client.app.send_task(task, arguments)
+    check(client.submit(DIGITS).table())
+    assert local._processes["worker0"].poll() is None
 
 
 def test_a_cancelled_job_is_let_go_at_once(start: Start) -> None:

@@ -1,0 +1,93 @@
+"""Messages are lost, or come twice, before there is a worker."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from producer import Client
+from producer.job import Job
+from producer.local import Local
+from protocol.celery import publish
+from protocol.ledger import QUEUE, Publication
+from tests.drawing import random_digits
+from tests.waiting import wait_for
+from worker.models import load_model
+
+DIGITS = random_digits(2000)
+torch.set_num_threads(1)  # as in a worker
+EXPECTED = load_model("mlp").classify(DIGITS.reshape(-1, 784))
+ROWS_OF_A_CHUNK = 64
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", str(ROWS_OF_A_CHUNK))
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+
+
+@pytest.fixture
+def idle(quick: None) -> Iterator[Local]:
+    """A Redis whose workers are still to come."""
+    with Local(workers=0) as local:
+        yield local
+
+
+def start_workers(local: Local) -> None:
+    local._start_worker("worker1")
+    local.workers = 1
+    local.wait_until_ready()
+
+
+def check(table: pa.Table) -> None:
+    assert table.column("id").to_pylist() == [str(n) for n in range(len(DIGITS))]
+    found = np.array(table.column("probabilities").to_pylist(), np.float32)
+    assert np.array_equal(found, EXPECTED)
+
+
+def all_queued(job: Job) -> bool:
+    return job.waiting_for == "results" or job.wait_until_stored(timeout_seconds=0)
+
+
+def test_every_message_is_lost(idle: Local) -> None:
+    client = Client(idle.url)
+    job = client.submit(DIGITS)
+    wait_for(lambda: all_queued(job))
+    client.ledger.redis.delete(QUEUE)
+    start_workers(idle)
+    check(job.table())
+
+
+def test_messages_of_a_detached_job_are_lost_and_nobody_waits(idle: Local) -> None:
+    client = Client(idle.url)
+    job = client.submit(DIGITS, detached=True)
+    job.wait_until_stored()
+    client.ledger.redis.delete(QUEUE)
+    start_workers(idle)
+    wait_for(lambda: job.progress().state == "done")
+    check(job.table())
+
+
+def test_every_message_comes_twice(idle: Local) -> None:
+    client = Client(idle.url)
+    job = client.submit(DIGITS)
+    wait_for(lambda: all_queued(job))
+    for _ in range(2):
+        publish(client.app, [Publication(job.id, n, ROWS_OF_A_CHUNK) for n in range(16)])
+    start_workers(idle)
+    check(job.table())
+    assert client.ledger.record(job.id).done_images == len(DIGITS)
+
+
+def test_redis_forgets_a_job_that_was_all_sent(
+    idle: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
+    client = Client(idle.url)
+    job = client.submit(DIGITS)
+    job.wait_until_stored()
+    client.ledger.redis.flushall()
+    start_workers(idle)
+    check(job.table())
