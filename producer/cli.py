@@ -270,7 +270,14 @@ def _to_json(record: Any) -> str:
     return json.dumps(asdict(record), default=lambda time: time.isoformat())
 
 
-for command in (services.worker, services.flower, services.up, services.train, services.inspect):
+for command in (
+    services.worker,
+    services.flower,
+    services.up,
+    services.train,
+    services.inspect,
+    services.bench,
+):
     digitq.add_command(command)
 
 

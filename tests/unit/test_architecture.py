@@ -42,7 +42,8 @@ def run_python(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["producer.client", "producer.cli", "producer.run", "protocol.celery"]
+    "name",
+    ["producer.client", "producer.cli", "producer.run", "producer.contenders", "protocol.celery"],
 )
 def test_producer_and_flower_need_no_torch(name: str) -> None:
     run_python(f"import sys; sys.modules['torch'] = sys.modules['worker'] = None; import {name}")
