@@ -34,9 +34,9 @@ Rows = dict[str, Figures]  # by the row's name
 T = TypeVar("T")
 
 
-def rotate(contenders: Sequence[T], round: int) -> list[T]:
+def rotate(contenders: Sequence[T], number: int) -> list[T]:
     """The order of a round, counted from 0: each goes first in its turn."""
-    first = round % len(contenders)
+    first = number % len(contenders)
     return [*contenders[first:], *contenders[:first]]
 
 
@@ -45,15 +45,12 @@ def run_rounds(
 ) -> Rows:
     """The medians of so many rounds, with ratios; the rows are in the order of `measures`."""
     samples: dict[str, list[Figures]] = {}
-    order: dict[int, list[str]] = {}
-    for round in range(rounds):
-        for place, measure in rotate(list(enumerate(measures)), round):
+    for number in range(rounds):
+        for measure in rotate(measures, number):
             for name, figures in measure().items():
                 samples.setdefault(name, []).append(figures)
-                order.setdefault(place, []).append(name)
-                say(f"round {round + 1} of {rounds}: {describe(name, figures)}")
-    names = dict.fromkeys(name for place in sorted(order) for name in order[place])
-    return with_ratios({name: take_medians(samples[name]) for name in names})
+                say(f"round {number + 1} of {rounds}: {describe(name, figures)}")
+    return with_ratios({name: take_medians(found) for name, found in samples.items()})
 
 
 def take_medians(samples: Sequence[Figures]) -> Figures:

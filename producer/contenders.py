@@ -1,6 +1,7 @@
 """What `digitq bench` measures: ways to classify the same images with the same network."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -37,6 +38,8 @@ WORKERS = 2  # the same on every machine, as are torch's threads
 CALLERS = 64
 LEAST_IMAGES = 64
 WARM_UP_IMAGES = 4096
+# Threads that spin while they wait cost torch, on a busy machine, most of its speed.
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 ANSWER_SECONDS = 60  # after so long, a worker of plain Celery is taken to be gone
 
 Digits = NDArray[np.uint8]  # (784,)
@@ -219,7 +222,8 @@ def describe_machine() -> str:
 def _run_torch(*arguments: str) -> Figures:
     """What `worker.bench` measures, in a process of its own: torch stays out of this one."""
     command = [sys.executable, "-P", "-m", "worker.bench", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = PATIENT_THREADS | os.environ
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it failed"])[-1]
         raise DigitqError(f"bench {arguments[0]}: {reason.removeprefix('digitq: ')}")

@@ -20,7 +20,7 @@ from tests.unit.test_cli import check
 
 
 def test_each_contender_goes_first_in_its_turn() -> None:
-    orders = [rotate("abc", round) for round in range(4)]
+    orders = [rotate("abc", number) for number in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 
