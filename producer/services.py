@@ -80,11 +80,12 @@ def inspect(options: tuple[str, ...]) -> None:
 def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> None:
     """Measure digitq beside other ways to classify.
 
-    All of it takes some minutes, `--only latency` less than one; on a machine that has nothing
-    else to do. Two private workers classify the MNIST
-    training images; the others get the same images and the same network, and as many threads or
-    processes. They take turns, another one first in each round; a figure is the median of the
-    rounds.
+    All of it takes some minutes, `--only latency` less than one. On a busy machine the figures are
+    of little worth.
+
+    Two private workers classify the MNIST training images; the others get the same images and the
+    same network, and as many threads or processes. They take turns, another one first in each
+    round; a figure is the median of the rounds.
 
     \b
     torch       the network alone in one process, images as arrays: reads and writes nothing
