@@ -33,10 +33,18 @@ class Local:
     Redis listens on a Unix socket in a private folder, or on `port` of 127.0.0.1.
     """
 
-    def __init__(self, workers: int, port: int | None = None, flower: bool = False) -> None:
+    def __init__(
+        self,
+        workers: int,
+        port: int | None = None,
+        flower: bool = False,
+        app: str = "worker",
+    ) -> None:
+        """`app` is the workers', as `celery -A` takes it."""
         self.workers = workers
         self.port = port
         self.flower = flower
+        self.app = app
         self.flower_url: str | None = None
         self.folder = Path()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -149,7 +157,7 @@ class Local:
     def _start_worker(self, name: str) -> None:
         self._start_celery(
             name,
-            "worker",
+            self.app,
             "worker",
             "--concurrency",
             "1",

@@ -29,7 +29,7 @@ def mnist_source(split: str) -> Source:
     if split not in FILES:
         raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
     images, labels = load_mnist(split)
-    pieces = _pieces(f"mnist/{split}/", images, labels)
+    pieces = label_batches(f"mnist/{split}/", images, labels)
     return Source(f"mnist:{split}", pieces, has_truth=True, count=lambda: len(labels))
 
 
@@ -74,7 +74,8 @@ def _read_idx(path: Path, magic: int, header: int) -> np.ndarray:
     return content[header:]
 
 
-def _pieces(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
+def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """Images (N, 784) with the right answers, under the ids `<prefix>0`, `<prefix>1` …"""
     for start in range(0, len(images), PIECE_ROWS):
         pixels = images[start : start + PIECE_ROWS]
         yield pixels_batch(

@@ -1,4 +1,4 @@
-"""The commands that run something or look at what runs: worker, flower, up, doctor, train."""
+"""The commands that run something or look at what runs: worker, up, doctor, bench and others."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import click
 
+from producer.bench import BENCHMARKS
 from producer.options import broker_option, json_option, say, workers_option
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
@@ -90,6 +91,54 @@ def inspect(options: tuple[str, ...]) -> None:
     become(None, "worker.inspect", *options)
 
 
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(BENCHMARKS), help="may be repeated [all]")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    default=600_000,
+    show_default=True,
+    help="through the queue in a round; the slower contenders get their part of as many",
+)
+@json_option
+def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> None:
+    """Measure digitq beside other ways to classify.
+
+    All of it takes some minutes, `--only latency` less than one. On a busy machine the figures are
+    of little worth.
+
+    Two private workers classify the MNIST training images; the others get the same images and the
+    same network, and as many threads or processes. They take turns, another one first in each
+    round; a figure is the median of the rounds.
+
+    \b
+    torch       the network alone in one process, images as arrays: reads and writes nothing
+    queue       arrays through the queue to a CSV, and to Parquet
+    celery      plain Celery: a task for each image, JSON, a result backend
+    dataloader  the tutorials' loop over datasets.MNIST
+    folder      PNG files to a CSV, and torch's ImageFolder with a DataLoader
+    latency     Client.classify, one call at a time, and plain Celery's delay().get()
+    concurrent  64 threads that call Client.classify
+    scale       the cnn with two workers, and with one
+    """
+    from functools import partial
+
+    from producer.bench import run_rounds, tabulate, to_json
+    from producer.contenders import CONTENDERS, Bench, describe_machine
+
+    say(describe_machine())
+    with Bench(images) as shared:
+        measures = [
+            partial(measure, shared)
+            for name in BENCHMARKS
+            if name in (only or BENCHMARKS)
+            for measure in CONTENDERS[name]
+        ]
+        rows = run_rounds(measures, rounds, say)
+    click.echo(to_json(rows) if as_json else tabulate(rows))
+
+
 def become(broker: str | None, module: str, *options: str) -> NoReturn:
     """Replace this process by `python -m module`."""
     if broker:
@@ -97,4 +146,4 @@ def become(broker: str | None, module: str, *options: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
 
 
-COMMANDS = (worker, flower, up, doctor, train, inspect)
+COMMANDS = (worker, flower, up, doctor, bench, train, inspect)

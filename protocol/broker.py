@@ -23,6 +23,7 @@ from protocol.errors import BrokerError, UsageError
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 TIMEOUT_SECONDS = 5  # longer than any blocking read
+MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
@@ -101,6 +102,7 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
             retry=Retry(NoBackoff(), 1),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
+            max_connections=MOST_CONNECTIONS,
         )
         client.connection_pool.make_connection()  # finds options that Redis doesn't know
     except (ValueError, TypeError) as error:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-import redis
 
 from producer.local import Local
-from protocol.broker import connect
+from protocol.broker import PatientRedis, connect
 from protocol.errors import UnknownJobError
 from protocol.ledger import QUEUE, Ledger, Publication, Stored
 
@@ -22,13 +21,13 @@ START = (0, 0)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[redis.Redis]:
+def server() -> Iterator[PatientRedis]:
     with Local(workers=0) as local, connect(local.url) as client:
         yield client
 
 
 @pytest.fixture
-def ledger(server: redis.Redis) -> Ledger:
+def ledger(server: PatientRedis) -> Ledger:
     server.flushall()
     return Ledger(server)
 
@@ -247,3 +246,10 @@ def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:
 def test_local_redis_is_private(redis_only: Local) -> None:
     assert (redis_only.folder / "redis.sock").stat().st_mode & 0o077 == 0
     assert redis_only.folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_hundred_threads_and_more_may_wait_at_once(server: PatientRedis) -> None:
+    with connect(server.url) as client:
+        held = [client.connection_pool.get_connection() for _ in range(150)]
+        assert all(connection.is_connected for connection in held)
+        client.connection_pool.disconnect()

@@ -43,7 +43,14 @@ def run_python(code: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["producer.client", "producer.cli", "producer.doctor", "producer.run", "protocol.celery"],
+    [
+        "producer.client",
+        "producer.cli",
+        "producer.contenders",
+        "producer.doctor",
+        "producer.run",
+        "protocol.celery",
+    ],
 )
 def test_producer_and_flower_need_no_torch(name: str) -> None:
     run_python(f"import sys; sys.modules['torch'] = sys.modules['worker'] = None; import {name}")
