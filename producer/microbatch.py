@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from protocol.ledger import Ledger
 from protocol.settings import settings
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
+GATHER_SECONDS = 0.001  # after a batch of several: its callers may be about to ask again
 IDLE_MS = 500  # without a result for so long, look after the batch
 
 
@@ -32,7 +34,7 @@ class Lane(NamedTuple):
     most_under_way: int
 
 
-PIXELS_LANE = Lane(1024, 3)
+PIXELS_LANE = Lane(1024, 2)
 FILES_LANE = Lane(16, 16)  # decoding takes long: better shared out
 
 
@@ -134,20 +136,22 @@ class Calls:
 
     def _send_batches(self, line: Line) -> None:
         while True:
-            self._send_batch(line)
+            if self._send_batch(line) > 1:
+                time.sleep(GATHER_SECONDS)
             with self._lock:
                 if not line.waiting:
                     line.under_way -= 1
                     return
 
-    def _send_batch(self, line: Line) -> None:
-        """Send the calls that wait and answer them, with an error where it comes to that."""
+    def _send_batch(self, line: Line) -> int:
+        """Send the calls that wait and answer them, with an error where it comes to that; gives
+        their number."""
         with self._lock:
             count = min(len(line.waiting), line.kind.lane.most_calls)
             calls = [line.waiting.popleft() for _ in range(count)]
         calls = [call for call in calls if call.is_awaited()]
         if not calls:
-            return
+            return 0
         try:
             predictions = self._classify(put_together(calls), line.kind.model)
         except Exception as error:
@@ -160,6 +164,7 @@ class Calls:
         else:
             for call, prediction in zip(calls, predictions, strict=True):
                 call.answer.set_result(prediction)
+        return len(calls)
 
     def _classify(self, batch: pa.RecordBatch, model: str) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
