@@ -73,7 +73,7 @@ def classify(
     """
     from producer.report import summarise
     from producer.run import service, take_results
-    from producer.sources import open_sources
+    from producer.sources import count_files, open_sources
 
     source = open_sources(sources, truth == "parent", limit)
     run = {
@@ -85,7 +85,7 @@ def classify(
     with closing(_open_sink(out, run, overwrite)) as sink:
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")
-        with service(broker, workers) as running:
+        with service(broker, workers, count_files(sources)) as running:
             job = running.client.submit_source(source, model, resume=sink.written)
             rate = take_results(running, job, sink, source.count)
     say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")

@@ -1,10 +1,9 @@
 """`Client`: digitq from Python."""
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import Any
 
 from celery import Celery
 
@@ -12,6 +11,8 @@ from producer.chunking import cut_chunks
 from producer.feed import Feeder
 from producer.images import Image, image_source
 from producer.job import Job
+from producer.microbatch import Calls, is_drawn, read_call
+from producer.predictions import Prediction
 from producer.sources import Source
 from producer.written import Written
 from protocol.broker import connect
@@ -21,20 +22,6 @@ from protocol.ledger import JobRecord, Ledger
 from protocol.settings import MODELS, settings
 
 ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image: ten probabilities that sum to 1, or an error.
-
-    `review` says that a person should look at it: the network is not sure, or there is no answer.
-    """
-
-    label: int | None
-    confidence: float | None
-    probabilities: list[float] | None
-    error: str | None
-    review: bool
 
 
 class Client:
@@ -54,9 +41,10 @@ class Client:
             patience_seconds = settings().broker_patience_seconds
         self.ledger = Ledger(connect(self.url, patience_seconds))
         self.app: Celery = make_app(self.url)
+        self._calls = Calls(self.ledger, self.app)
 
     def submit(
-        self, images: "Image | Iterable[Image]", model: str | None = None, detached: bool = False
+        self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
     ) -> Job:
         """Start a job over images: paths, bytes of image files, PIL images, uint8 arrays of
         shape (28, 28), (N, 28, 28) or (H, W[, channels]), or any iterable of them.
@@ -75,9 +63,7 @@ class Client:
         resume: Written = Written(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over what `producer.sources.open_sources` gave."""
-        model = model or settings().model
-        if model not in MODELS:
-            raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+        model = _known_model(model)
         job_id = secrets.token_hex(6)
         fields: dict[str, str | int] = {
             "id": job_id,
@@ -112,7 +98,25 @@ class Client:
         """All jobs that Redis still knows, the oldest first."""
         return self.ledger.records()
 
-    def classify(self, image: "Image", model: str | None = None) -> Prediction:
-        """Classify one image and wait for the answer."""
-        row: dict[str, Any] = self.submit([image], model).table().to_pylist()[0]
-        return Prediction(**{field.name: row[field.name] for field in fields(Prediction)})
+    def classify(self, image: Image, model: str | None = None) -> Prediction:
+        """Classify one image and wait for the answer. From any number of threads.
+
+        Calls at about the same time travel together; an answer is the same, to the bit, in any
+        company. What can't be read has an error in its own answer. Raises `UsageError` for what is
+        not one image, and what `Job.results` raises.
+        """
+        return self._calls.ask(read_call(image), _known_model(model))
+
+    async def classify_async(self, image: Image, model: str | None = None) -> Prediction:
+        """`classify` for a coroutine: the event loop runs on while the answer is waited for."""
+        model = _known_model(model)
+        call = read_call(image) if is_drawn(image) else await asyncio.to_thread(read_call, image)
+        return await asyncio.wrap_future(self._calls.ask_later(call, model))
+
+
+def _known_model(model: str | None) -> str:
+    """The model, or the usual one. Raises `UsageError` for a name that is none."""
+    model = model or settings().model
+    if model not in MODELS:
+        raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+    return model

@@ -16,15 +16,15 @@ from typing import Self
 
 from producer import tether
 from protocol.broker import connect
-from protocol.celery import make_app
 from protocol.errors import BrokerError, DigitqError, UsageError
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5
 RESTARTS = 10  # of one worker, before something is taken to be wrong with it
-PING_SECONDS = 0.2
+POLL_SECONDS = 0.02
 FLOWER_PORT = 5555
 EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
+CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it starts taking work
 
 
 class Local:
@@ -88,22 +88,21 @@ class Local:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{self.folder}/redis.sock?db=0"
 
-    def wait_until_ready(self) -> None:
-        """Wait until every worker takes work, and Flower hears of it.
+    def wait_until_ready(self, workers: int | None = None) -> None:
+        """Wait until so many workers take work, all unless said, and Flower hears of it.
 
         Raises `DigitqError` where one can't start.
         """
+        wanted = self.workers if workers is None else workers
         end = time.monotonic() + START_SECONDS
-        while not self._is_ready():
-            self.check()
-            if time.monotonic() > end:
-                raise DigitqError(f"not ready in {START_SECONDS} s: {self._last_words('worker1')}")
-
-    def _is_ready(self) -> bool:
-        answers = make_app(self.url).control.ping(timeout=PING_SECONDS, limit=self.workers)
         with connect(self.url) as client:
-            listens = not self.flower or bool(client.exists(EVENTS))
-        return len(answers) == self.workers and listens
+            while client.scard(CONTROL) < wanted or (self.flower and not client.exists(EVENTS)):
+                self.check()
+                if time.monotonic() > end:
+                    raise DigitqError(
+                        f"not ready in {START_SECONDS} s: {self._last_words('worker1')}"
+                    )
+                time.sleep(POLL_SECONDS)
 
     def check(self) -> None:
         """Start workers again that have died. Raises `BrokerError` where Redis has."""
@@ -165,6 +164,8 @@ class Local:
             f"{name}@%h",
             "--loglevel",
             "WARNING",
+            "--without-mingle",  # it waits a second for what other workers know
+            "--without-gossip",
             *(["--task-events"] if self.flower else []),
         )
 

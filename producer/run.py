@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from producer.chunking import FILES_ROWS
 from producer.client import Client
 from producer.job import Job
 from producer.local import Local
@@ -39,22 +40,29 @@ class Service:
 
 
 @contextmanager
-def service(broker: str | None, workers: int | None) -> Iterator[Service]:
-    """The broker that is named, or a private Redis with workers. Raises as `Client` does."""
+def service(
+    broker: str | None, workers: int | None, images: int | None = None
+) -> Iterator[Service]:
+    """The broker that is named, or a private Redis with workers: one for each core, or fewer for
+    few `images`, where their number is known. Raises as `Client` does."""
     if url := broker or settings().broker_url:
         if workers:
             raise UsageError("--workers starts private ones: it does not go with a broker")
         yield Service(Client(url), None)
         return
-    with Local(workers or usable_cores()) as local, private_service(local) as running:
+    if not workers:
+        workers = usable_cores()
+        if images is not None:
+            workers = min(workers, -(-images // FILES_ROWS))
+    with Local(workers) as local, private_service(local) as running:
         yield running
 
 
 @contextmanager
 def private_service(local: Local) -> Iterator[Service]:
-    """Private processes as a service, once they are ready. A private Redis that is gone does not
-    come back: nobody waits for it."""
-    local.wait_until_ready()
+    """Private processes as a service, once the first worker is ready. A private Redis that is gone
+    does not come back: nobody waits for it."""
+    local.wait_until_ready(workers=1)
     try:
         yield Service(Client(local.url, patience_seconds=0), local)
     except BrokerError:

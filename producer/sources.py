@@ -129,6 +129,11 @@ def open_sources(
     )
 
 
+def count_files(names: Sequence[str]) -> int | None:
+    """How many images, where each SOURCE is an image file by its name; else None."""
+    return len(names) if all(map(is_image_name, names)) else None
+
+
 def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
     """The pieces of the first `limit` images."""
     for piece in pieces:

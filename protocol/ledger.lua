@@ -103,6 +103,19 @@ function steps.seal(base, base_row, total, ...)
   return {}
 end
 
+-- A job that is one chunk. Gives the publications to send, or nothing where it was cancelled.
+function steps.submit(count, payload, ...)
+  if redis.call('EXISTS', record) == 1 then -- sent again since the reply was lost
+    if get('state') == 'cancelled' then return nil end
+    return redis.call('ZSCORE', queued, 0) and {{0, tonumber(count)}} or {}
+  end
+  create(0, 0, ...)
+  redis.call('HSET', chunks, 0, payload)
+  redis.call('HSET', rows, 0, count)
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload)
+  return publish_next({})
+end
+
 -- Its submitter lives, though it has nothing to store.
 function steps.alive()
   if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'fed', stamp(now)) end
@@ -198,6 +211,16 @@ function steps.results(start, count, ...)
   local numbers = {}
   for n = start, start + count - 1 do table.insert(numbers, string.format('%d', n)) end
   return redis.call('HMGET', results, unpack(numbers))
+end
+
+-- The result of a job that is one chunk; then nothing of the job stays, its record neither.
+function steps.take()
+  local result = redis.call('HGET', results, 0)
+  if result then
+    redis.call('ZREM', jobs, get('id'))
+    redis.call('DEL', record, results, done, unpack(work))
+  end
+  return result
 end
 
 -- state: done where an attached producer has collected all, or cancelled. Only the record stays.

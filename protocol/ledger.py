@@ -153,6 +153,14 @@ class Ledger:
         job_id = str(fields["id"])
         return self._stored(job_id, self._step(job_id, "seal", *base, total, *_flat(fields)))
 
+    def submit(
+        self, fields: Mapping[str, str | int], rows: int, payload: bytes
+    ) -> list[Publication] | None:
+        """Store a job that is one chunk: the messages to send. None where it was cancelled."""
+        job_id = str(fields["id"])
+        reply = self._step(job_id, "submit", rows, payload, *_flat(fields))
+        return None if reply is None else _publications(job_id, reply)
+
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
         reply = self._step(job_id, "begin", number)
@@ -249,6 +257,11 @@ class Ledger:
         `drop` are deleted."""
         found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
         return found
+
+    def take(self, job_id: str) -> bytes | None:
+        """The result of a job that is one chunk, where it is there: then the job is forgotten."""
+        result: bytes | None = self._step(job_id, "take")
+        return result
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed; gives the place in the stream to wait after next."""

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,9 @@ class Settings(BaseSettings):
         "start a private one for the run",
     )
     model: str = Field("mlp", description="network that classifies, unless `--model` names one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what workers compute on: `cuda`, `cpu`, or `auto`: a GPU where one is"
+    )
     mnist: Path | None = Field(
         None, description="folder holding `MNIST/raw/*-ubyte`; unset, the cache folder"
     )

@@ -1,17 +1,18 @@
 """The worker's Celery app: `celery -A worker worker`."""
 
 import os
+import sys
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import worker_process_init
+from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
 from protocol.chunk import PIXELS
 from protocol.cores import usable_cores
-from protocol.errors import BrokerError
+from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import IMAGE_SECONDS, settings
 from worker import transport
@@ -22,7 +23,6 @@ transport.register()
 app.conf.update(
     include=["worker.tasks", "worker.control", "worker.watchdog"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
-    worker_concurrency=usable_cores(),
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
     task_time_limit=settings().chunk_rows * IMAGE_SECONDS,  # seconds; usually well under one
 )
@@ -59,13 +59,25 @@ class Sweeper(bootsteps.StartStopStep):
 app.steps["worker"].add(Sweeper)
 
 
+@celeryd_init.connect
+def prepare_worker(conf: Any, **_: Any) -> None:
+    """Before the fork: with GPUs, a process for each of them, unless `--concurrency` says else."""
+    from worker.device import count_gpus
+
+    try:
+        conf.worker_concurrency = count_gpus() or usable_cores()
+    except UsageError as error:  # Celery would only log it
+        sys.exit(f"digitq: {error}")
+
+
 @worker_process_init.connect
 def prepare_process(**_: Any) -> None:
     """After the fork: one thread for each process, and the usual model loaded and warm."""
     import numpy as np
     import torch
 
-    from worker.models import THREADS, load_model
+    from worker.device import load_on_device
+    from worker.models import THREADS
 
     torch.set_num_threads(THREADS)
-    load_model(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))
+    load_on_device(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
 from protocol.errors import DigitqError
 from worker.decoding import ImageError
+from worker.device import load_on_device
 from worker.images import read_digit
 from worker.limits import Watch, limited_memory
-from worker.models import load_model
 
 Pixels = NDArray[np.uint8]  # (N, 784)
 Errors = list[str | None]
@@ -35,7 +35,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     """
     pixels, errors = read_pixels(chunk.batch, read)
     try:
-        loaded = load_model(model)
+        loaded = load_on_device(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
         errors = [str(error)] * len(errors)
         return build_result(chunk.batch, np.zeros((len(errors), CLASSES), np.float32), errors)

@@ -61,32 +61,36 @@ class Model:
     name: str
     network: Network
     card: Card
+    device: torch.device = torch.device("cpu")
+    tile_rows: int = TILE_ROWS
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network only ever sees tiles of TILE_ROWS rows, and image i of a job (`first_row` is
-        the place of the first one here) always lies at row i % TILE_ROWS of its tile, between
+        the network only ever sees tiles of `tile_rows` rows, and image i of a job (`first_row` is
+        the place of the first one here) always lies at row i % tile_rows of its tile, between
         zeros where there is no image: the bytes are the same however a job is cut.
         """
         rows = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))
         probabilities = torch.empty(len(rows), LABELS)
         with torch.inference_mode():
-            start, place = 0, first_row % TILE_ROWS
+            start, place = 0, first_row % self.tile_rows
             while start < len(rows):
-                stop = min(start + TILE_ROWS - place, len(rows))
+                stop = min(start + self.tile_rows - place, len(rows))
                 probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
                 start, place = stop, 0
         return probabilities.numpy()
 
     def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
-        """Classify up to TILE_ROWS rows as if the tile around them were full of zeros."""
-        if len(rows) == TILE_ROWS:
+        """Classify up to `tile_rows` rows as if the tile around them were full of zeros."""
+        if len(rows) == self.tile_rows:
             tile = rows
         else:
-            tile = torch.zeros(TILE_ROWS, PIXELS, dtype=torch.uint8)
+            tile = torch.zeros(self.tile_rows, PIXELS, dtype=torch.uint8)
             tile[place : place + len(rows)] = rows
+        if self.device.type != "cpu":  # from pinned memory, a GPU fetches them by itself
+            tile = tile.pin_memory().to(self.device, non_blocking=True)
         probabilities: torch.Tensor = self.network(tile)
         return probabilities[place : place + len(rows)]
 

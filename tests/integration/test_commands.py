@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import producer.run
 from producer.client import Client
 from producer.local import Local
+from producer.run import service
+from producer.sources import count_files
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 
@@ -67,6 +70,19 @@ def quiet(table: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     status, _, err = run("classify", table, "-o", out, "--workers", 2)
     assert status == 1 and f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
     return out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "workers"), [(["a.png"], 1), (["a.png"] * 257, 2), (["a.png", "folder"], 9)]
+)
+def test_a_few_images_start_few_workers(
+    names: list[str], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer.run, "usable_cores", lambda: 9)
+    monkeypatch.setattr(Local, "_start_worker", lambda self, name: None)
+    monkeypatch.setattr(Local, "wait_until_ready", lambda self, workers: None)
+    with service(None, None, count_files(names)) as running:
+        assert running.local and running.local.workers == workers
 
 
 def test_a_folder_becomes_a_table(tmp_path: Path) -> None:

@@ -85,6 +85,27 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
     assert record.bytes == 0 and ledger.active() == []
 
 
+def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledger: Ledger) -> None:
+    for _ in range(2):  # the reply may be lost: then it is sent again
+        assert ledger.submit(FIELDS, 10, b"chunk 0") == [Publication("j", 0, 10)]
+    record = ledger.record("j")
+    assert (record.state, record.images, record.bytes) == ("running", 10, 7)
+    begun = ledger.begin("j", 0)
+    assert begun and begun.payload == b"chunk 0"
+    assert ledger.submit(FIELDS, 10, b"chunk 0") == []
+    assert ledger.take("j") is None
+    complete(ledger, 0)
+    assert ledger.record("j").state == "done"
+    assert ledger.take("j") == b"result 0"
+    assert ledger.redis.keys("digitq:job*") == [] and ledger.active() == []
+
+
+def test_a_job_that_is_one_chunk_can_be_cancelled(ledger: Ledger) -> None:
+    ledger.submit(FIELDS, 10, b"chunk 0")
+    ledger.cancel("j")
+    assert ledger.submit(FIELDS, 10, b"chunk 0") is None and ledger.take("j") is None
+
+
 def test_an_empty_job_is_done_at_once(ledger: Ledger) -> None:
     ledger.seal(FIELDS, START, 0)
     assert ledger.record("j").state == "done"

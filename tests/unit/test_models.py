@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, TILE_ROWS
+from tests.drawing import draw_bars, random_digits
 from worker import models
 from worker.calibration import measure_calibration_error
 from worker.dataset import load_mnist
@@ -64,6 +65,16 @@ def test_the_network_sees_whole_tiles_and_a_row_keeps_its_place(
     places = model.classify(pixels, first_row)
     expected = (first_row + np.arange(ROWS)) % TILE_ROWS
     np.testing.assert_array_equal(places, np.repeat(expected[:, None], 10, axis=1))
+
+
+@pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
+def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
+    """So that single calls may travel together; also bars, whose answers have small parts."""
+    model = load_model(name)
+    digits = np.concatenate([random_digits(50), draw_bars(10)[0].numpy()]).reshape(-1, 784)
+    for digit in digits:
+        answers = model.classify(np.repeat(digit[None], TILE_ROWS, axis=0))
+        assert len({answer.tobytes() for answer in answers}) == 1
 
 
 def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:

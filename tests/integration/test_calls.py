@@ -1,0 +1,188 @@
+"""`Client.classify` and `classify_async`: single images, on a real Redis with real workers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from producer import Client
+from producer.local import Local
+from protocol.errors import BrokerError, JobCancelledError, UsageError
+from protocol.ledger import ACTIVE, JOBS, QUEUE
+from tests.drawing import draw_one, encode_image, random_digits
+from tests.waiting import children_of, wait_for
+from worker.models import load_model
+
+CALLERS = 64
+DIGITS = random_digits(CALLERS)
+torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads
+ALONE = [load_model("mlp").classify(digit.reshape(1, 784))[0].tolist() for digit in DIGITS]
+
+
+def chunks_sent(client: Client) -> int:
+    """How many messages went into the queue since the server's counts were set back."""
+    return int(client.ledger.redis.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
+
+
+def keys_of_jobs(client: Client) -> list[bytes]:
+    return [*client.ledger.redis.keys("digitq:job:*"), *client.ledger.redis.keys(JOBS)]
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(CALLERS) as pool:
+        yield pool
+
+
+def test_threads_share_chunks_and_get_the_answers_of_a_lone_caller(
+    client: Client, callers: ThreadPoolExecutor
+) -> None:
+    client.ledger.redis.config_resetstat()
+    together = threading.Barrier(CALLERS)
+
+    def ask(number: int) -> list[float] | None:
+        together.wait()
+        return client.classify(DIGITS[number]).probabilities
+
+    assert list(callers.map(ask, range(CALLERS))) == ALONE
+    assert 1 <= chunks_sent(client) < CALLERS / 2
+
+
+def test_tasks_of_an_event_loop_share_chunks(client: Client) -> None:
+    client.ledger.redis.config_resetstat()
+
+    async def ask_all() -> list[list[float] | None]:
+        answers = await asyncio.gather(*map(client.classify_async, DIGITS))
+        return [answer.probabilities for answer in answers]
+
+    assert asyncio.run(ask_all()) == ALONE
+    assert 1 <= chunks_sent(client) < CALLERS / 2
+
+
+def test_the_event_loop_runs_on_meanwhile(redis_only: Local) -> None:
+    """Without workers there is no answer: a call can be given up."""
+    client = Client(redis_only.url, patience_seconds=1)
+
+    async def give_up() -> None:
+        for image in (DIGITS[0], encode_image(draw_one())):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.classify_async(image), 0.05)
+
+    asyncio.run(give_up())
+
+
+def test_an_error_is_its_caller_s_alone(
+    client: Client, callers: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    good = encode_image(draw_one())
+    images = [good, b"text", object(), draw_one(), tmp_path / "none.png", DIGITS[0], DIGITS[:2]]
+    answers = [callers.submit(client.classify, image) for image in images]  # type: ignore[arg-type]
+    assert answers[0].result().label == answers[3].result().label is not None
+    assert answers[1].result().error == "not an image that can be read"
+    assert answers[4].result().error == "can't be read: No such file or directory"
+    assert answers[5].result().probabilities == ALONE[0]
+    with pytest.raises(UsageError, match="image 0 is a object"):
+        answers[2].result()
+    with pytest.raises(UsageError, match="2 images, where one is asked for"):
+        answers[6].result()
+
+
+def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) -> None:
+    models = ["mlp", "cnn", "random"] * 4
+    answers = callers.map(client.classify, [DIGITS[0]] * len(models), models)
+    for model, answer in zip(models, answers, strict=True):
+        expected = load_model(model).classify(DIGITS[:1].reshape(1, 784))[0]
+        assert answer.probabilities == expected.tolist()
+    with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
+        client.classify(DIGITS[0], "cnn9")
+
+
+def test_a_thousand_calls_leave_nothing_in_redis(
+    client: Client, callers: ThreadPoolExecutor
+) -> None:
+    before = keys_of_jobs(client)
+    for answer in callers.map(lambda n: client.classify(DIGITS[n % CALLERS]), range(1000)):
+        assert answer.error is None
+    assert keys_of_jobs(client) == before
+    assert client.ledger.redis.scard(ACTIVE) == 0 and client.ledger.redis.llen(QUEUE) == 0
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
+    """A Redis with a worker of its own, for tests that harm it."""
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+    with Local(workers=1) as local:
+        local.wait_until_ready()
+        yield local
+
+
+def test_a_worker_is_killed_with_the_calls_in_hand(
+    callers: ThreadPoolExecutor, worked: Local
+) -> None:
+    client = Client(worked.url, patience_seconds=1)
+    child = children_of(worked._processes["worker1"].pid)[0]
+    os.kill(child, signal.SIGSTOP)
+    answers = [callers.submit(client.classify, digit) for digit in DIGITS]
+    wait_for(lambda: len(client.jobs()) == 2 and client.ledger.redis.llen(QUEUE) < 2)
+    os.kill(child, signal.SIGKILL)
+    assert [answer.result().probabilities for answer in answers] == ALONE
+
+
+def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
+    client = Client(redis_only.url, patience_seconds=1)
+    answers = [callers.submit(client.classify, digit) for digit in DIGITS]
+    wait_for(lambda: client.ledger.redis.llen(QUEUE) == 2)
+    client.ledger.redis.flushall()
+    redis_only._start_worker("worker1")
+    assert [answer.result().probabilities for answer in answers] == ALONE
+
+
+def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> None:
+    with Local(workers=0) as local:
+        client = Client(local.url, patience_seconds=0)
+        answers = [callers.submit(client.classify, digit) for digit in DIGITS]
+        wait_for(lambda: client.ledger.redis.llen(QUEUE) == 2)
+    for answer in answers:
+        with pytest.raises(BrokerError, match="can't reach Redis"):
+            answer.result()
+
+
+def test_a_cancelled_batch_is_every_caller_s_error(
+    callers: ThreadPoolExecutor, redis_only: Local
+) -> None:
+    client = Client(redis_only.url, patience_seconds=1)
+    answer = callers.submit(client.classify, DIGITS[0])
+    wait_for(client.jobs)
+    client.job(client.jobs()[0].id).cancel()
+    with pytest.raises(JobCancelledError):
+        answer.result()
+
+
+def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:
+    """A call that was given up, and one whose thread is interrupted, with no worker to answer."""
+    code = f"""
+import asyncio, os, signal, numpy as np
+from producer import Client
+from tests.waiting import wait_for
+
+client = Client({redis_only.url!r})
+image = np.zeros((28, 28), np.uint8)
+try:
+    asyncio.run(asyncio.wait_for(client.classify_async(image), 0.1))
+except TimeoutError:
+    print("given up")
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+client.classify(image)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "given up\n"
+    assert done.stderr.endswith("KeyboardInterrupt\n"), done.stderr

@@ -1,0 +1,97 @@
+"""GPUs by a stand-in: torch is told that there are some, and memory of the CPU plays theirs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from protocol.errors import UsageError
+from protocol.settings import settings
+from tests.drawing import random_digits
+from worker import device
+from worker.device import GPU_TILE_ROWS, choose_device, count_gpus, load_on_device, move_to_gpu
+from worker.models import load_model
+
+PIXELS = random_digits(300).reshape(-1, 784)
+
+
+@pytest.fixture(autouse=True)
+def fresh_models() -> Iterator[None]:
+    load_on_device.cache_clear()
+    yield
+    load_on_device.cache_clear()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_DEVICE", name)
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+@pytest.mark.usefixtures("two_gpus")
+def test_processes_take_gpus_in_turn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_for(name, monkeypatch)
+    chosen = []
+    for index in range(4):
+        process = SimpleNamespace(index=index)
+        monkeypatch.setattr(device, "current_process", lambda process=process: process)
+        chosen.append(str(choose_device()))
+    assert count_gpus() == 2 and chosen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_are_left_alone_where_the_cpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_for("cpu", monkeypatch)
+    assert count_gpus() == 0 and load_on_device("mlp") is load_model("mlp")
+
+
+def test_without_gpus_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert choose_device() == torch.device("cpu")
+    ask_for("cuda", monkeypatch)
+    with pytest.raises(UsageError, match="DIGITQ_DEVICE=cuda, but torch finds no GPU"):
+        choose_device()
+
+
+def test_a_worker_that_shall_use_a_gpu_and_has_none_says_so() -> None:
+    variables = {"DIGITQ_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+    worker = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker", "worker"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert worker.returncode == 1
+    assert worker.stderr.startswith("digitq: DIGITQ_DEVICE=cuda, but torch finds no GPU")
+
+
+class StandIn(str):
+    """A device that torch takes for the CPU, and digitq for another."""
+
+    type = "cuda"
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("first_row", [0, 7, GPU_TILE_ROWS - 1])
+def test_a_gpu_gets_whole_tiles_and_gives_the_same_answers(
+    name: str, first_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[torch.Size] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: pinned.append(rows.shape) or rows)
+    model = move_to_gpu(load_model(name), StandIn("cpu"))  # type: ignore[arg-type]
+    answers = model.classify(PIXELS, first_row)
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers, load_model(name).classify(PIXELS), atol=1e-5)
+    assert set(pinned) == {(GPU_TILE_ROWS, 784)}
+    assert len(pinned) == (2 if first_row == GPU_TILE_ROWS - 1 else 1)

@@ -1,0 +1,52 @@
+"""What the network runs on: the CPU, or a GPU for each process of a worker."""
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import torch
+from billiard.process import current_process
+
+from protocol.errors import UsageError
+from protocol.settings import settings
+from worker.models import Model, load_model
+
+GPU_TILE_ROWS = 2048  # a chunk of pixels at its default size
+
+
+def count_gpus() -> int:
+    """The GPUs to use: those that torch finds, by NVML, so that CUDA isn't started before the fork.
+
+    Raises `UsageError` where `DIGITQ_DEVICE` asks for one and there is none.
+    """
+    found = 0 if settings().device == "cpu" else torch.cuda.device_count()
+    if settings().device == "cuda" and not found:
+        raise UsageError(
+            "DIGITQ_DEVICE=cuda, but torch finds no GPU: see `nvidia-smi` and install torch's "
+            "CUDA build, or set DIGITQ_DEVICE=auto"
+        )
+    return found
+
+
+def choose_device() -> torch.device:
+    """This process's: with GPUs, the processes of a worker take them in turn."""
+    gpus = count_gpus()
+    if not gpus:
+        return torch.device("cpu")
+    return torch.device("cuda", getattr(current_process(), "index", 0) % gpus)
+
+
+@cache
+def load_on_device(name: str) -> Model:
+    """The model of that name on this process's device. Raises as `load_model` and `count_gpus`."""
+    device = choose_device()
+    model = load_model(name)
+    return model if device.type == "cpu" else move_to_gpu(model, device)
+
+
+def move_to_gpu(model: Model, device: torch.device) -> Model:
+    """The model there, in larger tiles; sums in float32 throughout and always in one order."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    network = copy.deepcopy(model.network).to(device)
+    return replace(model, network=network, device=device, tile_rows=GPU_TILE_ROWS)
