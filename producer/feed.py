@@ -14,6 +14,7 @@ from protocol.ledger import Ledger, Stored, record_key
 from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
+LOOK_SECONDS = 0.1  # between two looks at Redis's memory, which cost as much as a chunk does
 FULL = 0.7  # of Redis's maxmemory; above 1 kombu would drop messages
 
 
@@ -54,6 +55,7 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = False
+        self._next_look = 0.0  # at Redis's memory
 
     def run(self) -> None:
         number = 0
@@ -67,10 +69,10 @@ class Feeder(threading.Thread):
                         self._window.pop(parcel.number - settings().window_chunks, None)
                 self._send(parcel)
                 number = chunk.number + 1
+            self.total = number  # sealing wakes the collector, who asks for it
             self._seal(number)
             if not self.attached:
                 self._ledger.flush(str(self._fields["id"]))
-            self.total = number
         except BaseException as error:
             self.error = error
 
@@ -115,9 +117,12 @@ class Feeder(threading.Thread):
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
+        if time.monotonic() < self._next_look:
+            return None
         memory = self._ledger.redis.info("memory")
         if memory["maxmemory"] and memory["used_memory"] > FULL * memory["maxmemory"]:
             return f"room in Redis: over {FULL:.0%} of its maxmemory is used"
+        self._next_look = time.monotonic() + LOOK_SECONDS
         return None
 
     def _send(self, parcel: Parcel) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -69,10 +69,10 @@ class Source:
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name in a folder or an archive is taken for an image."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not any(
-        part.startswith(".") and part not in ("..", ".") for part in path.parts
-    )
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
+        return False
+    return not any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -83,7 +83,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 def parent_digit(path: str) -> int | None:
     """The right answer where the file's folder is named by it, as `ImageFolder` has it."""
-    parent = PurePosixPath(path).parent.name
+    parent = os.path.basename(os.path.dirname(path))
     return int(parent) if len(parent) == 1 and parent in "0123456789" else None
 
 

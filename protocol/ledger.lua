@@ -97,6 +97,7 @@ function steps.seal(base, base_row, total, ...)
   if tonumber(total) > number('stored') then return number('stored') end
   if get('state') == 'feeding' then
     redis.call('HSET', record, 'state', 'running')
+    redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'sealed', total) -- the last result may be taken
     touch()
     finish_if_done()
   end

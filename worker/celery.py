@@ -10,7 +10,7 @@ from celery.utils.log import get_logger
 
 from protocol.broker import connect
 from protocol.celery import DEFAULT_BROKER, app, publish
-from protocol.chunk import PIXELS
+from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
@@ -73,11 +73,14 @@ def prepare_worker(conf: Any, **_: Any) -> None:
 @worker_process_init.connect
 def prepare_process(**_: Any) -> None:
     """After the fork: one thread for each process, and the usual model loaded and warm."""
-    import numpy as np
+    import pyarrow as pa
     import torch
 
-    from worker.device import load_on_device
+    from worker.classify import classify_chunk
     from worker.models import THREADS
 
     torch.set_num_threads(THREADS)
-    load_on_device(settings().model).classify(np.zeros((settings().chunk_rows, PIXELS), np.uint8))
+    rows = settings().chunk_rows
+    pixels = pa.array([bytes(PIXELS)] * rows, PIXELS_FIELD.type)
+    batch = pa.record_batch({"id": [""] * rows, PIXELS_FIELD.name: pixels})
+    encode(classify_chunk(Chunk(0, 0, batch), settings().model))

@@ -62,9 +62,12 @@ def trace_steps(grey: Grey) -> Iterator[tuple[str, Grey]]:
 
 def is_normalised(grey: Grey) -> bool:
     """Whether the image is as MNIST's are: 28×28, dark around, box and centre of mass in place."""
-    if grey.shape != (SIDE, SIDE) or np.median(border(grey)) > LEAST_CONTRAST:
+    if grey.shape != (SIDE, SIDE):
         return False
-    ink = np.where(grey > LEAST_CONTRAST, grey, 0)
+    around = np.sort(border(grey))
+    if around[len(around) // 2] > LEAST_CONTRAST:  # numpy's median takes three times as long
+        return False
+    _, ink = cv2.threshold(grey, LEAST_CONTRAST, 0, cv2.THRESH_TOZERO)
     _, _, width, height = cv2.boundingRect(ink)
     return abs(max(width, height) - BOX) <= BOX_TOLERANCE and all(
         abs(place - SIDE / 2) < PLACE_TOLERANCE for place in centre_of_mass(ink)
