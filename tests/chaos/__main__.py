@@ -34,6 +34,8 @@ def main(kills: int, seed: int | None, rows: int) -> None:
         for fault in FAULTS:
             for detached in (False, True)[: 1 if fault.forgets else 2]:
                 campaign.strike_run(1, detached, (fault,))
+            click.echo(f"alone: {fault.name}", err=True)
+        deployment.stop_seconds = 5  # it was the full time above
         while campaign.kills < kills:
             campaign.strike_run(random.randint(1, 12), random.random() < 0.5)
             click.echo(f"{campaign.kills} kills, {campaign.total.runs} results", err=True)

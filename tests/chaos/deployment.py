@@ -12,6 +12,7 @@ from types import TracebackType
 
 from producer.local import Local
 from protocol.broker import connect
+from protocol.errors import BrokerError
 from protocol.ledger import Ledger
 from tests.chaos.proxy import Proxy
 from tests.waiting import DIGITQ, children_of
@@ -68,8 +69,8 @@ class Deployment(Local):
         return ["--save", "", "--appendonly", "yes"]
 
     def ledger(self) -> Ledger:
-        """The ledger, past the proxy."""
-        return Ledger(connect(self.direct_url, patience_seconds=PATIENCE_SECONDS))
+        """The ledger, past the proxy. Raises `BrokerError` where Redis is down by a fault."""
+        return Ledger(connect(self.direct_url))
 
     def pid(self, name: str) -> int:
         """Of `redis`, or the main process of `worker1` …"""
@@ -112,7 +113,10 @@ class Deployment(Local):
         due = [action for end, action in self._later if end <= time.monotonic()]
         self._later = [(end, action) for end, action in self._later if end > time.monotonic()]
         for action in due:
-            action()
+            try:
+                action()
+            except BrokerError:  # Redis stands still, or writes nothing: until that is undone
+                self.later(POLL_SECONDS, action)
 
     def heal(self) -> None:
         """Undo at once all that was to be undone later."""
