@@ -90,8 +90,10 @@ def parent_digit(path: str) -> int | None:
 def read_limited(file: IO[bytes], size: int) -> bytes:
     """The file's bytes. Raises `UnreadableImageError` above `DIGITQ_IMAGE_BYTES`."""
     limit = settings().image_bytes
-    content = file.read(limit + 1) if size <= limit else b""
-    if size > limit or len(content) > limit:
+    content = file.read(size + 1) if size <= limit else b""  # room for the limit would take longer
+    if len(content) > size:  # it has grown
+        content += file.read(limit + 1 - len(content))
+    if max(size, len(content)) > limit:
         raise UnreadableImageError(too_large(limit))
     return content
 

@@ -1,6 +1,5 @@
 """`make chaos`: each fault alone, then mixed ones until enough was killed; prints a table."""
 
-import os
 import sys
 import tempfile
 import time
@@ -23,9 +22,8 @@ def main(kills: int, seed: int | None, rows: int) -> None:
     """Harm a deployment until so many processes were killed; exit 1 where a row was lost."""
     seed = time.time_ns() % 1_000_000 if seed is None else seed
     click.echo(f"seed {seed}")
-    os.environ.update(DIGITQ_CHUNK_ROWS="64", DIGITQ_DEADLINE_SECONDS="5")
     random, started = Random(seed), time.monotonic()
-    with tempfile.TemporaryDirectory() as name, Deployment(stop_seconds=30) as deployment:
+    with tempfile.TemporaryDirectory() as name, Deployment(5, stop_seconds=30) as deployment:
         folder = Path(name)
         source = folder / "images.parquet"
         write_images(source, rows)

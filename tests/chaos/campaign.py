@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from kombu.exceptions import OperationalError
+
 from protocol.errors import BrokerError
 from tests.chaos.deployment import Deployment
 from tests.chaos.faults import FAULTS, Fault
@@ -72,7 +74,9 @@ class Campaign:
             if next_strike == float("inf") and self._has_begun():
                 next_strike = time.monotonic() + self._random.uniform(0, AT_FIRST_SECONDS)
             if faults and strikes and time.monotonic() > next_strike:
-                with suppress(BrokerError):  # this one needs Redis, which an earlier one keeps down
+                with suppress(
+                    BrokerError, OperationalError
+                ):  # this one needs Redis, which an earlier one keeps down
                     struck.add(self._strike(self._choose(faults)))
                     strikes -= 1
                     run.moved()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from types import TracebackType
+from unittest.mock import patch
 
 from producer.local import Local
 from protocol.broker import connect
@@ -24,9 +25,13 @@ PATIENCE_SECONDS = 240.0
 class Deployment(Local):
     """Starts again what is killed, as an init system would, whenever it is tended."""
 
-    def __init__(self, workers: int = 2, stop_seconds: float = 3.0) -> None:
+    def __init__(self, deadline_seconds: float, stop_seconds: float, workers: int = 2) -> None:
         """`stop_seconds` is how long what stands still does so."""
         super().__init__(workers)
+        self._settings = {
+            "DIGITQ_CHUNK_ROWS": "64",
+            "DIGITQ_DEADLINE_SECONDS": str(deadline_seconds),
+        }
         self.stop_seconds = stop_seconds
         self.producer: int | None = None  # the process that feeds or collects now
         self.results = Path()  # the folder of the files it writes
@@ -64,6 +69,10 @@ class Deployment(Local):
         if not self.proxy:
             self.proxy = Proxy(self.folder / "proxy.sock", self.folder / "redis.sock")
         super()._start_redis()
+
+    def _start(self, name: str, *command: str) -> None:
+        with patch.dict(os.environ, self._settings):
+            super()._start(name, *command)
 
     def _persistence(self) -> list[str]:
         return ["--save", "", "--appendonly", "yes"]
@@ -140,7 +149,7 @@ class Deployment(Local):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
         return subprocess.Popen(
             [*DIGITQ, *map(str, arguments)],
-            env={**os.environ, "DIGITQ_BROKER_URL": self.url},
+            env={**os.environ, **self._settings, "DIGITQ_BROKER_URL": self.url},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

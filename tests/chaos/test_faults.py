@@ -21,12 +21,9 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     write_images(source, ROWS)
     seed = time.time_ns() % 1_000_000
     print(f"seed {seed}")  # shown where a test fails
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIGITQ_CHUNK_ROWS", "64")
-        patch.setenv("DIGITQ_DEADLINE_SECONDS", "2")
-        with Deployment(stop_seconds=2) as deployment:
-            deployment.wait_until_ready()
-            yield Campaign(deployment, source, folder, Random(seed))
+    with Deployment(deadline_seconds=2, stop_seconds=2) as deployment:
+        deployment.wait_until_ready()
+        yield Campaign(deployment, source, folder, Random(seed))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

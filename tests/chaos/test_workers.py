@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from producer import Client
 from producer.local import Local
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE
+from tests.chaos.runs import write_images
 from tests.drawing import draw_one, random_digits
-from tests.waiting import children_of, wait_for
+from tests.waiting import DIGITQ, children_of, wait_for
 
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
@@ -204,3 +206,18 @@ def test_nothing_outlives_its_time(start: Start, monkeypatch: pytest.MonkeyPatch
     job.wait_until_stored()
     wait_for(lambda: set(client.ledger.redis.keys("*")) - before <= {b"digitq:sweeping"})
     assert np.all(client.jobs() == [])
+
+
+def test_a_producer_says_what_it_waits_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No worker comes, and Redis may hold but a little of the job."""
+    monkeypatch.setenv("DIGITQ_BUDGET_BYTES", "100000")
+    local = start(workers=0)
+    write_images(tmp_path / "images.parquet", 5000)
+    command = [*DIGITQ, "submit", str(tmp_path / "images.parquet"), "--broker", local.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as submitter:
+        assert submitter.stderr and "waiting for workers: 0 MB" in submitter.stderr.readline()
+        memory = Client(local.url).ledger.redis.info("memory")["used_memory"]
+        submitter.kill()
+    assert memory < 8 << 20
