@@ -15,7 +15,7 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-FILES_ROWS = 256  # decoding takes far longer than the network: smaller chunks, shared better
+FILES_ROWS = 512
 
 
 class Row(NamedTuple):
