@@ -221,8 +221,10 @@ def describe_machine() -> str:
 
 
 def _run_torch(*arguments: str) -> Figures:
-    """What `worker.bench` measures, in a process of its own: torch stays out of this one. The better
-    of two runs, whose threads wait in different ways."""
+    """What `worker.bench` measures, in a process of its own: torch stays out of this one.
+
+    The better of two runs, whose threads wait in different ways.
+    """
     runs = [_run_torch_once(policy, *arguments) for policy in WAIT_POLICIES]
     return max(runs, key=itemgetter("images_per_second"))
 
