@@ -49,4 +49,6 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    return replace(model, network=network, device=device, tile_rows=GPU_TILE_ROWS)
+    return replace(
+        model, network=network, device=device, tile_rows=GPU_TILE_ROWS, grain_rows=GPU_TILE_ROWS
+    )

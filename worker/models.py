@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
+GRAIN_ROWS = 16  # with 1 or 2 rows a matrix product takes another way, and last bits change
 THREADS = 1  # of torch in a process; with two, sums are added up in another order
 
 
@@ -63,14 +65,16 @@ class Model:
     card: Card
     device: torch.device = torch.device("cpu")
     tile_rows: int = TILE_ROWS
+    grain_rows: int = GRAIN_ROWS
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network only ever sees tiles of `tile_rows` rows, and image i of a job (`first_row` is
-        the place of the first one here) always lies at row i % tile_rows of its tile, between
-        zeros where there is no image: the bytes are the same however a job is cut.
+        the network only ever sees tiles of `tile_rows` rows, or a part of one that is a multiple
+        of `grain_rows`, which does a row's sums in the same order. Image i of a job (`first_row` is
+        the place of the first one here) lies at row i % tile_rows of its tile, between zeros where
+        there is no image: the bytes are the same however a job is cut.
         """
         rows = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))
         probabilities = torch.empty(len(rows), LABELS)
@@ -83,16 +87,18 @@ class Model:
         return probabilities.numpy()
 
     def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
-        """Classify up to `tile_rows` rows as if the tile around them were full of zeros."""
-        if len(rows) == self.tile_rows:
+        """Classify up to `tile_rows` rows, between zeros where they fill no whole grains."""
+        before = place % self.grain_rows
+        size = math.ceil((before + len(rows)) / self.grain_rows) * self.grain_rows
+        if len(rows) == size:
             tile = rows
         else:
-            tile = torch.zeros(self.tile_rows, PIXELS, dtype=torch.uint8)
-            tile[place : place + len(rows)] = rows
+            tile = torch.zeros(size, PIXELS, dtype=torch.uint8)
+            tile[before : before + len(rows)] = rows
         if self.device.type != "cpu":  # from pinned memory, a GPU fetches them by itself
             tile = tile.pin_memory().to(self.device, non_blocking=True)
         probabilities: torch.Tensor = self.network(tile)
-        return probabilities[place : place + len(rows)]
+        return probabilities[before : before + len(rows)]
 
 
 def model_names() -> list[str]:

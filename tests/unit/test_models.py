@@ -18,7 +18,7 @@ from worker.calibration import measure_calibration_error
 from worker.dataset import load_mnist
 from worker.handwriting import draw_digit
 from worker.images import normalise
-from worker.models import load_model, model_names, read_model
+from worker.models import GRAIN_ROWS, load_model, model_names, read_model
 from worker.network import DigitNetwork
 from worker.outliers import OUTLIERS
 from worker.scenes import crop
@@ -53,18 +53,19 @@ class Places(DigitNetwork):
     """Instead of probabilities it gives each row's place in the batch."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        assert pixels.shape == (TILE_ROWS, 784)
-        return torch.arange(TILE_ROWS).float()[:, None].expand(TILE_ROWS, 10)
+        rows = len(pixels)
+        assert rows <= TILE_ROWS and rows % GRAIN_ROWS == 0
+        return torch.arange(rows).float()[:, None].expand(rows, 10)
 
 
 @pytest.mark.parametrize("first_row", [0, 1, TILE_ROWS - 1, TILE_ROWS, 1000])
-def test_the_network_sees_whole_tiles_and_a_row_keeps_its_place(
+def test_the_network_sees_whole_grains_and_a_row_keeps_its_place(
     first_row: int, pixels: NDArray[np.uint8]
 ) -> None:
     model = dataclasses.replace(load_model("random"), network=Places(0.5, 0.5))
     places = model.classify(pixels, first_row)
-    expected = (first_row + np.arange(ROWS)) % TILE_ROWS
-    np.testing.assert_array_equal(places, np.repeat(expected[:, None], 10, axis=1))
+    expected = (first_row + np.arange(ROWS)) % GRAIN_ROWS
+    np.testing.assert_array_equal(places % GRAIN_ROWS, np.repeat(expected[:, None], 10, axis=1))
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
@@ -75,6 +76,14 @@ def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
     for digit in digits:
         answers = model.classify(np.repeat(digit[None], TILE_ROWS, axis=0))
         assert len({answer.tobytes() for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
+def test_part_of_a_tile_gives_what_the_whole_gives(name: str, pixels: NDArray[np.uint8]) -> None:
+    model, tile = load_model(name), pixels[:TILE_ROWS]
+    whole = model.classify(tile)
+    for rows in range(1, TILE_ROWS, 5):
+        assert model.classify(tile[:rows]).tobytes() == whole[:rows].tobytes()
 
 
 def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
