@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from signal import SIGINT
 from subprocess import Popen
 
 import pyarrow as pa
@@ -68,9 +67,10 @@ class Run:
             return False
         out, err = self._process.communicate()
         self.errors.append(err)
-        assert "Traceback" not in err or status == -SIGINT, err  # Python itself was still loading
+        too_early = "KeyboardInterrupt" in err  # Python itself was still loading
+        assert "Traceback" not in err or too_early, err
         assert status != UNUSABLE, err
-        if status in DONE:
+        if status in DONE and not too_early:
             self._take(out)
             self._steps.pop(0)
         if self._steps:
