@@ -14,7 +14,6 @@ from protocol.ledger import Ledger, Stored, record_key
 from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
-LOOK_SECONDS = 0.1  # between two looks at Redis's memory, which cost as much as a chunk does
 FULL = 0.7  # of Redis's maxmemory; above 1 kombu would drop messages
 
 
@@ -55,7 +54,6 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = False
-        self._next_look = 0.0  # at Redis's memory
 
     def run(self) -> None:
         number = 0
@@ -117,12 +115,9 @@ class Feeder(threading.Thread):
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
-        if time.monotonic() < self._next_look:
-            return None
         memory = self._ledger.redis.info("memory")
         if memory["maxmemory"] and memory["used_memory"] > FULL * memory["maxmemory"]:
             return f"room in Redis: over {FULL:.0%} of its maxmemory is used"
-        self._next_look = time.monotonic() + LOOK_SECONDS
         return None
 
     def _send(self, parcel: Parcel) -> None:

@@ -139,6 +139,7 @@ class Job:
             if self.attached:
                 assert self._feeder
                 self._feeder.repair()
+                self._ledger.alive(self.id)
             if self.on_idle:
                 self.on_idle()
         return after

@@ -83,7 +83,11 @@ def read_call(image: Image) -> Call:
 
 def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
     """Whether it is pixels as the network sees them: nothing to read, nothing to encode."""
-    return isinstance(image, np.ndarray) and image.shape == (28, 28) and image.dtype == np.uint8
+    return (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.shape in ((28, 28), (1, 28, 28))
+    )
 
 
 class Calls:
@@ -147,8 +151,13 @@ class Calls:
         """Send the calls that wait and answer them, with an error where it comes to that; gives
         their number."""
         with self._lock:
-            count = min(len(line.waiting), line.kind.lane.most_calls)
-            calls = [line.waiting.popleft() for _ in range(count)]
+            calls: list[Call] = []
+            size = 0
+            while line.waiting and len(calls) < line.kind.lane.most_calls:
+                size += line.waiting[0].image.nbytes
+                if calls and size > settings().chunk_bytes:
+                    break
+                calls.append(line.waiting.popleft())
         calls = [call for call in calls if call.is_awaited()]
         if not calls:
             return 0
@@ -198,6 +207,7 @@ class Calls:
                 return False
         except UnknownJobError:
             return False
+        self._ledger.alive(job_id)
         publish(self._app, self._ledger.sweep_job(job_id, settings().deadline_seconds))
         return True
 

@@ -19,7 +19,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from producer.chunking import FILES_ROWS
 from producer.client import Client
 from producer.job import Job
 from producer.local import Local
@@ -28,6 +27,7 @@ from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import settings
 
+FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
 SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
 
 
@@ -53,7 +53,7 @@ def service(
     if not workers:
         workers = usable_cores()
         if images is not None:
-            workers = min(workers, -(-images // FILES_ROWS))
+            workers = min(workers, -(-images // FILES_OF_A_WORKER))
     with Local(workers) as local, private_service(local) as running:
         yield running
 

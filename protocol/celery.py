@@ -5,7 +5,7 @@ from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from protocol.broker import celery_url
+from protocol.broker import TIMEOUT_SECONDS, celery_url
 from protocol.ledger import QUEUE, Publication
 from protocol.settings import settings
 
@@ -36,6 +36,8 @@ def make_app(broker_url: str) -> Celery:
             "priority_steps": [0],  # one list to pop from, not four
             "body_encoding": "utf-8",
             "visibility_timeout": 3600,
+            "socket_timeout": TIMEOUT_SECONDS,  # else a dead connection is waited for without end
+            "socket_connect_timeout": TIMEOUT_SECONDS,
         },
     )
     return app

@@ -42,7 +42,6 @@ local function publish_next(publications)
     published, in_flight = published + 1, in_flight + 1
   end
   redis.call('HSET', record, 'published', published)
-  touch()
   return publications
 end
 
@@ -59,6 +58,14 @@ local function catch_up(base)
   if tonumber(base) > number('stored') then
     redis.call('HSET', record, 'stored', base, 'published', base)
   end
+end
+
+-- A running chunk has until the deadline again. The removal comes first: a Redis that is out of
+-- memory refuses to add, but not in the midst of a script.
+local function put_off(n)
+  if redis.call('ZREM', running, n) == 0 then return false end
+  redis.call('ZADD', running, stamp(now), n)
+  return true
 end
 
 local steps = {}
@@ -86,7 +93,9 @@ function steps.dispatch(base, base_row, n, count, payload, ...)
   redis.call('HSET', record, 'stored', n + 1)
   redis.call('HINCRBY', record, 'images', count)
   redis.call('HINCRBY', record, 'bytes', #payload)
-  return publish_next({})
+  local publications = publish_next({})
+  touch()
+  return publications
 end
 
 -- All chunks are stored; total is their number. Gives what dispatch gives.
@@ -114,12 +123,16 @@ function steps.submit(count, payload, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
   redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload)
-  return publish_next({})
+  local publications = publish_next({})
+  touch()
+  return publications
 end
 
 -- Its submitter lives, though it has nothing to store.
 function steps.alive()
-  if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, 'fed', stamp(now)) end
+  if redis.call('EXISTS', record) == 0 then return end
+  redis.call('HSET', record, 'fed', stamp(now))
+  touch()
 end
 
 -- How many seconds ago the submitter was last heard of.
@@ -144,15 +157,13 @@ end
 -- A worker is still at a chunk, which has until the deadline again. Gives 0 where there is nothing
 -- left to do: another was first, or the job was cancelled.
 function steps.renew(n)
-  if redis.call('ZSCORE', running, n) then redis.call('ZADD', running, stamp(now), n) end
+  put_off(n)
   return redis.call('HEXISTS', chunks, n)
 end
 
 -- A worker is about to touch an image that it may die of; it has until the deadline again.
 function steps.suspect(n, rows)
-  if not redis.call('ZSCORE', running, n) then return end
-  redis.call('ZADD', running, stamp(now), n)
-  redis.call('HSET', suspects, n, rows)
+  if put_off(n) then redis.call('HSET', suspects, n, rows) end
 end
 
 -- number, when this attempt began, result, failed rows: gives nothing where another was first.
@@ -174,6 +185,7 @@ function steps.complete(n, begun, result, failed)
   redis.call('HINCRBY', record, 'failed', failed)
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   local publications = publish_next({})
+  touch()
   finish_if_done()
   return {1, publications}
 end
@@ -203,7 +215,9 @@ function steps.sweep(deadline)
   for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
     again(n)
   end
-  return publish_next(publications)
+  publish_next(publications)
+  if #publications > 0 then touch() end -- else a job that nobody works on has its time
+  return publications
 end
 
 -- The results of `count` chunks from `start` on; the chunks that follow are collected: dropped.

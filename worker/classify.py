@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
-from protocol.errors import DigitqError
+from protocol.errors import BrokerError, DigitqError
 from worker.decoding import ImageError
 from worker.device import load_on_device
 from worker.images import read_digit
@@ -71,6 +71,8 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
         pixels[row] = read(row, content.to_pybytes()).reshape(PIXELS)
     except ImageError as error:
         return str(error)
+    except BrokerError:  # Redis's, not the image's: the chunk comes again
+        raise
     except MemoryError:
         return "needs too much memory"
     except Exception as error:  # whatever an image does to a decoder is that image's row

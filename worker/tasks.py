@@ -1,6 +1,7 @@
 """The Celery task: takes a chunk from the ledger, has it classified, hands the result in."""
 
 import time
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from protocol.broker import connect
 from protocol.celery import CLASSIFY, app, publish
 from protocol.chunk import Chunk, encode
+from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, classify_chunk, read_image
@@ -27,6 +29,12 @@ logger = get_task_logger(__name__)
 def ledger() -> Ledger:
     """This process's ledger, connected on first use: after the fork."""
     return Ledger(connect(app.conf.digitq_broker_url, settings().broker_patience_seconds))
+
+
+@cache
+def hasty_ledger() -> Ledger:
+    """The same, but it waits for no lost Redis."""
+    return Ledger(connect(app.conf.digitq_broker_url))
 
 
 @app.task(name=CLASSIFY)
@@ -68,8 +76,9 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
     def read_on(row: int, content: bytes) -> NDArray[np.uint8]:
         nonlocal renewed
         if time.monotonic() - renewed > every:
-            if not ledger().renew(job_id, number):
-                raise Dropped
+            with suppress(BrokerError):  # the work goes on meanwhile
+                if not hasty_ledger().renew(job_id, number):
+                    raise Dropped
             renewed = time.monotonic()
         return read(row, content)
 

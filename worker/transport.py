@@ -3,11 +3,15 @@
 In kombu 5.7 one that is no JSON, or not of a message's form, ends the worker.
 """
 
+import time
 from queue import Empty
 from typing import Any
 
 from celery.utils.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, redis
+from redis import RedisError
+
+PAUSE_SECONDS = 1.0  # before it is asked again
 
 logger = get_logger(__name__)
 
@@ -20,6 +24,10 @@ class Channel(redis.Channel):
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
             raise
+        except RedisError as error:  # full, or a replica now: it is no message's fault
+            logger.warning("Redis gives no messages: %s", error)
+            time.sleep(PAUSE_SECONDS)
+            raise Empty from None
         except Exception as error:
             logger.error("dropped a message that can't be read: %r", error)
             raise Empty from None

@@ -46,6 +46,8 @@ class Watchdog(threading.Thread):
             except BrokerError:  # Celery connects again by itself
                 self._busy = time.monotonic()
                 self._hanging.clear()
+            except Exception:  # Celery's sets may change while they are looked at
+                logger.exception("the watchdog could not look")
 
     def _look(self, redis: PatientRedis) -> None:
         now = time.monotonic()
@@ -60,9 +62,11 @@ class Watchdog(threading.Thread):
             if not Ledger(redis).is_running(*request.args)
         }
         for request in requests:
-            if now - self._hanging.get(request.id, now) > IDLE_SECONDS and request.worker_pid:
-                logger.error("process %d hangs: killed", request.worker_pid)
-                os.kill(request.worker_pid, signal.SIGKILL)
+            pid = request.worker_pid
+            hangs = now - self._hanging.get(request.id, now) > IDLE_SECONDS
+            if hangs and pid not in (None, os.getpid()):
+                logger.error("process %d hangs: killed", pid)
+                os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
         if requests or taken != self._taken or not redis.llen(QUEUE):
             self._busy = now

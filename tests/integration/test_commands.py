@@ -73,7 +73,7 @@ def quiet(table: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("names", "workers"), [(["a.png"], 1), (["a.png"] * 257, 2), (["a.png", "folder"], 9)]
+    ("names", "workers"), [(["a.png"], 1), (["a.png"] * 65, 2), (["a.png", "folder"], 9)]
 )
 def test_a_few_images_start_few_workers(
     names: list[str], workers: int, monkeypatch: pytest.MonkeyPatch

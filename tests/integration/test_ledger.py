@@ -6,7 +6,7 @@ import pytest
 
 from producer.local import Local
 from protocol.broker import PatientRedis, connect
-from protocol.errors import UnknownJobError
+from protocol.errors import BrokerError, UnknownJobError
 from protocol.ledger import QUEUE, Ledger, Publication, Stored
 
 FIELDS: dict[str, str | int] = {
@@ -148,6 +148,33 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
     assert ledger.sweep(30) == []
     ledger.redis.zadd("digitq:job:j:running", {"1": now - 130})
     assert ledger.sweep(30) == [Publication("j", 1, 10)]
+
+
+def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
+    """They are the ones to make room."""
+    store(ledger, 0)
+    ledger.redis.config_set("maxmemory", 1)
+    try:
+        assert ledger.begin("j", 0) is not None
+        assert ledger.renew("j", 0)
+        ledger.suspect("j", 0, [1])
+        assert ledger.suspects("j", 0) == [1]
+        assert complete(ledger, 0) == []
+        with pytest.raises(BrokerError, match="maxmemory"):
+            store(ledger, 1)
+    finally:
+        ledger.redis.config_set("maxmemory", 0)
+    assert store(ledger, 1) == [published([1])]
+
+
+def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.redis.expire("digitq:job:j", 5)
+    ledger.redis.lpush(QUEUE, "its message")
+    assert ledger.sweep(deadline_seconds=60) == []
+    assert ledger.redis.ttl("digitq:job:j") <= 5
+    ledger.alive("j")
+    assert ledger.redis.ttl("digitq:job:j") > 5
 
 
 def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:

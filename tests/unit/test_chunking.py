@@ -123,7 +123,7 @@ def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
     settings.cache_clear()
     chunks = list(cut_chunks(make_pieces([("entry", 1)] * 600)))
-    assert [chunk.rows for chunk in chunks] == [FILES_ROWS, FILES_ROWS, 600 - 2 * FILES_ROWS]
+    assert [chunk.rows for chunk in chunks] == [FILES_ROWS, 600 - FILES_ROWS]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from producer.chunking import cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
+from protocol.errors import BrokerError
 from tests.drawing import draw_one, encode_image, random_digits
 from worker import classify
 from worker.classify import classify_chunk
@@ -112,3 +113,14 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
     chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).pieces))
     errors = classify_chunk(chunk, "mlp").column("error").to_pylist()
     assert errors == ["can't be read: odd", None]
+
+
+def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
+    """A worker that notes what it reads fails as a whole, and the chunk comes again."""
+
+    def read(row: int, content: bytes) -> np.ndarray:
+        raise BrokerError("can't reach Redis")
+
+    batch = pa.record_batch({"id": ["a"], "image": [encode_image(draw_one())]})
+    with pytest.raises(BrokerError):
+        classify_chunk(Chunk(0, 0, batch), "mlp", read)
