@@ -150,30 +150,33 @@ class Calls:
     def _send_batch(self, line: Line) -> int:
         """Send the calls that wait and answer them, with an error where it comes to that; gives
         their number."""
-        with self._lock:
-            calls: list[Call] = []
-            size = 0
-            while line.waiting and len(calls) < line.kind.lane.most_calls:
-                size += line.waiting[0].image.nbytes
-                if calls and size > settings().chunk_bytes:
-                    break
-                calls.append(line.waiting.popleft())
-        calls = [call for call in calls if call.is_awaited()]
-        if not calls:
-            return 0
+        calls: list[Call] = []
         try:
-            predictions = self._classify(put_together(calls), line.kind.model)
+            self._take_calls(line, calls)
+            if calls:
+                predictions = self._classify(put_together(calls), line.kind.model)
+                for call, prediction in zip(calls, predictions, strict=True):
+                    call.answer.set_result(prediction)
         except Exception as error:
             for call in calls:
                 call.answer.set_exception(error)
         except BaseException:  # Ctrl-C is this thread's alone
             with self._lock:
-                line.waiting.extendleft(reversed(calls))
+                line.waiting.extendleft(call for call in reversed(calls) if not call.answer.done())
             raise
-        else:
-            for call, prediction in zip(calls, predictions, strict=True):
-                call.answer.set_result(prediction)
         return len(calls)
+
+    def _take_calls(self, line: Line, calls: list[Call]) -> None:
+        """Move calls from the line to `calls`, within what a batch may hold."""
+        size = 0
+        with self._lock:
+            while line.waiting and len(calls) < line.kind.lane.most_calls:
+                size += line.waiting[0].image.nbytes
+                if calls and size > settings().chunk_bytes:
+                    break
+                call = line.waiting.popleft()
+                if call.is_awaited():
+                    calls.append(call)
 
     def _classify(self, batch: pa.RecordBatch, model: str) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
