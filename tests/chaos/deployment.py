@@ -105,9 +105,13 @@ class Deployment(Local):
         timer.start()
         self._stopped.append(timer)
 
-    def written(self) -> list[Path]:
-        """The unfinished result file and its journal, where there are any."""
-        return list(self.results.glob("*.partial*"))
+    def written(self) -> list[int]:
+        """The sizes of the unfinished result file and its journal, where there are any."""
+        sizes = []
+        for file in self.results.glob("*.partial*"):
+            with suppress(FileNotFoundError):  # it has just got its name
+                sizes.append(file.stat().st_size)
+        return sizes
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do this when the deployment is tended after so long."""

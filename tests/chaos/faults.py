@@ -97,7 +97,7 @@ def interrupt_producer(deployment: Deployment, random: Random) -> None:
 def fill_disk(deployment: Deployment, random: Random) -> None:
     """The producer's files can grow by a few bytes; a write goes half through, the next fails."""
     if deployment.producer:
-        size = max((file.stat().st_size for file in deployment.written()), default=0)
+        size = max(deployment.written(), default=0)
         limit = size + random.randrange(5000)
         with suppress(ProcessLookupError):
             resource.prlimit(deployment.producer, resource.RLIMIT_FSIZE, (limit, limit))
