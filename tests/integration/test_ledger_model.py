@@ -25,6 +25,13 @@ FIELDS: dict[str, str | int] = {
     "ttl": 60,
 }
 KEY = record_key("j")
+HARM = (
+    "a message comes again",
+    "messages are dropped",
+    "the network is cut",
+    "the network is back",
+    "Redis forgets",
+)
 workers = st.sampled_from(["first worker", "second worker"])
 
 
@@ -56,10 +63,6 @@ class LedgerMachine(RuleBasedStateMachine):
             for publication in publications:
                 self.redis.lpush(QUEUE, publication.number)
 
-    @rule(lost=st.booleans())
-    def network(self, lost: bool) -> None:
-        self.network_is_down = lost
-
     @precondition(lambda self: self.sent < CHUNKS)
     @rule()
     def dispatch(self) -> None:
@@ -85,47 +88,41 @@ class LedgerMachine(RuleBasedStateMachine):
     def repair(self) -> None:
         self.feeder.repair()
 
+    @precondition(lambda self: self.redis.llen(QUEUE))
     @rule(worker=workers)
     def begin(self, worker: str) -> None:
         """Take a message; what the worker had before is never completed: it has crashed."""
         self.held.pop(worker, None)
-        message = self.redis.rpop(QUEUE)
-        if message is not None and (begun := self.ledger.begin("j", int(message))):
-            assert begun.payload == b"chunk %d" % int(message)
-            self.held[worker] = int(message), begun
+        number = int(self.redis.rpop(QUEUE))
+        if begun := self.ledger.begin("j", number):
+            assert begun.payload == b"chunk %d" % number
+            self.held[worker] = number, begun
 
     @precondition(lambda self: self.held)
-    @rule(worker=workers)
-    def renew(self, worker: str) -> None:
-        if worker in self.held:
-            number = self.held[worker][0]
-            assert self.ledger.renew("j", number) == self.redis.hexists(KEY + ":chunks", number)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        number, _ = self.held[data.draw(st.sampled_from(sorted(self.held)))]
+        assert self.ledger.renew("j", number) == self.redis.hexists(KEY + ":chunks", number)
 
     @precondition(lambda self: self.held)
-    @rule(worker=workers, again=st.booleans())
-    def complete(self, worker: str, again: bool) -> None:
+    @rule(data=st.data(), times=st.integers(1, 2))
+    def complete(self, data: st.DataObject, times: int) -> None:
         """Where the reply was lost, redis-py sends it again: that changes nothing."""
-        if worker not in self.held:
-            return
-        number, begun = self.held[worker] if again else self.held.pop(worker)
+        self.complete_one(data.draw(st.sampled_from(sorted(self.held))), times)
+
+    def complete_one(self, worker: str, times: int) -> None:
+        number, begun = self.held.pop(worker)
         answer = b"chunk %d by the %s" % (number, worker.encode())
-        publications = self.ledger.complete("j", number, begun.time, answer, 0)
-        if publications is not None:
-            assert number not in self.answers
-            self.answers[number] = answer
-            self.publish(None, publications)
+        for _ in range(times):
+            publications = self.ledger.complete("j", number, begun.time, answer, 0)
+            if publications is not None:
+                assert number not in self.answers
+                self.answers[number] = answer
+                self.publish(None, publications)
 
     @rule()
     def sweep(self) -> None:
         self.publish(None, self.ledger.sweep(deadline_seconds=0))
-
-    @rule(number=st.integers(0, CHUNKS))
-    def deliver_again(self, number: int) -> None:
-        self.redis.lpush(QUEUE, number)
-
-    @rule()
-    def drop_messages(self) -> None:
-        self.redis.delete(QUEUE)
 
     @rule()
     def collect(self) -> None:
@@ -138,11 +135,22 @@ class LedgerMachine(RuleBasedStateMachine):
             self.feeder.collected(len(self.collected))
             self.collected.append(answer)
 
-    @rule()
-    def forget(self) -> None:
-        """Redis starts again without its file; what was not collected is to be done again."""
-        self.redis.flushall()
-        self.answers = {n: answer for n, answer in self.answers.items() if n < len(self.collected)}
+    @rule(number=st.integers(0, CHUNKS), harm=st.sampled_from(HARM))
+    def harm(self, number: int, harm: str) -> None:
+        """One rule for all of it, so that most steps are not harm."""
+        match harm:
+            case "a message comes again":
+                self.redis.lpush(QUEUE, number)
+            case "messages are dropped":
+                self.redis.delete(QUEUE)
+            case "the network is cut":
+                self.network_is_down = True
+            case "the network is back":
+                self.network_is_down = False
+            case "Redis forgets":  # what was not collected is to be done again
+                self.redis.flushall()
+                collected = len(self.collected)
+                self.answers = {n: a for n, a in self.answers.items() if n < collected}
 
     @invariant()
     def each_chunk_is_in_one_place(self) -> None:
@@ -157,7 +165,7 @@ class LedgerMachine(RuleBasedStateMachine):
         places = sorted(map(int, [*queued, *running, *self.answers]))
         assert places == list(range(published))
         assert set(map(int, results)) <= set(self.answers)
-        assert len(queued) + len(running) <= IN_FLIGHT
+        assert len(queued) + len(running) == min(IN_FLIGHT, record.chunks - record.done_chunks)
         assert record.done_chunks == len(self.answers)
         assert record.done_images == ROWS * len(self.answers)
         assert record.bytes == sum(map(len, self.redis.hvals(KEY + ":chunks")))
@@ -175,7 +183,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.sweep()
             while self.redis.llen(QUEUE):
                 self.begin("first worker")
-                self.complete("first worker", again=False)
+                if "first worker" in self.held:
+                    self.complete_one("first worker", times=1)
             self.collect()
             self.each_chunk_is_in_one_place()
         assert [int(answer.split()[1]) for answer in self.collected] == list(range(CHUNKS))
