@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -63,7 +64,7 @@ def _zip_entries(
         if _is_image(member):
             yield Entry(
                 prefix + unique(member.filename),
-                lambda member=member: _read_zipped(archive, member),  # type: ignore[misc]
+                partial(_read_zipped, archive, member),
                 parent_digit(member.filename) if truth_from_parent else None,
             )
         elif not member.is_dir():
@@ -103,7 +104,7 @@ def _tar_entries(
                     started = True
                     yield Entry(
                         prefix + unique(member.name),
-                        lambda member=member: _read_tarred(archive, member),  # type: ignore[misc]
+                        partial(_read_tarred, archive, member),
                         parent_digit(member.name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
