@@ -90,6 +90,7 @@ class Bench(ExitStack):
 
     def _serve(self, workers: int) -> Service:
         local = self.enter_context(Local(workers))
+        local.wait_until_ready()  # all of them; the service alone waits for the first
         service = self.enter_context(private_service(local))
         service.client.submit(self.digits[:WARM_UP_IMAGES].reshape(-1, 28, 28), MODEL).table()
         return service

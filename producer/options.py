@@ -11,7 +11,9 @@ model_option = click.option(
     "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(1), help="private workers to start [one for each core]"
+    "--workers",
+    type=click.IntRange(1),
+    help="private workers to start [as many as cores]",
 )
 limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
 truth_option = click.option(
