@@ -9,6 +9,7 @@ FROM scratch AS wheels
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \
+    PIP_CACHE_DIR=/var/cache/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 RUN useradd --uid 1000 --create-home digitq \
@@ -18,35 +19,35 @@ RUN useradd --uid 1000 --create-home digitq \
 FROM base AS hollow
 WORKDIR /src
 COPY pyproject.toml .
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     mkdir producer protocol worker && touch README.md \
  && pip wheel --quiet --no-deps --wheel-dir /dist .
 
 FROM base AS package
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     pip wheel --quiet --no-deps --wheel-dir /dist .
 
 FROM base AS dependencies
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
     pip install /dist/*.whl
 
 FROM dependencies AS flower-dependencies
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
     pip install "$(echo /dist/*.whl)[flower]"
 
 # torch comes from its CPU index alone: on PyPI the newest one may be a build for CUDA, of gigabytes.
 FROM dependencies AS worker-dependencies
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=wheels,target=/wheels \
     set -- /wheels/*.whl \
  && if [ -e "$1" ]; then pip install "$@"; \
     else pip install --index-url "$TORCH_INDEX" torch torchvision; fi
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
     pip install "$(echo /dist/*.whl)[worker]"
 
