@@ -38,6 +38,7 @@ def make_app(broker_url: str) -> Celery:
             "visibility_timeout": 3600,
             "socket_timeout": TIMEOUT_SECONDS,  # else a dead connection is waited for without end
             "socket_connect_timeout": TIMEOUT_SECONDS,
+            "health_check_interval": TIMEOUT_SECONDS,  # seconds; else one is noticed after 51
         },
     )
     return app

@@ -117,6 +117,11 @@ def halve_streams(deployment: Deployment, random: Random) -> None:
     deployment.proxy.halves += random.randint(1, 8)
 
 
+def swallow(deployment: Deployment, random: Random) -> None:
+    """As a firewall does that has forgotten the connections, or a host that has lost its power."""
+    deployment.proxy.swallow()
+
+
 def _messages(deployment: Deployment) -> list[bytes]:
     found: Any = deployment.ledger().redis.lrange(QUEUE, 0, -1)
     return list(found)
@@ -187,6 +192,7 @@ FAULTS = (
     Fault("connections are cut", cut_network),
     Fault("the network is slow", delay_network),
     Fault("streams are cut in half", halve_streams),
+    Fault("nobody answers any more", swallow),
     Fault("messages come twice", double_messages),
     Fault("messages are dropped", drop_messages),
     Fault("messages come late", delay_messages),

@@ -1,4 +1,4 @@
-"""A proxy before Redis that cuts, delays and halves what passes, when told to."""
+"""A proxy before Redis that cuts, delays, halves and swallows what passes, when told to."""
 
 import asyncio
 import threading
@@ -13,6 +13,7 @@ class Proxy:
 
     def __init__(self, listens: Path, behind: Path) -> None:
         self.delay_seconds = 0.0  # of every block, either way
+        self._swallowed: set[asyncio.StreamWriter] = set()
         self.halves = (
             0  # so many blocks are cut in two: the second half is lost, with its connection
         )
@@ -27,6 +28,10 @@ class Proxy:
     def cut(self) -> None:
         """Close all connections, wherever they are."""
         self._loop.call_soon_threadsafe(self._cut)
+
+    def swallow(self) -> None:
+        """Let the connections there are stand, and nothing more come through; new ones are well."""
+        self._loop.call_soon_threadsafe(lambda: self._swallowed.update(self._writers))
 
     def close(self) -> None:
         """End the proxy, with its connections."""
@@ -62,6 +67,8 @@ class Proxy:
         self._writers.add(writer)
         try:
             while block := await reader.read(BLOCK_BYTES):
+                if writer in self._swallowed:
+                    continue
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 whole = self.halves == 0
@@ -72,4 +79,5 @@ class Proxy:
                     return
         finally:
             self._writers.discard(writer)
+            self._swallowed.discard(writer)
             writer.close()
