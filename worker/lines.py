@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
 
@@ -48,17 +49,17 @@ def find_lines(mask: Mask) -> Mask:
     lines = np.zeros_like(mask)
     reach = 1 + 2 * round(SLOPES[-1] * width / 2)
     spread = cv2.dilate(mask, np.ones((reach, 1 + width // GAP), np.uint8))
-    if cv2.reduce(spread, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max() < LIKELY * width:
+    if measure_rows(spread).max() < LIKELY:
         return lines  # with any tilt
     end = max(1, width // ENDS)
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
-        black = level.mean(axis=1)
+        black = measure_rows(level)
         whole = black >= WHOLE
-        whole &= level[:, :end].mean(axis=1) > AT_ENDS
-        whole &= level[:, -end:].mean(axis=1) > AT_ENDS
+        whole &= measure_rows(level[:, :end]) > AT_ENDS
+        whole &= measure_rows(level[:, -end:]) > AT_ENDS
         if not whole.any():
             continue
         count, numbers = cv2.connectedComponents((black >= HALF).astype(np.uint8)[:, None])
@@ -69,6 +70,11 @@ def find_lines(mask: Mask) -> Mask:
                 flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
                 lines |= cv2.warpAffine(full, shear, (width, height), flags=flags)
     return cv2.dilate(lines, np.ones((3, 1), np.uint8)) & mask
+
+
+def measure_rows(mask: Mask) -> NDArray[np.float64]:
+    """How much of each row is 1: (height, width) → (height,), 0..1."""
+    return cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0] / mask.shape[1]
 
 
 def largest_shape(mask: Mask) -> Mask:
