@@ -9,149 +9,49 @@ import hashlib
 import math
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from protocol.cores import usable_cores
 from protocol.errors import DigitqError
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
-from worker.distortion import Distorter, Distortion
+from worker.distortion import Distorter
 from worker.models import Card
-from worker.network import LABELS, ConvNetwork, DigitNetwork, Network
+from worker.network import LABELS, Network, softmax
+from worker.recipes import RECIPES, Recipe
 from worker.rendering import NO_DIGIT, render_set
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: everything that decides the weights, beside the seed and the epochs."""
-
-    epochs: int = 1
-    batch_rows: int = 512
-    averaged: float = 0.999  # what the moving average of the weights keeps at a step
-    mean: float = 0.1307  # of MNIST's training pixels
-    std: float = 0.3081
-    bfloat16: bool = False  # multiply in 16 bits, where the processor is fast at that
-    copies: int = 3  # pictures rendered of each image
-    share: float = 0.25  # of the pictures, that an epoch shows
-    distortion: Distortion = Distortion()
-
-    def draw_network(self) -> Network:
-        """An untrained network, as it trains."""
-        raise NotImplementedError
-
-    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        """What moves the weights; a cosine brings its rates down to 0."""
-        raise NotImplementedError
-
-    def finish(self, network: Network) -> Network:
-        """The trained network, as it ships."""
-        return network
-
-    @property
-    def settling(self) -> "Recipe | None":
-        """How to train the finished network on, for a third as many epochs."""
-        return None
-
-
-@dataclass(frozen=True)
-class MlpRecipe(Recipe):
-    """How to train `mlp`.
-
-    A hidden softmax spreads 1 over 256 units, so what reaches the second layer is about 1/256:
-    its weights start, and move, several hundredfold larger than the first layer's. (Loss after
-    30 epochs: 0.104 from a scale of 8 at a rate of 0.03, 0.072 from 30 at 0.3. A rate of 1 is
-    better still there, but too restless for a long run.)
-    """
-
-    epochs: int = 900
-    first_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
-    second_rate: float = 0.3
-    first_scale: float = 0.02  # standard deviation of the initial weights
-    second_scale: float = 30.0
-
-    def draw_network(self) -> DigitNetwork:
-        network = DigitNetwork(self.mean, self.std)
-        with torch.no_grad():
-            network.w1.normal_(0, self.first_scale)
-            network.w2.normal_(0, self.second_scale)
-            network.b1.zero_()
-            network.b2.zero_()
-        return network
-
-    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        first, second = [network.w1, network.b1], [network.w2, network.b2]
-        groups = [
-            {"params": first, "lr": self.first_rate},
-            {"params": second, "lr": self.second_rate},
-        ]
-        return torch.optim.Adam(groups, fused=True)
-
-
-@dataclass(frozen=True)
-class CnnRecipe(Recipe):
-    """How to train `cnn`.
-
-    Sixteen bits make a step more than twice as fast on a processor that multiplies them, and much
-    slower on one that doesn't know them.
-    """
-
-    epochs: int = 60
-    batch_rows: int = 256
-    bfloat16: bool = True
-    rate: float = 3e-3
-    decay: float = 0.05
-    settles: bool = True
-    distortion: Distortion = Distortion(
-        rotation_degrees=8.0,
-        stretch=0.15,
-        shear=0.15,
-        shift_pixels=1.0,
-        elastic_pixels=0.6,
-    )
-
-    def draw_network(self) -> ConvNetwork:
-        return ConvNetwork(self.mean, self.std, normalised=True)
-
-    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            network.parameters(), lr=self.rate, weight_decay=self.decay, fused=True
-        )
-
-    def finish(self, network: Network) -> Network:
-        assert isinstance(network, ConvNetwork)
-        return network.fold()
-
-    @property
-    def settling(self) -> Recipe | None:
-        """Closer to MNIST: more of it, less distorted, at a lower rate."""
-        if not self.settles:
-            return None
-        return replace(self, settles=False, rate=5e-4, share=0.2, distortion=Distortion())
-
-
-RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe()}
-
-
 class Trainer:
     """A network being trained: its optimiser, its schedule and the average of its weights."""
 
-    def __init__(self, recipe: Recipe, network: Network, steps: int) -> None:
+    def __init__(
+        self, recipe: Recipe, network: Network, steps: int, teachers: Sequence[Network] = ()
+    ) -> None:
         """`steps` is the length of the cosine along which the rates fall to 0."""
         self.network = network.train()
         average = get_ema_multi_avg_fn(recipe.averaged)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
         self.distort = Distorter(recipe.distortion)
         self.recipe = recipe
+        self.teachers = teachers
+        self.softness = recipe.softness if teachers else 1.0
         self.optimiser = recipe.make_optimiser(network)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
 
@@ -163,16 +63,30 @@ class Trainer:
         return torch.stack(losses).mean().item()
 
     def train_batch(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """One step down the cross entropy of (N, 784) pixels and (N,) labels; gives the loss."""
+        """One step down the cross entropy of (N, 784) pixels and (N,) labels; gives the loss.
+
+        What teachers answer is learned at a temperature, at which it is told which wrong answers
+        are nearly right, and which images are hard (G. Hinton et al., "Distilling the knowledge in
+        a neural network", 2015).
+        """
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
             logits = self.network.logits(pixels)
-        loss = F.cross_entropy(logits.float(), aim(labels))
+            aims = self.ask_teachers(pixels) if self.teachers else aim(labels)
+        loss = F.cross_entropy(logits.float() / self.softness, aims) * self.softness**2
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.schedule.step()
         self.averaged.update_parameters(self.network)
         return loss.detach()
+
+    def ask_teachers(self, pixels: Tensor) -> Tensor:
+        """The mean of what they answer to the very pixels that are shown: (N, 784) → (N, 10)."""
+        with torch.no_grad():
+            answers = [
+                softmax(teacher.logits(pixels).float() / self.softness) for teacher in self.teachers
+            ]
+        return torch.stack(answers).mean(0)
 
 
 def aim(labels: Tensor) -> Tensor:
@@ -186,12 +100,26 @@ def count_held_back(images: Tensor) -> int:
     return min(HELD_BACK, len(images) // 6)
 
 
-def render(images: Tensor, labels: Tensor, seed: int, copies: int) -> tuple[Tensor, Tensor]:
-    """`render_set` with tensors; of no copies, nothing."""
-    if copies == 0:
-        return images[:0], labels[:0]
-    rendered, known = render_set(images.numpy(), labels.numpy(), seed, copies)
-    return torch.from_numpy(rendered), torch.from_numpy(known)
+Labelled = tuple[Tensor, Tensor]  # (N, 28, 28) uint8 and (N,) int64
+
+
+class Lessons(NamedTuple):
+    """What a network learns from, and what chooses the epoch that is kept."""
+
+    digits: Labelled
+    pictures: Labelled
+    validation: Labelled
+
+
+def prepare_lessons(images: Tensor, labels: Tensor, seed: int, copies: int) -> Lessons:
+    """MNIST without what is held back, `copies` pictures of each image, and what is held back."""
+    held_back = count_held_back(images)
+    digits = images[:-held_back], labels[:-held_back]
+    pictures = images[:0], labels[:0]
+    if copies:
+        rendered, known = render_set(digits[0].numpy(), digits[1].numpy(), seed, copies)
+        pictures = torch.from_numpy(rendered), torch.from_numpy(known)
+    return Lessons(digits, pictures, (images[-held_back:], labels[-held_back:]))
 
 
 def train_network(
@@ -203,49 +131,75 @@ def train_network(
     gives the same weights on the same machine: one thread, one random generator.
     """
     torch.manual_seed(seed)
-    held_back = count_held_back(images)
-    shown = images[:-held_back], labels[:-held_back]
-    pictures = render(*shown, seed, recipe.copies)
-    validation = images[-held_back:], labels[-held_back:]
-    network, accuracy = train_stage(
-        recipe.draw_network(), epochs, recipe, shown, pictures, validation
-    )
+    lessons = prepare_lessons(images, labels, seed, recipe.copies)
+    teachers = train_teachers(lessons, seed, max(1, epochs // 2), recipe)
+    return train_stages(lessons, epochs, recipe, teachers)
+
+
+def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> list[Network]:
+    """Each from a seed of its own; as many at a time as there are cores."""
+    if not recipe.teachers:
+        return []
+    arrays = [[tensor.numpy() for tensor in labelled] for labelled in lessons]
+    train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teaching)
+    seeds = range(seed + 1, seed + 1 + recipe.teachers)
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+        return list(pool.map(train, seeds))
+
+
+def train_teacher(
+    arrays: list[list[NDArray[Any]]], seed: int, epochs: int, recipe: Recipe
+) -> Network:
+    """Train one in a process of its own; `arrays` are the lessons, which as tensors would need
+    much of the memory that processes share."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    lessons = Lessons(*((torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
+    return train_stages(lessons, epochs, recipe, said=f"teacher {seed}: ")[0]
+
+
+def train_stages(
+    lessons: Lessons,
+    epochs: int,
+    recipe: Recipe,
+    teachers: Sequence[Network] = (),
+    said: str = "",
+) -> tuple[Network, float]:
+    """An untrained network, trained as the recipe has it, and its validation accuracy."""
+    network, accuracy = train_stage(recipe.draw_network(), lessons, epochs, recipe, teachers, said)
     network = recipe.finish(network)
     if recipe.settling:
-        network, accuracy = train_stage(
-            network, max(1, epochs // 3), recipe.settling, shown, pictures, validation
-        )
+        epochs = max(1, epochs // 3)
+        network, accuracy = train_stage(network, lessons, epochs, recipe.settling, teachers, said)
     return network, accuracy
-
-
-Labelled = tuple[Tensor, Tensor]  # (N, 28, 28) uint8 and (N,) int64
 
 
 def train_stage(
     network: Network,
+    lessons: Lessons,
     epochs: int,
     recipe: Recipe,
-    shown: Labelled,
-    pictures: Labelled,
-    validation: Labelled,
+    teachers: Sequence[Network],
+    said: str,
 ) -> tuple[Network, float]:
     """Train a network along one cosine; gives the average that was best at its end."""
-    part = round(len(pictures[0]) * recipe.share)
-    steps = epochs * math.ceil((len(shown[0]) + part) / recipe.batch_rows)
-    trainer = Trainer(recipe, network, steps)
+    (digits, labels), (pictures, known), validation = lessons
+    part = round(len(pictures) * recipe.share)
+    steps = epochs * math.ceil((len(digits) + part) / recipe.batch_rows)
+    trainer = Trainer(recipe, network, steps, teachers)
     best, best_accuracy = copy.deepcopy(network).eval(), -1.0
     started = time.monotonic()
     for epoch in range(1, epochs + 1):
-        chosen = torch.randperm(len(pictures[0]))[:part]
+        chosen = torch.randperm(len(pictures))[:part]
         loss = trainer.train_epoch(
-            torch.cat([shown[0], pictures[0][chosen]]), torch.cat([shown[1], pictures[1][chosen]])
+            torch.cat([digits, pictures[chosen]]), torch.cat([labels, known[chosen]])
         )
         accuracy = measure_accuracy(classify(trainer.averaged, validation[0]), validation[1])
         if accuracy >= best_accuracy and epoch > epochs - max(1, epochs // LAST_PART):
             best.load_state_dict(trainer.averaged.module.state_dict())
             best_accuracy = accuracy
         print(
-            f"epoch {epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}  "
+            f"{said}epoch {epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}  "
             f"{time.monotonic() - started:.0f} s",
             file=sys.stderr,
         )

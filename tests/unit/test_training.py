@@ -10,29 +10,20 @@ from worker.calibration import REVIEWED, calibrate, measure_calibration_error
 from worker.distortion import Distortion
 from worker.models import Card, read_model
 from worker.network import LABELS, DigitNetwork, softmax
+from worker.recipes import CnnRecipe, MlpRecipe, Recipe
 from worker.rendering import NO_DIGIT
-from worker.training import (
-    CnnRecipe,
-    MlpRecipe,
-    Recipe,
-    aim,
-    main,
-    train_network,
-)
+from worker.training import aim, main, prepare_lessons, train_network, train_stages
 
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
 )
-
-
-@pytest.mark.parametrize(
-    ("recipe", "epochs"),
-    [
-        (MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, copies=0, distortion=STILL), 6),
-        (CnnRecipe(batch_rows=50, averaged=0.9, bfloat16=False, copies=0, distortion=STILL), 5),
-    ],
-    ids=["mlp", "cnn"],
+QUICK_MLP = MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, copies=0, distortion=STILL)
+QUICK_CNN = CnnRecipe(
+    batch_rows=50, averaged=0.9, bfloat16=False, copies=0, teachers=0, distortion=STILL
 )
+
+
+@pytest.mark.parametrize(("recipe", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
 def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
     images, labels = draw_bars(600)
     network, accuracy = train_network(images, labels, seed=0, epochs=epochs, recipe=recipe)
@@ -44,7 +35,17 @@ def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixt
     assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("recipe", [MlpRecipe(), CnnRecipe()], ids=["mlp", "cnn"])
+def test_it_is_the_teachers_answers_that_are_learned() -> None:
+    images, labels = draw_bars(600)
+    teacher, _ = train_network(images, (labels + 1) % LABELS, 0, epochs=5, recipe=QUICK_CNN)
+    torch.manual_seed(0)
+    lessons = prepare_lessons(images, labels, seed=0, copies=0)
+    network, _ = train_stages(lessons, 5, QUICK_CNN, teachers=[teacher])
+    answers = network(images.flatten(1)).argmax(1)
+    assert (answers == (labels + 1) % LABELS).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("recipe", [MlpRecipe(), CnnRecipe(teachers=2)], ids=["mlp", "cnn"])
 def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
     images, labels = draw_bars(120)
     first, again, other = (
