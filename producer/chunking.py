@@ -12,10 +12,12 @@ from producer.sources import Entry, Piece, UnreadableImageError
 from producer.written import Written
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import TILE_ROWS, settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FILES_ROWS = 512
+FIRST_ROWS = 1024  # a job's first chunks hold no more, so that small jobs are shared out
+SHARE = 8  # a later chunk holds at most an eighth of what came before it
 
 
 class Row(NamedTuple):
@@ -39,14 +41,18 @@ def cut_chunks(
     """
     remaining = _skip(pieces, resume)
     number, first_row = 0, resume.rows
-    for batch in _join(_slices(_read(remaining), has_truth)):
+    slices = _slices(_read(remaining), has_truth, first_row)
+    for batch in _join(slices, first_row):
         yield Chunk(number, first_row, batch)
         number, first_row = number + 1, first_row + batch.num_rows
 
 
-def _max_rows(schema: pa.Schema) -> int:
-    rows = settings().chunk_rows
-    return min(rows, FILES_ROWS) if "image" in schema.names else rows
+def _max_rows(schema: pa.Schema, first_row: int) -> int:
+    """Of a chunk that begins with this row of the job: whole tiles, unless settings say else."""
+    rows = max(FIRST_ROWS, first_row // SHARE // TILE_ROWS * TILE_ROWS)
+    if "image" in schema.names:
+        rows = FILES_ROWS
+    return min(rows, settings().chunk_rows)
 
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
@@ -112,32 +118,36 @@ def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=FILES_SCHEMA)
 
 
-def _slices(batches: Iterator[pa.RecordBatch], has_truth: bool) -> Iterator[pa.RecordBatch]:
+def _slices(
+    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int
+) -> Iterator[pa.RecordBatch]:
     """Slices within the limits of a chunk, but for a single image over the limit of bytes."""
     max_bytes = settings().chunk_bytes
     for batch in batches:
         batch = _with_truth(batch) if has_truth else _without_truth(batch)
         start = 0
         while start < batch.num_rows:
-            piece = batch.slice(start, _max_rows(batch.schema))
+            piece = batch.slice(start, _max_rows(batch.schema, first_row))
             if piece.nbytes > max_bytes and piece.num_rows > 1:
                 piece = piece.slice(0, _rows_within(piece, max_bytes))
             yield piece
             start += piece.num_rows
+            first_row += piece.num_rows
 
 
-def _join(slices: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _join(slices: Iterator[pa.RecordBatch], first_row: int) -> Iterator[pa.RecordBatch]:
     """Small slices of one schema put together, as far as a chunk's limits let them."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in slices:
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if pending and (
-            rows > _max_rows(batch.schema)
+            rows > _max_rows(batch.schema, first_row)
             or size > settings().chunk_bytes
             or batch.schema != pending[0].schema
         ):
             yield pa.concat_batches(pending)
+            first_row += rows - batch.num_rows
             pending, rows, size = [], batch.num_rows, batch.nbytes
         pending.append(batch)
     if pending:

@@ -7,7 +7,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
+from redis._parsers import Encoder
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer, PythonRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -29,6 +31,7 @@ REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
 UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
+LARGE_BYTES = 1 << 16  # an argument of a command that is not worth a copy
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 
@@ -82,6 +85,22 @@ class PatientRedis(redis.Redis):
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
+class Packer:
+    """Writes commands as redis-py does: with hiredis, but for a large argument, which is sent as it
+    lies. (With hiredis, a producer spent a sixth of its time on copies of chunks.)"""
+
+    def __init__(self) -> None:
+        self._with_copies = HiredisRespSerializer()
+        encode = Encoder("utf-8", "strict", decode_responses=False).encode  # type: ignore[no-untyped-call]
+        self._without = PythonRespSerializer(LARGE_BYTES, encode)
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """A command as pieces to be sent one after the other."""
+        large = any(isinstance(arg, bytes) and len(arg) > LARGE_BYTES for arg in args)
+        pieces: list[bytes] = (self._without if large else self._with_copies).pack(*args)
+        return pieces
+
+
 def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may well succeed later."""
     if isinstance(error, REFUSED):
@@ -103,6 +122,7 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             max_connections=MOST_CONNECTIONS,
+            command_packer=Packer(),
         )
         client.connection_pool.make_connection()  # finds options that Redis doesn't know
     except (ValueError, TypeError) as error:

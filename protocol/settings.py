@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/digitq"), description="where MNIST is kept once it was downloaded"
     )
-    chunk_rows: int = Field(2048, ge=1, le=65536, description="most images in one chunk")
+    chunk_rows: int = Field(5120, ge=1, le=65536, description="most images in one chunk")
     chunk_bytes: int = Field(
         4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of image files in one chunk"
     )

@@ -18,6 +18,7 @@ from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.errors import DigitqError
 from protocol.settings import settings
 from protocol.stats import STATS, WorkerStats
+from worker.integers import multiplies_bytes
 from worker.models import THREADS, check_model, model_names
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
@@ -31,7 +32,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
     return asdict(
         WorkerStats(
             version=version("digitq"),
-            torch=f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+            torch=f"{torch.__version__} {describe_processor()}",
             machine=BOOT.read_text().strip() if BOOT.exists() else host,
             machine_cores=os.cpu_count() or 1,
             share=f"{host} {usable_cpus()} {groups}",
@@ -43,6 +44,11 @@ def answer_stats(state: Any) -> dict[str, Any]:
             time=time.time(),
         )
     )
+
+
+def describe_processor() -> str:
+    """What of its instructions decides the last bits of an answer."""
+    return torch.backends.cpu.get_cpu_capability() + (" VNNI" if multiplies_bytes() else "")
 
 
 def find_fault(model: str) -> str | None:

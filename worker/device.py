@@ -11,7 +11,7 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 from worker.models import Model, load_model
 
-GPU_TILE_ROWS = 2048  # a chunk of pixels at its default size
+GPU_TILE_ROWS = 2048
 
 
 def count_gpus() -> int:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import TILE_ROWS
+from worker.integers import hasten
 from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -67,6 +68,11 @@ class Model:
     tile_rows: int = TILE_ROWS
     grain_rows: int = GRAIN_ROWS
 
+    @cached_property
+    def fastest(self) -> Network:
+        """The network in the form that is fastest on its device."""
+        return hasten(self.network) if self.device.type == "cpu" else self.network
+
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
@@ -97,7 +103,7 @@ class Model:
             tile[before : before + len(rows)] = rows
         if self.device.type != "cpu":  # from pinned memory, a GPU fetches them by itself
             tile = tile.pin_memory().to(self.device, non_blocking=True)
-        probabilities: torch.Tensor = self.network(tile)
+        probabilities: torch.Tensor = self.fastest(tile)
         return probabilities[before : before + len(rows)]
 
 

@@ -13,7 +13,7 @@ from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, UnreadableImageError, open_sources, take_first
 from producer.written import Written
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import TILE_ROWS, settings
 from tests.drawing import random_digits
 
 
@@ -124,6 +124,21 @@ def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     settings.cache_clear()
     chunks = list(cut_chunks(make_pieces([("entry", 1)] * 600)))
     assert [chunk.rows for chunk in chunks] == [FILES_ROWS, 600 - FILES_ROWS]
+
+
+def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small job is shared out; a large one's chunks are large, in whole tiles."""
+    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
+        monkeypatch.delenv(name)
+    settings.cache_clear()
+    pixels = random_digits(16384).reshape(-1, 784)
+    pieces = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(6)]
+    rows = [chunk.rows for chunk in cut_chunks(pieces)]
+    assert rows[:8] == [1024] * 8 and max(rows) == settings().chunk_rows
+    assert sum(rows) == 6 * 16384
+    limits = [max(1024, sum(rows[:n]) // 8) for n in range(len(rows))]
+    assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
+    assert sum(row % TILE_ROWS != 0 for row in rows) <= 1  # the last
 
 
 @pytest.mark.parametrize(

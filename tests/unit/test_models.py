@@ -19,7 +19,7 @@ from worker.dataset import load_mnist
 from worker.handwriting import draw_digit
 from worker.images import normalise
 from worker.models import GRAIN_ROWS, load_model, model_names, read_model
-from worker.network import DigitNetwork
+from worker.network import Network
 from worker.outliers import OUTLIERS
 from worker.scenes import crop
 
@@ -49,7 +49,7 @@ def test_an_answer_does_not_depend_on_its_company(name: str, pixels: NDArray[np.
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
-class Places(DigitNetwork):
+class Places(Network):
     """Instead of probabilities it gives each row's place in the batch."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

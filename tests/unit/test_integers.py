@@ -1,0 +1,83 @@
+"""`mlp` in whole numbers is the same network, and nearer to the true answer."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from worker import integers
+from worker.dataset import load_mnist
+from worker.integers import DIGITS, IntegerNetwork, hasten, split_digits
+from worker.models import load_model
+from worker.network import DigitNetwork, Network
+
+needs_bytes = pytest.mark.skipif(
+    not integers.multiplies_bytes(), reason="this processor doesn't multiply bytes"
+)
+
+
+def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
+    """A `DigitNetwork`'s probabilities in float64, of its float32 weights."""
+    assert isinstance(network, DigitNetwork)
+    w1, b1, w2, b2 = (parameter.double() for parameter in network.parameters())
+    hidden = ((pixels * network.scale + network.shift) @ w1 + b1).softmax(1)
+    return ((hidden @ w2 + b2) / network.temperature).softmax(1)
+
+
+@pytest.mark.parametrize("name", ["mlp", "random"])
+def test_all_of_mnist_gets_the_same_labels_and_truer_probabilities(name: str) -> None:
+    plain = load_model(name).network
+    assert isinstance(plain, DigitNetwork)
+    fast = IntegerNetwork(plain)
+    worst = {"plain": 0.0, "fast": 0.0}
+    for split in ("train", "test"):
+        for pixels in load_mnist(split)[0].flatten(1).split(2048):
+            exact = answer_exactly(plain, pixels.double())
+            answers = {"plain": plain(pixels), "fast": fast(pixels)}
+            assert torch.equal(answers["fast"].argmax(1), answers["plain"].argmax(1))
+            for kind, probabilities in answers.items():
+                worst[kind] = max(worst[kind], (probabilities - exact).abs().max().item())
+    assert worst["fast"] < 1e-5
+    assert worst["fast"] < worst["plain"]
+
+
+def test_digits_put_together_are_the_weights_to_24_bits() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(784, 256, dtype=torch.float64) * torch.logspace(-3, 3, 256)
+    weights[:, 5] = 0
+    digits, scales = split_digits(weights)
+    assert digits.dtype == torch.int8
+    parts = (digits.double() * scales.double()).chunk(DIGITS, 1)
+    errors = (sum(parts) - weights).abs()
+    assert (errors <= weights.abs().amax(0) * 2**-22).all()
+    assert (errors[:, 5] == 0).all()
+
+
+def test_sums_are_those_of_whole_numbers() -> None:
+    """At the ends of the range, where a sum of 16 bits would overflow."""
+    network = DigitNetwork(mean=0.0, std=1 / 255)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.w1[:, 0], network.w1[:, 1] = 1 / 1024, -1 / 1024
+        network.w2[0, 0], network.w2[1, 1] = 1.0, 1.0
+    fast = IntegerNetwork(network)
+    for pixels in (torch.full((3, 784), value, dtype=torch.uint8) for value in (0, 1, 254, 255)):
+        exact = answer_exactly(network, pixels.double())
+        torch.testing.assert_close(fast(pixels).double(), exact, atol=1e-7, rtol=0)
+
+
+@needs_bytes
+def test_a_processor_that_multiplies_bytes_does_so() -> None:
+    assert isinstance(load_model("mlp").fastest, IntegerNetwork)
+    assert load_model("cnn").fastest is load_model("cnn").network
+
+
+def test_any_other_gives_the_same_answers_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers, "multiplies_bytes", lambda: False)
+    plain = load_model("mlp").network
+    assert hasten(plain) is plain
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 784), dtype=np.uint8)
+    with torch.inference_mode():
+        floats = plain(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(load_model("mlp").classify(pixels), floats, atol=1e-4)

@@ -1,0 +1,67 @@
+"""The first layer of `mlp` in whole numbers, for processors that multiply bytes.
+
+Pixels are bytes, and a weight is three digits of base 256. So the sum over an image's pixels is
+three sums of products of bytes, and those are exact: what is rounded is each weight, to 24 bits as
+in float32, and the three sums as they are put together. With the instructions that Intel calls
+VNNI it takes less than half the time of float32, and is nearer to the true sum.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from worker.network import DigitNetwork, Network
+
+DIGITS = 3
+BASE = 256
+LARGEST = 127 * BASE**2  # whole number that a weight becomes; the other digits reach past it
+
+
+def multiplies_bytes() -> bool:
+    """Whether this processor has AVX-512 VNNI."""
+    return bool(torch.cpu._is_vnni_supported())
+
+
+def hasten(network: Network) -> Network:
+    """The network in the form that classifies bytes fastest on this processor."""
+    if isinstance(network, DigitNetwork) and multiplies_bytes():
+        return IntegerNetwork(network)
+    return network
+
+
+class IntegerNetwork(Network):
+    """The answers of a `DigitNetwork`, to (N, 784) uint8 alone."""
+
+    architecture = DigitNetwork.architecture
+
+    def __init__(self, network: DigitNetwork) -> None:
+        super().__init__(0, 1)
+        self.temperature = network.temperature
+        weights = network.w1.double()
+        self.b1 = (network.b1 + network.shift * weights.sum(0)).float()
+        self.digits, self.scales = split_digits(weights * network.scale)
+        # the product takes signed bytes: 128 less than the pixels
+        self.missing = 128 * self.digits.sum(0, dtype=torch.int32)
+        self.w2, self.b2 = network.w2.t().contiguous(), network.b2
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        signed = pixels.bitwise_xor(128).view(torch.int8)
+        sums = torch._int_mm(signed, self.digits).add_(self.missing)  # (N, 3 · 256)
+        first, second, third = (sums * self.scales).chunk(DIGITS, 1)
+        hidden = (first + second).add_(third).add_(self.b1)  # (N, 256)
+        hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
+        return linear(hidden, self.w2).div_(hidden.sum(1, keepdim=True)).add_(self.b2)
+
+
+def split_digits(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (784, 256) as digits (784, 3 · 256) int8, the highest first, and what a 1 of each
+    stands for, (3 · 256,) float32: each column has a unit of its own."""
+    units = weights.abs().amax(0).clamp(min=1e-30) / LARGEST
+    rest = (weights / units).round().long()
+    digits: list[Tensor] = []
+    for _ in range(DIGITS):
+        digit = (rest + BASE // 2) % BASE - BASE // 2  # −128 … 127
+        digits.insert(0, digit.to(torch.int8))
+        rest = (rest - digit) // BASE
+    scales = torch.cat([units * BASE**power for power in reversed(range(DIGITS))])
+    return torch.cat(digits, 1), scales.float()
