@@ -37,6 +37,7 @@ from protocol.plain import CLASSIFY, make_plain_app
 MODEL, SCALED_MODEL = "mlp", "cnn"
 WORKERS = 2  # the same on every machine, as are torch's threads
 CALLERS = 64
+CALLS_IN_A_ROW = 50
 LEAST_IMAGES = 64
 WARM_UP_IMAGES = 4096
 # How torch's threads wait: spinning is faster, but on a busy machine it costs most of the speed.
@@ -160,18 +161,23 @@ def measure_image_folder(bench: Bench) -> Rows:
 
 
 def measure_latency(bench: Bench) -> Rows:
-    """One caller and one image at a time, ours and plain Celery's in turn."""
+    """One caller and one image at a time, some calls of ours and some of plain Celery's in turn.
+
+    Call by call, each would find the processor's caches full of the other.
+    """
     client, plain = bench.service.client, bench.plain
     calls: dict[str, Callable[[Digits], object]] = {
         "latency": lambda pixels: client.classify(pixels.reshape(28, 28), MODEL),
         "latency (celery)": lambda pixels: plain.delay(pixels.tolist()).get(timeout=ANSWER_SECONDS),
     }
     milliseconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number, pixels in enumerate(bench.digits[: bench.part(2000)]):
+    digits = bench.digits[: bench.part(1000)]
+    for number, start in enumerate(range(0, len(digits), CALLS_IN_A_ROW)):
         for name, call in rotate(list(calls.items()), number):
-            started = time.perf_counter()
-            call(pixels)
-            milliseconds[name].append(1000 * (time.perf_counter() - started))
+            for pixels in digits[start : start + CALLS_IN_A_ROW]:
+                started = time.perf_counter()
+                call(pixels)
+                milliseconds[name].append(1000 * (time.perf_counter() - started))
     return {name: describe_latencies(values) for name, values in milliseconds.items()}
 
 

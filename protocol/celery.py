@@ -35,7 +35,7 @@ def make_app(broker_url: str) -> Celery:
         broker_transport_options={
             "priority_steps": [0],  # one list to pop from, not four
             "body_encoding": "utf-8",
-            "visibility_timeout": 3600,
+            "ack_emulation": False,  # kombu's own books of what is unacknowledged
             "socket_timeout": TIMEOUT_SECONDS,  # else a dead connection is waited for without end
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "health_check_interval": TIMEOUT_SECONDS,  # seconds; else one is noticed after 51
