@@ -74,7 +74,7 @@ def _zip_entries(
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
-            return read_limited(file, member.file_size)
+            return read_limited(file.read, member.file_size)
     except (*BROKEN, RuntimeError, NotImplementedError) as error:  # encrypted, unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
@@ -128,7 +128,7 @@ def _require_end(stream: IO[bytes]) -> None:
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = archive.extractfile(member)
-        content = read_limited(file, member.size) if file else b""
+        content = read_limited(file.read, member.size) if file else b""
     except BROKEN as error:
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
     if len(content) < member.size:

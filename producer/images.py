@@ -3,13 +3,14 @@
 import io
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, Source, UniqueIds, file_entry
+from producer.sources import Entry, Piece, Source, UniqueIds, read_file
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -50,7 +51,7 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
 def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        return file_entry(path, path, truth_from_parent=False)
+        return Entry(path, partial(read_file, path))
     if isinstance(image, bytes):
         return Entry(number, lambda: image)
     if isinstance(image, np.ndarray):
