@@ -15,8 +15,8 @@ from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-FILES_ROWS = 512
 FIRST_ROWS = 1024  # a job's first chunks hold no more, so that small jobs are shared out
+FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
 SHARE = 8  # a later chunk holds at most an eighth of what came before it
 
 
@@ -49,9 +49,9 @@ def cut_chunks(
 
 def _max_rows(schema: pa.Schema, first_row: int) -> int:
     """Of a chunk that begins with this row of the job: whole tiles, unless settings say else."""
-    rows = max(FIRST_ROWS, first_row // SHARE // TILE_ROWS * TILE_ROWS)
-    if "image" in schema.names:
-        rows = FILES_ROWS
+    files = "image" in schema.names
+    share = first_row // SHARE // TILE_ROWS * TILE_ROWS
+    rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(FIRST_ROWS, share)
     return min(rows, settings().chunk_rows)
 
 
@@ -92,7 +92,7 @@ def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
             continue
         rows.append(_read_entry(piece))
         size += len(rows[-1].image or b"")
-        if len(rows) >= FILES_ROWS or size >= settings().chunk_bytes:
+        if len(rows) >= FIRST_FILES or size >= settings().chunk_bytes:
             yield _batch_rows(rows)
             rows, size = [], 0
     if rows:

@@ -23,7 +23,7 @@ watch = Watch()
 
 def read_image(row: int, content: bytes) -> NDArray[np.uint8]:
     """The 28×28 digit in an image file. Raises `ImageError`."""
-    with watch.image():
+    with watch:
         return read_digit(content)
 
 

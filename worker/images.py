@@ -19,6 +19,10 @@ SIDE = 28
 WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
+BORDER = 4 * (SIDE - 1)  # px around
+TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
+MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
+MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its moments down and right
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
@@ -63,14 +67,14 @@ def is_normalised(grey: Grey) -> bool:
     """Whether the image is as MNIST's are: 28×28, dark around, box and centre of mass in place."""
     if grey.shape != (SIDE, SIDE):
         return False
-    around = np.sort(border(grey))
-    if around[len(around) // 2] > LEAST_CONTRAST:  # numpy's median takes three times as long
-        return False
     _, ink = cv2.threshold(grey, LEAST_CONTRAST, 0, cv2.THRESH_TOZERO)
     _, _, width, height = cv2.boundingRect(ink)
-    return abs(max(width, height) - BOX) <= BOX_TOLERANCE and all(
-        abs(place - SIDE / 2) < PLACE_TOLERANCE for place in centre_of_mass(ink)
-    )
+    if abs(max(width, height) - BOX) > BOX_TOLERANCE:
+        return False
+    if cv2.countNonZero(ink) - cv2.countNonZero(ink[1:-1, 1:-1]) >= BORDER / 2:
+        return False
+    mass, down, right = (MOMENTS @ ink.reshape(-1)).tolist()  # twice as fast as cv2.moments
+    return abs(down / mass) < PLACE_TOLERANCE and abs(right / mass) < PLACE_TOLERANCE
 
 
 def shrink(grey: Grey, side: int = WORKING_SIDE) -> Grey:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import FILES_ROWS, cut_chunks, printable
+from producer.chunking import FIRST_FILES, cut_chunks, printable
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, UnreadableImageError, open_sources, take_first
 from producer.written import Written
@@ -123,7 +123,7 @@ def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
     settings.cache_clear()
     chunks = list(cut_chunks(make_pieces([("entry", 1)] * 600)))
-    assert [chunk.rows for chunk in chunks] == [FILES_ROWS, 600 - FILES_ROWS]
+    assert [chunk.rows for chunk in chunks] == [FIRST_FILES, 600 - FIRST_FILES]
 
 
 def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,9 @@ def loop(content: bytes) -> None:
 def test_what_takes_too_long_is_an_error() -> None:
     watch = Watch(seconds=0.1)
     with watch.running():
-        with pytest.raises(ImageError, match=r"takes longer than 0\.1 s"), watch.image():
+        with pytest.raises(ImageError, match=r"takes longer than 0\.1 s"), watch:
             loop(b"")
-        with watch.image():
+        with watch:
             pass  # the next one has its own time
 
 
@@ -52,7 +52,7 @@ def spin(seconds: float) -> None:
 def test_what_only_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
     watch = Watch(seconds=1)
-    with watch.running(), pytest.raises(ImageError), watch.image():
+    with watch.running(), pytest.raises(ImageError), watch:
         threading.Event().wait(60)
 
 
@@ -66,7 +66,7 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
 
     def work() -> None:
         watch = Watch(seconds=0.01)
-        with watch.running(), watch.image():
+        with watch.running(), watch:
             spin(0.1)
         done.append(True)
 
@@ -95,7 +95,7 @@ import hashlib
 from worker import limits
 limits.LOST_SECONDS = 0.3
 watch = limits.Watch(seconds=0.2)
-with watch.running(), watch.image():
+with watch.running(), watch:
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes, without a word from Python
 """
 
