@@ -20,6 +20,17 @@ MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more
 MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
 PLAIN_PNG = b"\x08\0\0\0\0"  # of its header: 8 bit, grey, not interlaced
 PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
+# Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
+PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
+JPEG_FLAGS = [  # grey, or in colour: whole, at a half, a quarter, an eighth
+    (grey | cv2.IMREAD_IGNORE_ORIENTATION, colour | cv2.IMREAD_IGNORE_ORIENTATION)
+    for grey, colour in (
+        (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
+        (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
+        (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
+        (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
+    )
+]
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
 LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
@@ -39,6 +50,8 @@ class ImageError(Exception):
 def read_grey(content: bytes) -> Grey:
     """The image in a file as grey values 0..255, (height, width). Raises `ImageError`."""
     grey = decode_plain_png(content)
+    if grey is None:
+        grey = decode_plain_jpeg(content)
     return to_grey(decode_image(content)) if grey is None else grey
 
 
@@ -69,6 +82,46 @@ def has_plain_chunks(content: bytes) -> bool:
         if kind == b"IEND":
             return True
         start = end + 4
+
+
+def decode_plain_jpeg(content: bytes) -> Grey | None:
+    """A whole baseline JPEG of up to a few megapixels, which nothing says to turn, shrunk as it is
+    decoded; `None` for any other file.
+
+    OpenCV gives Pillow's pixels in two thirds of the time: Pillow copies them twice.
+    """
+    frame = read_jpeg_frame(content)
+    if frame is None or len(frame) < 5:
+        return None
+    height, width, components = struct.unpack(">HHB", frame)
+    halvings = min(len(JPEG_FLAGS), (min(width, height) // DECODED_SIDE or 1).bit_length()) - 1
+    if count_shrinks(-(-width >> halvings), -(-height >> halvings)) > 1 or components not in (1, 3):
+        return None
+    flags = JPEG_FLAGS[halvings][components == 3]
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        return None
+    if image is None or components == 1:
+        return image
+    return project_colours(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def read_jpeg_frame(content: bytes) -> bytes | None:
+    """Height, width and number of components from a JPEG's frame header; `None` where the file has
+    anything but a baseline image and what may be passed over, or breaks off."""
+    if not content.startswith(b"\xff\xd8\xff") or not content.endswith(b"\xff\xd9"):
+        return None
+    start, frame = 2, None
+    while True:
+        marker, size = content[start : start + 2], content[start + 2 : start + 4]
+        if marker == b"\xff\xda":  # the scan follows
+            return frame
+        if marker == b"\xff\xc0":
+            frame = content[start + 5 : start + 10]
+        elif marker not in PLAIN_SEGMENTS:
+            return None
+        start += 2 + int.from_bytes(size, "big")
 
 
 def decode_image(content: bytes) -> PIL.Image.Image:
@@ -121,7 +174,7 @@ def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
     It is done strip by strip: a copy of all in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
-    factor = max(min(image.size) // DECODED_SIDE, max(image.size) // (LONGEST * DECODED_SIDE))
+    factor = count_shrinks(width, height)
     if factor < 2:
         return image
     rows = factor * max(1, STRIP_PIXELS // (factor * width))
@@ -134,6 +187,12 @@ def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
         reduced.paste(strip, (0, number * rows // factor))
     reduced.info = image.info  # says which way up it is
     return reduced
+
+
+def count_shrinks(width: int, height: int) -> int:
+    """How many pixels of an image, each way, become one."""
+    shorter, longer = sorted((width, height))
+    return max(shorter // DECODED_SIDE, longer // (LONGEST * DECODED_SIDE))
 
 
 def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:

@@ -13,6 +13,7 @@ from worker.decoding import (
     DECODED_SIDE,
     ImageError,
     decode_image,
+    decode_plain_jpeg,
     decode_plain_png,
     flatten_alpha,
     project_colours,
@@ -159,6 +160,40 @@ def test_other_files_are_no_plain_png() -> None:
     others += [turned, encode_image(draw_one(), transparency=255), b"", b"text"]
     assert [decode_plain_png(content) for content in others] == [None] * len(others)
     assert likeness(read_digit(encode_image(draw_one(), transparency=255))) > 0.95
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "size", [(20, 30), (150, 223), (224, 300), (300, 447), (895, 1000), (1791, 900)]
+)
+def test_a_plain_jpeg_is_read_as_pillow_reads_it(size: tuple[int, int], mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    image = PIL.Image.fromarray(noise).resize(size, PIL.Image.Resampling.BICUBIC).convert(mode)
+    content = encode_image(image, "JPEG", quality=85)
+    grey = decode_plain_jpeg(content)
+    if min(size) // DECODED_SIDE in (0, 1, 2, 3):  # else Pillow reduces it further
+        assert grey is not None
+    if grey is not None:
+        pillow = to_grey(decode_image(content))
+        assert grey.shape == pillow.shape
+        assert np.abs(grey.astype(int) - pillow).max() <= 2
+    for length in (0, 3, 20, 200, len(content) // 2, len(content) - 1):
+        assert decode_plain_jpeg(content[:length]) is None
+        assert decode_plain_jpeg(content[:length] + b"\xff\xd9") is None or length > 200
+
+
+def test_other_files_are_no_plain_jpeg() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    others = [
+        encode_image(draw_one(), "JPEG", exif=exif.tobytes()),
+        encode_image(draw_one(), "JPEG", progressive=True),
+        encode_image(draw_one(mode="CMYK"), "JPEG"),
+        encode_image(draw_one((3000, 4000)), "JPEG"),
+        encode_image(draw_one()),
+        b"\xff\xd8\xff\xd9",
+    ]
+    assert [decode_plain_jpeg(content) for content in others] == [None] * len(others)
 
 
 PNG = encode_image(draw_one())
