@@ -17,7 +17,7 @@ from protocol.settings import TILE_ROWS, settings
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_ROWS = 1024  # a job's first chunks hold no more, so that small jobs are shared out
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
-SHARE = 8  # a later chunk holds at most an eighth of what came before it
+SHARE = 32  # a later chunk holds at most this part of what came before it
 
 
 class Row(NamedTuple):
@@ -90,11 +90,12 @@ def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
                 rows, size = [], 0
             yield piece
             continue
-        rows.append(_read_entry(piece))
-        size += len(rows[-1].image or b"")
-        if len(rows) >= FIRST_FILES or size >= settings().chunk_bytes:
+        row = _read_entry(piece)
+        size += len(row.image or b"")
+        if rows and (len(rows) == FIRST_FILES or size > settings().chunk_bytes):
             yield _batch_rows(rows)
-            rows, size = [], 0
+            rows, size = [], len(row.image or b"")
+        rows.append(row)
     if rows:
         yield _batch_rows(rows)
 

@@ -37,7 +37,7 @@ from protocol.plain import CLASSIFY, make_plain_app
 MODEL, SCALED_MODEL = "mlp", "cnn"
 WORKERS = 2  # the same on every machine, as are torch's threads
 CALLERS = 64
-CALLS_IN_A_ROW = 50
+CALLS_IN_A_ROW = 200
 LEAST_IMAGES = 64
 WARM_UP_IMAGES = 4096
 # How torch's threads wait: spinning is faster, but on a busy machine it costs most of the speed.

@@ -233,7 +233,7 @@ class FileSink:
             pq.ParquetWriter(converted, reader.schema) as writer,
         ):
             for table in regroup(reader, ROW_GROUP_ROWS):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
         with open(converted, "rb") as file:
             os.fsync(file.fileno())
         os.replace(converted, self.path)

@@ -34,7 +34,6 @@ IMAGE_SUFFIXES = (
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NUMBERS = re.compile("[0-9]+")
-WITHOUT_WAITING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # for whoever writes into a pipe
 
 
 class UnreadableImageError(Exception):
@@ -90,7 +89,7 @@ def natural_key(name: str) -> str:
 
 def parent_digit(path: str) -> int | None:
     """The right answer where the file's folder is named by it, as `ImageFolder` has it."""
-    parent = path.rpartition("/")[0].rpartition("/")[2]
+    parent = path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
     return int(parent) if len(parent) == 1 and parent in "0123456789" else None
 
 
@@ -252,11 +251,11 @@ def read_file(path: str) -> bytes:
 
     Four calls of the system: Python's own files take twice as many.
     """
-    descriptor = os.open(path, WITHOUT_WAITING)
+    status = os.stat(path)  # before it is opened: what is no file may wait, or do something
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise UnreadableImageError("no file: a pipe, a socket or a device")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
-        if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-            raise UnreadableImageError("no file: a pipe, a socket or a device")
         return read_limited(partial(os.read, descriptor), status.st_size)
     finally:
         os.close(descriptor)

@@ -14,7 +14,7 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, settings
+from protocol.settings import IMAGE_SECONDS, TILE_ROWS, settings
 from worker import transport
 
 logger = get_logger(__name__)
@@ -80,7 +80,7 @@ def prepare_process(**_: Any) -> None:
     from worker.models import THREADS
 
     torch.set_num_threads(THREADS)
-    rows = settings().chunk_rows
+    rows = TILE_ROWS
     pixels = pa.array([bytes(PIXELS)] * rows, PIXELS_FIELD.type)
     batch = pa.record_batch({"id": [""] * rows, PIXELS_FIELD.name: pixels})
     encode(classify_chunk(Chunk(0, 0, batch), settings().model))

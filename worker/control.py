@@ -18,7 +18,7 @@ from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.errors import DigitqError
 from protocol.settings import settings
 from protocol.stats import STATS, WorkerStats
-from worker.integers import multiplies_bytes
+from worker.integers import has_byte_products
 from worker.models import THREADS, check_model, model_names
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
@@ -48,7 +48,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
 
 def describe_processor() -> str:
     """What of its instructions decides the last bits of an answer."""
-    return torch.backends.cpu.get_cpu_capability() + (" VNNI" if multiplies_bytes() else "")
+    return torch.backends.cpu.get_cpu_capability() + (" VNNI" if has_byte_products() else "")
 
 
 def find_fault(model: str) -> str | None:

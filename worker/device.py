@@ -11,7 +11,7 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 from worker.models import Model, load_model
 
-GPU_TILE_ROWS = 2048
+GPU_TILE_ROWS = 1024  # a job's first chunks
 
 
 def count_gpus() -> int:

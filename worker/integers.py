@@ -6,20 +6,33 @@ in float32, and the three sums as they are put together. With the instructions t
 VNNI it takes less than half the time of float32, and is nearer to the true sum.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from worker.network import DigitNetwork, Network
+from protocol.settings import TILE_ROWS
+from worker.network import HIDDEN, PIXELS, DigitNetwork, Network
 
 DIGITS = 3
 BASE = 256
 LARGEST = 127 * BASE**2  # whole number that a weight becomes; the other digits reach past it
 
 
-def multiplies_bytes() -> bool:
+def has_byte_products() -> bool:
     """Whether this processor has AVX-512 VNNI."""
     return bool(torch.cpu._is_vnni_supported())
+
+
+@cache
+def multiplies_bytes() -> bool:
+    """Whether it has, and torch uses it: any other way, sums may overflow in 16 bits."""
+    if not has_byte_products():
+        return False
+    rows = torch.full((TILE_ROWS, PIXELS), 127, dtype=torch.int8)
+    columns = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
+    return torch.equal(torch._int_mm(rows, columns).long(), rows.long() @ columns.long())
 
 
 def hasten(network: Network) -> Network:

@@ -128,7 +128,7 @@ def train_network(
     """Train on all but the held back images, which choose one of the last epochs' averages.
 
     (N, 28, 28) uint8 and (N,) int64 → the network and its validation accuracy. The same seed
-    gives the same weights on the same machine: one thread, one random generator.
+    gives the same weights on the same machine: each network has one thread, one random generator.
     """
     torch.manual_seed(seed)
     lessons = prepare_lessons(images, labels, seed, recipe.copies)

@@ -4,6 +4,7 @@ In kombu 5.7 one that is no JSON, or not of a message's form, ends the worker.
 """
 
 import time
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -31,6 +32,14 @@ class Channel(redis.Channel):
         except Exception as error:
             logger.error("dropped a message that can't be read: %r", error)
             raise Empty from None
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        """Hand a message back, to the front of its queue. Where Redis is lost, so is the message:
+        the ledger finds it. (kombu would put it last, or dump it to a file.)"""
+        delivery = message.delivery_info
+        with suppress(*self.connection_errors), self.conn_or_acquire() as client:
+            restore: Any = self._do_restore_message
+            restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
 
 
 class Transport(redis.Transport):

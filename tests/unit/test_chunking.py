@@ -119,6 +119,13 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
     assert chunk.batch.column("truth").to_pylist() == [None, 3]
 
 
+def test_large_files_fill_their_chunks() -> None:
+    """Of 10,000 bytes: three files of 3,000, whatever came before."""
+    pieces = make_pieces([("entry", 3000)] * 12)
+    assert [chunk.rows for chunk in cut_chunks(pieces)] == [3] * 4
+    assert [chunk.rows for chunk in cut_chunks(pieces, resume=Written(5, "4"))] == [3, 3, 1]
+
+
 def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
     settings.cache_clear()
@@ -132,11 +139,11 @@ def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     settings.cache_clear()
     pixels = random_digits(16384).reshape(-1, 784)
-    pieces = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(6)]
+    pieces = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(12)]
     rows = [chunk.rows for chunk in cut_chunks(pieces)]
-    assert rows[:8] == [1024] * 8 and max(rows) == settings().chunk_rows
-    assert sum(rows) == 6 * 16384
-    limits = [max(1024, sum(rows[:n]) // 8) for n in range(len(rows))]
+    assert rows[:32] == [1024] * 32 and max(rows) == settings().chunk_rows
+    assert sum(rows) == 12 * 16384
+    limits = [max(1024, sum(rows[:n]) // 32) for n in range(len(rows))]
     assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
     assert sum(row % TILE_ROWS != 0 for row in rows) <= 1  # the last
 

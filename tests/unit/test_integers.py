@@ -1,5 +1,9 @@
 """`mlp` in whole numbers is the same network, and nearer to the true answer."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +28,8 @@ def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
     return ((hidden @ w2 + b2) / network.temperature).softmax(1)
 
 
+@needs_bytes
+@pytest.mark.usefixtures("mnist_root")
 @pytest.mark.parametrize("name", ["mlp", "random"])
 def test_all_of_mnist_gets_the_same_labels_and_truer_probabilities(name: str) -> None:
     plain = load_model(name).network
@@ -53,6 +59,7 @@ def test_digits_put_together_are_the_weights_to_24_bits() -> None:
     assert (errors[:, 5] == 0).all()
 
 
+@needs_bytes
 def test_sums_are_those_of_whole_numbers() -> None:
     """At the ends of the range, where a sum of 16 bits would overflow."""
     network = DigitNetwork(mean=0.0, std=1 / 255)
@@ -65,6 +72,15 @@ def test_sums_are_those_of_whole_numbers() -> None:
     for pixels in (torch.full((3, 784), value, dtype=torch.uint8) for value in (0, 1, 254, 255)):
         exact = answer_exactly(network, pixels.double())
         torch.testing.assert_close(fast(pixels).double(), exact, atol=1e-7, rtol=0)
+
+
+@needs_bytes
+def test_products_that_overflow_are_noticed() -> None:
+    """On a processor without the instruction, torch takes another way, in 16 bits."""
+    code = "from worker.integers import multiplies_bytes; print(multiplies_bytes())"
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout == b"False\n", done.stderr
 
 
 @needs_bytes

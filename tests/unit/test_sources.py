@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.sources import Entry, Source, UnreadableImageError, natural_key, open_sources
+from producer.sources import (
+    Entry,
+    Source,
+    UnreadableImageError,
+    natural_key,
+    open_sources,
+    read_limited,
+)
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -297,3 +304,17 @@ def test_no_paths_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(UsageError, match="no image in paths on stdin"):
         open_sources(["-"])
+
+
+def test_a_file_that_is_read_in_parts_or_grows_is_read_whole() -> None:
+    for size, content in ((250, bytes(250)), (250, bytes(400)), (400, bytes(250)), (0, b"new")):
+        parts = io.BytesIO(content)
+        assert read_limited(lambda most, parts=parts: parts.read(min(most, 100)), size) == content
+
+
+def test_a_file_that_grows_over_the_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "300")
+    settings.cache_clear()
+    for size in (299, 300, 301):
+        with pytest.raises(UnreadableImageError, match="larger than"):
+            read_limited(io.BytesIO(bytes(301)).read, size)

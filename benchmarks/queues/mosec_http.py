@@ -1,0 +1,81 @@
+"""Mosec over HTTP: one image a request, which the server puts together to batches.
+
+Run as a command, this is the server; it takes mosec's options.
+"""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+
+import numpy as np
+from mosec import Server, Worker
+from shared import classify, running, start_worker
+
+from producer.bench import Rows
+from producer.contenders import CALLERS, WORKERS, Bench
+from protocol.chunk import CLASSES, PIXELS
+
+HOST = "127.0.0.1"
+BATCH_ROWS = CALLERS // WORKERS  # most in a batch, so that there is one for each worker
+WAIT_MILLISECONDS = 1  # for a batch to fill; mosec takes no less
+WARM_UP_CALLS = 1024
+
+
+class Classifier(Worker):
+    """784 bytes, one for each pixel, to ten float32: as text they would cost more."""
+
+    resp_mime_type = "application/octet-stream"
+
+    def __init__(self) -> None:
+        super().__init__()
+        start_worker()
+
+    def deserialize(self, data: bytes) -> bytes:
+        return data
+
+    def serialize(self, data: bytes) -> bytes:
+        return data
+
+    def forward(self, data: list[bytes]) -> list[bytes]:
+        """The answers to a batch."""
+        pixels = np.frombuffer(b"".join(data), np.uint8).reshape(-1, PIXELS)
+        return [probabilities.tobytes() for probabilities in classify(pixels)]
+
+
+class Caller(threading.local):
+    """A connection for each thread, which stays open."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection(HOST, port)
+
+    def classify(self, pixels: np.ndarray) -> np.ndarray:
+        """(784,) uint8 → (10,) float32."""
+        self._connection.request("POST", "/inference", pixels.tobytes())
+        return np.frombuffer(self._connection.getresponse().read(), np.float32, CLASSES)
+
+
+def find_free_port() -> int:
+    """A port of this host on which nothing listens."""
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def measure_mosec(bench: Bench) -> Rows:
+    """As many callers in threads as digitq's `concurrent` has, each with one image at a time."""
+    digits, port = bench.digits[: bench.part(300)], find_free_port()
+    server = running(__file__, "--address", HOST, "--port", str(port), "--log-level", "error")
+    with server, ThreadPoolExecutor(CALLERS) as callers:
+        call = Caller(port).classify
+        list(callers.map(call, bench.digits[:WARM_UP_CALLS]))
+        started = time.perf_counter()
+        list(callers.map(call, digits))
+        seconds = time.perf_counter() - started
+    return {"mosec": {"images_per_second": len(digits) / seconds}}
+
+
+if __name__ == "__main__":
+    server = Server()
+    server.append_worker(Classifier, WORKERS, BATCH_ROWS, WAIT_MILLISECONDS)
+    server.run()
