@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from protocol.ledger import Ledger
 from protocol.settings import settings
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
-GATHER_SECONDS = 0.001  # after a batch of several: its callers may be about to ask again
+GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
 IDLE_MS = 500  # without a result for so long, look after the batch
 
 
@@ -34,7 +33,7 @@ class Lane(NamedTuple):
     most_under_way: int
 
 
-PIXELS_LANE = Lane(1024, 2)
+PIXELS_LANE = Lane(1024, 1)
 FILES_LANE = Lane(16, 16)  # decoding takes long: better shared out
 
 
@@ -68,6 +67,8 @@ class Line:
     kind: Kind
     waiting: deque[Call] = field(default_factory=deque)
     under_way: int = 0
+    hoped_for: int = 0  # calls until `enough` is set
+    enough: threading.Event = field(default_factory=threading.Event)
 
 
 def read_call(image: Image) -> Call:
@@ -126,6 +127,8 @@ class Calls:
         with self._lock:
             line = self._lines.setdefault(kind, Line(kind))
             line.waiting.append(call)
+            if len(line.waiting) == line.hoped_for:
+                line.enough.set()
             free = line.under_way < kind.lane.most_under_way
             line.under_way += free
         return line if free else None
@@ -140,12 +143,23 @@ class Calls:
 
     def _send_batches(self, line: Line) -> None:
         while True:
-            if self._send_batch(line) > 1:
-                time.sleep(GATHER_SECONDS)
+            answered = self._send_batch(line)
+            if answered > 1:
+                self._gather(line, answered)
             with self._lock:
                 if not line.waiting:
                     line.under_way -= 1
                     return
+
+    def _gather(self, line: Line, calls: int) -> None:
+        """Let so many calls come, of the callers that were just answered, or as many as do."""
+        with self._lock:
+            if len(line.waiting) >= calls:
+                return
+            line.hoped_for = calls
+            line.enough.clear()
+        line.enough.wait(GATHER_SECONDS)
+        line.hoped_for = 0
 
     def _send_batch(self, line: Line) -> int:
         """Send the calls that wait and answer them, with an error where it comes to that; gives

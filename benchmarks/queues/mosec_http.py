@@ -5,8 +5,6 @@ Run as a command, this is the server; it takes mosec's options.
 
 import socket
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
 import numpy as np
@@ -14,7 +12,7 @@ from mosec import Server, Worker
 from shared import classify, running, start_worker
 
 from producer.bench import Rows
-from producer.contenders import CALLERS, WORKERS, Bench
+from producer.contenders import CALLERS, WORKERS, Bench, time_callers
 from protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"
@@ -64,15 +62,12 @@ def find_free_port() -> int:
 
 def measure_mosec(bench: Bench) -> Rows:
     """As many callers in threads as digitq's `concurrent` has, each with one image at a time."""
-    digits, port = bench.digits[: bench.part(300)], find_free_port()
+    digits, port = bench.digits[: bench.part(100)], find_free_port()
     server = running(__file__, "--address", HOST, "--port", str(port), "--log-level", "error")
-    with server, ThreadPoolExecutor(CALLERS) as callers:
+    with server:
         call = Caller(port).classify
-        list(callers.map(call, bench.digits[:WARM_UP_CALLS]))
-        started = time.perf_counter()
-        list(callers.map(call, digits))
-        seconds = time.perf_counter() - started
-    return {"mosec": {"images_per_second": len(digits) / seconds}}
+        time_callers(call, bench.digits[:WARM_UP_CALLS])
+        return {"mosec": time_callers(call, digits)}
 
 
 if __name__ == "__main__":

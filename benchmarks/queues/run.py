@@ -47,7 +47,7 @@ def compare(rows: Rows) -> Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=OTHERS, action="append", help="may be given again")
-    parser.add_argument("--images", type=int, default=600_000, help="1/300 of them as calls")
+    parser.add_argument("--images", type=int, default=600_000, help="1/100 of them as calls")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     others = {name: OTHERS[name] for name in arguments.only or OTHERS}

@@ -15,6 +15,7 @@ import torch
 
 from producer import Client
 from producer.local import Local
+from producer.microbatch import PIXELS_LANE
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
 from tests.drawing import draw_one, encode_image, random_digits
@@ -22,6 +23,7 @@ from tests.waiting import children_of, wait_for
 from worker.models import load_model
 
 CALLERS = 64
+UNDER_WAY = PIXELS_LANE.most_under_way  # batches at a time; the other calls wait
 DIGITS = random_digits(CALLERS)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads
 ALONE = [load_model("mlp").classify(digit.reshape(1, 784))[0].tolist() for digit in DIGITS]
@@ -131,7 +133,9 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
     child = children_of(worked._processes["worker1"].pid)[0]
     os.kill(child, signal.SIGSTOP)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: len(client.jobs()) == 2 and client.ledger.redis.llen(QUEUE) < 2)
+    wait_for(
+        lambda: len(client.jobs()) == UNDER_WAY and client.ledger.redis.llen(QUEUE) < UNDER_WAY
+    )
     os.kill(child, signal.SIGKILL)
     assert [answer.result().probabilities for answer in answers] == ALONE
 
@@ -139,7 +143,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
 def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
     client = Client(redis_only.url, patience_seconds=1)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: client.ledger.redis.llen(QUEUE) == 2)
+    wait_for(lambda: client.ledger.redis.llen(QUEUE) == UNDER_WAY)
     client.ledger.redis.flushall()
     redis_only._start_worker("worker1")
     assert [answer.result().probabilities for answer in answers] == ALONE
@@ -149,7 +153,7 @@ def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> No
     with Local(workers=0) as local:
         client = Client(local.url, patience_seconds=0)
         answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-        wait_for(lambda: client.ledger.redis.llen(QUEUE) == 2)
+        wait_for(lambda: client.ledger.redis.llen(QUEUE) == UNDER_WAY)
     for answer in answers:
         with pytest.raises(BrokerError, match="can't reach Redis"):
             answer.result()
