@@ -94,6 +94,17 @@ def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_the_bytes_do_not_depend_on_how_the_rows_were_cut(suffix: str, tmp_path: Path) -> None:
+    (whole,) = result_batches(rows=5000, count=1)
+    files = []
+    for rows in (5000, 1024, 999):
+        path = tmp_path / f"{rows}{suffix}"
+        write_all(path, [whole.slice(start, rows) for start in range(0, 5000, rows)])
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
 @pytest.mark.parametrize("lost", [0, 1, 40, 3000])
 def test_a_broken_run_goes_on_without_a_seam(suffix: str, lost: int, tmp_path: Path) -> None:
     """Whatever reached the disk after the last noted batch is cut off, and more may be missing."""
