@@ -97,8 +97,8 @@ def interrupt_producer(deployment: Deployment, random: Random) -> None:
 def fill_disk(deployment: Deployment, random: Random) -> None:
     """The producer's files can grow by a few bytes; a write goes half through, the next fails."""
     if deployment.producer:
-        size = max(deployment.written(), default=0)
-        limit = size + random.randrange(5000)
+        begun = 1000  # bytes: a file that can't even be begun is a wrong command
+        limit = max([begun, *deployment.written()]) + random.randrange(5000)
         with suppress(ProcessLookupError):
             resource.prlimit(deployment.producer, resource.RLIMIT_FSIZE, (limit, limit))
 

@@ -11,7 +11,7 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.runs import write_images
 
-ROWS = 1500
+ROWS = 4000  # a run takes longer than it may take until the fault strikes
 
 
 @pytest.fixture(scope="module")
