@@ -86,7 +86,7 @@ class ConvNetwork(Network):
     """Six 3×3 convolutions without padding, each with a ReLU, and one linear layer.
 
     It trains with a batch normalisation after each convolution (`normalised=True`). `fold` puts
-    those into the convolutions; what ships and classifies has none.
+    those into the convolutions.
     """
 
     architecture = "3×3 convolutions 16-32/2-64-64-96-96 with ReLU, linear 1536-10"
@@ -123,6 +123,24 @@ class ConvNetwork(Network):
         return folded
 
 
+class TwoViewNetwork(ConvNetwork):
+    """A `ConvNetwork` that looks at each image twice, as if it lay a pixel further up and left.
+
+    With its stride of 2 it sees every other pixel of what the first convolution finds, and then
+    the others. The mean is right more often (test-time augmentation), at half the speed.
+    """
+
+    architecture = f"{ConvNetwork.architecture}, mean of two views"
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        images = self.normalise(pixels).view(-1, 1, SIDE, SIDE)
+        found = self.convolve[:2](images)
+        views = found, found[:, :, 1:, 1:]
+        first, second = (self.decide(self.convolve[2:](view).flatten(1)) for view in views)
+        logits: Tensor = (first + second) / 2
+        return logits
+
+
 NETWORKS: dict[str, type[Network]] = {
-    kind.architecture: kind for kind in (DigitNetwork, ConvNetwork)
+    kind.architecture: kind for kind in (DigitNetwork, TwoViewNetwork)
 }

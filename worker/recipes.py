@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from worker.distortion import Distortion
-from worker.network import ConvNetwork, DigitNetwork, Network
+from worker.network import ConvNetwork, DigitNetwork, Network, TwoViewNetwork
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,17 @@ class Recipe:
         """What moves the weights; a cosine brings its rates down to 0."""
         raise NotImplementedError
 
+    def fold(self, network: Network) -> Network:
+        """The network without what only the first stage of its training needs."""
+        return network
+
     def finish(self, network: Network) -> Network:
         """The trained network, as it ships."""
         return network
 
     @property
     def settling(self) -> "Recipe | None":
-        """How to train the finished network on, for a third as many epochs."""
+        """How to train the folded network on, for a third as many epochs."""
         return None
 
     @property
@@ -112,9 +116,14 @@ class CnnRecipe(Recipe):
             network.parameters(), lr=self.rate, weight_decay=self.decay, fused=True
         )
 
-    def finish(self, network: Network) -> Network:
+    def fold(self, network: Network) -> Network:
         assert isinstance(network, ConvNetwork)
         return network.fold()
+
+    def finish(self, network: Network) -> TwoViewNetwork:
+        shipped = TwoViewNetwork(self.mean, self.std)
+        shipped.load_state_dict(network.state_dict())
+        return shipped.eval()
 
     @property
     def settling(self) -> Recipe | None:

@@ -124,16 +124,16 @@ def prepare_lessons(images: Tensor, labels: Tensor, seed: int, copies: int) -> L
 
 def train_network(
     images: Tensor, labels: Tensor, seed: int, epochs: int, recipe: Recipe
-) -> tuple[Network, float]:
+) -> Network:
     """Train on all but the held back images, which choose one of the last epochs' averages.
 
-    (N, 28, 28) uint8 and (N,) int64 → the network and its validation accuracy. The same seed
+    (N, 28, 28) uint8 and (N,) int64 → the network as it ships. The same seed
     gives the same weights on the same machine: each network has one thread, one random generator.
     """
     torch.manual_seed(seed)
     lessons = prepare_lessons(images, labels, seed, recipe.copies)
     teachers = train_teachers(lessons, seed, max(1, epochs // 2), recipe)
-    return train_stages(lessons, epochs, recipe, teachers)
+    return recipe.finish(train_stages(lessons, epochs, recipe, teachers))
 
 
 def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> list[Network]:
@@ -155,7 +155,7 @@ def train_teacher(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     lessons = Lessons(*((torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
-    return train_stages(lessons, epochs, recipe, said=f"teacher {seed}: ")[0]
+    return train_stages(lessons, epochs, recipe, said=f"teacher {seed}: ")
 
 
 def train_stages(
@@ -164,14 +164,14 @@ def train_stages(
     recipe: Recipe,
     teachers: Sequence[Network] = (),
     said: str = "",
-) -> tuple[Network, float]:
-    """An untrained network, trained as the recipe has it, and its validation accuracy."""
-    network, accuracy = train_stage(recipe.draw_network(), lessons, epochs, recipe, teachers, said)
-    network = recipe.finish(network)
+) -> Network:
+    """An untrained network, trained as the recipe has it."""
+    network = train_stage(recipe.draw_network(), lessons, epochs, recipe, teachers, said)
+    network = recipe.fold(network)
     if recipe.settling:
         epochs = max(1, epochs // 3)
-        network, accuracy = train_stage(network, lessons, epochs, recipe.settling, teachers, said)
-    return network, accuracy
+        network = train_stage(network, lessons, epochs, recipe.settling, teachers, said)
+    return network
 
 
 def train_stage(
@@ -181,7 +181,7 @@ def train_stage(
     recipe: Recipe,
     teachers: Sequence[Network],
     said: str,
-) -> tuple[Network, float]:
+) -> Network:
     """Train a network along one cosine; gives the average that was best at its end."""
     (digits, labels), (pictures, known), validation = lessons
     part = round(len(pictures) * recipe.share)
@@ -203,7 +203,7 @@ def train_stage(
             f"{time.monotonic() - started:.0f} s",
             file=sys.stderr,
         )
-    return best, best_accuracy
+    return best
 
 
 def train_model(
@@ -215,9 +215,10 @@ def train_model(
     epochs = epochs or recipe.epochs
     out.mkdir(parents=True, exist_ok=True)
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
-    network, validation = train_network(images, labels, seed, epochs, recipe)
+    network = train_network(images, labels, seed, epochs, recipe)
     held_back = count_held_back(images)
-    network.temperature, review_below = calibrate(network, images[-held_back:], labels[-held_back:])
+    images, labels = images[-held_back:], labels[-held_back:]
+    network.temperature, review_below = calibrate(network, images, labels)
     test_images, test_labels = load_mnist("test")
     answers = classify(network, test_images)
     data = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
@@ -231,7 +232,7 @@ def train_model(
         std=recipe.std,
         seed=seed,
         command=f"python -m worker.training {name} {options}",
-        validation_accuracy=round(validation, 6),
+        validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
         test_accuracy=round(measure_accuracy(answers, test_labels), 6),
         test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
         temperature=network.temperature,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.network import NETWORKS, ConvNetwork, DigitNetwork, Network, softmax
+from worker.network import NETWORKS, ConvNetwork, DigitNetwork, Network, TwoViewNetwork, softmax
 
 NOWHERE = -math.inf
 
@@ -132,8 +132,20 @@ def test_a_folded_network_is_the_same_without_its_normalisations() -> None:
     torch.testing.assert_close(shipped(pixels), folded(pixels))
 
 
-def test_a_conv_network_takes_bytes_and_floats_and_gives_probabilities() -> None:
+def test_two_views_are_of_the_image_and_of_it_moved_by_a_pixel() -> None:
     network = ConvNetwork(mean=0.1, std=0.3)
+    twice = TwoViewNetwork(mean=0.1, std=0.3)
+    twice.load_state_dict(network.state_dict())
+    pixels = torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8)
+    moved = torch.zeros_like(pixels)
+    moved[:, :-1, :-1] = pixels[:, 1:, 1:]
+    first, second = network.logits(pixels.flatten(1)), network.logits(moved.flatten(1))
+    assert not torch.allclose(first, second, atol=1e-3)
+    torch.testing.assert_close(twice.logits(pixels.flatten(1)), (first + second) / 2)
+
+
+def test_a_conv_network_takes_bytes_and_floats_and_gives_probabilities() -> None:
+    network = TwoViewNetwork(mean=0.1, std=0.3)
     pixels = torch.randint(0, 256, (7, 784), dtype=torch.uint8)
     assert torch.equal(network(pixels.float()), network(pixels))
     assert network(pixels).shape == (7, 10)
