@@ -23,6 +23,8 @@ WATCH_SECONDS = 0.5
 RESTARTS = 10  # of one worker, before something is taken to be wrong with it
 POLL_SECONDS = 0.02
 FLOWER_PORT = 5555
+# glibc's malloc hands one chunk's memory to the next, not to the kernel and back
+KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
 CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it starts taking work
 
@@ -135,7 +137,8 @@ class Local:
         socket_options = ["--unixsocket", f"{self.folder}/redis.sock", "--unixsocketperm", "700"]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         keep = [*self._persistence(), "--dir", str(self.folder)]
-        self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
+        command = [find_redis_server(), *socket_options, *listen, *keep]
+        self._start("redis", *command, **KEEP_FREED_MEMORY)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
@@ -177,7 +180,7 @@ class Local:
     def _start_celery(self, name: str, app: str, *command: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command)
 
-    def _start(self, name: str, *command: str) -> None:
+    def _start(self, name: str, *command: str, **environment: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -187,7 +190,12 @@ class Local:
                 stderr=log,
                 cwd=self.folder,  # nothing in the user's folder is taken for a module
                 start_new_session=True,
-                env={**os.environ, "DIGITQ_BROKER_URL": self.url, "TMPDIR": str(self.folder)},
+                env={
+                    **os.environ,
+                    "DIGITQ_BROKER_URL": self.url,
+                    "TMPDIR": str(self.folder),
+                    **environment,
+                },
             )
 
     def _last_words(self, name: str) -> str:

@@ -27,6 +27,7 @@ from protocol.chunk import CLASSES, RESULT_SCHEMA
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16
+CSV_ROWS = 1 << 13  # at a time
 NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
 Run = dict[str, str | int | bool | list[str] | None]
 
@@ -61,7 +62,8 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     file = io.BytesIO()
     if header:
         file.write(",".join(rows.schema.names).encode() + b"\n")
-    pyarrow.csv.write_csv(rows, file, pyarrow.csv.WriteOptions(include_header=False))
+    options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_ROWS)
+    pyarrow.csv.write_csv(rows, file, options)
     return file.getvalue()
 
 
