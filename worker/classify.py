@@ -76,7 +76,7 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
     except MemoryError:
         return "needs too much memory"
     except Exception as error:  # whatever an image does to a decoder is that image's row
-        return f"can't be read: {error}"
+        return f"can't be read: {str(error) or type(error).__name__}"
     return None
 
 

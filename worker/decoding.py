@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -18,8 +19,12 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
 MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
-PLAIN_PNG = b"\x08\0\0\0\0"  # of its header: 8 bit, grey, not interlaced
-PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
+PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
+    b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
+    b"\x08\x02\0\0\0": cv2.IMREAD_COLOR_RGB,
+    b"\x08\x03\0\0\0": cv2.IMREAD_COLOR_RGB,  # by a palette
+}
+PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
 # Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
 JPEG_FLAGS = [  # grey, or in colour: whole, at a half, a quarter, an eighth
@@ -56,20 +61,25 @@ def read_grey(content: bytes) -> Grey:
 
 
 def decode_plain_png(content: bytes) -> Grey | None:
-    """A small whole PNG of nothing but 8-bit grey values; `None` for any other file.
+    """A small whole PNG of 8-bit grey values or opaque colours; `None` for any other file.
 
     Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
     """
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[24:29] != PLAIN_PNG:
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[24:29] not in PLAIN_PNG:
         return None
     width, height = struct.unpack(">II", content[16:24])
-    if width * height > STRIP_PIXELS or not has_plain_chunks(content):
+    flags = PLAIN_PNG[content[24:29]]
+    small = width * height <= STRIP_PIXELS
+    if flags != cv2.IMREAD_GRAYSCALE:
+        small = count_shrinks(width, height) <= 1  # else its colours are averaged first
+    if not small or not has_plain_chunks(content):
         return None
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    return image if image is None or image.ndim == 2 else project_colours(image)
 
 
 def has_plain_chunks(content: bytes) -> bool:
-    """Whether a PNG is whole and has no chunk that changes how its grey values look."""
+    """Whether a PNG is whole and has no chunk that changes how it looks."""
     start = 8
     while True:
         size, kind = content[start : start + 4], content[start + 4 : start + 8]
@@ -162,10 +172,9 @@ def megapixel_limit(image: PIL.Image.Image) -> int:
 
 def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
     """As its EXIF says; where that can't be read, as it is stored."""
-    try:
-        return PIL.ImageOps.exif_transpose(image)
-    except Exception:  # whatever is wrong there, the picture is whole
-        return image
+    with suppress(Exception):  # whatever is wrong there, the picture is whole
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def reduce(image: PIL.Image.Image) -> PIL.Image.Image:

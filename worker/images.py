@@ -6,6 +6,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ SIDE = 28
 WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
+VALUES = np.arange(256.0)
 BORDER = 4 * (SIDE - 1)  # px around
 TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
 MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
@@ -101,11 +103,12 @@ def is_ground_dark(small: Grey) -> bool:
     if high - low < LEAST_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
     dark = small < (low + high) / 2
-    width = weigh(*(measure_reach(part) for part in (dark, ~dark)))
+    width = weigh(measure_reach(dark), measure_reach(~dark))
     around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
     darker, lighter = cv2.subtract(around, small), cv2.subtract(small, around)
     strays = weigh(*(percentiles(strays, (STRAYS,))[0] for strays in (lighter, darker)))
-    return 2 * measure_share(dark) - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > 0
+    share = float(weigh_ground(*dark.shape)[dark].sum())  # of the image
+    return 2 * share - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > 0
 
 
 def weigh(first: float, second: float) -> float:
@@ -113,23 +116,25 @@ def weigh(first: float, second: float) -> float:
     return (first - second) / max(first, second, 1)
 
 
-def measure_share(dark: NDArray[np.bool_]) -> float:
-    """How much of an image is dark, 0..1; its edge and its corners count more.
+@lru_cache(4096)
+def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
+    """How much each pixel tells of the ground's colour, 1 in all: the edge and the corners more.
 
     Rings further in are asked as well: the outermost may be the frame of a form's cell.
     """
-    height, width = dark.shape
+    places = np.arange(height * width).reshape(height, width)
     insets = [round(part * min(height, width)) for part in RINGS]
-    parts = [border(dark[inset : height - inset, inset : width - inset]) for inset in insets]
+    parts = [border(places[inset : height - inset, inset : width - inset]) for inset in insets]
     above, left = round(CORNER * height) + 1, round(CORNER * width) + 1
-    corners = np.concatenate([dark[:above], dark[-above:]])
-    parts += [dark, np.concatenate([corners[:, :left], corners[:, -left:]])]
-    return sum(np.count_nonzero(part) / part.size for part in parts) / len(parts)
+    corners = np.concatenate([places[:above], places[-above:]])
+    parts += [places, np.concatenate([corners[:, :left], corners[:, -left:]])]
+    shares = [np.bincount(part.ravel(), minlength=places.size) / part.size for part in parts]
+    return np.mean(shares, axis=0).reshape(height, width)
 
 
 def measure_reach(mask: NDArray[np.bool_]) -> float:
     """The largest distance, in px, from a pixel of the mask to one outside of it."""
-    return float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3).max())
+    return float(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3).max())
 
 
 def separate_ink(grey: Grey) -> Grey:
@@ -158,9 +163,9 @@ def separate_ink(grey: Grey) -> Grey:
     threshold = otsu_threshold(counts)
     counts[: threshold + 1] = 0
     full = int(np.searchsorted(counts.cumsum(), 0.9 * counts.sum()))
-    values = np.arange(256)
-    soft = np.where(values > max(threshold / 2, full / 4, noise), values * (255 / full), 0)
-    return cv2.LUT(ink, np.minimum(soft, 255).astype(np.uint8))
+    soft = np.minimum(VALUES * (255 / full), 255)
+    soft[: int(max(threshold / 2, full / 4, noise)) + 1] = 0
+    return cv2.LUT(ink, soft.astype(np.uint8))
 
 
 def estimate_ground(small: Grey) -> Grey:
@@ -171,10 +176,11 @@ def estimate_ground(small: Grey) -> Grey:
     that edge be drawn as a line.
     """
     ground = close(small, WIDE)
-    low, high = percentiles(ground, (5, 95))
+    low, usual, high = percentiles(ground, (5, 50, 95))
     if low < EVEN * high:
         ground = cv2.erode(close(small, NARROW), np.ones((3, 3), np.uint8))
-    ground = np.maximum(ground, np.uint8(max(1, DEEPEST_SHADOW * percentiles(ground, (50,))[0])))
+        usual = percentiles(ground, (50,))[0]
+    ground = cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
     return cv2.GaussianBlur(ground, (0, 0), 1)
 
 
@@ -193,7 +199,8 @@ def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
 def percentiles(grey: Grey, percents: tuple[float, ...]) -> list[int]:
     """Values under which such parts of the image lie."""
     sums = count_values(grey).cumsum()
-    return [int(np.searchsorted(sums, percent / 100 * sums[-1])) for percent in percents]
+    found: list[int] = sums.searchsorted([part / 100 * grey.size for part in percents]).tolist()
+    return found
 
 
 def otsu_threshold(counts: NDArray[np.float64]) -> int:
@@ -201,11 +208,16 @@ def otsu_threshold(counts: NDArray[np.float64]) -> int:
 
     N. Otsu, "A threshold selection method from gray-level histograms", 1979, equation 18.
     """
-    below = counts.cumsum()
-    sums = (counts * np.arange(256)).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (sums[-1] * below / below[-1] - sums) ** 2 / (below * (below[-1] - below))
-    return int(np.where(np.isfinite(between), between, -1).argmax())
+    occurring = counts.nonzero()[0]
+    if len(occurring) < 2:
+        return 0
+    low, high = int(occurring[0]), int(occurring[-1])
+    counts = counts[low : high + 1]
+    below, sums = counts.cumsum(), (counts * VALUES[low : high + 1]).cumsum()
+    all, total = below[-1], sums[-1]
+    below, sums = below[:-1], sums[:-1]
+    between = (total * below / all - sums) ** 2 / (below * (all - below))
+    return low + int(between.argmax())
 
 
 def drop_specks(ink: Grey) -> Grey:
@@ -215,17 +227,18 @@ def drop_specks(ink: Grey) -> Grey:
     what is not tiny beside it, nor pale; and unless the digit fills the image, what is not far
     from it, nor at the edge of the image without being close to it.
     """
-    mask = (ink > FAINT).astype(np.uint8)
+    inked = ink > FAINT
+    mask = inked.view(np.uint8)
     height, width = mask.shape
-    # the ground is one of the two; measuring them takes eight times as long as counting
-    if cv2.connectedComponents(mask)[0] <= 2:
+    # the ground is one of the two; measuring them takes longer than counting
+    if cv2.connectedComponents(mask, ltype=cv2.CV_16U)[0] <= 2:
         return ink
-    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask)
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
     left, top, w, h, area = stats[1:].T.astype(np.float64)
     right, bottom = left + w, top + h
     edges = (left == 0, top == 0, right == width, bottom == height)
     at_edge = np.logical_or.reduce(edges)
-    strength = np.bincount(labels.reshape(-1), ink.reshape(-1), count)[1:] / area
+    strength = np.bincount(labels[inked], ink[inked], count)[1:] / area
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength
     score[at_edge & (off > 0.3)] *= 0.3
@@ -240,8 +253,8 @@ def drop_specks(ink: Grey) -> Grey:
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= gap < 0.5 * size
     keep[main] = True
-    wanted = np.concatenate([[False], keep])[labels].astype(np.uint8)
-    return np.where(cv2.dilate(wanted, np.ones((3, 3), np.uint8)) > 0, ink, 0)
+    wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
+    return cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
 
 
 def crop(ink: Grey) -> Grey:
@@ -302,8 +315,8 @@ def place(ink: Grey) -> Grey:
     """A 28×28 image with the ink's centre of mass at its centre, as far as it has room."""
     height, width = ink.shape
     row, column = centre_of_mass(ink)
-    top = int(np.clip(round(SIDE / 2 - row), 0, SIDE - height))
-    left = int(np.clip(round(SIDE / 2 - column), 0, SIDE - width))
+    top = min(max(round(SIDE / 2 - row), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - column), 0), SIDE - width)
     placed = np.zeros((SIDE, SIDE), np.uint8)
     placed[top : top + height, left : left + width] = ink
     return placed

@@ -132,7 +132,8 @@ def inspect(path: Path, out: Path, name: str) -> int:
         for panel in collect_panels(content):
             panels.append(panel)
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
-        reason = str(error) if isinstance(error, ImageError) else f"can't be read: {error}"
+        reason = str(error) or type(error).__name__
+        reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:
         model = load_model(name)

@@ -47,6 +47,9 @@ def find_lines(mask: Mask) -> Mask:
     """The lines of a mask that run from left to right, somewhat tilted perhaps."""
     height, width = mask.shape
     lines = np.zeros_like(mask)
+    columns = cv2.dilate(mask.max(axis=0, keepdims=True), np.ones((1, 1 + width // GAP), np.uint8))
+    if cv2.countNonZero(columns) < LIKELY * width:
+        return lines  # where no ink is, there is no line either
     reach = 1 + 2 * round(SLOPES[-1] * width / 2)
     spread = cv2.dilate(mask, np.ones((reach, 1 + width // GAP), np.uint8))
     if measure_rows(spread).max() < LIKELY:
@@ -58,6 +61,8 @@ def find_lines(mask: Mask) -> Mask:
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
         black = measure_rows(level)
         whole = black >= WHOLE
+        if not whole.any():
+            continue
         whole &= measure_rows(level[:, :end]) > AT_ENDS
         whole &= measure_rows(level[:, -end:]) > AT_ENDS
         if not whole.any():
@@ -79,7 +84,7 @@ def measure_rows(mask: Mask) -> NDArray[np.float64]:
 
 def largest_shape(mask: Mask) -> Mask:
     """The connected shape of the most pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
     return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
 
 

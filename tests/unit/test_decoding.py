@@ -151,11 +151,21 @@ def test_a_plain_png_is_read_as_pillow_reads_it() -> None:
             assert decode_plain_png(content[:length]) is None
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (60, 223)])
+def test_a_plain_png_in_colour_is_read_as_pillow_reads_it(size: tuple[int, int], mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    image = PIL.Image.fromarray(noise).resize(size).convert(mode)
+    content = encode_image(image)
+    assert np.array_equal(decode_plain_png(content), to_grey(decode_image(content)))
+
+
 def test_other_files_are_no_plain_png() -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     turned = encode_image(draw_one(), exif=exif.tobytes())
-    others = [encode_image(draw_one(mode=mode)) for mode in ("RGB", "P", "LA", "1")]
+    others = [encode_image(draw_one(mode=mode)) for mode in ("RGBA", "LA", "1")]
+    others += [encode_image(draw_one((224, 300), mode=mode)) for mode in ("RGB", "P")]
     others += [encode_image(draw_one(), "JPEG"), encode_image(draw_one((1100, 1000)))]
     others += [turned, encode_image(draw_one(), transparency=255), b"", b"text"]
     assert [decode_plain_png(content) for content in others] == [None] * len(others)
