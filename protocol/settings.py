@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-TILE_ROWS = 128  # rows the network computes at once; see Model.classify
+TILE_ROWS = 256  # rows the network computes at once; see Model.classify
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 MODELS = ("mlp", "cnn", "random")  # what every worker has
 
