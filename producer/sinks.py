@@ -28,6 +28,7 @@ from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16
 CSV_ROWS = 1 << 13  # at a time
+FEW_VALUES = ["label", "error", "truth"]  # columns that a dictionary makes smaller, in Parquet
 NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
 Run = dict[str, str | int | bool | list[str] | None]
 
@@ -232,7 +233,7 @@ class FileSink:
         converted = self.partial.with_name(self.partial.name + ".parquet")
         with (
             pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
-            pq.ParquetWriter(converted, reader.schema) as writer,
+            pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
         ):
             for table in regroup(reader, ROW_GROUP_ROWS):
                 writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
