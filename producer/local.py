@@ -17,14 +17,18 @@ from typing import Self
 from producer import tether
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5
 RESTARTS = 10  # of one worker, before something is taken to be wrong with it
 POLL_SECONDS = 0.02
 FLOWER_PORT = 5555
-# glibc's malloc hands one chunk's memory to the next, not to the kernel and back
-KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "67108864", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+# For glibc's malloc; a worker sets them for itself as well
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BLOCK_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+}
 EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
 CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it starts taking work
 
@@ -137,8 +141,7 @@ class Local:
         socket_options = ["--unixsocket", f"{self.folder}/redis.sock", "--unixsocketperm", "700"]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         keep = [*self._persistence(), "--dir", str(self.folder)]
-        command = [find_redis_server(), *socket_options, *listen, *keep]
-        self._start("redis", *command, **KEEP_FREED_MEMORY)
+        self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
@@ -180,7 +183,7 @@ class Local:
     def _start_celery(self, name: str, app: str, *command: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command)
 
-    def _start(self, name: str, *command: str, **environment: str) -> None:
+    def _start(self, name: str, *command: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -191,10 +194,10 @@ class Local:
                 cwd=self.folder,  # nothing in the user's folder is taken for a module
                 start_new_session=True,
                 env={
+                    **KEEP_FREED_MEMORY,
                     **os.environ,
                     "DIGITQ_BROKER_URL": self.url,
                     "TMPDIR": str(self.folder),
-                    **environment,
                 },
             )
 

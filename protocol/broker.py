@@ -31,7 +31,7 @@ REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
 UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
-READ_BYTES = 1 << 18  # at a time; redis-py's 64 kB take half as long again for a chunk
+READ_BYTES = 1 << 18  # each connection's buffer; with 64 kB a chunk takes half as long again
 LARGE_BYTES = 1 << 16  # an argument of a command that is not worth a copy
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 

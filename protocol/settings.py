@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from protocol.errors import UsageError
 
 TILE_ROWS = 256  # rows the network computes at once; see Model.classify
+KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
+KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 MODELS = ("mlp", "cnn", "random")  # what every worker has
 

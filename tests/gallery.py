@@ -34,7 +34,8 @@ def make_gallery(folder: Path) -> dict[str, str]:
     add("a png.jpg", encode_image(good))
     add("text.png", b"Dear sir or madam\n", "not an image that can be read")
     add("a program.png", b"\x7fELF" + bytes(200), "not an image that can be read")
-    add("huge.png", claim_png(50_000, 50_000), "too large")
+    add("huge.png", build_png((50_000, 50_000), 2, bytes(1000)), "too large")
+    add("no palette.png", build_png((28, 28), 3, bytes(range(29)) * 28), "damaged: no palette")
     add("huge.bmp", claim_bmp(50_000, 50_000), "too large")
     frames = [draw_one((80, 100 + n % 2)) for n in range(1000)]
     add("frames.gif", encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:]))
@@ -131,11 +132,11 @@ def insert_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
     return png[:33] + chunk(kind, content) + png[33:]
 
 
-def claim_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be large."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rows + chunk(b"IEND", b"")
+def build_png(size: tuple[int, int], colour_type: int, rows: bytes, interlaced: int = 0) -> bytes:
+    """A PNG of 8 bits, of nothing but a header and these rows."""
+    header = struct.pack(">IIBBBBB", *size, 8, colour_type, 0, 0, interlaced)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def claim_bmp(width: int, height: int) -> bytes:
@@ -154,9 +155,7 @@ def interlace(grey: np.ndarray) -> bytes:
         for top, left, down, right in passes
         for row in grey[top::down, left::right]
     )
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return build_png((width, height), 0, rows, interlaced=1)
 
 
 def exif_bomb() -> bytes:

@@ -16,11 +16,10 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, TILE_ROWS, settings
+from protocol.settings import IMAGE_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, TILE_ROWS, settings
 from worker import transport
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-KEPT_BYTES = 64 << 20
 
 logger = get_logger(__name__)
 
@@ -80,7 +79,7 @@ def keep_freed_memory() -> None:
     the private Redis told the same, a job of `mlp` in a virtual machine is 7 % faster.)"""
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 

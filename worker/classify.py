@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
 from protocol.errors import BrokerError, DigitqError
-from worker.decoding import ImageError
+from worker.decoding import ImageError, describe
 from worker.device import load_on_device
 from worker.images import read_digit
 from worker.limits import Watch, limited_memory
@@ -76,7 +76,7 @@ def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) 
     except MemoryError:
         return "needs too much memory"
     except Exception as error:  # whatever an image does to a decoder is that image's row
-        return f"can't be read: {str(error) or type(error).__name__}"
+        return f"can't be read: {describe(error)}"
     return None
 
 

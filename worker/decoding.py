@@ -52,6 +52,11 @@ class ImageError(Exception):
     """Raised when there is no digit to be had from an image; its text goes into the row."""
 
 
+def describe(error: Exception) -> str:
+    """An error's text; its type where it has none."""
+    return str(error) or type(error).__name__
+
+
 def read_grey(content: bytes) -> Grey:
     """The image in a file as grey values 0..255, (height, width). Raises `ImageError`."""
     grey = decode_plain_png(content)
@@ -149,6 +154,8 @@ def decode_image(content: bytes) -> PIL.Image.Image:
                 raise ImageError(f"too large: {image.width}×{image.height} pixels")
             image.draft(None, (DECODED_SIDE, DECODED_SIDE))
             image.load()
+            if image.mode == "P" and image.palette is None:
+                raise ImageError("damaged: no palette")
             return turn_upright(reduce(image))
     except ImageError:
         raise
@@ -157,9 +164,9 @@ def decode_image(content: bytes) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError:
         raise ImageError("too large") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError) as error:
-        raise ImageError(f"damaged: {str(error) or type(error).__name__}") from None
+        raise ImageError(f"damaged: {describe(error)}") from None
     except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
-        raise ImageError(f"can't be decoded: {error}") from None
+        raise ImageError(f"can't be decoded: {describe(error)}") from None
 
 
 def megapixel_limit(image: PIL.Image.Image) -> int:
@@ -171,7 +178,7 @@ def megapixel_limit(image: PIL.Image.Image) -> int:
 
 
 def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """As its EXIF says; where that can't be read, as it is stored."""
+    """The image itself, turned as its EXIF says; where that can't be read, as it is stored."""
     with suppress(Exception):  # whatever is wrong there, the picture is whole
         PIL.ImageOps.exif_transpose(image, in_place=True)
     return image

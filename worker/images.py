@@ -6,7 +6,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import cv2
@@ -17,7 +17,7 @@ from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, read_grey
 from worker.lines import remove_lines
 
 SIDE = 28
-WORKING_SIDE = 128  # px: larger images are shrunk to this before the digit is looked for
+WORKING_SIDE = 128  # px: larger images are shrunk to this; its shapes are counted in 16 bits
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
 VALUES = np.arange(256.0)
@@ -31,6 +31,7 @@ RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings th
 CORNER = 0.15  # of either side
 STRAYS = 99.5  # %: pixels that stray farther from those around are specks
 WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
+TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
 EVEN = 0.92  # of the most light is the least, in even light
@@ -108,7 +109,7 @@ def is_ground_dark(small: Grey) -> bool:
     darker, lighter = cv2.subtract(around, small), cv2.subtract(small, around)
     strays = weigh(*(percentiles(strays, (STRAYS,))[0] for strays in (lighter, darker)))
     share = float(weigh_ground(*dark.shape)[dark].sum())  # of the image
-    return 2 * share - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > 0
+    return 2 * share - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > TIE
 
 
 def weigh(first: float, second: float) -> float:
@@ -116,7 +117,7 @@ def weigh(first: float, second: float) -> float:
     return (first - second) / max(first, second, 1)
 
 
-@lru_cache(4096)
+@cache  # of so many shapes as are up to ROUGH_SIDE
 def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
     """How much each pixel tells of the ground's colour, 1 in all: the edge and the corners more.
 
@@ -214,9 +215,9 @@ def otsu_threshold(counts: NDArray[np.float64]) -> int:
     low, high = int(occurring[0]), int(occurring[-1])
     counts = counts[low : high + 1]
     below, sums = counts.cumsum(), (counts * VALUES[low : high + 1]).cumsum()
-    all, total = below[-1], sums[-1]
+    pixels, total = below[-1], sums[-1]
     below, sums = below[:-1], sums[:-1]
-    between = (total * below / all - sums) ** 2 / (below * (all - below))
+    between = (total * below / pixels - sums) ** 2 / (below * (pixels - below))
     return low + int(between.argmax())
 
 

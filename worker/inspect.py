@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import settings
-from worker.decoding import Grey, ImageError, decode_image, read_grey, to_grey
+from worker.decoding import Grey, ImageError, decode_image, describe, read_grey, to_grey
 from worker.images import trace_steps
 from worker.models import load_model, model_names
 
@@ -132,7 +132,7 @@ def inspect(path: Path, out: Path, name: str) -> int:
         for panel in collect_panels(content):
             panels.append(panel)
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
-        reason = str(error) or type(error).__name__
+        reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:

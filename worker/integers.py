@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from protocol.settings import TILE_ROWS
-from worker.network import HIDDEN, PIXELS, DigitNetwork, Network
+from worker.network import HIDDEN, LABELS, PIXELS, DigitNetwork, Network
 
 DIGITS = 3
 BASE = 256
+COLUMNS = 16  # of the second layer, padded: for ten, MKL's strict mode takes half as long again
 LARGEST = 127 * BASE**2  # whole number that a weight becomes; the other digits reach past it
 
 
@@ -55,7 +56,9 @@ class IntegerNetwork(Network):
         self.digits, self.scales = split_digits(weights * network.scale)
         # the product takes signed bytes: 128 less than the pixels
         self.missing = 128 * self.digits.sum(0, dtype=torch.int32)
-        self.w2, self.b2 = network.w2.t().contiguous(), network.b2
+        self.w2 = torch.zeros(COLUMNS, HIDDEN)
+        self.w2[:LABELS] = network.w2.t()
+        self.b2 = network.b2
 
     def logits(self, pixels: Tensor) -> Tensor:
         signed = pixels.bitwise_xor(128).view(torch.int8)
@@ -63,7 +66,8 @@ class IntegerNetwork(Network):
         first, second, third = (sums * self.scales).chunk(DIGITS, 1)
         hidden = (first + second).add_(third).add_(self.b1)  # (N, 256)
         hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
-        return linear(hidden, self.w2).div_(hidden.sum(1, keepdim=True)).add_(self.b2)
+        weighted = linear(hidden, self.w2)[:, :LABELS]
+        return weighted.div_(hidden.sum(1, keepdim=True)).add_(self.b2)
 
 
 def split_digits(weights: Tensor) -> tuple[Tensor, Tensor]:

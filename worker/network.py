@@ -86,7 +86,7 @@ class ConvNetwork(Network):
     """Six 3×3 convolutions without padding, each with a ReLU, and one linear layer.
 
     It trains with a batch normalisation after each convolution (`normalised=True`). `fold` puts
-    those into the convolutions.
+    those into the convolutions; what ships is a `TwoViewNetwork` of the same weights.
     """
 
     architecture = "3×3 convolutions 16-32/2-64-64-96-96 with ReLU, linear 1536-10"
@@ -124,10 +124,11 @@ class ConvNetwork(Network):
 
 
 class TwoViewNetwork(ConvNetwork):
-    """A `ConvNetwork` that looks at each image twice, as if it lay a pixel further up and left.
+    """A `ConvNetwork` that looks at each image again, as if it lay a pixel further up and left.
 
-    With its stride of 2 it sees every other pixel of what the first convolution finds, and then
-    the others. The mean is right more often (test-time augmentation), at half the speed.
+    With its stride of 2 it sees every other pixel of what the first convolution finds, (N, 16, 26,
+    26), and then the others, (N, 16, 25, 25). The mean is right more often (test-time
+    augmentation), at about half the speed.
     """
 
     architecture = f"{ConvNetwork.architecture}, mean of two views"
@@ -142,5 +143,5 @@ class TwoViewNetwork(ConvNetwork):
 
 
 NETWORKS: dict[str, type[Network]] = {
-    kind.architecture: kind for kind in (DigitNetwork, TwoViewNetwork)
+    kind.architecture: kind for kind in (DigitNetwork, ConvNetwork, TwoViewNetwork)
 }

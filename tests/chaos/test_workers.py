@@ -146,7 +146,7 @@ def test_a_deadly_image_costs_itself_only(
 ) -> None:
     local = start(DEADLY.replace("DEED", deed), deadline_seconds=1 if most_attempts > 1 else 60)
     images = [draw_one((60, 80 + n), mode="RGB") for n in range(100)]
-    images[70] = draw_one((66, 66), mode="RGB")  # deadly
+    images[70] = draw_one((66, 66), mode="RGBA")  # deadly; Pillow reads it
     job = Client(local.url).submit(images)
     errors = job.table().column("error").to_pylist()
     assert errors[70] == error

@@ -113,6 +113,14 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
     assert is_ground_dark(255 - blot if dark else blot) == dark
 
 
+def test_where_the_votes_balance_the_ground_is_light() -> None:
+    """Half and half, whichever way: not for sums of floats to decide."""
+    for side in range(4, 49, 2):
+        half = np.zeros((side, side), np.uint8)
+        half[:, side // 2 :] = 255
+        assert not is_ground_dark(half) and not is_ground_dark(half[:, ::-1].copy())
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_frame_of_a_cell_is_not_the_ground(dark: bool) -> None:
     framed = np.pad(draw_ring(), 4, constant_values=0)

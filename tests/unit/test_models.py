@@ -1,8 +1,11 @@
 import dataclasses
 import gzip
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,19 @@ def test_an_answer_does_not_depend_on_its_company(
             for start, stop in cut_at_random(ROWS, rng)
         ]
         assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_nor_does_it_on_a_processor_without_avx512() -> None:
+    code = """
+import numpy as np
+from worker.models import load_model
+model, pixels = load_model("random"), np.random.default_rng(0).integers(0, 256, (300, 784), "u1")
+whole = model.classify(pixels)
+for rows in range(16, 300, 16):
+    assert model.classify(pixels[:rows]).tobytes() == whole[:rows].tobytes(), rows
+"""
+    environment = {**os.environ, "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 class Places(Network):
