@@ -242,7 +242,7 @@ def _run_torch(*arguments: str) -> Figures:
 
 def _run_torch_once(policy: str, *arguments: str) -> Figures:
     command = [sys.executable, "-P", "-m", "worker.bench", *arguments]
-    environment = os.environ | {"OMP_WAIT_POLICY": policy}
+    environment = os.environ | {"OMP_WAIT_POLICY": policy, "MKL_CBWR": "OFF"}  # as others run it
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it failed"])[-1]
