@@ -3,7 +3,7 @@
 Pixels are bytes, and a weight is three digits of base 256. So the sum over an image's pixels is
 three sums of products of bytes, and those are exact: what is rounded is each weight, to 24 bits as
 in float32, and the three sums as they are put together. With the instructions that Intel calls
-VNNI it takes less than half the time of float32, and is nearer to the true sum.
+VNNI it takes two thirds of float32's time or less, and is nearer to the true sum.
 """
 
 from functools import cache
@@ -31,9 +31,13 @@ def multiplies_bytes() -> bool:
     """Whether it has, and torch uses it: any other way, sums may overflow in 16 bits."""
     if not has_byte_products():
         return False
-    rows = torch.full((TILE_ROWS, PIXELS), 127, dtype=torch.int8)
-    columns = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
-    return torch.equal(torch._int_mm(rows, columns).long(), rows.long() @ columns.long())
+    pixels = torch.full((TILE_ROWS, PIXELS), 255, dtype=torch.uint8)
+    weights = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
+    try:
+        sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels)
+    except (AttributeError, RuntimeError):  # a torch without this product, or of another form
+        return False
+    return torch.equal(sums, (pixels.long() @ weights.long()).float())
 
 
 def hasten(network: Network) -> Network:
@@ -41,6 +45,24 @@ def hasten(network: Network) -> Network:
     if isinstance(network, DigitNetwork) and multiplies_bytes():
         return IntegerNetwork(network)
     return network
+
+
+class ByteProduct:
+    """Pixels (N, 784) uint8 times weights (784, M) int8, summed exactly, rounded to float32, and
+    times a scale for each column: oneDNN's product, as torch's quantised layers use it."""
+
+    def __init__(self, weights: Tensor, scales: Tensor) -> None:
+        self.weights = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
+        self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(N, 784) uint8 → (N, M) float32."""
+        of_pixels, of_weights = (1.0, 0), (self.scales, self.zeros)  # scales and zero points
+        of_sums = (1.0, 0, torch.float32)
+        sums: Tensor = torch.ops.onednn.qlinear_pointwise(
+            pixels, *of_pixels, self.weights, *of_weights, None, *of_sums, "none", [], ""
+        )
+        return sums
 
 
 class IntegerNetwork(Network):
@@ -51,21 +73,17 @@ class IntegerNetwork(Network):
     def __init__(self, network: DigitNetwork) -> None:
         super().__init__(0, 1)
         self.temperature = network.temperature
-        weights = network.w1.double()
-        self.b1 = (network.b1 + network.shift * weights.sum(0)).float()
-        self.digits, self.scales = split_digits(weights * network.scale)
-        # the product takes signed bytes: 128 less than the pixels
-        self.missing = 128 * self.digits.sum(0, dtype=torch.int32)
+        weights = network.w1.detach().double()
+        self.b1 = (network.b1 + network.shift * weights.sum(0)).float().detach()
+        self.multiply = ByteProduct(*split_digits(weights * network.scale))
         self.w2 = torch.zeros(COLUMNS, HIDDEN)
         self.w2[:LABELS] = network.w2.t()
         self.b2 = network.b2
 
     def logits(self, pixels: Tensor) -> Tensor:
-        signed = pixels.bitwise_xor(128).view(torch.int8)
-        sums = torch._int_mm(signed, self.digits).add_(self.missing)  # (N, 3 · 256)
-        first, second, third = (sums * self.scales).chunk(DIGITS, 1)
-        hidden = (first + second).add_(third).add_(self.b1)  # (N, 256)
-        hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
+        first, second, third = self.multiply(pixels).chunk(DIGITS, 1)
+        hidden = first.add_(second).add_(third).add_(self.b1)  # (N, 256)
+        hidden = (hidden - hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
         weighted = linear(hidden, self.w2)[:, :LABELS]
         return weighted.div_(hidden.sum(1, keepdim=True)).add_(self.b2)
 
