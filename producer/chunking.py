@@ -147,12 +147,17 @@ def _join(slices: Iterator[pa.RecordBatch], first_row: int) -> Iterator[pa.Recor
             or size > settings().chunk_bytes
             or batch.schema != pending[0].schema
         ):
-            yield pa.concat_batches(pending)
+            yield _concat(pending)
             first_row += rows - batch.num_rows
             pending, rows, size = [], batch.num_rows, batch.nbytes
         pending.append(batch)
     if pending:
-        yield pa.concat_batches(pending)
+        yield _concat(pending)
+
+
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """One batch; a single one is not copied, as Arrow would."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def _rows_within(batch: pa.RecordBatch, max_bytes: int) -> int:

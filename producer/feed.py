@@ -15,6 +15,7 @@ from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
 FULL = 0.7  # of Redis's maxmemory; above 1 kombu would drop messages
+UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Parcel:
 
     number: int
     rows: int
-    payload: bytes
+    payload: memoryview
 
 
 class Feeder(threading.Thread):
@@ -54,6 +55,7 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = False
+        self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
 
     def run(self) -> None:
         number = 0
@@ -115,8 +117,12 @@ class Feeder(threading.Thread):
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
+        if time.monotonic() < self._unlimited_until:
+            return None
         memory = self._ledger.redis.info("memory")
-        if memory["maxmemory"] and memory["used_memory"] > FULL * memory["maxmemory"]:
+        if not memory["maxmemory"]:
+            self._unlimited_until = time.monotonic() + UNLIMITED_SECONDS
+        elif memory["used_memory"] > FULL * memory["maxmemory"]:
             return f"room in Redis: over {FULL:.0%} of its maxmemory is used"
         return None
 

@@ -46,7 +46,11 @@ class Sink(Protocol):
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with `probabilities` as ten columns `p0` … `p9`; `truth` comes last."""
     lists = batch.column("probabilities")
-    digits = [pc.list_element(lists, digit) for digit in range(CLASSES)]
+    start, stop = CLASSES * lists.offset, CLASSES * (lists.offset + len(lists))
+    values = lists.values[start:stop].to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+    none = lists.is_null().to_numpy(zero_copy_only=False)
+    # a tenth of the time of Arrow's list_element
+    digits = [pa.array(values[:, digit], mask=none) for digit in range(CLASSES)]
     names = ["id", "label", "confidence", *(f"p{digit}" for digit in range(CLASSES))]
     names += ["error", "review"]
     columns = [batch.column(name) for name in ("id", "label", "confidence")]

@@ -65,14 +65,29 @@ class PatientRedis(redis.Redis):
     _told = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
+        send = super().execute_command
+        return self._patiently(lambda: send(*args, **options))  # type: ignore[no-untyped-call]
+
+    def transact(self, *commands: tuple[bytes | memoryview | str | float, ...]) -> list[Any]:
+        """Commands that nothing comes between; gives their replies."""
+
+        def send() -> list[Any]:
+            with self.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                return pipeline.execute()
+
+        return cast(list[Any], self._patiently(send))
+
+    def _patiently(self, send: Callable[[], Any]) -> Any:
         started = time.monotonic()
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                reply = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                reply = send()
                 self._told = False
                 return reply
-            except NoScriptError:  # redis-py loads the script and comes again
+            except NoScriptError:  # who sent it loads the script and comes again
                 raise
             except redis.RedisError as error:
                 waited = time.monotonic() - started
@@ -97,7 +112,7 @@ class Packer:
 
     def pack(self, *args: Any) -> list[bytes]:
         """A command as pieces to be sent one after the other."""
-        large = any(isinstance(arg, bytes) and len(arg) > LARGE_BYTES for arg in args)
+        large = any(isinstance(arg, (bytes, memoryview)) and len(arg) > LARGE_BYTES for arg in args)
         pieces: list[bytes] = (self._without if large else self._with_copies).pack(*args)
         return pieces
 
@@ -151,4 +166,5 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
 
 
 def _first_line(error: redis.RedisError) -> str:
-    return str(error).partition("\n")[0]
+    line = str(error).partition("\n")[0]
+    return line.rpartition(" of pipeline caused error: ")[2]  # what redis-py says before is long

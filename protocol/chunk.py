@@ -26,15 +26,15 @@ RESULT_FIELDS = (
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
 
 
-def encode(batch: pa.RecordBatch) -> bytes:
+def encode(batch: pa.RecordBatch) -> memoryview:
     """The batch as one Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return memoryview(sink.getvalue())
 
 
-def decode(payload: bytes) -> pa.RecordBatch:
+def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     """The one batch of an Arrow IPC stream, without copying it. Raises `pa.ArrowInvalid`."""
     with pa.ipc.open_stream(payload) as reader:
         return reader.read_next_batch()
@@ -57,10 +57,10 @@ class Chunk:
     def rows(self) -> int:
         return int(self.batch.num_rows)
 
-    def encode(self) -> bytes:
+    def encode(self) -> memoryview:
         return encode(self.batch.replace_schema_metadata({"first_row": str(self.first_row)}))
 
     @classmethod
-    def decode(cls, number: int, payload: bytes) -> Self:
+    def decode(cls, number: int, payload: bytes | memoryview) -> Self:
         batch = decode(payload)
         return cls(number, int(batch.schema.metadata[b"first_row"]), batch)

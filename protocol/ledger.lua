@@ -8,6 +8,7 @@ local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
+local LARGE = 65536 -- bytes
 local work = {chunks, rows, queued, running, attempts, suspects}
 
 local clock = redis.call('TIME')
@@ -76,23 +77,29 @@ function steps.open(...)
   touch()
 end
 
--- Stores a chunk. Gives the publications to send, or the number of the chunk that must come
--- first where Redis has lost some, or nothing where the job was cancelled.
-function steps.dispatch(base, base_row, n, count, payload, ...)
+-- A chunk, just put among the chunks, is entered. Gives the publications to send, or the number of the
+-- chunk that must come first where Redis has lost some, or nothing where the job was cancelled.
+function steps.dispatch(base, base_row, n, count, ...)
   n, count = tonumber(n), tonumber(count)
   if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
-  if get('state') == 'cancelled' then return nil end
+  if get('state') == 'cancelled' then
+    redis.call('HDEL', chunks, n)
+    return nil
+  end
   redis.call('HSET', record, 'fed', stamp(now))
   catch_up(base)
-  if n > number('stored') then return number('stored') end
-  if n < number('stored') then -- sent again since the reply was lost: perhaps unpublished
+  if n > number('stored') then
+    redis.call('HDEL', chunks, n)
+    return number('stored')
+  end
+  if n < number('stored') then -- sent again since the reply was lost: perhaps unpublished, or done
+    if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
     return redis.call('ZSCORE', queued, n) and {{n, count}} or {}
   end
-  redis.call('HSET', chunks, n, payload)
   redis.call('HSET', rows, n, count)
   redis.call('HSET', record, 'stored', n + 1)
   redis.call('HINCRBY', record, 'images', count)
-  redis.call('HINCRBY', record, 'bytes', #payload)
+  redis.call('HINCRBY', record, 'bytes', redis.call('HSTRLEN', chunks, n))
   local publications = publish_next({})
   touch()
   return publications
@@ -140,10 +147,12 @@ function steps.silence()
   return math.floor(now - (tonumber(get('fed')) or tonumber(get('created')) or now))
 end
 
--- A worker starts on a chunk: gives its payload, the model, how often it was begun, and the time.
+-- A worker starts on a chunk: gives its payload (but a large one), the model, how often it was begun,
+-- and the time.
 function steps.begin(n)
-  local published, payload = redis.call('ZSCORE', queued, n), redis.call('HGET', chunks, n)
-  if not published or not payload then return {} end
+  local published, size = redis.call('ZSCORE', queued, n), redis.call('HSTRLEN', chunks, n)
+  if not published or size == 0 then return {} end
+  local payload = size <= LARGE and redis.call('HGET', chunks, n)
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
   if tonumber(published) > tonumber(redis.call('GET', watermark) or 0) then

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, NamedTuple, Self
 
-from redis import Redis
+from redis.exceptions import NoScriptError
 
+from protocol.broker import PatientRedis
 from protocol.errors import BrokerError, UnknownJobError
 
 ACTIVE = "digitq:active"
@@ -108,11 +109,11 @@ class Ledger:
     Every method may raise `BrokerError` where Redis can't be reached.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: PatientRedis) -> None:
         self.redis: Any = redis  # its types allow for decoded answers; ours gives bytes
         self._script = redis.register_script(SCRIPT)
 
-    def _step(self, job_id: str, step: str, *args: bytes | str | float) -> Any:
+    def _step(self, job_id: str, step: str, *args: bytes | memoryview | str | float) -> Any:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
@@ -135,7 +136,7 @@ class Ledger:
         base: tuple[int, int],
         number: int,
         rows: int,
-        payload: bytes,
+        payload: bytes | memoryview,
     ) -> Stored | None:
         """Store a chunk. None where the job was cancelled.
 
@@ -143,7 +144,18 @@ class Ledger:
         chunk not yet collected and its first row, as its start.
         """
         job_id = str(fields["id"])
-        reply = self._step(job_id, "dispatch", *base, number, rows, payload, *_flat(fields))
+        chunks, keys = record_key(job_id) + ":chunks", self._keys(job_id)
+        step = "dispatch", *base, number, rows, *_flat(fields)
+        store = (
+            ("HSET", chunks, number, payload),  # within the script it would be copied twice more
+            ("EXPIRE", chunks, fields["ttl"]),
+            ("EVALSHA", self._script.sha, len(keys), *keys, *step),
+        )
+        try:
+            reply = self.redis.transact(*store)[-1]
+        except NoScriptError:
+            self.redis.script_load(SCRIPT)
+            reply = self.redis.transact(*store)[-1]
         return self._stored(job_id, reply)
 
     def seal(
@@ -154,7 +166,7 @@ class Ledger:
         return self._stored(job_id, self._step(job_id, "seal", *base, total, *_flat(fields)))
 
     def submit(
-        self, fields: Mapping[str, str | int], rows: int, payload: bytes
+        self, fields: Mapping[str, str | int], rows: int, payload: bytes | memoryview
     ) -> list[Publication] | None:
         """Store a job that is one chunk: the messages to send. None where it was cancelled."""
         job_id = str(fields["id"])
@@ -167,10 +179,14 @@ class Ledger:
         if not reply:
             return None
         payload, model, attempt, time = reply
+        if payload is None:  # a large one, which a script would copy twice more
+            payload = self.redis.hget(record_key(job_id) + ":chunks", number)
+            if payload is None:
+                return None
         return Begun(payload, model.decode(), attempt, time.decode())
 
     def complete(
-        self, job_id: str, number: int, begun: str, result: bytes, failed: int
+        self, job_id: str, number: int, begun: str, result: bytes | memoryview, failed: int
     ) -> list[Publication] | None:
         """Hand in the result of a chunk, begun at `Begun.time`: what to publish next, or None
         where another was first."""
