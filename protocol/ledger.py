@@ -1,6 +1,6 @@
 """The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
 
-Every step is one Lua script (`ledger.lua`), so whoever dies between two steps leaves the books
+Every step is one Lua script (`ledger.lua`) or one transaction, so whoever dies between two steps leaves the books
 in order. The keys of a job are its record `digitq:job:<id>` and that name with a suffix.
 """
 

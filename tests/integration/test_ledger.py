@@ -59,6 +59,19 @@ def test_a_worker_gets_the_chunk_and_the_model(ledger: Ledger) -> None:
     assert begun and begun[:3] == (b"chunk 0", "mlp", 1)
 
 
+def test_a_worker_gets_a_large_chunk(ledger: Ledger) -> None:
+    payload = bytes(range(256)) * 1000
+    ledger.dispatch(FIELDS, START, 0, 10, memoryview(payload))
+    assert ledger.record("j").bytes == len(payload)
+    begun = ledger.begin("j", 0)
+    assert begun and begun.payload == payload
+
+
+def test_a_redis_that_does_not_know_the_script_learns_it(ledger: Ledger) -> None:
+    ledger.redis.script_flush()
+    assert store(ledger, 0) == [published([0])]
+
+
 def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
     store(ledger, 0)
     assert ledger.begin("j", 0) is not None
@@ -184,12 +197,16 @@ def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     assert store(ledger, 0) == [published([])]
     assert ledger.record("j").images == 10
+    complete(ledger, 0)
+    assert store(ledger, 0) == [published([])]
+    assert not ledger.redis.exists("digitq:job:j:chunks")
 
 
 def test_a_redis_that_forgot_all_names_the_chunk_it_needs(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2)
     ledger.redis.flushall()
     assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == Stored([], 1)
+    assert not ledger.redis.exists("digitq:job:j:chunks")
     for number in (1, 2, 3):
         ledger.dispatch(FIELDS, (1, 10), number, 10, b"chunk")
     record = ledger.record("j")
