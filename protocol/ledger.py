@@ -1,7 +1,8 @@
 """The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
 
-Every step is one Lua script (`ledger.lua`) or one transaction, so whoever dies between two steps leaves the books
-in order. The keys of a job are its record `digitq:job:<id>` and that name with a suffix.
+Every step is one Lua script (`ledger.lua`) or one transaction, so whoever dies between two steps
+leaves the books in order. The keys of a job are its record `digitq:job:<id>` and that name with a
+suffix.
 """
 
 from collections.abc import Mapping
