@@ -16,9 +16,10 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, TILE_ROWS, settings
+from protocol.settings import IMAGE_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
 from worker import transport
 
+WARM_UP_ROWS = 256
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 logger = get_logger(__name__)
@@ -94,7 +95,7 @@ def prepare_process(**_: Any) -> None:
 
     torch.set_num_threads(THREADS)
     keep_freed_memory()
-    rows = TILE_ROWS
+    rows = WARM_UP_ROWS
     pixels = pa.array([bytes(PIXELS)] * rows, PIXELS_FIELD.type)
     batch = pa.record_batch({"id": [""] * rows, PIXELS_FIELD.name: pixels})
     encode(classify_chunk(Chunk(0, 0, batch), settings().model))

@@ -8,10 +8,8 @@ import torch
 from billiard.process import current_process
 
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import TILE_ROWS, settings
 from worker.models import Model, load_model
-
-GPU_TILE_ROWS = 1024  # a job's first chunks
 
 
 def count_gpus() -> int:
@@ -49,6 +47,5 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    return replace(
-        model, network=network, device=device, tile_rows=GPU_TILE_ROWS, grain_rows=GPU_TILE_ROWS
-    )
+    network.tile_rows = network.grain_rows = TILE_ROWS
+    return replace(model, network=network, device=device)

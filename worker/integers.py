@@ -34,7 +34,7 @@ def multiplies_bytes() -> bool:
     pixels = torch.full((TILE_ROWS, PIXELS), 255, dtype=torch.uint8)
     weights = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
     try:
-        sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels)
+        sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels, torch.zeros(len(pixels), HIDDEN))
     except (AttributeError, RuntimeError):  # a torch without this product, or of another form
         return False
     return torch.equal(sums, (pixels.long() @ weights.long()).float())
@@ -48,19 +48,20 @@ def hasten(network: Network) -> Network:
 
 
 class ByteProduct:
-    """Pixels (N, 784) uint8 times weights (784, M) int8, summed exactly, rounded to float32, and
-    times a scale for each column: oneDNN's product, as torch's quantised layers use it."""
+    """Pixels (N, 784) uint8 times weights (784, M) int8, summed exactly, rounded to float32, times
+    a scale for each column, and added: oneDNN's product, as torch's quantised layers use it."""
 
     def __init__(self, weights: Tensor, scales: Tensor) -> None:
         self.weights = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
         self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """(N, 784) uint8 → (N, M) float32."""
-        of_pixels, of_weights = (1.0, 0), (self.scales, self.zeros)  # scales and zero points
-        of_sums = (1.0, 0, torch.float32)
-        sums: Tensor = torch.ops.onednn.qlinear_pointwise(
-            pixels, *of_pixels, self.weights, *of_weights, None, *of_sums, "none", [], ""
+    def __call__(self, pixels: Tensor, sums: Tensor) -> Tensor:
+        """(N, 784) uint8, and the sums so far, (N, M) float32, which take the new ones."""
+        exact = (1.0, 0)  # scale and zero point
+        weights = (self.weights, self.scales, self.zeros)
+        added = (sums, None, *exact, torch.float32, *exact, "sum", 1.0)
+        sums = torch.ops.onednn.qlinear_pointwise.binary(
+            pixels, *exact, *weights, *added, "none", [], ""
         )
         return sums
 
@@ -69,21 +70,25 @@ class IntegerNetwork(Network):
     """The answers of a `DigitNetwork`, to (N, 784) uint8 alone."""
 
     architecture = DigitNetwork.architecture
+    tile_rows = TILE_ROWS
 
     def __init__(self, network: DigitNetwork) -> None:
         super().__init__(0, 1)
         self.temperature = network.temperature
         weights = network.w1.detach().double()
         self.b1 = (network.b1 + network.shift * weights.sum(0)).float().detach()
-        self.multiply = ByteProduct(*split_digits(weights * network.scale))
+        digits, scales = split_digits(weights * network.scale)
+        parts = zip(digits.chunk(DIGITS, 1), scales.chunk(DIGITS), strict=True)
+        self.products = [ByteProduct(*part) for part in parts]
         self.w2 = torch.zeros(COLUMNS, HIDDEN)
         self.w2[:LABELS] = network.w2.t()
         self.b2 = network.b2
 
     def logits(self, pixels: Tensor) -> Tensor:
-        first, second, third = self.multiply(pixels).chunk(DIGITS, 1)
-        hidden = first.add_(second).add_(third).add_(self.b1)  # (N, 256)
-        hidden = (hidden - hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
+        hidden = self.b1.repeat(len(pixels), 1)  # (N, 256)
+        for product in self.products:
+            hidden = product(pixels, hidden)
+        hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
         weighted = linear(hidden, self.w2)[:, :LABELS]
         return weighted.div_(hidden.sum(1, keepdim=True)).add_(self.b2)
 

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import TILE_ROWS
 from worker.integers import hasten
 from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
-GRAIN_ROWS = 16  # with 1 or 2 rows a matrix product takes another way, and last bits change
 THREADS = 1  # of torch in a process; with two, sums are added up in another order
 
 
@@ -65,8 +63,6 @@ class Model:
     network: Network
     card: Card
     device: torch.device = torch.device("cpu")
-    tile_rows: int = TILE_ROWS
-    grain_rows: int = GRAIN_ROWS
 
     @cached_property
     def fastest(self) -> Network:
@@ -77,25 +73,27 @@ class Model:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network only ever sees tiles of `tile_rows` rows, or a part of one that is a multiple
-        of `grain_rows`, which does a row's sums in the same order. Image i of a job (`first_row` is
-        the place of the first one here) lies at row i % tile_rows of its tile, between zeros where
-        there is no image: the bytes are the same however a job is cut.
+        the network only ever sees tiles of its `tile_rows`, or a part of one that is a multiple of
+        its `grain_rows`, which does a row's sums in the same order. Image i of a job (`first_row`
+        is the place of the first one here) lies at row i % tile_rows of its tile, between zeros
+        where there is no image: the bytes are the same however a job is cut.
         """
         rows = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))
         probabilities = torch.empty(len(rows), LABELS)
         with torch.inference_mode():
-            start, place = 0, first_row % self.tile_rows
+            tile_rows = self.fastest.tile_rows
+            start, place = 0, first_row % tile_rows
             while start < len(rows):
-                stop = min(start + self.tile_rows - place, len(rows))
+                stop = min(start + tile_rows - place, len(rows))
                 probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
                 start, place = stop, 0
         return probabilities.numpy()
 
     def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
-        """Classify up to `tile_rows` rows, between zeros where they fill no whole grains."""
-        before = place % self.grain_rows
-        size = math.ceil((before + len(rows)) / self.grain_rows) * self.grain_rows
+        """Classify up to a tile of rows, between zeros where they fill no whole grains."""
+        grain_rows = self.fastest.grain_rows
+        before = place % grain_rows
+        size = math.ceil((before + len(rows)) / grain_rows) * grain_rows
         if len(rows) == size:
             tile = rows
         else:

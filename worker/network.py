@@ -40,6 +40,8 @@ class Network(nn.Module):
     """
 
     architecture = ""
+    tile_rows = 128  # it computes at once
+    grain_rows = 16  # a part of a tile is a multiple of it; with a row or two, last bits differ
 
     def __init__(self, mean: float, std: float) -> None:
         """Weights are arbitrary; `mean` and `std` are of grey values scaled to 0..1.

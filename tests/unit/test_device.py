@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import TILE_ROWS, settings
 from tests.drawing import random_digits
 from worker import device
-from worker.device import GPU_TILE_ROWS, choose_device, count_gpus, load_on_device, move_to_gpu
+from worker.device import choose_device, count_gpus, load_on_device, move_to_gpu
 from worker.models import load_model
 
 PIXELS = random_digits(300).reshape(-1, 784)
@@ -83,7 +83,7 @@ class StandIn(str):
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-@pytest.mark.parametrize("first_row", [0, 7, GPU_TILE_ROWS - 1])
+@pytest.mark.parametrize("first_row", [0, 7, TILE_ROWS - 1])
 def test_a_gpu_gets_whole_tiles_and_gives_the_same_answers(
     name: str, first_row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,5 +93,5 @@ def test_a_gpu_gets_whole_tiles_and_gives_the_same_answers(
     answers = model.classify(PIXELS, first_row)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, load_model(name).classify(PIXELS), atol=1e-5)
-    assert set(pinned) == {(GPU_TILE_ROWS, 784)}
-    assert len(pinned) == (2 if first_row == GPU_TILE_ROWS - 1 else 1)
+    assert set(pinned) == {(TILE_ROWS, 784)}
+    assert len(pinned) == (2 if first_row == TILE_ROWS - 1 else 1)

@@ -21,12 +21,12 @@ from worker.calibration import measure_calibration_error
 from worker.dataset import load_mnist
 from worker.handwriting import draw_digit
 from worker.images import normalise
-from worker.models import GRAIN_ROWS, load_model, model_names, read_model
+from worker.models import load_model, model_names, read_model
 from worker.network import Network
 from worker.outliers import OUTLIERS
 from worker.scenes import crop
 
-ROWS = 5 * TILE_ROWS + 3
+ROWS = TILE_ROWS + 2 * Network.tile_rows + 3
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ class Places(Network):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         rows = len(pixels)
-        assert rows <= TILE_ROWS and rows % GRAIN_ROWS == 0
+        assert rows <= self.tile_rows and rows % self.grain_rows == 0
         return torch.arange(rows).float()[:, None].expand(rows, 10)
 
 
@@ -84,8 +84,9 @@ def test_the_network_sees_whole_grains_and_a_row_keeps_its_place(
 ) -> None:
     model = dataclasses.replace(load_model("random"), network=Places(0.5, 0.5))
     places = model.classify(pixels, first_row)
-    expected = (first_row + np.arange(ROWS)) % GRAIN_ROWS
-    np.testing.assert_array_equal(places % GRAIN_ROWS, np.repeat(expected[:, None], 10, axis=1))
+    grain_rows = Places.grain_rows
+    expected = (first_row + np.arange(ROWS)) % grain_rows
+    np.testing.assert_array_equal(places % grain_rows, np.repeat(expected[:, None], 10, axis=1))
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
@@ -94,15 +95,16 @@ def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
     model = load_model(name)
     digits = np.concatenate([random_digits(50), draw_bars(10)[0].numpy()]).reshape(-1, 784)
     for digit in digits:
-        answers = model.classify(np.repeat(digit[None], TILE_ROWS, axis=0))
+        answers = model.classify(np.repeat(digit[None], model.fastest.tile_rows, axis=0))
         assert len({answer.tobytes() for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_part_of_a_tile_gives_what_the_whole_gives(name: str, pixels: NDArray[np.uint8]) -> None:
-    model, tile = load_model(name), pixels[:TILE_ROWS]
+    model = load_model(name)
+    tile = pixels[: model.fastest.tile_rows]
     whole = model.classify(tile)
-    for rows in range(1, TILE_ROWS, 5):
+    for rows in range(1, len(tile), 5):
         assert model.classify(tile[:rows]).tobytes() == whole[:rows].tobytes()
 
 
