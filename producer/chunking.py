@@ -15,7 +15,6 @@ from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-FIRST_ROWS = 1024  # a job's first chunks hold no more, so that small jobs are shared out
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
 SHARE = 32  # a later chunk holds at most this part of what came before it
 
@@ -48,10 +47,11 @@ def cut_chunks(
 
 
 def _max_rows(schema: pa.Schema, first_row: int) -> int:
-    """Of a chunk that begins with this row of the job: whole tiles, unless settings say else."""
+    """Of a chunk that begins with this row of the job. The first hold few, so that small jobs are
+    shared out; of pixels they are whole tiles, unless settings say else."""
     files = "image" in schema.names
     share = first_row // SHARE // TILE_ROWS * TILE_ROWS
-    rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(FIRST_ROWS, share)
+    rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(TILE_ROWS, share)
     return min(rows, settings().chunk_rows)
 
 

@@ -8,7 +8,7 @@ local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
-local LARGE = 65536 -- bytes
+local LARGE = 65536 -- bytes, as in broker.py
 local work = {chunks, rows, queued, running, attempts, suspects}
 
 local clock = redis.call('TIME')
@@ -31,6 +31,7 @@ local function create(base, base_row, ...)
     'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
   redis.call('SADD', active, get('id'))
   redis.call('ZADD', jobs, get('created'), get('id'))
+  touch()
 end
 
 -- Of what a job has stored only a few chunks are in flight, so that jobs share the workers.
@@ -74,7 +75,6 @@ local steps = {}
 -- A job that is about to be fed.
 function steps.open(...)
   create(0, 0, ...)
-  touch()
 end
 
 -- A chunk, just put among the chunks, is entered. Gives the publications to send, or the number of the
@@ -160,6 +160,7 @@ function steps.begin(n)
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
+  touch()
   return {payload, get('model'), attempt, stamp(now)}
 end
 
@@ -172,7 +173,9 @@ end
 
 -- A worker is about to touch an image that it may die of; it has until the deadline again.
 function steps.suspect(n, rows)
-  if put_off(n) then redis.call('HSET', suspects, n, rows) end
+  if not put_off(n) then return end
+  redis.call('HSET', suspects, n, rows)
+  touch()
 end
 
 -- number, when this attempt began, result, failed rows: gives nothing where another was first.

@@ -1,8 +1,8 @@
 """The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
 
-Every step is one Lua script (`ledger.lua`) or one transaction, so whoever dies between two steps
-leaves the books in order. The keys of a job are its record `digitq:job:<id>` and that name with a
-suffix.
+Every step is one Lua script (`ledger.lua`), so whoever dies between two steps leaves the books in
+order. A chunk's payload travels beside the script: to Redis in one transaction with it. The keys of
+a job are its record `digitq:job:<id>` and that name with a suffix.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, NamedTuple, Self
-
-from redis.exceptions import NoScriptError
 
 from protocol.broker import PatientRedis
 from protocol.errors import BrokerError, UnknownJobError
@@ -150,14 +148,9 @@ class Ledger:
         store = (
             ("HSET", chunks, number, payload),  # within the script it would be copied twice more
             ("EXPIRE", chunks, fields["ttl"]),
-            ("EVALSHA", self._script.sha, len(keys), *keys, *step),
+            ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
         )
-        try:
-            reply = self.redis.transact(*store)[-1]
-        except NoScriptError:
-            self.redis.script_load(SCRIPT)
-            reply = self.redis.transact(*store)[-1]
-        return self._stored(job_id, reply)
+        return self._stored(job_id, self.redis.transact(*store)[-1])
 
     def seal(
         self, fields: Mapping[str, str | int], base: tuple[int, int], total: int

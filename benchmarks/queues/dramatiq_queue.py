@@ -25,7 +25,7 @@ REDIS_URL = "BENCHMARK_REDIS_URL"
 
 def answer_chunk(chunk: bytes) -> bytes:
     """Images to answers, both as an Arrow stream."""
-    return encode(classify_chunk(decode(chunk)))
+    return bytes(encode(classify_chunk(decode(chunk))))
 
 
 def declare(url: str) -> dramatiq.Actor:
@@ -51,7 +51,7 @@ def measure_dramatiq(bench: Bench) -> Rows:
     with Local(workers=0) as redis, running(*command, **{REDIS_URL: redis.url}):
         actor = declare(redis.url)
         started = time.perf_counter()
-        messages = [actor.send(encode(chunk)) for chunk in cut_chunks(bench, CHUNK_ROWS)]
+        messages = [actor.send(bytes(encode(chunk))) for chunk in cut_chunks(bench, CHUNK_ROWS)]
         results = (message.get_result(block=True, timeout=WAIT) for message in messages)
         write_answers(bench, "dramatiq.csv", map(decode, results))
         seconds = time.perf_counter() - started

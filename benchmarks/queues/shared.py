@@ -71,7 +71,7 @@ def running(*command: str, **variables: str) -> Iterator[None]:
     the block. Raises `ChildProcessError` where it ends by itself."""
     tied = [sys.executable, "-ISE", tether.__file__, str(os.getpid()), sys.executable, *command]
     with TemporaryDirectory() as folder:
-        environment = os.environ | variables | {"TMPDIR": folder}
+        environment = os.environ | variables | {"TMPDIR": folder, "MKL_CBWR": "OFF"}
         process = subprocess.Popen(tied, start_new_session=True, env=environment)
         try:
             while len(list(Path(folder).glob(f"{WARM}*"))) < WORKERS:

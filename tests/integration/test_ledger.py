@@ -67,11 +67,6 @@ def test_a_worker_gets_a_large_chunk(ledger: Ledger) -> None:
     assert begun and begun.payload == payload
 
 
-def test_a_redis_that_does_not_know_the_script_learns_it(ledger: Ledger) -> None:
-    ledger.redis.script_flush()
-    assert store(ledger, 0) == [published([0])]
-
-
 def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
     store(ledger, 0)
     assert ledger.begin("j", 0) is not None
@@ -268,10 +263,18 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     ledger.begin("j", 1)
     ledger.suspect("j", 1, [4])
+    assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
-    keys = ledger.redis.keys("digitq:*")
-    endless = {key for key in keys if ledger.redis.ttl(key) < 0}
-    assert len(keys) > 8 and endless == {b"digitq:active"}
+    assert len(ledger.redis.keys("digitq:*")) > 8 and endless_keys(ledger) == {b"digitq:active"}
+
+
+def test_what_is_left_of_a_job_that_redis_forgot_goes_in_time(ledger: Ledger) -> None:
+    assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == Stored([], 1)
+    assert ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
+
+
+def endless_keys(ledger: Ledger) -> set[bytes]:
+    return {key for key in ledger.redis.keys("digitq:*") if ledger.redis.ttl(key) < 0}
 
 
 def test_what_outlives_a_job_is_cleared_away(ledger: Ledger) -> None:

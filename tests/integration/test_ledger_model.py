@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import producer.feed
 from producer.feed import Feeder, Parcel
 from producer.local import Local
-from protocol.broker import connect
+from protocol.broker import LARGE_BYTES, connect
 from protocol.ledger import QUEUE, Ledger, Publication, record_key
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
@@ -32,8 +32,14 @@ HARM = (
     "the network is cut",
     "the network is back",
     "Redis forgets",
+    "Redis forgets the script",
 )
 workers = st.sampled_from(["first worker", "second worker"])
+
+
+def payload(number: int) -> bytes:
+    """Of a chunk; every other one is large."""
+    return b"chunk %d" % number + bytes(number % 2 * (LARGE_BYTES + 1))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -67,7 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent < CHUNKS)
     @rule()
     def dispatch(self) -> None:
-        parcel = Parcel(self.sent, ROWS, b"chunk %d" % self.sent)
+        parcel = Parcel(self.sent, ROWS, memoryview(payload(self.sent)))
         self.feeder._window[parcel.number] = parcel
         self.feeder._send(parcel)
         self.sent += 1
@@ -96,7 +102,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.held.pop(worker, None)
         number = int(self.redis.rpop(QUEUE))
         if begun := self.ledger.begin("j", number):
-            assert begun.payload == b"chunk %d" % number
+            assert begun.payload == payload(number)
             self.held[worker] = number
 
     @precondition(lambda self: self.held)
@@ -152,6 +158,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.redis.flushall()
                 collected = len(self.collected)
                 self.answers = {n: a for n, a in self.answers.items() if n < collected}
+            case "Redis forgets the script":
+                self.redis.script_flush()
 
     @invariant()
     def each_chunk_is_in_one_place(self) -> None:
