@@ -70,6 +70,7 @@ class DigitNetwork(Network):
     """784-256-10 with a softmax after both layers."""
 
     architecture = "784-256-10, softmax after both layers"
+    tile_rows = 256
 
     def __init__(self, mean: float, std: float, hidden: int = HIDDEN) -> None:
         super().__init__(mean, std)
