@@ -100,12 +100,13 @@ def _tar_entries(
         with stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 cast(Any, archive).members = []  # else it keeps each one
-                if member.isfile() and is_image_name(member.name):
+                name = member.name.removeprefix("./")  # as of `tar cf x.tar .`
+                if member.isfile() and is_image_name(name):
                     started = True
                     yield Entry(
-                        prefix + unique(member.name),
+                        prefix + unique(name),
                         partial(_read_tarred, archive, member),
-                        parent_digit(member.name) if truth_from_parent else None,
+                        parent_digit(name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
                     tally.skipped += 1

@@ -47,7 +47,8 @@ class Client:
         self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
     ) -> Job:
         """Start a job over images: paths, bytes of image files, PIL images, uint8 arrays of
-        shape (28, 28), (N, 28, 28) or (H, W[, channels]), or any iterable of them.
+        shape (28, 28) or (N, 28, 28), light on dark as MNIST is, or (H, W[, channels]), or any
+        iterable of them.
 
         The images are read while the job runs, by a thread of this process. With `detached` the
         results stay in Redis until they are collected.

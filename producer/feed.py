@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from celery import Celery
 
 from protocol.celery import publish
 from protocol.chunk import Chunk
-from protocol.errors import BrokerError, JobCancelledError
+from protocol.errors import BrokerError, DigitqError, JobCancelledError
 from protocol.ledger import Ledger, Stored, record_key
 from protocol.settings import settings
 
@@ -74,7 +75,10 @@ class Feeder(threading.Thread):
             if not self.attached:
                 self._ledger.flush(str(self._fields["id"]))
         except BaseException as error:
-            self.error = error
+            self.error = error  # first: whoever waits is told of this, and not of the cancelling
+            if not isinstance(error, (BrokerError, JobCancelledError)):  # it is of the source
+                with suppress(DigitqError):
+                    self._ledger.cancel(str(self._fields["id"]))
 
     def stop(self) -> None:
         """Feed nothing more."""

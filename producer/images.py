@@ -36,6 +36,8 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
     unique = UniqueIds()
     number = 0
     for image in images:
+        if isinstance(image, np.ndarray) and image.ndim > 2 and image.shape[-1] == 1:
+            image = image[..., 0]  # one channel
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
             if image.dtype != np.uint8:
                 raise UsageError(f"an array of images must be uint8, not {image.dtype}")

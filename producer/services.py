@@ -140,8 +140,11 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
 
 
 def become(broker: str | None, module: str, *options: str) -> NoReturn:
-    """Replace this process by `python -m module`."""
+    """Replace this process by `python -m module`. Raises `UsageError` where `broker` is no URL."""
     if broker:
+        from protocol.broker import connect
+
+        connect(broker)
         os.environ["DIGITQ_BROKER_URL"] = broker
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
 

@@ -97,7 +97,7 @@ def list_probabilities(probabilities: NDArray[np.float32]) -> str:
     )
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
     "-o",

@@ -243,7 +243,7 @@ def train_model(
     return card
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", type=click.Choice(sorted(RECIPES)))
 @click.option(
     "--seed",

@@ -42,9 +42,11 @@ def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> No
         tmp_path / "1.png",
         encode_image(image),
         image,
-        np.array(image),
+        np.array(image)[..., None],
     ]
-    table = client.submit([*images, DIGITS[0], DIGITS[:3], image.convert("CMYK")]).table()
+    table = client.submit(
+        [*images, DIGITS[0], DIGITS[:3, ..., None], image.convert("CMYK")]
+    ).table()
     assert table.column("id").to_pylist() == [
         f"{tmp_path}/1.png",
         f"{tmp_path}/1.png#2",
@@ -165,6 +167,22 @@ def test_a_cancelled_job_ends(client: Client) -> None:
             pass
     assert client.ledger.redis.keys(f"digitq:job:{job.id}:c*") == []
     wait_for(lambda: client.ledger.redis.llen(QUEUE) == 0)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_what_a_source_raises_is_the_submitter_s_and_ends_the_job(
+    detached: bool, client: Client
+) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield DIGITS
+        raise ZeroDivisionError("broken")
+
+    job = client.submit(broken(), detached=detached)
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        job.wait_until_stored()
+    wait_for(lambda: job.progress().state == "cancelled")
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        job.table()
 
 
 def test_an_unknown_job(client: Client) -> None:

@@ -104,6 +104,11 @@ def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
     assert source.tally.skipped == 3
 
 
+def test_a_tar_of_a_folder_has_the_folder_s_ids(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", "./1.png", "./7/1.png", "./.hidden.png")
+    assert list(read_all(open_sources([str(path)]))) == ["1.png", "7/1.png"]
+
+
 def test_members_of_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "a.tar", "1.png", "1.png", "1.png#2.png")
     assert list(read_all(open_sources([str(path)]))) == ["1.png", "1.png#2", "1.png#2.png"]
