@@ -20,6 +20,7 @@ local function number(field) return tonumber(get(field) or 0) end
 
 local function touch()
   local ttl = get('ttl')
+  if not ttl then return end -- the record is gone, and the rest has its time
   for _, key in ipairs(work) do redis.call('EXPIRE', key, ttl) end
   for _, key in ipairs({record, results, done}) do redis.call('EXPIRE', key, ttl) end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
@@ -65,7 +66,7 @@ end
 -- A running chunk has until the deadline again. The removal comes first: a Redis that is out of
 -- memory refuses to add, but not in the midst of a script.
 local function put_off(n)
-  if redis.call('ZREM', running, n) == 0 then return false end
+  if not get('ttl') or redis.call('ZREM', running, n) == 0 then return false end
   redis.call('ZADD', running, stamp(now), n)
   return true
 end
@@ -151,7 +152,8 @@ end
 -- and the time.
 function steps.begin(n)
   local published, size = redis.call('ZSCORE', queued, n), redis.call('HSTRLEN', chunks, n)
-  if not published or size == 0 then return {} end
+  local model = get('model')
+  if not published or size == 0 or not model then return {} end
   local payload = size <= LARGE and redis.call('HGET', chunks, n)
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
@@ -161,13 +163,13 @@ function steps.begin(n)
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
   touch()
-  return {payload, get('model'), attempt, stamp(now)}
+  return {payload, model, attempt, stamp(now)}
 end
 
 -- A worker is still at a chunk, which has until the deadline again. Gives 0 where there is nothing
 -- left to do: another was first, or the job was cancelled.
 function steps.renew(n)
-  put_off(n)
+  if put_off(n) then touch() end
   return redis.call('HEXISTS', chunks, n)
 end
 

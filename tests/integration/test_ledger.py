@@ -265,12 +265,22 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     ledger.suspect("j", 1, [4])
     assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
+    assert ledger.renew("j", 1)  # the only one that is running
     assert len(ledger.redis.keys("digitq:*")) > 8 and endless_keys(ledger) == {b"digitq:active"}
 
 
 def test_what_is_left_of_a_job_that_redis_forgot_goes_in_time(ledger: Ledger) -> None:
     assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == Stored([], 1)
     assert ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
+
+
+def test_a_worker_passes_over_a_job_whose_record_is_gone(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.begin("j", 0)
+    ledger.redis.delete("digitq:job:j")
+    assert ledger.begin("j", 1) is None
+    ledger.suspect("j", 0, [1])
+    assert not ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
 
 
 def endless_keys(ledger: Ledger) -> set[bytes]:
