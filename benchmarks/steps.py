@@ -31,7 +31,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield decoding.decode_image(content), int(row["label"]), row["kind"]
+            yield decoding.decode_image(content, images.LOOK[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int) -> Iterator[Sample]:

@@ -12,29 +12,26 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-DECODED_SIDE = 112  # px: a photo's shorter side stays as long; 500 px are read at a quarter
 LONGEST = 16  # times as long as wide: the longer side of what is longer decides
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
 MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
+COLOUR = cv2.IMREAD_COLOR_RGB
 PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
     b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
-    b"\x08\x02\0\0\0": cv2.IMREAD_COLOR_RGB,
-    b"\x08\x03\0\0\0": cv2.IMREAD_COLOR_RGB,  # by a palette
+    b"\x08\x02\0\0\0": COLOUR,
+    b"\x08\x03\0\0\0": COLOUR,  # by a palette
 }
 PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
 # Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
-JPEG_FLAGS = [  # grey, or in colour: whole, at a half, a quarter, an eighth
-    (grey | cv2.IMREAD_IGNORE_ORIENTATION, colour | cv2.IMREAD_IGNORE_ORIENTATION)
-    for grey, colour in (
-        (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
-        (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
-        (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
-        (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
-    )
+JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
+    cv2.IMREAD_GRAYSCALE,
+    cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    cv2.IMREAD_REDUCED_GRAYSCALE_8,
 ]
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
@@ -57,15 +54,18 @@ def describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def read_grey(content: bytes) -> Grey:
-    """The image in a file as grey values 0..255, (height, width). Raises `ImageError`."""
-    grey = decode_plain_png(content)
+def read_grey(content: bytes, side: int) -> Grey:
+    """The image in a file as grey values 0..255, (height, width). Raises `ImageError`.
+
+    A large one is shrunk: its shorter side stays as long as `side` px or longer.
+    """
+    grey = decode_plain_png(content, side)
     if grey is None:
-        grey = decode_plain_jpeg(content)
-    return to_grey(decode_image(content)) if grey is None else grey
+        grey = decode_plain_jpeg(content, side)
+    return to_grey(decode_image(content, side)) if grey is None else grey
 
 
-def decode_plain_png(content: bytes) -> Grey | None:
+def decode_plain_png(content: bytes, side: int) -> Grey | None:
     """A small whole PNG of 8-bit grey values or opaque colours; `None` for any other file.
 
     Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
@@ -73,14 +73,9 @@ def decode_plain_png(content: bytes) -> Grey | None:
     if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[24:29] not in PLAIN_PNG:
         return None
     width, height = struct.unpack(">II", content[16:24])
-    flags = PLAIN_PNG[content[24:29]]
-    small = width * height <= STRIP_PIXELS
-    if flags != cv2.IMREAD_GRAYSCALE:
-        small = count_shrinks(width, height) <= 1  # else its colours are averaged first
-    if not small or not has_plain_chunks(content):
+    if width * height > STRIP_PIXELS or not has_plain_chunks(content):
         return None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    return image if image is None or image.ndim == 2 else project_colours(image)
+    return decode_plain(content, PLAIN_PNG[content[24:29]], side)
 
 
 def has_plain_chunks(content: bytes) -> bool:
@@ -99,9 +94,9 @@ def has_plain_chunks(content: bytes) -> bool:
         start = end + 4
 
 
-def decode_plain_jpeg(content: bytes) -> Grey | None:
-    """A whole baseline JPEG of up to a few megapixels, which nothing says to turn, shrunk as it is
-    decoded; `None` for any other file.
+def decode_plain_jpeg(content: bytes, side: int) -> Grey | None:
+    """A whole baseline JPEG which nothing says to turn, shrunk as it is decoded; `None` for any
+    other file.
 
     OpenCV gives Pillow's pixels in two thirds of the time: Pillow copies them twice.
     """
@@ -109,17 +104,29 @@ def decode_plain_jpeg(content: bytes) -> Grey | None:
     if frame is None or len(frame) < 5:
         return None
     height, width, components = struct.unpack(">HHB", frame)
-    halvings = min(len(JPEG_FLAGS), (min(width, height) // DECODED_SIDE or 1).bit_length()) - 1
-    if count_shrinks(-(-width >> halvings), -(-height >> halvings)) > 1 or components not in (1, 3):
+    if width * height > MAX_MEGAPIXELS * 1e6 or components not in (1, 3):
         return None
-    flags = JPEG_FLAGS[halvings][components == 3]
+    halvings = min(len(JPEG_FLAGS), (min(width, height) // side or 1).bit_length()) - 1
+    return decode_plain(content, JPEG_FLAGS[halvings] | COLOUR * (components == 3), side)
+
+
+def decode_plain(content: bytes, flags: int, side: int) -> Grey | None:
+    """What OpenCV makes of a file; `None` where it makes nothing of it."""
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        image = cv2.imdecode(
+            np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error:
         return None
-    if image is None or components == 1:
-        return image
-    return project_colours(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    if image is None:
+        return None
+    height, width = image.shape[:2]
+    factor = count_shrinks(width, height, side)
+    if factor > 1:
+        height, width = height // factor, width // factor
+        whole = image[: height * factor, : width * factor]
+        image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return image if image.ndim == 2 else project_colours(image)
 
 
 def read_jpeg_frame(content: bytes) -> bytes | None:
@@ -139,8 +146,8 @@ def read_jpeg_frame(content: bytes) -> bytes | None:
         start += 2 + int.from_bytes(size, "big")
 
 
-def decode_image(content: bytes) -> PIL.Image.Image:
-    """The first frame, upright; a large one is shrunk to a shorter side of at least `DECODED_SIDE`.
+def decode_image(content: bytes, side: int) -> PIL.Image.Image:
+    """The first frame, upright; a large one is shrunk to a shorter side of at least `side` px.
 
     Raises `ImageError` in plain words for whatever is wrong with the file.
     """
@@ -152,11 +159,11 @@ def decode_image(content: bytes) -> PIL.Image.Image:
             image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height > megapixel_limit(image) * 1e6:
                 raise ImageError(f"too large: {image.width}×{image.height} pixels")
-            image.draft(None, (DECODED_SIDE, DECODED_SIDE))
+            image.draft(None, (side, side))
             image.load()
             if image.mode == "P" and image.palette is None:
                 raise ImageError("damaged: no palette")
-            return turn_upright(reduce(image))
+            return turn_upright(reduce(image, side))
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
@@ -184,13 +191,13 @@ def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
     return image
 
 
-def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
+def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
     """A large image by a whole factor, before anything else is done to all of its pixels.
 
     It is done strip by strip: a copy of all in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
-    factor = count_shrinks(width, height)
+    factor = count_shrinks(width, height, side)
     if factor < 2:
         return image
     rows = factor * max(1, STRIP_PIXELS // (factor * width))
@@ -205,10 +212,10 @@ def reduce(image: PIL.Image.Image) -> PIL.Image.Image:
     return reduced
 
 
-def count_shrinks(width: int, height: int) -> int:
+def count_shrinks(width: int, height: int, side: int) -> int:
     """How many pixels of an image, each way, become one."""
     shorter, longer = sorted((width, height))
-    return max(shorter // DECODED_SIDE, longer // (LONGEST * DECODED_SIDE))
+    return max(shorter // side, longer // (LONGEST * side))
 
 
 def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:

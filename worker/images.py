@@ -5,8 +5,9 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 (yann.lecun.com/exdb/mnist). Those before part it from paper, shadow, lines and neighbours.
 """
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from math import ceil
 from typing import Any
 
 import cv2
@@ -17,7 +18,12 @@ from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, read_grey
 from worker.lines import remove_lines
 
 SIDE = 28
-WORKING_SIDE = 128  # px: larger images are shrunk to this; its shapes are counted in 16 bits
+GLANCE = (56, 64)  # px: a large image is read with so long a shorter side, or longer, and shrunk to
+LOOK = (448, 128)  # so long a longer side; this is for the surroundings of a digit that is
+SMALL = 14  # px: smaller, at a glance; and shapes of so small images are counted in 16 bits
+MARGIN = 0.5  # of its longer side, around it
+Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
+WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
 VALUES = np.arange(256.0)
@@ -31,6 +37,8 @@ RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings th
 CORNER = 0.15  # of either side
 STRAYS = 99.5  # %: pixels that stray farther from those around are specks
 WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
+CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
+NEAR = np.ones((5, 5), np.uint8)  # px around ink
 TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
@@ -48,22 +56,66 @@ def read_digit(content: bytes) -> Grey:
 
     What already is like an image of MNIST passes through unchanged.
     """
-    return normalise(read_grey(content))
+    *_, (_, digit) = trace_steps(partial(read_grey, content))
+    return digit
 
 
 def normalise(grey: Grey) -> Grey:
     """Every step in turn, where they are needed. Raises `ImageError`."""
-    *_, (_, digit) = trace_steps(grey)
+    *_, (_, digit) = trace_steps(lambda side: grey)
     return digit
 
 
-def trace_steps(grey: Grey) -> Iterator[tuple[str, Grey]]:
-    """What `normalise` has in hand at first and after each step, with the step's name."""
-    yield "grey", grey
-    if not is_normalised(grey):
-        for step in STEPS:
-            grey = step(grey)
-            yield step.__name__.replace("_", " "), grey
+def trace_steps(read: Callable[[int], Grey]) -> Iterator[tuple[str, Grey]]:
+    """The image as "grey", and what it is after each step, with the step's name.
+
+    `read` gives it with a shorter side of so many px, or longer. Where a glance finds a small digit
+    or none, a closer look is taken, from "grey" on. Raises `ImageError`.
+    """
+    window = WHOLE
+    for shorter, longer in (GLANCE, LOOK):
+        grey = cut(read(shorter), window)
+        yield "grey", grey
+        if is_normalised(grey):
+            return
+        last = shorter == LOOK[0] or min(grey.shape) < shorter  # else there is more to be read
+        try:
+            yield "shrink", (grey := shrink(grey, longer))
+            for step in STEPS:
+                if step is crop and not last and (window := surroundings(grey)) != WHOLE:
+                    break
+                grey = step(grey)
+                yield step.__name__.replace("_", " "), grey
+            else:
+                return
+        except ImageError:  # a thin stroke may be too pale once it is shrunk
+            if last:
+                raise
+
+
+def surroundings(ink: Grey) -> Window:
+    """The part of the image that has a small digit, and `MARGIN` around it; else all of it."""
+    left, top, width, height = box_of(ink)
+    longer = max(width, height)
+    if longer >= SMALL:
+        return WHOLE
+    reach = (0.5 + MARGIN) * longer
+    row, column = top + height / 2, left + width / 2
+    return (
+        max(0.0, (row - reach) / ink.shape[0]),
+        min(1.0, (row + reach) / ink.shape[0]),
+        max(0.0, (column - reach) / ink.shape[1]),
+        min(1.0, (column + reach) / ink.shape[1]),
+    )
+
+
+def cut(grey: Grey, window: Window) -> Grey:
+    """A part of an image; never empty."""
+    if window == WHOLE:
+        return grey
+    height, width = grey.shape
+    top, bottom, left, right = np.multiply(window, (height, height, width, width))
+    return grey[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
 
 
 def is_normalised(grey: Grey) -> bool:
@@ -80,7 +132,7 @@ def is_normalised(grey: Grey) -> bool:
     return abs(down / mass) < PLACE_TOLERANCE and abs(right / mass) < PLACE_TOLERANCE
 
 
-def shrink(grey: Grey, side: int = WORKING_SIDE) -> Grey:
+def shrink(grey: Grey, side: int) -> Grey:
     """The longer side at most `side` px."""
     factor = side / max(grey.shape)
     if factor >= 1:
@@ -100,16 +152,18 @@ def is_ground_dark(small: Grey) -> bool:
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
     are ink, which is true in any light.
     """
-    low, high = percentiles(small, (1, 99))
+    low, high = percentiles(small, 1, 99)
     if high - low < LEAST_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
     dark = small < (low + high) / 2
-    width = weigh(measure_reach(dark), measure_reach(~dark))
-    around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
-    darker, lighter = cv2.subtract(around, small), cv2.subtract(small, around)
-    strays = weigh(*(percentiles(strays, (STRAYS,))[0] for strays in (lighter, darker)))
     share = float(weigh_ground(*dark.shape)[dark].sum())  # of the image
-    return 2 * share - 1 + WIDTH_VOTE * width + STRAYS_VOTE * strays > TIE
+    votes = 2 * share - 1 + WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(~dark))
+    if abs(votes) < CERTAIN:
+        around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
+        lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
+        strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
+        votes += STRAYS_VOTE * strays
+    return votes > TIE
 
 
 def weigh(first: float, second: float) -> float:
@@ -145,28 +199,29 @@ def separate_ink(grey: Grey) -> Grey:
     that paper's light. Otsu's threshold parts the ink from the grain of the paper, first over
     all, then only near ink, where there is about as much of the one as of the other.
     """
-    if int(grey.max()) - int(grey.min()) < LEAST_CONTRAST:
+    low, high, *_ = cv2.minMaxLoc(grey)
+    if high - low < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     small = shrink(grey, ROUGH_SIDE)
     if is_ground_dark(small):
-        grey = cv2.bitwise_not(grey)
-        small = shrink(grey, ROUGH_SIDE)  # inverting the other would round in another way
+        grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
     ground = cv2.resize(estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
     counts = count_values(ink)
-    noise = min(MOST_NOISE, 2 * int(np.searchsorted(counts.cumsum(), ink.size / 2)))
+    noise = min(MOST_NOISE, 2 * int(counts.cumsum().searchsorted(ink.size / 2)))
     counts[: noise + 1] = 0
     if not counts[LEAST_CONTRAST:].any():
         raise ImageError("blank: no ink to be seen")
     certain = cv2.threshold(ink, otsu_threshold(counts), 1, cv2.THRESH_BINARY)[1]
-    near = cv2.dilate(certain, np.ones((5, 5), np.uint8))
+    near = cv2.dilate(certain, NEAR)
     counts = count_values(ink, near)
     threshold = otsu_threshold(counts)
     counts[: threshold + 1] = 0
-    full = int(np.searchsorted(counts.cumsum(), 0.9 * counts.sum()))
-    soft = np.minimum(VALUES * (255 / full), 255)
-    soft[: int(max(threshold / 2, full / 4, noise)) + 1] = 0
-    return cv2.LUT(ink, soft.astype(np.uint8))
+    sums = counts.cumsum()
+    full = int(sums.searchsorted(0.9 * sums[-1]))
+    faintest = int(max(threshold / 2, full / 4, noise))
+    kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
+    return cv2.convertScaleAbs(kept, alpha=255 / full)
 
 
 def estimate_ground(small: Grey) -> Grey:
@@ -177,12 +232,11 @@ def estimate_ground(small: Grey) -> Grey:
     that edge be drawn as a line.
     """
     ground = close(small, WIDE)
-    low, usual, high = percentiles(ground, (5, 50, 95))
+    low, usual, high = percentiles(ground, 5, 50, 95)
     if low < EVEN * high:
         ground = cv2.erode(close(small, NARROW), np.ones((3, 3), np.uint8))
-        usual = percentiles(ground, (50,))[0]
-    ground = cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
-    return cv2.GaussianBlur(ground, (0, 0), 1)
+        (usual,) = percentiles(ground, 50)
+    return cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
 
 
 def close(grey: Grey, share: float) -> Grey:
@@ -197,11 +251,11 @@ def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
     return cv2.calcHist([grey], [0], mask, [256], [0, 256]).ravel().astype(np.float64)
 
 
-def percentiles(grey: Grey, percents: tuple[float, ...]) -> list[int]:
-    """Values under which such parts of the image lie."""
-    sums = count_values(grey).cumsum()
-    found: list[int] = sums.searchsorted([part / 100 * grey.size for part in percents]).tolist()
-    return found
+def percentiles(grey: Grey, *percents: float) -> list[int]:
+    """Values below which such parts of the image lie."""
+    ranks = [int(part / 100 * grey.size) for part in percents]
+    values: list[int] = np.sort(grey.reshape(-1).astype(np.int32))[ranks].tolist()
+    return values
 
 
 def otsu_threshold(counts: NDArray[np.float64]) -> int:
@@ -209,16 +263,10 @@ def otsu_threshold(counts: NDArray[np.float64]) -> int:
 
     N. Otsu, "A threshold selection method from gray-level histograms", 1979, equation 18.
     """
-    occurring = counts.nonzero()[0]
-    if len(occurring) < 2:
-        return 0
-    low, high = int(occurring[0]), int(occurring[-1])
-    counts = counts[low : high + 1]
-    below, sums = counts.cumsum(), (counts * VALUES[low : high + 1]).cumsum()
+    below, sums = counts.cumsum(), (counts * VALUES).cumsum()
     pixels, total = below[-1], sums[-1]
-    below, sums = below[:-1], sums[:-1]
-    between = (total * below / pixels - sums) ** 2 / (below * (pixels - below))
-    return low + int(between.argmax())
+    between = (total * below - pixels * sums) ** 2 / np.maximum(below * (pixels - below), 1)
+    return int(between.argmax())
 
 
 def drop_specks(ink: Grey) -> Grey:
@@ -260,10 +308,16 @@ def drop_specks(ink: Grey) -> Grey:
 
 def crop(ink: Grey) -> Grey:
     """The box of the ink."""
-    left, top, width, height = cv2.boundingRect((ink > FAINT).astype(np.uint8))
-    if not width:
-        raise ImageError("blank: no ink to be seen")
+    left, top, width, height = box_of(ink)
     return ink[top : top + height, left : left + width]
+
+
+def box_of(ink: Grey) -> Sequence[int]:
+    """Left, top, width and height of the ink. Raises `ImageError` where there is none."""
+    box: Sequence[int] = cv2.boundingRect(cv2.threshold(ink, FAINT, 1, cv2.THRESH_BINARY)[1])
+    if not any(box):
+        raise ImageError("blank: no ink to be seen")
+    return box
 
 
 def thicken(ink: Grey) -> Grey:
@@ -271,7 +325,7 @@ def thicken(ink: Grey) -> Grey:
 
     A pen is thin beside MNIST's, all the more on a digit written large.
     """
-    enlarged = stretch(scale(ink, STROKE_SIDE))
+    enlarged = scale(ink, STROKE_SIDE)
     missing = STROKE * STROKE_SIDE / BOX - measure_stroke(enlarged)
     radius = round(missing / 2)
     if radius < 1:
@@ -297,14 +351,6 @@ def scale(ink: Grey, side: int = BOX) -> Grey:
     return cv2.resize(ink, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
 
 
-def stretch(ink: Grey) -> Grey:
-    """Its strongest twentieth at 255: a thin stroke pales as it is scaled down."""
-    counts = count_values(ink)
-    counts[0] = 0
-    full = max(1, int(np.searchsorted(counts.cumsum(), 0.95 * counts.sum())))
-    return cv2.convertScaleAbs(ink, alpha=255 / full)
-
-
 def centre_of_mass(ink: Grey) -> tuple[float, float]:
     """Row and column of the middle of the ink, in px from the upper left corner of the image."""
     moments = cv2.moments(ink)
@@ -323,4 +369,4 @@ def place(ink: Grey) -> Grey:
     return placed
 
 
-STEPS = (shrink, separate_ink, remove_lines, drop_specks, crop, thicken, scale, place)
+STEPS = (separate_ink, remove_lines, drop_specks, crop, thicken, scale, place)

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,10 +30,10 @@ Panels = list[tuple[str, PIL.Image.Image]]
 
 def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image]]:
     """The original and the image after each step. Raises `ImageError` where it ends early."""
-    original = decode_image(content)
+    original = decode_image(content, PANEL)
     with PIL.Image.open(io.BytesIO(content)) as file:
         yield f"original, {file.width} x {file.height}", original
-    for name, grey in trace_steps(read_grey(content)):
+    for name, grey in trace_steps(partial(read_grey, content)):
         yield f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)
 
 

@@ -23,7 +23,13 @@ def remove_lines(ink: Grey) -> Grey:
 
     Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
     """
-    mask = (ink > FAINT_LINE).astype(np.uint8)
+    mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
+    (height, width), (_, _, inked_width, inked_height) = mask.shape, cv2.boundingRect(mask)
+    if (
+        inked_width + width // GAP < LIKELY * width
+        and inked_height + height // GAP < LIKELY * height
+    ):
+        return ink  # nothing goes right across
     none = np.zeros_like(mask)
     across, down = find_lines(mask), find_lines(mask.T.copy()).T
     if not (across.any() or down.any()):
