@@ -5,8 +5,6 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 
-from celery import Celery
-
 from producer.chunking import cut_chunks
 from producer.feed import Feeder
 from producer.images import Image, image_source
@@ -15,8 +13,7 @@ from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
 from producer.sources import Source
 from producer.written import Written
-from protocol.broker import connect
-from protocol.celery import DEFAULT_BROKER, make_app
+from protocol.broker import DEFAULT_BROKER, connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import MODELS, settings
@@ -40,8 +37,7 @@ class Client:
         if patience_seconds is None:
             patience_seconds = settings().broker_patience_seconds
         self.ledger = Ledger(connect(self.url, patience_seconds))
-        self.app: Celery = make_app(self.url)
-        self._calls = Calls(self.ledger, self.app)
+        self._calls = Calls(self.ledger)
 
     def submit(
         self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
@@ -75,8 +71,8 @@ class Client:
             "ttl": settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         }
         chunks = cut_chunks(source.pieces, source.has_truth, resume)
-        feeder = Feeder(self.ledger, self.app, fields, chunks, attached=not detached)
-        job = Job(job_id, self.ledger, self.app, feeder)
+        feeder = Feeder(self.ledger, fields, chunks, attached=not detached)
+        job = Job(job_id, self.ledger, feeder)
         try:
             self.ledger.open(fields)
             feeder.start()
@@ -93,7 +89,7 @@ class Client:
     def job(self, job_id: str) -> Job:
         """A job submitted earlier, here or elsewhere. Raises `UnknownJobError`."""
         self.ledger.record(job_id)
-        return Job(job_id, self.ledger, self.app, feeder=None)
+        return Job(job_id, self.ledger, feeder=None)
 
     def jobs(self) -> list[JobRecord]:
         """All jobs that Redis still knows, the oldest first."""

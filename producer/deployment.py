@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 
 from producer.client import Client
 from protocol.broker import TIMEOUT_SECONDS, connect, redis_url, without_password
+from protocol.celery import make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
 from protocol.stats import STATS, WorkerStats
@@ -98,7 +99,7 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; --flower names another)")
-    workers, strangers = ask_workers(client.app, client.ledger)
+    workers, strangers = ask_workers(make_app(client.url), client.ledger)
     return Deployment(
         version=version("digitq"),
         redis_url=without_password(client.url),

@@ -1,4 +1,4 @@
-"""The feeder: a thread that stores a job's chunks in Redis and publishes them, within a window."""
+"""The feeder: a thread that stores a job's chunks in Redis, within a window."""
 
 import threading
 import time
@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from celery import Celery
-
-from protocol.celery import publish
 from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
-from protocol.ledger import Ledger, Stored, record_key
+from protocol.ledger import Ledger, record_key
 from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
-FULL = 0.7  # of Redis's maxmemory; above 1 kombu would drop messages
+FULL = 0.7  # of Redis's maxmemory: results need room too
 UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
 
 
@@ -38,7 +35,6 @@ class Feeder(threading.Thread):
     def __init__(
         self,
         ledger: Ledger,
-        app: Celery,
         fields: dict[str, str | int],
         chunks: Iterator[Chunk],
         attached: bool,
@@ -47,7 +43,7 @@ class Feeder(threading.Thread):
         self.total: int | None = None
         self.error: BaseException | None = None
         self.waiting_for: str | None = None
-        self._ledger, self._app, self._fields = ledger, app, fields
+        self._ledger, self._fields = ledger, fields
         self._key = record_key(str(fields["id"]))
         self._chunks = chunks
         self.attached = attached
@@ -113,7 +109,7 @@ class Feeder(threading.Thread):
             time.sleep(POLL_SECONDS)
         self.waiting_for = None
         if self._stopped:
-            raise self._cancelled()
+            raise JobCancelledError(f"job {self._fields['id']} was cancelled")
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""
@@ -132,9 +128,9 @@ class Feeder(threading.Thread):
 
     def _send(self, parcel: Parcel) -> None:
         with self._sending:
-            missing = self._dispatch(parcel)
-            if missing is not None:
-                self._send_from(missing)
+            stored = self._dispatch(parcel)
+            if stored <= parcel.number:
+                self._send_from(stored)
 
     def _send_from(self, number: int) -> None:
         """Store every chunk from this one on that is not yet collected."""
@@ -149,28 +145,15 @@ class Feeder(threading.Thread):
         for parcel in parcels:
             self._dispatch(parcel)
 
-    def _dispatch(self, parcel: Parcel) -> int | None:
-        stored = self._ledger.dispatch(
+    def _dispatch(self, parcel: Parcel) -> int:
+        return self._ledger.dispatch(
             self._fields, self._base, parcel.number, parcel.rows, parcel.payload
         )
-        return self._published(stored)
 
     def _seal(self, total: int) -> None:
         with self._sending:
-            missing = self._seal_once(total)
-            while missing is not None:
-                self._send_from(missing)
-                missing = self._seal_once(total)
+            while (stored := self._seal_once(total)) < total:
+                self._send_from(stored)
 
-    def _seal_once(self, total: int) -> int | None:
-        return self._published(self._ledger.seal(self._fields, self._base, total))
-
-    def _published(self, stored: Stored | None) -> int | None:
-        """Publish; gives the chunk that Redis needs first."""
-        if stored is None:
-            raise self._cancelled()
-        publish(self._app, stored.publications)
-        return stored.missing
-
-    def _cancelled(self) -> JobCancelledError:
-        return JobCancelledError(f"job {self._fields['id']} was cancelled")
+    def _seal_once(self, total: int) -> int:
+        return self._ledger.seal(self._fields, self._base, total)

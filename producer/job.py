@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
-from celery import Celery
 
 from producer.feed import Feeder
-from protocol.celery import publish
 from protocol.chunk import RESULT_SCHEMA, decode
 from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
@@ -25,11 +23,10 @@ class Job:
     collected again for an hour after the first time, and from any host.
     """
 
-    def __init__(self, job_id: str, ledger: Ledger, app: Celery, feeder: Feeder | None) -> None:
+    def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
         self.id = job_id
         self.on_idle: Callable[[], None] | None = None  # called while results are waited for
-        self._ledger, self._app = ledger, app
-        self._feeder = feeder
+        self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._next = 0  # an attached job's chunk to be collected next
         self._table: pa.Table | None = None
@@ -135,7 +132,7 @@ class Job:
         """Wait for a result; where none comes, see whether the job has lost something."""
         after = self._ledger.wait(self.id, last, IDLE_MS)
         if after == last:
-            publish(self._app, self._ledger.sweep_job(self.id, settings().deadline_seconds))
+            self._ledger.sweep_job(self.id, settings().deadline_seconds)
             if self.attached:
                 assert self._feeder
                 self._feeder.repair()

@@ -9,15 +9,13 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pyarrow as pa
-from celery import Celery
 
 from producer.chunking import cut_chunks
 from producer.images import Image, image_source
 from producer.mnist import pixels_batch
 from producer.predictions import Prediction, to_predictions
-from protocol.celery import publish
 from protocol.chunk import PIXELS, Chunk, decode
-from protocol.errors import JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
 
@@ -99,8 +97,8 @@ class Calls:
     nothing stays in Redis; whoever sends it waits for its result.
     """
 
-    def __init__(self, ledger: Ledger, app: Celery) -> None:
-        self._ledger, self._app = ledger, app
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._lock = threading.Lock()
         self._lines: dict[Kind, Line] = {}
 
@@ -207,10 +205,7 @@ class Calls:
         stored = False
         while True:
             if not stored:
-                publications = self._ledger.submit(fields, chunk.rows, payload)
-                if publications is None:
-                    raise JobCancelledError(f"job {job_id} was cancelled")
-                publish(self._app, publications)
+                self._ledger.submit(fields, chunk.rows, payload)
             self._ledger.wait(job_id, b"0", IDLE_MS)
             result = self._ledger.take(job_id)
             if result is not None:
@@ -225,7 +220,7 @@ class Calls:
         except UnknownJobError:
             return False
         self._ledger.alive(job_id)
-        publish(self._app, self._ledger.sweep_job(job_id, settings().deadline_seconds))
+        self._ledger.sweep_job(job_id, settings().deadline_seconds)
         return True
 
 

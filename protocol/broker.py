@@ -33,6 +33,7 @@ UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, 
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 READ_BYTES = 1 << 18  # each connection's buffer; with 64 kB a chunk takes half as long again
 LARGE_BYTES = 1 << 16  # an argument of a command that is not worth a copy
+DEFAULT_BROKER = "redis://localhost:6379/0"
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 

@@ -1,17 +1,11 @@
 """The Celery app: what producer, worker and Flower must configure alike."""
 
 from celery import Celery
-from celery.utils.log import get_task_logger
-from kombu.exceptions import OperationalError
-from redis import RedisError
 
-from protocol.broker import TIMEOUT_SECONDS, celery_url
-from protocol.ledger import QUEUE, Publication
+from protocol.broker import DEFAULT_BROKER, TIMEOUT_SECONDS, celery_url
+from protocol.ledger import QUEUE
 from protocol.settings import settings
 
-logger = get_task_logger(__name__)
-
-DEFAULT_BROKER = "redis://localhost:6379/0"
 CLASSIFY = "digitq.classify"
 
 
@@ -45,17 +39,3 @@ def make_app(broker_url: str) -> Celery:
 
 
 app = make_app(settings().broker_url or DEFAULT_BROKER)
-
-
-def publish(app: Celery, publications: list[Publication]) -> None:
-    """Send the messages of these chunks; one that can't be sent is the sweep's to send again."""
-    for job_id, number, rows in publications:
-        try:
-            app.send_task(
-                CLASSIFY,
-                (job_id, number),
-                argsrepr=f"job {job_id}, chunk {number}, {rows} images",
-                kwargsrepr="",
-            )
-        except (OperationalError, RedisError) as error:
-            logger.warning("chunk %d of job %s not published: %s", number, job_id, error)

@@ -1,8 +1,9 @@
 -- The ledger: one job's books in Redis, changed in single steps.
 -- KEYS[1] the job's record. KEYS[2] the watermark. KEYS[3] the broker's queue. KEYS[4] the set
 -- of active jobs. KEYS[5] all jobs by time created. ARGV[1] names the step.
--- A chunk is stored, then published (queued), then begun (running), then completed. The first
--- to complete it wins; every other delivery of it finds it gone and changes nothing.
+-- A chunk is stored, then published (queued: its message is put into the broker's queue), then begun
+-- (running), then completed. The first to complete it wins; every other delivery of it finds it
+-- gone and changes nothing.
 local record, watermark, queue, active, jobs = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
@@ -35,17 +36,35 @@ local function create(base, base_row, ...)
   touch()
 end
 
+-- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list.
+-- The arguments' text is what Flower shows.
+local function publish(n)
+  local job, time = get('id'), stamp(now)
+  local id = string.format('%s-%d-%s', job, n, time)
+  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n))
+  local message = {
+    body = cjson.encode({{job, tonumber(n)}, {}, {}}), -- arguments, keyword arguments, what follows
+    headers = {lang = 'py', task = 'digitq.classify', id = id, root_id = id, argsrepr = text, kwargsrepr = ''},
+    properties = {
+      correlation_id = id, delivery_tag = id, delivery_mode = 2, priority = 0, body_encoding = 'utf-8',
+      delivery_info = {exchange = '', routing_key = queue},
+    },
+    ['content-type'] = 'application/json',
+    ['content-encoding'] = 'utf-8',
+  }
+  redis.call('ZADD', queued, time, n)
+  redis.call('LPUSH', queue, cjson.encode(message))
+end
+
 -- Of what a job has stored only a few chunks are in flight, so that jobs share the workers.
-local function publish_next(publications)
+local function publish_next()
   local in_flight = redis.call('ZCARD', queued) + redis.call('ZCARD', running)
   local limit, published, stored = number('in_flight'), number('published'), number('stored')
   while in_flight < limit and published < stored do
-    redis.call('ZADD', queued, stamp(now), published)
-    table.insert(publications, {published, tonumber(redis.call('HGET', rows, published))})
+    publish(published)
     published, in_flight = published + 1, in_flight + 1
   end
   redis.call('HSET', record, 'published', published)
-  return publications
 end
 
 local function finish_if_done()
@@ -78,8 +97,8 @@ function steps.open(...)
   create(0, 0, ...)
 end
 
--- A chunk, just put among the chunks, is entered. Gives the publications to send, or the number of the
--- chunk that must come first where Redis has lost some, or nothing where the job was cancelled.
+-- A chunk, just put among the chunks, is entered. Gives how many chunks are stored: not more than n
+-- where Redis has lost some that must come first; nothing where the job was cancelled.
 function steps.dispatch(base, base_row, n, count, ...)
   n, count = tonumber(n), tonumber(count)
   if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
@@ -93,17 +112,17 @@ function steps.dispatch(base, base_row, n, count, ...)
     redis.call('HDEL', chunks, n)
     return number('stored')
   end
-  if n < number('stored') then -- sent again since the reply was lost: perhaps unpublished, or done
+  if n < number('stored') then -- sent again since the reply was lost, and done perhaps
     if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
-    return redis.call('ZSCORE', queued, n) and {{n, count}} or {}
+    return number('stored')
   end
   redis.call('HSET', rows, n, count)
   redis.call('HSET', record, 'stored', n + 1)
   redis.call('HINCRBY', record, 'images', count)
   redis.call('HINCRBY', record, 'bytes', redis.call('HSTRLEN', chunks, n))
-  local publications = publish_next({})
+  publish_next()
   touch()
-  return publications
+  return n + 1
 end
 
 -- All chunks are stored; total is their number. Gives what dispatch gives.
@@ -118,22 +137,21 @@ function steps.seal(base, base_row, total, ...)
     touch()
     finish_if_done()
   end
-  return {}
+  return number('stored')
 end
 
--- A job that is one chunk. Gives the publications to send, or nothing where it was cancelled.
+-- A job that is one chunk. Gives nothing where it was cancelled.
 function steps.submit(count, payload, ...)
   if redis.call('EXISTS', record) == 1 then -- sent again since the reply was lost
-    if get('state') == 'cancelled' then return nil end
-    return redis.call('ZSCORE', queued, 0) and {{0, tonumber(count)}} or {}
+    return get('state') ~= 'cancelled'
   end
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
   redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload)
-  local publications = publish_next({})
+  publish_next()
   touch()
-  return publications
+  return true
 end
 
 -- Its submitter lives, though it has nothing to store.
@@ -180,9 +198,9 @@ function steps.suspect(n, rows)
   touch()
 end
 
--- number, when this attempt began, result, failed rows: gives nothing where another was first.
+-- n, when this attempt began, result, failed rows: gives nothing where another was first.
 function steps.complete(n, begun, result, failed)
-  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return {} end
+  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))
   local milliseconds = math.floor((now - begun) * 1000)
   if milliseconds > number('slowest_ms') then
@@ -198,10 +216,10 @@ function steps.complete(n, begun, result, failed)
   redis.call('HINCRBY', record, 'done_images', count)
   redis.call('HINCRBY', record, 'failed', failed)
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
-  local publications = publish_next({})
+  publish_next()
   touch()
   finish_if_done()
-  return {1, publications}
+  return true
 end
 
 -- deadline in seconds: publishes again what is overdue. A begun chunk is overdue past the
@@ -211,27 +229,21 @@ function steps.sweep(deadline)
   deadline = tonumber(deadline)
   if redis.call('EXISTS', record) == 0 then
     redis.call('SREM', active, string.match(record, '[^:]+$'))
-    return {}
+    return
   end
-  if get('state') ~= 'feeding' and get('state') ~= 'running' then return {} end
-  local publications = {}
-  local function again(n)
-    redis.call('ZREM', running, n)
-    redis.call('ZADD', queued, stamp(now), n)
-    table.insert(publications, {tonumber(n), tonumber(redis.call('HGET', rows, n))})
-  end
+  if get('state') ~= 'feeding' and get('state') ~= 'running' then return end
   local lost = now - deadline
   if redis.call('LLEN', queue) > 0 then
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
   end
-  for _, n in ipairs(redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))) do again(n) end
   local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
+  local overdue = redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))
   for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
-    again(n)
+    redis.call('ZREM', running, n)
+    table.insert(overdue, n)
   end
-  publish_next(publications)
-  if #publications > 0 then touch() end -- else a job that nobody works on has its time
-  return publications
+  for _, n in ipairs(overdue) do publish(n) end
+  if #overdue > 0 then touch() end -- else a job that nobody works on has its time
 end
 
 -- The results of `count` chunks from `start` on; the chunks that follow are collected: dropped.

@@ -1,8 +1,9 @@
 """The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
 
 Every step is one Lua script (`ledger.lua`), so whoever dies between two steps leaves the books in
-order. A chunk's payload travels beside the script: to Redis in one transaction with it. The keys of
-a job are its record `digitq:job:<id>` and that name with a suffix.
+order; a chunk's message enters the queue in the very step that books it as queued. A chunk's
+payload travels beside the script: to Redis in one transaction with it. The keys of a job are its
+record `digitq:job:<id>` and that name with a suffix.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple, Self
 
 from protocol.broker import PatientRedis
-from protocol.errors import BrokerError, UnknownJobError
+from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
@@ -25,14 +26,6 @@ COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so lo
 SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 
 
-class Publication(NamedTuple):
-    """A chunk whose message must be sent now."""
-
-    job_id: str
-    number: int
-    rows: int
-
-
 class Begun(NamedTuple):
     """A chunk that a worker has begun; `attempt` counts from 1, `time` is of Redis's clock."""
 
@@ -40,13 +33,6 @@ class Begun(NamedTuple):
     model: str
     attempt: int
     time: str
-
-
-class Stored(NamedTuple):
-    """What dispatch did: the messages to send, or the chunk that Redis needs first."""
-
-    publications: list[Publication]
-    missing: int | None
 
 
 @dataclass(frozen=True)
@@ -118,13 +104,6 @@ class Ledger:
     def _keys(self, job_id: str) -> list[str]:
         return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
 
-    def _stored(self, job_id: str, reply: Any) -> Stored | None:
-        if reply is None:
-            return None
-        if isinstance(reply, int):
-            return Stored([], reply)
-        return Stored(_publications(job_id, reply), None)
-
     def open(self, fields: Mapping[str, str | int]) -> None:
         """Begin a job; `fields` are its record's, and must hold `id`."""
         self._step(str(fields["id"]), "open", *_flat(fields))
@@ -136,11 +115,11 @@ class Ledger:
         number: int,
         rows: int,
         payload: bytes | memoryview,
-    ) -> Stored | None:
-        """Store a chunk. None where the job was cancelled.
+    ) -> int:
+        """Store a chunk; how many Redis has now: no more than `number` where it has lost some.
 
         `fields` make the record where Redis has none (it must hold `id`), with `base`, the first
-        chunk not yet collected and its first row, as its start.
+        chunk not yet collected and its first row, as its start. Raises `JobCancelledError`.
         """
         job_id = str(fields["id"])
         chunks, keys = record_key(job_id) + ":chunks", self._keys(job_id)
@@ -150,22 +129,21 @@ class Ledger:
             ("EXPIRE", chunks, fields["ttl"]),
             ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
         )
-        return self._stored(job_id, self.redis.transact(*store)[-1])
+        return int(_unless_cancelled(job_id, self.redis.transact(*store)[-1]))
 
-    def seal(
-        self, fields: Mapping[str, str | int], base: tuple[int, int], total: int
-    ) -> Stored | None:
-        """Note that all `total` chunks are stored. None where the job was cancelled."""
+    def seal(self, fields: Mapping[str, str | int], base: tuple[int, int], total: int) -> int:
+        """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
+        some. Raises `JobCancelledError`."""
         job_id = str(fields["id"])
-        return self._stored(job_id, self._step(job_id, "seal", *base, total, *_flat(fields)))
+        reply = self._step(job_id, "seal", *base, total, *_flat(fields))
+        return int(_unless_cancelled(job_id, reply))
 
     def submit(
         self, fields: Mapping[str, str | int], rows: int, payload: bytes | memoryview
-    ) -> list[Publication] | None:
-        """Store a job that is one chunk: the messages to send. None where it was cancelled."""
+    ) -> None:
+        """Store a job that is one chunk. Raises `JobCancelledError`."""
         job_id = str(fields["id"])
-        reply = self._step(job_id, "submit", rows, payload, *_flat(fields))
-        return None if reply is None else _publications(job_id, reply)
+        _unless_cancelled(job_id, self._step(job_id, "submit", rows, payload, *_flat(fields)))
 
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
@@ -181,11 +159,9 @@ class Ledger:
 
     def complete(
         self, job_id: str, number: int, begun: str, result: bytes | memoryview, failed: int
-    ) -> list[Publication] | None:
-        """Hand in the result of a chunk, begun at `Begun.time`: what to publish next, or None
-        where another was first."""
-        reply = self._step(job_id, "complete", number, begun, result, failed)
-        return _publications(job_id, reply[1]) if reply else None
+    ) -> bool:
+        """Hand in the result of a chunk, begun at `Begun.time`. False where another was first."""
+        return bool(self._step(job_id, "complete", number, begun, result, failed))
 
     def renew(self, job_id: str, number: int) -> bool:
         """A worker is still at the chunk: its deadline is put off. False where it may stop, since
@@ -220,17 +196,14 @@ class Ledger:
         """How long the job's submitter was not heard of."""
         return int(self._step(job_id, "silence"))
 
-    def sweep(self, deadline_seconds: float) -> list[Publication]:
-        """The overdue chunks of all active jobs, to be published again."""
-        return [
-            publication
-            for job_id in self.active()
-            for publication in self.sweep_job(job_id, deadline_seconds)
-        ]
+    def sweep(self, deadline_seconds: float) -> None:
+        """Publish the overdue chunks of all active jobs again."""
+        for job_id in self.active():
+            self.sweep_job(job_id, deadline_seconds)
 
-    def sweep_job(self, job_id: str, deadline_seconds: float) -> list[Publication]:
-        """The overdue chunks of one job, to be published again."""
-        return _publications(job_id, self._step(job_id, "sweep", deadline_seconds))
+    def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
+        """Publish the overdue chunks of one job again."""
+        self._step(job_id, "sweep", deadline_seconds)
 
     def active(self) -> list[str]:
         """The ids of the jobs that are not done."""
@@ -288,5 +261,8 @@ def _flat(fields: Mapping[str, str | int]) -> list[str | int]:
     return [part for pair in fields.items() for part in pair]
 
 
-def _publications(job_id: str, pairs: list[list[int]]) -> list[Publication]:
-    return [Publication(job_id, number, rows) for number, rows in pairs]
+def _unless_cancelled(job_id: str, reply: Any) -> Any:
+    """The reply of a step that gives none where its job was cancelled."""
+    if reply is None:
+        raise JobCancelledError(f"job {job_id} was cancelled")
+    return reply

@@ -10,8 +10,8 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
-from protocol.broker import connect
-from protocol.celery import DEFAULT_BROKER, app, publish
+from protocol.broker import DEFAULT_BROKER, connect
+from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
@@ -56,7 +56,7 @@ class Sweeper(bootsteps.StartStopStep):
         try:
             milliseconds = int(self._interval_seconds() * 900)
             if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
-                publish(app, Ledger(self._redis).sweep(settings().deadline_seconds))
+                Ledger(self._redis).sweep(settings().deadline_seconds)
         except BrokerError as error:
             logger.warning("no sweep: %s", error)
 

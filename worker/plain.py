@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from celery.signals import worker_process_init
 
-from protocol.celery import DEFAULT_BROKER
+from protocol.broker import DEFAULT_BROKER
 from protocol.plain import CLASSIFY, make_plain_app
 from protocol.settings import settings
 from worker.models import load_model

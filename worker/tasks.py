@@ -9,7 +9,7 @@ from celery.utils.log import get_task_logger
 from numpy.typing import NDArray
 
 from protocol.broker import connect
-from protocol.celery import CLASSIFY, app, publish
+from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, encode
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
@@ -51,10 +51,8 @@ def classify(job_id: str, number: int) -> str:
     except Dropped:
         return DISCARDED
     failed = result.column("label").null_count
-    publications = ledger().complete(job_id, number, begun.time, encode(result), failed)
-    if publications is None:
+    if not ledger().complete(job_id, number, begun.time, encode(result), failed):
         return DISCARDED
-    publish(app, publications)
     return describe(chunk.rows, failed, time.perf_counter() - started, begun)
 
 

@@ -8,8 +8,8 @@ from random import Random
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
-from protocol.celery import make_app, publish
-from protocol.ledger import QUEUE, Publication, record_key
+from protocol.celery import CLASSIFY, make_app
+from protocol.ledger import QUEUE, record_key
 from tests.chaos.deployment import Deployment
 
 Strike = Callable[[Deployment, Random], None]
@@ -156,7 +156,8 @@ def repeat_chunks(deployment: Deployment, random: Random) -> None:
     for job_id in deployment.ledger().active():
         stored = int(deployment.ledger().redis.hget(record_key(job_id), "stored") or 0)
         numbers = {random.randrange(stored + 3) for _ in range(20)}
-        publish(app, [Publication(job_id, number, 1) for number in numbers])
+        for number in numbers:
+            app.send_task(CLASSIFY, (job_id, number))
 
 
 def push_rubbish(deployment: Deployment, random: Random) -> None:

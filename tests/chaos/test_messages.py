@@ -10,8 +10,8 @@ import torch
 from producer import Client
 from producer.job import Job
 from producer.local import Local
-from protocol.celery import publish
-from protocol.ledger import QUEUE, Publication
+from protocol.celery import CLASSIFY, make_app
+from protocol.ledger import QUEUE
 from tests.drawing import random_digits
 from tests.waiting import wait_for
 from worker.models import load_model
@@ -75,7 +75,8 @@ def test_every_message_comes_twice(idle: Local) -> None:
     job = client.submit(DIGITS)
     wait_for(lambda: all_queued(job))
     for _ in range(2):
-        publish(client.app, [Publication(job.id, n, ROWS_OF_A_CHUNK) for n in range(16)])
+        for number in range(16):
+            make_app(idle.url).send_task(CLASSIFY, (job.id, number))
     start_workers(idle)
     check(job.table())
     assert client.ledger.record(job.id).done_images == len(DIGITS)

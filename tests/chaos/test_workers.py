@@ -12,6 +12,7 @@ import pytest
 
 from producer import Client
 from producer.local import Local
+from protocol.celery import make_app
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE
 from tests.chaos.runs import write_images
@@ -166,7 +167,7 @@ def test_rubbish_ends_no_worker(start: Start) -> None:
         ("digitq.classify", ({}, "wrong")),
         ("of.another.version", ()),
     ]:
-        client.app.send_task(task, arguments)
+        make_app(local.url).send_task(task, arguments)
     check(client.submit(DIGITS).table())
     assert local._processes["worker0"].poll() is None
 
