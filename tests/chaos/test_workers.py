@@ -49,8 +49,8 @@ import hashlib, os, signal
 import worker.decoding
 decode = worker.decoding.decode_image
 
-def deadly(content):
-    image = decode(content)
+def deadly(content, side):
+    image = decode(content, side)
     if image.size == (66, 66):
         signal.setitimer(signal.ITIMER_PROF, 1)  # as if it had run for long
         DEED
@@ -187,13 +187,13 @@ def test_a_cancelled_job_is_let_go_at_once(start: Start) -> None:
     assert client.ledger.redis.llen(QUEUE) == 0
 
 
-def test_a_thousand_small_jobs_leave_their_records(start: Start) -> None:
+def test_hundreds_of_small_jobs_leave_their_records(start: Start) -> None:
     client = Client(start().url)
     before = set(client.ledger.redis.keys("*"))
-    for _ in range(1000):
+    for _ in range(300):
         assert client.submit(DIGITS[:1]).table().num_rows == 1
     known = {f"digitq:job:{record.id}".encode() for record in client.jobs()}
-    assert len(known) == 1000
+    assert len(known) == 300
     wait_for(lambda: not client.ledger.redis.keys("digitq:job:*:*"))
     left = set(client.ledger.redis.keys("*")) - before - known
     assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping"}
