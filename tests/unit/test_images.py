@@ -243,6 +243,13 @@ def test_specks_and_neighbours_are_dropped() -> None:
     assert np.array_equal(drop_specks(ink), RING)
 
 
+def test_what_is_left_of_a_frame_is_dropped() -> None:
+    ink = RING.copy()
+    ink[:4, 10:] = ink[5:115, -3:] = 255  # at two edges each
+    ink[118:, :100] = 255
+    assert np.array_equal(drop_specks(ink), RING)
+
+
 def test_a_digit_in_two_strokes_stays_whole() -> None:
     five = np.zeros((SIDE, SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
