@@ -128,8 +128,10 @@ def submit(
         raise
     record = job.progress()
     click.echo(job.id)
+    skipped = f", {source.tally.skipped:,} other files skipped" if source.tally.skipped else ""
     say(
-        f"{record.images:,} images are in Redis; `digitq collect {job.id} -o OUT` takes the results"
+        f"{record.images:,} images are in Redis{skipped}; "
+        f"`digitq collect {job.id} -o OUT` takes the results"
     )
 
 

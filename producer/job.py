@@ -11,7 +11,6 @@ from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
 AHEAD = 8  # results asked for at a time
-SUBMITTER_SECONDS = 60  # without a word from it, until a job's submitter is taken to be gone
 IDLE_MS = 500  # without a result for so long, look after the job
 
 
@@ -113,16 +112,12 @@ class Job:
         record = self.progress()
         if record.state == "cancelled":
             raise JobCancelledError(f"job {self.id} was cancelled")
-        if record.state == "feeding" and record.chunks == number and not self._feeder:
-            self._require_submitter()
-        return "collected" if record.state == "done" and record.chunks == number else record.state
-
-    def _require_submitter(self) -> None:
-        if self._ledger.silent_seconds(self.id) > SUBMITTER_SECONDS:
+        if record.state == "abandoned" and record.chunks == number and not self._feeder:
             raise DigitqError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
                 f"`digitq cancel {self.id}` drops it"
             )
+        return "collected" if record.state == "done" and record.chunks == number else record.state
 
     def _raise_feeder_error(self) -> None:
         if self._feeder and self._feeder.error:

@@ -33,7 +33,7 @@ def summarise(written: Written, skipped: int = 0) -> str:
 def describe_job(record: JobRecord) -> str:
     """Two lines on one job."""
     share = record.done_images / record.images if record.images else 0
-    more = " so far" if record.state == "feeding" else ""
+    more = " so far" if record.state in ("feeding", "abandoned") else ""
     return (
         f"job {record.id}: {record.state}, model {record.model}, {record.source}\n"
         f"  {record.done_images:,} of {record.images:,} images{more} ({share:.0%}), "

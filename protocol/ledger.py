@@ -8,7 +8,7 @@ record `digitq:job:<id>` and that name with a suffix.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, NamedTuple, Self
@@ -22,6 +22,7 @@ WATERMARK = "digitq:watermark"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
 FLUSH_MS = 4000  # less than a connection waits for an answer
+SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
 SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 
@@ -40,7 +41,7 @@ class JobRecord:
     """One job as Redis knows it. Times are of Redis's clock, counts are of images or chunks."""
 
     id: str
-    state: str  # feeding, running, done, cancelled
+    state: str  # feeding, running, done, cancelled; abandoned: feeding, but its submitter is gone
     model: str
     source: str
     created: datetime
@@ -223,7 +224,10 @@ class Ledger:
         fields = self.redis.hgetall(record_key(job_id))
         if not fields:
             raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
-        return JobRecord.parse({k.decode(): v.decode() for k, v in fields.items()})
+        record = JobRecord.parse({k.decode(): v.decode() for k, v in fields.items()})
+        if record.state == "feeding" and self.silent_seconds(job_id) > SUBMITTER_SECONDS:
+            return replace(record, state="abandoned")
+        return record
 
     def records(self) -> list[JobRecord]:
         """All jobs that Redis still has a record of, the oldest first."""

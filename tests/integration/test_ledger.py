@@ -287,9 +287,9 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
     store(ledger, 0)
     assert ledger.silent_seconds("j") == 0
     ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 90)
-    assert ledger.silent_seconds("j") >= 90
+    assert ledger.silent_seconds("j") >= 90 and ledger.record("j").state == "abandoned"
     ledger.alive("j")
-    assert ledger.silent_seconds("j") == 0
+    assert ledger.silent_seconds("j") == 0 and ledger.record("j").state == "feeding"
 
 
 def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
