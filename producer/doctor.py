@@ -102,10 +102,14 @@ def check_clocks(deployment: Deployment) -> Advice:
 
 def check_answers(deployment: Deployment) -> Advice:
     """Some worker is there where there is work."""
-    active = [job.id for job in deployment.jobs if job.state in ("feeding", "running")]
-    if active and not deployment.workers:
+    waiting = [
+        job.id
+        for job in deployment.jobs
+        if job.done_chunks < job.chunks and job.state != "cancelled"
+    ]
+    if waiting and not deployment.workers:
         yield (
-            f"no worker answers, and work waits in job {', '.join(active)}",
+            f"no worker answers, and work waits in job {', '.join(waiting)}",
             "start one: `digitq worker`",
         )
 

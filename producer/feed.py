@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
-from protocol.ledger import Ledger, record_key
+from protocol.ledger import SUBMITTER_SECONDS, Ledger, record_key
 from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
 FULL = 0.7  # of Redis's maxmemory: results need room too
+BEAT_SECONDS = SUBMITTER_SECONDS / 3  # between two signs of life
 UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
 
 
@@ -52,9 +53,11 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = False
+        self._ended = threading.Event()
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
 
     def run(self) -> None:
+        threading.Thread(target=self._beat, daemon=True).start()
         number = 0
         try:
             for chunk in self._chunks:
@@ -75,6 +78,15 @@ class Feeder(threading.Thread):
             if not isinstance(error, (BrokerError, JobCancelledError)):  # it is of the source
                 with suppress(DigitqError):
                     self._ledger.cancel(str(self._fields["id"]))
+        finally:
+            self._ended.set()
+
+    def _beat(self) -> None:
+        """Let Redis know that the job's submitter lives, while the source or the window is waited
+        for."""
+        while not self._ended.wait(BEAT_SECONDS) and not self._stopped:
+            with suppress(DigitqError):
+                self._ledger.alive(str(self._fields["id"]))
 
     def stop(self) -> None:
         """Feed nothing more."""

@@ -92,7 +92,6 @@ class Job:
         """
         if self._feeder is None:
             return True
-        self._ledger.alive(self.id)
         self._feeder.join(timeout_seconds)
         self._raise_feeder_error()
         return not self._feeder.is_alive()

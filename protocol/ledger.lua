@@ -41,7 +41,7 @@ end
 local function publish(n)
   local job, time = get('id'), stamp(now)
   local id = string.format('%s-%d-%s', job, n, time)
-  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n))
+  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n) or '?')
   local message = {
     body = cjson.encode({{job, tonumber(n)}, {}, {}}), -- arguments, keyword arguments, what follows
     headers = {lang = 'py', task = 'digitq.classify', id = id, root_id = id, argsrepr = text, kwargsrepr = ''},
@@ -161,9 +161,10 @@ function steps.alive()
   touch()
 end
 
--- How many seconds ago the submitter was last heard of.
-function steps.silence()
-  return math.floor(now - (tonumber(get('fed')) or tonumber(get('created')) or now))
+-- The record's names and values in turn, and how many seconds the submitter was not heard of.
+function steps.read()
+  local heard = tonumber(get('fed') or get('created') or now)
+  return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
 -- A worker starts on a chunk: gives its payload (but a large one), the model, how often it was begun,
@@ -239,10 +240,12 @@ function steps.sweep(deadline)
   local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
   local overdue = redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))
   for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
-    redis.call('ZREM', running, n)
     table.insert(overdue, n)
   end
-  for _, n in ipairs(overdue) do publish(n) end
+  for _, n in ipairs(overdue) do
+    redis.call('ZREM', running, n) -- first, whether it is there or not: as in put_off
+    publish(n)
+  end
   if #overdue > 0 then touch() end -- else a job that nobody works on has its time
 end
 

@@ -193,10 +193,6 @@ class Ledger:
         """Note that the job's submitter lives, though it may have nothing to store."""
         self._step(job_id, "alive")
 
-    def silent_seconds(self, job_id: str) -> int:
-        """How long the job's submitter was not heard of."""
-        return int(self._step(job_id, "silence"))
-
     def sweep(self, deadline_seconds: float) -> None:
         """Publish the overdue chunks of all active jobs again."""
         for job_id in self.active():
@@ -221,11 +217,12 @@ class Ledger:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
-        fields = self.redis.hgetall(record_key(job_id))
-        if not fields:
+        flat, silent_seconds = self._step(job_id, "read")
+        if not flat:
             raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
-        record = JobRecord.parse({k.decode(): v.decode() for k, v in fields.items()})
-        if record.state == "feeding" and self.silent_seconds(job_id) > SUBMITTER_SECONDS:
+        texts = [part.decode() for part in flat]
+        record = JobRecord.parse(dict(zip(texts[::2], texts[1::2], strict=True)))
+        if record.state == "feeding" and silent_seconds > SUBMITTER_SECONDS:
             return replace(record, state="abandoned")
         return record
 

@@ -6,7 +6,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, read_grey
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, open_image
 from worker.lines import remove_lines
 
 SIDE = 28
-GLANCE = (56, 64)  # px: a large image is read with so long a shorter side, or longer, and shrunk to
-LOOK = (448, 128)  # so long a longer side; this is for the surroundings of a digit that is
-SMALL = 14  # px: smaller, at a glance; and shapes of so small images are counted in 16 bits
-MARGIN = 0.5  # of its longer side, around it
+GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
+LOOK = (448, 128)  # long a longer side; and so where a glance finds nothing, or a small digit
+SMALL = 14  # px: the longer side of a digit that is looked at closer
+MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
@@ -48,6 +48,7 @@ MOST_NOISE = 48  # of 255: what paper has of it
 FAINT = 64  # of 255: less is the soft edge of a stroke
 
 RIM = 0.12  # of the shorter side of the image
+ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
 
@@ -57,7 +58,7 @@ def read_digit(content: bytes) -> Grey:
 
     What already is like an image of MNIST passes through unchanged.
     """
-    *_, (_, digit) = trace_steps(partial(read_grey, content))
+    *_, (_, digit) = trace_steps(open_image(content, LOOK[0]))
     return digit
 
 
@@ -70,37 +71,42 @@ def normalise(grey: Grey) -> Grey:
 def trace_steps(read: Callable[[int], Grey]) -> Iterator[tuple[str, Grey]]:
     """The image as "grey", and what it is after each step, with the step's name.
 
-    `read` gives it with a shorter side of so many px, or longer. Where a glance finds a small digit
-    or none, a closer look is taken, from "grey" on. Raises `ImageError`.
+    `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
+    glance finds a small digit or none, there is a closer look, from "grey" on; where the digit
+    still is small, there is one at it alone. Raises `ImageError`.
     """
     window = WHOLE
-    for shorter, longer in (GLANCE, LOOK):
-        grey = cut(read(shorter), window)
-        yield "grey", grey
+    for look, (shorter, longer) in enumerate((GLANCE, LOOK, LOOK)):
+        grey = read(shorter)
+        all_seen = min(grey.shape) < shorter and max(grey.shape) <= longer
+        yield "grey", (grey := cut(grey, window))
         if is_normalised(grey):
             return
-        last = shorter == LOOK[0] or min(grey.shape) < shorter  # else there is more to be read
         try:
             yield "shrink", (grey := shrink(grey, longer))
             for step in STEPS:
-                if step is crop and not last and (window := surroundings(grey)) != WHOLE:
+                if step is crop and not all_seen and window == WHOLE and is_small(grey):
+                    window = surroundings(grey) if look else WHOLE
                     break
                 grey = step(grey)
                 yield step.__name__.replace("_", " "), grey
             else:
                 return
         except ImageError:  # a thin stroke may be too pale once it is shrunk
-            if last:
+            if all_seen or look:
                 raise
 
 
+def is_small(ink: Grey) -> bool:
+    """Whether a digit is."""
+    _, _, width, height = box_of(ink)
+    return max(width, height) < SMALL
+
+
 def surroundings(ink: Grey) -> Window:
-    """The part of the image that has a small digit, and `MARGIN` around it; else all of it."""
+    """The part of the image that has the digit, and `MARGIN` around it."""
     left, top, width, height = box_of(ink)
-    longer = max(width, height)
-    if longer >= SMALL:
-        return WHOLE
-    reach = (0.5 + MARGIN) * longer
+    reach = (0.5 + MARGIN) * max(width, height)
     row, column = top + height / 2, left + width / 2
     return (
         max(0.0, (row - reach) / ink.shape[0]),
@@ -292,7 +298,9 @@ def drop_specks(ink: Grey) -> Grey:
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     rim = round(RIM * min(height, width))
     inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
-    score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * (inside + 1) / area
+    score = (
+        np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
+    )
     main = int(np.argmax(score))
     size = max(w[main], h[main])
     gap = np.hypot(

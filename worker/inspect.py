@@ -4,7 +4,6 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import click
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import settings
-from worker.decoding import Grey, ImageError, decode_image, describe, read_grey, to_grey
-from worker.images import trace_steps
+from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
+from worker.images import LOOK, trace_steps
 from worker.models import load_model, model_names
 
 PANEL = 168  # px: the side of one step's picture
@@ -33,7 +32,7 @@ def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image]]:
     original = decode_image(content, PANEL)
     with PIL.Image.open(io.BytesIO(content)) as file:
         yield f"original, {file.width} x {file.height}", original
-    for name, grey in trace_steps(partial(read_grey, content)):
+    for name, grey in trace_steps(open_image(content, LOOK[0])):
         yield f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)
 
 

@@ -17,7 +17,7 @@ class Recipe:
     averaged: float = 0.999  # what the moving average of the weights keeps at a step
     mean: float = 0.1307  # of MNIST's training pixels
     std: float = 0.3081
-    bfloat16: bool = False  # multiply in 16 bits, where the processor is fast at that
+    bfloat16: bool = False  # multiply in 16 bits, where the processor has that
     copies: int = 3  # pictures rendered of each image
     share: float = 0.25  # of the pictures, that an epoch shows
     teachers: int = 0  # networks of the same kind whose mean answer is learned, not the labels
@@ -89,8 +89,8 @@ class MlpRecipe(Recipe):
 class CnnRecipe(Recipe):
     """How to train `cnn`.
 
-    Sixteen bits make a step more than twice as fast on a processor that multiplies them, and much
-    slower on one that doesn't know them.
+    Sixteen bits make a step more than twice as fast on a processor that multiplies them. On one
+    that doesn't, the seed gives other weights.
     """
 
     epochs: int = 48

@@ -50,6 +50,7 @@ class Trainer:
         self.averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
         self.distort = Distorter(recipe.distortion)
         self.recipe = recipe
+        self.bfloat16 = recipe.bfloat16 and torch.cpu._is_avx512_bf16_supported()
         self.teachers = teachers
         self.softness = recipe.softness if teachers else 1.0
         self.optimiser = recipe.make_optimiser(network)
@@ -69,7 +70,7 @@ class Trainer:
         are nearly right, and which images are hard (G. Hinton et al., "Distilling the knowledge in
         a neural network", 2015).
         """
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             logits = self.network.logits(pixels)
             aims = self.ask_teachers(pixels) if self.teachers else aim(labels)
         loss = F.cross_entropy(logits.float() / self.softness, aims) * self.softness**2

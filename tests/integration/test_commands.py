@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -17,6 +18,8 @@ from producer.client import Client
 from producer.local import Local
 from producer.run import service
 from producer.sources import count_files
+from protocol.broker import connect
+from protocol.ledger import SUBMITTER_SECONDS, record_key
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 
@@ -171,7 +174,10 @@ def kill_child(command: Command, name: str, of_it: bool = False) -> None:
         for pid in children_of(command.process.pid)
         if name in Path(f"/proc/{pid}/cmdline").read_text()
     )
-    os.kill(children_of(pid)[0] if of_it else pid, signal.SIGKILL)
+    if of_it:  # the other worker may have been faster
+        wait_for(lambda: children_of(pid))
+        (pid, *_) = children_of(pid)
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_closed_pipe_is_no_error(table: Path) -> None:
@@ -206,6 +212,25 @@ def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
     assert command.end()[0] == 130
     (job,) = (job for job in client.jobs() if job.source == "paths on stdin")
     assert job.state == "cancelled"
+
+
+def test_a_submitter_that_was_killed(local: Local) -> None:
+    command = Command("submit", "-", "--broker", local.url)
+    assert command.process.stdin
+    command.process.stdin.write("some.png\n")
+    command.process.stdin.flush()
+    client, broker = Client(local.url), {"DIGITQ_BROKER_URL": local.url}
+    feeding = lambda: [job.id for job in client.jobs() if job.state == "feeding"]  # noqa: E731
+    wait_for(feeding)
+    (job,) = feeding()
+    command.process.kill()
+    command.end()
+    with connect(local.url) as redis:
+        redis.hset(record_key(job), "fed", redis.time()[0] - SUBMITTER_SECONDS - 1)
+    assert f"job {job}: abandoned" in run("status", job, **broker)[1]
+    assert re.search(f"^{job} +abandoned", run("jobs", **broker)[1], re.MULTILINE)
+    status, _, err = run("collect", job, **broker)
+    assert status == 3 and "whoever submitted it is gone" in err
 
 
 def test_paths_on_stdin(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from producer import Client
+from producer import Client, feed
 from producer.local import Local
 from producer.sources import open_sources
+from protocol import ledger
 from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import QUEUE
 from protocol.settings import settings
@@ -32,6 +33,25 @@ def test_an_array_s_answers_are_the_network_s(client: Client) -> None:
     table = client.submit(DIGITS).table()
     assert table.column("id").to_pylist() == [str(n) for n in range(5000)]
     assert np.array_equal(probabilities(table), EXPECTED)
+
+
+def test_a_submitter_that_waits_is_not_gone(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(ledger, "SUBMITTER_SECONDS", 1)
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[np.ndarray]:
+        yield DIGITS[0]
+        go_on.wait()
+        yield DIGITS[1]
+
+    job = client.submit(slowly(), detached=True)
+    wait_for(lambda: job.progress().seconds > 2.5)
+    assert job.progress().state == "feeding"
+    go_on.set()
+    assert job.wait_until_stored() and len(job.table()) == 2
 
 
 def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a file to grey values: formats, modes, the way up, colours, and what is wrong in words."""
 
 import io
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ from worker.decoding import (
     decode_plain_jpeg,
     decode_plain_png,
     flatten_alpha,
+    open_image,
     project_colours,
     read_grey,
     reduce,
@@ -116,6 +118,17 @@ def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
     content = encode_image(draw_one((3000, 4000)), format)
     assert SIDE <= min(decode_image(content, SIDE).size) < 2 * SIDE
     assert SIDE <= min(read_grey(content, SIDE).shape) < 2 * SIDE
+
+
+def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(side_effect=read_grey)
+    monkeypatch.setattr(decoding, "read_grey", read)
+    for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
+        look = open_image(encode_image(draw_one((900, 1200)), format), 448)
+        for side in (SIDE, 448, 448):
+            assert side <= min(look(side).shape) <= 900
+        assert read.call_count == times
+        read.reset_mock()
 
 
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
