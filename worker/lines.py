@@ -10,6 +10,8 @@ FAINT_LINE = 32  # of 255: it may be fainter than the digit
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
 WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height
+THICK = 0.08  # of it; one that something lies along may be no thicker
+FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LIKELY = 0.85  # of the width must be black, whatever the tilt, for a closer look
 ENDS = 16  # the first and the last sixteenth of a line
@@ -32,6 +34,8 @@ def remove_lines(ink: Grey) -> Grey:
         return ink  # nothing goes right across
     none = np.zeros_like(mask)
     across, down = find_lines(mask), find_lines(mask.T.copy()).T
+    if across.any() and down.any():
+        across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if not (across.any() or down.any()):
         return ink
     for rows, columns in ((across, down), (across, none), (none, down)):
@@ -41,10 +45,11 @@ def remove_lines(ink: Grey) -> Grey:
         _, _, width, height = cv2.boundingRect(digit)
         if max(width / ink.shape[1], height / ink.shape[0]) < LEAST_DIGIT:
             continue  # what was taken for a line is the digit: a 1
-        if are_bars(rows, columns, digit):
+        touched = cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
+        if touched.any() and are_bars(rows, columns, digit):
             return ink
         rest |= bridge(rest, rows) | bridge(rest.T.copy(), columns.T).T
-        rest |= cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
+        rest |= touched
         return np.where((rest == 0) & (lines > 0), 0, ink)
     return ink
 
@@ -73,14 +78,36 @@ def find_lines(mask: Mask) -> Mask:
         whole &= measure_rows(level[:, -end:]) > AT_ENDS
         if not whole.any():
             continue
+        level_lines = np.zeros_like(mask)
         count, numbers = cv2.connectedComponents((black >= HALF).astype(np.uint8)[:, None])
         for number in range(1, count):
-            band = numbers == number  # (height, 1)
-            if whole[band[:, 0]].any() and band.sum() <= max(3, THICKEST * height):
-                full = np.repeat(band.astype(np.uint8), width, axis=1)
-                flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-                lines |= cv2.warpAffine(full, shear, (width, height), flags=flags)
+            band = numbers[:, 0] == number
+            if not (whole & band).any():
+                continue
+            row = int(np.argmax(np.where(band, black, 0)))
+            above, below = measure_thickness(level[row::-1]), measure_thickness(level[row:])
+            free = band.sum() <= max(3, THICKEST * height)  # else something lies along it
+            if above + below - 1 <= max(2, (THICKEST if free else THICK) * height):
+                level_lines[row - above + 1 : row + below] = 1
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        lines |= cv2.warpAffine(level_lines, shear, (width, height), flags=flags)
     return cv2.dilate(lines, np.ones((3, 1), np.uint8)) & mask
+
+
+def measure_thickness(rows: Mask) -> int:
+    """How many rows of a line there are, from one of them on: where nothing lies along it."""
+    runs = np.minimum.accumulate(rows, axis=0).sum(axis=0)
+    return max(1, int(np.quantile(runs, FREE)))
+
+
+def confirm(rows: Mask, columns: Mask, mask: Mask) -> Mask:
+    """Those horizontal lines that are found without the vertical ones as well: a stroke between
+    two of these is none."""
+    free = columns.max(axis=0) == 0
+    if free.mean() < 0.5:
+        return rows
+    found = find_lines(np.ascontiguousarray(mask[:, free])).max(axis=1, keepdims=True)
+    return rows & cv2.dilate(found, np.ones((3, 1), np.uint8))
 
 
 def measure_rows(mask: Mask) -> NDArray[np.float64]:
@@ -121,7 +148,8 @@ def count_runs(flags: Mask) -> int:
 
 def bridge(rest: Mask, lines: Mask) -> Mask:
     """Where a stroke crosses horizontal lines: between ink above and below."""
-    thick = int(lines.sum(axis=0).max())
-    if not thick:
-        return lines
-    return cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((thick + 2, 1), np.uint8)) & lines
+    others = np.flatnonzero(np.pad(lines.max(axis=1), 1) == 0)
+    thick = int(np.diff(others).max()) + 1
+    padded = cv2.copyMakeBorder(rest, thick, thick, 0, 0, cv2.BORDER_CONSTANT)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((thick, 1), np.uint8))
+    return closed[thick:-thick] & lines

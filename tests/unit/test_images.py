@@ -246,6 +246,38 @@ def test_lines_are_removed_and_strokes_that_cross_them_stay(
     assert likeness(drop_specks(cleaned), RING) > 0.9
 
 
+def draw_two(left: int, right: int) -> np.ndarray:
+    """A 2 as ink, whose bar goes from left to right."""
+    two = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(two, (60, 42), (26, 22), 0, 180, 400, 255, 6)
+    cv2.line(two, (80, 56), (left, 96), 255, 6)
+    return cv2.line(two, (left, 96), (right, 96), 255, 6)
+
+
+def test_a_bar_along_a_line_stays() -> None:
+    two = draw_two(30, 88)
+    ink = cv2.line(two.copy(), (0, 101), (119, 101), 200, 3)
+    assert likeness(remove_lines(ink), two) > 0.92
+
+
+def test_a_bar_between_lines_is_none() -> None:
+    two = draw_two(18, 100)
+    ink = two.copy()
+    for x in (4, 115):
+        cv2.line(ink, (x, 0), (x, 119), 200, 3)
+    cv2.line(ink, (0, 8), (119, 8), 200, 3)
+    assert likeness(remove_lines(ink), two) > 0.97
+
+
+def test_a_line_that_the_digit_does_not_reach_is_no_part_of_it() -> None:
+    five = np.zeros((60, 50), np.uint8)
+    cv2.polylines(
+        five, [np.array([(30, 6), (8, 6), (8, 25), (26, 30), (24, 48), (0, 50)])], False, 255, 4
+    )
+    ink = cv2.line(five.copy(), (45, 0), (45, 59), 200, 3)
+    assert np.array_equal(remove_lines(ink), five)
+
+
 def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
     seven = np.zeros((60, 40), np.uint8)
     cv2.line(seven, (0, 3), (39, 3), 255, 5)
