@@ -9,7 +9,7 @@ from tests.integration.test_commands import run
 def measure(*names: str) -> dict[str, dict[str, float]]:
     """One round of these benchmarks, as JSON."""
     only = [word for name in names for word in ("--only", name)]
-    status, out, err = run("bench", *only, "--images", 4096, "--rounds", 1, "--json")
+    status, out, err = run("bench", *only, "--images", 2048, "--rounds", 1, "--json")
     assert status == 0, err
     assert "cores, Python 3" in err.splitlines()[0]
     rows: dict[str, dict[str, float]] = json.loads(out)
