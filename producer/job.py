@@ -1,6 +1,7 @@
 """A submitted job: its results in source order, its progress, and its end."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 
@@ -131,6 +132,14 @@ class Job:
                 assert self._feeder
                 self._feeder.repair()
                 self._ledger.alive(self.id)
+                self._look_for_cancel(self._feeder)
             if self.on_idle:
                 self.on_idle()
         return after
+
+    def _look_for_cancel(self, feeder: Feeder) -> None:
+        """Raises `JobCancelledError` where somebody else has cancelled an attached job."""
+        with suppress(UnknownJobError):  # Redis has lost it; it is stored again
+            if self.progress().state == "cancelled":
+                feeder.stop()
+                raise JobCancelledError(f"job {self.id} was cancelled")

@@ -1,5 +1,6 @@
 """`Client` on a real Redis with two real workers."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_a_submitter_that_waits_is_not_gone(
     assert job.progress().state == "feeding"
     go_on.set()
     assert job.wait_until_stored() and len(job.table()) == 2
+
+
+def test_an_attached_job_is_cancelled_by_another() -> None:
+    """Though its window is full, and no result comes."""
+    with Local(workers=0) as local:
+        job = Client(local.url).submit(itertools.repeat(DIGITS))
+        wait_for(lambda: job.waiting_for == "results")
+        Client(local.url).job(job.id).cancel()
+        with pytest.raises(JobCancelledError):
+            next(job.results())
 
 
 def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> None:
