@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -168,19 +168,22 @@ def test_a_file_that_can_t_be_written_is_said_at_once(name: str, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow over 4,000 bytes."""
+    """No file may grow over 4,000 bytes: none of this process's, the tests' own log neither."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_keeps_what_is_written(tmp_path: Path, small_disk: None) -> None:
+def test_a_full_disk_keeps_what_is_written(tmp_path: Path) -> None:
     with (
+        small_disk(),
         closing(FileSink(tmp_path / "out.csv", RUN)) as sink,
         pytest.raises(OutputError, match="the same command continues it"),
     ):
