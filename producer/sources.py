@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow as pa
 
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import INSPECTED, settings
 
 IMAGE_SUFFIXES = (
     ".png",
@@ -73,7 +73,7 @@ class Source:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name in a folder or an archive is taken for an image."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
+    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECTED):
         return False
     if not name.startswith(".") and "/." not in name:
         return True

@@ -10,19 +10,20 @@ from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH,
 from protocol.errors import BrokerError, DigitqError
 from worker.decoding import ImageError, describe
 from worker.device import load_on_device
-from worker.images import read_digit
+from worker.images import Digit, read_digit
 from worker.limits import Watch, limited_memory
 
 Pixels = NDArray[np.uint8]  # (N, 784)
 Errors = list[str | None]
-Read = Callable[[int, bytes], NDArray[np.uint8]]
+Flags = NDArray[np.bool_]  # (N,)
+Read = Callable[[int, bytes], Digit]
 
 
 watch = Watch()
 
 
-def read_image(row: int, content: bytes) -> NDArray[np.uint8]:
-    """The 28×28 digit in an image file. Raises `ImageError`."""
+def read_image(row: int, content: bytes) -> Digit:
+    """The digit in an image file. Raises `ImageError`."""
     with watch:
         return read_digit(content)
 
@@ -33,25 +34,26 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     An image that can't be read keeps its place as a row of zeros, and gets an error. `truth`
     passes through where the chunk has it.
     """
-    pixels, errors = read_pixels(chunk.batch, read)
+    pixels, errors, alone = read_pixels(chunk.batch, read)
     try:
         loaded = load_on_device(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
         errors = [str(error)] * len(errors)
-        return build_result(chunk.batch, np.zeros((len(errors), CLASSES), np.float32), errors)
+        nothing = np.zeros((len(errors), CLASSES), np.float32)
+        return build_result(chunk.batch, nothing, errors, alone)
     probabilities = loaded.classify(pixels, chunk.first_row)
-    return build_result(chunk.batch, probabilities, errors, loaded.card.review_below)
+    return build_result(chunk.batch, probabilities, errors, alone, loaded.card.review_below)
 
 
-def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
-    """The batch's pixels (N, 784), and what was wrong with each image."""
+def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors, Flags]:
+    """The batch's pixels (N, 784), what was wrong with each image, and whether its digit is alone
+    in it."""
     rows = batch.num_rows
+    alone = np.ones(rows, np.bool_)
     if "pixels" in batch.schema.names:
         column = batch.column("pixels")
-        buffer = np.frombuffer(column.buffers()[1], np.uint8)
-        return buffer[column.offset * PIXELS :][: rows * PIXELS].reshape(rows, PIXELS), [
-            None
-        ] * rows
+        pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), [None] * rows, alone
     pixels = np.zeros((rows, PIXELS), np.uint8)
     known = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     errors: Errors = []
@@ -59,16 +61,19 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors]:
         for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
             if error is None:
                 data = content.as_buffer() if content.is_valid else None
-                error = _read_into(pixels, row, data, read)
+                error = _read_into(pixels, alone, row, data, read)
             errors.append(error)
-    return pixels, errors
+    return pixels, errors, alone
 
 
-def _read_into(pixels: Pixels, row: int, content: pa.Buffer | None, read: Read) -> str | None:
+def _read_into(
+    pixels: Pixels, alone: Flags, row: int, content: pa.Buffer | None, read: Read
+) -> str | None:
     if content is None:
         return "no image in this row"
     try:
-        pixels[row] = read(row, content.to_pybytes()).reshape(PIXELS)
+        digit, alone[row] = read(row, content.to_pybytes())
+        pixels[row] = digit.reshape(PIXELS)
     except ImageError as error:
         return str(error)
     except BrokerError:  # Redis's, not the image's: the chunk comes again
@@ -84,11 +89,13 @@ def build_result(
     batch: pa.RecordBatch,
     probabilities: NDArray[np.float32],
     errors: Errors,
+    alone: Flags,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
     """The result batch; a row with an error has neither label nor probabilities.
 
-    An answer of a confidence under `review_below`, or none, is to be reviewed.
+    To be reviewed is an answer of a confidence under `review_below`, that of a digit that is not
+    alone in its image, and none.
     """
     label = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(label)), label]  # a fifth of the time of `max`
@@ -105,7 +112,7 @@ def build_result(
             mask=None if mask is None else pa.array(mask),
         ),
         error,
-        pa.array(failed | (confidence < review_below)),
+        pa.array(failed | (confidence < review_below) | ~alone),
     ]
     if "truth" not in batch.schema.names:
         return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))

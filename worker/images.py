@@ -8,7 +8,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from worker.lines import remove_lines
 SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
 LOOK = (448, 128)  # long a longer side; and so where a glance finds nothing, or a small digit
+LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
@@ -49,51 +50,70 @@ FAINT = 64  # of 255: less is the soft edge of a stroke
 
 RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
+AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
 
 
-def read_digit(content: bytes) -> Grey:
-    """The 28×28 image that the network sees. Raises `ImageError`.
+class Digit(NamedTuple):
+    """What is seen of an image."""
+
+    pixels: Grey  # 28×28, as the network sees it
+    alone: bool  # whether the image shows nothing else that may be a digit
+
+
+class Step(NamedTuple):
+    """What an image is after a step."""
+
+    name: str
+    image: Grey
+    drops_digit: bool = False  # whether something that may be a digit too was left behind
+
+
+def read_digit(content: bytes) -> Digit:
+    """The digit in a file. Raises `ImageError`.
 
     What already is like an image of MNIST passes through unchanged.
     """
-    *_, (_, digit) = trace_steps(open_image(content, LOOK[0]))
-    return digit
+    alone = True
+    for step in trace_steps(open_image(content, LOOK[0])):
+        alone &= not step.drops_digit
+    return Digit(step.image, alone)
 
 
 def normalise(grey: Grey) -> Grey:
-    """Every step in turn, where they are needed. Raises `ImageError`."""
-    *_, (_, digit) = trace_steps(lambda side: grey)
-    return digit
+    """Every step in turn, where they are needed: 28×28. Raises `ImageError`."""
+    *_, last = trace_steps(lambda side: grey)
+    return last.image
 
 
-def trace_steps(read: Callable[[int], Grey]) -> Iterator[tuple[str, Grey]]:
-    """The image as "grey", and what it is after each step, with the step's name.
+def trace_steps(read: Callable[[int], Grey]) -> Iterator[Step]:
+    """The image as "grey", and what it is after each step.
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
-    glance finds a small digit or none, there is a closer look, from "grey" on; where the digit
-    still is small, there is one at it alone. Raises `ImageError`.
+    glance finds a small digit or none, there is a closer look, from the first step on; where the
+    digit still is small, there is one at it alone. Raises `ImageError`.
     """
     window = WHOLE
-    for look, (shorter, longer) in enumerate((GLANCE, LOOK, LOOK)):
-        grey = read(shorter)
+    for look, (shorter, longer) in LOOKS.items():
+        grey, at_a_glance = read(shorter), longer == GLANCE[1]
         all_seen = min(grey.shape) < shorter and max(grey.shape) <= longer
-        yield "grey", (grey := cut(grey, window))
+        yield Step(look, grey := cut(grey, window))
         if is_normalised(grey):
             return
         try:
-            yield "shrink", (grey := shrink(grey, longer))
+            yield Step("shrink", grey := shrink(grey, longer))
             for step in STEPS:
                 if step is crop and not all_seen and window == WHOLE and is_small(grey):
-                    window = surroundings(grey) if look else WHOLE
+                    window = WHOLE if at_a_glance else surroundings(grey)
                     break
-                grey = step(grey)
-                yield step.__name__.replace("_", " "), grey
+                before, grey = grey, step(grey)
+                dropped = step is drop_specks and is_digit_dropped(before, grey)
+                yield Step(step.__name__.replace("_", " "), grey, dropped)
             else:
                 return
         except ImageError:  # a thin stroke may be too pale once it is shrunk
-            if all_seen or look:
+            if all_seen or not at_a_glance:
                 raise
 
 
@@ -317,6 +337,30 @@ def drop_specks(ink: Grey) -> Grey:
     keep[main] = True
     wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
     return cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
+
+
+def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
+    """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
+    neither small beside the one that was, nor pale."""
+    if kept is ink:
+        return False
+    digit, dropped = (
+        cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
+        for part in (kept, cv2.subtract(ink, kept))
+    )
+    least_length = AS_LONG * max(cv2.boundingRect(digit)[2:])
+    least_area = AS_MUCH * cv2.countNonZero(digit)
+    least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
+    height, width = ink.shape
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
+    return any(
+        0 < left < width - w
+        and 0 < top < height - h
+        and max(w, h) >= least_length
+        and area >= least_area
+        and ink[labels == number].mean() >= least_strength
+        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
+    )
 
 
 def crop(ink: Grey) -> Grey:

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -11,12 +11,13 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import settings
+from protocol.settings import INSPECTED, settings
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
-from worker.images import LOOK, trace_steps
+from worker.images import LOOK, LOOKS, trace_steps
 from worker.models import load_model, model_names
 
 PANEL = 168  # px: the side of one step's picture
@@ -24,39 +25,51 @@ SPACE, LINE = 16, 26
 COLUMNS = 6
 BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
-Panels = list[tuple[str, PIL.Image.Image]]
+DRAWN_BY = "Software", "digitq inspect"  # a text in the PNG file
+CLOSER = [*LOOKS][1:]
+Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
 
-def collect_panels(content: bytes) -> Iterator[tuple[str, PIL.Image.Image]]:
-    """The original and the image after each step. Raises `ImageError` where it ends early."""
+def collect_panels(content: bytes, panels: Panels) -> bool:
+    """Add the original and the image after each step; whether its digit is alone in it.
+
+    Raises `ImageError` where it ends early.
+    """
     original = decode_image(content, PANEL)
     with PIL.Image.open(io.BytesIO(content)) as file:
-        yield f"original, {file.width} x {file.height}", original
-    for name, grey in trace_steps(open_image(content, LOOK[0])):
-        yield f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)
+        panels.append([(f"original, {file.width} x {file.height}", original)])
+    alone = True
+    for name, grey, drops_digit in trace_steps(open_image(content, LOOK[0])):
+        alone &= not drops_digit
+        if name in CLOSER:
+            panels.append([])
+        panels[-1].append((f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)))
+    return alone
 
 
 def draw_picture(
     panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
 ) -> PIL.Image.Image:
-    """The panels in rows, under them the ten probabilities as bars."""
+    """The panels, each look in rows of its own, under them the ten probabilities as bars."""
     font = PIL.ImageFont.load_default(15)
-    rows = -(-len(panels) // COLUMNS)
+    rows = [
+        look[start : start + COLUMNS] for look in panels for start in range(0, len(look), COLUMNS)
+    ]
     width = SPACE + COLUMNS * (PANEL + SPACE)
-    top = 2 * LINE + rows * (PANEL + LINE + SPACE)
+    top = 2 * LINE + len(rows) * (PANEL + LINE + SPACE)
     height = top + (0 if probabilities is None else 10 * LINE + SPACE)
     picture = PIL.Image.new("RGB", (width, height), PAPER)
     draw = PIL.ImageDraw.Draw(picture)
     draw.text((SPACE, LINE // 2), headline, INK, PIL.ImageFont.load_default(20))
-    for place, (name, image) in enumerate(panels):
-        x = SPACE + place % COLUMNS * (PANEL + SPACE)
-        y = 2 * LINE + place // COLUMNS * (PANEL + LINE + SPACE)
-        draw.text((x, y), name, INK, font)
-        fitted = fit(image)
-        picture.paste(fitted, (x, y + LINE))
-        draw.rectangle(
-            (x - 1, y + LINE - 1, x + fitted.width, y + LINE + fitted.height), outline="#bbb"
-        )
+    for row, steps in enumerate(rows):
+        y = 2 * LINE + row * (PANEL + LINE + SPACE)
+        for column, (name, image) in enumerate(steps):
+            x = SPACE + column * (PANEL + SPACE)
+            draw.text((x, y), name, INK, font)
+            fitted = fit(image)
+            picture.paste(fitted, (x, y + LINE))
+            frame = (x - 1, y + LINE - 1, x + fitted.width, y + LINE + fitted.height)
+            draw.rectangle(frame, outline="#bbb")
     for digit, probability in enumerate([] if probabilities is None else probabilities):
         y = top + digit * LINE
         full = width - 160
@@ -103,13 +116,13 @@ def list_probabilities(probabilities: NDArray[np.float32]) -> str:
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="the picture, a PNG [IMAGE's name with .inspect.png, in this folder]",
+    help=f"the picture, a .png [IMAGE's name with {INSPECTED}, in this folder]",
 )
 @click.option("--model", type=click.Choice(model_names()), help="network to ask [DIGITQ_MODEL]")
 def main(image: Path, out: Path | None, model: str | None) -> None:
     """Show how IMAGE came to its answer: each step to the 28×28 that the network sees, and the
     ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage."""
-    out = out or Path(f"{image.stem}.inspect.png")
+    out = out or Path(f"{image.stem}{INSPECTED}")
     try:
         sys.exit(inspect(image, out, model or settings().model))
     except DigitqError as error:
@@ -117,30 +130,42 @@ def main(image: Path, out: Path | None, model: str | None) -> None:
         sys.exit(2)
 
 
+def check_out(out: Path) -> None:
+    """Raises `UsageError` where the picture would replace anything but one drawn before."""
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} must end in .png")
+    if not out.exists():
+        return
+    key, value = DRAWN_BY
+    with suppress(OSError, SyntaxError), PIL.Image.open(out) as picture:
+        if picture.info.get(key) == value:
+            return
+    raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
+
+
 def inspect(path: Path, out: Path, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
+    check_out(out)
     try:
         content = path.read_bytes()
-        if out.exists() and out.samefile(path):
-            raise UsageError(f"--out {out} is IMAGE itself")
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
     title = os.fsencode(path.name).decode(errors="backslashreplace")
     panels: Panels = []
     probabilities, status = None, 0
     try:
-        for panel in collect_panels(content):
-            panels.append(panel)
+        alone = collect_panels(content, panels)
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
         reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:
         model = load_model(name)
-        digit = np.asarray(panels[-1][1])
+        digit = np.asarray(panels[-1][-1][1])
         probabilities = model.classify(digit.reshape(1, -1))[0]
         confidence = float(probabilities.max())
-        doubt = ", to review" if confidence < model.card.review_below else ""
+        doubt = ", to review" if confidence < model.card.review_below or not alone else ""
+        doubt += "" if alone else ": not the only digit there, it seems"
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
             print(draw_blocks(digit))
@@ -149,7 +174,9 @@ def inspect(path: Path, out: Path, name: str) -> int:
         print(list_probabilities(probabilities))
     if panels:
         try:
-            draw_picture(panels, probabilities, headline).save(out, "PNG")
+            notes = PIL.PngImagePlugin.PngInfo()
+            notes.add_text(*DRAWN_BY)
+            draw_picture(panels, probabilities, headline).save(out, "PNG", pnginfo=notes)
         except OSError as error:
             raise UsageError(f"can't write {out}: {error.strerror or error}") from None
         print(f"the steps are in {out}", file=sys.stderr)

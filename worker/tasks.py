@@ -4,9 +4,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
-import numpy as np
 from celery.utils.log import get_task_logger
-from numpy.typing import NDArray
 
 from protocol.broker import connect
 from protocol.celery import CLASSIFY, app
@@ -16,6 +14,7 @@ from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, classify_chunk, read_image
 from worker.decoding import ImageError
+from worker.images import Digit
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
@@ -71,7 +70,7 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
     every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
     renewed = time.monotonic()
 
-    def read_on(row: int, content: bytes) -> NDArray[np.uint8]:
+    def read_on(row: int, content: bytes) -> Digit:
         nonlocal renewed
         if time.monotonic() - renewed > every:
             with suppress(BrokerError):  # the work goes on meanwhile
@@ -87,7 +86,7 @@ def _careful(job_id: str, number: int) -> Read:
     """Reads images one by one, each noted first: one that two workers died of is an error row."""
     deaths = ledger().suspects(job_id, number)
 
-    def read(row: int, content: bytes) -> NDArray[np.uint8]:
+    def read(row: int, content: bytes) -> Digit:
         if deaths.count(row) >= FATAL_DEATHS:
             raise ImageError("workers die of this image")
         ledger().suspect(job_id, number, [*deaths, row])

@@ -1,6 +1,7 @@
 """A chunk's answers: one row each, in order, and the same in any company."""
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from protocol.errors import BrokerError
 from tests.drawing import draw_one, encode_image, random_digits
 from worker import classify
 from worker.classify import classify_chunk
-from worker.images import read_digit
+from worker.images import Digit, read_digit
 from worker.models import load_model
 
 DIGITS = random_digits(300)
@@ -96,6 +97,19 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     assert unread.column("review").to_pylist() == [True]
 
 
+def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
+    """However sure the network is of the one that it sees."""
+    alone = draw_one((120, 120))
+    two = PIL.Image.new("L", (400, 120), 255)
+    two.paste(alone, (0, 0))
+    two.paste(alone, (280, 0))
+    images = image_source([encode_image(alone), encode_image(two)]).pieces
+    result = classify_chunk(next(cut_chunks(images)), "mlp")
+    assert result.column("label").to_pylist() == [1, 1]
+    assert min(result.column("confidence").to_pylist()) > load_model("mlp").card.review_below
+    assert result.column("review").to_pylist() == [False, True]
+
+
 @pytest.mark.parametrize("offset", [0, 1, 7])
 def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
     whole = pixel_chunk(0, 300).batch
@@ -104,7 +118,7 @@ def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
 
 
 def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(content: bytes) -> np.ndarray:
+    def fail(content: bytes) -> Digit:
         if content == b"odd":
             raise ZeroDivisionError("odd")
         return read_digit(content)
@@ -118,7 +132,7 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
 def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
     """A worker that notes what it reads fails as a whole, and the chunk comes again."""
 
-    def read(row: int, content: bytes) -> np.ndarray:
+    def read(row: int, content: bytes) -> Digit:
         raise BrokerError("can't reach Redis")
 
     batch = pa.record_batch({"id": ["a"], "image": [encode_image(draw_one())]})

@@ -14,12 +14,14 @@ from worker.decoding import ImageError, open_image
 from worker.images import (
     BOX,
     LOOK,
+    LOOKS,
     STROKE,
     STROKE_SIDE,
     centre_of_mass,
     crop,
     drop_specks,
     estimate_ground,
+    is_digit_dropped,
     is_ground_dark,
     is_normalised,
     measure_stroke,
@@ -71,7 +73,7 @@ def test_all_of_mnist_passes_unchanged(mnist_root: object, split: str) -> None:
 
 def test_what_is_mnist_like_passes_to_the_bit() -> None:
     for digit in random_digits(5):
-        assert np.array_equal(read_digit(encode_image(PIL.Image.fromarray(digit))), digit)
+        assert np.array_equal(read_digit(encode_image(PIL.Image.fromarray(digit))).pixels, digit)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,11 @@ def test_a_small_digit_in_a_large_photo_is_looked_at_closer(
     photo = np.full((2000, 1500), 255, np.uint8)
     photo[1200 : 1200 + side, 300 : 300 + side] = ring
     content = encode_image(PIL.Image.fromarray(photo), format, quality=95)
-    names = [name for name, _ in trace_steps(open_image(content, LOOK[0]))]
-    assert names.count("grey") == looks and names.count("place") == 1
-    assert same_digit(read_digit(content), normalise(ring), least=0.85)
+    names = [step.name for step in trace_steps(open_image(content, LOOK[0]))]
+    assert [name for name in names if name in LOOKS] == [*LOOKS][:looks]
+    assert names.count("place") == 1
+    pixels, alone = read_digit(content)
+    assert alone and same_digit(pixels, normalise(ring), least=0.85)
 
 
 @pytest.mark.parametrize("radius", [12, 16])
@@ -146,8 +150,8 @@ def test_a_blot_does_not_hide_a_digit_of_thin_strokes(radius: int) -> None:
     photo = np.full((1000, 1000), 235, np.uint8)
     cv2.ellipse(photo, (500, 450), (180, 280), 0, 0, 360, 150, 4)
     cv2.circle(photo, (150, 940), radius, 30, -1)
-    *_, box = (grey for name, grey in trace_steps(lambda side: photo) if name == "crop")
-    assert box.shape[0] > 0.6 * LOOK[1]
+    *_, box = (step for step in trace_steps(lambda side: photo) if step.name == "crop")
+    assert box.image.shape[0] > 0.6 * LOOK[1]
 
 
 @pytest.mark.parametrize("shape", [(50, 400), (400, 50), (60, 900), (100, 1800)])
@@ -158,7 +162,7 @@ def test_a_digit_on_a_strip(shape: tuple[int, int]) -> None:
     top, left = (height - side) // 3, (width - side) // 3
     strip[top : top + side, left : left + side] = draw_ring(side, width=side // 14)
     digit = read_digit(encode_image(PIL.Image.fromarray(strip)))
-    assert same_digit(digit, normalise(draw_ring()), least=0.85)
+    assert same_digit(digit.pixels, normalise(draw_ring()), least=0.85)
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
@@ -315,6 +319,35 @@ def test_a_digit_at_the_edge_is_more_than_a_speck_in_the_middle(speck: int) -> N
     assert np.array_equal(drop_specks(ink), digit)
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (np.s_[30:80, 5:12], True),
+        (np.s_[30:80, 0:7], False),
+        (np.s_[30:60, 5:12], False),
+        (np.s_[30:80, 5:7], False),
+    ],
+    ids=["a stroke", "a neighbour at the edge", "short", "thin"],
+)
+def test_what_is_dropped_may_be_a_digit(other: tuple[slice, slice], expected: bool) -> None:
+    kept = np.pad(RING, ((0, 0), (60, 0)))
+    ink = kept.copy()
+    ink[other] = 255
+    assert np.array_equal(drop_specks(ink), kept)
+    assert is_digit_dropped(ink, kept) == expected
+    ink[other] = 100
+    assert not is_digit_dropped(ink, kept)  # pale
+
+
+def test_what_a_closer_look_drops_is_told_as_well() -> None:
+    photo = np.full((1000, 1500), 255, np.uint8)
+    for left in (100, 900):
+        photo[400:540, left : left + 140] = draw_ring(140, width=11)
+    digit = read_digit(encode_image(PIL.Image.fromarray(photo)))
+    assert same_digit(digit.pixels, normalise(draw_ring(140, width=11)), least=0.85)
+    assert not digit.alone
+
+
 def test_a_digit_in_two_strokes_stays_whole() -> None:
     five = np.zeros((SIDE, SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
@@ -365,10 +398,10 @@ def test_otsu_parts_two_heaps() -> None:
 
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:
-    names, images = zip(*trace_steps(lambda side: draw_ring()), strict=True)
+    names, images, _ = zip(*trace_steps(lambda side: draw_ring()), strict=True)
     assert names[:3] == ("grey", "shrink", "separate ink") and names[-1] == "place"
     assert np.array_equal(images[-1], normalise(draw_ring()))
-    assert [name for name, _ in trace_steps(lambda side: images[-1])] == ["grey"]
+    assert [step.name for step in trace_steps(lambda side: images[-1])] == ["grey"]
 
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 3), (1, 300), (300, 1), (5, 500), (1, 2000), (3000, 2)]
@@ -380,6 +413,7 @@ def test_no_shape_is_a_crash(shape: tuple[int, int], format: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     for grey in (noise, np.where(noise > 200, 255, 0).astype(np.uint8), noise * 0):
         try:
-            assert read_digit(encode_image(PIL.Image.fromarray(grey), format)).shape == (28, 28)
+            digit = read_digit(encode_image(PIL.Image.fromarray(grey), format))
+            assert digit.pixels.shape == (28, 28)
         except ImageError as error:
             assert "blank" in str(error)

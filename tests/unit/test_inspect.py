@@ -35,6 +35,29 @@ def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "one.inspect.png").is_file()
 
 
+def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("one.png")
+    for _ in range(2):
+        assert inspect(Path("one.png")).exit_code == 0
+    draw_one().save("one.inspect.png")
+    before = Path("one.inspect.png").read_bytes()
+    assert inspect(Path("one.png")).exit_code == 2
+    assert Path("one.inspect.png").read_bytes() == before
+
+
+def test_a_second_digit_is_told(tmp_path: Path) -> None:
+    two = PIL.Image.new("L", (400, 120), 255)
+    for left in (0, 280):
+        two.paste(draw_one((120, 120)), (left, 0))
+    two.save(tmp_path / "two.png")
+    result = inspect(tmp_path / "two.png", "--out", str(tmp_path / "steps.png"))
+    first = result.stdout.splitlines()[0]
+    assert first.startswith("two.png: 1, ") and first.endswith(
+        ", to review: not the only digit there, it seems"
+    )
+
+
 def test_what_can_t_be_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     path.write_bytes(b"text")
@@ -58,7 +81,8 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         ("gone.png", [], "can't be read: No such file"),
         ("one.png", ["--out", "/nowhere/steps.png"], "can't write /nowhere/steps.png"),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
-        ("one.png", ["--out", "one.png"], "--out one.png is IMAGE itself"),
+        ("one.png", ["--out", "one.png"], "one.png is there, and none of the pictures drawn"),
+        ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
     ],
 )
 def test_wrong_usage_is_said(

@@ -61,10 +61,11 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
 
 def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     fill(tmp_path, "1.png", ".hidden.png", "notes.txt", ".git/2.png", "sub/labels.csv")
+    fill(tmp_path, "1.inspect.png")
     os.mkfifo(tmp_path / "pipe.png")
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
-    assert source.tally.skipped == 5
+    assert source.tally.skipped == 6
 
 
 def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
