@@ -6,7 +6,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -36,20 +36,26 @@ MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its momen
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
 CORNER = 0.15  # of either side
-STRAYS = 99.5  # %: pixels that stray farther from those around are specks
+STRAYS = 99.9  # %: pixels that stray farther from those around are specks
 WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
 CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
+PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
+SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
 NEAR = np.ones((5, 5), np.uint8)  # px around ink
 TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
 EVEN = 0.92  # of the most light is the least, in even light
+SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
+STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
 DEEPEST_SHADOW = 0.4  # of the usual light
 MOST_NOISE = 48  # of 255: what paper has of it
 FAINT = 64  # of 255: less is the soft edge of a stroke
 
 RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
+SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
+AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
@@ -177,20 +183,31 @@ def is_ground_dark(small: Grey) -> bool:
     """Whether the ink is lighter than its ground: a vote of three, each from −1 to 1.
 
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
-    are ink, which is true in any light.
+    are ink, which is true in any light. If the first two don't decide, they are asked again with
+    the light levelled; and a photo then needs a clear majority, since most are of light paper.
     """
+    votes = ask_two(small)
+    if abs(votes) < CERTAIN:
+        slope = fit_surface(small, 1) - cv2.mean(small)[0]
+        votes = ask_two(cv2.subtract(small, slope, dtype=cv2.CV_8U))
+        around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
+        lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
+        strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
+        votes += STRAYS_VOTE * strays
+        low, high = percentiles(small, 1, 99)
+        if ((small > low + SHADES) & (small < high - SHADES)).mean() > 0.5:
+            votes -= PAPER_IS_LIGHT
+    return votes > TIE
+
+
+def ask_two(small: Grey) -> float:
+    """The first two votes."""
     low, high = percentiles(small, 1, 99)
     if high - low < LEAST_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
     dark = small < (low + high) / 2
     share = float(weigh_ground(*dark.shape)[dark].sum())  # of the image
-    votes = 2 * share - 1 + WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(~dark))
-    if abs(votes) < CERTAIN:
-        around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
-        lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
-        strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
-        votes += STRAYS_VOTE * strays
-    return votes > TIE
+    return 2 * share - 1 + WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(~dark))
 
 
 def weigh(first: float, second: float) -> float:
@@ -254,23 +271,86 @@ def separate_ink(grey: Grey) -> Grey:
 def estimate_ground(small: Grey) -> Grey:
     """The paper's lightness at each pixel of a small image: the ink closed over.
 
-    Even light is seen when even wide strokes are closed over; under uneven light, closing over no
-    more than strokes follows the edge of a shadow; it is taken to reach a little further, lest
-    that edge be drawn as a line.
+    Smooth light is taken out first. Even light is seen when even wide strokes are closed over;
+    under uneven light, closing over no more than strokes follows the edge of a shadow; it is taken
+    to reach a little further, lest that edge be drawn as a line.
     """
-    ground = close(small, WIDE)
+    closed = close(small, NARROW)
+    mean = cv2.mean(closed)[0]
+    light = fit_light(closed, mean)
+    level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)
+    ground = close(level, WIDE)
     low, usual, high = percentiles(ground, 5, 50, 95)
     if low < EVEN * high:
-        ground = cv2.erode(close(small, NARROW), np.ones((3, 3), np.uint8))
+        ground = cv2.erode(darken_edges(closed), np.ones((3, 3), np.uint8))
         (usual,) = percentiles(ground, 50)
+    elif light is not None:
+        ground = cv2.multiply(ground, light, scale=1 / mean, dtype=cv2.CV_8U)
     return cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
 
 
 def close(grey: Grey, share: float) -> Grey:
     """Closed over what is dark and narrower than a share of the longer side."""
-    side = max(3, round(share * max(grey.shape)))
-    kernel = np.ones((side, side), np.uint8)
-    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, kernel)
+    side = 2 * reach_of(grey, share) + 1  # by an even one, all would move by a pixel
+    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+
+
+def reach_of(grey: Grey, share: float) -> int:
+    """Half a share of the longer side, in px."""
+    return max(1, round(share * max(grey.shape)) // 2)
+
+
+def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
+    """The light on a ground that strokes are closed over in; `None` where it isn't smooth, or the
+    strokes are wide.
+
+    As smooth counts what a polynomial of the second degree describes: it is found without the
+    edges of the image, where closing takes the light from further in, and goes on to these.
+    """
+    margin = min(reach_of(closed, NARROW), (min(closed.shape) - 1) // 3)
+    light = fit_surface(closed, 2, margin)
+    height, width = closed.shape
+    inner = np.s_[margin : height - margin, margin : width - margin]
+    misfit = cv2.norm(light[inner], closed[inner].astype(np.float32), cv2.NORM_L2SQR)
+    smooth = misfit <= (SMOOTH * mean) ** 2 * closed[inner].size
+    return light if smooth and light.min() > DEEPEST_SHADOW * mean else None
+
+
+def fit_surface(image: Grey, degree: int, margin: int = 0) -> NDArray[np.float32]:
+    """The polynomial in row and column that is nearest to the values of an image (least squares),
+    asked of all but a margin: (height, width)."""
+    height, width = image.shape
+    terms, solve = prepare_fit(height, width, degree, margin)
+    inner = image[margin : height - margin, margin : width - margin]
+    values = inner.astype(np.float32).reshape(1, -1)
+    # numpy's product would add up in another order with other threads
+    factors = cv2.gemm(values, solve, 1, None, 0, flags=cv2.GEMM_2_T)
+    return cv2.gemm(factors, terms, 1, None, 0).reshape(height, width)
+
+
+@lru_cache(256)
+def prepare_fit(
+    height: int, width: int, degree: int, margin: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Each term of a polynomial at each pixel, (terms, pixels); and what takes the values inside
+    of the margin to the terms' factors, in the same form."""
+    down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    terms = np.stack([down**i * right**j for i, j in powers])
+    inner = terms[:, margin : height - margin, margin : width - margin]
+    solve = np.linalg.pinv(inner.reshape(len(powers), -1).T)
+    return terms.reshape(len(powers), -1).astype(np.float32), solve.astype(np.float32)
+
+
+def darken_edges(closed: Grey) -> Grey:
+    """Where the light falls off towards an edge of the image, it goes on as it does further in:
+    closing takes it from there."""
+    ground, reach = closed.astype(np.int16), reach_of(closed, NARROW)
+    for rows in (ground, ground[::-1], ground.T, ground.T[::-1]):
+        if len(rows) > 2 * reach:
+            lit, onward = rows[:reach], 2 * rows[reach] - rows[2 * reach : reach : -1]
+            np.minimum(lit, np.maximum(onward, lit * STEEPEST), out=lit, casting="unsafe")
+    return ground.astype(np.uint8)
 
 
 def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
@@ -300,9 +380,9 @@ def drop_specks(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
-    what is left of frames and shadows, which count little. A part of it is what is not tiny beside
-    it, nor pale; and unless the digit fills the image, what is not far from it, nor at the edge of
-    the image without being close to it.
+    what is left of frames and shadows, which count little, and less if they are solid. A part of it
+    is what is not tiny beside it, nor pale; and unless the digit fills the image, what is not far
+    from it, nor at the edge of the image without being close to it.
     """
     inked = ink > FAINT
     mask = inked.view(np.uint8)
@@ -321,6 +401,9 @@ def drop_specks(ink: Grey) -> Grey:
     score = (
         np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
     )
+    at_edge = np.logical_or.reduce(edges)
+    solid = (area > SOLID * w * h) & (np.minimum(w, h) > SLIM * np.maximum(w, h))
+    score[at_edge & solid] *= AS_SHADOW
     main = int(np.argmax(score))
     size = max(w[main], h[main])
     gap = np.hypot(
@@ -331,7 +414,6 @@ def drop_specks(ink: Grey) -> Grey:
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main])
     spread = [(keep & edge & (inside > 0)).any() for edge in edges]
     if sum(spread) < 3:  # else the digit fills the image
-        at_edge = np.logical_or.reduce(edges)
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= gap < 0.5 * size
     keep[main] = True

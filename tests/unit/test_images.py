@@ -15,12 +15,17 @@ from worker.images import (
     BOX,
     LOOK,
     LOOKS,
+    NARROW,
     STROKE,
     STROKE_SIDE,
+    WIDE,
     centre_of_mass,
+    close,
     crop,
+    darken_edges,
     drop_specks,
     estimate_ground,
+    fit_light,
     is_digit_dropped,
     is_ground_dark,
     is_normalised,
@@ -197,6 +202,64 @@ def test_ink_is_told_from_shadow() -> None:
     assert same_digit(normalise(shade(ring)), normalise(ring))
 
 
+def fall_off(height: int, width: int, kind: str) -> np.ndarray:
+    """A share of full light at each pixel: as a lamp at the side gives it, and as a lens does."""
+    down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    lamp = 0.75 + 0.25 * (0.6 * right + 0.4 * down)
+    lens = 1 - 0.2 * (down**2 + right**2)
+    return np.asarray({"lamp": lamp, "lens": lens}[kind])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("light", ["lamp", "lens"])
+@pytest.mark.parametrize("side", [80, 130, 500])
+def test_a_digit_in_light_that_falls_off(side: int, light: str, dark: bool) -> None:
+    """The smaller it is, the less of the image is ink, and the more falls to the light."""
+    ring = draw_ring(side, width=side // 12, ink=40, ground=220)
+    photo = np.full((900, 1200), 220, np.uint8)
+    photo[150 : 150 + side, 200 : 200 + side] = ring
+    if dark:
+        photo, ring = 255 - photo, 255 - ring
+    digit = normalise(add_grain(photo * fall_off(900, 1200, light), 2))
+    assert same_digit(digit, normalise(ring), least=0.85)
+
+
+def cast_shadow(angle: float, off: float, depth: float) -> np.ndarray:
+    """Light (300, 400) that falls off, with the edge of a shadow beside the middle."""
+    down, right = np.meshgrid(np.linspace(-1, 1, 300), np.linspace(-1, 1, 400), indexing="ij")
+    along = right * np.cos(angle) + down * np.sin(angle)
+    light = (1 - 0.1 * along) * (1 - depth / (1 + np.exp((off - along) / 0.02)))
+    return np.asarray(light)
+
+
+@pytest.mark.parametrize(
+    "shadow", [(2.2, -0.3, 0.3), (-1, -0.3, 0.5), (1.2, 0.3, 0.5), (1.2, 0.5, 0.5), (-2, 0.5, 0.5)]
+)
+def test_a_small_digit_beside_the_edge_of_a_shadow(shadow: tuple[float, float, float]) -> None:
+    """Half of the paper may be dark; it is paper all the same, and so are its corners."""
+    photo = np.full((300, 400), 220, np.uint8)
+    photo[50:83, 70:103] = draw_ring(33, width=2, ink=40, ground=220)
+    digit = normalise(add_grain(photo * cast_shadow(*shadow), 2))
+    assert same_digit(digit, normalise(draw_ring(100)), least=0.8)
+
+
+@pytest.mark.parametrize("share", [WIDE, NARROW])
+def test_closing_has_no_side(share: float) -> None:
+    small = cv2.resize(add_grain(draw_ring(), 30), (48, 40), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(close(small[:, ::-1].copy(), share), close(small, share)[:, ::-1])
+
+
+def test_light_goes_on_to_the_edges() -> None:
+    lit = (220 * fall_off(40, 48, "lens")).astype(np.uint8)
+    closed = close(lit, NARROW)
+    assert np.abs(closed[0].astype(int) - lit[0]).min() > 10
+    light = fit_light(closed, closed.mean())
+    assert light is not None and np.abs(light - lit).max() < 4
+    assert fit_light((220 * cast_shadow(0, 0, 0.5)[::8, ::8]).astype(np.uint8), 165) is None
+    slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
+    assert np.abs(darken_edges(close(slope, NARROW)).astype(int) - slope).max() < 4
+
+
 def test_the_ground_under_a_digit_is_that_around_it() -> None:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     lamp = 240 - columns * 0.8
@@ -346,6 +409,13 @@ def test_what_a_closer_look_drops_is_told_as_well() -> None:
     digit = read_digit(encode_image(PIL.Image.fromarray(photo)))
     assert same_digit(digit.pixels, normalise(draw_ring(140, width=11)), least=0.85)
     assert not digit.alone
+
+
+def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
+    digit = np.pad(RING, ((0, 0), (200, 0)))
+    ink = digit.copy()
+    cv2.fillPoly(ink, [np.array([(0, 119), (0, 30), (100, 119)])], 255)
+    assert np.array_equal(drop_specks(ink), digit)
 
 
 def test_a_digit_in_two_strokes_stays_whole() -> None:
