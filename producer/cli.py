@@ -13,6 +13,7 @@ import click
 from producer import services
 from producer.options import (
     broker_option,
+    count,
     json_option,
     limit_option,
     model_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from producer.job import Job
     from producer.sinks import Sink
 
+PLOTS = (".png", ".svg", ".pdf")
 FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 SOURCES_HELP = (
     "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar[.gz] or .parquet file, "
@@ -128,10 +130,12 @@ def submit(
         raise
     record = job.progress()
     click.echo(job.id)
-    skipped = f", {source.tally.skipped:,} other files skipped" if source.tally.skipped else ""
+    skipped = count(source.tally.skipped, "other file")
+    stored = f"{count(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
     say(
-        f"{record.images:,} images are in Redis{skipped}; "
-        f"`digitq collect {job.id} -o OUT` takes the results"
+        f"{stored}{f', {skipped} skipped' if source.tally.skipped else ''}; "
+        f"`digitq collect {job.id} -o OUT{f' --broker {broker}' if broker else ''}` "
+        "takes the results"
     )
 
 
@@ -199,7 +203,11 @@ def cancel(job_id: str, broker: str | None) -> None:
 
 @digitq.command()
 @model_option
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="matrix as a PNG")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="the matrix as a picture, .png, .svg or .pdf",
+)
 @workers_option
 @broker_option
 def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: str | None) -> None:
@@ -213,6 +221,8 @@ def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: 
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"can't write {plot}: no such folder")
+    if plot and plot.suffix.lower() not in PLOTS:
+        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOTS)}")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
     with service(broker, workers) as running:
@@ -247,7 +257,7 @@ def demo(workers: int | None, keep: bool) -> None:
         raise UsageError(f"can't write {out}: {error.strerror}") from None
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with Local(workers or 2, flower=True) as local:
-        say(f"starting Redis, {local.workers} workers and Flower …")
+        say(f"starting Redis, {count(local.workers, 'worker')} and Flower …")
         with private_service(local) as running:
             say(f"Flower   {local.flower_url}")
             job = running.client.submit_source(source)

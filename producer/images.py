@@ -28,6 +28,8 @@ def image_source(images: Image | Iterable[Image]) -> Source:
         if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray)
         else images
     )
+    if not isinstance(items, Iterable):
+        raise UsageError(f"{type(images).__name__} is no image, nor an iterable of images")
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _pieces(items), count=lambda: count)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from producer.options import count
 from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import UsageError
@@ -18,13 +19,13 @@ Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answe
 def summarise(written: Written, skipped: int = 0) -> str:
     """One line: how many images, how many failed, how many a person should look at, and how many
     were right."""
-    parts = [f"{written.rows:,} images"]
+    parts = [count(written.rows, "image")]
     if written.failed:
         parts.append(f"{written.failed:,} with an error")
     if written.review:
         parts.append(f"{written.review:,} to review")
     if skipped:
-        parts.append(f"{skipped:,} other files skipped")
+        parts.append(f"{count(skipped, 'other file')} skipped")
     if written.known:
         parts.append(f"accuracy {written.right / written.known:.2%} of {written.known:,}")
     return ", ".join(parts)
@@ -32,12 +33,13 @@ def summarise(written: Written, skipped: int = 0) -> str:
 
 def describe_job(record: JobRecord) -> str:
     """Two lines on one job."""
-    share = record.done_images / record.images if record.images else 0
-    more = " so far" if record.state in ("feeding", "abandoned") else ""
+    share = _share(record)
+    more = f"({share})" if share else "that are in Redis so far"
     return (
         f"job {record.id}: {record.state}, model {record.model}, {record.source}\n"
-        f"  {record.done_images:,} of {record.images:,} images{more} ({share:.0%}), "
-        f"{record.failed:,} with an error, {record.done_chunks:,} of {record.chunks:,} chunks, "
+        f"  {record.done_images:,} of {count(record.images, 'image')} {more}, "
+        f"{record.failed:,} with an error, {record.done_chunks:,} of "
+        f"{count(record.chunks, 'chunk')}, "
         f"{record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
     )
 
@@ -48,12 +50,19 @@ def list_jobs(records: Sequence[JobRecord]) -> str:
         f"{'JOB':14}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
     ]
     for record in records:
-        share = record.done_images / record.images if record.images else 0
         lines.append(
-            f"{record.id:14}{record.state:11}{record.images:12,}{share:6.0%}{record.failed:8,}  "
+            f"{record.id:14}{record.state:11}{record.images:12,}{_share(record):>6}"
+            f"{record.failed:8,}  "
             f"{record.created:%Y-%m-%d %H:%M:%S}  {record.source}"
         )
     return "\n".join(lines)
+
+
+def _share(record: JobRecord) -> str:
+    """How much of a job is done, where it is known how much that is."""
+    if record.state in ("feeding", "abandoned"):
+        return ""
+    return f"{record.done_images / record.images if record.images else 0:.0%}"
 
 
 class ConfusionSink:

@@ -122,6 +122,8 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
         if service.local:
             service.local.check()
         what = job.waiting_for if job.waiting_for not in (None, "results") else "a worker"
+        if what == "a worker" and not service.local:
+            what += ": `digitq worker` starts one, with the same Redis"
         progress.update(bar, waiting=f"waiting for {what}")
         if progress.disable and not said and time.monotonic() - started > SILENT_SECONDS:
             progress.console.print(f"waiting for {what}", style="yellow")

@@ -2,38 +2,75 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 import click
 
 from producer.bench import BENCHMARKS
-from producer.options import broker_option, json_option, say, workers_option
+from producer.options import broker_option, count, json_option, say, workers_option
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
 
 FOUND = 1
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+WITH_OTHERS = {"ignore_unknown_options": True, "allow_extra_args": True}
+PASS_ON = {**WITH_OTHERS, "help_option_names": []}
 
 
-@click.command(context_settings=PASS_ON)
+@click.command(context_settings=WITH_OTHERS)
 @broker_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
 def worker(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run a worker; takes the options of `celery worker`."""
+    """Run a worker, with a process for each core.
+
+    It takes the options of `celery worker` as well: `--concurrency 8` for so many processes,
+    `--hostname NAME`, `--loglevel WARNING`; `celery worker --help` lists them all.
+    """
     become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
 
 
-@click.command(context_settings=PASS_ON)
+@click.command(context_settings=WITH_OTHERS)
 @broker_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
 def flower(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run Flower; takes the options of `celery flower`.
+    """Run Flower, the dashboard, at http://127.0.0.1:5555.
 
-    It is for this host only unless --address says otherwise.
+    It takes Flower's own options as well: `--port 5556`, `--address 0.0.0.0` for other hosts,
+    `--basic-auth USER:PASSWORD`, `--url-prefix PATH`, `--persistent`; its documentation has all.
     """
     from producer.local import flower_options
 
-    become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *options)
+    become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *check_flower(options))
+
+
+def check_flower(options: Sequence[str]) -> list[str]:
+    """Flower's options in the form that it knows, `--port=5556`; it would pass over others.
+
+    Raises `UsageError` for one that it hasn't, and for a port in use.
+    """
+    import flower.options  # noqa: F401 (fills those of tornado)
+    from tornado.options import options as known
+
+    from producer.local import is_free
+
+    checked: list[str] = []
+    for option in options:
+        if checked and "=" not in checked[-1] and not option.startswith("-"):
+            checked[-1] += f"={option}"
+        else:
+            checked.append(option)
+    for option in checked:
+        name = option.partition("=")[0].removeprefix("--")
+        if not option.startswith("--") or name not in known:
+            like = get_close_matches(name, [str(one) for one in known])
+            hint = f"; is it --{like[0]}?" if like else ""
+            raise UsageError(f"Flower has no option {option}{hint}")
+    given = dict(option.removeprefix("--").split("=", 1) for option in checked if "=" in option)
+    port = given.get("port") or os.environ.get("FLOWER_PORT") or "5555"
+    if port.isdecimal() and "unix-socket" not in given and not is_free(int(port)):
+        raise UsageError(f"port {port} is in use: --port takes another")
+    return checked
 
 
 @click.command()
@@ -47,9 +84,8 @@ def up(workers: int | None, port: int) -> None:
         raise UsageError(f"port {port} is in use: --port takes another")
     with Local(workers or usable_cores(), port=port, flower=True) as local:
         local.wait_until_ready()
-        say(
-            f"Redis   {local.url}\nFlower  {local.flower_url}\n{local.workers} workers; Ctrl-C ends"
-        )
+        workers_run = count(local.workers, "worker")
+        say(f"Redis   {local.url}\nFlower  {local.flower_url}\n{workers_run}; Ctrl-C ends")
         local.watch()
 
 

@@ -271,7 +271,8 @@ end
 function steps.close(state)
   if redis.call('EXISTS', record) == 0 then return end
   if state ~= get('state') then
-    redis.call('HSET', record, 'state', state, 'finished', stamp(now))
+    redis.call('HSET', record, 'state', state)
+    redis.call('HSETNX', record, 'finished', stamp(now)) -- one that was done had ended before
   end
   redis.call('SREM', active, get('id'))
   redis.call('DEL', results, unpack(work))

@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,7 +14,8 @@ KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
 KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 INSPECTED = ".inspect.png"  # ends the names of pictures that `inspect` draws; no SOURCE has them
-MODELS = ("mlp", "cnn", "random")  # what every worker has
+Model = Literal["mlp", "cnn", "random"]
+MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
 
 
 class Settings(BaseSettings):
@@ -29,7 +30,7 @@ class Settings(BaseSettings):
         description="Redis to use, as `redis://host:6379/0`; unset, `classify` and `evaluate` "
         "start a private one for the run",
     )
-    model: str = Field("mlp", description="network that classifies, unless `--model` names one")
+    model: Model = Field("mlp", description="network that classifies, unless `--model` names one")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what workers compute on: `cuda`, `cpu`, or `auto`: a GPU where one is"
     )

@@ -99,7 +99,7 @@ def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["1/good.png", "bad.png"]
     assert rows[0]["truth"] == "1" and rows[0]["error"] == ""
     assert rows[1]["label"] == "" and rows[1]["error"] == "not an image that can be read"
-    assert "2 images, 1 with an error, 1 other files skipped, accuracy" in err
+    assert "2 images, 1 with an error, 1 other file skipped, accuracy" in err
 
 
 @pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (3, 100)])
@@ -227,8 +227,9 @@ def test_a_submitter_that_was_killed(local: Local) -> None:
     command.end()
     with connect(local.url) as redis:
         redis.hset(record_key(job), "fed", redis.time()[0] - SUBMITTER_SECONDS - 1)
-    assert f"job {job}: abandoned" in run("status", job, **broker)[1]
-    assert re.search(f"^{job} +abandoned", run("jobs", **broker)[1], re.MULTILINE)
+    state = run("status", job, **broker)[1]
+    assert f"job {job}: abandoned" in state and "0 of 0 images that are in Redis so far" in state
+    assert re.search(f"^{job} +abandoned +0 +0 ", run("jobs", **broker)[1], re.MULTILINE)
     status, _, err = run("collect", job, **broker)
     assert status == 3 and "whoever submitted it is gone" in err
 
@@ -249,9 +250,9 @@ def test_paths_on_stdin(tmp_path: Path) -> None:
 
 def test_a_job_is_handed_over_and_collected(local: Local, table: Path, tmp_path: Path) -> None:
     broker = {"DIGITQ_BROKER_URL": local.url}
-    status, out, err = run("submit", table, "--limit", 3000, **broker)
+    status, out, err = run("submit", table, "--limit", 3000, "--broker", local.url)
     job = out.strip()
-    assert status == 0 and f"digitq collect {job}" in err
+    assert status == 0 and f"`digitq collect {job} -o OUT --broker {local.url}`" in err
     assert run("collect", job, "-o", tmp_path / "out.jsonl", **broker)[0] == 1
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(3000)]

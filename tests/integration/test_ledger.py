@@ -276,6 +276,17 @@ def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
     assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
 
 
+def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.seal(FIELDS, START, 1)
+    ledger.begin("j", 0)
+    assert complete(ledger, 0)
+    ended = ledger.record("j").finished
+    ledger.cancel("j")
+    record = ledger.record("j")
+    assert record.state == "cancelled" and record.finished == ended is not None
+
+
 def test_nothing_comes_back_to_life(ledger: Ledger) -> None:
     """A worker and a sweep may still be at a job that is cancelled, or gone."""
     store(ledger, 0, 1, 2)

@@ -11,7 +11,7 @@ from producer.chunking import cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
-from protocol.errors import BrokerError
+from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, encode_image, random_digits
 from worker import classify
 from worker.classify import classify_chunk
@@ -68,6 +68,11 @@ def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
     assert result.column("truth").null_count == 4
     alone = classify_chunk(next(cut_chunks(image_source([good]).pieces)), "mlp")
     assert result.column("probabilities")[0].as_py() == alone.column("probabilities")[0].as_py()
+
+
+def test_what_is_no_image_at_all_is_said_at_once() -> None:
+    with pytest.raises(UsageError, match="int is no image, nor an iterable of images"):
+        image_source(5)  # type: ignore[arg-type]
 
 
 def test_a_row_without_an_image_says_so() -> None:

@@ -1,11 +1,14 @@
 """Every wrong input is one line, an exit status, and no traceback."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from producer.cli import main
+from producer.services import check_flower
+from protocol.errors import UsageError
 from tests.drawing import draw_one
 
 
@@ -56,6 +59,9 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "a SOURCE is empty", ["classify", ""]),
         (2, "does not go with a broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
+        (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
+        (2, "Flower has no option --prot=5556; is it --port?", ["flower", "--prot=5556"]),
+        (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
     ],
@@ -77,6 +83,22 @@ def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     check(capsys, 2, f"no image in {tmp_path}", "classify", str(tmp_path))
 
 
+@pytest.mark.parametrize("command", ["worker", "flower"])
+def test_help_starts_nothing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("-h", "--help"):
+        assert run(command, option) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: digitq {command} [OPTIONS]")
+
+
+def test_flower_s_options_are_as_it_knows_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        with pytest.raises(UsageError, match=f"port {port} is in use"):
+            check_flower(["--port", port])
+    options = check_flower(["--port", port, "--persistent", "--basic_auth=a:b"])
+    assert options == [f"--port={port}", "--persistent", "--basic_auth=a:b"]
+
+
 def test_a_wrong_setting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +110,7 @@ def test_a_wrong_model_by_setting(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITQ_MODEL", "resnet")
-    check(capsys, 2, "there is no model 'resnet'", "classify", str(images))
+    check(capsys, 2, "DIGITQ_MODEL='resnet': Input should be", "classify", str(images))
 
 
 def test_no_redis_server_to_be_found(

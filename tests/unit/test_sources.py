@@ -310,7 +310,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_no_paths_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    with pytest.raises(UsageError, match="no image in paths on stdin"):
+    with pytest.raises(UsageError, match="no paths on stdin"):
         open_sources(["-"])
 
 
