@@ -110,7 +110,7 @@ def check_answers(deployment: Deployment) -> Advice:
     if waiting and not deployment.workers:
         yield (
             f"no worker answers, and work waits in job {', '.join(waiting)}",
-            "start one: `digitq worker`",
+            f"start one: `digitq worker --broker {deployment.redis_url}`",
         )
 
 
