@@ -1,6 +1,7 @@
 """The command line: `digitq --help`. Data goes to stdout, everything for people to stderr."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ import click
 from producer import services
 from producer.options import (
     broker_option,
-    count,
     json_option,
     limit_option,
     model_option,
     out_option,
     overwrite_option,
+    plural,
     say,
     sources_argument,
     truth_option,
@@ -112,6 +113,7 @@ def submit(
     """Hand a job over to the workers and print its id."""
     from producer.client import Client
     from producer.sources import open_sources
+    from protocol.broker import without_password
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
@@ -130,12 +132,12 @@ def submit(
         raise
     record = job.progress()
     click.echo(job.id)
-    skipped = count(source.tally.skipped, "other file")
-    stored = f"{count(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
+    skipped = plural(source.tally.skipped, "other file")
+    stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
+    there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
     say(
         f"{stored}{f', {skipped} skipped' if source.tally.skipped else ''}; "
-        f"`digitq collect {job.id} -o OUT{f' --broker {broker}' if broker else ''}` "
-        "takes the results"
+        f"`digitq collect {job.id} -o OUT{there}` takes the results"
     )
 
 
@@ -210,7 +212,10 @@ def cancel(job_id: str, broker: str | None) -> None:
 )
 @workers_option
 @broker_option
-def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: str | None) -> None:
+@click.option("--overwrite", is_flag=True, help="replace the picture")
+def evaluate(
+    model: str | None, plot: Path | None, workers: int | None, broker: str | None, overwrite: bool
+) -> None:
     """Measure a model on the MNIST test images.
 
     Prints recall and precision for each class, the confusion matrix, and the accuracy.
@@ -223,6 +228,8 @@ def evaluate(model: str | None, plot: Path | None, workers: int | None, broker: 
         raise UsageError(f"can't write {plot}: no such folder")
     if plot and plot.suffix.lower() not in PLOTS:
         raise UsageError(f"--plot {plot} must end in {' or '.join(PLOTS)}")
+    if plot and plot.exists() and not overwrite:
+        raise UsageError(f"{plot} is there already: --overwrite replaces it")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
     with service(broker, workers) as running:
@@ -257,7 +264,7 @@ def demo(workers: int | None, keep: bool) -> None:
         raise UsageError(f"can't write {out}: {error.strerror}") from None
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with Local(workers or 2, flower=True) as local:
-        say(f"starting Redis, {count(local.workers, 'worker')} and Flower …")
+        say(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         with private_service(local) as running:
             say(f"Flower   {local.flower_url}")
             job = running.client.submit_source(source)

@@ -29,7 +29,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="for scripts"
 sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 
 
-def count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """As `1 image` or `1,000 images`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.options import count
+from producer.options import plural
 from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import UsageError
@@ -19,13 +19,13 @@ Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answe
 def summarise(written: Written, skipped: int = 0) -> str:
     """One line: how many images, how many failed, how many a person should look at, and how many
     were right."""
-    parts = [count(written.rows, "image")]
+    parts = [plural(written.rows, "image")]
     if written.failed:
         parts.append(f"{written.failed:,} with an error")
     if written.review:
         parts.append(f"{written.review:,} to review")
     if skipped:
-        parts.append(f"{count(skipped, 'other file')} skipped")
+        parts.append(f"{plural(skipped, 'other file')} skipped")
     if written.known:
         parts.append(f"accuracy {written.right / written.known:.2%} of {written.known:,}")
     return ", ".join(parts)
@@ -37,9 +37,9 @@ def describe_job(record: JobRecord) -> str:
     more = f"({share})" if share else "that are in Redis so far"
     return (
         f"job {record.id}: {record.state}, model {record.model}, {record.source}\n"
-        f"  {record.done_images:,} of {count(record.images, 'image')} {more}, "
+        f"  {record.done_images:,} of {plural(record.images, 'image')} {more}, "
         f"{record.failed:,} with an error, {record.done_chunks:,} of "
-        f"{count(record.chunks, 'chunk')}, "
+        f"{plural(record.chunks, 'chunk')}, "
         f"{record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
     )
 

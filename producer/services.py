@@ -9,24 +9,25 @@ from typing import NoReturn
 import click
 
 from producer.bench import BENCHMARKS
-from producer.options import broker_option, count, json_option, say, workers_option
+from producer.options import broker_option, json_option, plural, say, workers_option
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
 
 FOUND = 1
-WITH_OTHERS = {"ignore_unknown_options": True, "allow_extra_args": True}
-PASS_ON = {**WITH_OTHERS, "help_option_names": []}
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+WITH_OTHERS = {**PASS_ON, "help_option_names": ["--help"]}  # -h would be found in -Pthreads
 
 
 @click.command(context_settings=WITH_OTHERS)
 @broker_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
 def worker(broker: str | None, options: tuple[str, ...]) -> None:
-    """Run a worker, with a process for each core.
+    """Run a worker, a process for each core or GPU.
 
     It takes the options of `celery worker` as well: `--concurrency 8` for so many processes,
     `--hostname NAME`, `--loglevel WARNING`; `celery worker --help` lists them all.
     """
+    show_help_for(options)
     become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
 
 
@@ -41,15 +42,17 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
     """
     from producer.local import flower_options
 
+    show_help_for(options)
     become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *check_flower(options))
 
 
 def check_flower(options: Sequence[str]) -> list[str]:
     """Flower's options in the form that it knows, `--port=5556`; it would pass over others.
 
-    Raises `UsageError` for one that it hasn't, and for a port in use.
+    Raises `UsageError` for one that it hasn't, a value that it can't read, and a port in use.
     """
-    import flower.options  # noqa: F401 (fills those of tornado)
+    from flower.command import apply_env_options
+    from tornado.options import Error
     from tornado.options import options as known
 
     from producer.local import is_free
@@ -61,16 +64,31 @@ def check_flower(options: Sequence[str]) -> list[str]:
         else:
             checked.append(option)
     for option in checked:
-        name = option.partition("=")[0].removeprefix("--")
-        if not option.startswith("--") or name not in known:
-            like = get_close_matches(name, [str(one) for one in known])
-            hint = f"; is it --{like[0]}?" if like else ""
-            raise UsageError(f"Flower has no option {option}{hint}")
-    given = dict(option.removeprefix("--").split("=", 1) for option in checked if "=" in option)
-    port = given.get("port") or os.environ.get("FLOWER_PORT") or "5555"
-    if port.isdecimal() and "unix-socket" not in given and not is_free(int(port)):
-        raise UsageError(f"port {port} is in use: --port takes another")
+        name = option.partition("=")[0]
+        if not name.startswith("-") or name.lstrip("-") not in known:
+            like = get_close_matches(name.lstrip("-"), [str(one) for one in known])
+            raise UsageError(
+                f"Flower has no option {name}" + (f"; is it --{like[0]}?" if like else "")
+            )
+    try:
+        apply_env_options()
+        known.parse_command_line(["flower", *checked], final=False)
+    except (Error, KeyError, ValueError) as error:
+        raise UsageError(f"Flower's options: {error}") from None
+    if not 0 <= known.port < 1 << 16:
+        raise UsageError(f"there is no port {known.port}")
+    elsewhere = known.unix_socket or known.address or any("conf=" in option for option in checked)
+    if known.port and not elsewhere and not is_free(known.port):
+        raise UsageError(f"port {known.port} is in use: --port takes another")
     return checked
+
+
+def show_help_for(options: Sequence[str]) -> None:
+    """As `--help` does, for `-h` alone."""
+    if "-h" in options:
+        context = click.get_current_context()
+        click.echo(context.get_help())
+        context.exit()
 
 
 @click.command()
@@ -84,7 +102,7 @@ def up(workers: int | None, port: int) -> None:
         raise UsageError(f"port {port} is in use: --port takes another")
     with Local(workers or usable_cores(), port=port, flower=True) as local:
         local.wait_until_ready()
-        workers_run = count(local.workers, "worker")
+        workers_run = plural(local.workers, "worker")
         say(f"Redis   {local.url}\nFlower  {local.flower_url}\n{workers_run}; Ctrl-C ends")
         local.watch()
 

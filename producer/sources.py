@@ -199,7 +199,7 @@ def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> So
             yield Entry(unique(path), partial(read_file, path), truth)
 
     count = len(paths) if isinstance(paths, list) else None
-    some = at_least_one(entries(), name)
+    some = at_least_one(entries(), name, Tally())
     return Source(name, some, truth_from_parent, lambda: count)
 
 
@@ -222,18 +222,15 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
     )
 
 
-def at_least_one(
-    entries: Iterator[Entry], where: Path | str, tally: Tally | None = None
-) -> Iterator[Entry]:
+def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> Iterator[Entry]:
     """The same entries. Raises `UsageError` where there is none."""
-    if first := next(entries, None):
-        return chain([first], entries)
-    if tally is None:
-        raise UsageError(f"no {where}")
-    raise UsageError(
-        f"no image in {where} ({tally.skipped} other files): "
-        f"images end in {' '.join(IMAGE_SUFFIXES)}"
-    )
+    first = next(entries, None)
+    if first is None:
+        raise UsageError(
+            f"no image in {where} ({tally.skipped} other files): "
+            f"images end in {' '.join(IMAGE_SUFFIXES)}"
+        )
+    return chain([first], entries)
 
 
 def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
@@ -295,9 +292,13 @@ class UniqueIds:
 
 
 def _stdin_paths() -> Iterator[str]:
+    found = False
     for line in sys.stdin.buffer:
         if path := os.fsdecode(line.rstrip(b"\r\n")):
+            found = True
             yield path
+    if not found:
+        raise UsageError("no paths on stdin")
 
 
 def _refuse_overlap(names: Sequence[str]) -> None:

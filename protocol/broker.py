@@ -34,7 +34,8 @@ TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 READ_BYTES = 1 << 18  # each connection's buffer; with 64 kB a chunk takes half as long again
 LARGE_BYTES = 1 << 16  # an argument of a command that is not worth a copy
 DEFAULT_BROKER = "redis://localhost:6379/0"
-SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+TCP_SCHEMES = ("redis", "rediss")
+SCHEMES = (*TCP_SCHEMES, "unix", "redis+socket")
 
 
 def celery_url(url: str) -> str:
@@ -131,8 +132,11 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
     Raises `UsageError` where the URL is none of Redis.
     """
     try:
-        if urlsplit(url).scheme not in SCHEMES:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
             raise ValueError("it is no Redis URL such as redis://localhost:6379/0")
+        if parts.scheme in TCP_SCHEMES and parts.path.strip("0123456789/"):
+            raise ValueError("its database is no number, as it is in redis://localhost:6379/0")
         client = PatientRedis.from_url(
             redis_url(url),
             retry=Retry(NoBackoff(), 1),

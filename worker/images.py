@@ -21,6 +21,7 @@ SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
 LOOK = (448, 128)  # long a longer side; and so where a glance finds nothing, or a small digit
 LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
+FIRST = "grey"
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
@@ -73,7 +74,7 @@ class Step(NamedTuple):
 
     name: str
     image: Grey
-    drops_digit: bool = False  # whether something that may be a digit too was left behind
+    alone: bool  # whether nothing was left behind so far that may be a digit too
 
 
 def read_digit(content: bytes) -> Digit:
@@ -81,10 +82,8 @@ def read_digit(content: bytes) -> Digit:
 
     What already is like an image of MNIST passes through unchanged.
     """
-    alone = True
-    for step in trace_steps(open_image(content, LOOK[0])):
-        alone &= not step.drops_digit
-    return Digit(step.image, alone)
+    *_, last = trace_steps(open_image(content, LOOK[0]))
+    return Digit(last.image, last.alone)
 
 
 def normalise(grey: Grey) -> Grey:
@@ -100,22 +99,24 @@ def trace_steps(read: Callable[[int], Grey]) -> Iterator[Step]:
     glance finds a small digit or none, there is a closer look, from the first step on; where the
     digit still is small, there is one at it alone. Raises `ImageError`.
     """
-    window = WHOLE
+    window, alone = WHOLE, True
     for look, (shorter, longer) in LOOKS.items():
-        grey, at_a_glance = read(shorter), longer == GLANCE[1]
+        grey, at_a_glance = read(shorter), look == FIRST
         all_seen = min(grey.shape) < shorter and max(grey.shape) <= longer
-        yield Step(look, grey := cut(grey, window))
+        alone |= window == WHOLE  # all is seen again, and better
+        yield Step(look, grey := cut(grey, window), alone)
         if is_normalised(grey):
             return
         try:
-            yield Step("shrink", grey := shrink(grey, longer))
+            yield Step("shrink", grey := shrink(grey, longer), alone)
             for step in STEPS:
                 if step is crop and not all_seen and window == WHOLE and is_small(grey):
                     window = WHOLE if at_a_glance else surroundings(grey)
                     break
                 before, grey = grey, step(grey)
-                dropped = step is drop_specks and is_digit_dropped(before, grey)
-                yield Step(step.__name__.replace("_", " "), grey, dropped)
+                if step is drop_specks and is_digit_dropped(before, grey):
+                    alone = False
+                yield Step(step.__name__.replace("_", " "), grey, alone)
             else:
                 return
         except ImageError:  # a thin stroke may be too pale once it is shrunk
@@ -180,7 +181,7 @@ def border(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def is_ground_dark(small: Grey) -> bool:
-    """Whether the ink is lighter than its ground: a vote of three, each from −1 to 1.
+    """Whether the ink is lighter than its ground: a vote of three.
 
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
     are ink, which is true in any light. If the first two don't decide, they are asked again with
@@ -345,12 +346,19 @@ def prepare_fit(
 def darken_edges(closed: Grey) -> Grey:
     """Where the light falls off towards an edge of the image, it goes on as it does further in:
     closing takes it from there."""
-    ground, reach = closed.astype(np.int16), reach_of(closed, NARROW)
-    for rows in (ground, ground[::-1], ground.T, ground.T[::-1]):
-        if len(rows) > 2 * reach:
-            lit, onward = rows[:reach], 2 * rows[reach] - rows[2 * reach : reach : -1]
-            np.minimum(lit, np.maximum(onward, lit * STEEPEST), out=lit, casting="unsafe")
+    lit, reach = closed.astype(np.int16), reach_of(closed, NARROW)
+    ground = lit.copy()
+    for seen, rows in zip(sides(lit), sides(ground), strict=True):
+        if len(seen) > 2 * reach:
+            onward = 2 * seen[reach] - seen[2 * reach : reach : -1]
+            floor = (STEEPEST * seen[:reach]).astype(np.int16)
+            np.minimum(rows[:reach], np.maximum(onward, floor), out=rows[:reach])
     return ground.astype(np.uint8)
+
+
+def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    """Views of an image whose first rows are those at one of its edges, each in turn."""
+    return image, image[::-1], image.T, image.T[::-1]
 
 
 def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
@@ -424,7 +432,7 @@ def drop_specks(ink: Grey) -> Grey:
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
     neither small beside the one that was, nor pale."""
-    if kept is ink:
+    if kept is ink:  # as usual; it takes no time then
         return False
     digit, dropped = (
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]

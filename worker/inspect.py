@@ -38,13 +38,13 @@ def collect_panels(content: bytes, panels: Panels) -> bool:
     original = decode_image(content, PANEL)
     with PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original, {file.width} x {file.height}", original)])
-    alone = True
-    for name, grey, drops_digit in trace_steps(open_image(content, LOOK[0])):
-        alone &= not drops_digit
-        if name in CLOSER:
+    for step in trace_steps(open_image(content, LOOK[0])):
+        if step.name in CLOSER:
             panels.append([])
-        panels[-1].append((f"{name}, {grey.shape[1]} x {grey.shape[0]}", PIL.Image.fromarray(grey)))
-    return alone
+        height, width = step.image.shape
+        panel = f"{step.name}, {width} x {height}", PIL.Image.fromarray(step.image)
+        panels[-1].append(panel)
+    return step.alone
 
 
 def draw_picture(
@@ -134,10 +134,12 @@ def check_out(out: Path) -> None:
     """Raises `UsageError` where the picture would replace anything but one drawn before."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"can't write {out}: no such folder")
     if not out.exists():
         return
     key, value = DRAWN_BY
-    with suppress(OSError, SyntaxError), PIL.Image.open(out) as picture:
+    with suppress(Exception), PIL.Image.open(out) as picture:  # else it is none of ours
         if picture.info.get(key) == value:
             return
     raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
@@ -169,9 +171,6 @@ def inspect(path: Path, out: Path, name: str) -> int:
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
             print(draw_blocks(digit))
-    print(headline)
-    if probabilities is not None:
-        print(list_probabilities(probabilities))
     if panels:
         try:
             notes = PIL.PngImagePlugin.PngInfo()
@@ -179,6 +178,10 @@ def inspect(path: Path, out: Path, name: str) -> int:
             draw_picture(panels, probabilities, headline).save(out, "PNG", pnginfo=notes)
         except OSError as error:
             raise UsageError(f"can't write {out}: {error.strerror or error}") from None
+    print(headline)
+    if probabilities is not None:
+        print(list_probabilities(probabilities))
+    if panels:
         print(f"the steps are in {out}", file=sys.stderr)
     return status
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import uuid
@@ -201,6 +202,16 @@ def test_nothing_in_the_current_folder_is_run(
     assert run("classify", ".", "--workers", 1)[0] == 0
 
 
+def test_who_waits_for_a_worker_is_told_how_to_start_one(redis_only: Local, tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    command = Command("classify", tmp_path, "--broker", redis_only.url)
+    assert command.process.stderr
+    said = command.process.stderr.readline()
+    assert said == "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
+    command.process.send_signal(signal.SIGINT)
+    assert command.end()[0] == 130
+
+
 def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
     command = Command("submit", "-", "--broker", local.url)
     assert command.process.stdin
@@ -252,7 +263,7 @@ def test_a_job_is_handed_over_and_collected(local: Local, table: Path, tmp_path:
     broker = {"DIGITQ_BROKER_URL": local.url}
     status, out, err = run("submit", table, "--limit", 3000, "--broker", local.url)
     job = out.strip()
-    assert status == 0 and f"`digitq collect {job} -o OUT --broker {local.url}`" in err
+    assert status == 0 and f"`digitq collect {job} -o OUT --broker {shlex.quote(local.url)}`" in err
     assert run("collect", job, "-o", tmp_path / "out.jsonl", **broker)[0] == 1
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(3000)]

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from copy import copy
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,8 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "a result file ends in", ["classify", "IMAGES", "-o", "out.xlsx"]),
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (2, "is no Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
+        (2, "its database is no number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
+        (2, "is there already: --overwrite", ["evaluate", "--plot", "IMAGES/1.png"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["status", "abc", *NO_BROKER]),
@@ -60,7 +64,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "does not go with a broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
         (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
-        (2, "Flower has no option --prot=5556; is it --port?", ["flower", "--prot=5556"]),
+        (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
@@ -76,7 +80,7 @@ def test_bad_usage(
 ) -> None:
     if "evaluate" in arguments:
         request.getfixturevalue("mnist_root")
-    check(capsys, status, message, *(str(images) if a == "IMAGES" else a for a in arguments))
+    check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
 
 
 def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,13 +94,48 @@ def test_help_starts_nothing(command: str, capsys: pytest.CaptureFixture[str]) -
         assert capsys.readouterr().out.startswith(f"Usage: digitq {command} [OPTIONS]")
 
 
-def test_flower_s_options_are_as_it_knows_them() -> None:
+def test_short_options_of_celery_are_no_call_for_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, arguments: started.append(arguments))
+    run("worker", "-Pthreads", "-nw1@%h")
+    assert started[0][-2:] == ["-Pthreads", "-nw1@%h"]
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tornado's options, one set for the process, as they were before."""
+    import_module("flower.options")
+    known = vars(import_module("tornado.options").options)["_options"]
+    for name, option in list(known.items()):
+        monkeypatch.setitem(known, name, copy(option))
+
+
+def test_flower_s_options_are_as_it_knows_them(
+    unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         with pytest.raises(UsageError, match=f"port {port} is in use"):
             check_flower(["--port", port])
-    options = check_flower(["--port", port, "--persistent", "--basic_auth=a:b"])
-    assert options == [f"--port={port}", "--persistent", "--basic_auth=a:b"]
+        monkeypatch.setenv("FLOWER_PORT", port)
+        with pytest.raises(UsageError, match=f"port {port} is in use"):
+            check_flower([])
+        options = check_flower(["--unix_socket=a.sock", "--persistent", "--basic-auth", "a:b"])
+    assert options == ["--unix_socket=a.sock", "--persistent", "--basic-auth=a:b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port"], "Option 'port' requires a value"),
+        (["--port", "abc"], "invalid literal"),
+        (["--port=70000"], "there is no port 70000"),
+        (["-A", "x"], "no option -A"),
+    ],
+)
+def test_values_that_flower_can_t_read(unset: None, options: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_flower(options)
 
 
 def test_a_wrong_setting(

@@ -119,6 +119,14 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
     assert is_ground_dark(255 - blot if dark else blot) == dark
 
 
+def test_a_drawing_of_light_strokes_that_fill_it() -> None:
+    """Of a photo, most would have to speak for it."""
+    left, top, width, height = cv2.boundingRect(255 - draw_ring(width=20))
+    ring = 255 - draw_ring(width=20)[top - 3 : top + height + 3, left - 3 : left + width + 3]
+    drawing = cv2.resize(ring, (32, 42), interpolation=cv2.INTER_AREA)
+    assert is_ground_dark(np.where(drawing > 127, 255, 0).astype(np.uint8))
+
+
 def test_where_the_votes_balance_the_ground_is_light() -> None:
     """Half and half, whichever way: not for sums of floats to decide."""
     for side in range(4, 49, 2):
@@ -256,8 +264,22 @@ def test_light_goes_on_to_the_edges() -> None:
     light = fit_light(closed, closed.mean())
     assert light is not None and np.abs(light - lit).max() < 4
     assert fit_light((220 * cast_shadow(0, 0, 0.5)[::8, ::8]).astype(np.uint8), 165) is None
+    assert fit_light((220 * cast_shadow(0, 0, 0.05)[::8, ::8]).astype(np.uint8), 215) is None
+    dark = 250 * (1 - 0.45 * np.add.outer(np.linspace(-1, 1, 40) ** 2, np.linspace(-1, 1, 48) ** 2))
+    assert fit_light(dark.astype(np.uint8), dark.mean()) is None  # too dark for light
+    assert fit_light(np.full((9, 48), 200, np.uint8), 200) is not None
     slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
-    assert np.abs(darken_edges(close(slope, NARROW)).astype(int) - slope).max() < 4
+    assert np.abs(darken_edges(close(slope, NARROW)).astype(int) - slope).max() < 8
+
+
+def test_edges_are_darkened_alike_and_not_too_much() -> None:
+    closed = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 256, (15, 48), np.uint8), (0, 0), 3
+    )
+    darkened = darken_edges(closed)
+    assert (darkened != closed).any() and (darkened >= np.floor(0.85 * closed)).all()
+    for turn in (np.flipud, np.fliplr, np.transpose):
+        assert np.array_equal(darken_edges(turn(closed).copy()), turn(darkened))
 
 
 def test_the_ground_under_a_digit_is_that_around_it() -> None:
@@ -382,15 +404,29 @@ def test_a_digit_at_the_edge_is_more_than_a_speck_in_the_middle(speck: int) -> N
     assert np.array_equal(drop_specks(ink), digit)
 
 
+@pytest.mark.parametrize("shape", ["a digit's stroke", "a thin one that reaches in"])
+def test_a_stroke_at_the_edge_is_no_end_of_a_shadow(shape: str) -> None:
+    ink = np.zeros((SIDE, 2 * SIDE), np.uint8)
+    ink[54:66, 150:162] = 255  # a blot
+    digit = np.zeros_like(ink)
+    if shape == "a digit's stroke":  # slim, though it fills its box
+        digit[20:100, :12] = 255
+    else:  # as wide as it is long, and mostly not ink
+        cv2.ellipse(digit, (25, 60), (25, 30), 0, 0, 360, 255, 4)
+    assert np.array_equal(drop_specks(ink | digit), digit)
+
+
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
         (np.s_[30:80, 5:12], True),
         (np.s_[30:80, 0:7], False),
+        (np.s_[0:50, 5:12], False),
+        (np.s_[70:120, 5:12], False),
         (np.s_[30:60, 5:12], False),
         (np.s_[30:80, 5:7], False),
     ],
-    ids=["a stroke", "a neighbour at the edge", "short", "thin"],
+    ids=["a stroke", "at the left", "at the top", "at the bottom", "short", "thin"],
 )
 def test_what_is_dropped_may_be_a_digit(other: tuple[slice, slice], expected: bool) -> None:
     kept = np.pad(RING, ((0, 0), (60, 0)))
@@ -400,9 +436,24 @@ def test_what_is_dropped_may_be_a_digit(other: tuple[slice, slice], expected: bo
     assert is_digit_dropped(ink, kept) == expected
     ink[other] = 100
     assert not is_digit_dropped(ink, kept)  # pale
+    ink[other] = 255
+    ink, kept = (np.ascontiguousarray(image[:, ::-1]) for image in (ink, kept))
+    assert is_digit_dropped(ink, kept) == expected
 
 
-def test_what_a_closer_look_drops_is_told_as_well() -> None:
+@pytest.mark.parametrize(("width", "left", "alone"), [(18, 600, True), (30, 613, False)])
+def test_what_may_be_a_digit_is_for_the_closer_look_to_say(
+    width: int, left: int, alone: bool
+) -> None:
+    photo = np.full((900, 900), 230, np.uint8)
+    photo[300:400, 300:400] = draw_ring(100, width=4, ink=60, ground=230)
+    photo[600:618, left : left + width] = 60
+    *_, last = steps = list(trace_steps(lambda side: photo))
+    glance = steps[[step.name for step in steps].index("closer") - 1]
+    assert last.alone == alone != glance.alone
+
+
+def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
     photo = np.full((1000, 1500), 255, np.uint8)
     for left in (100, 900):
         photo[400:540, left : left + 140] = draw_ring(140, width=11)

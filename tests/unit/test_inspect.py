@@ -79,7 +79,11 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("gone.png", [], "can't be read: No such file"),
-        ("one.png", ["--out", "/nowhere/steps.png"], "can't write /nowhere/steps.png"),
+        (
+            "one.png",
+            ["--out", "/nowhere/steps.png"],
+            "can't write /nowhere/steps.png: no such folder",
+        ),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
         ("one.png", ["--out", "one.png"], "one.png is there, and none of the pictures drawn"),
         ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
