@@ -184,21 +184,27 @@ def is_ground_dark(small: Grey) -> bool:
     """Whether the ink is lighter than its ground: a vote of three.
 
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
-    are ink, which is true in any light. If the first two don't decide, they are asked again with
-    the light levelled; and a photo then needs a clear majority, since most are of light paper.
+    are ink, which is true in any light. In a photo the first two are asked again with the light
+    levelled, unless it has a light ground for certain; for a dark one it needs a clear majority,
+    since most are of light paper.
     """
     votes = ask_two(small)
-    if abs(votes) < CERTAIN:
-        slope = fit_surface(small, 1) - cv2.mean(small)[0]
-        votes = ask_two(cv2.subtract(small, slope, dtype=cv2.CV_8U))
+    photo = votes > -CERTAIN and is_photo(small)
+    if photo:
+        light = fit_surface(small, 2) - cv2.mean(small)[0]
+        votes = ask_two(cv2.subtract(small, light, dtype=cv2.CV_8U)) - PAPER_IS_LIGHT
+    if photo or abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
         strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
         votes += STRAYS_VOTE * strays
-        low, high = percentiles(small, 1, 99)
-        if ((small > low + SHADES) & (small < high - SHADES)).mean() > 0.5:
-            votes -= PAPER_IS_LIGHT
     return votes > TIE
+
+
+def is_photo(small: Grey) -> bool:
+    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are."""
+    low, high = percentiles(small, 1, 99)
+    return bool(((small > low + SHADES) & (small < high - SHADES)).mean() > 0.5)
 
 
 def ask_two(small: Grey) -> float:
