@@ -189,11 +189,10 @@ def is_ground_dark(small: Grey) -> bool:
     since most are of light paper.
     """
     votes = ask_two(small)
-    photo = votes > -CERTAIN and is_photo(small)
-    if photo:
+    if votes > -CERTAIN and is_photo(small):
         light = fit_surface(small, 2) - cv2.mean(small)[0]
         votes = ask_two(cv2.subtract(small, light, dtype=cv2.CV_8U)) - PAPER_IS_LIGHT
-    if photo or abs(votes) < CERTAIN:
+    if abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
         strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
