@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from worker import decoding, images
+from worker import decoding, ground, images
 from worker.dataset import load_mnist
 from worker.decoding import Grey, ImageError
 from worker.models import load_model
@@ -51,7 +51,7 @@ def is_mostly_dark(grey: Grey) -> bool:
 
 
 def even_ground(grey: Grey) -> Grey:
-    return np.full_like(grey, np.median(images.border(grey)))
+    return np.full_like(grey, np.median(ground.border(grey)))
 
 
 def luma(image: np.ndarray) -> Grey:
@@ -63,8 +63,8 @@ def leave_out(name: str) -> Iterator[None]:
     """One step left out, or done as the simplest programs do it."""
     simpler = {
         "colours by their own line": (decoding, "project_colours", luma),
-        "which is ground": (images, "is_ground_dark", is_mostly_dark),
-        "uneven light": (images, "estimate_ground", even_ground),
+        "which is ground": (ground, "is_ground_dark", is_mostly_dark),
+        "uneven light": (ground, "estimate_ground", even_ground),
     }
     with ExitStack() as stack:
         if name in simpler:

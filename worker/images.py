@@ -6,15 +6,14 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, open_image
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, open_image
+from worker.ground import separate_ink, shrink
 from worker.lines import remove_lines
 
 SIDE = 28
@@ -28,29 +27,10 @@ Window = tuple[float, float, float, float]  # of an image's height and width: fr
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
-VALUES = np.arange(256.0)
 BORDER = 4 * (SIDE - 1)  # px around
 TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
 MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
 MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its moments down and right
-
-ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
-RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
-CORNER = 0.15  # of either side
-STRAYS = 99.9  # %: pixels that stray farther from those around are specks
-WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
-CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
-PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
-SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
-NEAR = np.ones((5, 5), np.uint8)  # px around ink
-TIE = 1e-9  # where the votes balance, up to what sums of floats are off
-
-WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
-EVEN = 0.92  # of the most light is the least, in even light
-SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
-STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
-DEEPEST_SHADOW = 0.4  # of the usual light
-MOST_NOISE = 48  # of 255: what paper has of it
 FAINT = 64  # of 255: less is the soft edge of a stroke
 
 RIM = 0.12  # of the shorter side of the image
@@ -164,229 +144,6 @@ def is_normalised(grey: Grey) -> bool:
         return False
     mass, down, right = (MOMENTS @ ink.reshape(-1)).tolist()  # twice as fast as cv2.moments
     return abs(down / mass) < PLACE_TOLERANCE and abs(right / mass) < PLACE_TOLERANCE
-
-
-def shrink(grey: Grey, side: int) -> Grey:
-    """The longer side at most `side` px."""
-    factor = side / max(grey.shape)
-    if factor >= 1:
-        return grey
-    size = [max(1, round(length * factor)) for length in grey.shape[::-1]]
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-
-
-def border(image: NDArray[Any]) -> NDArray[Any]:
-    """The outermost pixels, in a row."""
-    return np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
-
-
-def is_ground_dark(small: Grey) -> bool:
-    """Whether the ink is lighter than its ground: a vote of three.
-
-    Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
-    are ink, which is true in any light. In a photo the first two are asked again with the light
-    levelled, unless it has a light ground for certain; for a dark one it needs a clear majority,
-    since most are of light paper.
-    """
-    votes = ask_two(small)
-    if votes > -CERTAIN and is_photo(small):
-        light = fit_surface(small, 2) - cv2.mean(small)[0]
-        votes = ask_two(cv2.subtract(small, light, dtype=cv2.CV_8U)) - PAPER_IS_LIGHT
-    if abs(votes) < CERTAIN:
-        around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
-        lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
-        strays = weigh(*percentiles(lighter, STRAYS), *percentiles(darker, STRAYS))
-        votes += STRAYS_VOTE * strays
-    return votes > TIE
-
-
-def is_photo(small: Grey) -> bool:
-    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are."""
-    low, high = percentiles(small, 1, 99)
-    return bool(((small > low + SHADES) & (small < high - SHADES)).mean() > 0.5)
-
-
-def ask_two(small: Grey) -> float:
-    """The first two votes."""
-    low, high = percentiles(small, 1, 99)
-    if high - low < LEAST_CONTRAST:  # the digit is small
-        low, high = int(small.min()), int(small.max())
-    dark = small < (low + high) / 2
-    share = float(weigh_ground(*dark.shape)[dark].sum())  # of the image
-    return 2 * share - 1 + WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(~dark))
-
-
-def weigh(first: float, second: float) -> float:
-    """By how much the first is more than the second: from −1 to 1."""
-    return (first - second) / max(first, second, 1)
-
-
-@cache  # of so many shapes as are up to ROUGH_SIDE
-def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
-    """How much each pixel tells of the ground's colour, 1 in all: the edge and the corners more.
-
-    Rings further in are asked as well: the outermost may be the frame of a form's cell.
-    """
-    places = np.arange(height * width).reshape(height, width)
-    insets = [round(part * min(height, width)) for part in RINGS]
-    parts = [border(places[inset : height - inset, inset : width - inset]) for inset in insets]
-    above, left = round(CORNER * height) + 1, round(CORNER * width) + 1
-    corners = np.concatenate([places[:above], places[-above:]])
-    parts += [places, np.concatenate([corners[:, :left], corners[:, -left:]])]
-    shares = [np.bincount(part.ravel(), minlength=places.size) / part.size for part in parts]
-    return np.mean(shares, axis=0).reshape(height, width)
-
-
-def measure_reach(mask: NDArray[np.bool_]) -> float:
-    """The largest distance, in px, from a pixel of the mask to one outside of it."""
-    return float(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3).max())
-
-
-def separate_ink(grey: Grey) -> Grey:
-    """Ink light on a ground of 0. Raises `ImageError` for a blank image.
-
-    Light falls unevenly on paper; ink is what is darker than the paper around it by a share of
-    that paper's light. Otsu's threshold parts the ink from the grain of the paper, first over
-    all, then only near ink, where there is about as much of the one as of the other.
-    """
-    low, high, *_ = cv2.minMaxLoc(grey)
-    if high - low < LEAST_CONTRAST:
-        raise ImageError("blank: no ink to be seen")
-    small = shrink(grey, ROUGH_SIDE)
-    if is_ground_dark(small):
-        grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
-    ground = cv2.resize(estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
-    counts = count_values(ink)
-    noise = min(MOST_NOISE, 2 * int(counts.cumsum().searchsorted(ink.size / 2)))
-    counts[: noise + 1] = 0
-    if not counts[LEAST_CONTRAST:].any():
-        raise ImageError("blank: no ink to be seen")
-    certain = cv2.threshold(ink, otsu_threshold(counts), 1, cv2.THRESH_BINARY)[1]
-    near = cv2.dilate(certain, NEAR)
-    counts = count_values(ink, near)
-    threshold = otsu_threshold(counts)
-    counts[: threshold + 1] = 0
-    sums = counts.cumsum()
-    full = int(sums.searchsorted(0.9 * sums[-1]))
-    faintest = int(max(threshold / 2, full / 4, noise))
-    kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
-    return cv2.convertScaleAbs(kept, alpha=255 / full)
-
-
-def estimate_ground(small: Grey) -> Grey:
-    """The paper's lightness at each pixel of a small image: the ink closed over.
-
-    Smooth light is taken out first. Even light is seen when even wide strokes are closed over;
-    under uneven light, closing over no more than strokes follows the edge of a shadow; it is taken
-    to reach a little further, lest that edge be drawn as a line.
-    """
-    closed = close(small, NARROW)
-    mean = cv2.mean(closed)[0]
-    light = fit_light(closed, mean)
-    level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)
-    ground = close(level, WIDE)
-    low, usual, high = percentiles(ground, 5, 50, 95)
-    if low < EVEN * high:
-        ground = cv2.erode(darken_edges(closed), np.ones((3, 3), np.uint8))
-        (usual,) = percentiles(ground, 50)
-    elif light is not None:
-        ground = cv2.multiply(ground, light, scale=1 / mean, dtype=cv2.CV_8U)
-    return cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
-
-
-def close(grey: Grey, share: float) -> Grey:
-    """Closed over what is dark and narrower than a share of the longer side."""
-    side = 2 * reach_of(grey, share) + 1  # by an even one, all would move by a pixel
-    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-
-
-def reach_of(grey: Grey, share: float) -> int:
-    """Half a share of the longer side, in px."""
-    return max(1, round(share * max(grey.shape)) // 2)
-
-
-def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
-    """The light on a ground that strokes are closed over in; `None` where it isn't smooth, or the
-    strokes are wide.
-
-    As smooth counts what a polynomial of the second degree describes: it is found without the
-    edges of the image, where closing takes the light from further in, and goes on to these.
-    """
-    margin = min(reach_of(closed, NARROW), (min(closed.shape) - 1) // 3)
-    light = fit_surface(closed, 2, margin)
-    height, width = closed.shape
-    inner = np.s_[margin : height - margin, margin : width - margin]
-    misfit = cv2.norm(light[inner], closed[inner].astype(np.float32), cv2.NORM_L2SQR)
-    smooth = misfit <= (SMOOTH * mean) ** 2 * closed[inner].size
-    return light if smooth and light.min() > DEEPEST_SHADOW * mean else None
-
-
-def fit_surface(image: Grey, degree: int, margin: int = 0) -> NDArray[np.float32]:
-    """The polynomial in row and column that is nearest to the values of an image (least squares),
-    asked of all but a margin: (height, width)."""
-    height, width = image.shape
-    terms, solve = prepare_fit(height, width, degree, margin)
-    inner = image[margin : height - margin, margin : width - margin]
-    values = inner.astype(np.float32).reshape(1, -1)
-    # numpy's product would add up in another order with other threads
-    factors = cv2.gemm(values, solve, 1, None, 0, flags=cv2.GEMM_2_T)
-    return cv2.gemm(factors, terms, 1, None, 0).reshape(height, width)
-
-
-@lru_cache(256)
-def prepare_fit(
-    height: int, width: int, degree: int, margin: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Each term of a polynomial at each pixel, (terms, pixels); and what takes the values inside
-    of the margin to the terms' factors, in the same form."""
-    down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    terms = np.stack([down**i * right**j for i, j in powers])
-    inner = terms[:, margin : height - margin, margin : width - margin]
-    solve = np.linalg.pinv(inner.reshape(len(powers), -1).T)
-    return terms.reshape(len(powers), -1).astype(np.float32), solve.astype(np.float32)
-
-
-def darken_edges(closed: Grey) -> Grey:
-    """Where the light falls off towards an edge of the image, it goes on as it does further in:
-    closing takes it from there."""
-    lit, reach = closed.astype(np.int16), reach_of(closed, NARROW)
-    ground = lit.copy()
-    for seen, rows in zip(sides(lit), sides(ground), strict=True):
-        if len(seen) > 2 * reach:
-            onward = 2 * seen[reach] - seen[2 * reach : reach : -1]
-            floor = (STEEPEST * seen[:reach]).astype(np.int16)
-            np.minimum(rows[:reach], np.maximum(onward, floor), out=rows[:reach])
-    return ground.astype(np.uint8)
-
-
-def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
-    """Views of an image whose first rows are those at one of its edges, each in turn."""
-    return image, image[::-1], image.T, image.T[::-1]
-
-
-def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
-    """How often each value 0..255 occurs, where a mask isn't 0."""
-    return cv2.calcHist([grey], [0], mask, [256], [0, 256]).ravel().astype(np.float64)
-
-
-def percentiles(grey: Grey, *percents: float) -> list[int]:
-    """Values below which such parts of the image lie."""
-    ranks = [int(part / 100 * grey.size) for part in percents]
-    values: list[int] = np.sort(grey.reshape(-1).astype(np.int32))[ranks].tolist()
-    return values
-
-
-def otsu_threshold(counts: NDArray[np.float64]) -> int:
-    """The threshold that parts values 0..255, so often each, into two classes farthest apart.
-
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979, equation 18.
-    """
-    below, sums = counts.cumsum(), (counts * VALUES).cumsum()
-    pixels, total = below[-1], sums[-1]
-    between = (total * below - pixels * sums) ** 2 / np.maximum(below * (pixels - below), 1)
-    return int(between.argmax())
 
 
 def drop_specks(ink: Grey) -> Grey:
