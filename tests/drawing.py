@@ -7,6 +7,8 @@ import PIL.Image
 import PIL.ImageDraw
 import torch
 
+SIDE = 120  # px: of a ring
+
 
 def draw_one(
     size: tuple[int, int] = (60, 80), ink: int = 0, ground: int = 255, mode: str = "L"
@@ -40,3 +42,31 @@ def draw_bars(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     for image, label in zip(images, labels.tolist(), strict=True):
         image[4 + 2 * label : 6 + 2 * label, 6:22] = 255
     return images, labels
+
+
+def draw_ring(side: int = SIDE, width: int = 8, ink: int = 0, ground: int = 255) -> np.ndarray:
+    """A ring, as of a 0, in the middle of an image."""
+    image = PIL.Image.new("L", (side, side), ground)
+    box = (side * 0.3, side * 0.2, side * 0.7, side * 0.8)
+    PIL.ImageDraw.Draw(image).ellipse(box, outline=ink, width=width)
+    return np.array(image)
+
+
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    """Correlation of two images."""
+    return float(np.corrcoef(first.reshape(-1), second.reshape(-1))[0, 1])
+
+
+def same_digit(first: np.ndarray, second: np.ndarray, least: float = 0.95) -> bool:
+    """Whether two images are alike, but for one pixel's move; `least` is of their correlation."""
+    moves = [np.roll(first, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    return max(likeness(moved, second) for moved in moves) > least
+
+
+def add_grain(grey: np.ndarray, sigma: float = 3) -> np.ndarray:
+    """As a camera sees it."""
+    grain = np.random.default_rng(0).normal(0, sigma, grey.shape)
+    return np.asarray(np.clip(grey + grain, 0, 255), np.uint8)
+
+
+RING = 255 - draw_ring()  # as ink

@@ -5,24 +5,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
 import pytest
 
-from tests.drawing import encode_image, random_digits
+from tests.drawing import RING, SIDE, draw_ring, encode_image, random_digits, same_digit
 from worker.dataset import load_mnist
 from worker.decoding import ImageError, open_image
-from worker.ground import (
-    NARROW,
-    WIDE,
-    close,
-    darken_edges,
-    estimate_ground,
-    fit_light,
-    is_ground_dark,
-    otsu_threshold,
-    separate_ink,
-    shrink,
-)
 from worker.images import (
     BOX,
     LOOK,
@@ -42,34 +29,6 @@ from worker.images import (
     thicken,
     trace_steps,
 )
-from worker.lines import remove_lines
-
-SIDE = 120
-
-
-def draw_ring(side: int = SIDE, width: int = 8, ink: int = 0, ground: int = 255) -> np.ndarray:
-    """A ring, as of a 0, in the middle of an image."""
-    image = PIL.Image.new("L", (side, side), ground)
-    box = (side * 0.3, side * 0.2, side * 0.7, side * 0.8)
-    PIL.ImageDraw.Draw(image).ellipse(box, outline=ink, width=width)
-    return np.array(image)
-
-
-def likeness(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two images."""
-    return float(np.corrcoef(first.reshape(-1), second.reshape(-1))[0, 1])
-
-
-def same_digit(first: np.ndarray, second: np.ndarray, least: float = 0.95) -> bool:
-    """Whether two images are alike, but for one pixel's move; `least` is of their correlation."""
-    moves = [np.roll(first, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-    return max(likeness(moved, second) for moved in moves) > least
-
-
-def add_grain(grey: np.ndarray, sigma: float = 3) -> np.ndarray:
-    """As a camera sees it."""
-    grain = np.random.default_rng(0).normal(0, sigma, grey.shape)
-    return np.asarray(np.clip(grey + grain, 0, 255), np.uint8)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -99,48 +58,6 @@ def test_what_is_not_mnist_like_is_made_so(
     digit = normalise(draw_ring())
     assert is_normalised(digit) and not is_normalised(change(digit))
     assert is_normalised(normalise(change(digit)))
-
-
-@pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (40, 200), (220, 90), (100, 130)])
-def test_ink_comes_out_light_on_black(ink: int, ground: int) -> None:
-    digit = normalise(draw_ring(ink=ink, ground=ground))
-    assert same_digit(digit, normalise(draw_ring()))
-    assert digit[0].max() == 0 and digit.max() > 200
-
-
-def test_a_large_image_is_shrunk_and_a_small_one_left() -> None:
-    assert shrink(np.zeros((400, 300), np.uint8), 64).shape == (64, 48)
-    small = np.zeros((30, 50), np.uint8)
-    assert shrink(small, 64) is small
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> None:
-    blot = np.full((60, 60), 255, np.uint8)
-    blot[6:54, 6:54] = 0  # two thirds are ink
-    assert is_ground_dark(255 - blot if dark else blot) == dark
-
-
-def test_a_drawing_of_light_strokes_that_fill_it() -> None:
-    """Of a photo, most would have to speak for it."""
-    left, top, width, height = cv2.boundingRect(255 - draw_ring(width=20))
-    ring = 255 - draw_ring(width=20)[top - 3 : top + height + 3, left - 3 : left + width + 3]
-    drawing = cv2.resize(ring, (32, 42), interpolation=cv2.INTER_AREA)
-    assert is_ground_dark(np.where(drawing > 127, 255, 0).astype(np.uint8))
-
-
-def test_where_the_votes_balance_the_ground_is_light() -> None:
-    """Half and half, whichever way: not for sums of floats to decide."""
-    for side in range(4, 49, 2):
-        half = np.zeros((side, side), np.uint8)
-        half[:, side // 2 :] = 255
-        assert not is_ground_dark(half) and not is_ground_dark(half[:, ::-1].copy())
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_frame_of_a_cell_is_not_the_ground(dark: bool) -> None:
-    framed = np.pad(draw_ring(), 4, constant_values=0)
-    assert is_ground_dark(255 - framed if dark else framed) == dark
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
@@ -184,219 +101,6 @@ def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
     thin = np.full((1000, 1000), 255, np.uint8)
     cv2.line(thin, (500, 200), (500, 800), 200, 4)
     assert (normalise(thin) > 0).any()
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("side", [128, 280, 1000])
-@pytest.mark.parametrize("share", [0.06, 0.1, 0.2])
-def test_a_small_digit_is_not_the_ground(dark: bool, side: int, share: float) -> None:
-    image = np.full((side, side), 255, np.uint8)
-    half = int(side * share / 2)
-    middle, thick = side // 2, max(1, half // 7)
-    cv2.line(image, (middle - half, middle - half), (middle + half, middle - half), 0, thick)
-    cv2.line(image, (middle + half, middle - half), (middle, middle + half), 0, thick)
-    digit = normalise(255 - image if dark else image)
-    assert 0.02 < (digit > 127).mean() < 0.2
-
-
-def shade(grey: np.ndarray) -> np.ndarray:
-    """Under a lamp on the left, with the edge of a shadow across the digit."""
-    rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]]
-    lamp = 1 - 0.3 * columns / grey.shape[1]
-    shadow = np.where(rows + columns > grey.shape[0], 0.55, 1.0)
-    return add_grain(grey * lamp * cv2.GaussianBlur(shadow, (0, 0), 2))
-
-
-def test_ink_is_told_from_shadow() -> None:
-    ring = draw_ring(ink=40, ground=230)
-    assert same_digit(normalise(shade(ring)), normalise(ring))
-
-
-def fall_off(height: int, width: int, kind: str) -> np.ndarray:
-    """A share of full light at each pixel: as a lamp at the side gives it, and as a lens does."""
-    down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    lamp = 0.75 + 0.25 * (0.6 * right + 0.4 * down)
-    lens = 1 - 0.2 * (down**2 + right**2)
-    return np.asarray({"lamp": lamp, "lens": lens}[kind])
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("light", ["lamp", "lens"])
-@pytest.mark.parametrize("side", [80, 130, 500])
-def test_a_digit_in_light_that_falls_off(side: int, light: str, dark: bool) -> None:
-    """The smaller it is, the less of the image is ink, and the more falls to the light."""
-    ring = draw_ring(side, width=side // 12, ink=40, ground=220)
-    photo = np.full((900, 1200), 220, np.uint8)
-    photo[150 : 150 + side, 200 : 200 + side] = ring
-    if dark:
-        photo, ring = 255 - photo, 255 - ring
-    digit = normalise(add_grain(photo * fall_off(900, 1200, light), 2))
-    assert same_digit(digit, normalise(ring), least=0.85)
-
-
-def cast_shadow(angle: float, off: float, depth: float) -> np.ndarray:
-    """Light (300, 400) that falls off, with the edge of a shadow beside the middle."""
-    down, right = np.meshgrid(np.linspace(-1, 1, 300), np.linspace(-1, 1, 400), indexing="ij")
-    along = right * np.cos(angle) + down * np.sin(angle)
-    light = (1 - 0.1 * along) * (1 - depth / (1 + np.exp((off - along) / 0.02)))
-    return np.asarray(light)
-
-
-@pytest.mark.parametrize(
-    "shadow", [(2.2, -0.3, 0.3), (1.2, 0.3, 0.5), (1.2, 0.5, 0.5), (-2, 0.5, 0.5)]
-)
-def test_a_small_digit_beside_the_edge_of_a_shadow(shadow: tuple[float, float, float]) -> None:
-    """Half of the paper may be dark; it is paper all the same, and so are its corners."""
-    photo = np.full((300, 400), 220, np.uint8)
-    photo[50:83, 70:103] = draw_ring(33, width=2, ink=40, ground=220)
-    digit = normalise(add_grain(photo * cast_shadow(*shadow), 2))
-    assert same_digit(digit, normalise(draw_ring(100)), least=0.8)
-
-
-def test_a_spot_of_light_is_no_ink() -> None:
-    down, right = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 400), indexing="ij")
-    light = 0.5 + 0.5 * np.exp(-((right - 0.9) ** 2 + (down - 0.95) ** 2) / 0.08)
-    photo = np.full((300, 400), 220, np.uint8)
-    photo[40:160, 60:180] = draw_ring(120, width=9, ink=175, ground=220)
-    assert same_digit(normalise(add_grain(photo * light, 1)), normalise(draw_ring()), least=0.85)
-
-
-def test_a_sheet_on_a_darker_desk() -> None:
-    photo = add_grain(np.full((300, 400), 110, np.uint8), 6)
-    sheet = np.array([(30, 15), (380, 25), (370, 290), (20, 280)])
-    cv2.fillPoly(photo, [sheet], 215)
-    photo[90:210, 140:260] = draw_ring(120, width=9, ink=50, ground=215)
-    assert same_digit(normalise(add_grain(photo)), normalise(draw_ring()), least=0.85)
-
-
-@pytest.mark.parametrize("share", [WIDE, NARROW])
-def test_closing_has_no_side(share: float) -> None:
-    small = cv2.resize(add_grain(draw_ring(), 30), (48, 40), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(close(small[:, ::-1].copy(), share), close(small, share)[:, ::-1])
-
-
-def test_light_goes_on_to_the_edges() -> None:
-    lit = (220 * fall_off(40, 48, "lens")).astype(np.uint8)
-    closed = close(lit, NARROW)
-    assert np.abs(closed[0].astype(int) - lit[0]).min() > 10
-    light = fit_light(closed, closed.mean())
-    assert light is not None and np.abs(light - lit).max() < 4
-    assert fit_light((220 * cast_shadow(0, 0, 0.5)[::8, ::8]).astype(np.uint8), 165) is None
-    assert fit_light((220 * cast_shadow(0, 0, 0.05)[::8, ::8]).astype(np.uint8), 215) is None
-    dark = 250 * (1 - 0.45 * np.add.outer(np.linspace(-1, 1, 40) ** 2, np.linspace(-1, 1, 48) ** 2))
-    assert fit_light(dark.astype(np.uint8), dark.mean()) is None  # too dark for light
-    assert fit_light(np.full((9, 48), 200, np.uint8), 200) is not None
-    slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
-    assert np.abs(darken_edges(close(slope, NARROW)).astype(int) - slope).max() < 8
-
-
-def test_edges_are_darkened_alike_and_not_too_much() -> None:
-    closed = cv2.GaussianBlur(
-        np.random.default_rng(0).integers(0, 256, (15, 48), np.uint8), (0, 0), 3
-    )
-    darkened = darken_edges(closed)
-    assert (darkened != closed).any() and (darkened >= np.floor(0.85 * closed)).all()
-    for turn in (np.flipud, np.fliplr, np.transpose):
-        assert np.array_equal(darken_edges(turn(closed).copy()), turn(darkened))
-
-
-def test_the_ground_under_a_digit_is_that_around_it() -> None:
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    lamp = 240 - columns * 0.8
-    ground = estimate_ground(np.where(draw_ring() == 0, 30, lamp).astype(np.uint8))
-    assert np.abs(ground[10:-10, 15:-15] - lamp[10:-10, 15:-15]).max() < 25
-
-
-def test_the_grain_of_paper_is_no_ink() -> None:
-    ink = separate_ink(add_grain(draw_ring(ink=120, ground=200), 5))
-    far = cv2.dilate((draw_ring() == 0).astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
-    assert (ink[far] > 0).mean() < 0.001
-    assert ink[draw_ring() == 0].mean() > 200
-
-
-@pytest.mark.parametrize("value", [0, 128, 255])
-def test_an_image_of_one_colour_is_blank(value: int) -> None:
-    with pytest.raises(ImageError, match="blank"):
-        separate_ink(np.full((40, 30), value, np.uint8))
-    with pytest.raises(ImageError, match="blank"):
-        crop(np.zeros((40, 30), np.uint8))
-
-
-def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:
-    """A ring as ink, and lines from one point to another."""
-    image = PIL.Image.fromarray(255 - draw_ring())
-    for line in lines:
-        PIL.ImageDraw.Draw(image).line(line, fill=200, width=width)
-    return np.asarray(image)
-
-
-RING = 255 - draw_ring()
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [(0, 100, 119, 100)],
-        [(0, 5, 119, 7), (0, 110, 119, 113)],
-        [(8, 0, 8, 119), (111, 0, 110, 119), (0, 6, 119, 6), (0, 115, 119, 115)],
-        [(0, 20, 119, 20), (0, 60, 119, 60), (0, 100, 119, 100)],
-        [(20, 0, 20, 119), (60, 0, 60, 119), (0, 60, 119, 60)],
-    ],
-    ids=["a ruled line", "tilted", "a frame", "ruled", "squared"],
-)
-def test_lines_are_removed_and_strokes_that_cross_them_stay(
-    lines: list[tuple[int, int, int, int]],
-) -> None:
-    ink = draw_lines(*lines)
-    cleaned = remove_lines(ink)
-    assert likeness(ink, RING) < 0.95
-    assert likeness(drop_specks(cleaned), RING) > 0.9
-
-
-def draw_two(left: int, right: int) -> np.ndarray:
-    """A 2 as ink, whose bar goes from left to right."""
-    two = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.ellipse(two, (60, 42), (26, 22), 0, 180, 400, 255, 6)
-    cv2.line(two, (80, 56), (left, 96), 255, 6)
-    return cv2.line(two, (left, 96), (right, 96), 255, 6)
-
-
-def test_a_bar_along_a_line_stays() -> None:
-    two = draw_two(30, 88)
-    ink = cv2.line(two.copy(), (0, 101), (119, 101), 200, 3)
-    assert likeness(remove_lines(ink), two) > 0.92
-
-
-def test_a_bar_between_lines_is_none() -> None:
-    two = draw_two(18, 100)
-    ink = two.copy()
-    for x in (4, 115):
-        cv2.line(ink, (x, 0), (x, 119), 200, 3)
-    cv2.line(ink, (0, 8), (119, 8), 200, 3)
-    assert likeness(remove_lines(ink), two) > 0.97
-
-
-def test_a_line_that_the_digit_does_not_reach_is_no_part_of_it() -> None:
-    five = np.zeros((60, 50), np.uint8)
-    cv2.polylines(
-        five, [np.array([(30, 6), (8, 6), (8, 25), (26, 30), (24, 48), (0, 50)])], False, 255, 4
-    )
-    ink = cv2.line(five.copy(), (45, 0), (45, 59), 200, 3)
-    assert np.array_equal(remove_lines(ink), five)
-
-
-def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
-    seven = np.zeros((60, 40), np.uint8)
-    cv2.line(seven, (0, 3), (39, 3), 255, 5)
-    cv2.line(seven, (37, 3), (15, 59), 255, 5)
-    four = np.zeros((60, 40), np.uint8)
-    cv2.line(four, (15, 0), (0, 35), 255, 4)
-    cv2.line(four, (0, 37), (39, 37), 255, 4)
-    cv2.line(four, (28, 0), (28, 59), 255, 4)
-    one = np.zeros((60, 20), np.uint8)
-    one[:, 8:12] = 255
-    for digit in (seven, four, one):
-        assert np.array_equal(remove_lines(digit), digit)
 
 
 def test_specks_and_neighbours_are_dropped() -> None:
@@ -528,12 +232,6 @@ def test_the_centre_of_mass_is_in_the_middle(shape: tuple[int, int]) -> None:
     assert centre_of_mass(placed)[1] == pytest.approx(14, abs=0.6)
     if shape[0] < 20:  # else there is no room
         assert centre_of_mass(placed)[0] == pytest.approx(14, abs=0.6)
-
-
-def test_otsu_parts_two_heaps() -> None:
-    counts = np.zeros(256)
-    counts[10], counts[12], counts[200] = 500, 400, 100
-    assert 12 <= otsu_threshold(counts) < 200
 
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:

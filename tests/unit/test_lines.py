@@ -1,0 +1,85 @@
+"""Lines of forms and ruled paper go, strokes stay."""
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+
+from tests.drawing import RING, SIDE, draw_ring, likeness
+from worker.images import drop_specks
+from worker.lines import remove_lines
+
+
+def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:
+    """A ring as ink, and lines from one point to another."""
+    image = PIL.Image.fromarray(255 - draw_ring())
+    for line in lines:
+        PIL.ImageDraw.Draw(image).line(line, fill=200, width=width)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [(0, 100, 119, 100)],
+        [(0, 5, 119, 7), (0, 110, 119, 113)],
+        [(8, 0, 8, 119), (111, 0, 110, 119), (0, 6, 119, 6), (0, 115, 119, 115)],
+        [(0, 20, 119, 20), (0, 60, 119, 60), (0, 100, 119, 100)],
+        [(20, 0, 20, 119), (60, 0, 60, 119), (0, 60, 119, 60)],
+    ],
+    ids=["a ruled line", "tilted", "a frame", "ruled", "squared"],
+)
+def test_lines_are_removed_and_strokes_that_cross_them_stay(
+    lines: list[tuple[int, int, int, int]],
+) -> None:
+    ink = draw_lines(*lines)
+    cleaned = remove_lines(ink)
+    assert likeness(ink, RING) < 0.95
+    assert likeness(drop_specks(cleaned), RING) > 0.9
+
+
+def draw_two(left: int, right: int) -> np.ndarray:
+    """A 2 as ink, whose bar goes from left to right."""
+    two = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(two, (60, 42), (26, 22), 0, 180, 400, 255, 6)
+    cv2.line(two, (80, 56), (left, 96), 255, 6)
+    return cv2.line(two, (left, 96), (right, 96), 255, 6)
+
+
+def test_a_bar_along_a_line_stays() -> None:
+    two = draw_two(30, 88)
+    ink = cv2.line(two.copy(), (0, 101), (119, 101), 200, 3)
+    assert likeness(remove_lines(ink), two) > 0.92
+
+
+def test_a_bar_between_lines_is_none() -> None:
+    two = draw_two(18, 100)
+    ink = two.copy()
+    for x in (4, 115):
+        cv2.line(ink, (x, 0), (x, 119), 200, 3)
+    cv2.line(ink, (0, 8), (119, 8), 200, 3)
+    assert likeness(remove_lines(ink), two) > 0.97
+
+
+def test_a_line_that_the_digit_does_not_reach_is_no_part_of_it() -> None:
+    five = np.zeros((60, 50), np.uint8)
+    cv2.polylines(
+        five, [np.array([(30, 6), (8, 6), (8, 25), (26, 30), (24, 48), (0, 50)])], False, 255, 4
+    )
+    ink = cv2.line(five.copy(), (45, 0), (45, 59), 200, 3)
+    assert np.array_equal(remove_lines(ink), five)
+
+
+def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
+    seven = np.zeros((60, 40), np.uint8)
+    cv2.line(seven, (0, 3), (39, 3), 255, 5)
+    cv2.line(seven, (37, 3), (15, 59), 255, 5)
+    four = np.zeros((60, 40), np.uint8)
+    cv2.line(four, (15, 0), (0, 35), 255, 4)
+    cv2.line(four, (0, 37), (39, 37), 255, 4)
+    cv2.line(four, (28, 0), (28, 59), 255, 4)
+    one = np.zeros((60, 20), np.uint8)
+    one[:, 8:12] = 255
+    for digit in (seven, four, one):
+        assert np.array_equal(remove_lines(digit), digit)
