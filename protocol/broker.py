@@ -7,9 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
-from redis._parsers import Encoder
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer, PythonRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -22,6 +20,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from protocol.errors import BrokerError, UsageError
+from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, Packer, Parser
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 TIMEOUT_SECONDS = 5  # longer than any blocking read
@@ -31,8 +30,6 @@ REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
 UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
-READ_BYTES = 1 << 18  # each connection's buffer; with 64 kB a chunk takes half as long again
-LARGE_BYTES = 1 << 16  # an argument of a command that is not worth a copy
 DEFAULT_BROKER = "redis://localhost:6379/0"
 TCP_SCHEMES = ("redis", "rediss")
 SCHEMES = (*TCP_SCHEMES, "unix", "redis+socket")
@@ -103,22 +100,6 @@ class PatientRedis(redis.Redis):
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-class Packer:
-    """Writes commands as redis-py does: with hiredis, but for a large argument, which is sent as it
-    lies. (With hiredis, a producer spent a sixth of its time on copies of chunks.)"""
-
-    def __init__(self) -> None:
-        self._with_copies = HiredisRespSerializer()
-        encode = Encoder("utf-8", "strict", decode_responses=False).encode  # type: ignore[no-untyped-call]
-        self._without = PythonRespSerializer(LARGE_BYTES, encode)
-
-    def pack(self, *args: Any) -> list[bytes]:
-        """A command as pieces to be sent one after the other."""
-        large = any(isinstance(arg, (bytes, memoryview)) and len(arg) > LARGE_BYTES for arg in args)
-        pieces: list[bytes] = (self._without if large else self._with_copies).pack(*args)
-        return pieces
-
-
 def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may well succeed later."""
     if isinstance(error, REFUSED):
@@ -126,11 +107,18 @@ def is_passing(error: redis.RedisError) -> bool:
     return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
 
 
-def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
+def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -> PatientRedis:
     """A client that waits so long for a lost Redis, each time.
 
+    One that takes chunks is for one thread alone: it keeps to one connection, since redis-py takes
+    as long to have one from its pool as for a small command, and `Parser` reads what comes.
     Raises `UsageError` where the URL is none of Redis.
     """
+    reading: dict[str, Any] = (
+        {"parser_class": Parser, "socket_read_size": READ_BYTES}
+        if takes_chunks
+        else {"socket_read_size": HIREDIS_READ_BYTES}
+    )
     try:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
@@ -142,13 +130,16 @@ def connect(url: str, patience_seconds: float = 0) -> PatientRedis:
             retry=Retry(NoBackoff(), 1),
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            socket_read_size=READ_BYTES,
             max_connections=MOST_CONNECTIONS,
+            protocol=2,
             command_packer=Packer(),
+            **reading,
         )
-        client.connection_pool.make_connection()  # finds options that Redis doesn't know
+        connection = client.connection_pool.make_connection()  # finds options Redis doesn't know
     except (ValueError, TypeError) as error:
         raise UsageError(f"broker {without_password(url)!r}: {error}") from None
+    if takes_chunks:
+        client.connection = cast(redis.Connection, connection)
     patient = cast(PatientRedis, client)
     patient.url, patient.patience_seconds = url, patience_seconds
     return patient

@@ -9,7 +9,7 @@ local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
-local LARGE = 65536 -- bytes, as in broker.py
+local LARGE = 65536 -- bytes, as in wire.py
 local work = {chunks, rows, queued, running, attempts, suspects}
 
 local clock = redis.call('TIME')

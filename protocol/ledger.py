@@ -30,7 +30,7 @@ SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 class Begun(NamedTuple):
     """A chunk that a worker has begun; `attempt` counts from 1, `time` is of Redis's clock."""
 
-    payload: bytes
+    payload: bytes | memoryview
     model: str
     attempt: int
     time: str
@@ -236,15 +236,17 @@ class Ledger:
                 self.redis.zrem(JOBS, member)
         return found
 
-    def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
+    def results(
+        self, job_id: str, start: int, count: int, drop: list[int]
+    ) -> list[bytes | memoryview | None]:
         """The results of `count` chunks from `start` on, None where there is none (yet); those of
         `drop` are deleted."""
-        found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
+        found: list[bytes | memoryview | None] = self._step(job_id, "results", start, count, *drop)
         return found
 
-    def take(self, job_id: str) -> bytes | None:
+    def take(self, job_id: str) -> bytes | memoryview | None:
         """The result of a job that is one chunk, where it is there: then the job is forgotten."""
-        result: bytes | None = self._step(job_id, "take")
+        result: bytes | memoryview | None = self._step(job_id, "take")
         return result
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:

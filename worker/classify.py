@@ -14,7 +14,6 @@ from worker.images import Digit, read_digit
 from worker.limits import Watch, limited_memory
 
 Pixels = NDArray[np.uint8]  # (N, 784)
-Errors = list[str | None]
 Flags = NDArray[np.bool_]  # (N,)
 Read = Callable[[int, bytes], Digit]
 
@@ -38,32 +37,32 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     try:
         loaded = load_on_device(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
-        errors = [str(error)] * len(errors)
-        nothing = np.zeros((len(errors), CLASSES), np.float32)
+        errors = pa.repeat(str(error), chunk.rows)
+        nothing = np.zeros((chunk.rows, CLASSES), np.float32)
         return build_result(chunk.batch, nothing, errors, alone)
     probabilities = loaded.classify(pixels, chunk.first_row)
     return build_result(chunk.batch, probabilities, errors, alone, loaded.card.review_below)
 
 
-def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, Errors, Flags]:
-    """The batch's pixels (N, 784), what was wrong with each image, and whether its digit is alone
-    in it."""
+def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
+    """The batch's pixels (N, 784), what was wrong with each image (null: nothing), and whether its
+    digit is alone in it."""
     rows = batch.num_rows
     alone = np.ones(rows, np.bool_)
     if "pixels" in batch.schema.names:
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        return pixels[: rows * PIXELS].reshape(rows, PIXELS), [None] * rows, alone
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), alone
     pixels = np.zeros((rows, PIXELS), np.uint8)
     known = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
-    errors: Errors = []
+    errors: list[str | None] = []
     with watch.running(), limited_memory():
         for row, (content, error) in enumerate(zip(batch.column("image"), known, strict=True)):
             if error is None:
                 data = content.as_buffer() if content.is_valid else None
                 error = _read_into(pixels, alone, row, data, read)
             errors.append(error)
-    return pixels, errors, alone
+    return pixels, pa.array(errors, pa.string()), alone
 
 
 def _read_into(
@@ -88,7 +87,7 @@ def _read_into(
 def build_result(
     batch: pa.RecordBatch,
     probabilities: NDArray[np.float32],
-    errors: Errors,
+    errors: pa.StringArray,
     alone: Flags,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
@@ -99,9 +98,11 @@ def build_result(
     """
     label = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(label)), label]  # a fifth of the time of `max`
-    error = pa.array(errors, pa.string())
-    failed = error.is_valid().to_numpy(zero_copy_only=False)
-    mask = failed if failed.any() else None
+    review = (confidence < review_below) | ~alone
+    mask = None
+    if errors.null_count < len(errors):
+        mask = errors.is_valid().to_numpy(zero_copy_only=False)
+        review |= mask
     columns = [
         batch.column("id"),
         pa.array(label.astype(np.int8), mask=mask),
@@ -111,8 +112,8 @@ def build_result(
             type=PROBABILITIES,
             mask=None if mask is None else pa.array(mask),
         ),
-        error,
-        pa.array(failed | (confidence < review_below) | ~alone),
+        errors,
+        pa.array(review),
     ]
     if "truth" not in batch.schema.names:
         return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))

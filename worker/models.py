@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -78,7 +79,9 @@ class Model:
         is the place of the first one here) lies at row i % tile_rows of its tile, between zeros
         where there is no image: the bytes are the same however a job is cut.
         """
-        rows = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))
+        with catch_warnings():  # of memory that is read only: nothing here writes to it
+            simplefilter("ignore")
+            rows = torch.from_numpy(np.ascontiguousarray(pixels))
         probabilities = torch.empty(len(rows), LABELS)
         with torch.inference_mode():
             tile_rows = self.fastest.tile_rows

@@ -27,7 +27,8 @@ logger = get_task_logger(__name__)
 @cache
 def ledger() -> Ledger:
     """This process's ledger, connected on first use: after the fork."""
-    return Ledger(connect(app.conf.digitq_broker_url, settings().broker_patience_seconds))
+    patience_seconds = settings().broker_patience_seconds
+    return Ledger(connect(app.conf.digitq_broker_url, patience_seconds, takes_chunks=True))
 
 
 @cache

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from producer.feed import Feeder, Parcel
 from producer.local import Local
-from protocol.broker import LARGE_BYTES, connect
+from protocol.broker import connect
 from protocol.ledger import QUEUE, Ledger, record_key
+from protocol.wire import LARGE_BYTES
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 FIELDS: dict[str, str | int] = {

@@ -1,0 +1,108 @@
+"""Where a worker's time goes: the real task, over a private Redis, on chunks of MNIST arrays.
+
+`python benchmarks/task.py [--model NAME] [--port PORT]`: of the thread's processor time, µs an
+image, and the part that is not the network's. (Arrays have nothing to decode; Celery's main
+process is not in it.) With a port, Redis is reached over TCP, else over a Unix socket.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+from producer.local import Local
+from producer.mnist import label_batches, load_mnist
+from protocol.broker import connect
+from protocol.chunk import Chunk
+from protocol.ledger import Ledger
+from protocol.settings import MODELS, settings
+from worker import classify, tasks
+from worker.celery import app, keep_freed_memory
+from worker.models import Model
+
+ROUNDS = 7  # the first to warm up
+JOB = "j"
+PARTS = {  # by their names in the table: where a function is, and its name there
+    "begin": (Ledger, "begin"),
+    "open the chunk": (Chunk, "decode"),
+    "pixels": (classify, "read_pixels"),
+    "network": (Model, "classify"),
+    "result": (classify, "build_result"),
+    "write the result": (tasks, "encode"),
+    "complete": (Ledger, "complete"),
+}
+ALL = "all"
+Seconds = Counter[str]  # by part
+
+
+def timed(part: str, function: Callable[..., Any], seconds: Seconds) -> Callable[..., Any]:
+    """The function; the time it takes is added to its part's."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        started = time.thread_time()
+        try:
+            return function(*args, **options)
+        finally:
+            seconds[part] += time.thread_time() - started
+
+    return call
+
+
+@contextmanager
+def watched(seconds: Seconds) -> Iterator[Callable[[str, int], str]]:
+    """The task, with all its parts timed."""
+    with ExitStack() as stack:
+        for part, (owner, name) in PARTS.items():
+            call = timed(part, getattr(owner, name), seconds)
+            stack.enter_context(patch.object(owner, name, call))
+        yield timed(ALL, tasks.classify, seconds)
+
+
+def measure(ledger: Ledger, model: str) -> dict[str, float]:
+    """Seconds an image: the median of the rounds, each of all whole chunks of MNIST."""
+    images, labels = load_mnist("train")
+    rows = settings().chunk_rows
+    chunks = len(images) // rows
+    limits: dict[str, str | int] = {"attached": 1, "in_flight": ROUNDS * chunks, "ttl": 3600}
+    fields = {"id": JOB, "model": model, "source": "mnist"} | limits
+    ledger.open(fields)
+    rounds = []
+    for first in range(0, ROUNDS * chunks, chunks):
+        for place in range(chunks):
+            part = slice(place * rows, (place + 1) * rows)
+            (batch,) = label_batches("mnist/", images[part], labels[part])
+            payload = Chunk(first + place, part.start, batch).encode()
+            ledger.dispatch(fields, (0, 0), first + place, rows, payload)
+        seconds: Seconds = Counter()
+        with watched(seconds) as task:
+            for number in range(first, first + chunks):
+                task(JOB, number)
+        rounds.append(seconds)
+    return {
+        part: median(seconds[part] for seconds in rounds[1:]) / chunks / rows
+        for part in (*PARTS, ALL)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="mlp")
+    parser.add_argument("--port", type=int)
+    options = parser.parse_args()
+    keep_freed_memory()
+    with Local(workers=0, port=options.port) as local, connect(local.url) as redis:
+        app.conf.digitq_broker_url = local.url
+        seconds = measure(Ledger(redis), options.model)
+    seconds["the rest"] = 2 * seconds[ALL] - sum(seconds.values())
+    for part in sorted(seconds, key=lambda part: -seconds[part]):
+        share = seconds[part] / seconds[ALL]
+        print(f"{part:20}{1e6 * seconds[part]:8.3f} µs an image{share:8.1%}")
+    print(f"not the network's: {1 - seconds['network'] / seconds[ALL]:.1%}")
+
+
+if __name__ == "__main__":
+    main()

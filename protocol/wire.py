@@ -1,0 +1,58 @@
+"""How a chunk goes over a connection to Redis: as it lies, without the copies that redis-py makes.
+
+They took a producer a sixth of its time, and a worker a twentieth.
+"""
+
+from typing import Any
+
+import numpy as np
+from redis._parsers import Encoder, _RESP2Parser
+from redis._parsers.socket import SocketBuffer
+from redis.connection import HiredisRespSerializer, PythonRespSerializer
+from redis.exceptions import ConnectionError
+
+LARGE_BYTES = 1 << 16  # a string that is not worth a copy
+READ_BYTES = 1 << 16  # at a time, of all else
+HIREDIS_READ_BYTES = 1 << 18  # with 64 kB, results take half as long again
+END = b"\r\n"  # of a string
+
+
+class Packer:
+    """Writes commands as redis-py does: with hiredis, but for a large argument, which is sent as it
+    lies."""
+
+    def __init__(self) -> None:
+        self._with_copies = HiredisRespSerializer()
+        encode = Encoder("utf-8", "strict", decode_responses=False).encode  # type: ignore[no-untyped-call]
+        self._without = PythonRespSerializer(LARGE_BYTES, encode)
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """A command as pieces to be sent one after the other."""
+        large = any(isinstance(arg, (bytes, memoryview)) and len(arg) > LARGE_BYTES for arg in args)
+        pieces: list[bytes] = (self._without if large else self._with_copies).pack(*args)
+        return pieces
+
+
+class Parser(_RESP2Parser):
+    """Reads replies as redis-py does without hiredis. It takes longer over small ones, but a large
+    string comes as a `memoryview`, where it was put at once."""
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
+        self._buffer = Buffer(connection._sock, self.socket_read_size, connection.socket_timeout)
+
+
+class Buffer(SocketBuffer):
+    """What was read of a socket ahead of its use; a large string is put where it stays at once."""
+
+    def read(self, length: int, *args: Any, **options: Any) -> Any:
+        if length <= LARGE_BYTES:
+            return super().read(length, *args, **options)
+        view = np.empty(length + len(END), np.uint8).data  # a bytearray would be zeroed first
+        done = self._buffer.readinto(view)
+        while done < len(view):
+            count = self._sock.recv_into(view[done:])
+            if not count:
+                raise ConnectionError("Connection closed by server.")
+            done += count
+        return view[:length]
