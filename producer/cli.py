@@ -165,6 +165,9 @@ def jobs(broker: str | None, as_json: bool) -> None:
 
     client = Client(broker)
     records = client.jobs()
+    if not (records or as_json):
+        say("no jobs")
+        return
     for line in map(_to_json, records) if as_json else [list_jobs(records)]:
         click.echo(line)
 
@@ -199,8 +202,10 @@ def cancel(job_id: str, broker: str | None) -> None:
     from producer.client import Client
 
     client = Client(broker)
-    client.job(job_id).cancel()
-    say(f"job {job_id} is cancelled")
+    job = client.job(job_id)
+    was_done = job.progress().state == "done"
+    job.cancel()
+    say(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
 
 
 @digitq.command()

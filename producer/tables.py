@@ -19,7 +19,7 @@ READ_ROWS = 16  # images may be large
 def parquet_source(path: Path, prefix: str) -> Source:
     """The images of a Parquet file; an id is its row's number.
 
-    The image column is the one called `image` or the first that can be one: bytes, or a struct
+    The image column is the one called `image` or the only one that can be one: bytes, or a struct
     with `bytes`, as Hugging Face's data sets have it. An integer column `label` is the truth.
     Raises `UsageError` where there is no such column.
     """
@@ -28,17 +28,22 @@ def parquet_source(path: Path, prefix: str) -> Source:
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"can't read {path}: {error}") from None
     schema = file.schema_arrow
-    images = sorted((f for f in schema if _may_be_image(f)), key=lambda f: f.name != "image")
+    images = [field.name for field in schema if _may_be_image(field)]
     if not images:
         raise UsageError(
             f"{path} has no image column (bytes, or a struct with `bytes`); "
             f"its columns: {', '.join(schema.names)}"
         )
+    if len(images) > 1 and "image" not in images:
+        raise UsageError(
+            f"{path} has several columns that may hold images: {', '.join(images)}; "
+            "name the one to classify `image`"
+        )
     label = schema.get_field_index("label")
     has_truth = label >= 0 and pa.types.is_integer(schema.field(label).type)
     return Source(
         str(path),
-        _batches(file, prefix, images[0].name, has_truth),
+        _batches(file, prefix, "image" if "image" in images else images[0], has_truth),
         has_truth,
         count=lambda: file.metadata.num_rows,
     )

@@ -137,7 +137,9 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
         )
         connection = client.connection_pool.make_connection()  # finds options Redis doesn't know
     except (ValueError, TypeError) as error:
-        raise UsageError(f"broker {without_password(url)!r}: {error}") from None
+        raise UsageError(
+            f"broker {without_password(url)!r} (of --broker or DIGITQ_BROKER_URL): {error}"
+        ) from None
     if takes_chunks:
         client.connection = cast(redis.Connection, connection)
     patient = cast(PatientRedis, client)

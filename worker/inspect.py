@@ -15,10 +15,10 @@ import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import INSPECTED, settings
+from protocol.settings import INSPECTED, MODELS, settings
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
 from worker.images import LOOK, LOOKS, trace_steps
-from worker.models import load_model, model_names
+from worker.models import load_model
 
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26
@@ -118,7 +118,7 @@ def list_probabilities(probabilities: NDArray[np.float32]) -> str:
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"the picture, a .png [IMAGE's name with {INSPECTED}, in this folder]",
 )
-@click.option("--model", type=click.Choice(model_names()), help="network to ask [DIGITQ_MODEL]")
+@click.option("--model", type=click.Choice(MODELS), help="network to ask [DIGITQ_MODEL]")
 def main(image: Path, out: Path | None, model: str | None) -> None:
     """Show how IMAGE came to its answer: each step to the 28×28 that the network sees, and the
     ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage."""

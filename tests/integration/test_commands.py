@@ -285,6 +285,18 @@ def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path) -> No
     assert "cancelled" in run("status", job, **broker)[1]
 
 
+def test_who_cancels_a_job_that_is_done_is_told(local: Local, table: Path) -> None:
+    broker = {"DIGITQ_BROKER_URL": local.url}
+    job = run("submit", table, **broker)[1].strip()
+    wait_for(lambda: "done" in run("status", job, **broker)[1])
+    assert f"job {job} was done; its results are dropped" in run("cancel", job, **broker)[2]
+
+
+def test_no_jobs_are_said_to_be_none(redis_only: Local) -> None:
+    assert run("jobs", "--broker", redis_only.url)[1:] == ("", "no jobs\n")
+    assert run("jobs", "--json", "--broker", redis_only.url)[1:] == ("", "")
+
+
 def test_an_unknown_job_is_bad_usage(local: Local) -> None:
     for command in ("status", "collect", "cancel"):
         status, _, err = run(command, "nope", "--broker", local.url)

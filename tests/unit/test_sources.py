@@ -178,6 +178,13 @@ def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
         open_sources([str(tmp_path / "a.parquet")])
 
 
+def test_parquet_with_images_in_several_columns_must_say_which(tmp_path: Path) -> None:
+    table = pa.table({"front": [b"1"], "back": [b"2"], "note": ["x"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="front, back; name the one"):
+        open_sources([str(tmp_path / "a.parquet")])
+
+
 def test_paths_come_from_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "scan", "2.png")
     lines = f"{tmp_path}/scan\n\n{tmp_path}/2.png\r\n{tmp_path}/scan\n"
