@@ -19,6 +19,7 @@ WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
 CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
 PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
 SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
+DRAWN_GROUND = 0.2  # of a drawing or more is its ground, without any shade
 NEAR = np.ones((5, 5), np.uint8)  # px around ink
 TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
@@ -64,9 +65,11 @@ def is_ground_dark(small: Grey) -> bool:
 
 
 def is_photo(small: Grey) -> bool:
-    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are."""
+    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are, nor
+    many just the darkest, as a drawing's dark ground is."""
     low, high = percentiles(small, 1, 99)
-    return bool(((small > low + SHADES) & (small < high - SHADES)).mean() > 0.5)
+    between = ((small > low + SHADES) & (small < high - SHADES)).mean()
+    return bool(between > 0.5 and (small <= low + 1).mean() < DRAWN_GROUND)
 
 
 def ask_two(small: Grey) -> float:
