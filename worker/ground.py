@@ -17,9 +17,10 @@ CORNER = 0.15  # of either side
 STRAYS = 99.9  # %: pixels that stray farther from those around are specks
 WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
 CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
+LIT = 0.5  # of how much its pixels vary is smooth light: else an image shows ink above all
 PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
 SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
-DRAWN_GROUND = 0.2  # of a drawing or more is its ground, without any shade
+DRAWN_GROUND = 0.2  # of a drawing, or more, is a dark ground without any shade
 NEAR = np.ones((5, 5), np.uint8)  # px around ink
 TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
@@ -48,14 +49,15 @@ def is_ground_dark(small: Grey) -> bool:
     """Whether the ink is lighter than its ground: a vote of three.
 
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
-    are ink, which is true in any light. In a photo the first two are asked again with the light
-    levelled, unless it has a light ground for certain; for a dark one it needs a clear majority,
-    since most are of light paper.
+    are ink, which is true in any light. In a photo that is mostly light and shade the first two
+    are asked again with the light levelled, unless it has a light ground for certain; for a dark
+    one it needs a clear majority, since most are of light paper.
     """
     votes = ask_two(small)
     if votes > -CERTAIN and is_photo(small):
         light = fit_surface(small, 2) - cv2.mean(small)[0]
-        votes = ask_two(cv2.subtract(small, light, dtype=cv2.CV_8U)) - PAPER_IS_LIGHT
+        if light.var() > LIT * small.var():
+            votes = ask_two(cv2.subtract(small, light, dtype=cv2.CV_8U)) - PAPER_IS_LIGHT
     if abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
@@ -65,11 +67,17 @@ def is_ground_dark(small: Grey) -> bool:
 
 
 def is_photo(small: Grey) -> bool:
-    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are, nor
-    many just the darkest, as a drawing's dark ground is."""
+    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are."""
     low, high = percentiles(small, 1, 99)
     between = ((small > low + SHADES) & (small < high - SHADES)).mean()
-    return bool(between > 0.5 and (small <= low + 1).mean() < DRAWN_GROUND)
+    return bool(between > 0.5) and not has_drawn_ground(small)
+
+
+def has_drawn_ground(small: Grey) -> bool:
+    """Whether much is just the darkest, as no light leaves a dark ground. (A light one may be all
+    white in a photo as well, and a shadow beside it.)"""
+    (low,) = percentiles(small, 1)
+    return bool((small <= low + 1).mean() >= DRAWN_GROUND)
 
 
 def ask_two(small: Grey) -> float:
@@ -119,9 +127,12 @@ def separate_ink(grey: Grey) -> Grey:
     if high - low < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     small = shrink(grey, ROUGH_SIDE)
+    is_even = False
     if is_ground_dark(small):
+        is_even = has_drawn_ground(small)
         grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
-    ground = cv2.resize(estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    ground = np.full_like(small, small.max()) if is_even else estimate_ground(small)
+    ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
     counts = count_values(ink)
     noise = min(MOST_NOISE, 2 * int(counts.cumsum().searchsorted(ink.size / 2)))

@@ -13,6 +13,7 @@ THICKEST = 0.14  # of the image's height
 THICK = 0.08  # of it; one that something lies along may be no thicker
 FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
+LEAST_SIDE = 20  # px: in a smaller image, a stroke is no thicker than a line
 LIKELY = 0.85  # of the width must be black, whatever the tilt, for a closer look
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
@@ -27,7 +28,7 @@ def remove_lines(ink: Grey) -> Grey:
     """
     mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
     (height, width), (_, _, inked_width, inked_height) = mask.shape, cv2.boundingRect(mask)
-    if (
+    if min(height, width) < LEAST_SIDE or (
         inked_width + width // GAP < LIKELY * width
         and inked_height + height // GAP < LIKELY * height
     ):

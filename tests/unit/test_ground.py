@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import SIDE, add_grain, draw_ring, same_digit
+from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
 from worker.decoding import ImageError
 from worker.ground import (
     NARROW,
@@ -47,6 +47,35 @@ def test_a_drawing_of_light_strokes_that_fill_it() -> None:
     ring = 255 - draw_ring(width=20)[top - 3 : top + height + 3, left - 3 : left + width + 3]
     drawing = cv2.resize(ring, (32, 42), interpolation=cv2.INTER_AREA)
     assert is_ground_dark(np.where(drawing > 127, 255, 0).astype(np.uint8))
+
+
+def cut_out(ink: np.ndarray) -> np.ndarray:
+    """The ink, and nothing around it."""
+    left, top, width, height = cv2.boundingRect(cv2.threshold(ink, 8, 1, cv2.THRESH_BINARY)[1])
+    return ink[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("width", [8, 12, 16])
+@pytest.mark.parametrize("fall", [0.2, 0.5])
+def test_a_light_digit_cut_out_tightly_of_a_photo(width: int, fall: float) -> None:
+    """There, it is ink that the grey values vary by, more than light."""
+    ink = cut_out(255 - draw_ring(width=width))
+    photo = add_grain((50 + 0.6 * ink) * (1 - np.linspace(0, fall, ink.shape[1])), 2)
+    assert is_ground_dark(shrink(photo, 48)) and not is_ground_dark(shrink(255 - photo, 48))
+
+
+@pytest.mark.parametrize("blur", [2, 3, 5])
+def test_soft_strokes_on_black_that_fill_the_image(blur: int) -> None:
+    """Most of it is neither the one nor the other; no photo has a ground as even."""
+    ink = cut_out(cv2.GaussianBlur(255 - draw_ring(width=14), (0, 0), blur))
+    assert is_ground_dark(shrink(ink, 48)) and not is_ground_dark(shrink(255 - ink, 48))
+
+
+def test_a_wide_stroke_at_the_edge_is_no_shadow_on_black() -> None:
+    seven = np.zeros((96, 96), np.uint8)
+    seven[:36, 12:84] = seven[:, 48:84] = 255
+    seven = cv2.GaussianBlur(seven, (0, 0), 3)
+    assert likeness(separate_ink(seven), seven) > 0.98
 
 
 def test_where_the_votes_balance_the_ground_is_light() -> None:

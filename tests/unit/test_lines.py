@@ -47,6 +47,15 @@ def draw_two(left: int, right: int) -> np.ndarray:
     return cv2.line(two, (left, 96), (right, 96), 255, 6)
 
 
+@pytest.mark.parametrize("side", [8, 16])
+def test_a_bar_of_a_tiny_digit_is_no_line(side: int) -> None:
+    """It may go right across, and is as thin."""
+    z = np.zeros((side, side), np.uint8)
+    z[[0, -1]] = 255
+    np.fill_diagonal(z[:, ::-1], 255)
+    assert (remove_lines(z) == z).all()
+
+
 def test_a_bar_along_a_line_stays() -> None:
     two = draw_two(30, 88)
     ink = cv2.line(two.copy(), (0, 101), (119, 101), 200, 3)
