@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.decoding import LEAST_CONTRAST, Grey, ImageError, open_image
 from worker.ground import separate_ink, shrink
-from worker.lines import remove_lines
+from worker.lines import measure_stroke, remove_lines
 
 SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
@@ -235,22 +235,15 @@ def thicken(ink: Grey) -> Grey:
     A pen is thin beside MNIST's, all the more on a digit written large.
     """
     enlarged = scale(ink, STROKE_SIDE)
-    missing = STROKE * STROKE_SIDE / BOX - measure_stroke(enlarged)
+    missing = STROKE * STROKE_SIDE / BOX - measure_stroke(
+        cv2.threshold(enlarged, 127, 1, cv2.THRESH_BINARY)[1]
+    )
     radius = round(missing / 2)
     if radius < 1:
         return ink
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     around = (radius, radius, radius, radius)
     return cv2.dilate(cv2.copyMakeBorder(enlarged, *around, cv2.BORDER_CONSTANT), kernel)
-
-
-def measure_stroke(ink: Grey) -> float:
-    """The mean width of the strokes in px: twice their area for the length of their edge."""
-    mask = (ink > 127).astype(np.uint8)
-    area = cv2.countNonZero(mask)
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    inner = cv2.erode(mask, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return 2 * area / max(area - cv2.countNonZero(inner), 1)
 
 
 def scale(ink: Grey, side: int = BOX) -> Grey:

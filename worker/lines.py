@@ -18,6 +18,7 @@ LIKELY = 0.85  # of the width must be black, whatever the tilt, for a closer loo
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
+AS_THICK = 0.7  # as strokes are is a bar, or more
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 
 
@@ -125,7 +126,8 @@ def largest_shape(mask: Mask) -> Mask:
 def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     """Whether a line, or two that cross, belong to a digit that fills the image.
 
-    As the bar of a 7 does, or both of a 4: what else there is goes on to the edges.
+    As the bar of a 7 does, or both of a 4: what else there is goes on to the edges, or the lines
+    are bars by themselves.
     """
     across, down = count_runs(rows.max(axis=1)), count_runs(columns.max(axis=0))
     if max(across, down) > 1:
@@ -135,11 +137,30 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     )
     if above + below + left + right > 1:
         return True
+    stroke = measure_stroke(rest)
+    if all(is_bar(lines, stroke) for lines in (rows, columns.T) if lines.any()):
+        return True
     if across and down:
         return False
     lines, near, far = (rows, above, below) if across else (columns.T, left, right)
     edge = round(EDGE * len(lines)) + 1
     return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
+
+
+def is_bar(lines: Mask, stroke: float) -> bool:
+    """Whether a horizontal line lies in the midst of the image and is about as thick as strokes."""
+    edge = round(EDGE * len(lines)) + 1
+    if lines[:edge].any() or lines[-edge:].any():
+        return False
+    return cv2.countNonZero(lines) > AS_THICK * stroke * cv2.countNonZero(lines.max(axis=0))
+
+
+def measure_stroke(mask: Mask) -> float:
+    """The mean width of the strokes in px: twice their area for the length of their edge."""
+    area = cv2.countNonZero(mask)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode(mask, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return 2 * area / max(area - cv2.countNonZero(inner), 1)
 
 
 def count_runs(flags: Mask) -> int:

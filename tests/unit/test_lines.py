@@ -8,7 +8,7 @@ import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
 from worker.images import drop_specks
-from worker.lines import remove_lines
+from worker.lines import measure_stroke, remove_lines
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:
@@ -92,3 +92,19 @@ def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
     one[:, 8:12] = 255
     for digit in (seven, four, one):
         assert np.array_equal(remove_lines(digit), digit)
+
+
+@pytest.mark.parametrize("thickness", [3, 8])
+def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(thickness: int) -> None:
+    """A 4 that reaches no edge above or below."""
+    four = np.zeros((90, 70), np.uint8)
+    cv2.polylines(four, [np.array([(20, 6), (6, 46)])], False, 255, 8)
+    cv2.line(four, (50, 6), (50, 84), 255, 8)
+    ink = cv2.line(four.copy(), (0, 50), (69, 50), 255, thickness)
+    is_kept = np.array_equal(remove_lines(ink), ink)
+    assert is_kept == (thickness == 8)
+
+
+@pytest.mark.parametrize("width", [4, 8, 12])
+def test_the_width_of_a_stroke(width: int) -> None:
+    assert measure_stroke(255 - draw_ring(width=width) >> 7) == pytest.approx(width, abs=1.2)
