@@ -65,7 +65,13 @@ class PatientRedis(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         send = super().execute_command
-        return self._patiently(lambda: send(*args, **options))  # type: ignore[no-untyped-call]
+        try:
+            return self._patiently(lambda: send(*args, **options))  # type: ignore[no-untyped-call]
+        except BaseException:  # lest a reply that is under way be taken for the next command's
+            own: Any = self.connection
+            if own:
+                own.disconnect()
+            raise
 
     def transact(self, *commands: tuple[bytes | memoryview | str | float, ...]) -> list[Any]:
         """Commands that nothing comes between; gives their replies."""

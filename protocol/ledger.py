@@ -236,17 +236,15 @@ class Ledger:
                 self.redis.zrem(JOBS, member)
         return found
 
-    def results(
-        self, job_id: str, start: int, count: int, drop: list[int]
-    ) -> list[bytes | memoryview | None]:
+    def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
         """The results of `count` chunks from `start` on, None where there is none (yet); those of
         `drop` are deleted."""
-        found: list[bytes | memoryview | None] = self._step(job_id, "results", start, count, *drop)
+        found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
         return found
 
-    def take(self, job_id: str) -> bytes | memoryview | None:
+    def take(self, job_id: str) -> bytes | None:
         """The result of a job that is one chunk, where it is there: then the job is forgotten."""
-        result: bytes | memoryview | None = self._step(job_id, "take")
+        result: bytes | None = self._step(job_id, "take")
         return result
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:

@@ -1,8 +1,9 @@
 """The Celery task: takes a chunk from the ledger, has it classified, hands the result in."""
 
+import threading
 import time
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 
 from celery.utils.log import get_task_logger
 
@@ -24,11 +25,21 @@ DISCARDED = "discarded: another worker was first, or the job was cancelled"
 logger = get_task_logger(__name__)
 
 
-@cache
+class Own(threading.local):
+    """What each thread has for itself: `--pool threads` runs tasks in several."""
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        patience_seconds = settings().broker_patience_seconds
+        return Ledger(connect(app.conf.digitq_broker_url, patience_seconds, takes_chunks=True))
+
+
+own = Own()
+
+
 def ledger() -> Ledger:
-    """This process's ledger, connected on first use: after the fork."""
-    patience_seconds = settings().broker_patience_seconds
-    return Ledger(connect(app.conf.digitq_broker_url, patience_seconds, takes_chunks=True))
+    """This thread's ledger, connected on first use: after the fork."""
+    return own.ledger
 
 
 @cache

@@ -14,7 +14,7 @@ from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, encode_image, random_digits
 from worker import classify
-from worker.classify import classify_chunk
+from worker.classify import build_result, classify_chunk
 from worker.images import Digit, read_digit
 from worker.models import load_model
 
@@ -100,6 +100,15 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     assert result.column("review").to_pylist() == (WHOLE.max(axis=1) < below).tolist()
     unread = classify_chunk(next(cut_chunks(image_source([b""]).pieces)), "mlp")
     assert unread.column("review").to_pylist() == [True]
+
+
+def test_an_image_that_failed_is_to_be_reviewed_however_sure_the_network_is() -> None:
+    sure = np.eye(10, dtype=np.float32)[:2]
+    batch = pa.record_batch({"id": ["a", "b"]})
+    errors = pa.array([None, "damaged"], pa.string())
+    result = build_result(batch, sure, errors, np.ones(2, np.bool_), review_below=0.5)
+    assert result.column("review").to_pylist() == [False, True]
+    assert result.column("label").to_pylist() == [0, None]
 
 
 def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:

@@ -47,6 +47,14 @@ def draw_two(left: int, right: int) -> np.ndarray:
     return cv2.line(two, (left, 96), (right, 96), 255, 6)
 
 
+def test_the_frame_of_a_small_cell_goes() -> None:
+    one = np.zeros((40, 18), np.uint8)
+    one[8:32, 8:11] = 255
+    framed = one.copy()
+    framed[[1, -2]] = framed[:, [1, -2]] = 200
+    assert np.array_equal(remove_lines(framed), one)
+
+
 @pytest.mark.parametrize("side", [8, 16])
 def test_a_bar_of_a_tiny_digit_is_no_line(side: int) -> None:
     """It may go right across, and is as thin."""
@@ -94,13 +102,17 @@ def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
         assert np.array_equal(remove_lines(digit), digit)
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("thickness", [3, 8])
-def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(thickness: int) -> None:
+def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(
+    thickness: int, turned: bool
+) -> None:
     """A 4 that reaches no edge above or below."""
     four = np.zeros((90, 70), np.uint8)
     cv2.polylines(four, [np.array([(20, 6), (6, 46)])], False, 255, 8)
     cv2.line(four, (50, 6), (50, 84), 255, 8)
     ink = cv2.line(four.copy(), (0, 50), (69, 50), 255, thickness)
+    ink = ink.T.copy() if turned else ink
     is_kept = np.array_equal(remove_lines(ink), ink)
     assert is_kept == (thickness == 8)
 

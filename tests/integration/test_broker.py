@@ -1,0 +1,54 @@
+"""A worker's own connection: large strings as they lie, and never a reply out of turn."""
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+
+from producer.local import Local
+from protocol.broker import PatientRedis, connect
+from protocol.wire import LARGE_BYTES
+from worker import tasks
+
+LARGE = bytes(range(256)) * (LARGE_BYTES // 128)
+
+
+@pytest.fixture
+def worker_redis(redis_only: Local) -> Iterator[PatientRedis]:
+    with connect(redis_only.url, takes_chunks=True) as client:
+        client.mset({"large": LARGE, "x": b"of x", "y": b"of y"})
+        yield client
+
+
+def test_a_large_string_comes_as_it_lies_over_one_connection(worker_redis: PatientRedis) -> None:
+    connection = worker_redis.connection
+    for _ in range(2):
+        large = worker_redis.get("large")
+        assert isinstance(large, memoryview) and large == LARGE
+        assert worker_redis.get("x") == b"of x"
+        worker_redis.client_kill_filter(_type="normal", skipme=False)  # the next goes on anew
+    assert worker_redis.connection is connection
+
+
+def test_a_reply_that_nobody_waited_for_is_not_the_next_ones(worker_redis: PatientRedis) -> None:
+    with (
+        patch.object(PatientRedis, "parse_response", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        worker_redis.get("x")
+    assert [worker_redis.get(key) for key in "yxy"] == [b"of y", b"of x", b"of y"]
+
+
+def test_each_thread_of_a_worker_has_its_own(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = SimpleNamespace(digitq_broker_url=redis_only.url)
+    monkeypatch.setattr(tasks, "app", SimpleNamespace(conf=conf))
+    monkeypatch.setattr(tasks, "own", tasks.Own())
+    found = [tasks.ledger(), tasks.ledger()]
+    thread = threading.Thread(target=lambda: found.append(tasks.ledger()))
+    thread.start()
+    thread.join()
+    assert found[0] is found[1] is not found[2]
