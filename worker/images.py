@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, open_image
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, open_image
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 
@@ -36,6 +37,8 @@ FAINT = 64  # of 255: less is the soft edge of a stroke
 RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
+FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
+BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
@@ -150,9 +153,10 @@ def drop_specks(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
-    what is left of frames and shadows, which count little, and less if they are solid. A part of it
-    is what is not tiny beside it, nor pale; and unless the digit fills the image, what is not far
-    from it, nor at the edge of the image without being close to it.
+    what is left of frames and shadows, which count little, and less if they are solid. Pieces of
+    broken strokes are one shape. A part of it is what is not tiny beside it, nor pale; and unless
+    the digit fills the image, what is not far from it, nor at the edge of the image without being
+    close to it.
     """
     inked = ink > FAINT
     mask = inked.view(np.uint8)
@@ -172,23 +176,40 @@ def drop_specks(ink: Grey) -> Grey:
         np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
     )
     at_edge = np.logical_or.reduce(edges)
-    solid = (area > SOLID * w * h) & (np.minimum(w, h) > SLIM * np.maximum(w, h))
-    score[at_edge & solid] *= AS_SHADOW
-    main = int(np.argmax(score))
-    size = max(w[main], h[main])
+    slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
+    shadow = at_edge & (area > SOLID * w * h) & ~slim
+    score[shadow] *= AS_SHADOW
+    group = group_pieces(mask, labels, count)
+    own = group == np.bincount(group, score).argmax()
+    main = int(np.where(own, score, -1).argmax())
+    across, down = edges[1] | edges[3], edges[0] | edges[2]
+    frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame
+    own[main] = True
+    first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
+    size = max(last[0] - first[0], last[1] - first[1])
     gap = np.hypot(
-        np.maximum(0, np.maximum(left[main] - right, left - right[main])),
-        np.maximum(0, np.maximum(top[main] - bottom, top - bottom[main])),
+        np.maximum(0, np.maximum(first[0] - right, left - last[0])),
+        np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
     )
     inside[main] = area[main]
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main])
     spread = [(keep & edge & (inside > 0)).any() for edge in edges]
     if sum(spread) < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
-        keep &= gap < 0.5 * size
-    keep[main] = True
-    wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
+        keep &= np.isin(group, group[gap < 0.5 * size])
+    wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
     return cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
+
+
+def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
+    """A number for each shape, the same for those that are near each other."""
+    reach = max(1, round(BROKEN * max(mask.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    groups = cv2.connectedComponents(cv2.dilate(mask, kernel), ltype=cv2.CV_16U)[1]
+    group = np.zeros(count, np.intp)
+    group[labels] = np.where(mask, groups, 0)
+    return group[1:]
 
 
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
