@@ -74,8 +74,8 @@ def is_photo(small: Grey) -> bool:
 
 
 def has_drawn_ground(small: Grey) -> bool:
-    """Whether much is just the darkest, as no light leaves a dark ground. (A light one may be all
-    white in a photo as well, and a shadow beside it.)"""
+    """Whether much is just the darkest, as light hardly leaves a dark ground. (A light one is all
+    white in many a photo, with a shadow beside it.)"""
     (low,) = percentiles(small, 1)
     return bool((small <= low + 1).mean() >= DRAWN_GROUND)
 
