@@ -39,6 +39,7 @@ ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
@@ -153,10 +154,10 @@ def drop_specks(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
-    what is left of frames and shadows, which count little, and less if they are solid. Pieces of
-    broken strokes are one shape. A part of it is what is not tiny beside it, nor pale; and unless
-    the digit fills the image, what is not far from it, nor at the edge of the image without being
-    close to it.
+    what is left of frames and shadows, which count little, and less if they are solid. A circle
+    around a digit is none. Pieces of broken strokes are one shape. A part of it is what is not tiny
+    beside it, nor pale; and unless the digit fills the image, what is not far from it, nor at the
+    edge of the image without being close to it.
     """
     inked = ink > FAINT
     mask = inked.view(np.uint8)
@@ -179,12 +180,14 @@ def drop_specks(ink: Grey) -> Grey:
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
     shadow = at_edge & (area > SOLID * w * h) & ~slim
     score[shadow] *= AS_SHADOW
+    around = find_surrounds(mask, labels, np.maximum(w, h))
+    score[around] = 0
     group = group_pieces(mask, labels, count)
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
     across, down = edges[1] | edges[3], edges[0] | edges[2]
     frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
-    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~around
     own[main] = True
     first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
     size = max(last[0] - first[0], last[1] - first[1])
@@ -193,13 +196,29 @@ def drop_specks(ink: Grey) -> Grey:
         np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
     )
     inside[main] = area[main]
-    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main])
+    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~around
     spread = [(keep & edge & (inside > 0)).any() for edge in edges]
     if sum(spread) < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= np.isin(group, group[gap < 0.5 * size])
     wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
     return cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
+
+
+def find_surrounds(
+    mask: Mask, labels: NDArray[np.uint16], length: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which shapes are drawn around another that is not small beside them: a digit in a circle, or
+    in a box, is what is inside."""
+    around = np.zeros(len(length), np.bool_)
+    outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    columns, rows = np.array([line[0, 0] for line in outlines]).T
+    shape = labels[rows, columns].astype(np.intp) - 1  # of an outline, or around a hole's
+    parent = tree[0, :, 3]
+    for inner, outer in zip(shape[parent >= 0], shape[parent[parent >= 0]], strict=True):
+        if inner != outer and length[inner] >= SURROUNDED * length[outer]:
+            around[outer] = True
+    return around
 
 
 def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[np.intp]:

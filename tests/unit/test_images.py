@@ -200,6 +200,21 @@ def test_a_digit_in_two_strokes_stays_whole() -> None:
     assert np.array_equal(drop_specks(tight), tight)
 
 
+@pytest.mark.parametrize("radius", [40, 52])
+def test_a_digit_in_a_circle_is_what_is_inside(radius: int) -> None:
+    three = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(three, (58, 46), (14, 14), 0, 200, 440, 255, 5)
+    cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
+    circled = cv2.circle(three.copy(), (60, 60), radius, 255, 5)
+    assert np.array_equal(drop_specks(circled), three)
+    assert is_digit_dropped(circled, three)
+
+
+def test_a_ring_around_a_dot_is_a_0() -> None:
+    dotted = cv2.circle(RING.copy(), (60, 60), 6, 255, -1)
+    assert np.array_equal(drop_specks(dotted), dotted)
+
+
 def draw_dashes() -> np.ndarray:
     """A ring of dashes, as ink, that goes to two edges of the image."""
     ink = np.zeros((64, 64), np.uint8)
