@@ -23,6 +23,7 @@ from worker.models import load_model
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26
 COLUMNS = 6
+NO_DIGIT = 0.2  # a top probability is about 0.1 where the network sees none
 BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
 DRAWN_BY = "Software", "digitq inspect"  # a text in the PNG file
@@ -145,6 +146,15 @@ def check_out(out: Path) -> None:
     raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
 
 
+def describe_doubt(confidence: float, review_below: float, alone: bool) -> str:
+    """What makes an answer one to be reviewed; nothing where it is none."""
+    if not alone:
+        return ", to review: not the only digit there, it seems"
+    if confidence < NO_DIGIT:
+        return ", to review: it looks like no digit"
+    return ", to review" if confidence < review_below else ""
+
+
 def inspect(path: Path, out: Path, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
     check_out(out)
@@ -166,8 +176,7 @@ def inspect(path: Path, out: Path, name: str) -> int:
         digit = np.asarray(panels[-1][-1][1])
         probabilities = model.classify(digit.reshape(1, -1))[0]
         confidence = float(probabilities.max())
-        doubt = ", to review" if confidence < model.card.review_below or not alone else ""
-        doubt += "" if alone else ": not the only digit there, it seems"
+        doubt = describe_doubt(confidence, model.card.review_below, alone)
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
             print(draw_blocks(digit))

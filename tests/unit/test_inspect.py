@@ -58,6 +58,13 @@ def test_a_second_digit_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_no_digit_is_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
+    result = inspect(tmp_path / "noise.png", "--model", "cnn", "--out", str(tmp_path / "steps.png"))
+    assert result.stdout.splitlines()[0].endswith(", to review: it looks like no digit")
+
+
 def test_what_can_t_be_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     path.write_bytes(b"text")
