@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, open_image
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
+from worker.panels import Window, find_panel
 
 SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
@@ -24,7 +25,6 @@ LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of the
 FIRST = "grey"
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
-Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
@@ -81,7 +81,8 @@ def trace_steps(read: Callable[[int], Grey]) -> Iterator[Step]:
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
     glance finds a small digit or none, there is a closer look, from the first step on; where the
-    digit still is small, there is one at it alone. Raises `ImageError`.
+    digit still is small, there is one at it alone. What is on a panel is looked at without what is
+    around that. Raises `ImageError`.
     """
     window, alone = WHOLE, True
     for look, (shorter, longer) in LOOKS.items():
@@ -94,8 +95,13 @@ def trace_steps(read: Callable[[int], Grey]) -> Iterator[Step]:
         try:
             yield Step("shrink", grey := shrink(grey, longer), alone)
             for step in STEPS:
-                if step is crop and not all_seen and window == WHOLE and is_small(grey):
-                    window = WHOLE if at_a_glance else surroundings(grey)
+                again = None
+                if window == WHOLE and step is remove_lines:
+                    again = find_panel(grey)
+                elif window == WHOLE and step is crop and not all_seen and is_small(grey):
+                    again = WHOLE if at_a_glance else surroundings(grey)
+                if again:
+                    window = again
                     break
                 before, grey = grey, step(grey)
                 if step is drop_specks and is_digit_dropped(before, grey):
