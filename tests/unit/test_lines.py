@@ -7,8 +7,8 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
-from worker.images import drop_specks
 from worker.lines import measure_stroke, remove_lines
+from worker.shapes import drop_specks
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""Which shape in the ink is the digit."""
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.drawing import RING, SIDE
+from worker.shapes import drop_specks, is_digit_dropped
+
+
+def test_specks_and_neighbours_are_dropped() -> None:
+    ink = RING.copy()
+    ink[5:8, 30:33] = 255  # a speck
+    ink[40:90, :8] = 255  # a neighbour's edge
+    ink[110:, 60:80] = 255  # and another's
+    assert np.array_equal(drop_specks(ink), RING)
+
+
+def test_what_is_left_of_a_frame_is_dropped() -> None:
+    ink = RING.copy()
+    ink[:4, 10:] = ink[5:115, -3:] = 255  # at two edges each
+    ink[118:, :100] = 255
+    assert np.array_equal(drop_specks(ink), RING)
+
+
+@pytest.mark.parametrize("speck", [3, 5, 8])
+def test_a_digit_at_the_edge_is_more_than_a_speck_in_the_middle(speck: int) -> None:
+    digit = cv2.line(np.zeros((280, 280), np.uint8), (20, 90), (14, 180), 255, 8)
+    ink = digit.copy()
+    ink[140 : 140 + speck, 140 : 140 + speck] = 255
+    assert np.array_equal(drop_specks(ink), digit)
+
+
+@pytest.mark.parametrize("shape", ["a digit's stroke", "a thin one that reaches in"])
+def test_a_stroke_at_the_edge_is_no_end_of_a_shadow(shape: str) -> None:
+    ink = np.zeros((SIDE, 2 * SIDE), np.uint8)
+    ink[54:66, 150:162] = 255  # a blot
+    digit = np.zeros_like(ink)
+    if shape == "a digit's stroke":  # slim, though it fills its box
+        digit[20:100, :12] = 255
+    else:  # as wide as it is long, and mostly not ink
+        cv2.ellipse(digit, (25, 60), (25, 30), 0, 0, 360, 255, 4)
+    assert np.array_equal(drop_specks(ink | digit), digit)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (np.s_[30:80, 5:12], True),
+        (np.s_[30:80, 0:7], False),
+        (np.s_[0:50, 5:12], False),
+        (np.s_[70:120, 5:12], False),
+        (np.s_[30:60, 5:12], False),
+        (np.s_[30:80, 5:7], False),
+    ],
+    ids=["a stroke", "at the left", "at the top", "at the bottom", "short", "thin"],
+)
+def test_what_is_dropped_may_be_a_digit(other: tuple[slice, slice], expected: bool) -> None:
+    kept = np.pad(RING, ((0, 0), (60, 0)))
+    ink = kept.copy()
+    ink[other] = 255
+    assert np.array_equal(drop_specks(ink), kept)
+    assert is_digit_dropped(ink, kept) == expected
+    ink[other] = 100
+    assert not is_digit_dropped(ink, kept)  # pale
+    ink[other] = 255
+    ink, kept = (np.ascontiguousarray(image[:, ::-1]) for image in (ink, kept))
+    assert is_digit_dropped(ink, kept) == expected
+
+
+def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
+    digit = np.pad(RING, ((0, 0), (200, 0)))
+    ink = digit.copy()
+    cv2.fillPoly(ink, [np.array([(0, 119), (0, 30), (100, 119)])], 255)
+    assert np.array_equal(drop_specks(ink), digit)
+
+
+def test_a_digit_in_two_strokes_stays_whole() -> None:
+    five = np.zeros((SIDE, SIDE), np.uint8)
+    five[20:26, 50:85] = 255  # the bar, set down apart
+    five[32:100, 40:48] = 255
+    assert np.array_equal(drop_specks(five), five)
+    tight = five[20:100, 40:85]
+    assert np.array_equal(drop_specks(tight), tight)
+
+
+@pytest.mark.parametrize("radius", [40, 52])
+def test_a_digit_in_a_circle_is_what_is_inside(radius: int) -> None:
+    three = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(three, (58, 46), (14, 14), 0, 200, 440, 255, 5)
+    cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
+    circled = cv2.circle(three.copy(), (60, 60), radius, 255, 5)
+    assert np.array_equal(drop_specks(circled), three)
+    assert is_digit_dropped(circled, three)
+
+
+def test_a_ring_around_a_dot_is_a_0() -> None:
+    dotted = cv2.circle(RING.copy(), (60, 60), 6, 255, -1)
+    assert np.array_equal(drop_specks(dotted), dotted)
+
+
+def draw_dashes() -> np.ndarray:
+    """A ring of dashes, as ink, that goes to two edges of the image."""
+    ink = np.zeros((64, 64), np.uint8)
+    for start in range(0, 360, 24):
+        cv2.ellipse(ink, (44, 40), (18, 22), 0, start, start + 16, 255, 2)
+    return ink
+
+
+def test_the_pieces_of_a_broken_stroke_stay_together() -> None:
+    dashes = draw_dashes()
+    assert np.array_equal(drop_specks(dashes), dashes)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_left_of_a_frame_is_no_piece_of_a_stroke(turned: bool) -> None:
+    dashes = draw_dashes()
+    framed = dashes.copy()
+    framed[61:, 4:28] = 255
+    if turned:
+        dashes, framed = dashes.T.copy(), framed.T.copy()
+    assert np.array_equal(drop_specks(framed), dashes)

@@ -1,0 +1,123 @@
+"""The shapes in the ink: which of them is the digit, and which may be one as well."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.decoding import Grey, Mask
+
+FAINT = 64  # of 255: less is the soft edge of a stroke
+RIM = 0.12  # of the shorter side of the image
+ON_RIM = 0.3  # is what a shape counts there, against 1 inside
+SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
+AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
+FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
+BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
+AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
+
+
+def drop_specks(ink: Grey) -> Grey:
+    """The digit alone: without specks, and without neighbours that reach in from the edge.
+
+    The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
+    what is left of frames and shadows, which count little, and less if they are solid. A circle
+    around a digit is none. Pieces of broken strokes are one shape. A part of it is what is not tiny
+    beside it, nor pale; and unless the digit fills the image, what is not far from it, nor at the
+    edge of the image without being close to it.
+    """
+    inked = ink > FAINT
+    mask = inked.view(np.uint8)
+    height, width = mask.shape
+    # the ground is one of the two; measuring them takes longer than counting
+    if cv2.connectedComponents(mask, ltype=cv2.CV_16U)[0] <= 2:
+        return ink
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
+    left, top, w, h, area = stats[1:].T.astype(np.float64)
+    right, bottom = left + w, top + h
+    edges = (left == 0, top == 0, right == width, bottom == height)
+    strength = np.bincount(labels[inked], ink[inked], count)[1:] / area
+    off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
+    rim = round(RIM * min(height, width))
+    inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
+    score = (
+        np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
+    )
+    at_edge = np.logical_or.reduce(edges)
+    slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
+    shadow = at_edge & (area > SOLID * w * h) & ~slim
+    score[shadow] *= AS_SHADOW
+    around = find_surrounds(mask, labels, np.maximum(w, h))
+    score[around] = 0
+    group = group_pieces(mask, labels, count)
+    own = group == np.bincount(group, score).argmax()
+    main = int(np.where(own, score, -1).argmax())
+    across, down = edges[1] | edges[3], edges[0] | edges[2]
+    frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~around
+    own[main] = True
+    first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
+    size = max(last[0] - first[0], last[1] - first[1])
+    gap = np.hypot(
+        np.maximum(0, np.maximum(first[0] - right, left - last[0])),
+        np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
+    )
+    inside[main] = area[main]
+    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~around
+    spread = [(keep & edge & (inside > 0)).any() for edge in edges]
+    if sum(spread) < 3:  # else the digit fills the image
+        keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
+        keep &= np.isin(group, group[gap < 0.5 * size])
+    wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
+    kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
+    return kept
+
+
+def find_surrounds(
+    mask: Mask, labels: NDArray[np.uint16], length: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which shapes are drawn around another that is not small beside them: a digit in a circle, or
+    in a box, is what is inside."""
+    around = np.zeros(len(length), np.bool_)
+    outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    columns, rows = np.array([line[0, 0] for line in outlines]).T
+    shape = labels[rows, columns].astype(np.intp) - 1  # of an outline, or around a hole's
+    parent = tree[0, :, 3]
+    for inner, outer in zip(shape[parent >= 0], shape[parent[parent >= 0]], strict=True):
+        if inner != outer and length[inner] >= SURROUNDED * length[outer]:
+            around[outer] = True
+    return around
+
+
+def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
+    """A number for each shape, the same for those that are near each other."""
+    reach = max(1, round(BROKEN * max(mask.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    groups = cv2.connectedComponents(cv2.dilate(mask, kernel), ltype=cv2.CV_16U)[1]
+    group = np.zeros(count, np.intp)
+    group[labels] = np.where(mask, groups, 0)
+    return group[1:]
+
+
+def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
+    """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
+    neither small beside the one that was, nor pale."""
+    if kept is ink:  # as usual; it takes no time then
+        return False
+    digit, dropped = (
+        cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
+        for part in (kept, cv2.subtract(ink, kept))
+    )
+    least_length = AS_LONG * max(cv2.boundingRect(digit)[2:])
+    least_area = AS_MUCH * cv2.countNonZero(digit)
+    least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
+    height, width = ink.shape
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
+    return any(
+        0 < left < width - w
+        and 0 < top < height - h
+        and max(w, h) >= least_length
+        and area >= least_area
+        and ink[labels == number].mean() >= least_strength
+        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
+    )
