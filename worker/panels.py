@@ -1,54 +1,94 @@
-"""A digit on a panel: on a plate, in a frame, in a plot with margins, on a sheet on a desk."""
+"""A digit on a panel: on a plate or a disc, in a frame, between bars, in a plot with margins, on a
+sheet on a desk."""
 
 import math
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from worker.decoding import Grey
+from worker.decoding import Grey, Mask
 
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 
-LEAST = 0.2  # of the image
+BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
+BLACK, CLEAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at most
+LEAST = 0.12  # of the image
 RECTANGLE = 0.93  # of the smallest rectangle around it, which may be tilted
+DISC = 0.9  # of the smallest circle around it
 TILT = 10  # degrees
 NARROW, WIDE = 0.75, 2.5  # times as wide as high: else it may be a thick 0
 FULL = 0.7  # of it is ink: more than of a digit
-HOLE = 0.25  # of its height is a digit's at least
+HOLE = 0.25  # of its shorter side a digit is high at least
 RIM = 0.03  # of its shorter side is cut off
+AROUND = 0.15  # of the longer side of a digit on a disc is left around it
 
 
 def find_panel(ink: Grey) -> Window | None:
     """The part of the image that has a digit on it, where the ink is that part and the digit a
-    hole in it."""
-    height, width = ink.shape
+    hole in it, or the ink is bars on both sides of that part."""
     mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
-    if cv2.countNonZero(mask) < LEAST * FULL * mask.size:
+    inked = cv2.countNonZero(mask)
+    if inked < 2 * BAR * BLACK * mask.size:
         return None
+    if rows := between_bars(mask.mean(axis=1)):
+        return *rows, 0.0, 1.0
+    if columns := between_bars(mask.mean(axis=0)):
+        return 0.0, 1.0, *columns
+    return find_plate(mask) if inked >= LEAST * FULL * mask.size else None
+
+
+def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
+    """What part of an image's height is between two bars, from how much of each row is ink."""
+    rows = np.flatnonzero(inked < BLACK)
+    if not len(rows):
+        return None
+    first, last, height = int(rows[0]), int(rows[-1]), len(inked)
+    if min(first, height - 1 - last) < max(1, BAR * height) or last - first < 4:
+        return None
+    first, last = first + 1, last - 1  # an edge may be half a pixel's
+    return (first / height, (last + 1) / height) if inked[[first, last]].max() < CLEAR else None
+
+
+def find_plate(mask: Mask) -> Window | None:
+    """The part of the image that is a plate, or a disc, with a digit on it."""
+    height, width = mask.shape
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     outer = tree[0, :, 3] < 0
     sizes = [cv2.contourArea(outline) for outline in outlines]
     largest = int(np.where(outer, sizes, -1).argmax())
     left, top, w, h = cv2.boundingRect(outlines[largest])
-    _, sides, angle = cv2.minAreaRect(outlines[largest])
-    tilt = abs((angle + 45) % 90 - 45)
     if (
         w * h < max(LEAST * mask.size, 1)
         or (w, h) == (width, height)
-        or not NARROW * h <= w <= WIDE * h
-        or tilt > TILT
-        or sizes[largest] < RECTANGLE * math.prod(sides)
         or cv2.countNonZero(mask[top : top + h, left : left + w]) < FULL * sizes[largest]
     ):
         return None
-    holes = [cv2.boundingRect(outlines[n])[3] for n in np.flatnonzero(tree[0, :, 3] == largest)]
-    if max(holes, default=0) < HOLE * h:
+    holes = [
+        outline
+        for outline, parent in zip(outlines, tree[0, :, 3], strict=True)
+        if parent == largest
+    ]
+    if max((cv2.boundingRect(hole)[3] for hole in holes), default=0) < HOLE * min(w, h):
         return None
-    off = math.tan(math.radians(tilt))
-    down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
+    if sizes[largest] >= DISC * math.pi * cv2.minEnclosingCircle(outlines[largest])[1] ** 2:
+        left, top, w, h = cv2.boundingRect(np.concatenate(holes))
+        down = right = -round(AROUND * max(w, h))
+    else:
+        _, sides, angle = cv2.minAreaRect(outlines[largest])
+        tilt = abs((angle + 45) % 90 - 45)
+        whole = w == width or h == height
+        if (
+            not (whole or NARROW * h <= w <= WIDE * h)
+            or tilt > TILT
+            or sizes[largest] < RECTANGLE * math.prod(sides)
+        ):
+            return None
+        off = math.tan(math.radians(tilt))
+        down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
     return (
-        (top + down) / height,
-        (top + h - down) / height,
-        (left + right) / width,
-        (left + w - right) / width,
+        max(0, top + down) / height,
+        min(height, top + h - down) / height,
+        max(0, left + right) / width,
+        min(width, left + w - right) / width,
     )

@@ -14,7 +14,14 @@ AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
+LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
+FILLED = 0.8  # of its box is a button's ink
+SHORTEST, LONGEST = 0.6, 2.0  # as the digit is wide, such a line is; as it is high
+UNDER = 0.05  # of the digit's height, or further, it is under that
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
+
+Sizes = NDArray[np.float64]  # (shapes,)
+Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
 
 
 def drop_specks(ink: Grey) -> Grey:
@@ -22,9 +29,9 @@ def drop_specks(ink: Grey) -> Grey:
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
     what is left of frames and shadows, which count little, and less if they are solid. A circle
-    around a digit is none. Pieces of broken strokes are one shape. A part of it is what is not tiny
-    beside it, nor pale; and unless the digit fills the image, what is not far from it, nor at the
-    edge of the image without being close to it.
+    around a digit is none, nor is a line under it. Pieces of broken strokes are one shape. A part
+    of it is what is not tiny beside it, nor pale; and unless the digit fills the image, what is
+    not far from it, nor at the edge of the image without being close to it.
     """
     inked = ink > FAINT
     mask = inked.view(np.uint8)
@@ -47,14 +54,16 @@ def drop_specks(ink: Grey) -> Grey:
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
     shadow = at_edge & (area > SOLID * w * h) & ~slim
     score[shadow] *= AS_SHADOW
-    around = find_surrounds(mask, labels, np.maximum(w, h))
-    score[around] = 0
+    drawn = find_surrounds(mask, labels, np.maximum(w, h))
+    score[drawn] = 0
+    drawn |= find_underlines((left, top, w, h), area, score)
+    score[drawn] = 0
     group = group_pieces(mask, labels, count)
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
     across, down = edges[1] | edges[3], edges[0] | edges[2]
     frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
-    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~around
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~drawn
     own[main] = True
     first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
     size = max(last[0] - first[0], last[1] - first[1])
@@ -63,7 +72,7 @@ def drop_specks(ink: Grey) -> Grey:
         np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
     )
     inside[main] = area[main]
-    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~around
+    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~drawn
     spread = [(keep & edge & (inside > 0)).any() for edge in edges]
     if sum(spread) < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
@@ -87,6 +96,18 @@ def find_surrounds(
         if inner != outer and length[inner] >= SURROUNDED * length[outer]:
             around[outer] = True
     return around
+
+
+def find_underlines(boxes: Boxes, area: Sizes, score: Sizes) -> NDArray[np.bool_]:
+    """Which shapes are a line drawn under the digit, or a button there."""
+    left, top, w, h = boxes
+    flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
+    digit = int(np.where(flat, -1, score).argmax())
+    beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
+    long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
+    under = top + h / 2 >= top[digit] + (1 + UNDER) * h[digit]
+    lines: NDArray[np.bool_] = flat & long & ~beside & under
+    return lines
 
 
 def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[np.intp]:

@@ -35,6 +35,26 @@ def test_a_digit_on_a_panel_is_read(ink: int, ground: int, wall: int, tilt: floa
     assert same_digit(on_panel, alone, least=0.9)
 
 
+@pytest.mark.parametrize(("ink", "ground", "wall"), [(255, 60, 255), (20, 240, 60)])
+def test_a_digit_on_a_disc_is_read(ink: int, ground: int, wall: int) -> None:
+    disc = np.full((300, 300), wall, np.uint8)
+    cv2.circle(disc, (150, 140), 100, ground, -1)
+    cv2.ellipse(disc, (150, 140), (30, 50), 0, 0, 360, ink, 12)
+    alone = np.full_like(disc, ground)
+    cv2.ellipse(alone, (150, 140), (30, 50), 0, 0, 360, ink, 12)
+    assert same_digit(normalise(disc), normalise(alone), least=0.9)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("above", "below"), [(60, 60), (25, 120), (300, 300)])
+def test_a_digit_between_bars_is_read(above: int, below: int, turned: bool) -> None:
+    paper = cv2.copyMakeBorder(draw_ring(width=6), 0, 0, 40, 40, cv2.BORDER_REPLICATE)
+    picture = cv2.copyMakeBorder(paper, above, below, 0, 0, cv2.BORDER_CONSTANT)
+    if turned:
+        paper, picture = paper.T.copy(), picture.T.copy()
+    assert same_digit(normalise(picture), normalise(paper), least=0.85)  # it is looked at closer
+
+
 def test_what_is_around_is_seen_first() -> None:
     picture = hang(255 - draw_ring(width=12), 255, 40)
     names = [step.name for step in trace_steps(lambda side: picture)]
@@ -49,6 +69,10 @@ def draw_block(width: int, height: int, holes: list[tuple[int, int, int, int]]) 
     return np.roll(ink, (4, 8), (0, 1))
 
 
+def draw_disc(radii: tuple[int, int]) -> np.ndarray:
+    return cv2.ellipse(np.zeros((64, 64), np.uint8), (32, 32), radii, 0, 0, 360, 255, -1)
+
+
 @pytest.mark.parametrize(
     "ink",
     [
@@ -58,14 +82,27 @@ def draw_block(width: int, height: int, holes: list[tuple[int, int, int, int]]) 
         draw_block(50, 50, [(20, 26, 20, 26)]),
         cv2.rectangle(np.zeros((64, 64), np.uint8), (6, 6), (58, 58), 255, 4),
         cv2.circle(np.full((64, 64), 255, np.uint8), (32, 32), 12, 0, -1),
-        cv2.circle(
-            cv2.circle(np.zeros((64, 64), np.uint8), (32, 32), 28, 255, -1), (32, 32), 9, 0, 4
-        ),
+        cv2.ellipse(draw_disc((25, 29)), (32, 32), (6, 12), 0, 0, 360, 0, -1),
+        cv2.line(draw_disc((28, 28)), (32, 29), (32, 35), 0, 4),
+        cv2.rectangle(RING[:64].copy(), (0, 0), (119, 9), 255, -1),
         RING,
         np.zeros((64, 64), np.uint8),
         np.full((1, 1), 255, np.uint8),
     ],
-    ids=["8", "0", "empty", "with a dot", "frame", "all", "disc", "ring", "nothing", "a pixel"],
+    ids=[
+        "8",
+        "0",
+        "empty",
+        "with a dot",
+        "frame",
+        "all",
+        "thick 0",
+        "disc with a dot",
+        "one bar",
+        "ring",
+        "nothing",
+        "a pixel",
+    ],
 )
 def test_what_is_no_panel(ink: np.ndarray) -> None:
     assert find_panel(ink) is None

@@ -99,6 +99,32 @@ def test_a_ring_around_a_dot_is_a_0() -> None:
     assert np.array_equal(drop_specks(dotted), dotted)
 
 
+@pytest.mark.parametrize(
+    ("box", "dropped"),
+    [
+        ((30, 104, 90, 107), True),
+        ((10, 104, 50, 118), True),
+        ((30, 98, 90, 101), False),
+        ((30, 14, 90, 17), False),
+        ((50, 104, 70, 107), False),
+        ((86, 104, 117, 107), False),
+        ((45, 104, 75, 118), False),
+    ],
+    ids=["a line", "a button", "a base", "a bar above", "a dash", "at the side", "a blot"],
+)
+def test_a_line_under_a_digit_is_none(box: tuple[int, int, int, int], dropped: bool) -> None:
+    digit = np.pad(RING, ((0, 20), (0, 0)))
+    ink = digit.copy()
+    cv2.rectangle(ink, box[:2], box[2:], 255, -1)
+    assert np.array_equal(drop_specks(ink), digit if dropped else ink)
+
+
+def test_a_thick_line_is_no_more_a_digit_than_a_thin_one() -> None:
+    digit = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 20), (56, 80), 255, 4)
+    ink = cv2.line(digit.copy(), (10, 100), (110, 96), 255, 9)
+    assert np.array_equal(drop_specks(ink), digit)
+
+
 def draw_dashes() -> np.ndarray:
     """A ring of dashes, as ink, that goes to two edges of the image."""
     ink = np.zeros((64, 64), np.uint8)
