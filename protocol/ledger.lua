@@ -167,8 +167,8 @@ function steps.read()
   return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
--- A worker starts on a chunk: gives its payload (but a large one), the model, how often it was begun,
--- and the time.
+-- A worker starts on a chunk: gives its payload (but a large one), the model, and how often it was
+-- begun.
 function steps.begin(n)
   local published, size = redis.call('ZSCORE', queued, n), redis.call('HSTRLEN', chunks, n)
   local model = get('model')
@@ -182,7 +182,7 @@ function steps.begin(n)
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
   touch()
-  return {payload, model, attempt, stamp(now)}
+  return {payload, model, attempt}
 end
 
 -- A worker is still at a chunk, which has until the deadline again. Gives 0 where there is nothing
@@ -199,12 +199,12 @@ function steps.suspect(n, rows)
   touch()
 end
 
--- n, when this attempt began, result, failed rows: gives nothing where another was first.
-function steps.complete(n, begun, result, failed)
+-- n, how long this attempt took on the worker's clock (a Redis that stood still is no slow chunk),
+-- result, failed rows: gives nothing where another was first.
+function steps.complete(n, milliseconds, result, failed)
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))
-  local milliseconds = math.floor((now - begun) * 1000)
-  if milliseconds > number('slowest_ms') then
+  if tonumber(milliseconds) > number('slowest_ms') then
     redis.call('HSET', record, 'slowest_ms', milliseconds)
   end
   redis.call('HINCRBY', record, 'bytes', -redis.call('HSTRLEN', chunks, n))

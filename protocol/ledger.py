@@ -6,6 +6,7 @@ payload travels beside the script: to Redis in one transaction with it. The keys
 record `digitq:job:<id>` and that name with a suffix.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,12 +29,12 @@ SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 
 
 class Begun(NamedTuple):
-    """A chunk that a worker has begun; `attempt` counts from 1, `time` is of Redis's clock."""
+    """A chunk that a worker has begun; `attempt` counts from 1, `time` is of `time.monotonic`."""
 
     payload: bytes | memoryview
     model: str
     attempt: int
-    time: str
+    time: float
 
 
 @dataclass(frozen=True)
@@ -151,18 +152,20 @@ class Ledger:
         reply = self._step(job_id, "begin", number)
         if not reply:
             return None
-        payload, model, attempt, time = reply
+        begun = time.monotonic()
+        payload, model, attempt = reply
         if payload is None:  # a large one, which a script would copy twice more
             payload = self.redis.hget(record_key(job_id) + ":chunks", number)
             if payload is None:
                 return None
-        return Begun(payload, model.decode(), attempt, time.decode())
+        return Begun(payload, model.decode(), attempt, begun)
 
     def complete(
-        self, job_id: str, number: int, begun: str, result: bytes | memoryview, failed: int
+        self, job_id: str, number: int, seconds: float, result: bytes | memoryview, failed: int
     ) -> bool:
-        """Hand in the result of a chunk, begun at `Begun.time`. False where another was first."""
-        return bool(self._step(job_id, "complete", number, begun, result, failed))
+        """Hand in the result of a chunk, and how long it took. False where another was first."""
+        milliseconds = int(1000 * seconds)
+        return bool(self._step(job_id, "complete", number, milliseconds, result, failed))
 
     def renew(self, job_id: str, number: int) -> bool:
         """A worker is still at the chunk: its deadline is put off. False where it may stop, since

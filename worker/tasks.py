@@ -54,7 +54,6 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: done already, or cancelled"
-    started = time.perf_counter()
     chunk = Chunk.decode(number, begun.payload)
     read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
     try:
@@ -62,9 +61,10 @@ def classify(job_id: str, number: int) -> str:
     except Dropped:
         return DISCARDED
     failed = result.column("label").null_count
-    if not ledger().complete(job_id, number, begun.time, encode(result), failed):
+    seconds = time.monotonic() - begun.time
+    if not ledger().complete(job_id, number, seconds, encode(result), failed):
         return DISCARDED
-    return describe(chunk.rows, failed, time.perf_counter() - started, begun)
+    return describe(chunk.rows, failed, seconds, begun)
 
 
 def describe(rows: int, failed: int, seconds: float, begun: Begun) -> str:

@@ -5,12 +5,18 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from producer.local import Local
+from producer.mnist import pixels_batch
 from protocol.broker import PatientRedis, connect
+from protocol.chunk import PIXELS, Chunk
+from protocol.ledger import Ledger
 from protocol.wire import LARGE_BYTES
 from worker import tasks
+from worker.classify import classify_chunk
 
 LARGE = bytes(range(256)) * (LARGE_BYTES // 128)
 
@@ -52,3 +58,25 @@ def test_each_thread_of_a_worker_has_its_own(
     thread.start()
     thread.join()
     assert found[0] is found[1] is not found[2]
+
+
+def test_a_redis_that_stands_still_is_no_slow_chunk(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a chunk that is lost meanwhile would be waited for three times as long."""
+    batch = pixels_batch(pa.array(["a"]), np.zeros((1, PIXELS), np.uint8))
+    fields: dict[str, str | int] = {"id": "j", "model": "random", "source": "test"}
+    limits: dict[str, str | int] = {"attached": 0, "in_flight": 1, "ttl": 60}
+    done = classify_chunk(Chunk(0, 0, batch), "random")
+    with connect(redis_only.url) as client:
+        ledger = Ledger(client)
+        ledger.dispatch(fields | limits, (0, 0), 0, 1, Chunk(0, 0, batch).encode())
+
+        def classify_and_pause(*args: object) -> pa.RecordBatch:
+            client.client_pause(1500)
+            return done
+
+        monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
+        monkeypatch.setattr(tasks, "classify_chunk", classify_and_pause)
+        assert tasks.classify("j", 0).startswith("1 images")
+        assert ledger.record("j").slowest_seconds < 1

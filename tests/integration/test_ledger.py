@@ -47,8 +47,7 @@ def take_messages(ledger: Ledger) -> list[int]:
 
 
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
-    begun = str(ledger.redis.time()[0])
-    return ledger.complete("j", number, begun, b"result %d" % number, failed)
+    return ledger.complete("j", number, 0.1, b"result %d" % number, failed)
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -107,8 +106,8 @@ def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
 def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.complete("j", 0, "1", b"first", 0)
-    assert not ledger.complete("j", 0, "1", b"second", 10)
+    assert ledger.complete("j", 0, 0.1, b"first", 0)
+    assert not ledger.complete("j", 0, 0.1, b"second", 10)
     assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
@@ -186,9 +185,9 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     ledger.sweep(0)
     assert ledger.begin("j", 0)
-    now = ledger.redis.time()[0]
-    ledger.complete("j", 0, str(now - 40), b"by the first, after 40 s", 0)
+    ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0)
     ledger.begin("j", 1)
+    now = ledger.redis.time()[0]
     ledger.redis.zadd("digitq:job:j:running", {"1": now - 100})
     take_messages(ledger)
     ledger.sweep(30)
