@@ -1,16 +1,20 @@
 """Where a worker's time goes: the real task, over a private Redis, on chunks of MNIST arrays.
 
-`python benchmarks/task.py [--model NAME] [--port PORT]`: of the thread's processor time, µs an
-image, and the part that is not the network's. (Arrays have nothing to decode; Celery's main
-process is not in it.) With a port, Redis is reached over TCP, else over a Unix socket.
+`python benchmarks/task.py [--model NAME] [--workers N] [--port PORT]`: of a worker's processor
+time, µs an image, and the part that is not the network's; the mean of as many workers as there are
+cores, at work at once. (Arrays have nothing to decode; Celery's main process is not in it.) With a
+port, Redis is reached over TCP, else over a Unix socket.
 """
 
 import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from statistics import median
+from functools import partial
+from multiprocessing import get_context
+from statistics import mean, median
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +22,7 @@ from producer.local import Local
 from producer.mnist import label_batches, load_mnist
 from protocol.broker import connect
 from protocol.chunk import Chunk
+from protocol.cores import usable_cores
 from protocol.ledger import Ledger
 from protocol.settings import MODELS, settings
 from worker import classify, tasks
@@ -25,7 +30,6 @@ from worker.celery import app, keep_freed_memory
 from worker.models import Model
 
 ROUNDS = 7  # the first to warm up
-JOB = "j"
 PARTS = {  # by their names in the table: where a function is, and its name there
     "begin": (Ledger, "begin"),
     "open the chunk": (Chunk, "decode"),
@@ -62,13 +66,16 @@ def watched(seconds: Seconds) -> Iterator[Callable[[str, int], str]]:
         yield timed(ALL, tasks.classify, seconds)
 
 
-def measure(ledger: Ledger, model: str) -> dict[str, float]:
+def measure(url: str, model: str, job: str) -> Seconds:
     """Seconds an image: the median of the rounds, each of all whole chunks of MNIST."""
+    keep_freed_memory()
+    app.conf.digitq_broker_url = url
+    ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
     rows = settings().chunk_rows
     chunks = len(images) // rows
     limits: dict[str, str | int] = {"attached": 1, "in_flight": ROUNDS * chunks, "ttl": 3600}
-    fields = {"id": JOB, "model": model, "source": "mnist"} | limits
+    fields = {"id": job, "model": model, "source": "mnist"} | limits
     ledger.open(fields)
     rounds = []
     for first in range(0, ROUNDS * chunks, chunks):
@@ -80,23 +87,25 @@ def measure(ledger: Ledger, model: str) -> dict[str, float]:
         seconds: Seconds = Counter()
         with watched(seconds) as task:
             for number in range(first, first + chunks):
-                task(JOB, number)
+                task(job, number)
         rounds.append(seconds)
-    return {
-        part: median(seconds[part] for seconds in rounds[1:]) / chunks / rows
-        for part in (*PARTS, ALL)
-    }
+    parts = {part: median(seconds[part] for seconds in rounds[1:]) for part in (*PARTS, ALL)}
+    return Counter({part: spent / chunks / rows for part, spent in parts.items()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="mlp")
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
-    keep_freed_memory()
-    with Local(workers=0, port=options.port) as local, connect(local.url) as redis:
-        app.conf.digitq_broker_url = local.url
-        seconds = measure(Ledger(redis), options.model)
+    jobs = [f"job{number}" for number in range(options.workers)]
+    with (
+        Local(workers=0, port=options.port) as local,
+        ProcessPoolExecutor(len(jobs), get_context("spawn")) as pool,
+    ):
+        measured = list(pool.map(partial(measure, local.url, options.model), jobs))
+    seconds = {part: mean(one[part] for one in measured) for part in (*PARTS, ALL)}
     seconds["the rest"] = 2 * seconds[ALL] - sum(seconds.values())
     for part in sorted(seconds, key=lambda part: -seconds[part]):
         share = seconds[part] / seconds[ALL]
