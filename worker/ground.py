@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError
 
-VALUES = np.arange(256.0)
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
 CORNER = 0.15  # of either side
@@ -134,18 +133,15 @@ def separate_ink(grey: Grey) -> Grey:
     ground = np.full_like(small, small.max()) if is_even else estimate_ground(small)
     ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
-    counts = count_values(ink)
-    noise = min(MOST_NOISE, 2 * int(counts.cumsum().searchsorted(ink.size / 2)))
-    counts[: noise + 1] = 0
-    if not counts[LEAST_CONTRAST:].any():
+    noise = min(MOST_NOISE, 2 * percentiles(ink, 50)[0])
+    inked = ink[ink > noise]
+    if not inked.size or inked.max() < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
-    certain = cv2.threshold(ink, otsu_threshold(counts), 1, cv2.THRESH_BINARY)[1]
-    near = cv2.dilate(certain, NEAR)
-    counts = count_values(ink, near)
-    threshold = otsu_threshold(counts)
-    counts[: threshold + 1] = 0
-    sums = counts.cumsum()
-    full = int(sums.searchsorted(0.9 * sums[-1]))
+    threshold = otsu_threshold(inked)
+    near = cv2.dilate(cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1], NEAR)
+    inked = ink[near.view(np.bool_)]
+    threshold = otsu_threshold(inked)
+    (full,) = percentiles(inked[inked > threshold], 90)
     faintest = int(max(threshold / 2, full / 4, noise))
     kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
     return cv2.convertScaleAbs(kept, alpha=255 / full)
@@ -243,24 +239,16 @@ def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
     return image, image[::-1], image.T, image.T[::-1]
 
 
-def count_values(grey: Grey, mask: Mask | None = None) -> NDArray[np.float64]:
-    """How often each value 0..255 occurs, where a mask isn't 0."""
-    return cv2.calcHist([grey], [0], mask, [256], [0, 256]).ravel().astype(np.float64)
-
-
 def percentiles(grey: Grey, *percents: float) -> list[int]:
-    """Values below which such parts of the image lie."""
+    """Values below which such parts of the values lie."""
     ranks = [int(part / 100 * grey.size) for part in percents]
-    values: list[int] = np.sort(grey.reshape(-1).astype(np.int32))[ranks].tolist()
+    values: list[int] = np.sort(grey.reshape(-1), kind="stable")[ranks].tolist()
     return values
 
 
-def otsu_threshold(counts: NDArray[np.float64]) -> int:
-    """The threshold that parts values 0..255, so often each, into two classes farthest apart.
+def otsu_threshold(values: Grey) -> int:
+    """The threshold that parts values into two classes farthest apart.
 
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979, equation 18.
+    N. Otsu, "A threshold selection method from gray-level histograms", 1979.
     """
-    below, sums = counts.cumsum(), (counts * VALUES).cumsum()
-    pixels, total = below[-1], sums[-1]
-    between = (total * below - pixels * sums) ** 2 / np.maximum(below * (pixels - below), 1)
-    return int(between.argmax())
+    return int(cv2.threshold(values, 0, 1, cv2.THRESH_OTSU)[0])

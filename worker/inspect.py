@@ -149,7 +149,7 @@ def check_out(out: Path) -> None:
 def describe_doubt(confidence: float, review_below: float, alone: bool) -> str:
     """What makes an answer one to be reviewed; nothing where it is none."""
     if not alone:
-        return ", to review: not the only digit there, it seems"
+        return ", to review: another shape there may be a digit too"
     if confidence < NO_DIGIT:
         return ", to review: it looks like no digit"
     return ", to review" if confidence < review_below else ""

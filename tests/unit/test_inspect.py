@@ -54,7 +54,7 @@ def test_a_second_digit_is_told(tmp_path: Path) -> None:
     result = inspect(tmp_path / "two.png", "--out", str(tmp_path / "steps.png"))
     first = result.stdout.splitlines()[0]
     assert first.startswith("two.png: 1, ") and first.endswith(
-        ", to review: not the only digit there, it seems"
+        ", to review: another shape there may be a digit too"
     )
 
 
