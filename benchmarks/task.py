@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from statistics import mean, median
 from typing import Any
 from unittest.mock import patch
@@ -41,6 +42,7 @@ PARTS = {  # by their names in the table: where a function is, and its name ther
 }
 ALL = "all"
 Seconds = Counter[str]  # by part
+start: Barrier
 
 
 def timed(part: str, function: Callable[..., Any], seconds: Seconds) -> Callable[..., Any]:
@@ -66,6 +68,12 @@ def watched(seconds: Seconds) -> Iterator[Callable[[str, int], str]]:
         yield timed(ALL, tasks.classify, seconds)
 
 
+def meet_at(barrier: Barrier) -> None:
+    """Where the workers wait, lest one is measured while another stores its chunks."""
+    global start
+    start = barrier
+
+
 def measure(url: str, model: str, job: str) -> Seconds:
     """Seconds an image: the median of the rounds, each of all whole chunks of MNIST."""
     keep_freed_memory()
@@ -85,6 +93,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
             payload = Chunk(first + place, part.start, batch).encode()
             ledger.dispatch(fields, (0, 0), first + place, rows, payload)
         seconds: Seconds = Counter()
+        start.wait()
         with watched(seconds) as task:
             for number in range(first, first + chunks):
                 task(job, number)
@@ -99,10 +108,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--port", type=int)
     options = parser.parse_args()
-    jobs = [f"job{number}" for number in range(options.workers)]
+    jobs = [f"job{number}" for number in range(max(1, options.workers))]
+    context = get_context("spawn")
     with (
         Local(workers=0, port=options.port) as local,
-        ProcessPoolExecutor(len(jobs), get_context("spawn")) as pool,
+        ProcessPoolExecutor(len(jobs), context, meet_at, (context.Barrier(len(jobs)),)) as pool,
     ):
         measured = list(pool.map(partial(measure, local.url, options.model), jobs))
     seconds = {part: mean(one[part] for one in measured) for part in (*PARTS, ALL)}

@@ -199,8 +199,8 @@ function steps.suspect(n, rows)
   touch()
 end
 
--- n, how long this attempt took on the worker's clock (a Redis that stood still is no slow chunk),
--- result, failed rows: gives nothing where another was first.
+-- n, how long this attempt took on the worker's clock, result, failed rows: gives nothing where
+-- another was first. (Of a Redis that stood still, a result that waits for it is no slow chunk.)
 function steps.complete(n, milliseconds, result, failed)
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))

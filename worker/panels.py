@@ -13,15 +13,17 @@ Window = tuple[float, float, float, float]  # of an image's height and width: fr
 
 BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
 BLACK, CLEAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at most
-LEAST = 0.12  # of the image
+LEAST = 0.12  # of the image is the box of a plate
 RECTANGLE = 0.93  # of the smallest rectangle around it, which may be tilted
-DISC = 0.9  # of the smallest circle around it
+DISC = 0.93  # of the smallest circle around it
 TILT = 10  # degrees
 NARROW, WIDE = 0.75, 2.5  # times as wide as high: else it may be a thick 0
 FULL = 0.7  # of it is ink: more than of a digit
 HOLE = 0.25  # of its shorter side a digit is high at least
+CONVEX, EMPTY = 0.9, 0.8  # of its hull, or more, is a hole that may be a 0's; of it is ground
+SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
 RIM = 0.03  # of its shorter side is cut off
-AROUND = 0.15  # of the longer side of a digit on a disc is left around it
+AROUND = 0.08  # of the longer side of a digit on a disc is left around it
 
 
 def find_panel(ink: Grey) -> Window | None:
@@ -54,35 +56,30 @@ def find_plate(mask: Mask) -> Window | None:
     """The part of the image that is a plate, or a disc, with a digit on it."""
     height, width = mask.shape
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    outer = tree[0, :, 3] < 0
+    around = tree[0, :, 3]  # which outline a hole lies in
     sizes = [cv2.contourArea(outline) for outline in outlines]
-    largest = int(np.where(outer, sizes, -1).argmax())
-    left, top, w, h = cv2.boundingRect(outlines[largest])
+    largest = int(np.where(around < 0, sizes, -1).argmax())
+    holes = [outlines[number] for number in np.flatnonzero(around == largest).tolist()]
+    outline, size = outlines[largest], sizes[largest]
+    left, top, w, h = cv2.boundingRect(outline)
+    narrow = not NARROW * h <= w <= WIDE * h
     if (
-        w * h < max(LEAST * mask.size, 1)
+        not holes
+        or w * h < max(LEAST * mask.size, 1)
         or (w, h) == (width, height)
-        or cv2.countNonZero(mask[top : top + h, left : left + w]) < FULL * sizes[largest]
+        or cv2.countNonZero(mask[top : top + h, left : left + w]) < FULL * size
+        or is_of_0(hole := max(holes, key=cv2.contourArea), mask, narrow)
+        or cv2.boundingRect(hole)[3] < HOLE * min(w, h)
     ):
         return None
-    holes = [
-        outline
-        for outline, parent in zip(outlines, tree[0, :, 3], strict=True)
-        if parent == largest
-    ]
-    if max((cv2.boundingRect(hole)[3] for hole in holes), default=0) < HOLE * min(w, h):
-        return None
-    if sizes[largest] >= DISC * math.pi * cv2.minEnclosingCircle(outlines[largest])[1] ** 2:
+    if size >= DISC * math.pi * cv2.minEnclosingCircle(outline)[1] ** 2:
         left, top, w, h = cv2.boundingRect(np.concatenate(holes))
         down = right = -round(AROUND * max(w, h))
     else:
-        _, sides, angle = cv2.minAreaRect(outlines[largest])
+        _, sides, angle = cv2.minAreaRect(outline)
         tilt = abs((angle + 45) % 90 - 45)
-        whole = w == width or h == height
-        if (
-            not (whole or NARROW * h <= w <= WIDE * h)
-            or tilt > TILT
-            or sizes[largest] < RECTANGLE * math.prod(sides)
-        ):
+        inside = w < width and h < height
+        if narrow and inside or tilt > TILT or size < RECTANGLE * math.prod(sides):
             return None
         off = math.tan(math.radians(tilt))
         down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
@@ -91,4 +88,17 @@ def find_plate(mask: Mask) -> Window | None:
         min(height, top + h - down) / height,
         max(0, left + right) / width,
         min(width, left + w - right) / width,
+    )
+
+
+def is_of_0(hole: NDArray[np.int32], mask: Mask, narrow: bool) -> bool:
+    """Whether a hole may be that of a thick 0: convex, nothing in it, and not slim as a 1 is,
+    unless what it is in is narrow."""
+    left, top, w, h = cv2.boundingRect(hole)
+    size, (_, sides, _) = cv2.contourArea(hole), cv2.minAreaRect(hole)
+    ground = w * h - cv2.countNonZero(mask[top : top + h, left : left + w])
+    return (
+        (narrow or min(sides) > SLIM * max(sides))
+        and ground >= EMPTY * size
+        and size >= CONVEX * cv2.contourArea(cv2.convexHull(hole))
     )

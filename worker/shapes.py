@@ -17,7 +17,9 @@ SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a ci
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
 FILLED = 0.8  # of its box is a button's ink
 SHORTEST, LONGEST = 0.6, 2.0  # as the digit is wide, such a line is; as it is high
-UNDER = 0.05  # of the digit's height, or further, it is under that
+UNDER = 0.06  # of the digit's height is between the two: else it may be the base of a 2
+MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
+WIDER = 1.2  # than the digit is a line that leaves no doubt
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 
 Sizes = NDArray[np.float64]  # (shapes,)
@@ -54,11 +56,12 @@ def drop_specks(ink: Grey) -> Grey:
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
     shadow = at_edge & (area > SOLID * w * h) & ~slim
     score[shadow] *= AS_SHADOW
-    drawn = find_surrounds(mask, labels, np.maximum(w, h))
-    score[drawn] = 0
-    drawn |= find_underlines((left, top, w, h), area, score)
-    score[drawn] = 0
+    around = find_surrounds(mask, labels, np.maximum(w, h))
+    score[around] = 0
     group = group_pieces(mask, labels, count)
+    under = find_underlines((left, top, w, h), area, score, group)
+    score[under] = 0
+    drawn = around | under
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
     across, down = edges[1] | edges[3], edges[0] | edges[2]
@@ -98,15 +101,20 @@ def find_surrounds(
     return around
 
 
-def find_underlines(boxes: Boxes, area: Sizes, score: Sizes) -> NDArray[np.bool_]:
+def find_underlines(
+    boxes: Boxes, area: Sizes, score: Sizes, group: NDArray[np.intp]
+) -> NDArray[np.bool_]:
     """Which shapes are a line drawn under the digit, or a button there."""
     left, top, w, h = boxes
     flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
     digit = int(np.where(flat, -1, score).argmax())
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
     long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
-    under = top + h / 2 >= top[digit] + (1 + UNDER) * h[digit]
-    lines: NDArray[np.bool_] = flat & long & ~beside & under
+    under = top >= top[digit] + (1 + UNDER) * h[digit]
+    own = group == group[digit]
+    last = top + h >= (top + h)[own].max()
+    whole = h[digit] >= MOST * (top - top[own].min())
+    lines: NDArray[np.bool_] = flat & long & ~beside & under & last & whole
     return lines
 
 
@@ -122,14 +130,15 @@ def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[
 
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
-    neither small beside the one that was, nor pale."""
+    neither small beside the one that was, nor pale, nor a line that is wider."""
     if kept is ink:  # as usual; it takes no time then
         return False
     digit, dropped = (
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
         for part in (kept, cv2.subtract(ink, kept))
     )
-    least_length = AS_LONG * max(cv2.boundingRect(digit)[2:])
+    _, _, digit_width, digit_height = cv2.boundingRect(digit)
+    least_length = AS_LONG * max(digit_width, digit_height)
     least_area = AS_MUCH * cv2.countNonZero(digit)
     least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
     height, width = ink.shape
@@ -139,6 +148,7 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         and 0 < top < height - h
         and max(w, h) >= least_length
         and area >= least_area
+        and not (h <= LINE * w and w > WIDER * digit_width)
         and ink[labels == number].mean() >= least_strength
         for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
     )

@@ -180,12 +180,14 @@ def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
 
 
 def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
-    """Also where the slow chunk was swept meanwhile, and begun by another."""
-    store(ledger, 0, 1)
+    """Also where the slow one was swept meanwhile, and begun by another, or a fast one follows."""
+    store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.sweep(0)
     assert ledger.begin("j", 0)
     ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0)
+    ledger.begin("j", 2)
+    complete(ledger, 2)
     ledger.begin("j", 1)
     now = ledger.redis.time()[0]
     ledger.redis.zadd("digitq:job:j:running", {"1": now - 100})

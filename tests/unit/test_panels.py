@@ -6,7 +6,7 @@ import pytest
 
 from tests.drawing import RING, draw_ring, same_digit
 from worker.images import normalise, trace_steps
-from worker.panels import find_panel
+from worker.panels import between_bars, find_panel
 
 
 def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_a_digit_on_a_disc_is_read(ink: int, ground: int, wall: int) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("above", "below"), [(60, 60), (25, 120), (300, 300)])
+@pytest.mark.parametrize(("above", "below"), [(40, 40), (15, 40), (60, 60), (25, 120), (300, 300)])
 def test_a_digit_between_bars_is_read(above: int, below: int, turned: bool) -> None:
     paper = cv2.copyMakeBorder(draw_ring(width=6), 0, 0, 40, 40, cv2.BORDER_REPLICATE)
     picture = cv2.copyMakeBorder(paper, above, below, 0, 0, cv2.BORDER_CONSTANT)
@@ -55,10 +55,45 @@ def test_a_digit_between_bars_is_read(above: int, below: int, turned: bool) -> N
     assert same_digit(normalise(picture), normalise(paper), least=0.85)  # it is looked at closer
 
 
+@pytest.mark.parametrize(
+    ("inked", "expected"),
+    [
+        ([1] * 4 + [0.5] + [0] * 90 + [0.5] + [1] * 4, (0.05, 0.95)),
+        ([1] * 4 + [0.5] + [0.05] * 90 + [0.9] + [0.98] * 4, (0.05, 0.95)),
+        ([1] * 3 + [0] * 93 + [1] * 4, None),
+        ([1] * 4 + [0] * 93 + [1] * 3, None),
+        ([0.9] * 5 + [0] * 90 + [1] * 5, None),
+        ([1] * 5 + [0.5] * 2 + [0] * 88 + [1] * 5, None),
+        ([1] * 5 + [0] * 88 + [0.5] * 2 + [1] * 5, None),
+        ([1] * 48 + [0] * 4 + [1] * 48, None),
+        ([1] * 100, None),
+        ([0] * 100, None),
+        ([1, 0, 0, 0, 0, 1], None),
+    ],
+    ids=[
+        *("soft edges", "grain", "thin above", "thin below", "not black", "ink beside the first"),
+        *("ink beside the last", "near each other", "all", "nothing", "tiny"),
+    ],
+)
+def test_bars_are_thick_and_clear_of_ink(
+    inked: list[float], expected: tuple[float, float] | None
+) -> None:
+    assert between_bars(np.array(inked)) == expected
+
+
 def test_what_is_around_is_seen_first() -> None:
     picture = hang(255 - draw_ring(width=12), 255, 40)
     names = [step.name for step in trace_steps(lambda side: picture)]
     assert names[:5] == ["grey", "shrink", "separate ink", "closer", "shrink"]
+
+
+@pytest.mark.parametrize(
+    "strokes", [[(32, 16), (32, 48)], [(44, 20), (20, 44)], [(22, 18), (42, 18), (30, 46)]]
+)
+def test_a_stroke_on_a_disc_is_no_hole_of_a_0(strokes: list[tuple[int, int]]) -> None:
+    ink = cv2.polylines(draw_disc((28, 28)), [np.array(strokes)], False, 0, 7)
+    window = find_panel(ink)
+    assert window is not None and window[0] > 0.1
 
 
 def draw_block(width: int, height: int, holes: list[tuple[int, int, int, int]]) -> np.ndarray:
@@ -82,9 +117,11 @@ def draw_disc(radii: tuple[int, int]) -> np.ndarray:
         draw_block(50, 50, [(20, 26, 20, 26)]),
         cv2.rectangle(np.zeros((64, 64), np.uint8), (6, 6), (58, 58), 255, 4),
         cv2.circle(np.full((64, 64), 255, np.uint8), (32, 32), 12, 0, -1),
-        cv2.ellipse(draw_disc((25, 29)), (32, 32), (6, 12), 0, 0, 360, 0, -1),
+        cv2.ellipse(draw_disc((25, 29)), (32, 32), (3, 12), 0, 0, 360, 0, -1),
         cv2.line(draw_disc((28, 28)), (32, 29), (32, 35), 0, 4),
-        cv2.rectangle(RING[:64].copy(), (0, 0), (119, 9), 255, -1),
+        cv2.ellipse(draw_disc((28, 29)), (32, 32), (9, 13), 0, 0, 360, 0, -1),
+        np.pad(draw_block(30, 48, [(8, 40, 12, 18)])[4:52], ((0, 0), (9, 9))),
+        cv2.rectangle(np.pad(RING, ((0, 10), (0, 0))), (0, 0), (119, 9), 255, -1),
         RING,
         np.zeros((64, 64), np.uint8),
         np.full((1, 1), 255, np.uint8),
@@ -98,6 +135,8 @@ def draw_disc(radii: tuple[int, int]) -> np.ndarray:
         "all",
         "thick 0",
         "disc with a dot",
+        "round 0",
+        "0 as high as the image",
         "one bar",
         "ring",
         "nothing",
