@@ -62,6 +62,7 @@ class MlpRecipe(Recipe):
     """
 
     epochs: int = 900
+    share: float = 0.4
     first_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
     second_rate: float = 0.3
     first_scale: float = 0.02  # standard deviation of the initial weights
