@@ -44,7 +44,7 @@ def test_all_of_mnist_gets_the_same_labels_and_truer_probabilities(name: str) ->
             for kind, probabilities in answers.items():
                 worst[kind] = max(worst[kind], (probabilities - exact).abs().max().item())
     assert worst["fast"] < 1e-5
-    assert worst["fast"] < worst["plain"]
+    assert worst["fast"] < worst["plain"] < (1e-5 if name == "mlp" else 1)
 
 
 def test_digits_put_together_are_the_weights_to_24_bits() -> None:

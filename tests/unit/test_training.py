@@ -138,3 +138,18 @@ def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["random", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_mlp_ships_without_what_its_hidden_softmax_takes_out() -> None:
+    torch.manual_seed(0)
+    network = MlpRecipe().draw_network().eval()
+    with torch.no_grad():
+        network.w1 += torch.randn(len(network.w1), 1) / 16
+        network.b1 += 5
+        pixels = 255 * torch.rand(64, 784, dtype=torch.float64)
+        before = network.double()(pixels)
+        shipped = MlpRecipe().finish(network)
+        assert isinstance(shipped, DigitNetwork)
+        assert torch.allclose(shipped(pixels), before, rtol=0, atol=1e-12)
+        assert shipped.w1.mean(1).abs().max() < 1e-15
+        assert shipped.b1.mean().abs() < 1e-12
