@@ -18,6 +18,7 @@ Flags = NDArray[np.bool_]  # (N,)
 Read = Callable[[int, bytes], Digit]
 
 
+# Of a set of classes, a bit each: the bits, and which class is the first of each set
 BITS = np.float32(2) ** np.arange(CLASSES, dtype=np.float32)
 LOWEST = np.array(
     [max(0, (bits & -bits).bit_length() - 1) for bits in range(1 << CLASSES)], np.int8
