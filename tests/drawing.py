@@ -52,6 +52,13 @@ def draw_ring(side: int = SIDE, width: int = 8, ink: int = 0, ground: int = 255)
     return np.array(image)
 
 
+def draw_tight_ring(width: int = 58, stroke: int = 24) -> np.ndarray:
+    """A 0 in thick ink, cut at its edges: most of the image is ink, and taken for the ground."""
+    image = PIL.Image.new("L", (width, 90), 255)
+    PIL.ImageDraw.Draw(image).ellipse((0, 0, width - 1, 89), outline=0, width=stroke)
+    return np.array(image)
+
+
 def likeness(first: np.ndarray, second: np.ndarray) -> float:
     """Correlation of two images."""
     return float(np.corrcoef(first.reshape(-1), second.reshape(-1))[0, 1])

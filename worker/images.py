@@ -6,6 +6,8 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.panels import Window, find_panel
 from worker.shapes import FAINT, drop_specks, is_digit_dropped
+from worker.views import VIEWS, View
 
 SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
@@ -41,6 +44,10 @@ class Digit(NamedTuple):
 
     pixels: Grey  # 28×28, as the network sees it
     alone: bool  # whether the image shows nothing else that may be a digit
+    unchanged: bool  # whether the image itself is as MNIST's are
+
+
+Read = Callable[[int], Grey]  # the image, its shorter side so many px or longer
 
 
 class Step(NamedTuple):
@@ -57,7 +64,27 @@ def read_digit(content: bytes) -> Digit:
     What already is like an image of MNIST passes through unchanged.
     """
     *_, last = trace_steps(open_image(content, LOOK[0]))
-    return Digit(last.image, last.alone)
+    return Digit(last.image, last.alone, unchanged=last.name == FIRST)
+
+
+def read_views(content: bytes) -> dict[str, Grey]:
+    """The digit in each other view of a file, 28×28, by the view's name; without those that show
+    none. Raises `ImageError` where the file can't be read."""
+    return trace_views(open_image(content, LOOK[0]))
+
+
+def trace_views(read: Read) -> dict[str, Grey]:
+    """The same of an image that `read` gives, as to `trace_steps`."""
+    digits = {}
+    for view in VIEWS:
+        with suppress(ImageError):
+            *_, last = trace_steps(partial(_read_view, view, read))
+            digits[view.__name__] = last.image
+    return digits
+
+
+def _read_view(view: View, read: Read, side: int) -> Grey:
+    return view(read(side))
 
 
 def normalise(grey: Grey) -> Grey:
@@ -66,7 +93,7 @@ def normalise(grey: Grey) -> Grey:
     return last.image
 
 
-def trace_steps(read: Callable[[int], Grey]) -> Iterator[Step]:
+def trace_steps(read: Read) -> Iterator[Step]:
     """The image as "grey", and what it is after each step.
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a

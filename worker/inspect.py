@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
+from worker.classify import average_views
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
-from worker.images import LOOK, LOOKS, trace_steps
-from worker.models import load_model
+from worker.images import FIRST, LOOK, LOOKS, Digit, read_views, trace_steps
+from worker.models import Model, load_model
 
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26
@@ -31,8 +32,8 @@ CLOSER = [*LOOKS][1:]
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
 
-def collect_panels(content: bytes, panels: Panels) -> bool:
-    """Add the original and the image after each step; whether its digit is alone in it.
+def collect_panels(content: bytes, panels: Panels) -> Digit:
+    """Add the original and the image after each step; the digit that is seen at last.
 
     Raises `ImageError` where it ends early.
     """
@@ -45,7 +46,24 @@ def collect_panels(content: bytes, panels: Panels) -> bool:
         height, width = step.image.shape
         panel = f"{step.name}, {width} x {height}", PIL.Image.fromarray(step.image)
         panels[-1].append(panel)
-    return step.alone
+    return Digit(step.image, step.alone, unchanged=step.name == FIRST)
+
+
+def ask(
+    content: bytes, digit: Digit, model: Model, panels: Panels
+) -> tuple[NDArray[np.float32], bool]:
+    """The ten probabilities, and whether the network is sure of the digit by itself.
+
+    Where it isn't, other views are asked as a worker does, and added to the panels.
+    """
+    probabilities = model.classify(digit.pixels.reshape(1, -1))[0]
+    sure = bool(probabilities.max() >= model.card.review_below)
+    if not sure and not digit.unchanged:
+        with suppress(Exception):  # as for a worker: without them, the first answer stands
+            views = read_views(content)
+            probabilities = average_views(model, probabilities, views)
+            panels.append([(name, PIL.Image.fromarray(view)) for name, view in views.items()])
+    return probabilities, sure
 
 
 def draw_picture(
@@ -146,13 +164,13 @@ def check_out(out: Path) -> None:
     raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
 
 
-def describe_doubt(confidence: float, review_below: float, alone: bool) -> str:
+def describe_doubt(confidence: float, sure: bool, alone: bool) -> str:
     """What makes an answer one to be reviewed; nothing where it is none."""
     if not alone:
         return ", to review: another shape there may be a digit too"
     if confidence < NO_DIGIT:
         return ", to review: it looks like no digit"
-    return ", to review" if confidence < review_below else ""
+    return "" if sure else ", to review"
 
 
 def inspect(path: Path, out: Path, name: str) -> int:
@@ -166,20 +184,18 @@ def inspect(path: Path, out: Path, name: str) -> int:
     panels: Panels = []
     probabilities, status = None, 0
     try:
-        alone = collect_panels(content, panels)
+        digit = collect_panels(content, panels)
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
         reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:
-        model = load_model(name)
-        digit = np.asarray(panels[-1][-1][1])
-        probabilities = model.classify(digit.reshape(1, -1))[0]
+        probabilities, sure = ask(content, digit, load_model(name), panels)
         confidence = float(probabilities.max())
-        doubt = describe_doubt(confidence, model.card.review_below, alone)
+        doubt = describe_doubt(confidence, sure, digit.alone)
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
-            print(draw_blocks(digit))
+            print(draw_blocks(digit.pixels))
     if panels:
         try:
             notes = PIL.PngImagePlugin.PngInfo()

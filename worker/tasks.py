@@ -13,9 +13,8 @@ from protocol.chunk import Chunk, encode
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
-from worker.classify import Read, classify_chunk, read_image
+from worker.classify import Read, Reader, T, classify_chunk, read_image
 from worker.decoding import ImageError
-from worker.images import Digit
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
@@ -82,14 +81,14 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
     every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
     renewed = time.monotonic()
 
-    def read_on(row: int, content: bytes) -> Digit:
+    def read_on(row: int, content: bytes, reader: Reader[T]) -> T:
         nonlocal renewed
         if time.monotonic() - renewed > every:
             with suppress(BrokerError):  # the work goes on meanwhile
                 if not hasty_ledger().renew(job_id, number):
                     raise Dropped
             renewed = time.monotonic()
-        return read(row, content)
+        return read(row, content, reader)
 
     return read_on
 
@@ -98,12 +97,12 @@ def _careful(job_id: str, number: int) -> Read:
     """Reads images one by one, each noted first: one that two workers died of is an error row."""
     deaths = ledger().suspects(job_id, number)
 
-    def read(row: int, content: bytes) -> Digit:
+    def read(row: int, content: bytes, reader: Reader[T]) -> T:
         if deaths.count(row) >= FATAL_DEATHS:
             raise ImageError("workers die of this image")
         ledger().suspect(job_id, number, [*deaths, row])
         try:
-            return read_image(row, content)
+            return read_image(row, content, reader)
         finally:
             ledger().suspect(job_id, number, deaths)
 

@@ -42,9 +42,9 @@ def classify(pixels: np.ndarray) -> np.ndarray:
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
     """The rows that a worker of digitq answers with, one for each image of the chunk."""
-    pixels, errors, alone = read_pixels(chunk, read_image)
+    images = read_pixels(chunk, read_image)
     below = load_model(MODEL).card.review_below
-    return build_result(chunk, classify(pixels), errors, alone, below)
+    return build_result(chunk, classify(images.pixels), images.errors, images.alone, below)
 
 
 def warm_up() -> None:

@@ -13,10 +13,18 @@ from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
-from tests.drawing import draw_one, encode_image, random_digits
+from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify
-from worker.classify import build_result, classify_chunk, find_largest
-from worker.images import Digit, read_digit
+from worker.classify import (
+    Reader,
+    T,
+    average_views,
+    build_result,
+    classify_chunk,
+    find_largest,
+    read_image,
+)
+from worker.images import Digit, read_digit, read_views
 from worker.models import load_model
 
 DIGITS = random_digits(300)
@@ -160,9 +168,83 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
 def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
     """A worker that notes what it reads fails as a whole, and the chunk comes again."""
 
-    def read(row: int, content: bytes) -> Digit:
+    def read(row: int, content: bytes, reader: Reader[T]) -> T:
         raise BrokerError("can't reach Redis")
 
     batch = pa.record_batch({"id": ["a"], "image": [encode_image(draw_one())]})
     with pytest.raises(BrokerError):
         classify_chunk(Chunk(0, 0, batch), "mlp", read)
+
+
+UNSURE, SURE = encode_image(PIL.Image.fromarray(draw_tight_ring())), encode_image(draw_one())
+
+
+def classify_images(images: list[bytes]) -> pa.RecordBatch:
+    return classify_chunk(next(cut_chunks(image_source(images).pieces)), "mlp")
+
+
+def test_where_the_network_is_unsure_other_views_are_asked_too() -> None:
+    model, digit = load_model("mlp"), read_digit(UNSURE)
+    first = model.classify(digit.pixels.reshape(1, -1))[0]
+    assert first.argmax() != 0 and first.max() < model.card.review_below
+    result = classify_images([UNSURE])
+    assert result.column("label").to_pylist() == [0]
+    assert result.column("review").to_pylist() == [True]
+    mean = average_views(model, first, read_views(UNSURE))
+    assert np.array_equal(result.column("probabilities")[0].as_py(), mean)
+    assert abs(mean.sum() - 1) < 1e-6
+
+
+def test_an_answer_of_several_views_does_not_depend_on_its_company_either() -> None:
+    alone, among = classify_images([UNSURE]), classify_images([SURE] * 5 + [UNSURE] * 2)
+    assert among.column("probabilities")[-1] == alone.column("probabilities")[0]
+
+
+def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the network is sure of, can't be read, or is as MNIST's images are."""
+    unread: list[bytes] = []
+    monkeypatch.setattr(classify, "read_views", unread.append)
+    odd = np.zeros((28, 28), np.uint8)
+    odd[4:24:2, 4:24:2] = 255
+    classify_images([SURE, b"", encode_image(PIL.Image.fromarray(odd))])
+    result = classify_chunk(pixel_chunk(0, 300), "mlp")
+    assert any(result.column("review").to_pylist())
+    assert unread == []
+
+
+def test_other_views_that_can_t_be_read_leave_the_first_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(content: bytes) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(classify, "read_views", fail)
+    result = classify_images([UNSURE])
+    first = load_model("mlp").classify(read_digit(UNSURE).pixels.reshape(1, -1))[0]
+    assert np.array_equal(result.column("probabilities")[0].as_py(), first)
+    assert result.column("error").to_pylist() == [None]
+    assert result.column("review").to_pylist() == [True]
+
+
+def test_a_worker_reads_other_views_as_it_reads_images() -> None:
+    """With its time, and with a note of each where an image has killed another worker."""
+    read: list[tuple[int, str]] = []
+
+    def note(row: int, content: bytes, reader: Reader[T]) -> T:
+        read.append((row, reader.__name__))
+        return read_image(row, content, reader)
+
+    chunk = next(cut_chunks(image_source([SURE, UNSURE]).pieces))
+    classify_chunk(chunk, "mlp", note)
+    assert read == [(0, "read_digit"), (1, "read_digit"), (1, "read_views")]
+
+
+def test_an_answer_stays_to_be_reviewed_however_sure_the_other_views_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = {str(number): read_digit(SURE).pixels for number in range(200)}
+    monkeypatch.setattr(classify, "read_views", lambda content: seen)
+    result = classify_images([UNSURE])
+    assert result.column("confidence")[0].as_py() > load_model("mlp").card.review_below
+    assert result.column("label").to_pylist() == [1]
+    assert result.column("review").to_pylist() == [True]

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.drawing import draw_one, encode_image, random_digits
+from protocol.chunk import Chunk
+from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from worker.classify import classify_chunk
 from worker.inspect import draw_blocks, list_probabilities, main
 
 
@@ -44,6 +47,24 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
     before = Path("one.inspect.png").read_bytes()
     assert inspect(Path("one.png")).exit_code == 2
     assert Path("one.inspect.png").read_bytes() == before
+
+
+def test_other_views_are_drawn_where_they_were_asked(tmp_path: Path) -> None:
+    """And the answer is a worker's."""
+    file = encode_image(PIL.Image.fromarray(draw_tight_ring()))
+    (tmp_path / "tight.png").write_bytes(file)
+    heights = []
+    for image in (encode_image(draw_one((60, 90))), file):
+        (tmp_path / "tight.png").write_bytes(image)
+        result = inspect(tmp_path / "tight.png", "--out", str(tmp_path / "steps.png"))
+        with PIL.Image.open(tmp_path / "steps.png") as picture:
+            heights.append(picture.height)
+    batch = pa.record_batch({"id": ["tight"], "image": [file]})
+    answer = classify_chunk(Chunk(0, 0, batch), "mlp").column("probabilities")[0].as_py()
+    first = result.stdout.splitlines()[0]
+    assert first == f"tight.png: 0, {max(answer):.2%} sure by mlp, to review"
+    assert result.stdout.endswith(list_probabilities(np.array(answer)) + "\n")
+    assert heights[1] > heights[0]
 
 
 def test_a_second_digit_is_told(tmp_path: Path) -> None:

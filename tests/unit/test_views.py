@@ -1,0 +1,78 @@
+"""Each other view of an image changes one thing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.drawing import draw_ring, draw_tight_ring, same_digit
+from worker.ground import is_ground_dark, shrink
+from worker.images import normalise, trace_views
+from worker.views import VIEWS, View, extended, framed, middle, softened
+
+RING = draw_ring()
+
+
+def test_softened_has_less_grain() -> None:
+    grain = np.random.default_rng(0).integers(100, 156, (60, 60), np.uint8)
+    assert softened(grain).std() < 0.3 * grain.std()
+    assert abs(softened(grain).mean() - grain.mean()) < 1
+
+
+def test_softened_joins_a_broken_stroke() -> None:
+    dotted = RING.copy()
+    dotted[::6] = 255
+    assert not same_digit(normalise(dotted), normalise(RING), least=0.9)
+    assert same_digit(normalise(softened(dotted)), normalise(RING), least=0.9)
+
+
+def test_extended_goes_on_as_it_was_at_the_edge() -> None:
+    """The stem of a digit that is cut off below becomes longer; the corners, too, go on."""
+    grey = np.full((40, 20), 200, np.uint8)
+    grey[10:, 8:12] = 30
+    wide = extended(grey)
+    assert wide.shape == (54, 34)
+    assert (wide[17:, 15:19] == 30).all() and (wide[:17] == 200).all()
+    assert np.array_equal(wide[7:-7, 7:-7], grey)
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_framed_shows_which_is_ground(light: bool) -> None:
+    tight = 255 - draw_tight_ring() if light else draw_tight_ring()
+    wide = framed(tight)
+    assert is_ground_dark(shrink(tight, 48)) != light
+    assert is_ground_dark(shrink(wide, 48)) == light
+    assert wide[0, 0] == wide[-1, -1] == 255 * (not light)
+    assert np.array_equal(wide[32:-32, 32:-32], tight)
+
+
+def test_the_middle_is_without_what_is_around() -> None:
+    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    assert np.array_equal(middle(grey), grey[2:8, 2:8])
+
+
+def test_views_that_show_no_digit_are_left_out() -> None:
+    corner = np.full((100, 100), 255, np.uint8)
+    corner[4:14, 8:11] = 0
+    assert list(trace_views(lambda side: corner)) == ["softened", "extended", "framed"]
+
+
+def test_the_views_are_those_of_the_side_that_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def read(side: int) -> np.ndarray:
+        asked.append(side)
+        return RING
+
+    assert list(trace_views(read)) == [view.__name__ for view in VIEWS]
+    assert set(asked) == {56}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_any_image_has_each_view(view: View, grey: np.ndarray) -> None:
+    before = grey.copy()
+    seen = view(grey)
+    assert seen.dtype == np.uint8 and seen.ndim == 2 and seen.size
+    assert np.array_equal(grey, before)
