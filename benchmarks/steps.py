@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 
 from worker import decoding, ground, images
-from worker.classify import average_views
+from worker.classify import ASK_BELOW, average_views
 from worker.dataset import load_mnist
 from worker.decoding import Grey, ImageError
 from worker.models import load_model
@@ -98,7 +98,7 @@ def answer(greys: list[Grey], name: str) -> np.ndarray:
         except ImageError:
             continue
         probabilities = model.classify(digit.reshape(1, -1))[0]
-        if probabilities.max() < model.card.review_below and digit is not grey:
+        if probabilities.max() < ASK_BELOW and digit is not grey:
             views = images.trace_views(lambda side: grey)  # noqa: B023
             probabilities = average_views(model, probabilities, views)
         labels[row] = probabilities.argmax()

@@ -37,6 +37,8 @@ class Images(NamedTuple):
     final: Flags  # whether there is no other view of it
 
 
+ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
+
 # Of a set of classes, a bit each: the bits, and which class is the first of each set
 BITS = np.float32(2) ** np.arange(CLASSES, dtype=np.float32)
 LOWEST = np.array(
@@ -69,11 +71,11 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     probabilities = loaded.classify(images.pixels, chunk.first_row)
     below = loaded.card.review_below
     rows = np.flatnonzero(~images.final)
-    unsure = rows[probabilities[rows].max(axis=1) < below].tolist()
-    if unsure:
-        ask_again(loaded, chunk.batch.column("image"), unsure, probabilities, read)
+    confidence = probabilities[rows].max(axis=1)
     sure = images.alone
-    sure[unsure] = False  # to be reviewed, whatever the other views add
+    sure[rows[confidence < below]] = False  # to be reviewed, whatever the other views add
+    if unsure := rows[confidence < ASK_BELOW].tolist():
+        ask_again(loaded, chunk.batch.column("image"), unsure, probabilities, read)
     return build_result(chunk.batch, probabilities, images.errors, sure, below)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
-from worker.classify import average_views
+from worker.classify import ASK_BELOW, average_views
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
 from worker.images import FIRST, LOOK, LOOKS, Digit, read_views, trace_steps
 from worker.models import Model, load_model
@@ -52,18 +52,18 @@ def collect_panels(content: bytes, panels: Panels) -> Digit:
 def ask(
     content: bytes, digit: Digit, model: Model, panels: Panels
 ) -> tuple[NDArray[np.float32], bool]:
-    """The ten probabilities, and whether the network is sure of the digit by itself.
-
-    Where it isn't, other views are asked as a worker does, and added to the panels.
+    """The ten probabilities, and whether the network is sure, as a worker asks it; other views that
+    it was shown are added to the panels.
     """
     probabilities = model.classify(digit.pixels.reshape(1, -1))[0]
-    sure = bool(probabilities.max() >= model.card.review_below)
-    if not sure and not digit.unchanged:
+    least = float(probabilities.max())
+    if least < ASK_BELOW and not digit.unchanged:
         with suppress(Exception):  # as for a worker: without them, the first answer stands
             views = read_views(content)
             probabilities = average_views(model, probabilities, views)
+            least = min(least, float(probabilities.max()))
             panels.append([(name, PIL.Image.fromarray(view)) for name, view in views.items()])
-    return probabilities, sure
+    return probabilities, least >= model.card.review_below
 
 
 def draw_picture(
