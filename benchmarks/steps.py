@@ -15,16 +15,15 @@ from unittest.mock import patch
 
 import cv2
 import numpy as np
-import PIL.Image
 
-from worker import decoding, ground, images
+from worker import colours, decoding, ground, images
 from worker.classify import ASK_BELOW, average_views
 from worker.dataset import load_mnist
-from worker.decoding import Grey, ImageError
+from worker.decoding import Grey, ImageError, Picture
 from worker.models import load_model
 from worker.scenes import KINDS, draw_shape, enlarge, warp
 
-Sample = tuple[PIL.Image.Image, int, str]  # an image, its digit, its kind
+Sample = tuple[Picture, int, str]  # an image, its digit, its kind
 
 
 def read_samples(table: Path) -> Iterator[Sample]:
@@ -32,7 +31,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield decoding.decode_image(content, images.LOOK[0]), int(row["label"]), row["kind"]
+            yield decoding.read_picture(content, images.LOOK[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int) -> Iterator[Sample]:
@@ -44,7 +43,7 @@ def render_samples(count: int) -> Iterator[Sample]:
             label = int(labels[number])
             other = warp(enlarge(digits[-1 - number], rng), rng)
             picture = render(draw_shape(digits[number], label, rng), other, rng)
-            yield PIL.Image.fromarray(picture), label, kind
+            yield picture, label, kind
 
 
 def is_mostly_dark(grey: Grey) -> bool:
@@ -63,7 +62,7 @@ def luma(image: np.ndarray) -> Grey:
 def leave_out(name: str) -> Iterator[None]:
     """One step left out, or done as the simplest programs do it."""
     simpler = {
-        "colours by their own line": (decoding, "project_colours", luma),
+        "colours by their own line": (colours, "project_colours", luma),
         "which is ground": (ground, "is_ground_dark", is_mostly_dark),
         "uneven light": (ground, "estimate_ground", even_ground),
         "other views": (images, "VIEWS", ()),
@@ -89,17 +88,17 @@ STEPS = [
 ]
 
 
-def answer(greys: list[Grey], name: str) -> np.ndarray:
+def answer(pictures: list[Picture], name: str) -> np.ndarray:
     """What a network says of each image, as a worker asks it, (N,); of a blank one, anything."""
-    model, labels = load_model(name), np.zeros(len(greys), int)
-    for row, grey in enumerate(greys):
+    model, labels = load_model(name), np.zeros(len(pictures), int)
+    for row, picture in enumerate(pictures):
         try:
-            digit = images.normalise(grey)
+            *_, last = images.trace_steps(lambda side: picture)  # noqa: B023
         except ImageError:
             continue
-        probabilities = model.classify(digit.reshape(1, -1))[0]
-        if probabilities.max() < ASK_BELOW and digit is not grey:
-            views = images.trace_views(lambda side: grey)  # noqa: B023
+        probabilities = model.classify(last.image.reshape(1, -1))[0]
+        if probabilities.max() < ASK_BELOW and last.name != images.FIRST:
+            views = images.trace_views(lambda side: picture)  # noqa: B023
             probabilities = average_views(model, probabilities, views)
         labels[row] = probabilities.argmax()
     return labels
@@ -112,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = arguments.table
     samples = list(read_samples(table) if table else render_samples(arguments.rendered))
+    pictures = [picture for picture, _, _ in samples]
     labels = np.array([label for _, label, _ in samples])
     kinds = np.array([kind for _, _, kind in samples])
     counts = Counter(kinds)
@@ -121,8 +121,7 @@ def main() -> None:
     )
     for name in STEPS:
         with leave_out(name):
-            greys = [decoding.to_grey(image) for image, _, _ in samples]
-            rights = [answer(greys, model) == labels for model in ("cnn", "mlp")]
+            rights = [answer(pictures, model) == labels for model in ("cnn", "mlp")]
         cells = []
         for kind in counts:
             shares = " / ".join(f"{100 * right[kinds == kind].mean():.1f}" for right in rights)

@@ -1,4 +1,4 @@
-"""From an image file to grey values: whatever the format, the way up, the colours."""
+"""From an image file to pixels, grey or in colour: whatever the format, the way up, the depth."""
 
 import io
 import struct
@@ -37,14 +37,12 @@ JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
     cv2.IMREAD_REDUCED_GRAYSCALE_8,
 ]
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
-SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
-LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Grey = NDArray[np.uint8]  # (height, width)
+Picture = NDArray[np.uint8]  # grey, or (height, width, 3): red, green and blue
 Mask = NDArray[np.uint8]  # (height, width), 0 or 1
 
 
@@ -57,30 +55,30 @@ def describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def open_image(content: bytes, side: int) -> Callable[[int], Grey]:
-    """`read_grey` of a file by the side, of up to `side` px. Raises `ImageError`, then or before.
+def open_image(content: bytes, side: int) -> Callable[[int], Picture]:
+    """`read_picture` of a file by the side, up to `side` px. Raises `ImageError`, then or before.
 
     Only a JPEG is decoded the faster the smaller it is; any other file is decoded once.
     """
     if content.startswith(JPEG):
-        return cache(partial(read_grey, content))
-    grey = read_grey(content, side)
-    return lambda side: grey
+        return cache(partial(read_picture, content))
+    picture = read_picture(content, side)
+    return lambda side: picture
 
 
-def read_grey(content: bytes, side: int) -> Grey:
-    """The image in a file as grey values 0..255, (height, width). Raises `ImageError`.
+def read_picture(content: bytes, side: int) -> Picture:
+    """The image in a file, 0..255. Raises `ImageError`.
 
     A large one is shrunk: its shorter side stays as long as `side` px or longer, unless the other
     is `LONGEST` times as long.
     """
-    grey = decode_plain_png(content, side)
-    if grey is None:
-        grey = decode_plain_jpeg(content, side)
-    return to_grey(decode_image(content, side)) if grey is None else grey
+    picture = decode_plain_png(content, side)
+    if picture is None:
+        picture = decode_plain_jpeg(content, side)
+    return to_picture(decode_image(content, side)) if picture is None else picture
 
 
-def decode_plain_png(content: bytes, side: int) -> Grey | None:
+def decode_plain_png(content: bytes, side: int) -> Picture | None:
     """A small whole PNG of 8-bit grey values or opaque colours; `None` for any other file.
 
     Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
@@ -109,7 +107,7 @@ def has_plain_chunks(content: bytes) -> bool:
         start = end + 4
 
 
-def decode_plain_jpeg(content: bytes, side: int) -> Grey | None:
+def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
     """A whole baseline JPEG which nothing says to turn, shrunk as it is decoded; `None` for any
     other file.
 
@@ -125,7 +123,7 @@ def decode_plain_jpeg(content: bytes, side: int) -> Grey | None:
     return decode_plain(content, JPEG_FLAGS[halvings] | COLOUR * (components == 3), side)
 
 
-def decode_plain(content: bytes, flags: int, side: int) -> Grey | None:
+def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
     """What OpenCV makes of a file; `None` where it makes nothing of it."""
     try:
         image = cv2.imdecode(
@@ -141,7 +139,7 @@ def decode_plain(content: bytes, flags: int, side: int) -> Grey | None:
         height, width = max(1, height // factor), max(1, width // factor)
         whole = image[: height * factor, : width * factor]
         image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    return image if image.ndim == 2 else project_colours(image)
+    return image
 
 
 def read_jpeg_frame(content: bytes) -> bytes | None:
@@ -244,18 +242,15 @@ def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:
     return image.reduce(factor)
 
 
-def to_grey(image: PIL.Image.Image) -> Grey:
-    """Grey values 0..255 in which the ink stands out, whatever its colour.
-
-    Transparent parts take the colour on which the rest shows.
-    """
+def to_picture(image: PIL.Image.Image) -> Picture:
+    """Grey values 0..255, or colours; transparent parts take the colour on which the rest shows."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return _from_deep(np.asarray(image))
     if image.has_transparency_data:
         image = flatten_alpha(image.convert("RGBA"))
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
-    return project_colours(np.asarray(image.convert("RGB")))
+    return np.asarray(image.convert("RGB"))
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
@@ -277,25 +272,3 @@ def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
         if int(grey.max()) - int(grey.min()) >= LEAST_CONTRAST:
             break
     return flat.convert("RGB")
-
-
-def project_colours(image: NDArray[np.uint8]) -> Grey:
-    """Grey values along the line through the colours of ground and ink.
-
-    (height, width, 3) → (height, width). The line is the principal component of the colours about
-    that of the ground: ink as light as its paper still stands out by its colour.
-    """
-    few = cv2.resize(image, (SAMPLED_SIDE, SAMPLED_SIDE), interpolation=cv2.INTER_NEAREST)
-    red, green, blue = cv2.split(few)
-    chroma = max(cv2.norm(red, green, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
-    if chroma < LEAST_CHROMA:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    edge = np.concatenate([few[0], few[-1], few[:, 0], few[:, -1]])
-    ground = np.median(edge, axis=0)
-    away = few.reshape(-1, 3).astype(np.float32) - ground.astype(np.float32)
-    axis = np.linalg.eigh(away.T @ away)[1][:, -1]
-    axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
-    along = few.reshape(-1, 3) @ axis
-    offset = ground @ (LUMA - axis)  # the ground keeps its own grey value, where there is room
-    offset = np.clip(offset, -along.min(), 255 - along.max())
-    return cv2.transform(image, np.array([[*axis, offset]]))

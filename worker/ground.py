@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Picture
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
@@ -30,13 +30,14 @@ DEEPEST_SHADOW = 0.4  # of the usual light
 MOST_NOISE = 48  # of 255: what paper has of it
 
 
-def shrink(grey: Grey, side: int) -> Grey:
+def shrink(picture: Picture, side: int) -> Picture:
     """The longer side at most `side` px."""
-    factor = side / max(grey.shape)
+    height, width = picture.shape[:2]
+    factor = side / max(height, width)
     if factor >= 1:
-        return grey
-    size = [max(1, round(length * factor)) for length in grey.shape[::-1]]
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        return picture
+    size = [max(1, round(length * factor)) for length in (width, height)]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def border(image: NDArray[Any]) -> NDArray[Any]:
@@ -241,9 +242,8 @@ def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
 
 def percentiles(grey: Grey, *percents: float) -> list[int]:
     """Values below which such parts of the values lie."""
-    ranks = [int(part / 100 * grey.size) for part in percents]
-    values: list[int] = np.sort(grey.reshape(-1), kind="stable")[ranks].tolist()
-    return values
+    values = np.sort(grey.reshape(-1).astype(np.int32))  # twice as fast as bytes, with SIMD
+    return [int(values[int(part / 100 * grey.size)]) for part in percents]
 
 
 def otsu_threshold(values: Grey) -> int:

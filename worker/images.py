@@ -14,7 +14,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, open_image
+from worker.colours import to_grey
+from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Picture, open_image
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.panels import Window, find_panel
@@ -47,7 +48,7 @@ class Digit(NamedTuple):
     unchanged: bool  # whether the image itself is as MNIST's are
 
 
-Read = Callable[[int], Grey]  # the image, its shorter side so many px or longer
+Read = Callable[[int], Picture]  # an image, its shorter side so many px or longer
 
 
 class Step(NamedTuple):
@@ -83,18 +84,18 @@ def trace_views(read: Read) -> dict[str, Grey]:
     return digits
 
 
-def _read_view(view: View, read: Read, side: int) -> Grey:
+def _read_view(view: View, read: Read, side: int) -> Picture:
     return view(read(side))
 
 
-def normalise(grey: Grey) -> Grey:
+def normalise(picture: Picture) -> Grey:
     """Every step in turn, where they are needed: 28×28. Raises `ImageError`."""
-    *_, last = trace_steps(lambda side: grey)
+    *_, last = trace_steps(lambda side: picture)
     return last.image
 
 
 def trace_steps(read: Read) -> Iterator[Step]:
-    """The image as "grey", and what it is after each step.
+    """The image as "grey", shrunk, and what it is after each step.
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
     glance finds a small digit or none, there is a closer look, from the first step on; where the
@@ -103,14 +104,15 @@ def trace_steps(read: Read) -> Iterator[Step]:
     """
     window, alone = WHOLE, True
     for look, (shorter, longer) in LOOKS.items():
-        grey, at_a_glance = read(shorter), look == FIRST
-        all_seen = min(grey.shape) < shorter and max(grey.shape) <= longer
+        picture, at_a_glance = read(shorter), look == FIRST
+        height, width = picture.shape[:2]
+        all_seen = min(height, width) < shorter and max(height, width) <= longer
         alone |= window == WHOLE  # all is seen again, and better
-        yield Step(look, grey := cut(grey, window), alone)
+        grey = to_grey(shrink(cut(picture, window), longer))
+        yield Step(look, grey, alone)
         if is_normalised(grey):
             return
         try:
-            yield Step("shrink", grey := shrink(grey, longer), alone)
             for step in STEPS:
                 again = None
                 if window == WHOLE and step is remove_lines:
@@ -150,13 +152,13 @@ def surroundings(ink: Grey) -> Window:
     )
 
 
-def cut(grey: Grey, window: Window) -> Grey:
+def cut(picture: Picture, window: Window) -> Picture:
     """A part of an image; never empty."""
     if window == WHOLE:
-        return grey
-    height, width = grey.shape
+        return picture
+    height, width = picture.shape[:2]
     top, bottom, left, right = np.multiply(window, (height, height, width, width))
-    return grey[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
+    return picture[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
 
 
 def is_normalised(grey: Grey) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from worker.classify import ASK_BELOW, average_views
-from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_grey
+from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_picture
 from worker.images import FIRST, LOOK, LOOKS, Digit, read_views, trace_steps
 from worker.models import Model, load_model
 
@@ -105,7 +105,7 @@ def fit(image: PIL.Image.Image) -> PIL.Image.Image:
         ground.alpha_composite(image.convert("RGBA"))
         image = ground
     if image.mode.startswith(("I", "F")):
-        image = PIL.Image.fromarray(to_grey(image))
+        image = PIL.Image.fromarray(to_picture(image))
     factor = PANEL / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     resampling = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX

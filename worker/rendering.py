@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.cores import usable_cores
-from worker.decoding import ImageError, project_colours
+from worker.decoding import ImageError
 from worker.handwriting import SIDE
 from worker.images import normalise
 from worker.outliers import OUTLIERS
@@ -26,7 +26,7 @@ def render_digit(digit: Mask, label: int, other: Mask, rng: Rng) -> Mask:
     kinds = tuple(KINDS.values())
     kind = kinds[rng.integers(len(kinds))]
     picture = kind(draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng)
-    return normalise(project_colours(picture) if picture.ndim == 3 else picture)
+    return normalise(picture)
 
 
 def render_outlier(digit: Mask, other: Mask, rng: Rng) -> Mask:

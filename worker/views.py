@@ -4,15 +4,15 @@ Each is a way round what the steps of `worker.images` get wrong now and then: gr
 strokes, a digit cut off at the edge, which of two colours is the ground, lines and ink around.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
-from worker.decoding import Grey
+from worker.decoding import Picture
 from worker.ground import border, shrink
 
-View = Callable[[Grey], Grey]
+View = Callable[[Picture], Picture]
 
 SOFT = 0.025  # of the longer side: the blur's standard deviation
 BEYOND = 0.15  # of it, past each edge
@@ -21,27 +21,34 @@ OFF = 0.2  # of each side, at both of its ends
 SIDE = 128  # px: longer, an image is shrunk before it is blurred
 
 
-def softened(grey: Grey) -> Grey:
+def softened(picture: Picture) -> Picture:
     """Blurred: no grain, and broken strokes run together."""
-    small = shrink(grey, SIDE)
-    return np.asarray(cv2.GaussianBlur(small, (0, 0), SOFT * max(small.shape)))
+    small = shrink(picture, SIDE)
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), SOFT * max(small.shape[:2])))
 
 
-def extended(grey: Grey) -> Grey:
+def extended(picture: Picture) -> Picture:
     """Continued past its edges, each as it is there."""
-    return np.pad(grey, round(BEYOND * max(grey.shape)) + 1, "edge")
+    return surround(picture, BEYOND, cv2.BORDER_REPLICATE)
 
 
-def framed(grey: Grey) -> Grey:
+def framed(picture: Picture) -> Picture:
     """With more of its ground around, in the usual colour of its border."""
-    ground = int(np.median(border(grey)))
-    return np.pad(grey, round(AROUND * max(grey.shape)) + 1, constant_values=ground)
+    ground = np.atleast_1d(np.median(border(picture), axis=0)).tolist()
+    return surround(picture, AROUND, cv2.BORDER_CONSTANT, ground)
 
 
-def middle(grey: Grey) -> Grey:
+def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] = ()) -> Picture:
+    """An image with a share of its longer side around it."""
+    width = round(share * max(picture.shape[:2])) + 1
+    return np.asarray(cv2.copyMakeBorder(picture, width, width, width, width, kind, value=colour))
+
+
+def middle(picture: Picture) -> Picture:
     """Without what lies around the middle."""
-    down, right = (int(OFF * length) for length in grey.shape)
-    return grey[down : grey.shape[0] - down, right : grey.shape[1] - right].copy()
+    height, width = picture.shape[:2]
+    down, right = int(OFF * height), int(OFF * width)
+    return picture[down : height - down, right : width - right].copy()
 
 
 VIEWS: tuple[View, ...] = (softened, extended, framed, middle)

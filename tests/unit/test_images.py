@@ -81,7 +81,7 @@ def test_a_blot_does_not_hide_a_digit_of_thin_strokes(radius: int) -> None:
     cv2.ellipse(photo, (500, 450), (180, 280), 0, 0, 360, 150, 4)
     cv2.circle(photo, (150, 940), radius, 30, -1)
     steps = {step.name: step.image for step in trace_steps(lambda side: photo)}  # of the last look
-    assert len(steps["crop"]) > 0.5 * len(steps["shrink"])
+    assert len(steps["crop"]) > 0.5 * len(steps["closer"])
 
 
 @pytest.mark.parametrize("shape", [(50, 400), (400, 50), (60, 900), (100, 1800)])
@@ -156,7 +156,7 @@ def test_the_centre_of_mass_is_in_the_middle(shape: tuple[int, int]) -> None:
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:
     names, images, _ = zip(*trace_steps(lambda side: draw_ring()), strict=True)
-    assert names[:3] == ("grey", "shrink", "separate ink") and names[-1] == "place"
+    assert names[:2] == ("grey", "separate ink") and names[-1] == "place"
     assert np.array_equal(images[-1], normalise(draw_ring()))
     assert [step.name for step in trace_steps(lambda side: images[-1])] == ["grey"]
 
