@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from worker import colours, decoding, ground, images
-from worker.classify import ASK_BELOW, average_views
+from worker.classify import ASK_BELOW, ask_again
 from worker.dataset import load_mnist
 from worker.decoding import Grey, ImageError, Picture
 from worker.models import load_model
@@ -93,13 +93,13 @@ def answer(pictures: list[Picture], name: str) -> np.ndarray:
     model, labels = load_model(name), np.zeros(len(pictures), int)
     for row, picture in enumerate(pictures):
         try:
-            *_, last = images.trace_steps(lambda side: picture)  # noqa: B023
+            digit = images.normalise(picture)
         except ImageError:
             continue
-        probabilities = model.classify(last.image.reshape(1, -1))[0]
-        if probabilities.max() < ASK_BELOW and last.name != images.FIRST:
-            views = images.trace_views(lambda side: picture)  # noqa: B023
-            probabilities = average_views(model, probabilities, views)
+        probabilities = model.classify(digit.reshape(1, -1))[0]
+        if probabilities.max() < ASK_BELOW:
+            views = [view for _, view in images.trace_views(lambda side: picture)]  # noqa: B023
+            probabilities = ask_again(model, probabilities, views)
         labels[row] = probabilities.argmax()
     return labels
 

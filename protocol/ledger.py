@@ -177,7 +177,8 @@ class Ledger:
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
     def suspects(self, job_id: str, number: int) -> list[int]:
-        """The rows of a chunk that were being read when a worker died, one for each death."""
+        """The rows of a chunk that were being read when a worker died, one for each death; ~row
+        where it was for other views of the image."""
         noted = self.redis.hget(record_key(job_id) + ":suspects", str(number)) or b""
         return [int(row) for row in noted.split()]
 

@@ -1,7 +1,7 @@
 """One chunk, from its images to its answers: plain functions, no queue in sight."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,16 +28,8 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> T: ...
 
 
-class Images(NamedTuple):
-    """What was read of a chunk."""
-
-    pixels: Pixels
-    errors: pa.StringArray  # what was wrong with each image; null: nothing
-    alone: Flags  # whether its digit is alone in it
-    final: Flags  # whether there is no other view of it
-
-
 ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
+SHARPNESS = 2.0  # the power of a mean of views that is as sure as it is right
 
 # Of a set of classes, a bit each: the bits, and which class is the first of each set
 BITS = np.float32(2) ** np.arange(CLASSES, dtype=np.float32)
@@ -61,33 +53,36 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     network is unsure of an image, it sees other views of it too. `truth` passes through where the
     chunk has it.
     """
-    images = read_pixels(chunk.batch, read)
+    pixels, errors, alone = read_pixels(chunk.batch, read)
     try:
         loaded = load_on_device(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
-        return build_result(chunk.batch, nothing, errors, images.alone)
-    probabilities = loaded.classify(images.pixels, chunk.first_row)
+        return build_result(chunk.batch, nothing, errors, alone)
+    probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
-    rows = np.flatnonzero(~images.final)
-    confidence = probabilities[rows].max(axis=1)
-    sure = images.alone
-    sure[rows[confidence < below]] = False  # to be reviewed, whatever the other views add
-    if unsure := rows[confidence < ASK_BELOW].tolist():
-        ask_again(loaded, chunk.batch.column("image"), unsure, probabilities, read)
-    return build_result(chunk.batch, probabilities, images.errors, sure, below)
+    sure = alone
+    if "image" in chunk.batch.schema.names:
+        confidence = probabilities.max(axis=1)
+        sure = alone & (confidence >= below)  # to be reviewed, whatever other views add
+        read_well = errors.is_null().to_numpy(zero_copy_only=False)
+        unsure = np.flatnonzero(read_well & (confidence < ASK_BELOW)).tolist()
+        views = read_other_views(chunk.batch.column("image"), unsure, read)
+        for row, digits in zip(unsure, views, strict=True):
+            probabilities[row] = ask_again(loaded, probabilities[row], digits)
+    return build_result(chunk.batch, probabilities, errors, sure, below)
 
 
-def read_pixels(batch: pa.RecordBatch, read: Read) -> Images:
-    """The batch's images, (N, 784); one that can't be read is a row of zeros."""
+def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
+    """The batch's pixels (N, 784), what was wrong with each image (null: nothing), and whether its
+    digit is alone in it."""
     rows = batch.num_rows
-    alone, final = np.ones((2, rows), np.bool_)
+    alone = np.ones(rows, np.bool_)
     if "pixels" in batch.schema.names:
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        pixels = pixels[: rows * PIXELS].reshape(rows, PIXELS)
-        return Images(pixels, pa.nulls(rows, pa.string()), alone, final)
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), alone
     pixels = np.zeros((rows, PIXELS), np.uint8)
     errors = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     with watch.running(), limited_memory():
@@ -95,30 +90,27 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> Images:
             if errors[row] is None:
                 digit, errors[row] = _try_to_read(read, row, content, read_digit)
                 if digit is not None:
-                    pixels[row] = digit.pixels.reshape(PIXELS)
-                    alone[row], final[row] = digit.alone, digit.unchanged
-    return Images(pixels, pa.array(errors, pa.string()), alone, final)
+                    pixels[row], alone[row] = digit.pixels.reshape(PIXELS), digit.alone
+    return pixels, pa.array(errors, pa.string()), alone
 
 
-def ask_again(
-    model: Model, images: pa.BinaryArray, rows: list[int], probabilities: Probabilities, read: Read
-) -> None:
-    """Put in what the network says of some rows once it has seen other views of their images."""
+def read_other_views(images: pa.BinaryArray, rows: list[int], read: Read) -> list[list[Grey]]:
+    """The digit in each other view of some rows' images."""
+    if not rows:
+        return []
     with watch.running(), limited_memory():
-        for row in rows:
-            views, _ = _try_to_read(read, row, images[row], read_views)
-            probabilities[row] = average_views(model, probabilities[row], views or {})
+        return [_try_to_read(read, row, images[row], read_views)[0] or [] for row in rows]
 
 
-def average_views(
-    model: Model, first: NDArray[np.float32], views: Mapping[str, Grey]
-) -> NDArray[np.float32]:
-    """The mean of what the network said of an image and says of other views of it: (10,)."""
+def ask_again(model: Model, first: NDArray[np.float32], views: list[Grey]) -> NDArray[np.float32]:
+    """What the network says of an image, (10,), once it has seen other views of it: the mean of
+    what it says of each, sharpened, since it seldom is as sure of all of them."""
     if not views:
         return first
-    others = model.classify(np.stack([*views.values()]).reshape(-1, PIXELS))
-    mean: NDArray[np.float32] = (first + others.sum(axis=0)) / np.float32(1 + len(views))
-    return mean
+    others = model.classify_together(np.stack(views).reshape(-1, PIXELS))
+    power = np.concatenate([first[None], others]).mean(axis=0) ** SHARPNESS
+    sharpened: NDArray[np.float32] = power / power.sum()
+    return sharpened
 
 
 def _try_to_read(

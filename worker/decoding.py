@@ -50,6 +50,10 @@ class ImageError(Exception):
     """Raised when there is no digit to be had from an image; its text goes into the row."""
 
 
+class TimeLimitError(ImageError):
+    """Raised when an image takes too long."""
+
+
 def describe(error: Exception) -> str:
     """An error's text; its type where it has none."""
     return str(error) or type(error).__name__

@@ -6,7 +6,6 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from math import ceil
 from typing import NamedTuple
@@ -15,18 +14,26 @@ import cv2
 import numpy as np
 
 from worker.colours import to_grey
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Picture, open_image
+from worker.decoding import (
+    LEAST_CONTRAST,
+    Grey,
+    ImageError,
+    Picture,
+    TimeLimitError,
+    open_image,
+)
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.panels import Window, find_panel
 from worker.shapes import FAINT, drop_specks, is_digit_dropped
-from worker.views import VIEWS, View
+from worker.views import SEEN, VIEWS, View
 
 SIDE = 28
 GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
 LOOK = (448, 128)  # long a longer side; and so where a glance finds nothing, or a small digit
 LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
 FIRST = "grey"
+LARGEST = 1024  # px: the longer side of an image, or less, of which there are other views
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 WHOLE = (0.0, 1.0, 0.0, 1.0)
@@ -45,7 +52,6 @@ class Digit(NamedTuple):
 
     pixels: Grey  # 28×28, as the network sees it
     alone: bool  # whether the image shows nothing else that may be a digit
-    unchanged: bool  # whether the image itself is as MNIST's are
 
 
 Read = Callable[[int], Picture]  # an image, its shorter side so many px or longer
@@ -65,27 +71,35 @@ def read_digit(content: bytes) -> Digit:
     What already is like an image of MNIST passes through unchanged.
     """
     *_, last = trace_steps(open_image(content, LOOK[0]))
-    return Digit(last.image, last.alone, unchanged=last.name == FIRST)
+    return Digit(last.image, last.alone)
 
 
-def read_views(content: bytes) -> dict[str, Grey]:
-    """The digit in each other view of a file, 28×28, by the view's name; without those that show
-    none. Raises `ImageError` where the file can't be read."""
-    return trace_views(open_image(content, LOOK[0]))
+def read_views(content: bytes) -> list[Grey]:
+    """The digit in other views of a file, 28×28 each. Raises `ImageError`."""
+    return [digit for _, digit in trace_views(open_image(content, LOOK[0]))]
 
 
-def trace_views(read: Read) -> dict[str, Grey]:
-    """The same of an image that `read` gives, as to `trace_steps`."""
-    digits = {}
+def trace_views(read: Read) -> Iterator[tuple[str, Grey]]:
+    """The names of the other views of an image that show a digit, and the digit, 28×28.
+
+    There are none of an image that is as MNIST's are. `read` gives it as to `trace_steps`. Raises
+    `TimeLimitError`.
+    """
+    picture = read(GLANCE[0])
+    if picture.shape[:2] == (SIDE, SIDE) and is_normalised(to_grey(picture)):
+        return
     for view in VIEWS:
-        with suppress(ImageError):
+        try:
             *_, last = trace_steps(partial(_read_view, view, read))
-            digits[view.__name__] = last.image
-    return digits
+        except TimeLimitError:
+            raise
+        except Exception:  # whatever a view does to a step, the others are there
+            continue
+        yield view.__name__, last.image
 
 
 def _read_view(view: View, read: Read, side: int) -> Picture:
-    return view(read(side))
+    return view(shrink(read(ceil(side / SEEN)), LARGEST))
 
 
 def normalise(picture: Picture) -> Grey:
@@ -128,8 +142,8 @@ def trace_steps(read: Read) -> Iterator[Step]:
                 yield Step(step.__name__.replace("_", " "), grey, alone)
             else:
                 return
-        except ImageError:  # a thin stroke may be too pale once it is shrunk
-            if all_seen or not at_a_glance:
+        except ImageError as error:  # a thin stroke may be too pale once it is shrunk
+            if all_seen or not at_a_glance or isinstance(error, TimeLimitError):
                 raise
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
-from worker.classify import ASK_BELOW, average_views
+from worker.classify import ASK_BELOW, ask_again
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_picture
-from worker.images import FIRST, LOOK, LOOKS, Digit, read_views, trace_steps
+from worker.images import LOOK, LOOKS, Digit, trace_steps, trace_views
 from worker.models import Model, load_model
 
 PANEL = 168  # px: the side of one step's picture
@@ -46,7 +46,7 @@ def collect_panels(content: bytes, panels: Panels) -> Digit:
         height, width = step.image.shape
         panel = f"{step.name}, {width} x {height}", PIL.Image.fromarray(step.image)
         panels[-1].append(panel)
-    return Digit(step.image, step.alone, unchanged=step.name == FIRST)
+    return Digit(step.image, step.alone)
 
 
 def ask(
@@ -55,15 +55,13 @@ def ask(
     """The ten probabilities, and whether the network is sure, as a worker asks it; other views that
     it was shown are added to the panels.
     """
-    probabilities = model.classify(digit.pixels.reshape(1, -1))[0]
-    least = float(probabilities.max())
-    if least < ASK_BELOW and not digit.unchanged:
-        with suppress(Exception):  # as for a worker: without them, the first answer stands
-            views = read_views(content)
-            probabilities = average_views(model, probabilities, views)
-            least = min(least, float(probabilities.max()))
-            panels.append([(name, PIL.Image.fromarray(view)) for name, view in views.items()])
-    return probabilities, least >= model.card.review_below
+    first = model.classify(digit.pixels.reshape(1, -1))[0]
+    views: list[tuple[str, Grey]] = []
+    if first.max() < ASK_BELOW:
+        views = [*trace_views(open_image(content, LOOK[0]))]
+        panels.append([(name, PIL.Image.fromarray(view)) for name, view in views])
+    probabilities = ask_again(model, first, [view for _, view in views])
+    return probabilities, min(first.max(), probabilities.max()) >= model.card.review_below
 
 
 def draw_picture(

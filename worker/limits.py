@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from protocol.settings import IMAGE_SECONDS
-from worker.decoding import ImageError
+from worker.decoding import TimeLimitError
 
 CLOCK_SECONDS = 60.0  # by the clock, for what waits and computes nothing
 LOOK_SECONDS = 0.5  # how often the time is looked at
@@ -21,7 +21,7 @@ MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process h
 
 
 class Watch:
-    """Ends work on an image that takes too long, with an `ImageError`, in a process's main thread.
+    """Ends work on an image that takes too long, with a `TimeLimitError`, in the main thread.
 
     It is the processor's time that counts, so that a busy machine changes no answer; and it counts
     from the first look that finds the image, since asking for each would take a tenth of a small
@@ -38,7 +38,7 @@ class Watch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Looks at the time as long as this lasts; elsewhere than in the main thread, never."""
-        if threading.current_thread() is not threading.main_thread():
+        if not is_main_thread():
             yield
             return
         every = min(LOOK_SECONDS, self.seconds / 4)
@@ -71,13 +71,18 @@ class Watch:
         if self._image != image:
             self._found = self._image, work, clock
         elif image and (work - work_then > self.seconds or clock - clock_then > CLOCK_SECONDS):
-            raise ImageError(f"takes longer than {self.seconds:g} s")
+            raise TimeLimitError(f"takes longer than {self.seconds:g} s")
+
+
+def is_main_thread() -> bool:
+    """Whether what is set for a process may be set here: no other thread sets it too."""
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """A decoder that asks for too much gets a `MemoryError`; on Linux."""
-    if sys.platform != "linux":
+    """A decoder that asks for too much gets a `MemoryError`; on Linux, in the main thread."""
+    if sys.platform != "linux" or not is_main_thread():
         yield
         return
     used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())

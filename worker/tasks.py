@@ -15,6 +15,7 @@ from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, read_image
 from worker.decoding import ImageError
+from worker.images import read_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
@@ -94,13 +95,17 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
 
 
 def _careful(job_id: str, number: int) -> Read:
-    """Reads images one by one, each noted first: one that two workers died of is an error row."""
+    """Reads images one by one, each noted first: one that two workers died of is an error row.
+
+    Where they died of its other views, it does without these.
+    """
     deaths = ledger().suspects(job_id, number)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> T:
-        if deaths.count(row) >= FATAL_DEATHS:
+        mark = ~row if reader is read_views else row
+        if deaths.count(mark) >= FATAL_DEATHS:
             raise ImageError("workers die of this image")
-        ledger().suspect(job_id, number, [*deaths, row])
+        ledger().suspect(job_id, number, [*deaths, mark])
         try:
             return read_image(row, content, reader)
         finally:

@@ -17,7 +17,7 @@ View = Callable[[Picture], Picture]
 SOFT = 0.025  # of the longer side: the blur's standard deviation
 BEYOND = 0.15  # of it, past each edge
 AROUND = 0.35  # of it, on each side
-OFF = 0.2  # of each side, at both of its ends
+SEEN = 0.6  # of each side is the middle
 SIDE = 128  # px: longer, an image is shrunk before it is blurred
 
 
@@ -47,7 +47,7 @@ def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] 
 def middle(picture: Picture) -> Picture:
     """Without what lies around the middle."""
     height, width = picture.shape[:2]
-    down, right = int(OFF * height), int(OFF * width)
+    down, right = (int((1 - SEEN) / 2 * length) for length in (height, width))
     return picture[down : height - down, right : width - right].copy()
 
 

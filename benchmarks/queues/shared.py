@@ -41,10 +41,10 @@ def classify(pixels: np.ndarray) -> np.ndarray:
 
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows that a worker of digitq answers with, one for each image of the chunk."""
-    images = read_pixels(chunk, read_image)
+    """The rows that a worker of digitq answers with to images of MNIST, one for each."""
+    pixels, errors, alone = read_pixels(chunk, read_image)
     below = load_model(MODEL).card.review_below
-    return build_result(chunk, classify(images.pixels), images.errors, images.alone, below)
+    return build_result(chunk, classify(pixels), errors, alone, below)
 
 
 def warm_up() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 
@@ -16,8 +17,10 @@ from protocol.celery import make_app
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE
 from tests.chaos.runs import write_images
-from tests.drawing import draw_one, random_digits
+from tests.drawing import draw_one, draw_tight_ring, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
+from worker.images import normalise
+from worker.models import load_model
 
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
@@ -57,6 +60,15 @@ def deadly(content, side):
     return image
 
 worker.decoding.decode_image = deadly
+"""
+DEADLY_VIEWS = """
+import os, signal
+import worker.images
+
+def deadly(picture):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+worker.images.VIEWS = (*worker.images.VIEWS, deadly)
 """
 
 Start = Callable[..., Local]
@@ -153,6 +165,19 @@ def test_a_deadly_image_costs_itself_only(
     assert errors[70] == error
     assert errors.count(None) == 99
     assert job.progress().most_attempts <= most_attempts
+
+
+def test_an_image_whose_other_views_are_deadly_does_without_them(start: Start) -> None:
+    local = start(DEADLY_VIEWS, deadline_seconds=1)
+    images = [draw_one((60, 80 + n)) for n in range(100)]
+    images[70] = PIL.Image.fromarray(draw_tight_ring())
+    job = Client(local.url).submit(images)
+    table = job.table()
+    assert table.column("error").null_count == 100
+    first = load_model("mlp").classify(normalise(draw_tight_ring()).reshape(1, -1))[0]
+    np.testing.assert_allclose(table.column("probabilities").to_pylist()[70], first, atol=1e-6)
+    assert table.column("review").to_pylist()[70]
+    assert job.progress().most_attempts == 4
 
 
 def test_rubbish_ends_no_worker(start: Start) -> None:

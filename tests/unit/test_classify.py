@@ -1,5 +1,7 @@
 """A chunk's answers: one row each, in order, and the same in any company."""
 
+import resource
+
 import numpy as np
 import PIL.Image
 import pyarrow as pa
@@ -16,15 +18,18 @@ from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify
 from worker.classify import (
+    ASK_BELOW,
     Reader,
     T,
-    average_views,
+    ask_again,
     build_result,
     classify_chunk,
     find_largest,
     read_image,
 )
-from worker.images import Digit, read_digit, read_views
+from worker.decoding import ImageError, open_image
+from worker.images import Digit, read_digit, read_views, trace_views
+from worker.limits import Watch
 from worker.models import load_model
 
 DIGITS = random_digits(300)
@@ -176,58 +181,110 @@ def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
         classify_chunk(Chunk(0, 0, batch), "mlp", read)
 
 
-UNSURE, SURE = encode_image(PIL.Image.fromarray(draw_tight_ring())), encode_image(draw_one())
+MLP = load_model("mlp")
+BELOW = MLP.card.review_below
+# By the first view the network is unsure; almost sure; and sure
+UNSURE, ALMOST, SURE = (
+    encode_image(PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image)
+    for image in (draw_tight_ring(), draw_tight_ring(38, 13), draw_one())
+)
+VIEWS = ("softened", "extended", "framed", "middle")
 
 
 def classify_images(images: list[bytes]) -> pa.RecordBatch:
     return classify_chunk(next(cut_chunks(image_source(images).pieces)), "mlp")
 
 
-def test_where_the_network_is_unsure_other_views_are_asked_too() -> None:
-    model, digit = load_model("mlp"), read_digit(UNSURE)
-    first = model.classify(digit.pixels.reshape(1, -1))[0]
-    assert first.argmax() != 0 and first.max() < model.card.review_below
-    result = classify_images([UNSURE])
-    assert result.column("label").to_pylist() == [0]
-    assert result.column("review").to_pylist() == [True]
-    mean = average_views(model, first, read_views(UNSURE))
-    assert np.array_equal(result.column("probabilities")[0].as_py(), mean)
-    assert abs(mean.sum() - 1) < 1e-6
+def first_answer(image: bytes) -> np.ndarray:
+    return MLP.classify(read_digit(image).pixels.reshape(1, -1))[0]
+
+
+@pytest.mark.parametrize("image", [UNSURE, ALMOST])
+def test_where_the_network_is_unsure_other_views_are_asked_too(image: bytes) -> None:
+    first = first_answer(image)
+    names, views = zip(*trace_views(open_image(image, 448)), strict=True)
+    assert names == VIEWS
+    mean = (first + sum(MLP.classify(view.reshape(1, -1))[0] for view in views)) / 5
+    expected = mean**2 / (mean**2).sum()
+    result = classify_images([image])
+    answer = result.column("probabilities")[0].as_py()
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+    assert abs(sum(answer) - 1) < 1e-6
+    assert result.column("label").to_pylist() == [expected.argmax()] != [first.argmax()]
+    assert result.column("review").to_pylist() == [min(first.max(), expected.max()) < BELOW]
+
+
+def test_the_images_are_those_that_the_tests_are_about() -> None:
+    assert first_answer(UNSURE).max() < BELOW < first_answer(ALMOST).max() < ASK_BELOW
+    assert first_answer(SURE).max() > ASK_BELOW
 
 
 def test_an_answer_of_several_views_does_not_depend_on_its_company_either() -> None:
-    alone, among = classify_images([UNSURE]), classify_images([SURE] * 5 + [UNSURE] * 2)
+    alone = classify_images([UNSURE])
+    among = classify_images([SURE, SURE, UNSURE, SURE, ALMOST, UNSURE])
     assert among.column("probabilities")[-1] == alone.column("probabilities")[0]
+    assert among.column("review").to_pylist() == [False, False, True, False, True, True]
 
 
 def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what the network is sure of, can't be read, or is as MNIST's images are."""
-    unread: list[bytes] = []
-    monkeypatch.setattr(classify, "read_views", unread.append)
-    odd = np.zeros((28, 28), np.uint8)
-    odd[4:24:2, 4:24:2] = 255
-    classify_images([SURE, b"", encode_image(PIL.Image.fromarray(odd))])
-    result = classify_chunk(pixel_chunk(0, 300), "mlp")
-    assert any(result.column("review").to_pylist())
-    assert unread == []
+    """Of what the network is sure of, or what can't be read."""
+    read: list[bytes] = []
+    monkeypatch.setattr(classify, "read_views", read.append)
+    classify_images([SURE, b"", SURE, b"text"])
+    classify_chunk(pixel_chunk(0, 300), "mlp")
+    assert read == []
 
 
+def test_an_image_of_mnist_s_kind_has_no_other_views() -> None:
+    """However unsure the network is: the answer is that to its pixels."""
+    files = [encode_image(PIL.Image.fromarray(digit)) for digit in DIGITS[:20]]
+    assert WHOLE[:20].max(axis=1).min() < ASK_BELOW
+    result = classify_images(files)
+    assert np.array_equal(np.array(result.column("probabilities").to_pylist()), WHOLE[:20])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("odd"), ImageError("odd"), MemoryError()])
 def test_other_views_that_can_t_be_read_leave_the_first_answer(
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(content: bytes) -> None:
-        raise ZeroDivisionError("odd")
+        raise error
 
     monkeypatch.setattr(classify, "read_views", fail)
     result = classify_images([UNSURE])
-    first = load_model("mlp").classify(read_digit(UNSURE).pixels.reshape(1, -1))[0]
-    assert np.array_equal(result.column("probabilities")[0].as_py(), first)
+    assert np.array_equal(result.column("probabilities")[0].as_py(), first_answer(UNSURE))
     assert result.column("error").to_pylist() == [None]
     assert result.column("review").to_pylist() == [True]
 
 
+def test_a_redis_that_is_lost_meanwhile_is_no_fault_of_an_image_s() -> None:
+    def read(row: int, content: bytes, reader: Reader[T]) -> T:
+        if reader is read_views:
+            raise BrokerError("can't reach Redis")
+        return read_image(row, content, reader)
+
+    batch = pa.record_batch({"id": ["a"], "image": [UNSURE]})
+    with pytest.raises(BrokerError):
+        classify_chunk(Chunk(0, 0, batch), "mlp", read)
+
+
+def test_other_views_have_their_time_and_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[int, int]] = []
+
+    def spin(content: bytes) -> None:
+        limits.append(resource.getrlimit(resource.RLIMIT_DATA))
+        while True:
+            pass
+
+    monkeypatch.setattr(classify, "watch", Watch(seconds=0.2))
+    monkeypatch.setattr(classify, "read_views", spin)
+    result = classify_images([UNSURE])
+    assert np.array_equal(result.column("probabilities")[0].as_py(), first_answer(UNSURE))
+    assert limits != [resource.getrlimit(resource.RLIMIT_DATA)]
+
+
 def test_a_worker_reads_other_views_as_it_reads_images() -> None:
-    """With its time, and with a note of each where an image has killed another worker."""
+    """So it says that it still does, and notes each where another worker has died."""
     read: list[tuple[int, str]] = []
 
     def note(row: int, content: bytes, reader: Reader[T]) -> T:
@@ -242,9 +299,21 @@ def test_a_worker_reads_other_views_as_it_reads_images() -> None:
 def test_an_answer_stays_to_be_reviewed_however_sure_the_other_views_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen = {str(number): read_digit(SURE).pixels for number in range(200)}
-    monkeypatch.setattr(classify, "read_views", lambda content: seen)
-    result = classify_images([UNSURE])
-    assert result.column("confidence")[0].as_py() > load_model("mlp").card.review_below
-    assert result.column("label").to_pylist() == [1]
-    assert result.column("review").to_pylist() == [True]
+    monkeypatch.setattr(classify, "read_views", lambda content: [read_digit(SURE).pixels] * 9)
+    result = classify_images([SURE, UNSURE])
+    assert result.column("confidence")[1].as_py() > BELOW
+    assert result.column("label").to_pylist() == [1, 1]
+    assert result.column("review").to_pylist() == [False, True]
+
+
+def test_images_always_classified_together_need_no_zeros_around() -> None:
+    for rows in (1, 3, 4):
+        pixels = DIGITS[:rows].reshape(-1, 784)
+        np.testing.assert_allclose(MLP.classify_together(pixels), WHOLE[:rows], atol=1e-6)
+
+
+def test_the_mean_of_views_that_agree_is_surer() -> None:
+    digit = read_digit(ALMOST).pixels
+    first = first_answer(ALMOST)
+    assert ask_again(MLP, first, [digit] * 4).max() > first.max()
+    assert ask_again(MLP, first, []) is first

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from protocol.chunk import Chunk
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker.classify import classify_chunk
-from worker.inspect import draw_blocks, list_probabilities, main
+from worker.images import read_digit
+from worker.inspect import LINE, PANEL, SPACE, draw_blocks, list_probabilities, main
 
 
 def inspect(path: Path, *options: str) -> Result:
@@ -49,22 +50,34 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
     assert Path("one.inspect.png").read_bytes() == before
 
 
-def test_other_views_are_drawn_where_they_were_asked(tmp_path: Path) -> None:
-    """And the answer is a worker's."""
-    file = encode_image(PIL.Image.fromarray(draw_tight_ring()))
-    (tmp_path / "tight.png").write_bytes(file)
-    heights = []
-    for image in (encode_image(draw_one((60, 90))), file):
-        (tmp_path / "tight.png").write_bytes(image)
-        result = inspect(tmp_path / "tight.png", "--out", str(tmp_path / "steps.png"))
-        with PIL.Image.open(tmp_path / "steps.png") as picture:
-            heights.append(picture.height)
-    batch = pa.record_batch({"id": ["tight"], "image": [file]})
-    answer = classify_chunk(Chunk(0, 0, batch), "mlp").column("probabilities")[0].as_py()
+UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(38, 13), np.array(draw_one((60, 90)))
+
+
+@pytest.mark.parametrize("image", [UNSURE, ALMOST, SURE], ids=["unsure", "almost sure", "sure"])
+def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
+    image: np.ndarray, tmp_path: Path
+) -> None:
+    file = encode_image(PIL.Image.fromarray(image))
+    (tmp_path / "digit.png").write_bytes(file)
+    result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
+    batch = pa.record_batch({"id": ["digit"], "image": [file]})
+    row = classify_chunk(Chunk(0, 0, batch), "mlp").to_pylist()[0]
+    review = ", to review" if row["review"] else ""
+    first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
+    assert result.stdout.splitlines()[0] == first
+    assert result.stdout.endswith(list_probabilities(np.array(row["probabilities"])) + "\n")
+    rows = 2 if image is SURE else 3
+    with PIL.Image.open(tmp_path / "steps.png") as picture:
+        assert picture.height == 12 * LINE + SPACE + rows * (PANEL + LINE + SPACE)
+
+
+def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = [("other", read_digit(encode_image(draw_one())).pixels)] * 9
+    monkeypatch.setattr("worker.inspect.trace_views", lambda read: other)
+    PIL.Image.fromarray(UNSURE).save(tmp_path / "digit.png")
+    result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     first = result.stdout.splitlines()[0]
-    assert first == f"tight.png: 0, {max(answer):.2%} sure by mlp, to review"
-    assert result.stdout.endswith(list_probabilities(np.array(answer)) + "\n")
-    assert heights[1] > heights[0]
+    assert first.startswith("digit.png: 1, 9") and first.endswith("sure by mlp, to review")
 
 
 def test_a_second_digit_is_told(tmp_path: Path) -> None:

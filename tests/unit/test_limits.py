@@ -1,5 +1,6 @@
 """No image takes longer than it may."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from worker import classify, limits
 from worker.decoding import ImageError
-from worker.limits import Watch
+from worker.limits import Watch, limited_memory
 
 
 def loop(content: bytes) -> None:
@@ -66,14 +67,14 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
 
     def work() -> None:
         watch = Watch(seconds=0.01)
-        with watch.running(), watch:
+        with watch.running(), limited_memory(), watch:
             spin(0.1)
-        done.append(True)
+            done.append(resource.getrlimit(resource.RLIMIT_DATA))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert done == [True]
+    assert done == [resource.getrlimit(resource.RLIMIT_DATA)]
 
 
 def test_signals_and_timers_are_as_they_were() -> None:

@@ -1,12 +1,18 @@
 """Each other view of an image changes one thing."""
 
+import tracemalloc
+
+import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.drawing import draw_ring, draw_tight_ring, same_digit
+from tests.drawing import draw_ring, draw_tight_ring, encode_image, same_digit
+from worker import images
+from worker.decoding import TimeLimitError, open_image
 from worker.ground import is_ground_dark, shrink
 from worker.images import normalise, trace_views
 from worker.views import VIEWS, View, extended, framed, middle, softened
@@ -55,18 +61,54 @@ def test_the_middle_is_without_what_is_around() -> None:
 def test_views_that_show_no_digit_are_left_out() -> None:
     corner = np.full((100, 100), 255, np.uint8)
     corner[4:14, 8:11] = 0
-    assert list(trace_views(lambda side: corner)) == ["softened", "extended", "framed"]
+    names = [name for name, _ in trace_views(lambda side: corner)]
+    assert names == ["softened", "extended", "framed"]
 
 
-def test_the_views_are_those_of_the_side_that_is_asked_for() -> None:
-    asked: list[int] = []
+def test_what_a_view_does_to_a_step_is_no_other_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(picture: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError("odd")
 
-    def read(side: int) -> np.ndarray:
-        asked.append(side)
-        return RING
+    monkeypatch.setattr(images, "VIEWS", (softened, odd, middle))
+    assert [name for name, _ in trace_views(lambda side: RING)] == ["softened", "middle"]
 
-    assert list(trace_views(read)) == [view.__name__ for view in VIEWS]
-    assert set(asked) == {56}
+
+@pytest.mark.parametrize("first", [True, False], ids=["at a glance", "closer"])
+def test_the_limit_of_time_ends_all_views(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lest the answer depend on how many of them were done by then."""
+
+    def slow(picture: np.ndarray) -> np.ndarray:
+        raise TimeLimitError("takes longer than 10 s")
+
+    monkeypatch.setattr(images, "VIEWS", (slow, middle) if first else (middle, slow))
+    with pytest.raises(TimeLimitError):
+        list(trace_views(lambda side: RING))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_the_middle_is_looked_at_as_closely_as_the_whole(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = np.full((1000, 1000), 255, np.uint8)
+    photo[430:570, 430:570] = draw_ring(140, width=12)
+    looks: list[tuple[int, ...]] = []
+    monkeypatch.setattr(images, "VIEWS", (middle,))
+    monkeypatch.setattr(images, "shrink", lambda grey, side: looks.append(grey.shape[:2]) or grey)
+    list(trace_views(open_image(encode_image(PIL.Image.fromarray(photo), format), 448)))
+    assert min(min(shape) for shape in looks) >= 56
+    assert max(max(shape) for shape in looks) >= 448
+
+
+def test_a_very_long_image_takes_little_memory() -> None:
+    """Though a view puts a third of its length around it."""
+    strip = np.full((895, 14335, 3), 255, np.uint8)
+    cv2.ellipse(strip, (7000, 450), (200, 300), 0, 0, 360, (0, 0, 200), 200)
+    tracemalloc.start()
+    try:
+        assert list(trace_views(lambda side: strip))
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("view", VIEWS)
