@@ -80,7 +80,7 @@ class DigitNetwork(Network):
         self.b2 = nn.Parameter(torch.empty(LABELS))
 
     def logits(self, pixels: Tensor) -> Tensor:
-        # the mean's part is folded into the bias: pixels of 0 add nothing to a sum, nor to its error
+        # the normalisation's shift is folded into the bias, so that pixels of 0 add nothing
         b1 = self.b1 + self.shift * self.w1.sum(0)
         hidden = softmax(torch.addmm(b1, pixels * self.scale, self.w1))  # (N, 256)
         # by rows of 256: with ten columns, MKL's sums depend on whether a row's place is odd

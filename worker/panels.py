@@ -16,7 +16,7 @@ BLACK, CLEAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at mos
 LEAST = 0.12  # of the image is the box of a plate
 RECTANGLE = 0.93  # of the smallest rectangle around it, which may be tilted
 DISC = 0.93  # of the smallest circle around it
-TILT = 10  # degrees
+TILT = 25  # degrees
 NARROW, WIDE = 0.75, 2.5  # times as wide as high: else it may be a thick 0
 FULL = 0.7  # of it is ink: more than of a digit
 HOLE = 0.25  # of its shorter side a digit is high at least
@@ -81,7 +81,8 @@ def find_plate(mask: Mask) -> Window | None:
         inside = w < width and h < height
         if narrow and inside or tilt > TILT or size < RECTANGLE * math.prod(sides):
             return None
-        off = math.tan(math.radians(tilt))
+        twice = math.sin(2 * math.radians(tilt))
+        off = twice / (1 + twice) / 2  # what a square in a tilted square leaves of the box around
         down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
     return (
         max(0, top + down) / height,

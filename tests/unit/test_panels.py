@@ -27,7 +27,7 @@ def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarr
     )
 
 
-@pytest.mark.parametrize("tilt", [0, -4, 8])
+@pytest.mark.parametrize("tilt", [0, -4, 8, 20])
 @pytest.mark.parametrize(("ink", "ground", "wall"), [(255, 0, 255), (20, 220, 90), (240, 60, 150)])
 def test_a_digit_on_a_panel_is_read(ink: int, ground: int, wall: int, tilt: float) -> None:
     ring = cv2.resize(draw_ring(width=12, ink=ink, ground=ground), None, fx=2.5, fy=2.5)
