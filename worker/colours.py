@@ -4,10 +4,15 @@ import cv2
 import numpy as np
 
 from worker.decoding import Grey, Picture
+from worker.ground import border
 
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
+RIM = 10  # of these at each edge may be a frame, or a desk,
+OUTER = 0.2  # and count so much
 LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 1), OUTER, np.float32)
+WEIGHTS[RIM:-RIM, RIM:-RIM] = 1
 
 
 def to_grey(picture: Picture) -> Grey:
@@ -19,16 +24,16 @@ def project_colours(image: Picture) -> Grey:
     """Grey values along the line through the colours of ground and ink.
 
     (height, width, 3) → (height, width). The line is the principal component of the colours about
-    that of the ground: ink as light as its paper still stands out by its colour.
+    that of the ground: ink as light as its paper still stands out by its colour. Near the edges
+    they count less: what is there may be a frame, whose colour says nothing of the ink's.
     """
     few = cv2.resize(image, (SAMPLED_SIDE, SAMPLED_SIDE), interpolation=cv2.INTER_NEAREST)
     red, green, blue = cv2.split(few)
     chroma = max(cv2.norm(red, green, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
     if chroma < LEAST_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-    edge = np.concatenate([few[0], few[-1], few[:, 0], few[:, -1]])
-    ground = np.median(edge, axis=0)
-    away = few.reshape(-1, 3).astype(np.float32) - ground.astype(np.float32)
+    ground = np.median(border(few[RIM:-RIM, RIM:-RIM]), axis=0)
+    away = ((few - ground.astype(np.float32)) * WEIGHTS).reshape(-1, 3)
     axis = np.linalg.eigh(away.T @ away)[1][:, -1]
     axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
     along = few.reshape(-1, 3) @ axis

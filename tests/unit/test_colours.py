@@ -41,6 +41,29 @@ def test_grey_values_stay_as_they_are() -> None:
     assert to_grey(grey) is grey
 
 
+@pytest.mark.parametrize(
+    ("frame", "paper", "ink"),
+    [
+        ("#60f0c0", "#b0e890", "#203860"),
+        ("#c02840", "#302048", "#30a878"),
+        ("white", "red", "blue"),
+    ],
+)
+def test_the_colour_of_a_frame_hides_no_ink(frame: str, paper: str, ink: str) -> None:
+    image = PIL.Image.new("RGB", (120, 120), frame)
+    image.paste(paper, (8, 8, 112, 112))
+    image.paste(ink, (30, 20), draw_one(ink=255, ground=0))
+    grey = to_grey(np.asarray(image)).astype(int)
+    assert abs(grey[60, 63] - grey[20, 20]) > 50
+
+
+def test_ink_near_an_edge_stands_out_too() -> None:
+    image = PIL.Image.new("RGB", (120, 120), "yellow")
+    image.paste("#f0f0a0", (104, 90, 116, 116))
+    grey = to_grey(np.asarray(image)).astype(int)
+    assert abs(grey[100, 110] - grey[60, 60]) > 50
+
+
 def test_the_colours_around_a_panel_do_not_count_on_it() -> None:
     desk, sheet, ink = (98, 163, 252), (179, 181, 167), (154, 74, 22)
     photo = PIL.Image.new("RGB", (240, 240), desk)
