@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted; with a result file, the same command goes on where it was")
+        say("interrupted; where there is a result file, the same command goes on from it")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,7 +23,7 @@ def summarise(written: Written, skipped: int = 0) -> str:
     if written.failed:
         parts.append(f"{written.failed:,} with an error")
     if written.review:
-        parts.append(f"{written.review:,} to review")
+        parts.append(f"{written.review:,} {'more ' * bool(written.failed)}to review")
     if skipped:
         parts.append(f"{plural(skipped, 'other file')} skipped")
     if written.known:

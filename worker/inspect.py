@@ -51,17 +51,23 @@ def collect_panels(content: bytes, panels: Panels) -> Digit:
 
 def ask(
     content: bytes, digit: Digit, model: Model, panels: Panels
-) -> tuple[NDArray[np.float32], bool]:
-    """The ten probabilities, and whether the network is sure, as a worker asks it; other views that
-    it was shown are added to the panels.
+) -> tuple[float, NDArray[np.float32]]:
+    """How sure the network is at first, and the ten probabilities in the end, as for a worker.
+
+    Other views that it was shown are added to the panels, and what it says of each.
     """
     first = model.classify(digit.pixels.reshape(1, -1))[0]
     views: list[tuple[str, Grey]] = []
-    if first.max() < ASK_BELOW:
-        views = [*trace_views(open_image(content, LOOK[0]))]
-        panels.append([(name, PIL.Image.fromarray(view)) for name, view in views])
-    probabilities = ask_again(model, first, [view for _, view in views])
-    return probabilities, min(first.max(), probabilities.max()) >= model.card.review_below
+    if first.max() < ASK_BELOW and (views := [*trace_views(open_image(content, LOOK[0]))]):
+        seen = [("at first", digit.pixels), *views]
+        said = model.classify(np.stack([view for _, view in seen]).reshape(len(seen), -1))
+        panels.append(
+            [
+                (f"{name}: {answer.argmax()}, {answer.max():.0%}", PIL.Image.fromarray(view))
+                for (name, view), answer in zip(seen, said, strict=True)
+            ]
+        )
+    return float(first.max()), ask_again(model, first, [view for _, view in views])
 
 
 def draw_picture(
@@ -162,13 +168,16 @@ def check_out(out: Path) -> None:
     raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
 
 
-def describe_doubt(confidence: float, sure: bool, alone: bool) -> str:
-    """What makes an answer one to be reviewed; nothing where it is none."""
+def describe_doubt(first: float, confidence: float, review_below: float, alone: bool) -> str:
+    """What makes an answer one to be reviewed, given how sure the network was at first and is in
+    the end; nothing where it is none."""
     if not alone:
         return ", to review: another shape there may be a digit too"
     if confidence < NO_DIGIT:
         return ", to review: it looks like no digit"
-    return "" if sure else ", to review"
+    if confidence < review_below:
+        return f", to review: under {review_below:.2%}"
+    return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
 
 
 def inspect(path: Path, out: Path, name: str) -> int:
@@ -188,9 +197,10 @@ def inspect(path: Path, out: Path, name: str) -> int:
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:
-        probabilities, sure = ask(content, digit, load_model(name), panels)
+        model = load_model(name)
+        first, probabilities = ask(content, digit, model, panels)
         confidence = float(probabilities.max())
-        doubt = describe_doubt(confidence, sure, digit.alone)
+        doubt = describe_doubt(first, confidence, model.card.review_below, digit.alone)
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
             print(draw_blocks(digit.pixels))

@@ -16,7 +16,7 @@ def test_a_summary_has_what_there_is_to_say() -> None:
     assert summarise(Written(1000)) == "1,000 images"
     assert summarise(Written(1), skipped=1) == "1 image, 1 other file skipped"
     assert summarise(Written(10, "x", failed=2, known=8, right=6, review=1), skipped=3) == (
-        "10 images, 2 with an error, 1 to review, 3 other files skipped, accuracy 75.00% of 8"
+        "10 images, 2 with an error, 1 more to review, 3 other files skipped, accuracy 75.00% of 8"
     )
 
 
