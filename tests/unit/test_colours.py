@@ -59,7 +59,7 @@ def test_the_colour_of_a_frame_hides_no_ink(frame: str, paper: str, ink: str) ->
 
 def test_ink_near_an_edge_stands_out_too() -> None:
     image = PIL.Image.new("RGB", (120, 120), "yellow")
-    image.paste("#f0f0a0", (104, 90, 116, 116))
+    image.paste("#ff6000", (104, 90, 116, 116))
     grey = to_grey(np.asarray(image)).astype(int)
     assert abs(grey[100, 110] - grey[60, 60]) > 50
 
