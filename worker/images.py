@@ -85,7 +85,7 @@ def trace_views(read: Read) -> Iterator[tuple[str, Grey]]:
     There are none of an image that is as MNIST's are. `read` gives it as to `trace_steps`. Raises
     `TimeLimitError`.
     """
-    picture = read(GLANCE[0])
+    picture = read(ceil(GLANCE[0] / SEEN))  # as the views do, and so decoded once
     if picture.shape[:2] == (SIDE, SIDE) and is_normalised(to_grey(picture)):
         return
     for view in VIEWS:

@@ -1,6 +1,7 @@
 """Each other view of an image changes one thing."""
 
 import tracemalloc
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.drawing import draw_ring, draw_tight_ring, encode_image, same_digit
-from worker import images
+from worker import decoding, images
 from worker.decoding import TimeLimitError, open_image
 from worker.ground import is_ground_dark, shrink
 from worker.images import normalise, trace_views
@@ -97,6 +98,14 @@ def test_the_middle_is_looked_at_as_closely_as_the_whole(
     list(trace_views(open_image(encode_image(PIL.Image.fromarray(photo), format), 448)))
     assert min(min(shape) for shape in looks) >= 56
     assert max(max(shape) for shape in looks) >= 448
+
+
+def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(side_effect=decoding.read_picture)
+    monkeypatch.setattr(decoding, "read_picture", read)
+    large = PIL.Image.fromarray(draw_ring(600, width=50))
+    assert len(list(trace_views(open_image(encode_image(large, "JPEG"), 448)))) == len(VIEWS)
+    assert read.call_count == 1
 
 
 def test_a_very_long_image_takes_little_memory() -> None:
