@@ -98,7 +98,7 @@ def answer(pictures: list[Picture], name: str) -> np.ndarray:
             continue
         probabilities = model.classify(digit.reshape(1, -1))[0]
         if probabilities.max() < ASK_BELOW:
-            views = [view for _, view in images.trace_views(lambda side: picture)]  # noqa: B023
+            *_, views = images.trace_views(lambda side: picture)  # noqa: B023
             probabilities = ask_again(model, probabilities, views)
         labels[row] = probabilities.argmax()
     return labels

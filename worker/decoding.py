@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-LONGEST = 16  # times as long as wide: the longer side of what is longer decides
+LONGEST = 3  # times as long as wide: the longer side of what is longer decides
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB

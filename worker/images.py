@@ -54,6 +54,7 @@ class Digit(NamedTuple):
     alone: bool  # whether the image shows nothing else that may be a digit
 
 
+Views = dict[str, Grey]  # by name: 28×28, as the network sees them
 Read = Callable[[int], Picture]  # an image, its shorter side so many px or longer
 
 
@@ -70,32 +71,41 @@ def read_digit(content: bytes) -> Digit:
 
     What already is like an image of MNIST passes through unchanged.
     """
-    *_, last = trace_steps(open_image(content, LOOK[0]))
-    return Digit(last.image, last.alone)
+    *_, digit = trace_digit(content)
+    return digit
 
 
-def read_views(content: bytes) -> list[Grey]:
-    """The digit in other views of a file, 28×28 each. Raises `ImageError`."""
-    return [digit for _, digit in trace_views(open_image(content, LOOK[0]))]
+def trace_digit(content: bytes) -> Iterator[Digit]:
+    """What is seen of a file after each step; at last, the digit. Raises `ImageError`."""
+    for step in trace_steps(open_image(content, LOOK[0])):
+        yield Digit(step.image, step.alone)
 
 
-def trace_views(read: Read) -> Iterator[tuple[str, Grey]]:
-    """The names of the other views of an image that show a digit, and the digit, 28×28.
+def trace_other_views(content: bytes) -> Iterator[Views]:
+    """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
+    yield from trace_views(open_image(content, LOOK[0]))
+
+
+def trace_views(read: Read) -> Iterator[Views]:
+    """After each step, those of the other views of an image that are done and show a digit.
 
     There are none of an image that is as MNIST's are. `read` gives it as to `trace_steps`. Raises
     `TimeLimitError`.
     """
+    views: Views = {}
     picture = read(ceil(GLANCE[0] / SEEN))  # as the views do, and so decoded once
-    if picture.shape[:2] == (SIDE, SIDE) and is_normalised(to_grey(picture)):
-        return
-    for view in VIEWS:
-        try:
-            *_, last = trace_steps(partial(_read_view, view, read))
-        except TimeLimitError:
-            raise
-        except Exception:  # whatever a view does to a step, the others are there
-            continue
-        yield view.__name__, last.image
+    if picture.shape[:2] != (SIDE, SIDE) or not is_normalised(to_grey(picture)):
+        for view in VIEWS:
+            try:
+                for step in trace_steps(partial(_read_view, view, read)):
+                    seen = step.image
+                    yield views
+            except TimeLimitError:
+                raise
+            except Exception:  # whatever a view does to a step, the others are there
+                continue
+            views[view.__name__] = seen
+    yield views
 
 
 def _read_view(view: View, read: Read, side: int) -> Picture:

@@ -18,7 +18,7 @@ from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from worker.classify import ASK_BELOW, ask_again
 from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_picture
-from worker.images import LOOK, LOOKS, Digit, trace_steps, trace_views
+from worker.images import LOOK, LOOKS, Digit, Views, trace_other_views, trace_steps
 from worker.models import Model, load_model
 
 PANEL = 168  # px: the side of one step's picture
@@ -57,17 +57,19 @@ def ask(
     Other views that it was shown are added to the panels, and what it says of each.
     """
     first = model.classify(digit.pixels.reshape(1, -1))[0]
-    views: list[tuple[str, Grey]] = []
-    if first.max() < ASK_BELOW and (views := [*trace_views(open_image(content, LOOK[0]))]):
-        seen = [("at first", digit.pixels), *views]
-        said = model.classify(np.stack([view for _, view in seen]).reshape(len(seen), -1))
+    views: Views = {}
+    if first.max() < ASK_BELOW:
+        *_, views = trace_other_views(content)
+    if views:
+        seen = {"at first": digit.pixels} | views
+        said = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
         panels.append(
             [
                 (f"{name}: {answer.argmax()}, {answer.max():.0%}", PIL.Image.fromarray(view))
-                for (name, view), answer in zip(seen, said, strict=True)
+                for (name, view), answer in zip(seen.items(), said, strict=True)
             ]
         )
-    return float(first.max()), ask_again(model, first, [view for _, view in views])
+    return float(first.max()), ask_again(model, first, views)
 
 
 def draw_picture(

@@ -6,10 +6,12 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from protocol.settings import IMAGE_SECONDS
 from worker.decoding import TimeLimitError
@@ -24,16 +26,19 @@ class Watch:
     """Ends work on an image that takes too long, with a `TimeLimitError`, in the main thread.
 
     It is the processor's time that counts, so that a busy machine changes no answer; and it counts
-    from the first look that finds the image, since asking for each would take a tenth of a small
-    one's. A decoder that never comes back to Python is beyond reach; so each look puts off the
-    moment when the system ends the process, and then the ledger finds out which image it was.
+    from one look that finds the image to the next that still does, since asking for each would take
+    a tenth of a small one's. A decoder that never comes back to Python is beyond reach; so each
+    look puts off the moment when the system ends the process, and then the ledger finds out which
+    image it was.
     """
 
     def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
         self.seconds = seconds
-        self._images = 0  # begun so far
-        self._image = 0  # the one at hand; 0 between two
-        self._found = 0, 0.0, 0.0  # at a look: which, the processor's time, and the clock
+        self._image: int | None = None  # the one at hand; none between two
+        self._found: int | None = None  # by the last look
+        self._looked = 0.0, 0.0  # when: the processor's time, and the clock
+        self._work: defaultdict[int, float] = defaultdict(float)  # seconds of either, by image
+        self._wait: defaultdict[int, float] = defaultdict(float)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -41,6 +46,9 @@ class Watch:
         if not is_main_thread():
             yield
             return
+        self._found = None
+        self._work.clear()
+        self._wait.clear()
         every = min(LOOK_SECONDS, self.seconds / 4)
         look = signal.signal(signal.SIGALRM, self._look)
         lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's would only raise
@@ -56,21 +64,27 @@ class Watch:
             signal.setitimer(signal.ITIMER_REAL, *alarm)
             signal.setitimer(signal.ITIMER_PROF, *profile)
 
+    def on(self, image: int) -> Self:
+        """Entered, work on an image goes on, whichever number it has."""
+        self._image = image
+        return self
+
     def __enter__(self) -> None:
-        """Work on one image begins."""
-        self._images += 1
-        self._image = self._images
+        pass
 
     def __exit__(self, *exception: object) -> None:
-        self._image = 0
+        self._image = None
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         work, clock = time.process_time(), time.monotonic()
-        image, work_then, clock_then = self._found
-        if self._image != image:
-            self._found = self._image, work, clock
-        elif image and (work - work_then > self.seconds or clock - clock_then > CLOCK_SECONDS):
+        image, found, (work_then, clock_then) = self._image, self._found, self._looked
+        self._found, self._looked = image, (work, clock)
+        if image is None or image != found:
+            return
+        self._work[image] += work - work_then
+        self._wait[image] += clock - clock_then
+        if self._work[image] > self.seconds or self._wait[image] > CLOCK_SECONDS:
             raise TimeLimitError(f"takes longer than {self.seconds:g} s")
 
 

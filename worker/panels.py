@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
+from worker.lines import measure_rows
 
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 
@@ -33,15 +34,17 @@ def find_panel(ink: Grey) -> Window | None:
     inked = cv2.countNonZero(mask)
     if inked < 2 * BAR * BLACK * mask.size:
         return None
-    if rows := between_bars(mask.mean(axis=1)):
+    if rows := between_bars(measure_rows(mask)):
         return *rows, 0.0, 1.0
-    if columns := between_bars(mask.mean(axis=0)):
+    if columns := between_bars(measure_rows(mask.T)):
         return 0.0, 1.0, *columns
     return find_plate(mask) if inked >= LEAST * FULL * mask.size else None
 
 
 def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
     """What part of an image's height is between two bars, from how much of each row is ink."""
+    if min(inked[0], inked[-1]) < BLACK:  # as usual
+        return None
     rows = np.flatnonzero(inked < BLACK)
     if not len(rows):
         return None

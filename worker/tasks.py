@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, cached_property
 
@@ -15,7 +16,7 @@ from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, read_image
 from worker.decoding import ImageError
-from worker.images import read_views
+from worker.images import trace_other_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
@@ -82,33 +83,40 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
     every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
     renewed = time.monotonic()
 
-    def read_on(row: int, content: bytes, reader: Reader[T]) -> T:
+    def renew() -> None:
         nonlocal renewed
         if time.monotonic() - renewed > every:
             with suppress(BrokerError):  # the work goes on meanwhile
                 if not hasty_ledger().renew(job_id, number):
                     raise Dropped
             renewed = time.monotonic()
-        return read(row, content, reader)
+
+    def read_on(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
+        renew()
+        for outcome in read(row, content, reader):
+            yield outcome
+            renew()
 
     return read_on
 
 
 def _careful(job_id: str, number: int) -> Read:
-    """Reads images one by one, each noted first: one that two workers died of is an error row.
+    """Reads images one by one to the end, each noted first: one that two workers died of is an
+    error row.
 
     Where they died of its other views, it does without these.
     """
     deaths = ledger().suspects(job_id, number)
 
-    def read(row: int, content: bytes, reader: Reader[T]) -> T:
-        mark = ~row if reader is read_views else row
+    def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
+        mark = ~row if reader is trace_other_views else row
         if deaths.count(mark) >= FATAL_DEATHS:
             raise ImageError("workers die of this image")
         ledger().suspect(job_id, number, [*deaths, mark])
         try:
-            return read_image(row, content, reader)
+            *_, outcome = reader(content)
         finally:
             ledger().suspect(job_id, number, deaths)
+        yield outcome
 
     return read

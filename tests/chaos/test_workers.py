@@ -28,13 +28,13 @@ DIGITS = random_digits(ROWS)
 SLOW = """
 import time
 import worker.classify
-read_digit = worker.classify.read_digit
+trace_digit = worker.classify.trace_digit
 
 def slow(content):
     time.sleep(0.1)
-    return read_digit(content)
+    return trace_digit(content)
 
-worker.classify.read_digit = slow
+worker.classify.trace_digit = slow
 """
 IMPATIENT = """
 from worker import watchdog

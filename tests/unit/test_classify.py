@@ -1,6 +1,9 @@
 """A chunk's answers: one row each, in order, and the same in any company."""
 
 import resource
+from collections.abc import Iterator
+from itertools import product
+from unittest.mock import Mock, call
 
 import numpy as np
 import PIL.Image
@@ -16,7 +19,7 @@ from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
-from worker import classify
+from worker import classify, tasks
 from worker.classify import (
     ASK_BELOW,
     Reader,
@@ -26,9 +29,10 @@ from worker.classify import (
     classify_chunk,
     find_largest,
     read_image,
+    take_turns,
 )
-from worker.decoding import ImageError, open_image
-from worker.images import Digit, read_digit, read_views, trace_views
+from worker.decoding import ImageError
+from worker.images import Digit, read_digit, trace_digit, trace_other_views
 from worker.limits import Watch
 from worker.models import load_model
 
@@ -159,21 +163,58 @@ def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
 
 
 def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(content: bytes) -> Digit:
+    def fail(content: bytes) -> Iterator[Digit]:
         if content == b"odd":
             raise ZeroDivisionError("odd")
-        return read_digit(content)
+        return trace_digit(content)
 
-    monkeypatch.setattr(classify, "read_digit", fail)
+    monkeypatch.setattr(classify, "trace_digit", fail)
     chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).pieces))
     errors = classify_chunk(chunk, "mlp").column("error").to_pylist()
     assert errors == ["can't be read: odd", None]
 
 
+def test_images_take_turns() -> None:
+    turns: list[tuple[int, int]] = []
+
+    def count(row: int, last: int) -> Iterator[int]:
+        for step in range(last + 1):
+            turns.append((row, step))
+            yield step
+            if row == 7 and step == 1:
+                raise ImageError("odd")
+
+    images = {row: count(row, last) for row, last in [(5, 2), (7, 3), (6, 0), (9, 2)]}
+    assert take_turns(images) == [(2, None), (None, "odd"), (0, None), (2, None)]
+    assert turns == [*product([5, 7, 6, 9], [0])] + [*product([5, 7, 9], [1])] + [(5, 2), (9, 2)]
+
+
+def test_an_image_is_read_as_alone_whatever_is_read_with_it() -> None:
+    files = [encode_image(draw_one(ink=n)) for n in range(40)] + [b"", b"text", UNSURE] * 5
+    order = np.random.default_rng(0).permutation(len(files)).tolist()
+    together = classify_images([files[number] for number in order])
+    for row, number in enumerate(order):
+        alone = classify_images([files[number]])
+        for name in ("probabilities", "error", "review"):
+            assert together.column(name)[row] == alone.column(name)[0]
+
+
+def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger = Mock()
+    ledger.suspects.return_value = [3]
+    monkeypatch.setattr(tasks, "ledger", lambda: ledger)
+    chunk = next(cut_chunks(image_source([SURE, UNSURE, b"text"]).pieces))
+    classify_chunk(chunk, "mlp", tasks._careful("job", 4))
+    notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
+    assert ledger.suspect.mock_calls == [call("job", 4, note) for note in notes]
+
+
 def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
     """A worker that notes what it reads fails as a whole, and the chunk comes again."""
 
-    def read(row: int, content: bytes, reader: Reader[T]) -> T:
+    def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         raise BrokerError("can't reach Redis")
 
     batch = pa.record_batch({"id": ["a"], "image": [encode_image(draw_one())]})
@@ -202,9 +243,9 @@ def first_answer(image: bytes) -> np.ndarray:
 @pytest.mark.parametrize("image", [UNSURE, ALMOST])
 def test_where_the_network_is_unsure_other_views_are_asked_too(image: bytes) -> None:
     first = first_answer(image)
-    names, views = zip(*trace_views(open_image(image, 448)), strict=True)
-    assert names == VIEWS
-    mean = (first + sum(MLP.classify(view.reshape(1, -1))[0] for view in views)) / 5
+    *_, views = trace_other_views(image)
+    assert tuple(views) == VIEWS
+    mean = (first + sum(MLP.classify(view.reshape(1, -1))[0] for view in views.values())) / 5
     expected = mean**2 / (mean**2).sum()
     result = classify_images([image])
     answer = result.column("probabilities")[0].as_py()
@@ -229,7 +270,7 @@ def test_an_answer_of_several_views_does_not_depend_on_its_company_either() -> N
 def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what the network is sure of, or what can't be read."""
     read: list[bytes] = []
-    monkeypatch.setattr(classify, "read_views", read.append)
+    monkeypatch.setattr(classify, "trace_other_views", read.append)
     classify_images([SURE, b"", SURE, b"text"])
     classify_chunk(pixel_chunk(0, 300), "mlp")
     assert read == []
@@ -250,7 +291,7 @@ def test_other_views_that_can_t_be_read_leave_the_first_answer(
     def fail(content: bytes) -> None:
         raise error
 
-    monkeypatch.setattr(classify, "read_views", fail)
+    monkeypatch.setattr(classify, "trace_other_views", fail)
     result = classify_images([UNSURE])
     assert np.array_equal(result.column("probabilities")[0].as_py(), first_answer(UNSURE))
     assert result.column("error").to_pylist() == [None]
@@ -258,8 +299,8 @@ def test_other_views_that_can_t_be_read_leave_the_first_answer(
 
 
 def test_a_redis_that_is_lost_meanwhile_is_no_fault_of_an_image_s() -> None:
-    def read(row: int, content: bytes, reader: Reader[T]) -> T:
-        if reader is read_views:
+    def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
+        if reader is trace_other_views:
             raise BrokerError("can't reach Redis")
         return read_image(row, content, reader)
 
@@ -277,7 +318,7 @@ def test_other_views_have_their_time_and_memory_too(monkeypatch: pytest.MonkeyPa
             pass
 
     monkeypatch.setattr(classify, "watch", Watch(seconds=0.2))
-    monkeypatch.setattr(classify, "read_views", spin)
+    monkeypatch.setattr(classify, "trace_other_views", spin)
     result = classify_images([UNSURE])
     assert np.array_equal(result.column("probabilities")[0].as_py(), first_answer(UNSURE))
     assert limits != [resource.getrlimit(resource.RLIMIT_DATA)]
@@ -287,19 +328,22 @@ def test_a_worker_reads_other_views_as_it_reads_images() -> None:
     """So it says that it still does, and notes each where another worker has died."""
     read: list[tuple[int, str]] = []
 
-    def note(row: int, content: bytes, reader: Reader[T]) -> T:
+    def note(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         read.append((row, reader.__name__))
         return read_image(row, content, reader)
 
     chunk = next(cut_chunks(image_source([SURE, UNSURE]).pieces))
     classify_chunk(chunk, "mlp", note)
-    assert read == [(0, "read_digit"), (1, "read_digit"), (1, "read_views")]
+    assert read == [(0, "trace_digit"), (1, "trace_digit"), (1, "trace_other_views")]
+
+
+AGREED = dict.fromkeys("123456789", read_digit(SURE).pixels)
 
 
 def test_an_answer_stays_to_be_reviewed_however_sure_the_other_views_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classify, "read_views", lambda content: [read_digit(SURE).pixels] * 9)
+    monkeypatch.setattr(classify, "trace_other_views", lambda content: [AGREED])
     result = classify_images([SURE, UNSURE])
     assert result.column("confidence")[1].as_py() > BELOW
     assert result.column("label").to_pylist() == [1, 1]
@@ -315,5 +359,5 @@ def test_images_always_classified_together_need_no_zeros_around() -> None:
 def test_the_mean_of_views_that_agree_is_surer() -> None:
     digit = read_digit(ALMOST).pixels
     first = first_answer(ALMOST)
-    assert ask_again(MLP, first, [digit] * 4).max() > first.max()
-    assert ask_again(MLP, first, []) is first
+    assert ask_again(MLP, first, dict.fromkeys(VIEWS, digit)).max() > first.max()
+    assert ask_again(MLP, first, {}) is first

@@ -25,17 +25,17 @@ def loop(content: bytes) -> None:
 def test_what_takes_too_long_is_an_error() -> None:
     watch = Watch(seconds=0.1)
     with watch.running():
-        with pytest.raises(ImageError, match=r"takes longer than 0\.1 s"), watch:
+        with pytest.raises(ImageError, match=r"takes longer than 0\.1 s"), watch.on(1):
             loop(b"")
-        with watch:
+        with watch.on(2):
             pass  # the next one has its own time
 
 
 def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = classify.read_digit
+    read = classify.trace_digit
     monkeypatch.setattr(classify, "watch", Watch(seconds=1))
     monkeypatch.setattr(
-        classify, "read_digit", lambda data: loop(data) if data == b"" else read(data)
+        classify, "trace_digit", lambda data: loop(data) if data == b"" else read(data)
     )
     good = encode_image(draw_one())
     batch = pa.record_batch({"id": ["a", "b", "c"], "image": [good, b"", good]})
@@ -50,10 +50,38 @@ def spin(seconds: float) -> None:
         pass
 
 
+def test_an_image_has_its_time_in_all_its_turns_together() -> None:
+    watch = Watch(seconds=0.2)
+    begun = time.process_time()
+    with watch.running(), pytest.raises(ImageError):
+        while time.process_time() < begun + 60:
+            with watch.on(1):
+                spin(0.15)
+            with watch.on(2):
+                pass
+
+
+def test_an_image_is_ended_though_another_is_slow_as_well() -> None:
+    watch = Watch(seconds=0.5)
+    begun = time.process_time()
+    with watch.running(), pytest.raises(ImageError):
+        while time.process_time() < begun + 60:
+            for image in (1, 2):
+                with watch.on(image):
+                    spin(0.3)
+
+
+def test_an_image_has_its_own_time_each_time_that_images_are_read() -> None:
+    watch = Watch(seconds=0.2)
+    for _ in range(3):
+        with watch.running(), watch.on(1):
+            spin(0.15)
+
+
 def test_what_only_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
     watch = Watch(seconds=1)
-    with watch.running(), pytest.raises(ImageError), watch:
+    with watch.running(), pytest.raises(ImageError), watch.on(1):
         threading.Event().wait(60)
 
 
@@ -67,7 +95,7 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
 
     def work() -> None:
         watch = Watch(seconds=0.01)
-        with watch.running(), limited_memory(), watch:
+        with watch.running(), limited_memory(), watch.on(1):
             spin(0.1)
             done.append(resource.getrlimit(resource.RLIMIT_DATA))
 
@@ -96,7 +124,7 @@ import hashlib
 from worker import limits
 limits.LOST_SECONDS = 0.3
 watch = limits.Watch(seconds=0.2)
-with watch.running(), watch:
+with watch.running(), watch.on(1):
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes, without a word from Python
 """
 
