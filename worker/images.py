@@ -138,29 +138,23 @@ def trace_steps(read: Read) -> Iterator[Step]:
             return
         try:
             for step in STEPS:
-                again = None
-                if window == WHOLE and step is remove_lines:
-                    again = find_panel(grey)
-                elif window == WHOLE and step is crop and not all_seen and is_small(grey):
-                    again = WHOLE if at_a_glance else surroundings(grey)
-                if again:
-                    window = again
-                    break
                 before, grey = grey, step(grey)
                 if step is drop_specks and is_digit_dropped(before, grey):
                     alone = False
                 yield Step(step.__name__.replace("_", " "), grey, alone)
+                again = None
+                if window == WHOLE and step is separate_ink:
+                    again = find_panel(grey)
+                elif window == WHOLE and step is crop and not all_seen and max(grey.shape) < SMALL:
+                    again = WHOLE if at_a_glance else surroundings(before)
+                if again:
+                    window = again
+                    break
             else:
                 return
         except ImageError as error:  # a thin stroke may be too pale once it is shrunk
             if all_seen or not at_a_glance or isinstance(error, TimeLimitError):
                 raise
-
-
-def is_small(ink: Grey) -> bool:
-    """Whether a digit is."""
-    _, _, width, height = box_of(ink)
-    return max(width, height) < SMALL
 
 
 def surroundings(ink: Grey) -> Window:

@@ -227,7 +227,7 @@ BELOW = MLP.card.review_below
 # By the first view the network is unsure; almost sure; and sure
 UNSURE, ALMOST, SURE = (
     encode_image(PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image)
-    for image in (draw_tight_ring(), draw_tight_ring(38, 13), draw_one())
+    for image in (draw_tight_ring(), draw_tight_ring(35, 16), draw_one())
 )
 VIEWS = ("softened", "extended", "framed", "middle")
 

@@ -51,7 +51,7 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
     assert Path("one.inspect.png").read_bytes() == before
 
 
-UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(38, 13), np.array(draw_one((60, 90)))
+UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(35, 16), np.array(draw_one((60, 90)))
 
 
 @pytest.mark.parametrize("image", [UNSURE, ALMOST, SURE], ids=["unsure", "almost sure", "sure"])
