@@ -91,7 +91,7 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
     outcomes = read_rows(batch.column("image"), unread, trace_digit, read)
     for row, (digit, errors[row]) in zip(unread, outcomes, strict=True):
         if digit is not None:
-            pixels[row], alone[row] = digit.pixels.reshape(PIXELS), digit.alone
+            pixels[row], alone[row] = digit.image.reshape(PIXELS), digit.alone
     return pixels, pa.array(errors, pa.string()), alone
 
 
@@ -116,13 +116,14 @@ def _read(image: pa.BinaryScalar, row: int, reader: Reader[T], read: Read) -> It
 def take_turns(images: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
     """What is read of each image, by its row, a step of one after a step of the other."""
     outcomes: dict[int, Outcome[T]] = dict.fromkeys(images, (None, None))
-    unfinished = dict(images)
+    unfinished = [*images.items()]
     while unfinished:
-        for row, steps in [*unfinished.items()]:
+        turns, unfinished = unfinished, []
+        for row, steps in turns:
             try:
                 with watch.on(row):
                     outcomes[row] = next(steps), None
-                continue
+                unfinished.append((row, steps))
             except StopIteration:
                 pass
             except ImageError as error:
@@ -133,7 +134,6 @@ def take_turns(images: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
                 outcomes[row] = None, "needs too much memory"
             except Exception as error:  # whatever an image does to a decoder is that image's row
                 outcomes[row] = None, f"can't be read: {describe(error)}"
-            del unfinished[row]
     return [*outcomes.values()]
 
 

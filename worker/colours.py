@@ -11,7 +11,7 @@ RIM = 10  # of these at each edge may be a frame, or a desk,
 OUTER = 0.2  # and count so much
 LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
-WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 1), OUTER, np.float32)
+WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), OUTER, np.float32)
 WEIGHTS[RIM:-RIM, RIM:-RIM] = 1
 
 
@@ -32,11 +32,13 @@ def project_colours(image: Picture) -> Grey:
     chroma = max(cv2.norm(red, green, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
     if chroma < LEAST_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-    ground = np.median(border(few[RIM:-RIM, RIM:-RIM]), axis=0)
-    away = ((few - ground.astype(np.float32)) * WEIGHTS).reshape(-1, 3)
-    axis = np.linalg.eigh(away.T @ away)[1][:, -1]
+    rim = border(few[RIM:-RIM, RIM:-RIM])
+    ground = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # the median
+    away = cv2.subtract(few, (*ground, 0.0), dtype=cv2.CV_32F)
+    away = cv2.multiply(away, WEIGHTS).reshape(-1, 3)
+    axis = cv2.eigen(away.T @ away)[2][0]
     axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
     along = few.reshape(-1, 3) @ axis
     offset = ground @ (LUMA - axis)  # the ground keeps its own grey value, where there is room
-    offset = np.clip(offset, -along.min(), 255 - along.max())
+    offset = min(max(offset, -along.min()), 255 - along.max())
     return np.asarray(cv2.transform(image, np.array([[*axis, offset]])))

@@ -47,13 +47,6 @@ STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quar
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
 
 
-class Digit(NamedTuple):
-    """What is seen of an image."""
-
-    pixels: Grey  # 28×28, as the network sees it
-    alone: bool  # whether the image shows nothing else that may be a digit
-
-
 Views = dict[str, Grey]  # by name: 28×28, as the network sees them
 Read = Callable[[int], Picture]  # an image, its shorter side so many px or longer
 
@@ -66,24 +59,23 @@ class Step(NamedTuple):
     alone: bool  # whether nothing was left behind so far that may be a digit too
 
 
-def read_digit(content: bytes) -> Digit:
-    """The digit in a file. Raises `ImageError`.
+def read_digit(content: bytes) -> Step:
+    """The digit in a file, 28×28, as the network sees it. Raises `ImageError`.
 
     What already is like an image of MNIST passes through unchanged.
     """
-    *_, digit = trace_digit(content)
-    return digit
+    *_, last = trace_digit(content)
+    return last
 
 
-def trace_digit(content: bytes) -> Iterator[Digit]:
-    """What is seen of a file after each step; at last, the digit. Raises `ImageError`."""
-    for step in trace_steps(open_image(content, LOOK[0])):
-        yield Digit(step.image, step.alone)
+def trace_digit(content: bytes) -> Iterator[Step]:
+    """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
+    return trace_steps(open_image(content, LOOK[0]))
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
     """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
-    yield from trace_views(open_image(content, LOOK[0]))
+    return trace_views(open_image(content, LOOK[0]))
 
 
 def trace_views(read: Read) -> Iterator[Views]:

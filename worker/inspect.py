@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from worker.classify import ASK_BELOW, ask_again
-from worker.decoding import Grey, ImageError, decode_image, describe, open_image, to_picture
-from worker.images import LOOK, LOOKS, Digit, Views, trace_other_views, trace_steps
+from worker.decoding import Grey, ImageError, decode_image, describe, to_picture
+from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
 from worker.models import Model, load_model
 
 PANEL = 168  # px: the side of one step's picture
@@ -32,7 +32,7 @@ CLOSER = [*LOOKS][1:]
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
 
-def collect_panels(content: bytes, panels: Panels) -> Digit:
+def collect_panels(content: bytes, panels: Panels) -> Step:
     """Add the original and the image after each step; the digit that is seen at last.
 
     Raises `ImageError` where it ends early.
@@ -40,28 +40,28 @@ def collect_panels(content: bytes, panels: Panels) -> Digit:
     original = decode_image(content, PANEL)
     with PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original, {file.width} x {file.height}", original)])
-    for step in trace_steps(open_image(content, LOOK[0])):
+    for step in trace_digit(content):
         if step.name in CLOSER:
             panels.append([])
         height, width = step.image.shape
         panel = f"{step.name}, {width} x {height}", PIL.Image.fromarray(step.image)
         panels[-1].append(panel)
-    return Digit(step.image, step.alone)
+    return step
 
 
 def ask(
-    content: bytes, digit: Digit, model: Model, panels: Panels
+    content: bytes, digit: Step, model: Model, panels: Panels
 ) -> tuple[float, NDArray[np.float32]]:
     """How sure the network is at first, and the ten probabilities in the end, as for a worker.
 
     Other views that it was shown are added to the panels, and what it says of each.
     """
-    first = model.classify(digit.pixels.reshape(1, -1))[0]
+    first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < ASK_BELOW:
         *_, views = trace_other_views(content)
     if views:
-        seen = {"at first": digit.pixels} | views
+        seen = {"at first": digit.image} | views
         said = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
         panels.append(
             [
@@ -205,7 +205,7 @@ def inspect(path: Path, out: Path, name: str) -> int:
         doubt = describe_doubt(first, confidence, model.card.review_below, digit.alone)
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
-            print(draw_blocks(digit.pixels))
+            print(draw_blocks(digit.image))
     if panels:
         try:
             notes = PIL.PngImagePlugin.PngInfo()

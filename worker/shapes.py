@@ -45,7 +45,8 @@ def drop_specks(ink: Grey) -> Grey:
     left, top, w, h, area = stats[1:].T.astype(np.float64)
     right, bottom = left + w, top + h
     edges = (left == 0, top == 0, right == width, bottom == height)
-    strength = np.bincount(labels[inked], ink[inked], count)[1:] / area
+    shape = labels[inked]
+    strength = np.bincount(shape, ink[inked], count)[1:] / area
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     rim = round(RIM * min(height, width))
     inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
@@ -58,7 +59,7 @@ def drop_specks(ink: Grey) -> Grey:
     score[shadow] *= AS_SHADOW
     around = find_surrounds(mask, labels, np.maximum(w, h))
     score[around] = 0
-    group = group_pieces(mask, labels, count)
+    group = group_pieces(inked, shape, count)
     under = find_underlines((left, top, w, h), area, score, group)
     score[under] = 0
     drawn = around | under
@@ -76,10 +77,10 @@ def drop_specks(ink: Grey) -> Grey:
     )
     inside[main] = area[main]
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~drawn
-    spread = [(keep & edge & (inside > 0)).any() for edge in edges]
-    if sum(spread) < 3:  # else the digit fills the image
+    spread = (keep & (inside > 0) & edges).any(axis=1)
+    if spread.sum() < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
-        keep &= np.isin(group, group[gap < 0.5 * size])
+        keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
     wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
     return kept
@@ -92,12 +93,12 @@ def find_surrounds(
     in a box, is what is inside."""
     around = np.zeros(len(length), np.bool_)
     outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    columns, rows = np.array([line[0, 0] for line in outlines]).T
-    shape = labels[rows, columns].astype(np.intp) - 1  # of an outline, or around a hole's
-    parent = tree[0, :, 3]
-    for inner, outer in zip(shape[parent >= 0], shape[parent[parent >= 0]], strict=True):
-        if inner != outer and length[inner] >= SURROUNDED * length[outer]:
-            around[outer] = True
+    for outline, parent in zip(outlines, tree[0, :, 3].tolist(), strict=True):
+        if parent >= 0:
+            ends = (outline[0, 0], outlines[parent][0, 0])  # of a shape's pixels, a hole's too
+            inner, outer = (int(labels[row, column]) - 1 for column, row in ends)
+            if inner != outer and length[inner] >= SURROUNDED * length[outer]:
+                around[outer] = True
     return around
 
 
@@ -107,6 +108,8 @@ def find_underlines(
     """Which shapes are a line drawn under the digit, or a button there."""
     left, top, w, h = boxes
     flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
+    if not flat.any():
+        return flat
     digit = int(np.where(flat, -1, score).argmax())
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
     long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
@@ -118,13 +121,16 @@ def find_underlines(
     return lines
 
 
-def group_pieces(mask: Mask, labels: NDArray[np.uint16], count: int) -> NDArray[np.intp]:
-    """A number for each shape, the same for those that are near each other."""
-    reach = max(1, round(BROKEN * max(mask.shape)))
+def group_pieces(
+    inked: NDArray[np.bool_], shape: NDArray[np.uint16], count: int
+) -> NDArray[np.intp]:
+    """A number for each shape, the same for those that are near each other; `shape` is the number
+    of the one that each inked pixel is in, from 1 to below `count`."""
+    reach = max(1, round(BROKEN * max(inked.shape)))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    groups = cv2.connectedComponents(cv2.dilate(mask, kernel), ltype=cv2.CV_16U)[1]
+    near = cv2.dilate(inked.view(np.uint8), kernel)
     group = np.zeros(count, np.intp)
-    group[labels] = np.where(mask, groups, 0)
+    group[shape] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]
     return group[1:]
 
 

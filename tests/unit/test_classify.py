@@ -32,7 +32,7 @@ from worker.classify import (
     take_turns,
 )
 from worker.decoding import ImageError
-from worker.images import Digit, read_digit, trace_digit, trace_other_views
+from worker.images import Step, read_digit, trace_digit, trace_other_views
 from worker.limits import Watch
 from worker.models import load_model
 
@@ -163,7 +163,7 @@ def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
 
 
 def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(content: bytes) -> Iterator[Digit]:
+    def fail(content: bytes) -> Iterator[Step]:
         if content == b"odd":
             raise ZeroDivisionError("odd")
         return trace_digit(content)
@@ -237,7 +237,7 @@ def classify_images(images: list[bytes]) -> pa.RecordBatch:
 
 
 def first_answer(image: bytes) -> np.ndarray:
-    return MLP.classify(read_digit(image).pixels.reshape(1, -1))[0]
+    return MLP.classify(read_digit(image).image.reshape(1, -1))[0]
 
 
 @pytest.mark.parametrize("image", [UNSURE, ALMOST])
@@ -337,7 +337,7 @@ def test_a_worker_reads_other_views_as_it_reads_images() -> None:
     assert read == [(0, "trace_digit"), (1, "trace_digit"), (1, "trace_other_views")]
 
 
-AGREED = dict.fromkeys("123456789", read_digit(SURE).pixels)
+AGREED = dict.fromkeys("123456789", read_digit(SURE).image)
 
 
 def test_an_answer_stays_to_be_reviewed_however_sure_the_other_views_are(
@@ -357,7 +357,7 @@ def test_images_always_classified_together_need_no_zeros_around() -> None:
 
 
 def test_the_mean_of_views_that_agree_is_surer() -> None:
-    digit = read_digit(ALMOST).pixels
+    digit = read_digit(ALMOST).image
     first = first_answer(ALMOST)
     assert ask_again(MLP, first, dict.fromkeys(VIEWS, digit)).max() > first.max()
     assert ask_again(MLP, first, {}) is first

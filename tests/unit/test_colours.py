@@ -8,7 +8,7 @@ from tests.drawing import draw_one, encode_image, likeness, same_digit
 from worker.colours import project_colours, to_grey
 from worker.images import read_digit
 
-REFERENCE = read_digit(encode_image(draw_one())).pixels
+REFERENCE = read_digit(encode_image(draw_one())).image
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ REFERENCE = read_digit(encode_image(draw_one())).pixels
 def test_coloured_ink_stands_out_from_coloured_paper(ink: str, paper: str) -> None:
     image = PIL.Image.new("RGB", (60, 80), paper)
     image.paste(ink, mask=draw_one(ink=255, ground=0))
-    assert likeness(read_digit(encode_image(image)).pixels, REFERENCE) > 0.95
+    assert likeness(read_digit(encode_image(image)).image, REFERENCE) > 0.95
     grey = to_grey(np.asarray(image)).astype(int)
     assert abs(grey[40, 33] - grey[0, 0]) > 40
 
@@ -69,5 +69,5 @@ def test_the_colours_around_a_panel_do_not_count_on_it() -> None:
     photo = PIL.Image.new("RGB", (240, 240), desk)
     photo.paste(sheet, (40, 40, 200, 200))
     photo.paste(ink, (75, 60), draw_one((90, 120), ink=255, ground=0))
-    alone = read_digit(encode_image(draw_one((90, 120)))).pixels
-    assert same_digit(read_digit(encode_image(photo)).pixels, alone)
+    alone = read_digit(encode_image(draw_one((90, 120)))).image
+    assert same_digit(read_digit(encode_image(photo)).image, alone)

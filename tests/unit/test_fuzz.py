@@ -37,7 +37,7 @@ STARTS = sorted({content[:8] for content in FILES})
 
 def read(content: bytes) -> None:
     try:
-        digit = read_digit(content).pixels
+        digit = read_digit(content).image
     except ImageError as error:
         assert 0 < len(str(error)) < 200 and "\n" not in str(error)
         assert not str(error).startswith(UNFORESEEN)

@@ -40,7 +40,7 @@ def test_all_of_mnist_passes_unchanged(mnist_root: object, split: str) -> None:
 
 def test_what_is_mnist_like_passes_to_the_bit() -> None:
     for digit in random_digits(5):
-        assert np.array_equal(read_digit(encode_image(PIL.Image.fromarray(digit))).pixels, digit)
+        assert np.array_equal(read_digit(encode_image(PIL.Image.fromarray(digit))).image, digit)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_a_small_digit_in_a_large_photo_is_looked_at_closer(
     names = [step.name for step in trace_steps(open_image(content, LOOK[0]))]
     assert [name for name in names if name in LOOKS] == [*LOOKS][:looks]
     assert names.count("place") == 1
-    pixels, alone = read_digit(content)
-    assert alone and same_digit(pixels, normalise(ring), least=0.85)
+    digit = read_digit(content)
+    assert digit.alone and same_digit(digit.image, normalise(ring), least=0.85)
 
 
 @pytest.mark.parametrize("radius", [12, 16])
@@ -95,7 +95,7 @@ def test_a_digit_on_a_strip(shape: tuple[int, int]) -> None:
     top, left = (height - side) // 3, (width - side) // 3
     strip[top : top + side, left : left + side] = draw_ring(side, width=side // 14)
     digit = read_digit(encode_image(PIL.Image.fromarray(strip)))
-    assert same_digit(digit.pixels, normalise(draw_ring()), least=0.85)
+    assert same_digit(digit.image, normalise(draw_ring()), least=0.85)
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
@@ -121,7 +121,7 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
     for left in (100, 900):
         photo[400:540, left : left + 140] = draw_ring(140, width=11)
     digit = read_digit(encode_image(PIL.Image.fromarray(photo)))
-    assert same_digit(digit.pixels, normalise(draw_ring(140, width=11)), least=0.85)
+    assert same_digit(digit.image, normalise(draw_ring(140, width=11)), least=0.85)
     assert not digit.alone
 
 
@@ -189,6 +189,6 @@ def test_no_shape_is_a_crash(shape: tuple[int, int], format: str) -> None:
     for grey in (noise, np.where(noise > 200, 255, 0).astype(np.uint8), noise * 0):
         try:
             digit = read_digit(encode_image(PIL.Image.fromarray(grey), format))
-            assert digit.pixels.shape == (28, 28)
+            assert digit.image.shape == (28, 28)
         except ImageError as error:
             assert "blank" in str(error)

@@ -73,7 +73,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
 
 
 def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = {str(n): read_digit(encode_image(draw_one())).pixels for n in range(9)}
+    other = {str(n): read_digit(encode_image(draw_one())).image for n in range(9)}
     monkeypatch.setattr("worker.inspect.trace_other_views", lambda content: [other])
     PIL.Image.fromarray(UNSURE).save(tmp_path / "digit.png")
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
