@@ -1,9 +1,9 @@
 """How long a worker takes to read an image file, beside decoders alone: µs an image, on one core.
 
-`python benchmarks/reading.py [--rounds N] [FILE...]`: of these files; else of MNIST test images as
-PNG, and of photos rendered around them, with ruled lines, shadows and grain, as JPEG. The median of
-the rounds, in each of which all take their turn. A decoder gives the pixels in colour, whole; a
-worker the 28×28 that the network sees.
+`python benchmarks/reading.py [--rounds N] [FILE...]`: of these PNG or JPEG files, each of which has
+to show a digit; else of MNIST test images as PNG, and of photos rendered around them, with ruled
+lines, shadows and grain, as JPEG. The median of the rounds, in each of which all take their turn.
+A decoder gives the pixels in colour, whole; a worker the 28×28 that the network sees.
 """
 
 import argparse

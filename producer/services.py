@@ -105,6 +105,7 @@ def up(workers: int | None, port: int) -> None:
         workers_run = plural(local.workers, "worker")
         say(f"Redis   {local.url}\nFlower  {local.flower_url}\n{workers_run}; Ctrl-C ends")
         local.watch()
+    say("all stopped")
 
 
 @click.command()

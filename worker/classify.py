@@ -44,7 +44,7 @@ watch = Watch()
 
 
 def read_image(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-    """As `reader` does it."""
+    """As the reader reads it, a step at a time. Raises `ImageError`."""
     return reader(content)
 
 
@@ -89,7 +89,8 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
     errors = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     unread = [row for row, error in enumerate(errors) if error is None]
     outcomes = read_rows(batch.column("image"), unread, trace_digit, read)
-    for row, (digit, errors[row]) in zip(unread, outcomes, strict=True):
+    for row, (digit, error) in zip(unread, outcomes, strict=True):
+        errors[row] = error
         if digit is not None:
             pixels[row], alone[row] = digit.image.reshape(PIXELS), digit.alone
     return pixels, pa.array(errors, pa.string()), alone
@@ -100,23 +101,27 @@ def read_rows(
 ) -> list[Outcome[T]]:
     """What the reader makes of the image in each of some rows, within an image's limits."""
     outcomes: list[Outcome[T]] = []
+    if not rows:
+        return outcomes
     with watch.running(), limited_memory():
         for start in range(0, len(rows), TOGETHER):
             together = rows[start : start + TOGETHER]
-            outcomes += take_turns({row: _read(images[row], row, reader, read) for row in together})
+            outcomes += take_turns(
+                {row: _trace_row(images[row], row, reader, read) for row in together}
+            )
     return outcomes
 
 
-def _read(image: pa.BinaryScalar, row: int, reader: Reader[T], read: Read) -> Iterator[T]:
+def _trace_row(image: pa.BinaryScalar, row: int, reader: Reader[T], read: Read) -> Iterator[T]:
     if not image.is_valid:
         raise ImageError("no image in this row")
     yield from read(row, image.as_buffer().to_pybytes(), reader)
 
 
-def take_turns(images: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
+def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
     """What is read of each image, by its row, a step of one after a step of the other."""
-    outcomes: dict[int, Outcome[T]] = dict.fromkeys(images, (None, None))
-    unfinished = [*images.items()]
+    outcomes: dict[int, Outcome[T]] = dict.fromkeys(readings, (None, "nothing was read"))
+    unfinished = [*readings.items()]
     while unfinished:
         turns, unfinished = unfinished, []
         for row, steps in turns:

@@ -33,7 +33,7 @@ def project_colours(image: Picture) -> Grey:
     if chroma < LEAST_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     rim = border(few[RIM:-RIM, RIM:-RIM])
-    ground = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # the median
+    ground = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # about the median
     away = cv2.subtract(few, (*ground, 0.0), dtype=cv2.CV_32F)
     away = cv2.multiply(away, WEIGHTS).reshape(-1, 3)
     axis = cv2.eigen(away.T @ away)[2][0]

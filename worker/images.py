@@ -6,7 +6,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from math import ceil
 from typing import NamedTuple
 
@@ -79,17 +79,19 @@ def trace_other_views(content: bytes) -> Iterator[Views]:
 
 
 def trace_views(read: Read) -> Iterator[Views]:
-    """After each step, those of the other views of an image that are done and show a digit.
+    """After each step, those of the other views of an image that are done and show a digit: one
+    dictionary that grows.
 
     There are none of an image that is as MNIST's are. `read` gives it as to `trace_steps`. Raises
     `TimeLimitError`.
     """
     views: Views = {}
-    picture = read(ceil(GLANCE[0] / SEEN))  # as the views do, and so decoded once
+    look = cache(lambda side: shrink(read(ceil(side / SEEN)), LARGEST))
+    picture = look(GLANCE[0])
     if picture.shape[:2] != (SIDE, SIDE) or not is_normalised(to_grey(picture)):
         for view in VIEWS:
             try:
-                for step in trace_steps(partial(_read_view, view, read)):
+                for step in trace_steps(partial(_look_at, view, look)):
                     seen = step.image
                     yield views
             except TimeLimitError:
@@ -100,8 +102,8 @@ def trace_views(read: Read) -> Iterator[Views]:
     yield views
 
 
-def _read_view(view: View, read: Read, side: int) -> Picture:
-    return view(shrink(read(ceil(side / SEEN)), LARGEST))
+def _look_at(view: View, look: Read, side: int) -> Picture:
+    return view(look(side))
 
 
 def normalise(picture: Picture) -> Grey:
@@ -118,9 +120,11 @@ def trace_steps(read: Read) -> Iterator[Step]:
     digit still is small, there is one at it alone. What is on a panel is looked at without what is
     around that. Raises `ImageError`.
     """
-    window, alone = WHOLE, True
+    window, alone, seen = WHOLE, True, 0
     for look, (shorter, longer) in LOOKS.items():
-        picture, at_a_glance = read(shorter), look == FIRST
+        at_a_glance = look == FIRST
+        if shorter != seen:
+            picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
         all_seen = min(height, width) < shorter and max(height, width) <= longer
         alone |= window == WHOLE  # all is seen again, and better
@@ -134,13 +138,11 @@ def trace_steps(read: Read) -> Iterator[Step]:
                 if step is drop_specks and is_digit_dropped(before, grey):
                     alone = False
                 yield Step(step.__name__.replace("_", " "), grey, alone)
-                again = None
-                if window == WHOLE and step is separate_ink:
-                    again = find_panel(grey)
-                elif window == WHOLE and step is crop and not all_seen and max(grey.shape) < SMALL:
-                    again = WHOLE if at_a_glance else surroundings(before)
-                if again:
-                    window = again
+                if window == WHOLE and step is separate_ink and (panel := find_panel(grey)):
+                    window = panel
+                    break
+                if window == WHOLE and step is crop and not all_seen and max(grey.shape) < SMALL:
+                    window = WHOLE if at_a_glance else surroundings(before)
                     break
             else:
                 return

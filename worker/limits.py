@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,20 +25,20 @@ MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process h
 class Watch:
     """Ends work on an image that takes too long, with a `TimeLimitError`, in the main thread.
 
-    It is the processor's time that counts, so that a busy machine changes no answer; and it counts
-    from one look that finds the image to the next that still does, since asking for each would take
-    a tenth of a small one's. A decoder that never comes back to Python is beyond reach; so each
-    look puts off the moment when the system ends the process, and then the ledger finds out which
-    image it was.
+    It is the processor's time that counts, so that a busy machine changes no answer; what passes
+    between two looks at it counts for the image at hand at the second, since asking for each image
+    would take a tenth of a small one's. A decoder that never comes back to Python is beyond reach;
+    so each look puts off the moment when the system ends the process, and then the ledger finds out
+    which image it was.
     """
 
     def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
         self.seconds = seconds
+        self._every = min(LOOK_SECONDS, seconds / 4)
         self._image: int | None = None  # the one at hand; none between two
-        self._found: int | None = None  # by the last look
-        self._looked = 0.0, 0.0  # when: the processor's time, and the clock
-        self._work: defaultdict[int, float] = defaultdict(float)  # seconds of either, by image
-        self._wait: defaultdict[int, float] = defaultdict(float)
+        self._looked = 0.0  # when, of the processor's time
+        self._work: defaultdict[int, float] = defaultdict(float)  # seconds, by image
+        self._looks: Counter[int] = Counter()  # that found it at hand
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -46,13 +46,12 @@ class Watch:
         if not is_main_thread():
             yield
             return
-        self._found = None
+        self._image, self._looked = None, time.process_time()
         self._work.clear()
-        self._wait.clear()
-        every = min(LOOK_SECONDS, self.seconds / 4)
+        self._looks.clear()
         look = signal.signal(signal.SIGALRM, self._look)
         lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's would only raise
-        alarm = signal.setitimer(signal.ITIMER_REAL, every, every)
+        alarm = signal.setitimer(signal.ITIMER_REAL, self._every, self._every)
         profile = signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         try:
             yield
@@ -65,7 +64,7 @@ class Watch:
             signal.setitimer(signal.ITIMER_PROF, *profile)
 
     def on(self, image: int) -> Self:
-        """Entered, work on an image goes on, whichever number it has."""
+        """`with watch.on(7):` what is done within is work on image 7, one turn of perhaps many."""
         self._image = image
         return self
 
@@ -75,16 +74,27 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self._image = None
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """What is done within an image's turn, but is no work on it."""
+        image, self._image = self._image, None
+        try:
+            yield
+        finally:
+            self._image = image
+
     def _look(self, number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
-        work, clock = time.process_time(), time.monotonic()
-        image, found, (work_then, clock_then) = self._image, self._found, self._looked
-        self._found, self._looked = image, (work, clock)
-        if image is None or image != found:
+        now = time.process_time()
+        passed, self._looked = now - self._looked, now
+        image = self._image
+        if image is None:
             return
-        self._work[image] += work - work_then
-        self._wait[image] += clock - clock_then
-        if self._work[image] > self.seconds or self._wait[image] > CLOCK_SECONDS:
+        self._work[image] += passed
+        self._looks[image] += 1  # not the clock's time: the process may have been stopped meanwhile
+        waited = self._looks[image] * self._every
+        if self._work[image] > self.seconds or waited > CLOCK_SECONDS:
+            self._image = None
             raise TimeLimitError(f"takes longer than {self.seconds:g} s")
 
 

@@ -43,8 +43,6 @@ def find_panel(ink: Grey) -> Window | None:
 
 def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
     """What part of an image's height is between two bars, from how much of each row is ink."""
-    if min(inked[0], inked[-1]) < BLACK:  # as usual
-        return None
     rows = np.flatnonzero(inked < BLACK)
     if not len(rows):
         return None

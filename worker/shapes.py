@@ -93,12 +93,14 @@ def find_surrounds(
     in a box, is what is inside."""
     around = np.zeros(len(length), np.bool_)
     outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    for outline, parent in zip(outlines, tree[0, :, 3].tolist(), strict=True):
-        if parent >= 0:
-            ends = (outline[0, 0], outlines[parent][0, 0])  # of a shape's pixels, a hole's too
-            inner, outer = (int(labels[row, column]) - 1 for column, row in ends)
-            if inner != outer and length[inner] >= SURROUNDED * length[outer]:
-                around[outer] = True
+    parent = tree[0, :, 3]
+    has_parent = parent >= 0
+    if not has_parent.any():
+        return around
+    columns, rows = np.array([line[0, 0] for line in outlines]).T
+    shape = labels[rows, columns].astype(np.intp) - 1  # of an outline, or around a hole's
+    inner, outer = shape[has_parent], shape[parent[has_parent]]
+    around[outer[(inner != outer) & (length[inner] >= SURROUNDED * length[outer])]] = True
     return around
 
 

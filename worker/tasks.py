@@ -14,7 +14,7 @@ from protocol.chunk import Chunk, encode
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
-from worker.classify import Read, Reader, T, classify_chunk, read_image
+from worker.classify import Read, Reader, T, classify_chunk, read_image, watch
 from worker.decoding import ImageError
 from worker.images import trace_other_views
 
@@ -86,7 +86,7 @@ def _renewing(job_id: str, number: int, read: Read) -> Read:
     def renew() -> None:
         nonlocal renewed
         if time.monotonic() - renewed > every:
-            with suppress(BrokerError):  # the work goes on meanwhile
+            with watch.off(), suppress(BrokerError):  # the work goes on meanwhile
                 if not hasty_ledger().renew(job_id, number):
                     raise Dropped
             renewed = time.monotonic()
@@ -108,15 +108,19 @@ def _careful(job_id: str, number: int) -> Read:
     """
     deaths = ledger().suspects(job_id, number)
 
+    def note(suspects: list[int]) -> None:
+        with watch.off():  # a lost Redis is waited for
+            ledger().suspect(job_id, number, suspects)
+
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         mark = ~row if reader is trace_other_views else row
         if deaths.count(mark) >= FATAL_DEATHS:
             raise ImageError("workers die of this image")
-        ledger().suspect(job_id, number, [*deaths, mark])
+        note([*deaths, mark])
         try:
             *_, outcome = reader(content)
         finally:
-            ledger().suspect(job_id, number, deaths)
+            note(deaths)
         yield outcome
 
     return read

@@ -3,7 +3,6 @@
 import resource
 from collections.abc import Iterator
 from itertools import product
-from unittest.mock import Mock, call
 
 import numpy as np
 import PIL.Image
@@ -19,9 +18,10 @@ from producer.mnist import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
-from worker import classify, tasks
+from worker import classify
 from worker.classify import (
     ASK_BELOW,
+    TOGETHER,
     Reader,
     T,
     ask_again,
@@ -29,6 +29,7 @@ from worker.classify import (
     classify_chunk,
     find_largest,
     read_image,
+    read_rows,
     take_turns,
 )
 from worker.decoding import ImageError
@@ -174,7 +175,15 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
     assert errors == ["can't be read: odd", None]
 
 
-def test_images_take_turns() -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ImageError("odd"), "odd"),
+        (MemoryError(), "needs too much memory"),
+        (ZeroDivisionError("odd"), "can't be read: odd"),
+    ],
+)
+def test_images_take_turns(error: Exception, text: str) -> None:
     turns: list[tuple[int, int]] = []
 
     def count(row: int, last: int) -> Iterator[int]:
@@ -182,11 +191,30 @@ def test_images_take_turns() -> None:
             turns.append((row, step))
             yield step
             if row == 7 and step == 1:
-                raise ImageError("odd")
+                raise error
 
-    images = {row: count(row, last) for row, last in [(5, 2), (7, 3), (6, 0), (9, 2)]}
-    assert take_turns(images) == [(2, None), (None, "odd"), (0, None), (2, None)]
+    readings = {row: count(row, last) for row, last in [(5, 2), (7, 3), (6, 0), (9, 2)]}
+    assert take_turns(readings) == [(2, None), (None, text), (0, None), (2, None)]
     assert turns == [*product([5, 7, 6, 9], [0])] + [*product([5, 7, 9], [1])] + [(5, 2), (9, 2)]
+
+
+def test_what_yields_nothing_is_an_error() -> None:
+    assert take_turns({3: iter(())}) == [(None, "nothing was read")]
+
+
+def test_so_many_images_are_at_hand_at_once() -> None:
+    turns: list[tuple[int, int]] = []
+
+    def count(content: bytes) -> Iterator[int]:
+        for step in range(3):
+            turns.append((int(content), step))
+            yield step
+
+    rows = range(2 * TOGETHER)
+    files = pa.array([str(row).encode() for row in rows], pa.binary())
+    assert read_rows(files, rows, count, read_image) == [(2, None)] * len(rows)
+    first, second = rows[:TOGETHER], rows[TOGETHER:]
+    assert turns == [(row, step) for part in (first, second) for step in range(3) for row in part]
 
 
 def test_an_image_is_read_as_alone_whatever_is_read_with_it() -> None:
@@ -197,18 +225,6 @@ def test_an_image_is_read_as_alone_whatever_is_read_with_it() -> None:
         alone = classify_images([files[number]])
         for name in ("probabilities", "error", "review"):
             assert together.column(name)[row] == alone.column(name)[0]
-
-
-def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ledger = Mock()
-    ledger.suspects.return_value = [3]
-    monkeypatch.setattr(tasks, "ledger", lambda: ledger)
-    chunk = next(cut_chunks(image_source([SURE, UNSURE, b"text"]).pieces))
-    classify_chunk(chunk, "mlp", tasks._careful("job", 4))
-    notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
-    assert ledger.suspect.mock_calls == [call("job", 4, note) for note in notes]
 
 
 def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:

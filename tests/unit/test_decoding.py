@@ -99,10 +99,22 @@ def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(decoding, "read_picture", read)
     for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
         look = open_image(encode_image(draw_one((900, 1200)), format), 448)
-        for side in (SIDE, 448, 448):
+        for side in (SIDE, 448):
             assert side <= min(look(side).shape[:2]) <= 900
         assert read.call_count == times
         read.reset_mock()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((1200, 900), (450, 600)), ((1300, 440), (440, 1300)), ((6000, 300), (75, 1500))],
+)
+def test_a_long_image_is_shrunk_by_its_longer_side(
+    size: tuple[int, int], shape: tuple[int, int], format: str
+) -> None:
+    """So that none takes more than three times the memory of a square one."""
+    assert read_picture(encode_image(draw_one(size), format), 448).shape[:2] == shape
 
 
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])

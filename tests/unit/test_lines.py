@@ -7,7 +7,7 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
-from worker.lines import measure_stroke, remove_lines
+from worker.lines import measure_stroke, measure_thickness, remove_lines
 from worker.shapes import drop_specks
 
 
@@ -37,6 +37,15 @@ def test_lines_are_removed_and_strokes_that_cross_them_stay(
     cleaned = remove_lines(ink)
     assert likeness(ink, RING) < 0.95
     assert likeness(drop_specks(cleaned), RING) > 0.9
+
+
+def test_a_line_is_as_thick_as_where_nothing_lies_along_it() -> None:
+    """For most of its length something may; and it may be broken."""
+    rows = np.zeros((9, 20), np.uint8)
+    rows[:3] = 1
+    rows[:, 10:] = 1
+    rows[1:, :2] = 0
+    assert measure_thickness(rows) == 3
 
 
 def draw_two(left: int, right: int) -> np.ndarray:

@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 
 from tests.drawing import draw_ring, draw_tight_ring, encode_image, same_digit
 from worker import decoding, images
+from worker.classify import TOGETHER, take_turns
 from worker.decoding import TimeLimitError
 from worker.ground import is_ground_dark, shrink
-from worker.images import normalise, trace_other_views, trace_views
+from worker.images import STEPS, normalise, trace_other_views, trace_views
 from worker.views import VIEWS, View, extended, framed, middle, softened
 
 RING = draw_ring()
@@ -108,6 +109,24 @@ def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.Mo
     *_, views = trace_other_views(encode_image(large, "JPEG"))
     assert len(views) == len(VIEWS)
     assert read.call_count == 1
+
+
+def test_images_whose_views_are_read_in_turns_take_little_memory() -> None:
+    """Each is held as large as its views are made of it, not as it was decoded."""
+    photo = np.full((1493, 4400), 255, np.uint8)
+    photo[400:1000, 2000:2600] = draw_ring(600, width=40)
+    content = encode_image(PIL.Image.fromarray(photo).convert("RGB"), "JPEG")
+    tracemalloc.start()
+    try:
+        readings = {row: trace_other_views(content) for row in range(TOGETHER)}
+        assert all(len(views or {}) == len(VIEWS) for views, _ in take_turns(readings))
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_views_are_read_a_step_at_a_time() -> None:
+    assert len([*trace_views(lambda side: RING)]) > 4 * len(STEPS)
 
 
 def test_a_very_long_image_takes_little_memory() -> None:
