@@ -29,7 +29,7 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
-TOGETHER = 16  # images are read in turns, a step of each: what a step needs is in the processor's
+TOGETHER = 24  # images are read in turns, a step of each: what a step needs is in the processor's
 # caches then, and a photo takes a fifth less of its time
 ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
 SHARPNESS = 2.0  # the power of a mean of views that is as sure as it is right

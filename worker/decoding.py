@@ -14,8 +14,8 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that sixteen
-# images that are held at once take 115 MB at most
+LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that all the
+# images that a worker holds at once take 175 MB at most
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB

@@ -120,7 +120,7 @@ def test_images_whose_views_are_read_in_turns_take_little_memory() -> None:
     try:
         readings = {row: trace_other_views(content) for row in range(TOGETHER)}
         assert all(len(views or {}) == len(VIEWS) for views, _ in take_turns(readings))
-        assert tracemalloc.get_traced_memory()[1] < 150e6
+        assert tracemalloc.get_traced_memory()[1] < 8e6 * TOGETHER
     finally:
         tracemalloc.stop()
 
