@@ -30,6 +30,7 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
+ENCRYPTED = 1  # of a member's flags
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
@@ -72,10 +73,12 @@ def _zip_entries(
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.flag_bits & ENCRYPTED:
+        raise UnreadableImageError("encrypted: the archive asks for a password")
     try:
         with archive.open(member) as file:
             return read_limited(file.read, member.file_size)
-    except (*BROKEN, RuntimeError, NotImplementedError) as error:  # encrypted, unknown method
+    except (*BROKEN, RuntimeError, NotImplementedError) as error:  # unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
 

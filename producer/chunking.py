@@ -1,6 +1,7 @@
 """From a source's pieces to chunks: reads the files, and cuts at a number of rows and of bytes."""
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -8,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producer.options import plural
 from producer.sources import Entry, Piece, UnreadableImageError
-from producer.written import Written
+from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
@@ -35,8 +37,8 @@ def cut_chunks(
 ) -> Iterator[Chunk]:
     """Chunks of at most `DIGITQ_CHUNK_ROWS` rows and about `DIGITQ_CHUNK_BYTES` bytes.
 
-    `resume` is what of the source is written already. Raises `UsageError` where the source is no
-    longer what it was at that row.
+    `resume` is what of the source is written already. Raises `UsageError` where its images up to
+    there have other ids than they had.
     """
     remaining = _skip(pieces, resume)
     number, first_row = 0, resume.rows
@@ -57,14 +59,18 @@ def _max_rows(schema: pa.Schema, first_row: int) -> int:
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
     """The pieces after the resumed row. Skipped files are not read."""
-    left = resume.rows
+    left, seen = resume.rows, 0
     for piece in pieces:
         if left:
-            ids = piece.column("id") if isinstance(piece, pa.RecordBatch) else [printable(piece.id)]
-            used = min(left, len(ids))
+            if isinstance(piece, Entry):
+                used, seen = 1, zlib.crc32(printable(piece.id).encode(), seen)
+            else:
+                used = min(left, piece.num_rows)
+                seen = add_ids(seen, piece.column("id").slice(0, used))
             left -= used
-            _require(left > 0 or str(ids[used - 1]) == resume.last_id, resume)
-            if not isinstance(piece, pa.RecordBatch) or used == len(ids):
+            if not left:
+                _require(seen == resume.ids, resume)
+            if isinstance(piece, Entry) or used == piece.num_rows:
                 continue
             piece = piece.slice(used)
         yield piece
@@ -74,8 +80,8 @@ def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
 def _require(holds: bool, resume: Written) -> None:
     if not holds:
         raise UsageError(
-            f"the source has changed: its image {resume.rows} is no longer {resume.last_id!r}; "
-            "--overwrite starts again"
+            f"the source has changed: its first {plural(resume.rows, 'image')} are no longer those "
+            "that are written; --overwrite starts again"
         )
 
 

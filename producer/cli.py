@@ -4,8 +4,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,7 +85,7 @@ def classify(
         "limit": limit,
         "truth": truth,
     }
-    with closing(_open_sink(out, run, overwrite)) as sink:
+    with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink):
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")
         with service(broker, workers, count_files(sources)) as running:
@@ -129,6 +129,7 @@ def submit(
     except BaseException:
         if job:
             client.abandon(job)
+            say(f"job {job.id} is dropped")
         raise
     record = job.progress()
     click.echo(job.id)
@@ -188,7 +189,7 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
 
     client = Client(broker)
     job = client.job(job_id)
-    with closing(_open_sink(out, {"job": job_id}, overwrite)) as sink:
+    with closing(_open_sink(out, {"job": job_id}, overwrite)) as sink, _told_what_is_left(sink):
         take_results(Service(client, None), job, sink, lambda: job.progress().images)
     say(summarise(sink.written))
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
@@ -287,6 +288,20 @@ def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
     return StreamSink(sys.stdout.buffer) if out == "-" else FileSink(Path(out), run, overwrite)
 
 
+@contextmanager
+def _told_what_is_left(sink: "Sink") -> Iterator[None]:
+    """Broken off by Ctrl-C, say what there is of a result file."""
+    from producer.sinks import FileSink
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if isinstance(sink, FileSink) and sink.written.rows:
+            rows = plural(sink.written.rows, "row")
+            say(f"{rows} in {sink.partial}: the same command goes on from there")
+        raise
+
+
 def _absolute(source: str) -> str:
     return source if source == "-" or source.startswith("mnist:") else os.path.abspath(source)
 
@@ -304,6 +319,8 @@ for command in services.COMMANDS:
 
 def main(arguments: Sequence[str] = ()) -> NoReturn:
     """Run a command and exit; the errors of digitq become one line and an exit status."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
@@ -316,7 +333,7 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted; where there is a result file, the same command goes on from it")
+        say("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -79,7 +79,7 @@ class Job:
         self._next = number + 1
 
     def table(self) -> pa.Table:
-        """All results; waits for them."""
+        """All results, of an attached job those that `results` has not given; waits for them."""
         if self._table is None:
             batches = list(self.results())
             schema = batches[0].schema if batches else RESULT_SCHEMA

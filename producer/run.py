@@ -122,6 +122,9 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
         if service.local:
             service.local.check()
         what = job.waiting_for if job.waiting_for not in (None, "results") else "a worker"
+        if what == "a worker" and service.client.ledger.is_any_running():
+            progress.update(bar, waiting="the workers are busy")
+            return
         if what == "a worker" and not service.local:
             what += ": `digitq worker` starts one, with the same Redis"
         progress.update(bar, waiting=f"waiting for {what}")

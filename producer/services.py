@@ -136,14 +136,14 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
     """Train a network on MNIST (`digitq train --help`)."""
-    become(None, "worker.training", *options)
+    become(None, "worker", "train", *options)
 
 
 @click.command(context_settings=PASS_ON)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [OPTION]...")
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
-    become(None, "worker.inspect", *options)
+    become(None, "worker", "inspect", *options)
 
 
 @click.command()

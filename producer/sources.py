@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import pyarrow as pa
 
+from producer.options import plural
 from protocol.errors import UsageError
 from protocol.settings import INSPECTED, settings
 
@@ -227,7 +229,7 @@ def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> I
     first = next(entries, None)
     if first is None:
         raise UsageError(
-            f"no image in {where} ({tally.skipped} other files): "
+            f"no image in {where} ({plural(tally.skipped, 'other file')}): "
             f"images end in {' '.join(IMAGE_SUFFIXES)}"
         )
     return chain([first], entries)
@@ -292,11 +294,18 @@ class UniqueIds:
 
 
 def _stdin_paths() -> Iterator[str]:
-    found = False
-    for line in sys.stdin.buffer:
-        if path := os.fsdecode(line.rstrip(b"\r\n")):
-            found = True
-            yield path
+    """A path a line; or after each a 0 byte, as `find -print0` has it."""
+    stdin = cast(BufferedReader, sys.stdin.buffer)
+    blocks = iter(stdin.read1, b"")
+    first = next(blocks, b"")
+    end = b"\0" if b"\0" in first else b"\n"
+    rest, found = b"", False
+    for block in chain([first], blocks, [end]):
+        *lines, rest = (rest + block).split(end)
+        for line in lines:
+            if path := os.fsdecode(line if end == b"\0" else line.rstrip(b"\r")):
+                found = True
+                yield path
     if not found:
         raise UsageError("no paths on stdin")
 

@@ -40,7 +40,7 @@ def parquet_source(path: Path, prefix: str) -> Source:
             "name the one to classify `image`"
         )
     label = schema.get_field_index("label")
-    has_truth = label >= 0 and pa.types.is_integer(schema.field(label).type)
+    has_truth = label >= 0 and _may_be_label(schema.field(label).type)
     return Source(
         str(path),
         _batches(file, prefix, "image" if "image" in images else images[0], has_truth),
@@ -54,6 +54,20 @@ def _may_be_image(field: pa.Field) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
     return _is_bytes(kind)
+
+
+def _may_be_label(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_integer,
+            pa.types.is_floating,
+            pa.types.is_string,
+            pa.types.is_large_string,
+        )
+    )
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -94,5 +108,9 @@ def _build_batch(ids: pa.Array, images: pa.Array, truth: pa.Array | None) -> pa.
 
 
 def _digits(labels: pa.Array) -> pa.Array:
-    known = pc.and_(pc.greater_equal(labels, 0), pc.less(labels, 10))
-    return pc.cast(pc.if_else(known, labels, None), pa.int8())
+    """The labels that are digits, as numbers or as text; null for any other."""
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    is_text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
+    digits = pa.array("0123456789" if is_text else range(10), labels.type)
+    return pc.cast(pc.index_in(labels, digits), pa.int8())

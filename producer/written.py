@@ -1,18 +1,29 @@
 """What of a job is written so far: the counts that a summary, an exit code and a resume need."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
+def add_ids(checksum: int, ids: pa.StringArray) -> int:
+    """The CRC-32 of all ids so far, one after the other, with some more of them."""
+    if not len(ids):
+        return checksum
+    _, offsets, characters = ids.buffers()
+    ends = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    return zlib.crc32(memoryview(characters or b"")[ends[0] : ends[-1]], checksum)
+
+
 @dataclass(frozen=True)
 class Written:
-    """Counts of rows in source order, from the job's first; `last_id` is the last row's."""
+    """Counts of rows in source order, from the job's first; and which images they are of."""
 
     rows: int = 0
-    last_id: str | None = None
+    ids: int = 0  # the checksum of `add_ids`
     failed: int = 0
     known: int = 0  # rows with a truth and an answer
     right: int = 0  # of those, the ones whose answer is the truth
@@ -27,7 +38,7 @@ class Written:
         failed = batch.column("label").null_count
         return type(self)(
             self.rows + batch.num_rows,
-            batch.column("id")[-1].as_py(),
+            add_ids(self.ids, batch.column("id")),
             self.failed + failed,
             self.known + known,
             self.right + right,

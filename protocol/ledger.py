@@ -176,6 +176,10 @@ class Ledger:
         """Whether a worker is at the chunk, and not overdue with it."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
+    def is_any_running(self) -> bool:
+        """Whether a worker is at a chunk of any job."""
+        return any(self.redis.exists(record_key(job_id) + ":running") for job_id in self.active())
+
     def suspects(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that were being read when a worker died, one for each death; ~row
         where it was for other views of the image."""

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
     Raises `ImageError` where it ends early.
     """
     original = decode_image(content, PANEL)
-    with PIL.Image.open(io.BytesIO(content)) as file:
+    with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original, {file.width} x {file.height}", original)])
     for step in trace_digit(content):
         if step.name in CLOSER:
@@ -186,6 +187,8 @@ def inspect(path: Path, out: Path, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
     check_out(out)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path} is no file: a pipe, a socket or a device")
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
@@ -217,7 +220,8 @@ def inspect(path: Path, out: Path, name: str) -> int:
     if probabilities is not None:
         print(list_probabilities(probabilities))
     if panels:
-        print(f"the steps are in {out}", file=sys.stderr)
+        shown = os.fsencode(out).decode(errors="backslashreplace")
+        print(f"the steps are in {shown}", file=sys.stderr)
     return status
 
 

@@ -7,13 +7,17 @@ taken to 28×28 as a person's images are; and on what is no digit.
 import copy
 import hashlib
 import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Thread
 from typing import Any, NamedTuple
 
 import click
@@ -25,7 +29,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.cores import usable_cores
-from protocol.errors import DigitqError
+from protocol.errors import DigitqError, UsageError
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter
@@ -144,8 +148,20 @@ def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> 
     arrays = [[tensor.numpy() for tensor in labelled] for labelled in lessons]
     train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teaching)
     seeds = range(seed + 1, seed + 1 + recipe.teachers)
-    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn"), _end_with_parent) as pool:
         return list(pool.map(train, seeds))
+
+
+def _end_with_parent() -> None:
+    """However the parent ends; and Ctrl-C is the parent's to tell of."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def train_teacher(
@@ -207,6 +223,15 @@ def train_stage(
     return best
 
 
+def make_writable(folder: Path) -> None:
+    """Make the folder where it isn't there. Raises `UsageError` where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"can't write to {folder}: {error.strerror or error}") from None
+
+
 def train_model(
     name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None
 ) -> Card:
@@ -214,7 +239,7 @@ def train_model(
     torch.set_num_threads(1)
     recipe = RECIPES[name]
     epochs = epochs or recipe.epochs
-    out.mkdir(parents=True, exist_ok=True)
+    make_writable(out)
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
     network = train_network(images, labels, seed, epochs, recipe)
     held_back = count_held_back(images)

@@ -1,6 +1,7 @@
 """The commands as a person types them, on private and on shared workers."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -13,11 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 import producer.run
 from producer.client import Client
 from producer.local import Local
-from producer.run import service
+from producer.run import _look_after, service
 from producer.sources import count_files
 from protocol.broker import connect
 from protocol.ledger import SUBMITTER_SECONDS, record_key
@@ -141,7 +144,11 @@ def test_stopped_it_leaves_nothing_running(
 ) -> None:
     command = start_and_disturb(table, tmp_path / "out.csv")
     command.process.send_signal(number)
-    assert command.end()[0] == status
+    ended, _, err = command.end()
+    assert ended == status
+    if number == signal.SIGINT:
+        left = rf"[0-9,]+ rows in {tmp_path}/out.csv.partial: the same command goes on from there"
+        assert re.search(rf"{left}\ninterrupted\n$", err)
     check_continued(table, tmp_path / "out.csv", quiet)
 
 
@@ -209,7 +216,29 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(redis_only: Local, tmp_
     said = command.process.stderr.readline()
     assert said == "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
     command.process.send_signal(signal.SIGINT)
-    assert command.end()[0] == 130
+    status, _, err = command.end()
+    assert (status, err) == (130, "interrupted\n")
+
+
+def test_who_waits_behind_others_is_not_told_to_start_a_worker(
+    redis_only: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_one().save(tmp_path / "1.png")
+    client = Client(redis_only.url)
+    other = client.submit([draw_one()], detached=True)
+    assert other.wait_until_stored(60)
+    assert client.ledger.begin(other.id, 0)  # as a worker does
+    with service(redis_only.url, None) as running:
+        job = running.client.submit([draw_one()])
+        monkeypatch.setattr(producer.run, "SILENT_SECONDS", -1)
+        bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
+        look = _look_after(running, job, bar, bar.add_task("", waiting=""))
+        look()
+        assert said.getvalue() == ""
+        client.ledger.cancel(other.id)
+        look()
+        assert said.getvalue().startswith("waiting for a worker: `digitq worker` starts one")
+        client.abandon(job)
 
 
 def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
@@ -220,9 +249,10 @@ def test_a_submit_broken_off_leaves_nothing(local: Local) -> None:
     client = Client(local.url)
     wait_for(lambda: any(job.source == "paths on stdin" for job in client.jobs()))
     command.process.send_signal(signal.SIGINT)
-    assert command.end()[0] == 130
+    status, _, err = command.end()
     (job,) = (job for job in client.jobs() if job.source == "paths on stdin")
     assert job.state == "cancelled"
+    assert (status, err) == (130, f"job {job.id} is dropped\ninterrupted\n")
 
 
 def test_a_submitter_that_was_killed(local: Local) -> None:
@@ -356,4 +386,5 @@ def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
     broker = f"redis://127.0.0.1:{port}/0"
     assert run("classify", tmp_path, "--broker", broker)[0] == 0
     command.process.send_signal(signal.SIGINT)
-    assert command.end()[0] == 0
+    status, _, err = command.end()
+    assert status == 0 and err.endswith("all stopped\n")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from producer.chunking import FIRST_FILES, cut_chunks, printable
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, UnreadableImageError, open_sources, take_first
-from producer.written import Written
+from producer.written import Written, add_ids
 from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
 from tests.drawing import random_digits
@@ -75,7 +75,7 @@ def test_chunks_keep_to_their_limits(sizes: list[tuple[str, int]]) -> None:
 def test_a_resumed_source_goes_on_where_it_was(sizes: list[tuple[str, int]], rows: int) -> None:
     whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes))])
     rows = min(rows, len(whole))
-    written = Written(rows, whole[rows - 1] if rows else None)
+    written = written_of(whole[:rows])
     rest = list(cut_chunks(make_pieces(sizes), resume=written))
     assert ids([chunk.batch for chunk in rest]) == whole[rows:]
     assert not rest or rest[0].first_row == rows
@@ -88,7 +88,15 @@ def test_a_limit_takes_the_first_images(sizes: list[tuple[str, int]], limit: int
     assert ids([chunk.batch for chunk in first]) == whole[:limit]
 
 
-@pytest.mark.parametrize("written", [Written(3, "9"), Written(50, "49"), Written(12, "x")])
+def written_of(ids: list[str]) -> Written:
+    return Written(len(ids), add_ids(0, pa.array(ids, pa.string())))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [written_of(["0", "1", "9"]), written_of(["9", "1", "2"]), written_of([*map(str, range(50))])],
+    ids=["the last is another", "the first is another", "there were more"],
+)
 def test_a_source_that_has_changed_is_not_resumed(written: Written) -> None:
     pieces = make_pieces([("entry", 5)] * 10 + [("batch", 10)])
     with pytest.raises(UsageError, match="the source has changed"):
@@ -100,7 +108,7 @@ def test_skipped_files_are_not_read() -> None:
         raise AssertionError("read")
 
     pieces = [Entry("0", refuse), Entry("1", lambda: b"one")]
-    (chunk,) = cut_chunks(pieces, resume=Written(1, "0"))
+    (chunk,) = cut_chunks(pieces, resume=written_of(["0"]))
     assert chunk.batch.column("image").to_pylist() == [b"one"]
 
 
@@ -123,7 +131,9 @@ def test_large_files_fill_their_chunks() -> None:
     """Of 10,000 bytes: three files of 3,000, whatever came before."""
     pieces = make_pieces([("entry", 3000)] * 12)
     assert [chunk.rows for chunk in cut_chunks(pieces)] == [3] * 4
-    assert [chunk.rows for chunk in cut_chunks(pieces, resume=Written(5, "4"))] == [3, 3, 1]
+    assert [
+        chunk.rows for chunk in cut_chunks(pieces, resume=written_of(["0", "1", "2", "3", "4"]))
+    ] == [3, 3, 1]
 
 
 def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Every wrong input is one line, an exit status, and no traceback."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 from copy import copy
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +37,46 @@ def check(capsys: pytest.CaptureFixture[str], status: int, message: str, *argume
     assert out == ""
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("ignored", "meanwhile"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [("producer", "producer.cli"), ("worker inspect", "worker.inspect")],
+)
+def test_ctrl_c_ends_a_command_that_is_still_imported(
+    command: str, heavy: str, ignored: bool, meanwhile: str, tmp_path: Path
+) -> None:
+    """At once and without a word; unless it is ignored, as in a script's background."""
+    look = f"import signal, sys; print(signal.getsignal(2) == signal.{meanwhile}); sys.exit()"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util, sys, importlib.abc\n"
+        "class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {heavy!r}:\n"
+        "            return importlib.util.spec_from_loader(name, self)\n"
+        f"    def exec_module(self, module):\n        {look}\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL
+        ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True\n"
+
+
+def test_later_ctrl_c_is_a_line() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        run("--version")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")

@@ -1,5 +1,6 @@
 """What a person reads at the end."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from producer.report import ConfusionSink, plot_confusion, summarise, tabulate_confusion
-from producer.written import Written
+from producer.written import Written, add_ids
 from protocol.errors import UsageError
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:
     assert summarise(Written(1000)) == "1,000 images"
     assert summarise(Written(1), skipped=1) == "1 image, 1 other file skipped"
-    assert summarise(Written(10, "x", failed=2, known=8, right=6, review=1), skipped=3) == (
+    assert summarise(Written(10, 7, failed=2, known=8, right=6, review=1), skipped=3) == (
         "10 images, 2 with an error, 1 more to review, 3 other files skipped, accuracy 75.00% of 8"
     )
 
@@ -29,7 +30,20 @@ def test_written_adds_up() -> None:
             "review": [False, True, True, False],
         }
     )
-    assert Written().add(batch).add(batch) == Written(8, "d", failed=2, known=4, right=2, review=2)
+    ids = zlib.crc32(b"abcdabcd")
+    assert Written().add(batch).add(batch) == Written(8, ids, failed=2, known=4, right=2, review=2)
+
+
+def test_the_checksum_of_ids_does_not_depend_on_how_they_are_cut() -> None:
+    ids = pa.array(["a", "", "ß", *map(str, range(97))])
+    whole = add_ids(0, ids)
+    assert whole == zlib.crc32("".join(ids.to_pylist()).encode())
+    for size in (1, 3, 40):
+        checksum = 0
+        for start in range(0, len(ids), size):
+            checksum = add_ids(checksum, ids.slice(start, size))
+        assert checksum == whole
+    assert add_ids(7, pa.array([], pa.string())) == add_ids(7, pa.array([""])) == 7
 
 
 def make_confusion() -> np.ndarray:

@@ -1,7 +1,9 @@
 """Every kind of SOURCE gives its images in order, under ids that are theirs alone."""
 
 import io
+import math
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -145,6 +147,18 @@ def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert entries[1].read() == b"2.png"
 
 
+def test_an_encrypted_zip_member_says_so(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "1.png")
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + flags] |= 1
+    path.write_bytes(content)
+    (entry,) = open_sources([str(path)]).pieces
+    assert isinstance(entry, Entry)
+    with pytest.raises(UnreadableImageError, match="encrypted: the archive asks for a password"):
+        entry.read()
+
+
 def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "4")
     settings.cache_clear()
@@ -172,6 +186,24 @@ def test_parquet_has_images_and_labels(struct: bool, tmp_path: Path) -> None:
     assert source.has_truth and source.count() == 2
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array([7, 12, None], pa.uint8()),
+        pa.array([7.0, 6.5, math.nan]),
+        pa.array(["7", "seven", None]),
+        pa.array(["7", "07", ""], pa.large_string()),
+        pa.array(["7", "x", None]).dictionary_encode(),
+    ],
+    ids=lambda labels: str(labels.type),
+)
+def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"one"] * 3, "label": labels}), tmp_path / "a.parquet")
+    (batch,) = open_sources([str(tmp_path / "a.parquet")]).pieces
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("truth").to_pylist() == [7, None, None]
+
+
 def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match="a, b"):
@@ -195,6 +227,28 @@ def test_paths_come_from_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{tmp_path}/2.png": b"2.png",
         f"{tmp_path}/scan#2": b"scan",
     }
+
+
+def test_paths_on_stdin_may_end_in_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `find -print0` writes them, however they come: even a name with a line's end in it."""
+    fill(tmp_path, "a\nb", *(f"{number}.png" for number in range(3000)))
+    paths = [f"{tmp_path}/{name}" for name in os.listdir(tmp_path)]
+    content = b"".join(path.encode() + b"\0" for path in paths)
+    pipe = io.BufferedReader(io.BytesIO(content), buffer_size=1000)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
+    assert set(read_all(open_sources(["-"]))) == set(paths)
+
+
+def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:
+    script = "from producer.sources import _stdin_paths; print(next(_stdin_paths()), flush=True)"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as child:
+        assert child.stdin and child.stdout
+        child.stdin.write("one.png\ntwo")
+        child.stdin.flush()
+        assert child.stdout.readline() == "one.png\n"
 
 
 def test_several_sources_keep_their_ids_apart(tmp_path: Path) -> None:

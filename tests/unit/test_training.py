@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.drawing import draw_bars
+from tests.waiting import wait_for
 from worker import training
 from worker.calibration import REVIEWED, calibrate, measure_calibration_error
 from worker.distortion import Distortion
@@ -138,6 +143,48 @@ def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["random", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, ["mlp", "--out", str(tmp_path / "file" / "weights")])
+    assert result.exit_code == 2
+    assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
+
+
+TEACHING = """
+import os, sys
+from worker.training import ProcessPoolExecutor, _end_with_parent, get_context
+import time
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("spawn"), _end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_those_who_train_teachers_end_with_their_parent(number: int, tmp_path: Path) -> None:
+    (tmp_path / "teaching.py").write_text(TEACHING)
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "teaching.py"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        signal_all = os.killpg if number == signal.SIGINT else os.kill
+        signal_all(parent.pid, number)
+        wait_for(lambda: not is_running(child))
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_mlp_ships_without_what_its_hidden_softmax_takes_out() -> None:
