@@ -1,13 +1,13 @@
 """The `digitq` command, which Ctrl-C ends without a traceback from its first moment on."""
 
-import signal
 from typing import NoReturn
+
+from protocol.signals import end_at_once
 
 
 def main() -> NoReturn:
-    """Run the command line of `producer.cli`, which takes a tenth of a second to import."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Run the command line of `producer.cli`, which takes a while to import."""
+    end_at_once()
     from producer import cli
 
     cli.main()

@@ -78,7 +78,7 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             return read_limited(file.read, member.file_size)
-    except (*BROKEN, RuntimeError, NotImplementedError) as error:  # unknown method
+    except (*BROKEN, RuntimeError) as error:  # of an unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
 

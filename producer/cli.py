@@ -110,7 +110,10 @@ def submit(
     limit: int | None,
     truth: str | None,
 ) -> None:
-    """Hand a job over to the workers and print its id."""
+    """Hand a job over to the workers and print its id.
+
+    Broken off before all of it is in Redis, it is cancelled.
+    """
     from producer.client import Client
     from producer.sources import open_sources
     from protocol.broker import without_password
@@ -129,7 +132,6 @@ def submit(
     except BaseException:
         if job:
             client.abandon(job)
-            say(f"job {job.id} is dropped")
         raise
     record = job.progress()
     click.echo(job.id)
@@ -296,7 +298,7 @@ def _told_what_is_left(sink: "Sink") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if isinstance(sink, FileSink) and sink.written.rows:
+        if isinstance(sink, FileSink) and sink.written.rows and sink.partial.exists():
             rows = plural(sink.written.rows, "row")
             say(f"{rows} in {sink.partial}: the same command goes on from there")
         raise

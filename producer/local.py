@@ -105,10 +105,10 @@ class Local:
             while client.scard(CONTROL) < wanted or (self.flower and not client.exists(EVENTS)):
                 self.check()
                 if time.monotonic() > end:
-                    ready = client.scard(CONTROL)
+                    late = "worker1" if client.scard(CONTROL) < wanted else "flower"
                     raise DigitqError(
-                        f"{ready} of {wanted} workers ready after {START_SECONDS} s; "
-                        f"the first one's last words: {self._last_words('worker1')}"
+                        f"{self.workers} workers are not ready in {START_SECONDS} s; "
+                        f"{late}: {self._last_words(late)}"
                     )
                 time.sleep(POLL_SECONDS)
 
@@ -205,7 +205,7 @@ class Local:
 
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "none"
+        return lines[-1] if lines else "it said nothing"
 
 
 def flower_options() -> list[str]:

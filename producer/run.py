@@ -25,6 +25,7 @@ from producer.local import Local
 from producer.sinks import Sink
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
+from protocol.ledger import Ledger
 from protocol.settings import settings
 
 FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
@@ -114,25 +115,32 @@ def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
 
 def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """While nothing comes: see to the private processes, and say what is waited for."""
-    started = time.monotonic()
+    idle_since = time.monotonic()
     said = False
 
     def look() -> None:
-        nonlocal said
+        nonlocal idle_since, said
         if service.local:
             service.local.check()
         what = job.waiting_for if job.waiting_for not in (None, "results") else "a worker"
-        if what == "a worker" and service.client.ledger.is_any_running():
+        if what == "a worker" and _is_any_worker_busy(service.client.ledger):
             progress.update(bar, waiting="the workers are busy")
+            idle_since = time.monotonic()
             return
         if what == "a worker" and not service.local:
             what += ": `digitq worker` starts one, with the same Redis"
         progress.update(bar, waiting=f"waiting for {what}")
-        if progress.disable and not said and time.monotonic() - started > SILENT_SECONDS:
+        if progress.disable and not said and time.monotonic() - idle_since > SILENT_SECONDS:
             progress.console.print(f"waiting for {what}", style="yellow")
             said = True
 
     return look
+
+
+def _is_any_worker_busy(ledger: Ledger) -> bool:
+    """Whether one is at a chunk of any job, and not overdue with it."""
+    ledger.sweep(settings().deadline_seconds)
+    return ledger.is_any_running()
 
 
 def _progress_bar() -> Progress:

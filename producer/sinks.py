@@ -1,7 +1,7 @@
 """Result files: CSV, JSON lines and Parquet, written in source order and resumable.
 
 Rows go to `OUT.partial`, beside a journal `OUT.partial.run`: its first line says what the run
-is, each further one how many rows and bytes were whole after a batch, and the last row's id.
+is, each further one how many rows and bytes were whole after a batch, and a checksum of the ids.
 The same run again cuts the file after the last whole batch and goes on there. When all rows are
 there the file gets its name. Parquet can't be cut, so its partial file is an Arrow stream.
 """

@@ -297,7 +297,9 @@ def _stdin_paths() -> Iterator[str]:
     """A path a line; or after each a 0 byte, as `find -print0` has it."""
     stdin = cast(BufferedReader, sys.stdin.buffer)
     blocks = iter(stdin.read1, b"")
-    first = next(blocks, b"")
+    first = b""
+    while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
+        first += block
     end = b"\0" if b"\0" in first else b"\n"
     rest, found = b"", False
     for block in chain([first], blocks, [end]):

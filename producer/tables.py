@@ -20,8 +20,8 @@ def parquet_source(path: Path, prefix: str) -> Source:
     """The images of a Parquet file; an id is its row's number.
 
     The image column is the one called `image` or the only one that can be one: bytes, or a struct
-    with `bytes`, as Hugging Face's data sets have it. An integer column `label` is the truth.
-    Raises `UsageError` where there is no such column.
+    with `bytes`, as Hugging Face's data sets have it. A column `label` of numbers or text is the
+    truth, where it is a digit. Raises `UsageError` where there is no such column.
     """
     try:
         file = pq.ParquetFile(path)
@@ -59,15 +59,12 @@ def _may_be_image(field: pa.Field) -> bool:
 def _may_be_label(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return any(
-        is_kind(kind)
-        for is_kind in (
-            pa.types.is_integer,
-            pa.types.is_floating,
-            pa.types.is_string,
-            pa.types.is_large_string,
-        )
-    )
+    is_number = pa.types.is_integer(kind) or kind in (pa.float32(), pa.float64())
+    return is_number or _is_text(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -111,6 +108,5 @@ def _digits(labels: pa.Array) -> pa.Array:
     """The labels that are digits, as numbers or as text; null for any other."""
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
-    is_text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
-    digits = pa.array("0123456789" if is_text else range(10), labels.type)
+    digits = pa.array("0123456789" if _is_text(labels.type) else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())

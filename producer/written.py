@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 
 def add_ids(checksum: int, ids: pa.StringArray) -> int:
-    """The CRC-32 of all ids so far, one after the other, with some more of them."""
+    """The CRC-32 of all ids so far, run together, with some more of them."""
     if not len(ids):
         return checksum
     _, offsets, characters = ids.buffers()

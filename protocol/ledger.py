@@ -177,7 +177,7 @@ class Ledger:
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
     def is_any_running(self) -> bool:
-        """Whether a worker is at a chunk of any job."""
+        """Whether a worker is at a chunk of any job; or died there, and none has swept since."""
         return any(self.redis.exists(record_key(job_id) + ":running") for job_id in self.active())
 
     def suspects(self, job_id: str, number: int) -> list[int]:

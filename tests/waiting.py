@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
+DIGITQ = [sys.executable, "-m", "producer"]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -3,14 +3,16 @@
 Ctrl-C ends them at once, while torch is imported as well.
 """
 
-import signal
 import sys
 from importlib import import_module
+
+from protocol.signals import end_at_once
 
 MODULES = {"inspect": "worker.inspect", "train": "worker.training"}
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command = sys.argv.pop(1)
+    end_at_once()
+    command = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if command not in MODULES:
+        sys.exit(f"usage: python -m worker {'|'.join(MODULES)} ...")
     import_module(MODULES[command]).main(prog_name=f"digitq {command}")

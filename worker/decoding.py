@@ -6,7 +6,6 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 import cv2
 import numpy as np
@@ -14,8 +13,8 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that all the
-# images that a worker holds at once take 175 MB at most
+LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that what a
+# worker holds of images at once takes some 200 MB at most
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
@@ -60,14 +59,17 @@ def describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def open_image(content: bytes, side: int) -> Callable[[int], Picture]:
-    """`read_picture` of a file by the side, up to `side` px. Raises `ImageError`, then or before.
+def open_image(
+    content: bytes, side: int, prepare: Callable[[Picture], Picture] = lambda picture: picture
+) -> Callable[[int], Picture]:
+    """`read_picture` of a file by the side, up to `side` px, and prepared. Raises `ImageError`,
+    then or before.
 
     Only a JPEG is decoded the faster the smaller it is, and each time; any other file, once.
     """
     if content.startswith(JPEG):
-        return partial(read_picture, content)
-    picture = read_picture(content, side)
+        return lambda side: prepare(read_picture(content, side))
+    picture = prepare(read_picture(content, side))
     return lambda side: picture
 
 

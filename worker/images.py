@@ -75,7 +75,7 @@ def trace_digit(content: bytes) -> Iterator[Step]:
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
     """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
-    return trace_views(open_image(content, LOOK[0]))
+    return trace_views(open_image(content, LOOK[0], partial(shrink, side=LARGEST)))
 
 
 def trace_views(read: Read) -> Iterator[Views]:
@@ -86,7 +86,7 @@ def trace_views(read: Read) -> Iterator[Views]:
     `TimeLimitError`.
     """
     views: Views = {}
-    look = cache(lambda side: shrink(read(ceil(side / SEEN)), LARGEST))
+    look = cache(lambda side: read(ceil(side / SEEN)))
     picture = look(GLANCE[0])
     if picture.shape[:2] != (SIDE, SIDE) or not is_normalised(to_grey(picture)):
         for view in VIEWS:

@@ -187,8 +187,6 @@ def inspect(path: Path, out: Path, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
     check_out(out)
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UsageError(f"{path} is no file: a pipe, a socket or a device")
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None

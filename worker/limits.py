@@ -25,11 +25,11 @@ MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process h
 class Watch:
     """Ends work on an image that takes too long, with a `TimeLimitError`, in the main thread.
 
-    It is the processor's time that counts, so that a busy machine changes no answer; what passes
-    between two looks at it counts for the image at hand at the second, since asking for each image
-    would take a tenth of a small one's. A decoder that never comes back to Python is beyond reach;
-    so each look puts off the moment when the system ends the process, and then the ledger finds out
-    which image it was.
+    It is the processor's time that counts, so that a busy machine changes no answer. It is sampled:
+    the time between two looks counts for the image at hand at the later one, since asking for each
+    image would take a tenth of a small one's. A decoder that never comes back to Python is beyond
+    reach; so each look puts off the moment when the system ends the process, and then the ledger
+    finds out which image it was.
     """
 
     def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
@@ -94,7 +94,6 @@ class Watch:
         self._looks[image] += 1  # not the clock's time: the process may have been stopped meanwhile
         waited = self._looks[image] * self._every
         if self._work[image] > self.seconds or waited > CLOCK_SECONDS:
-            self._image = None
             raise TimeLimitError(f"takes longer than {self.seconds:g} s")
 
 

@@ -98,7 +98,8 @@ def find_surrounds(
     if not has_parent.any():
         return around
     columns, rows = np.array([line[0, 0] for line in outlines]).T
-    shape = labels[rows, columns].astype(np.intp) - 1  # of an outline, or around a hole's
+    # that an outline's first pixel is of: a hole's, of the shape around it
+    shape = labels[rows, columns].astype(np.intp) - 1
     inner, outer = shape[has_parent], shape[parent[has_parent]]
     around[outer[(inner != outer) & (length[inner] >= SURROUNDED * length[outer])]] = True
     return around

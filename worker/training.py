@@ -8,7 +8,6 @@ import copy
 import hashlib
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.cores import usable_cores
 from protocol.errors import DigitqError, UsageError
+from protocol.signals import end_at_once
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter
@@ -148,13 +148,14 @@ def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> 
     arrays = [[tensor.numpy() for tensor in labelled] for labelled in lessons]
     train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teaching)
     seeds = range(seed + 1, seed + 1 + recipe.teachers)
-    with ProcessPoolExecutor(usable_cores(), get_context("spawn"), _end_with_parent) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(usable_cores(), context, _end_with_parent) as pool:
         return list(pool.map(train, seeds))
 
 
 def _end_with_parent() -> None:
-    """However the parent ends; and Ctrl-C is the parent's to tell of."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """However the parent ends; at Ctrl-C without a word."""
+    end_at_once()
     Thread(target=_await_parent, daemon=True).start()
 
 

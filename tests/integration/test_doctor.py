@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +19,8 @@ from producer.local import Local, find_redis_server
 from protocol.broker import connect
 from protocol.cores import usable_cores
 from tests.drawing import draw_one, encode_image
-from tests.waiting import wait_for
+from tests.waiting import DIGITQ, wait_for
 
-DIGITQ = [sys.executable, "-c", "from producer.cli import main; main()"]
 HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
 ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
 OTHER_APP = "import os, celery; app = celery.Celery(broker=os.environ['DIGITQ_BROKER_URL'])\n"

@@ -70,7 +70,7 @@ def test_ctrl_c_ends_a_command_that_is_still_imported(
     assert done.stdout == "True\n"
 
 
-def test_later_ctrl_c_is_a_line() -> None:
+def test_later_ctrl_c_is_for_the_command_to_handle() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         run("--version")

@@ -1,6 +1,5 @@
 """`digitq inspect`: a picture of the steps, and the answer in the terminal."""
 
-import os
 import re
 from pathlib import Path
 
@@ -39,12 +38,6 @@ def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.M
     draw_one().save("one.png")
     assert inspect(Path("one.png")).exit_code == 0
     assert (tmp_path / "one.inspect.png").is_file()
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    result = inspect(tmp_path / "pipe.png", "--out", str(tmp_path / "steps.png"))
-    assert result.exit_code == 2 and "is no file: a pipe" in result.output
 
 
 def test_a_large_picture_is_no_bomb(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -69,18 +70,30 @@ def test_an_image_is_ended_in_its_own_time_though_others_are_slow_as_well() -> N
             for image in range(4):
                 with watch.on(image):
                     spin(0.07)
-    assert 0.8 < time.process_time() - begun < 3  # about 4 × 0.4
+    assert 0.45 < time.process_time() - begun < 5  # about 4 × 0.4
 
 
-def test_an_image_has_its_own_time_each_time_that_images_are_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.5)
+def test_an_image_has_its_own_time_each_time_that_images_are_read() -> None:
     watch = Watch(seconds=0.2)
     for _ in range(3):
         with watch.running(), watch.on(1):
             spin(0.12)
-            threading.Event().wait(0.15)
+
+
+def test_waiting_too_is_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    watch = Watch(seconds=1)
+    for _ in range(3):
+        with watch.running(), watch.on(1):
+            threading.Event().wait(0.6)
+
+
+def test_who_swallows_the_limit_meets_it_again() -> None:
+    watch = Watch(seconds=0.1)
+    with watch.running(), pytest.raises(ImageError), watch.on(1):
+        with suppress(ImageError):
+            spin(5)
+        spin(5)
 
 
 def test_what_is_no_work_on_the_image_at_hand_is_not_counted() -> None:
@@ -115,28 +128,6 @@ def test_time_between_images_is_nobody_s() -> None:
         with watch.on(1):
             pass
         spin(0.2)
-
-
-STOPPED = """
-import time
-from worker import limits
-limits.CLOCK_SECONDS = 0.5
-watch = limits.Watch(seconds=10)
-with watch.running(), watch.on(1):
-    print("ready", flush=True)
-    end = time.process_time() + 0.2
-    while time.process_time() < end:
-        pass
-"""
-
-
-def test_time_in_which_the_process_is_stopped_is_nobody_s() -> None:
-    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE) as child:
-        assert child.stdout and child.stdout.readline() == b"ready\n"
-        child.send_signal(signal.SIGSTOP)
-        threading.Event().wait(1)
-        child.send_signal(signal.SIGCONT)
-        assert child.wait(60) == 0
 
 
 def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from producer.sources import (
     Entry,
     Source,
     UnreadableImageError,
+    _stdin_paths,
     open_sources,
     read_limited,
     sort_naturally,
@@ -192,6 +194,7 @@ def test_parquet_has_images_and_labels(struct: bool, tmp_path: Path) -> None:
         pa.array([7, 12, None], pa.uint8()),
         pa.array([7.0, 6.5, math.nan]),
         pa.array(["7", "seven", None]),
+        pa.array([7, 8.5, None], pa.float32()),
         pa.array(["7", "07", ""], pa.large_string()),
         pa.array(["7", "x", None]).dictionary_encode(),
     ],
@@ -237,6 +240,18 @@ def test_paths_on_stdin_may_end_in_zeros(tmp_path: Path, monkeypatch: pytest.Mon
     pipe = io.BufferedReader(io.BytesIO(content), buffer_size=1000)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
     assert set(read_all(open_sources(["-"]))) == set(paths)
+
+
+class InTwo(io.BytesIO):
+    """What was written in two parts, the first of which has no end of a path."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return self.read(3)
+
+
+def test_what_ends_a_path_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Mock(buffer=InTwo(b"one.png\0two\n.png\0")))
+    assert [*_stdin_paths()] == ["one.png", "two\n.png"]
 
 
 def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:

@@ -110,12 +110,13 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
 def test_waiting_for_redis_takes_no_image_s_time(
     step: str, ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = Watch(seconds=0.2)
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
+    answer([SURE], classify.read_image)  # all that it takes is loaded
+    watch = Watch(seconds=1)
+    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.75)
     monkeypatch.setattr(classify, "watch", watch)
     monkeypatch.setattr(tasks, "watch", watch)
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    getattr(ledger, step).side_effect = lambda *args: threading.Event().wait(0.3) or True
+    getattr(ledger, step).side_effect = lambda *args: threading.Event().wait(1.5) or True
     result = answer([SURE], tasks._renewing("job", 4, tasks._careful("job", 4)))
     assert getattr(ledger, step).call_count == 2
     assert result.column("error").to_pylist() == [None]

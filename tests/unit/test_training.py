@@ -153,10 +153,11 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
 
 
 TEACHING = """
-import os, sys
+import os, time
+from protocol.signals import end_at_once
 from worker.training import ProcessPoolExecutor, _end_with_parent, get_context
-import time
 if __name__ == "__main__":
+    end_at_once()
     with ProcessPoolExecutor(2, get_context("spawn"), _end_with_parent) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600).result()
@@ -169,14 +170,16 @@ def test_those_who_train_teachers_end_with_their_parent(number: int, tmp_path: P
     with subprocess.Popen(
         [sys.executable, tmp_path / "teaching.py"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     ) as parent:
-        assert parent.stdout
+        assert parent.stdout and parent.stderr
         child = int(parent.stdout.readline())
         signal_all = os.killpg if number == signal.SIGINT else os.kill
         signal_all(parent.pid, number)
         wait_for(lambda: not is_running(child))
+        assert b"Traceback" not in parent.stderr.read()
 
 
 def is_running(pid: int) -> bool:
