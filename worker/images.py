@@ -137,7 +137,7 @@ def trace_steps(read: Read) -> Iterator[Step]:
                 before, grey = grey, step(grey)
                 if step is drop_specks and is_digit_dropped(before, grey):
                     alone = False
-                yield Step(step.__name__.replace("_", " "), grey, alone)
+                yield Step(step.__name__, grey, alone)
                 if window == WHOLE and step is separate_ink and (panel := find_panel(grey)):
                     window = panel
                     break

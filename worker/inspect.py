@@ -45,7 +45,10 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
         if step.name in CLOSER:
             panels.append([])
         height, width = step.image.shape
-        panel = f"{step.name}, {width} x {height}", PIL.Image.fromarray(step.image)
+        panel = (
+            f"{step.name.replace('_', ' ')}, {width} x {height}",
+            PIL.Image.fromarray(step.image),
+        )
         panels[-1].append(panel)
     return step
 

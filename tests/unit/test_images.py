@@ -174,7 +174,7 @@ def test_an_image_that_took_its_time_at_a_glance_has_no_closer_look() -> None:
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:
     names, images, _ = zip(*trace_steps(lambda side: draw_ring()), strict=True)
-    assert names[:2] == ("grey", "separate ink") and names[-1] == "place"
+    assert names[:2] == ("grey", "separate_ink") and names[-1] == "place"
     assert np.array_equal(images[-1], normalise(draw_ring()))
     assert [step.name for step in trace_steps(lambda side: images[-1])] == ["grey"]
 

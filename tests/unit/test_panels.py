@@ -84,7 +84,7 @@ def test_bars_are_thick_and_clear_of_ink(
 def test_what_is_around_is_seen_first() -> None:
     picture = hang(255 - draw_ring(width=12), 255, 40)
     names = [step.name for step in trace_steps(lambda side: picture)]
-    assert names[:3] == ["grey", "separate ink", "closer"]
+    assert names[:3] == ["grey", "separate_ink", "closer"]
 
 
 @pytest.mark.parametrize(
