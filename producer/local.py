@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from producer import tether
+from producer.options import plural
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
@@ -107,7 +108,7 @@ class Local:
                 if time.monotonic() > end:
                     late = "worker1" if client.scard(CONTROL) < wanted else "flower"
                     raise DigitqError(
-                        f"{self.workers} workers are not ready in {START_SECONDS} s; "
+                        f"{plural(self.workers, 'worker')} not ready in {START_SECONDS} s; "
                         f"{late}: {self._last_words(late)}"
                     )
                 time.sleep(POLL_SECONDS)
