@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+PIECE_BYTES = 4096  # over more, zlib gives up Python's lock, and the feeder may keep it for long
+
 
 def add_ids(checksum: int, ids: pa.StringArray) -> int:
     """The CRC-32 of all ids so far, run together, with some more of them."""
@@ -15,7 +17,10 @@ def add_ids(checksum: int, ids: pa.StringArray) -> int:
         return checksum
     _, offsets, characters = ids.buffers()
     ends = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
-    return zlib.crc32(memoryview(characters or b"")[ends[0] : ends[-1]], checksum)
+    view = memoryview(characters or b"")[ends[0] : ends[-1]]
+    for start in range(0, len(view), PIECE_BYTES):
+        checksum = zlib.crc32(view[start : start + PIECE_BYTES], checksum)
+    return checksum
 
 
 @dataclass(frozen=True)
