@@ -63,7 +63,7 @@ def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
     for piece in pieces:
         if left:
             if isinstance(piece, Entry):
-                used, seen = 1, zlib.crc32(printable(piece.id).encode(), seen)
+                used, seen = 1, zlib.crc32(printable(piece.id).encode(), seen)  # as `add_ids`
             else:
                 used = min(left, piece.num_rows)
                 seen = add_ids(seen, piece.column("id").slice(0, used))

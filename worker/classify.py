@@ -30,7 +30,7 @@ class Read(Protocol):
 
 
 TOGETHER = 24  # images are read in turns, a step of each: what a step needs is in the processor's
-# caches then, and a photo takes a fifth less of its time
+# caches then, and a photo takes an eighth to a fifth less time
 ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
 SHARPNESS = 2.0  # the power of a mean of views that is as sure as it is right
 
