@@ -69,7 +69,7 @@ def _zip_entries(
                 parent_digit(member.filename) if truth_from_parent else None,
             )
         elif not member.is_dir():
-            tally.skipped += 1
+            tally.skip(member.filename)
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -112,7 +112,7 @@ def _tar_entries(
                         parent_digit(name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
-                    tally.skipped += 1
+                    tally.skip(name)
             _require_end(stream)
     except BROKEN as error:
         if not started:

@@ -25,7 +25,7 @@ from producer.options import (
     truth_option,
     workers_option,
 )
-from protocol.errors import DigitqError, UsageError
+from protocol.errors import BrokerError, DigitqError, JobCancelledError, UsageError
 from protocol.settings import settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def classify(
         with service(broker, workers, count_files(sources)) as running:
             job = running.client.submit_source(source, model, resume=sink.written)
             rate = take_results(running, job, sink, source.count)
-    say(f"{summarise(sink.written, source.tally.skipped)}, {rate:,.0f} images/s")
+    say(f"{summarise(sink.written, source.tally.describe())}, {rate:,.0f} images/s")
     if truth and not sink.written.known:
         say("no image lies in a folder named by a digit: no accuracy")
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
@@ -135,11 +135,11 @@ def submit(
         raise
     record = job.progress()
     click.echo(job.id)
-    skipped = plural(source.tally.skipped, "other file")
+    skipped = source.tally.describe()
     stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
     there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
     say(
-        f"{stored}{f', {skipped} skipped' if source.tally.skipped else ''}; "
+        f"{stored}{f', {skipped} skipped' if skipped else ''}; "
         f"`digitq collect {job.id} -o OUT{there}` takes the results"
     )
 
@@ -183,7 +183,8 @@ def jobs(broker: str | None, as_json: bool) -> None:
 def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
     """Write a submitted job's results.
 
-    Those that are still to come are waited for. It may be done again within an hour.
+    Those that are still to come are waited for. It may be done again within an hour. Exit status as
+    of `classify`.
     """
     from producer.client import Client
     from producer.report import summarise
@@ -292,15 +293,16 @@ def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
 
 @contextmanager
 def _told_what_is_left(sink: "Sink") -> Iterator[None]:
-    """Broken off by Ctrl-C, say what there is of a result file."""
+    """Broken off, say what there is of a result file."""
     from producer.sinks import FileSink
 
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokerError, JobCancelledError, OSError) as error:
         if isinstance(sink, FileSink) and sink.written.rows and sink.partial.exists():
-            rows = plural(sink.written.rows, "row")
-            say(f"{rows} in {sink.partial}: the same command goes on from there")
+            gone = isinstance(error, JobCancelledError)
+            next_time = "" if gone else ": the same command goes on from there"
+            say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{next_time}")
         raise
 
 

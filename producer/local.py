@@ -104,7 +104,7 @@ class Local:
         end = time.monotonic() + START_SECONDS
         with connect(self.url) as client:
             while client.scard(CONTROL) < wanted or (self.flower and not client.exists(EVENTS)):
-                self.check()
+                self.check(starting=True)
                 if time.monotonic() > end:
                     late = "worker1" if client.scard(CONTROL) < wanted else "flower"
                     raise DigitqError(
@@ -113,8 +113,11 @@ class Local:
                     )
                 time.sleep(POLL_SECONDS)
 
-    def check(self) -> None:
-        """Start workers again that have died. Raises `BrokerError` where Redis has."""
+    def check(self, starting: bool = False) -> None:
+        """Start workers again that have died, but for one that gives up while it is starting.
+
+        Raises `DigitqError` where there is no use in it, `BrokerError` where Redis has died.
+        """
         for name, process in self._processes.items():
             if process.poll() is None:
                 continue
@@ -122,7 +125,8 @@ class Local:
                 how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
                 raise BrokerError(f"the private Redis has died ({how})")
             self._restarts[name] = self._restarts.get(name, 0) + 1
-            if self._restarts[name] > RESTARTS or name == "flower":
+            gives_up = starting and process.returncode > 0
+            if gives_up or self._restarts[name] > RESTARTS or name == "flower":
                 raise DigitqError(f"{name} has died: {self._last_words(name)}")
             self._kill(process)  # what it has started may live on
             self._start_worker(name)
@@ -206,7 +210,7 @@ class Local:
 
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1].removeprefix("digitq: ") if lines else "it said nothing"
 
 
 def flower_options() -> list[str]:

@@ -2,7 +2,10 @@
 
 import click
 
+from protocol.cores import usable_cores
 from protocol.settings import MODELS
+
+MOST_WORKERS_A_CORE = 8
 
 broker_option = click.option(
     "--broker", metavar="URL", help="Redis to use, as redis://host:6379/0 [DIGITQ_BROKER_URL]"
@@ -10,9 +13,21 @@ broker_option = click.option(
 model_option = click.option(
     "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
 )
+
+
+def check_workers(_: click.Context, __: click.Parameter, workers: int | None) -> int | None:
+    """As many as `MOST_WORKERS_A_CORE` allows: more only take memory."""
+    most = MOST_WORKERS_A_CORE * usable_cores()
+    if workers and workers > most:
+        cores = plural(usable_cores(), "core")
+        raise click.BadParameter(f"{workers} on {cores}: each keeps one busy, at most {most} start")
+    return workers
+
+
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
+    callback=check_workers,
     help="private workers to start [as many as cores]",
 )
 limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")

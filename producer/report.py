@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from producer.options import plural
 from producer.written import Written
 from protocol.chunk import CLASSES
-from protocol.errors import UsageError
+from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord
 
 Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answers
 
 
-def summarise(written: Written, skipped: int = 0) -> str:
-    """One line: how many images, how many failed, how many a person should look at, and how many
-    were right."""
+def summarise(written: Written, skipped: str = "") -> str:
+    """One line: how many images, how many failed, how many a person should look at, what else was
+    `skipped` (as `Tally.describe` has it), and how many were right."""
     parts = [plural(written.rows, "image")]
     if written.failed:
         parts.append(f"{written.failed:,} with an error")
     if written.review:
         parts.append(f"{written.review:,} {'more ' * bool(written.failed)}to review")
     if skipped:
-        parts.append(f"{plural(skipped, 'other file')} skipped")
+        parts.append(f"{skipped} skipped")
     if written.known:
         parts.append(f"accuracy {written.right / written.known:.2%} of {written.known:,}")
     return ", ".join(parts)
@@ -102,7 +102,7 @@ def tabulate_confusion(confusion: Confusion) -> str:
 
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     """The matrix as a picture. Raises `UsageError` where matplotlib is missing, or the format is
-    none it writes, or the file can't be written."""
+    none it writes; `OutputError` where the file can't be written."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -131,5 +131,7 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
     try:
         figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from None

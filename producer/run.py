@@ -83,7 +83,7 @@ def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int
             if not progress.disable:
                 Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
             job.on_idle = _look_after(service, job, progress, bar)
-            service.client.ledger.redis.on_loss = partial(progress.console.print, style="yellow")
+            service.client.ledger.redis.on_loss = partial(_note, progress)
             for batch in _after(before, job):
                 sink.write(batch)
                 done = sink.written.rows
@@ -131,10 +131,15 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
             what += ": `digitq worker` starts one, with the same Redis"
         progress.update(bar, waiting=f"waiting for {what}")
         if progress.disable and not said and time.monotonic() - idle_since > SILENT_SECONDS:
-            progress.console.print(f"waiting for {what}", style="yellow")
+            _note(progress, f"waiting for {what}")
             said = True
 
     return look
+
+
+def _note(progress: Progress, text: str) -> None:
+    """A line above the progress bar, whole in a log."""
+    progress.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _is_any_worker_busy(ledger: Ledger) -> bool:

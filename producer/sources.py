@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +38,8 @@ IMAGE_SUFFIXES = (
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NUMBERS = re.compile("([0-9]+)")
 TAKEN_APART = 256  # names
+LONGEST_ENDING = 10  # bytes of one that is told
+NAMED_KINDS = 3
 
 
 class UnreadableImageError(Exception):
@@ -56,9 +59,36 @@ Piece: TypeAlias = Entry | pa.RecordBatch
 
 @dataclass
 class Tally:
-    """How many files a source passed over: hidden ones and what is no image."""
+    """The files a source passed over, hidden ones and what is no image: how many of which kind."""
 
-    skipped: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, name: str) -> None:
+        """Pass over the file of that name, a path below its folder or archive."""
+        base = name.rpartition("/")[2]
+        ending = base[base.rfind(".") :].lower() if "." in base else "no ending"
+        if is_hidden(name):
+            kind = "hidden"
+        elif name.endswith(INSPECTED):
+            kind = INSPECTED
+        elif ending in IMAGE_SUFFIXES:
+            kind = "links and pipes"
+        else:
+            kind = ending if len(ending) < LONGEST_ENDING else "odd endings"
+        self.kinds[kind] += 1
+
+    @property
+    def skipped(self) -> int:
+        """How many in all."""
+        return self.kinds.total()
+
+    def describe(self) -> str:
+        """As `3 other files (.txt, hidden)`: the commonest kinds first; nothing where none was."""
+        if not self.kinds:
+            return ""
+        kinds = [kind for kind, _ in self.kinds.most_common(NAMED_KINDS)]
+        more = " …" * (len(self.kinds) > NAMED_KINDS)
+        return f"{plural(self.skipped, 'other file')} ({', '.join(kinds)}{more})"
 
 
 @dataclass
@@ -77,9 +107,14 @@ def is_image_name(name: str) -> bool:
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECTED):
         return False
+    return not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the file, or a folder that it lies in, begins with a dot."""
     if not name.startswith(".") and "/." not in name:
-        return True
-    return not any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
+        return False
+    return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
 
 
 def sort_naturally(names: list[str]) -> Iterator[str]:
@@ -229,7 +264,7 @@ def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> I
     first = next(entries, None)
     if first is None:
         raise UsageError(
-            f"no image in {where} ({plural(tally.skipped, 'other file')}): "
+            f"no image in {where}, {tally.describe() or 'nor anything else'}: "
             f"images end in {' '.join(IMAGE_SUFFIXES)}"
         )
     return chain([first], entries)
@@ -260,7 +295,7 @@ def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
         elif is_image_name(name) and (other is None or other.is_symlink()):
             yield below + name
         else:
-            tally.skipped += 1
+            tally.skip(below + name)
 
 
 def read_file(path: str) -> bytes:

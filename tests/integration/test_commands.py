@@ -23,12 +23,14 @@ from producer.local import Local
 from producer.run import _look_after, service
 from producer.sources import count_files
 from protocol.broker import connect
+from protocol.errors import DigitqError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 
 ROWS = 8_000
+GOES_ON = r"[0-9,]+ rows in {}/out.csv.partial: the same command goes on from there\n"
 
 
 class Command:
@@ -104,7 +106,16 @@ def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["1/good.png", "bad.png"]
     assert rows[0]["truth"] == "1" and rows[0]["error"] == ""
     assert rows[1]["label"] == "" and rows[1]["error"] == "not an image that can be read"
-    assert "2 images, 1 with an error, 1 other file skipped, accuracy" in err
+    assert "2 images, 1 with an error, 1 other file (.txt) skipped, accuracy" in err
+
+
+def test_a_worker_that_can_t_start_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    why = "^worker1 has died: DIGITQ_DEVICE=cuda, but torch finds no GPU"
+    with Local(workers=1) as local, pytest.raises(DigitqError, match=why):
+        local.wait_until_ready()
+    assert local._restarts == {"worker1": 1}
 
 
 @pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (3, 100)])
@@ -148,8 +159,7 @@ def test_stopped_it_leaves_nothing_running(
     ended, _, err = command.end()
     assert ended == status
     if number == signal.SIGINT:
-        left = rf"[0-9,]+ rows in {tmp_path}/out.csv.partial: the same command goes on from there"
-        assert re.search(rf"{left}\ninterrupted\n$", err)
+        assert re.search(rf"{GOES_ON.format(tmp_path)}interrupted\n$", err)
     check_continued(table, tmp_path / "out.csv", quiet)
 
 
@@ -157,7 +167,8 @@ def test_its_redis_dies(table: Path, quiet: bytes, tmp_path: Path) -> None:
     command = start_and_disturb(table, tmp_path / "out.csv")
     kill_child(command, "redis-server")
     status, _, err = command.end()
-    assert status == 3 and "the private Redis has died" in err
+    assert status == 3
+    assert re.search(rf"{GOES_ON.format(tmp_path)}digitq: the private Redis has died", err)
     check_continued(table, tmp_path / "out.csv", quiet)
 
 

@@ -111,6 +111,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
+        (2, "each keeps one busy, at most", ["classify", "IMAGES", "--workers", "9999"]),
     ],
 )
 def test_bad_usage(

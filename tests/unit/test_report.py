@@ -10,14 +10,14 @@ import pytest
 
 from producer.report import ConfusionSink, plot_confusion, summarise, tabulate_confusion
 from producer.written import Written, add_ids
-from protocol.errors import UsageError
+from protocol.errors import OutputError, UsageError
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:
     assert summarise(Written(1000)) == "1,000 images"
-    assert summarise(Written(1), skipped=1) == "1 image, 1 other file skipped"
-    assert summarise(Written(10, 7, failed=2, known=8, right=6, review=1), skipped=3) == (
-        "10 images, 2 with an error, 1 more to review, 3 other files skipped, accuracy 75.00% of 8"
+    assert summarise(Written(1), "1 other file (.txt)") == "1 image, 1 other file (.txt) skipped"
+    assert summarise(Written(10, 7, failed=2, known=8, right=6, review=1)) == (
+        "10 images, 2 with an error, 1 more to review, accuracy 75.00% of 8"
     )
 
 
@@ -79,6 +79,8 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
-    for path in (tmp_path / "matrix.xyz", tmp_path / "nowhere" / "matrix.png"):
-        with pytest.raises(UsageError, match="can't write"):
-            plot_confusion(make_confusion(), "mlp", path)
+    with pytest.raises(UsageError, match="can't write .*matrix.xyz"):
+        plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.xyz")
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="can't write .*full.png: No space left"):
+        plot_confusion(make_confusion(), "mlp", tmp_path / "full.png")

@@ -70,6 +70,7 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
     assert source.tally.skipped == 6
+    assert source.tally.describe() == "6 other files (hidden, .inspect.png, .txt …)"
 
 
 def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
     source = open_sources([str(path)])
     images = ["z/2.png", "a/1.png", "../../x.png"]
     assert read_all(source) == {member: member.encode() for member in images}
-    assert source.tally.skipped == 3
+    assert source.tally.describe() == "3 other files (no ending, hidden, .zip)"
 
 
 def test_a_tar_of_a_folder_has_the_folder_s_ids(tmp_path: Path) -> None:
