@@ -394,5 +394,5 @@ def test_local_redis_is_private(redis_only: Local) -> None:
 def test_a_hundred_threads_and_more_may_wait_at_once(server: PatientRedis) -> None:
     with connect(server.url) as client:
         held = [client.connection_pool.get_connection() for _ in range(150)]
-        assert all(connection.is_connected for connection in held)
+        assert server.info("clients")["connected_clients"] >= len(held)
         client.connection_pool.disconnect()
