@@ -13,7 +13,9 @@ from tests.drawing import draw_one, encode_image
 from tests.gallery import READ, make_gallery, make_zip
 from tests.waiting import children_of
 
-GIGABYTE_KB = 1_000_000
+# Beside what torch takes by itself. With its CPU build a worker stays under 1 GB; the CUDA build
+# takes some 400 MB more.
+IMAGES_KB = 685_000
 
 
 def classify(client: Client, source: Source) -> dict[str, str]:
@@ -45,6 +47,7 @@ def _high_water(pid: int) -> int:
 
 def test_the_gallery(client: Client, tmp_path: Path) -> None:
     expected = make_gallery(tmp_path)
+    at_rest = peak_memory_kb()
     source = open_sources([str(tmp_path)])
     errors = classify(client, source)
     assert errors.keys() == expected.keys()
@@ -53,7 +56,7 @@ def test_the_gallery(client: Client, tmp_path: Path) -> None:
         assert expected[name] in ("?", READ) or error.startswith(expected[name]), (name, error)
         assert expected[name] != READ or error == READ, (name, error)
     assert source.tally.skipped == 3  # a pipe, a text, and a link to a folder
-    assert peak_memory_kb() < GIGABYTE_KB
+    assert peak_memory_kb() - at_rest < IMAGES_KB
     alive = classify(client, open_sources([str(tmp_path / "a png.jpg")]))
     assert list(alive.values()) == [READ]
 
