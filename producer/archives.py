@@ -112,7 +112,7 @@ def _tar_entries(
                         parent_digit(name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
-                    tally.skip(name)
+                    tally.skip(name, "" if member.isfile() else "link or device")
             _require_end(stream)
     except BROKEN as error:
         if not started:

@@ -25,7 +25,7 @@ from producer.options import (
     truth_option,
     workers_option,
 )
-from protocol.errors import BrokerError, DigitqError, JobCancelledError, UsageError
+from protocol.errors import DigitqError, JobCancelledError, UsageError
 from protocol.settings import settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def classify(
         "limit": limit,
         "truth": truth,
     }
-    with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink):
+    with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink, overwrite):
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")
         with service(broker, workers, count_files(sources)) as running:
@@ -192,7 +192,10 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
 
     client = Client(broker)
     job = client.job(job_id)
-    with closing(_open_sink(out, {"job": job_id}, overwrite)) as sink, _told_what_is_left(sink):
+    with (
+        closing(_open_sink(out, {"job": job_id}, overwrite)) as sink,
+        _told_what_is_left(sink, overwrite, collects=True),
+    ):
         take_results(Service(client, None), job, sink, lambda: job.progress().images)
     say(summarise(sink.written))
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
@@ -292,17 +295,23 @@ def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
 
 
 @contextmanager
-def _told_what_is_left(sink: "Sink") -> Iterator[None]:
-    """Broken off, say what there is of a result file."""
+def _told_what_is_left(sink: "Sink", overwrite: bool, collects: bool = False) -> Iterator[None]:
+    """Broken off, say what there is of a result file, and how it goes on."""
     from producer.sinks import FileSink
 
     try:
         yield
-    except (KeyboardInterrupt, BrokerError, JobCancelledError, OSError) as error:
-        if isinstance(sink, FileSink) and sink.written.rows and sink.partial.exists():
-            gone = isinstance(error, JobCancelledError)
-            next_time = "" if gone else ": the same command goes on from there"
-            say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{next_time}")
+    except BaseException as error:
+        if (
+            isinstance(sink, FileSink)
+            and not isinstance(error, UsageError)
+            and sink.written.rows
+            and sink.partial.exists()
+        ):
+            gone = collects and isinstance(error, JobCancelledError)
+            same = "the same command without --overwrite" if overwrite else "the same command"
+            goes_on = "" if gone else f": {same} goes on from there"
+            say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")
         raise
 
 

@@ -121,13 +121,14 @@ class Local:
         for name, process in self._processes.items():
             if process.poll() is None:
                 continue
+            how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
             if name == "redis":
-                how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
                 raise BrokerError(f"the private Redis has died ({how})")
-            self._restarts[name] = self._restarts.get(name, 0) + 1
+            restarts = self._restarts.get(name, 0)
             gives_up = starting and process.returncode > 0
-            if gives_up or self._restarts[name] > RESTARTS or name == "flower":
-                raise DigitqError(f"{name} has died: {self._last_words(name)}")
+            if gives_up or restarts == RESTARTS or name == "flower":
+                raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
+            self._restarts[name] = restarts + 1
             self._kill(process)  # what it has started may live on
             self._start_worker(name)
 

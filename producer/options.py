@@ -17,10 +17,10 @@ model_option = click.option(
 
 def check_workers(_: click.Context, __: click.Parameter, workers: int | None) -> int | None:
     """As many as `MOST_WORKERS_A_CORE` allows: more only take memory."""
-    most = MOST_WORKERS_A_CORE * usable_cores()
-    if workers and workers > most:
-        cores = plural(usable_cores(), "core")
-        raise click.BadParameter(f"{workers} on {cores}: each keeps one busy, at most {most} start")
+    if workers and workers > MOST_WORKERS_A_CORE * (cores := usable_cores()):
+        raise click.BadParameter(
+            f"{workers:,} for {plural(cores, 'core')}: at most {MOST_WORKERS_A_CORE} a core"
+        )
     return workers
 
 
@@ -28,7 +28,7 @@ workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
     callback=check_workers,
-    help="private workers to start [as many as cores]",
+    help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [as many as cores]",
 )
 limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
 truth_option = click.option(

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from producer.client import Client
 from producer.job import Job
@@ -139,7 +140,7 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
 
 def _note(progress: Progress, text: str) -> None:
     """A line above the progress bar, whole in a log."""
-    progress.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    progress.console.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def _is_any_worker_busy(ledger: Ledger) -> bool:

@@ -37,9 +37,10 @@ IMAGE_SUFFIXES = (
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NUMBERS = re.compile("([0-9]+)")
+ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told
+ODD = "odd ending"
 TAKEN_APART = 256  # names
-LONGEST_ENDING = 10  # bytes of one that is told
-NAMED_KINDS = 3
+NAMED_KINDS, MOST_KINDS = 3, 100  # of files passed over: told, and counted
 
 
 class UnreadableImageError(Exception):
@@ -63,19 +64,13 @@ class Tally:
 
     kinds: Counter[str] = field(default_factory=Counter)
 
-    def skip(self, name: str) -> None:
-        """Pass over the file of that name, a path below its folder or archive."""
-        base = name.rpartition("/")[2]
-        ending = base[base.rfind(".") :].lower() if "." in base else "no ending"
+    def skip(self, name: str, kind: str = "") -> None:
+        """Pass over what has that name, a path below its folder or archive: a file, or a `kind`."""
         if is_hidden(name):
             kind = "hidden"
-        elif name.endswith(INSPECTED):
-            kind = INSPECTED
-        elif ending in IMAGE_SUFFIXES:
-            kind = "links and pipes"
-        else:
-            kind = ending if len(ending) < LONGEST_ENDING else "odd endings"
-        self.kinds[kind] += 1
+        elif not kind:
+            kind = describe_ending(name)
+        self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
 
     @property
     def skipped(self) -> int:
@@ -115,6 +110,16 @@ def is_hidden(name: str) -> bool:
     if not name.startswith(".") and "/." not in name:
         return False
     return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
+
+
+def describe_ending(name: str) -> str:
+    """A file's ending, as it may be shown."""
+    if name.endswith(INSPECTED):
+        return INSPECTED
+    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return "no ending"
+    return f".{ending}" if ENDING.fullmatch(ending) else ODD
 
 
 def sort_naturally(names: list[str]) -> Iterator[str]:
@@ -294,8 +299,10 @@ def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
             yield from _walk(root, f"{below}{name}/", tally)
         elif is_image_name(name) and (other is None or other.is_symlink()):
             yield below + name
+        elif other is None or other.is_file():
+            tally.skip(name)
         else:
-            tally.skip(below + name)
+            tally.skip(name, "linked folder" if other.is_symlink() else "pipe or device")
 
 
 def read_file(path: str) -> bytes:

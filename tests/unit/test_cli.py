@@ -5,15 +5,19 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from copy import copy
 from importlib import import_module
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from producer.cli import main
+from producer.cli import _told_what_is_left, main
 from producer.services import check_flower
-from protocol.errors import UsageError
+from producer.sinks import FileSink
+from protocol.chunk import RESULT_SCHEMA
+from protocol.errors import BrokerError, JobCancelledError, OutputError, UsageError
 from tests.drawing import draw_one
 
 
@@ -111,7 +115,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
-        (2, "each keeps one busy, at most", ["classify", "IMAGES", "--workers", "9999"]),
+        (2, "9,999 for", ["classify", "IMAGES", "--workers", "9999"]),
     ],
 )
 def test_bad_usage(
@@ -125,6 +129,41 @@ def test_bad_usage(
     if "evaluate" in arguments:
         request.getfixturevalue("mnist_root")
     check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
+
+
+GOES_ON = "1 row in {}: the same command goes on from there\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "how", "told"),
+    [
+        (KeyboardInterrupt(), {}, GOES_ON),
+        (SystemExit(143), {}, GOES_ON),
+        (OutputError("full"), {"collects": True}, GOES_ON),
+        (
+            BrokerError("gone"),
+            {"overwrite": True},
+            GOES_ON.replace(" goes", " without --overwrite goes"),
+        ),
+        (JobCancelledError("cancelled"), {}, GOES_ON),
+        (JobCancelledError("cancelled"), {"collects": True}, "1 row in {}\n"),
+        (UsageError("the source has changed"), {}, ""),
+    ],
+)
+def test_a_run_broken_off_says_what_there_is(
+    error: BaseException,
+    how: dict[str, bool],
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {"id": "x", "error": "gone", "review": True}
+    sink = FileSink(tmp_path / "out.csv", {})
+    sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
+    told_of = _told_what_is_left(sink, **{"overwrite": False, **how})
+    with closing(sink), pytest.raises(type(error)), told_of:
+        raise error
+    assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
 
 
 def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

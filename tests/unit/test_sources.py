@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.sources import (
+    MOST_KINDS,
     TAKEN_APART,
     Entry,
     Source,
+    Tally,
     UnreadableImageError,
     _stdin_paths,
     open_sources,
@@ -71,6 +73,26 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     assert list(read_all(source)) == ["1.png"]
     assert source.tally.skipped == 6
     assert source.tally.describe() == "6 other files (hidden, .inspect.png, .txt …)"
+
+
+def test_what_was_passed_over_is_told_in_plain_characters() -> None:
+    tally = Tally()
+    assert tally.describe() == ""
+    for name in ("a.\x1b[31m", "b.\udcff", "c.very-long-ending", "d.", "e.001"):
+        tally.skip(name)
+    assert tally.describe() == "5 other files (odd ending)"
+    for number in range(MOST_KINDS):
+        tally.skip(f"f.x{number}")
+    assert len(tally.kinds) == MOST_KINDS and tally.skipped == 5 + MOST_KINDS
+
+
+def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
+    fill(tmp_path, "images/1.png", "1.png", ".git/2.png")
+    (tmp_path / "images" / "photos").symlink_to(tmp_path / "images")
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    source = open_sources([str(tmp_path / "images")])
+    assert list(read_all(source)) == ["1.png"]
+    assert source.tally.describe() == "2 other files (linked folder, pipe or device)"
 
 
 def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
