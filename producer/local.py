@@ -6,15 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from producer import tether
+from producer.folders import private_folder
 from producer.options import plural
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
@@ -54,11 +54,12 @@ class Local:
         self.app = app
         self.flower_url: str | None = None
         self.folder = Path()
+        self._folders = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._restarts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        self.folder = Path(tempfile.mkdtemp(prefix="digitq-"))
+        self.folder = self._folders.enter_context(private_folder())
         try:
             self._start_redis()
             for number in range(1, self.workers + 1):
@@ -80,7 +81,7 @@ class Local:
         for process in self._processes.values():
             self._kill(process)
         self._processes.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folders.close()
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
