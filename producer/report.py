@@ -1,7 +1,6 @@
 """What a person reads at the end: summaries, job lines, and the confusion matrix."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +134,4 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
     except OSError as error:
-        with suppress(OSError):
-            path.unlink()  # what there is of it
         raise OutputError(f"can't write {path}: {error.strerror or error}") from None
