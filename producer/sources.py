@@ -299,10 +299,17 @@ def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
             yield from _walk(root, f"{below}{name}/", tally)
         elif is_image_name(name) and (other is None or other.is_symlink()):
             yield below + name
-        elif other is None or other.is_file():
-            tally.skip(name)
         else:
-            tally.skip(name, "linked folder" if other.is_symlink() else "pipe or device")
+            tally.skip(name, _describe_other(other) if other else "")
+
+
+def _describe_other(entry: os.DirEntry[str]) -> str:
+    """What an entry is that is no file; nothing for a link to one."""
+    if os.path.isfile(entry.path):  # unlike the entry's own, it takes a loop of links for none
+        return ""
+    if not entry.is_symlink():
+        return "pipe or device"
+    return "linked folder" if os.path.isdir(entry.path) else "broken link"
 
 
 def read_file(path: str) -> bytes:

@@ -87,12 +87,15 @@ def test_what_was_passed_over_is_told_in_plain_characters() -> None:
 
 
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
-    fill(tmp_path, "images/1.png", "1.png", ".git/2.png")
+    fill(tmp_path, "images/1.png", "notes.txt")
     (tmp_path / "images" / "photos").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "loop").symlink_to("loop")
+    (tmp_path / "images" / "text").symlink_to(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "images" / "pipe.png")
     source = open_sources([str(tmp_path / "images")])
     assert list(read_all(source)) == ["1.png"]
-    assert source.tally.describe() == "2 other files (linked folder, pipe or device)"
+    kinds = ["broken link", "linked folder", "no ending", "pipe or device"]
+    assert sorted(source.tally.kinds) == kinds
 
 
 def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
