@@ -115,7 +115,7 @@ def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
 
 def measure_reach(mask: NDArray[np.bool_]) -> float:
     """The largest distance, in px, from a pixel of the mask to one outside of it."""
-    return float(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3).max())
+    return cv2.norm(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3), cv2.NORM_INF)
 
 
 def separate_ink(grey: Grey) -> Grey:
@@ -244,8 +244,9 @@ def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
 
 def percentiles(grey: Grey, *percents: float) -> list[int]:
     """Values below which such parts of the values lie."""
-    values = np.sort(grey.reshape(-1).astype(np.int32))  # twice as fast as bytes, with SIMD
-    return [int(values[int(part / 100 * grey.size)]) for part in percents]
+    below = np.bincount(grey.reshape(-1)).cumsum()  # a histogram: sorting takes four times as long
+    ranks = [int(part / 100 * grey.size) for part in percents]
+    return below.searchsorted(ranks, side="right").tolist()
 
 
 def otsu_threshold(values: Grey) -> int:
