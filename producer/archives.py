@@ -31,7 +31,17 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 ENCRYPTED = 1  # of a member's flags
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,  # of odd names and numbers
+    OverflowError,
+)
+MOST_EMPTY = 4  # reads past the end of a stream
 
 
 def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
@@ -48,7 +58,7 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
             stream = _decompress(path)
             entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
         some = at_least_one(entries, path, tally)
-    except (*BROKEN, NotImplementedError, ValueError) as error:  # of another version, odd names
+    except (*BROKEN, NotImplementedError) as error:  # of another version
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, truth_from_parent, lambda: count)
 
@@ -66,7 +76,8 @@ def _zip_entries(
             yield Entry(
                 prefix + unique(member.filename),
                 partial(_read_zipped, archive, member),
-                parent_digit(member.filename) if truth_from_parent else None,
+                # some programs for Windows part folders by \
+                parent_digit(member.filename.replace("\\", "/")) if truth_from_parent else None,
             )
         elif not member.is_dir():
             tally.skip(member.filename)
@@ -80,6 +91,21 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
             return read_limited(file.read, member.file_size)
     except (*BROKEN, RuntimeError) as error:  # of an unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
+
+
+class _Ending:
+    """A stream that raises `EOFError` where it is read on and on past its end, as tarfile does for
+    a member that claims to be huge."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._empty = stream, 0
+
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(size)
+        self._empty = 0 if block else self._empty + 1
+        if self._empty > MOST_EMPTY:
+            raise EOFError("it breaks off")
+        return block
 
 
 def _decompress(path: Path) -> IO[bytes]:
@@ -100,7 +126,8 @@ def _tar_entries(
     unique = UniqueIds()
     started = False
     try:
-        with stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        reader = cast(IO[bytes], _Ending(stream))
+        with stream, tarfile.open(fileobj=reader, mode="r|") as archive:
             for member in archive:
                 cast(Any, archive).members = []  # else it keeps each one
                 name = member.name.removeprefix("./")  # as of `tar cf x.tar .`
@@ -113,7 +140,7 @@ def _tar_entries(
                     )
                 elif not member.isdir():
                     tally.skip(name, "" if member.isfile() else "link or device")
-            _require_end(stream)
+            _require_end(archive, stream)
     except BROKEN as error:
         if not started:
             raise
@@ -121,12 +148,18 @@ def _tar_entries(
         yield Entry(prefix + unique("(the rest)"), lambda: raise_unreadable(reason))
 
 
-def _require_end(stream: IO[bytes]) -> None:
-    """Read what is left. Raises `EOFError` where it isn't whole: tarfile stops there silently."""
-    while stream.read(1 << 20):
-        pass
+def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
+    """Read what is left. Raises `EOFError` where it isn't whole, or not the end: tarfile stops
+    there silently."""
+    blocks = cast(IO[bytes], archive.fileobj)
+    has_end = blocks.tell() > archive.offset  # a block of zeros
+    while rest := blocks.read(1 << 20):
+        if rest.strip(b"\0"):
+            raise EOFError("more follows after its end")
     if stream.tell() % tarfile.BLOCKSIZE:
         raise EOFError("it ends in the middle of a block")
+    if not has_end:
+        raise EOFError("it ends without an end mark")
 
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

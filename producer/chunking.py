@@ -1,6 +1,5 @@
 """From a source's pieces to chunks: reads the files, and cuts at a number of rows and of bytes."""
 
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.options import plural
-from producer.sources import Entry, Piece, UnreadableImageError
+from producer.sources import Entry, Piece, UnreadableImageError, printable
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
@@ -181,12 +180,3 @@ def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _without_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.drop_columns(["truth"]) if "truth" in batch.schema.names else batch
-
-
-def printable(name: str) -> str:
-    """The name with bytes that are no UTF-8 written as `\\xNN`."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name

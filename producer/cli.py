@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 PLOTS = (".png", ".svg", ".pdf")
 FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 SOURCES_HELP = (
-    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar[.gz] or .parquet file, "
+    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz) or "
+    ".parquet file, "
     "or - for paths on stdin."
 )
 
@@ -78,6 +79,8 @@ def classify(
     from producer.run import service, take_results
     from producer.sources import count_files, open_sources
 
+    if out != "-" and any(_is_same_file(name, out) for name in sources):
+        raise UsageError(f"{out} is a SOURCE: the results would take its place; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
     run = {
         "sources": [_absolute(name) for name in sources],
@@ -93,7 +96,7 @@ def classify(
             rate = take_results(running, job, sink, source.count)
     say(f"{summarise(sink.written, source.tally.describe())}, {rate:,.0f} images/s")
     if truth and not sink.written.known:
-        say("no image lies in a folder named by a digit: no accuracy")
+        say("no image that was read lies in a folder named by a digit: no accuracy")
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
 
 
@@ -275,7 +278,7 @@ def demo(workers: int | None, keep: bool) -> None:
     except OSError as error:
         raise UsageError(f"can't write {out}: {error.strerror}") from None
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
-    with Local(workers or 2, flower=True) as local:
+    with closing(sink), Local(workers or 2, flower=True) as local:
         say(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         with private_service(local) as running:
             say(f"Flower   {local.flower_url}")
@@ -313,6 +316,13 @@ def _told_what_is_left(sink: "Sink", overwrite: bool, collects: bool = False) ->
             goes_on = "" if gone else f": {same} goes on from there"
             say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")
         raise
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False  # one of them isn't there
 
 
 def _absolute(source: str) -> str:

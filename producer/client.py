@@ -11,7 +11,7 @@ from producer.images import Image, image_source
 from producer.job import Job
 from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
-from producer.sources import Source
+from producer.sources import Source, printable
 from producer.written import Written
 from protocol.broker import DEFAULT_BROKER, connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError
@@ -65,7 +65,7 @@ class Client:
         fields: dict[str, str | int] = {
             "id": job_id,
             "model": model,
-            "source": source.name,
+            "source": printable(source.name),
             "attached": int(not detached),
             "in_flight": settings().in_flight_chunks,
             "ttl": settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,

@@ -14,6 +14,8 @@ from producer.sources import Entry, Piece, Source, UniqueIds, read_file
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
+IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
+CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}  # which no file has
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
 
 
@@ -38,6 +40,11 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
     unique = UniqueIds()
     number = 0
     for image in images:
+        if isinstance(image, np.ndarray) and (image.ndim < 2 or image.shape[1:] == (PIXELS,)):
+            raise UsageError(
+                f"an array {image.shape} may be images of MNIST in rows: reshape it to "
+                f"(-1, 28, 28), or a picture of that size to (height, {PIXELS}, 1)"
+            )
         if isinstance(image, np.ndarray) and image.ndim > 2 and image.shape[-1] == 1:
             image = image[..., 0]  # one channel
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
@@ -70,12 +77,17 @@ def _entry(number: str, image: Any) -> Entry:
 def _from_array(array: np.ndarray) -> PIL.Image.Image:
     try:
         return PIL.Image.fromarray(array)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"an array {array.dtype}{array.shape} is no image: {error}") from None
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"an array {array.dtype}{array.shape} is no image: it must be uint8, (28, 28), "
+            "(N, 28, 28), (height, width) or (height, width, channels)"
+        ) from None
 
 
 def _encode(image: PIL.Image.Image) -> bytes:
     """The image as a file that keeps every pixel."""
+    if image.mode in CONVERTED:
+        image = image.convert(CONVERTED[image.mode])
     file = io.BytesIO()
-    image.save(file, "TIFF" if image.mode in ("CMYK", "F") else "PNG")
+    image.save(file, "PNG" if image.mode in IN_PNG else "TIFF")
     return file.getvalue()

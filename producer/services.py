@@ -14,8 +14,17 @@ from protocol.cores import usable_cores
 from protocol.errors import UsageError
 
 FOUND = 1
-PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
-WITH_OTHERS = {**PASS_ON, "help_option_names": ["--help"]}  # -h would be found in -Pthreads
+WITH_OTHERS = {  # -h would be found in -Pthreads
+    "ignore_unknown_options": True,
+    "help_option_names": ["--help"],
+}
+
+
+class PassOn(click.Command):
+    """A command that takes whatever follows its name as it is, `--` and `-h` too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--", *args])
 
 
 @click.command(context_settings=WITH_OTHERS)
@@ -132,14 +141,14 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     sys.exit(FOUND if findings else 0)
 
 
-@click.command(context_settings=PASS_ON)
+@click.command(cls=PassOn)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
     """Train a network on MNIST (`digitq train --help`)."""
     become(None, "worker", "train", *options)
 
 
-@click.command(context_settings=PASS_ON)
+@click.command(cls=PassOn)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [OPTION]...")
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""

@@ -34,6 +34,9 @@ IMAGE_SUFFIXES = (
     ".gif",
     ".tif",
     ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 NUMBERS = re.compile("([0-9]+)")
@@ -67,7 +70,7 @@ class Tally:
     def skip(self, name: str, kind: str = "") -> None:
         """Pass over what has that name, a path below its folder or archive: a file, or a `kind`."""
         if is_hidden(name):
-            kind = "hidden"
+            kind = f"hidden {kind}".rstrip()
         elif not kind:
             kind = describe_ending(name)
         self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
@@ -110,6 +113,15 @@ def is_hidden(name: str) -> bool:
     if not name.startswith(".") and "/." not in name:
         return False
     return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 written as `\\xNN`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
 
 
 def describe_ending(name: str) -> str:
@@ -178,6 +190,8 @@ def open_sources(
     One folder's ids are relative to it. Where there are several sources, each id begins with
     the source's name, so that no two images of a job share one.
     """
+    if "-" in names and len(names) > 1:
+        raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
     _refuse_overlap(names)
     tally = Tally()
     sources = [_open(name, len(names) > 1, truth_from_parent, tally) for name in names]
@@ -221,7 +235,7 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     path = Path(name)
     if not os.path.exists(path):
         raise UsageError(f"no such file or folder: {name}")
-    prefix = os.path.normpath(name) + "/" if several else ""
+    prefix = printable(os.path.normpath(name)) + "/" if several else ""
     if path.is_dir():
         return folder_source(path, prefix, truth_from_parent, tally)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
@@ -254,13 +268,13 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
             partial(read_file, f"{root}/{name}"),
             parent_digit(f"{above}/{name}") if truth_from_parent else None,
         )
-        for name in _walk(root, "", tally)
+        for name in _walk(root, tally)
     )
     return Source(
         str(root),
         at_least_one(entries, root, tally),
         truth_from_parent,
-        count=lambda: sum(1 for _ in _walk(root, "", Tally())),
+        count=lambda: sum(1 for _ in _walk(root, Tally())),
     )
 
 
@@ -275,11 +289,24 @@ def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> I
     return chain([first], entries)
 
 
-def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
+def _walk(root: Path, tally: Tally) -> Iterator[str]:
     """Paths of the images in a folder, relative to `root`, and of folders that can't be read.
 
     Links to folders are not followed.
     """
+    levels = [_list(root, "", tally)]
+    while levels:
+        for path, is_folder in levels[-1]:
+            if is_folder:
+                levels.append(_list(root, f"{path}/", tally))
+                break
+            yield path
+        else:
+            levels.pop()
+
+
+def _list(root: Path, below: str, tally: Tally) -> Iterator[tuple[str, bool]]:
+    """The images and folders in one folder, and whether it is a folder; as `_walk`."""
     names: list[str] = []
     others: dict[str, os.DirEntry[str]] = {}  # but files
     try:
@@ -291,20 +318,22 @@ def _walk(root: Path, below: str, tally: Tally) -> Iterator[str]:
     except OSError as error:
         if not below:
             raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
-        yield below.rstrip("/")  # to be read in vain: it becomes a row with an error
+        yield below.rstrip("/"), False  # to be read in vain: it becomes a row with an error
         return
     for name in sort_naturally(names):
         other = others.get(name)
         if other and other.is_dir(follow_symlinks=False) and not name.startswith("."):
-            yield from _walk(root, f"{below}{name}/", tally)
+            yield below + name, True
         elif is_image_name(name) and (other is None or other.is_symlink()):
-            yield below + name
+            yield below + name, False
         else:
             tally.skip(name, _describe_other(other) if other else "")
 
 
 def _describe_other(entry: os.DirEntry[str]) -> str:
     """What an entry is that is no file; nothing for a link to one."""
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
     if os.path.isfile(entry.path):  # unlike the entry's own, it takes a loop of links for none
         return ""
     if not entry.is_symlink():
@@ -363,11 +392,16 @@ def _stdin_paths() -> Iterator[str]:
 
 def _refuse_overlap(names: Sequence[str]) -> None:
     """Raise `UsageError` where one SOURCE is, or lies in, another."""
-    real = [Path(os.path.realpath(name)) if os.path.exists(name) else Path(name) for name in names]
-    for i, path in enumerate(real):
-        for other in real[:i]:
-            if path == other or path in other.parents or other in path.parents:
-                raise UsageError(f"{other} and {path} overlap: name each image once")
+    named: dict[str, str] = {}  # by where it really is
+    for name in names:
+        path = os.path.realpath(name) if os.path.exists(name) else name
+        if path in named:
+            raise UsageError(f"{named[path]} and {name} overlap: name each image once")
+        named[path] = name
+    for path, name in named.items():
+        for above in map(str, Path(path).parents):
+            if above in named:
+                raise UsageError(f"{named[above]} and {name} overlap: name each image once")
 
 
 def _count(counts: list[Callable[[], int | None]], limit: int | None) -> int | None:

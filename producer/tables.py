@@ -14,6 +14,7 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 READ_ROWS = 16  # images may be large
+SHOWN = 8  # names of columns
 
 
 def parquet_source(path: Path, prefix: str) -> Source:
@@ -25,20 +26,22 @@ def parquet_source(path: Path, prefix: str) -> Source:
     """
     try:
         file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, pa.ArrowException) as error:
         raise UsageError(f"can't read {path}: {error}") from None
     schema = file.schema_arrow
     images = [field.name for field in schema if _may_be_image(field)]
     if not images:
         raise UsageError(
             f"{path} has no image column (bytes, or a struct with `bytes`); "
-            f"its columns: {', '.join(schema.names)}"
+            f"its columns: {', '.join(schema.names[:SHOWN])}{', …' * (len(schema.names) > SHOWN)}"
         )
     if len(images) > 1 and "image" not in images:
         raise UsageError(
             f"{path} has several columns that may hold images: {', '.join(images)}; "
             "name the one to classify `image`"
         )
+    if not file.metadata.num_rows:
+        raise UsageError(f"no image in {path}: it has no rows")
     label = schema.get_field_index("label")
     has_truth = label >= 0 and _may_be_label(schema.field(label).type)
     return Source(

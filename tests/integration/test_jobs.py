@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
@@ -97,9 +98,27 @@ def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> No
 
 
 def test_what_is_no_image_stops_the_job(client: Client) -> None:
-    for wrong in (object(), DIGITS.astype(np.float32), np.zeros((2, 3, 4, 5), np.uint8)):
-        with pytest.raises(UsageError):
+    for wrong, message in [
+        (object(), "image 0 is a object"),
+        (DIGITS.astype(np.float32), "must be uint8, not float32"),
+        (np.zeros((2, 3, 4, 5), np.uint8), r"it must be uint8, \(28, 28\), \(N, 28, 28\)"),
+        (DIGITS.reshape(-1, 784), r"reshape it to \(-1, 28, 28\)"),
+        (DIGITS[0].reshape(-1), r"reshape it to \(-1, 28, 28\)"),
+    ]:
+        with pytest.raises(UsageError, match=message):
             client.submit([wrong]).table()
+
+
+def test_images_of_pillow_in_every_mode(client: Client) -> None:
+    image, wide = draw_one(), np.asarray(draw_one()).astype(np.int32)
+    modes = ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "LA", "RGBA", "RGBX"]
+    images = [image.convert("RGB").convert(mode) for mode in modes]
+    for mode, final in [("LA", "La"), ("RGBA", "RGBa"), ("P", "PA")]:
+        images.append(image.convert(mode).convert(final))
+    images.append(PIL.Image.fromarray(wide * 257))
+    table = client.submit([*images, wide.astype(np.int16)]).table()
+    assert table.column("error").null_count == len(table)
+    assert table.column("label").to_pylist() == [1] * len(table)
 
 
 def test_one_image(client: Client) -> None:

@@ -94,6 +94,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "Missing argument", ["classify"]),
         (2, "a result file ends in", ["classify", "IMAGES", "-o", "out.xlsx"]),
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
+        (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is no Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, "its database is no number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
         (2, "is there already: --overwrite", ["evaluate", "--plot", "IMAGES/1.png"]),

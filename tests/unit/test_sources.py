@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pyarrow as pa
@@ -49,6 +50,11 @@ def make_zip(path: Path, *names: str) -> Path:
     return path
 
 
+def make_table(folder: Path, **columns: Any) -> str:
+    pq.write_table(pa.table(columns), folder / "made.parquet")
+    return f"{folder}/made.parquet"
+
+
 def make_tar(path: Path, *names: str, mode: str = "w") -> Path:
     with tarfile.open(path, mode) as archive:
         for name in names:
@@ -72,7 +78,7 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
     assert source.tally.skipped == 6
-    assert source.tally.describe() == "6 other files (hidden, .inspect.png, .txt …)"
+    assert source.tally.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
 
 
 def test_what_was_passed_over_is_told_in_plain_characters() -> None:
@@ -156,6 +162,21 @@ def test_a_tar_that_breaks_off_gives_what_it_has_and_says_so(
     whole = [name for name, content in found if content == name.encode()]
     assert len(found) - 1 <= len(whole) < 500
     assert last == "(the rest)" and "broken" in str(error)
+
+
+def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", "1.png", "2.png").read_bytes()
+    endless = tarfile.TarInfo("2.png")
+    endless.size = 1 << 60
+    for content, message in [
+        (whole[: 2 * tarfile.BLOCKSIZE], "it ends without an end mark"),
+        (whole + whole, "more follows after its end"),
+        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it breaks off"),
+    ]:
+        (tmp_path / "a.tar").write_bytes(content)
+        entries = [_try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[arg-type]
+        assert entries[0] == ("1.png", b"1.png")
+        assert entries[-1] == ("(the rest)", f"the archive is broken from here on: {message}")
 
 
 def _try_to_read(entry: Entry) -> tuple[str, bytes | str]:
@@ -302,11 +323,51 @@ def test_several_sources_keep_their_ids_apart(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/1.png"), ("a/../a", "a/."), ("-", "-")])
-def test_no_image_is_named_twice(names: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [("a", "a"), ("a", "a/1.png"), ("a/1.png", "a"), ("a/../a", "a/."), ("a/1.png", "linked.png")],
+)
+def test_no_image_is_named_twice(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(tmp_path, "a/1.png")
-    with pytest.raises(UsageError, match="overlap"):
-        open_sources([name if name == "-" else f"{tmp_path}/{name}" for name in names])
+    (tmp_path / "linked.png").symlink_to("a/1.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="overlap: name each image once") as caught:
+        open_sources(names)
+    assert set(str(caught.value).split(" overlap")[0].split(" and ")) == set(names)
+
+
+@pytest.mark.parametrize("names", [("-", "-"), ("a", "-"), ("-", "a")])
+def test_paths_on_stdin_stand_alone(names: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="- takes no other SOURCE"):
+        open_sources(names)
+
+
+def test_folders_may_be_nested_as_deep_as_paths_are_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("1.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_sources(["d"]).pieces)) == 1
+    subprocess.run(["rm", "-r", "d"], check=True)  # Python 3.11's rmtree can't
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+def test_names_of_sources_need_not_be_utf_8(tmp_path: Path) -> None:
+    folder, archive = (tmp_path / os.fsdecode(name) for name in (b"caf\xe9", b"\xff.zip"))
+    fill(folder, "1.png")
+    make_zip(archive, "2.png")
+    ids = [f"{tmp_path}/caf\\xe9/1.png", f"{tmp_path}/\\xff.zip/2.png"]
+    assert list(read_all(open_sources([str(folder), str(archive)]))) == ids
+    table = tmp_path / os.fsdecode(b"\xff.parquet")
+    table.touch()
+    with pytest.raises(UsageError, match="can't read"):
+        open_sources([str(table)])
 
 
 def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
@@ -328,6 +389,11 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
         (lambda folder: str(fill(folder, "b.tar.gz") / "b.tar.gz"), "can't read the archive"),
         (lambda folder: str(fill(folder, "b.parquet") / "b.parquet"), "can't read"),
         (lambda folder: "mnist:validation", "mnist:test and mnist:train"),
+        (lambda folder: make_table(folder, image=pa.array([], pa.binary())), "it has no rows"),
+        (
+            lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(784)}),
+            "its columns: pixel0, .*, pixel7, …$",
+        ),
     ],
 )
 def test_an_unusable_source_is_said_at_once(make, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
