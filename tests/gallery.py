@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 
 from tests.drawing import draw_one, encode_image
+from worker.decoding import load_heif
 
 READ = ""  # what a file that can be read is expected to say
 
@@ -25,7 +26,8 @@ def make_gallery(folder: Path) -> dict[str, str]:
         expected[name] = error
 
     add("empty.png", b"", "the file is empty")
-    for format in ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"):
+    load_heif()  # else Pillow can't write it
+    for format in ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "AVIF", "HEIF"):
         content = encode_image(good, format)
         for tenth in range(1, 10):
             cut = content[: len(content) * tenth // 10]
@@ -71,6 +73,7 @@ def make_gallery(folder: Path) -> dict[str, str]:
         ("WEBP", 6_300, {"lossless": True, "quality": 0, "method": 0}),
         ("TIFF", 7_700, {"compression": "tiff_lzw"}),
         ("JPEG", 7_700, {"progressive": True}),
+        ("AVIF", 7_700, {"speed": 10}),
     ]:
         mode = "CMYK" if format == "JPEG" else "RGB" if format == "WEBP" else "RGBA"
         image = PIL.Image.new(mode, (side, side))
@@ -111,7 +114,7 @@ def make_zip(path: Path) -> dict[str, str]:
     return {
         "../../x.png": READ,
         "/etc/y.png": READ,
-        "inner zip.png": "not an image that can be read",
+        "inner zip.png": "not an image that can be read, but a zip archive",
         "bomb.png": "larger than 64 MB",
     }
 

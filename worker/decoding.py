@@ -1,11 +1,14 @@
 """From an image file to pixels, grey or in colour: whatever the format, the way up, the depth."""
 
 import io
+import re
 import struct
+import textwrap
 import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 import cv2
 import numpy as np
@@ -17,6 +20,22 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 # worker holds of images at once takes some 200 MB at most
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+MANY_PAGES = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"GIF8",
+)  # begin files that may have more than one
+TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
+FOREIGN = {  # files that are none, by their beginnings
+    b"%PDF": "a PDF",
+    b"PK\3\4": "a zip archive",
+    b"\x1f\x8b": "compressed by gzip",
+    b"PAR1": "a Parquet file",
+    b"\x93NUMPY": "a NumPy array",
+    b"\0\0\x08\3": "a set of images as MNIST has them",
+}
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
 MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
@@ -36,8 +55,11 @@ JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
     cv2.IMREAD_REDUCED_GRAYSCALE_4,
     cv2.IMREAD_REDUCED_GRAYSCALE_8,
 ]
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
+LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
+PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -55,8 +77,8 @@ class TimeLimitError(ImageError):
 
 
 def describe(error: Exception) -> str:
-    """An error's text; its type where it has none."""
-    return str(error) or type(error).__name__
+    """An error's text, in a short line; its type where it has none."""
+    return textwrap.shorten(str(error), LINE, placeholder=" …") or type(error).__name__
 
 
 def open_image(
@@ -176,9 +198,12 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; it does not matter
-            image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
-            if image.width * image.height > megapixel_limit(image) * 1e6:
-                raise ImageError(f"too large: {image.width}×{image.height} pixels")
+            formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
+            image = PIL.Image.open(io.BytesIO(content), formats=formats)
+            limit = megapixel_limit(image)
+            if image.width * image.height > limit * 1e6:
+                size = f"{image.width}×{image.height} pixels"
+                raise ImageError(f"too large: {size}, over {limit} megapixels")
             image.draft(None, (side, side))
             image.load()
             if image.mode == "P" and image.palette is None:
@@ -187,20 +212,46 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
-        raise ImageError("not an image that can be read") from None
-    except PIL.Image.DecompressionBombError:
-        raise ImageError("too large") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError) as error:
+        raise ImageError(f"not an image that can be read{describe_foreign(content)}") from None
+    except DAMAGED as error:
         raise ImageError(f"damaged: {describe(error)}") from None
     except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
         raise ImageError(f"can't be decoded: {describe(error)}") from None
+
+
+@cache
+def load_heif() -> tuple[str, str]:
+    """The formats of files that begin as iPhones' photos do; their decoders are seldom needed."""
+    import PIL.AvifImagePlugin
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    pillow_heif.options.DECODE_THREADS = PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    return "HEIF", "AVIF"
+
+
+def describe_foreign(content: bytes) -> str:
+    """What a file is that is no image; nothing where that isn't known."""
+    for start, kind in FOREIGN.items():
+        if content.startswith(start):
+            return f", but {kind}"
+    return ", but text" if TEXT.match(content[:TEXT_BYTES]) else ""
+
+
+def has_more_pages(content: bytes) -> bool:
+    """Whether a file has pages, or pictures of an animation, beside the first, which is read."""
+    if not content.startswith(MANY_PAGES):
+        return False
+    with suppress(Exception), PIL.Image.open(io.BytesIO(content), formats=("TIFF", "GIF")) as image:
+        return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def megapixel_limit(image: PIL.Image.Image) -> int:
     """The most megapixels that are read of a file of this format."""
     if image.format == "WEBP":
         return MAX_MEGAPIXELS_WEBP
-    whole = image.format == "TIFF" or "progressive" in image.info
+    whole = image.format in ("TIFF", "HEIF", "AVIF") or "progressive" in image.info
     return MAX_MEGAPIXELS_WHOLE if whole else MAX_MEGAPIXELS
 
 

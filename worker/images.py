@@ -20,6 +20,7 @@ from worker.decoding import (
     ImageError,
     Picture,
     TimeLimitError,
+    has_more_pages,
     open_image,
 )
 from worker.ground import separate_ink, shrink
@@ -70,7 +71,9 @@ def read_digit(content: bytes) -> Step:
 
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
-    return trace_steps(open_image(content, LOOK[0]))
+    alone = not has_more_pages(content)
+    for step in trace_steps(open_image(content, LOOK[0])):
+        yield step if alone else step._replace(alone=False)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from worker.classify import ASK_BELOW, ask_again
-from worker.decoding import Grey, ImageError, decode_image, describe, to_picture
+from worker.decoding import (
+    Grey,
+    ImageError,
+    decode_image,
+    describe,
+    has_more_pages,
+    to_picture,
+)
 from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
 from worker.models import Model, load_model
 
@@ -207,6 +214,8 @@ def inspect(path: Path, out: Path, name: str) -> int:
         first, probabilities = ask(content, digit, model, panels)
         confidence = float(probabilities.max())
         doubt = describe_doubt(first, confidence, model.card.review_below, digit.alone)
+        if has_more_pages(content):
+            doubt = ", to review: the file has more pages than this"
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
         if sys.stdout.isatty():
             print(draw_blocks(digit.image))

@@ -16,6 +16,7 @@ from worker.decoding import (
     decode_plain_jpeg,
     decode_plain_png,
     flatten_alpha,
+    load_heif,
     open_image,
     read_picture,
     reduce,
@@ -32,8 +33,9 @@ def likeness(digit: np.ndarray) -> float:
     return float(np.corrcoef(digit.reshape(-1), REFERENCE.reshape(-1))[0, 1])
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF"])
 def test_formats(format: str) -> None:
+    load_heif()  # else Pillow can't write it
     assert likeness(read_digit(encode_image(draw_one(), format)).image) > 0.97
 
 
@@ -63,8 +65,9 @@ def test_transparent_parts_take_white_unless_that_hides_the_rest() -> None:
         assert (flat[0, 0] == ground).all() and (flat[15, 15] == 255 - ground).all()
 
 
+@pytest.mark.parametrize("format", ["JPEG", "HEIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_turned_upright(orientation: int) -> None:
+def test_a_photo_is_turned_upright(format: str, orientation: int) -> None:
     stored = {
         1: None,
         2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,13 +81,16 @@ def test_a_photo_is_turned_upright(orientation: int) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     image = draw_one() if stored is None else draw_one().transpose(stored)
-    assert likeness(read_digit(encode_image(image, "JPEG", exif=exif.tobytes())).image) > 0.95
+    load_heif()
+    assert likeness(read_digit(encode_image(image, format, exif=exif.tobytes())).image) > 0.95
 
 
-def test_only_the_first_frame_counts() -> None:
-    frames = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
-    gif = encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert likeness(read_digit(gif).image) > 0.97
+@pytest.mark.parametrize("format", ["GIF", "TIFF"])
+def test_only_the_first_page_counts_and_that_is_told(format: str) -> None:
+    pages = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
+    both = read_digit(encode_image(pages[0], format, save_all=True, append_images=pages[1:]))
+    assert likeness(both.image) > 0.97 and not both.alone
+    assert read_digit(encode_image(pages[0], format)).alone
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
@@ -210,10 +216,15 @@ PNG = encode_image(draw_one())
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"label,path\n7,x.png\n", "not an image that can be read"),
+        (b"label,path\n7,x.png\n", "not an image that can be read, but text"),
         (PNG[:60], "damaged"),
         (encode_image(PIL.Image.new("L", (50, 50), 255)), "blank"),
-        (encode_image(PIL.Image.new("L", (20_000, 20_000), 255).convert("1")), "too large"),
+        (
+            encode_image(PIL.Image.new("L", (20_000, 20_000), 255).convert("1")),
+            "too large: 20000×20000 pixels, over 100 megapixels",
+        ),
+        (b"%PDF-1.7 and more", "not an image that can be read, but a PDF"),
+        (b"\0\0\0\x18ftypmp42 a film", "not an image that can be read$"),
     ],
 )
 def test_what_is_wrong_is_said_in_plain_words(content: bytes, message: str) -> None:

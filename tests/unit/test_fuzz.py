@@ -13,9 +13,10 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from worker.classify import classify_chunk
-from worker.decoding import ImageError
+from worker.decoding import ImageError, load_heif
 from worker.images import read_digit
 
+load_heif()  # else Pillow can't write it
 IMAGE = draw_one((50, 60), mode="RGB")
 FILES = [
     encode_image(IMAGE),
@@ -30,6 +31,8 @@ FILES = [
     encode_image(IMAGE.convert("F"), "TIFF", compression="tiff_lzw"),
     encode_image(IMAGE, "BMP"),
     encode_image(IMAGE, "WEBP"),
+    encode_image(IMAGE, "AVIF"),
+    encode_image(IMAGE, "HEIF"),
 ]
 UNFORESEEN = ("can't be decoded", "can't be read")  # how an exception without a name is said
 STARTS = sorted({content[:8] for content in FILES})
