@@ -6,6 +6,7 @@ payload travels beside the script: to Redis in one transaction with it. The keys
 record `digitq:job:<id>` and that name with a suffix.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ QUEUE = "digitq"  # the Celery queue, a list in the same database
 FLUSH_MS = 4000  # less than a connection waits for an answer
 SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
+IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # else it might be another key of a job
 SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
 
 
@@ -225,7 +227,7 @@ class Ledger:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
-        flat, silent_seconds = self._step(job_id, "read")
+        flat, silent_seconds = self._step(job_id, "read") if IS_ID(job_id) else ([], 0)
         if not flat:
             raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
         texts = [part.decode() for part in flat]

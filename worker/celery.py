@@ -16,7 +16,7 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import IMAGE_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
+from protocol.settings import CLOCK_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
 from worker import transport
 
 WARM_UP_ROWS = 256
@@ -29,7 +29,9 @@ app.conf.update(
     include=["worker.tasks", "worker.control", "worker.watchdog"],
     digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
-    task_time_limit=settings().chunk_rows * IMAGE_SECONDS,  # seconds; usually well under one
+    # Seconds; usually well under one. An image may be read twice, and Redis waited for as often
+    task_time_limit=2
+    * (settings().broker_patience_seconds + CLOCK_SECONDS * settings().chunk_rows),
 )
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from protocol.settings import IMAGE_SECONDS
+from protocol.settings import CLOCK_SECONDS, IMAGE_SECONDS
 from worker.decoding import TimeLimitError
 
-CLOCK_SECONDS = 60.0  # by the clock, for what waits and computes nothing
 LOOK_SECONDS = 0.5  # how often the time is looked at
 LOST_SECONDS = 15.0  # of the processor's time without a word from Python, and all is lost
 MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process has

@@ -216,11 +216,20 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
             store(ledger, 1)
+        ledger.cancel("i")  # this makes room too
+        assert ledger.record("i").state == "cancelled"
     finally:
         ledger.redis.config_set("maxmemory", 0)
     take_messages(ledger)
     store(ledger, 1)
     assert take_messages(ledger) == [1]
+
+
+@pytest.mark.parametrize("wrong", ["j:rows", "j:chunks", "", "\udcff", "ä", "j\n"])
+def test_an_id_that_can_be_none_is_unknown(wrong: str, ledger: Ledger) -> None:
+    store(ledger, 0)
+    with pytest.raises(UnknownJobError):
+        ledger.record(wrong)
 
 
 def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> None:
