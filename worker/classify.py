@@ -34,12 +34,6 @@ TOGETHER = 24  # images are read in turns, a step of each: what a step needs is 
 ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
 SHARPNESS = 2.0  # the power of a mean of views that is as sure as it is right
 
-# Of a set of classes, a bit each: the bits, and which class is the first of each set
-BITS = np.float32(2) ** np.arange(CLASSES, dtype=np.float32)
-LOWEST = np.array(
-    [max(0, (bits & -bits).bit_length() - 1) for bits in range(1 << CLASSES)], np.int8
-)
-
 watch = Watch()
 
 
@@ -165,7 +159,8 @@ def build_result(
     To be reviewed is an answer of a confidence under `review_below`, one that is not `sure` for
     another reason, and none.
     """
-    label, confidence = find_largest(probabilities)
+    label = probabilities.argmax(axis=1).astype(np.int8)
+    confidence = probabilities[np.arange(len(label)), label]  # faster than their maxima
     review = (confidence < review_below) | ~sure
     mask = None
     if errors.null_count < len(errors):
@@ -187,16 +182,3 @@ def build_result(
         return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))
     columns.append(batch.column("truth"))
     return pa.record_batch(columns, schema=pa.schema([*RESULT_FIELDS, TRUTH]))
-
-
-def find_largest(
-    probabilities: Probabilities,
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Where the largest of each row is, the first of several, and what it is: (N, 10) → (N,), (N,).
-
-    By columns it takes a third of the time of `argmax`, which goes row by row.
-    """
-    columns = np.ascontiguousarray(probabilities.T)
-    largest = columns.max(axis=0)
-    bits = BITS @ (columns == largest).astype(np.float32)  # whole numbers: exact
-    return LOWEST[bits.astype(np.intp)], largest

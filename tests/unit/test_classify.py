@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from producer.chunking import cut_chunks
 from producer.images import image_source
@@ -27,7 +26,6 @@ from worker.classify import (
     ask_again,
     build_result,
     classify_chunk,
-    find_largest,
     read_image,
     read_rows,
     take_turns,
@@ -111,19 +109,6 @@ def test_a_model_this_worker_lacks_is_an_error_in_each_row() -> None:
     result = classify_chunk(pixel_chunk(0, 3), "newer")
     assert result.column("label").null_count == 3
     assert all("newer" in error for error in result.column("error").to_pylist())
-
-
-@given(
-    arrays(
-        np.float32,
-        st.tuples(st.integers(0, 20), st.just(10)),
-        elements=st.sampled_from([0, 0.125, 0.5, 1]),
-    )
-)
-def test_the_first_of_the_largest_is_the_answer(probabilities: np.ndarray) -> None:
-    label, confidence = find_largest(probabilities)
-    assert np.array_equal(label, probabilities.argmax(axis=1))
-    assert np.array_equal(confidence, probabilities.max(axis=1))
 
 
 def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
