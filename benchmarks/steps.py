@@ -82,6 +82,7 @@ STEPS = [
     "which is ground",
     "uneven light",
     "remove_lines",
+    "fill_outline",
     "drop_specks",
     "thicken",
     "other views",

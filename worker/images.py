@@ -26,7 +26,7 @@ from worker.decoding import (
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.panels import Window, find_panel
-from worker.shapes import FAINT, drop_specks, is_digit_dropped
+from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped
 from worker.views import SEEN, VIEWS, View
 
 SIDE = 28
@@ -246,4 +246,4 @@ def place(ink: Grey) -> Grey:
     return placed
 
 
-STEPS = (separate_ink, remove_lines, drop_specks, crop, thicken, scale, place)
+STEPS = (separate_ink, remove_lines, fill_outline, drop_specks, crop, thicken, scale, place)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from worker.decoding import Grey, Mask
 from worker.lines import measure_rows
 
+Outline = NDArray[np.int32]
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 
 BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
@@ -22,6 +23,7 @@ NARROW, WIDE = 0.75, 2.5  # times as wide as high: else it may be a thick 0
 FULL = 0.7  # of it is ink: more than of a digit
 HOLE = 0.25  # of its shorter side a digit is high at least
 CONVEX, EMPTY = 0.9, 0.8  # of its hull, or more, is a hole that may be a 0's; of it is ground
+STROKES = 30  # times its area, or more, is the square of the edge of what is made of strokes
 SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
 RIM = 0.03  # of its shorter side is cut off
 AROUND = 0.08  # of the longer side of a digit on a disc is left around it
@@ -73,18 +75,19 @@ def find_plate(mask: Mask) -> Window | None:
         or cv2.boundingRect(hole)[3] < HOLE * min(w, h)
     ):
         return None
-    if size >= DISC * math.pi * cv2.minEnclosingCircle(outline)[1] ** 2:
-        left, top, w, h = cv2.boundingRect(np.concatenate(holes))
-        down = right = -round(AROUND * max(w, h))
-    else:
-        _, sides, angle = cv2.minAreaRect(outline)
-        tilt = abs((angle + 45) % 90 - 45)
-        inside = w < width and h < height
-        if narrow and inside or tilt > TILT or size < RECTANGLE * math.prod(sides):
+    _, sides, angle = cv2.minAreaRect(outline)
+    tilt = abs((angle + 45) % 90 - 45)
+    if tilt <= TILT and size >= RECTANGLE * math.prod(sides):
+        if narrow and w < width and h < height:
             return None
         twice = math.sin(2 * math.radians(tilt))
         off = twice / (1 + twice) / 2  # what a square in a tilted square leaves of the box around
         down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
+    elif is_disc(outline, size) or is_convex(outline, size) and is_digit(hole, mask):
+        left, top, w, h = cv2.boundingRect(np.concatenate(holes))
+        down = right = -round(AROUND * max(w, h))
+    else:
+        return None
     return (
         max(0, top + down) / height,
         min(height, top + h - down) / height,
@@ -93,14 +96,37 @@ def find_plate(mask: Mask) -> Window | None:
     )
 
 
-def is_of_0(hole: NDArray[np.int32], mask: Mask, narrow: bool) -> bool:
+def is_of_0(hole: Outline, mask: Mask, narrow: bool) -> bool:
     """Whether a hole may be that of a thick 0: convex, nothing in it, and not slim as a 1 is,
     unless what it is in is narrow."""
+    size = cv2.contourArea(hole)
+    empty = count_ground(hole, mask) >= EMPTY * size
+    return (narrow or not is_slim(hole)) and empty and is_convex(hole, size)
+
+
+def is_digit(hole: Outline, mask: Mask) -> bool:
+    """Whether a hole can hardly be that of a thick 0 or 8: it is made of strokes, or there is
+    something in it."""
+    size = cv2.contourArea(hole)
+    strokes = cv2.arcLength(hole, True) ** 2 >= STROKES * size
+    inside = size - len(hole) / 2  # Pick's theorem: the outline runs through the ink around
+    return not is_slim(hole) and (strokes or count_ground(hole, mask) < EMPTY * inside)
+
+
+def count_ground(hole: Outline, mask: Mask) -> int:
+    """How much of the box of a hole is ground, in px."""
     left, top, w, h = cv2.boundingRect(hole)
-    size, (_, sides, _) = cv2.contourArea(hole), cv2.minAreaRect(hole)
-    ground = w * h - cv2.countNonZero(mask[top : top + h, left : left + w])
-    return (
-        (narrow or min(sides) > SLIM * max(sides))
-        and ground >= EMPTY * size
-        and size >= CONVEX * cv2.contourArea(cv2.convexHull(hole))
-    )
+    return int(w * h - cv2.countNonZero(mask[top : top + h, left : left + w]))
+
+
+def is_disc(outline: Outline, size: float) -> bool:
+    return bool(size >= DISC * math.pi * cv2.minEnclosingCircle(outline)[1] ** 2)
+
+
+def is_convex(outline: Outline, size: float) -> bool:
+    return bool(size >= CONVEX * cv2.contourArea(cv2.convexHull(outline)))
+
+
+def is_slim(outline: Outline) -> bool:
+    _, sides, _ = cv2.minAreaRect(outline)
+    return bool(min(sides) <= SLIM * max(sides))

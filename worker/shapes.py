@@ -13,6 +13,8 @@ SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but th
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
+CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
 FILLED = 0.8  # of its box is a button's ink
@@ -84,6 +86,35 @@ def drop_specks(ink: Grey) -> Grey:
     wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
     return kept
+
+
+def fill_outline(ink: Grey) -> Grey:
+    """A digit that is drawn hollow, filled; any other as it is.
+
+    Of such a one the hole's edge is about as long as its own, and it is no ring, as a thin 0 is.
+    """
+    mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
+    outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not outlines or (around := tree[0, :, 3]).max() < 0:
+        return ink  # no hole
+    sizes = [cv2.contourArea(outline) for outline in outlines]
+    main = int(np.where(around < 0, sizes, -1).argmax())
+    holes = np.flatnonzero(around == main)
+    if not len(holes):
+        return ink
+    outer, hole = outlines[main], max((outlines[number] for number in holes), key=cv2.contourArea)
+    if cv2.arcLength(hole, True) < HOLLOW * cv2.arcLength(outer, True):
+        return ink
+    _, sides, _ = cv2.minAreaRect(outer)
+    is_round = sizes[main] >= CONVEX * cv2.contourArea(cv2.convexHull(outer))
+    if is_round and min(sides) > SLIMMEST * max(sides):
+        return ink
+    filled = cv2.drawContours(np.zeros_like(ink), [outer], -1, 255, cv2.FILLED)
+    for number in np.flatnonzero(around >= 0).tolist():
+        start = outlines[around[number]][0, 0].tolist()
+        if around[number] != main and cv2.pointPolygonTest(hole, start, False) > 0:
+            cv2.drawContours(filled, outlines, number, 0, cv2.FILLED)  # a hole in the digit itself
+    return np.asarray(cv2.max(ink, filled))
 
 
 def find_surrounds(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING, draw_ring, same_digit
+from tests.drawing import RING, SIDE, draw_ring, same_digit
 from worker.images import normalise, trace_steps
 from worker.panels import between_bars, find_panel
 
@@ -43,6 +43,32 @@ def test_a_digit_on_a_disc_is_read(ink: int, ground: int, wall: int) -> None:
     alone = np.full_like(disc, ground)
     cv2.ellipse(alone, (150, 140), (30, 50), 0, 0, 360, ink, 12)
     assert same_digit(normalise(disc), normalise(alone), least=0.9)
+
+
+@pytest.mark.parametrize("panel", ["octagon", "oval", "sheet"])
+def test_a_digit_on_any_convex_panel_is_read(panel: str) -> None:
+    outlines = {
+        "octagon": cv2.ellipse2Poly((150, 140), (110, 110), 22, 0, 360, 45),
+        "oval": cv2.ellipse2Poly((150, 140), (95, 125), 10, 0, 360, 5),
+        "sheet": np.array([[60, 30], [250, 60], [230, 250], [30, 220]]),
+    }
+    strokes = np.array([[115, 100], [185, 100], [140, 190]])
+    wall, alone = np.full((300, 300), 60, np.uint8), np.full((300, 300), 230, np.uint8)
+    cv2.fillConvexPoly(wall, outlines[panel], 230)
+    for picture in (wall, alone):
+        cv2.polylines(picture, [strokes], False, 20, 12)
+    assert same_digit(normalise(wall), normalise(alone), least=0.9)
+
+
+@pytest.mark.parametrize("stroke", [10, 16, 22])
+@pytest.mark.parametrize("tilt", [0, 30, 60])
+@pytest.mark.parametrize("curl", [0, 1])
+def test_a_thick_0_is_no_panel(stroke: int, tilt: int, curl: int) -> None:
+    """Even if it is tilted, or its stroke goes on inside."""
+    ink = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(ink, (60, 60), (24, 34), tilt, 0, 360, 255, stroke)
+    cv2.line(ink, (60, 30), (60, 30 + curl * 22), 255, 6)
+    assert find_panel(ink) is None
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING, SIDE
-from worker.shapes import drop_specks, is_digit_dropped
+from tests.drawing import RING, SIDE, draw_ring
+from worker.shapes import drop_specks, fill_outline, is_digit_dropped
 
 
 def test_specks_and_neighbours_are_dropped() -> None:
@@ -21,6 +21,26 @@ def test_what_is_left_of_a_frame_is_dropped() -> None:
     ink[:4, 10:] = ink[5:115, -3:] = 255  # at two edges each
     ink[118:, :100] = 255
     assert np.array_equal(drop_specks(ink), RING)
+
+
+def test_a_digit_drawn_as_an_outline_is_filled() -> None:
+    two = np.array([[40, 40], [60, 28], [78, 40], [70, 60], [40, 95], [82, 95]])
+    six = np.array([[70, 20], [45, 60], [45, 90], [75, 90], [75, 65], [45, 65]])
+    for strokes in (two, six):
+        solid = cv2.polylines(np.zeros((SIDE, SIDE), np.uint8), [strokes], False, 255, 13)
+        outline = cv2.morphologyEx(solid, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        filled = fill_outline(outline)
+        assert np.array_equal(filled, cv2.dilate(solid, np.ones((3, 3), np.uint8)))
+        assert np.array_equal(fill_outline(solid), solid)
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_a_ring_is_no_outline(width: int) -> None:
+    ring = 255 - draw_ring(width=width)
+    eight = np.vstack([ring[20:90], ring[30:100]])
+    with_tail = cv2.line(ring.copy(), (60, 24), (85, 10), 255, width)
+    for ink in (ring, eight, with_tail, np.zeros_like(ring)):
+        assert np.array_equal(fill_outline(ink), ink)
 
 
 @pytest.mark.parametrize("speck", [3, 5, 8])
