@@ -17,7 +17,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer.client import Client
-from protocol.broker import TIMEOUT_SECONDS, connect, redis_url, without_password
+from protocol.broker import TIMEOUT_SECONDS, connect, read_address, without_password
 from protocol.celery import make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
@@ -179,7 +179,7 @@ def _read_appendfsync(server: Any) -> str | None:
 
 def _redis_open_at(url: str, port: int) -> list[str]:
     """The hosts at which one who has no password may read the ledger, from elsewhere."""
-    parts = urlsplit(redis_url(url))
+    parts = urlsplit(read_address(url).redis_url)
     if parts.hostname:
         port = parts.port or 6379
     scheme = "rediss" if parts.scheme == "rediss" else "redis"
