@@ -15,7 +15,7 @@ from typing import Self
 
 from producer import tether
 from producer.folders import private_folder
-from producer.options import plural
+from producer.options import plural, require
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
@@ -59,6 +59,11 @@ class Local:
         self._restarts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
+        """Raises `UsageError` where what it runs is not installed."""
+        if self.workers:
+            require("torch", "worker")
+        if self.flower:
+            require("flower", "flower")
         self.folder = self._folders.enter_context(private_folder())
         try:
             self._start_redis()
