@@ -1,10 +1,12 @@
 """The ledger and Celery find the same database, however its URL names it."""
 
+import os
 import select
 import socket
 import socketserver
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +16,7 @@ from urllib.parse import quote
 import pytest
 import redis
 
+from producer.folders import private_folder
 from producer.local import Local
 from protocol.broker import connect
 from protocol.celery import make_app
@@ -33,7 +36,22 @@ def assert_both_find_it(url: str) -> None:
 @pytest.mark.parametrize("query", ["db=3", "virtual_host=3"])
 def test_a_socket(query: str, redis_only: Local) -> None:
     for scheme in ("unix", "redis+socket"):
-        assert_both_find_it(f"{scheme}://{redis_only.folder}/redis.sock?{query}")
+        assert_both_find_it(f"{scheme}://{redis_only.socket}?{query}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"a%20b#c?d;e'f\"g \xc3\xa9{db}&h@i+j\\k", b"x" * 120, b"\xff"],
+    ids=["odd", "long", "bytes"],
+)
+def test_a_private_redis_wherever_temporary_files_are(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with private_folder() as folder:  # pytest's own may have too long a path
+        monkeypatch.setattr(tempfile, "tempdir", f"{folder}/{os.fsdecode(name)}")
+        os.mkdir(tempfile.tempdir)
+        with Local(workers=0) as local:
+            assert_both_find_it(local.url.replace("db=0", "db=3"))
 
 
 class TlsServer(socketserver.ThreadingTCPServer):
@@ -84,7 +102,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tls_port(redis_only: Local, certificate: Path) -> Iterator[int]:
-    with TlsServer(certificate, redis_only.folder / "redis.sock") as server:
+    with TlsServer(certificate, redis_only.socket) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]
