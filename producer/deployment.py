@@ -5,19 +5,20 @@ import ipaddress
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer.client import Client
-from protocol.broker import TIMEOUT_SECONDS, connect, redis_url, without_password
+from producer.options import plural
+from protocol.broker import TIMEOUT_SECONDS, connect, read_address, without_password
 from protocol.celery import make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
@@ -75,10 +76,9 @@ class Deployment:
 
     def describe(self) -> str:
         """What was looked at, and what was not, in a line."""
-        count = len(self.workers) + len(self.strangers)
         seen = [
             f"Redis {self.redis['redis_version']} at {self.redis_url}",
-            f"{count} worker{'s' * (count != 1)}",
+            plural(len(self.workers) + len(self.strangers), "worker"),
             *([f"Flower at {self.flower.url}"] if self.flower else []),
         ]
         unseen = f"; not at {', '.join(self.unseen)}" if self.unseen else ""
@@ -139,32 +139,37 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Strange
 def look_at_flower(url: str, required: bool) -> Flower | None:
     """None where no Flower answers. Raises `UsageError` where it is `required`, or the URL is
     none."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--flower {url!r}: it is no URL such as {FLOWER_URL}")
-    if _status(parts, parts.hostname, "/healthcheck") != 200:
+    parts, host = _split(url)
+    if _status(parts, host, "/healthcheck") != 200:
         if required:
-            raise UsageError(f"--flower {url}: no Flower answers there")
+            raise UsageError(f"--flower {without_password(url)}: no Flower answers there")
         return None
     # With a password / is 401, or 302 where one logs in elsewhere.
-    open_at = [
-        host for host in _ways_from_outside(parts.hostname) if _status(parts, host, "/") == 200
-    ]
-    open_api = _status(parts, parts.hostname, "/api/workers") == 200
+    open_at = [way for way in _ways_from_outside(host) if _status(parts, way, "/") == 200]
+    open_api = _status(parts, host, "/api/workers") == 200
     return Flower(without_password(url), open_at, open_api)
+
+
+def _split(url: str) -> tuple[SplitResult, str]:
+    """A URL of Flower's, and its host. Raises `UsageError`."""
+    with suppress(ValueError):  # of the host, its idna among it, or of the port
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.port != 0
+        if known and parts.hostname and parts.hostname.encode("idna"):
+            return parts, parts.hostname
+    raise UsageError(f"--flower {without_password(url)!r}: it is no URL such as {FLOWER_URL}")
 
 
 def _status(parts: SplitResult, host: str, path: str) -> int | None:
     """The HTTP status of a path for one who has no password; None where nothing answers."""
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, parts.port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", parts.path.rstrip("/") + path)
-        return connection.getresponse().status
+        with closing(kind(_bracket(host), parts.port, timeout=TIMEOUT_SECONDS)) as connection:
+            prefix = quote(parts.path.rstrip("/"), safe="/%", errors="surrogateescape")
+            connection.request("GET", prefix + path)
+            return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None
-    finally:
-        connection.close()
 
 
 def _read_appendfsync(server: Any) -> str | None:
@@ -179,7 +184,7 @@ def _read_appendfsync(server: Any) -> str | None:
 
 def _redis_open_at(url: str, port: int) -> list[str]:
     """The hosts at which one who has no password may read the ledger, from elsewhere."""
-    parts = urlsplit(redis_url(url))
+    parts = urlsplit(read_address(url).redis_url)
     if parts.hostname:
         port = parts.port or 6379
     scheme = "rediss" if parts.scheme == "rediss" else "redis"

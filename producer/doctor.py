@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from producer.deployment import Deployment, Worker
 from producer.feed import FULL
+from producer.options import plural
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats
 
@@ -174,7 +175,7 @@ def _crowded(
         if threads > cores:
             yield (
                 f"{', '.join(worker.name for worker in crowd)}: {threads} threads share "
-                f"{cores} core{'s' * (cores != 1)}: chunks take longer and may pass their deadline",
+                f"{plural(cores, 'core')}: chunks take longer and may pass their deadline",
                 "fewer workers there, or a smaller `--concurrency`",
             )
 

@@ -7,21 +7,28 @@ over from a run that was killed.
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from protocol.errors import UsageError
 
 PREFIX = "digitq-"
 LOCK = "lock"
+SOCKET = "redis.sock"
+SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # that the system takes
+SHORT = Path("/tmp")
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
-    """A new folder that only this user may read; those that are left over are removed, as it is in
-    the end."""
-    remove_leftovers(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+def private_folder(within: Path | None = None) -> Iterator[Path]:
+    """A new folder that only this user may read, in the system's folder unless said; those that are
+    left over are removed, as it is in the end."""
+    within = within or Path(tempfile.gettempdir())
+    remove_leftovers(within)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=within))
     try:
         with open(folder / f"new {LOCK}", "wb") as lock:
             with suppress(OSError):  # a file system without locks
@@ -30,6 +37,25 @@ def private_folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def private_socket(folder: Path) -> Iterator[Path]:
+    """A socket's path in a private folder; in another one where the system takes none so long, or
+    no URL can name it (as where it isn't UTF-8). Raises `UsageError`."""
+    path = folder / SOCKET
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and str(path).isprintable():
+        yield path
+        return
+    with ExitStack() as stack:
+        try:
+            short = stack.enter_context(private_folder(SHORT))
+        except OSError as error:
+            raise UsageError(
+                f"no socket of Redis can be at {str(path)!r}, nor in {SHORT} ({error.strerror}): "
+                "set TMPDIR to a shorter path"
+            ) from None
+        yield short / SOCKET
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from producer import tether
-from producer.folders import private_folder
-from producer.options import plural
+from producer.folders import private_folder, private_socket
+from producer.options import plural, require
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
@@ -54,13 +55,20 @@ class Local:
         self.app = app
         self.flower_url: str | None = None
         self.folder = Path()
+        self.socket = Path()
         self._folders = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._restarts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
+        """Raises `UsageError` where what it runs is not installed."""
+        if self.workers:
+            require("torch", "worker")
+        if self.flower:
+            require("flower", "flower")
         self.folder = self._folders.enter_context(private_folder())
         try:
+            self.socket = self._folders.enter_context(private_socket(self.folder))
             self._start_redis()
             for number in range(1, self.workers + 1):
                 self._start_worker(f"worker{number}")
@@ -94,7 +102,7 @@ class Local:
         """The broker's URL."""
         if self.port:
             return f"redis://127.0.0.1:{self.port}/0"
-        return f"unix://{self.folder}/redis.sock?db=0"
+        return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
         """Wait until so many workers take work, all unless said, and Flower hears of it.
@@ -147,7 +155,7 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        socket_options = ["--unixsocket", f"{self.folder}/redis.sock", "--unixsocketperm", "700"]
+        socket_options = ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         keep = [*self._persistence(), "--dir", str(self.folder)]
         self._start("redis", find_redis_server(), *socket_options, *listen, *keep)

@@ -1,8 +1,11 @@
 """Options and arguments that several commands share."""
 
+from importlib.util import find_spec
+
 import click
 
 from protocol.cores import usable_cores
+from protocol.errors import UsageError
 from protocol.settings import MODELS
 
 MOST_WORKERS_A_CORE = 8
@@ -47,6 +50,12 @@ sources_argument = click.argument("sources", nargs=-1, required=True, metavar="S
 def plural(number: int, noun: str) -> str:
     """As `1 image` or `1,000 images`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def require(module: str, extra: str) -> None:
+    """Raises `UsageError` where a module of one of digitq's extras is not installed."""
+    if find_spec(module) is None:
+        raise UsageError(f"{module} is not installed: pip install 'digitq[{extra}]'")
 
 
 def say(text: str) -> None:

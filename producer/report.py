@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.options import plural
+from producer.options import plural, require
 from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
@@ -36,7 +36,7 @@ def describe_job(record: JobRecord) -> str:
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
     return (
-        f"job {record.id}: {record.state}, model {record.model}, {record.source}\n"
+        f"job {record.id}: {record.state}, model {record.model}, {_escape(record.source)}\n"
         f"  {record.done_images:,} of {plural(record.images, 'image')} {more}, "
         f"{record.failed:,} with an error, {record.done_chunks:,} of "
         f"{plural(record.chunks, 'chunk')}, "
@@ -53,9 +53,16 @@ def list_jobs(records: Sequence[JobRecord]) -> str:
         lines.append(
             f"{record.id:14}{record.state:11}{record.images:12,}{_share(record):>6}"
             f"{record.failed:8,}  "
-            f"{record.created:%Y-%m-%d %H:%M:%S}  {record.source}"
+            f"{record.created:%Y-%m-%d %H:%M:%S}  {_escape(record.source)}"
         )
     return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    """The text in one line, whatever a file's name has in it."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def _share(record: JobRecord) -> str:
@@ -100,13 +107,17 @@ def tabulate_confusion(confusion: Confusion) -> str:
     return "\n".join(lines)
 
 
+def require_matplotlib() -> None:
+    """Raises `UsageError` where `plot_confusion` would."""
+    require("matplotlib", "plot")
+
+
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     """The matrix as a picture. Raises `UsageError` where matplotlib is missing, or the format is
     none it writes; `OutputError` where the file can't be written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("--plot needs matplotlib: pip install 'digitq[plot]'") from None
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)

@@ -9,9 +9,10 @@ from typing import NoReturn
 import click
 
 from producer.bench import BENCHMARKS
-from producer.options import broker_option, json_option, plural, say, workers_option
+from producer.options import broker_option, json_option, plural, require, say, workers_option
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
+from protocol.settings import settings
 
 FOUND = 1
 WITH_OTHERS = {  # -h would be found in -Pthreads
@@ -37,6 +38,7 @@ def worker(broker: str | None, options: tuple[str, ...]) -> None:
     `--hostname NAME`, `--loglevel WARNING`; `celery worker --help` lists them all.
     """
     show_help_for(options)
+    require("torch", "worker")
     become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
 
 
@@ -52,6 +54,7 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
     from producer.local import flower_options
 
     show_help_for(options)
+    require("flower", "flower")
     become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *check_flower(options))
 
 
@@ -186,6 +189,7 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     concurrent  64 threads that call Client.classify
     scale       the cnn with two workers, and with one
     """
+    require("torch", "worker")
     from functools import partial
 
     from producer.bench import run_rounds, tabulate, to_json
@@ -204,12 +208,14 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
 
 
 def become(broker: str | None, module: str, *options: str) -> NoReturn:
-    """Replace this process by `python -m module`. Raises `UsageError` where `broker` is no URL."""
-    if broker:
+    """Replace this process by `python -m module`, which would tell of an unusable setting or URL
+    of the broker in a traceback: here it is a `UsageError`."""
+    own = settings().broker_url
+    if url := broker or own:
         from protocol.broker import connect
 
-        connect(broker)
-        os.environ["DIGITQ_BROKER_URL"] = broker
+        connect(url)
+        os.environ["DIGITQ_BROKER_URL"] = url
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
 
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -212,21 +212,25 @@ class FileSink:
         """What is written already, and its size in bytes. Begins a new journal where none is."""
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
-        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        whole = [line for line in lines if line.endswith(b"\n")]
         if not whole:
             self._journal.truncate(0)
             self._note(run)
             return Written(), 0
-        if whole[0] != run:
+        try:
+            old, notes = _parse_journal(whole)
+        except ValueError:
+            raise UsageError(f"{self._journal_path} is damaged: --overwrite starts again") from None
+        if old != run:
             raise UsageError(
-                f"{self.partial} is of another run ({_difference(whole[0], run)}): "
+                f"{self.partial} is of another run ({_difference(old, run)}): "
                 "--overwrite starts again"
             )
-        self._journal.truncate(sum(len(line) for line in lines if line.endswith(b"\n")))
+        self._journal.truncate(sum(map(len, whole)))
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
-        for size, *written in reversed(whole[1:]):
+        for size, written in reversed(notes):
             if size <= on_disk:
-                return Written(*written), size
+                return written, size
         return Written(), 0
 
     def _note(self, fact: object) -> None:
@@ -279,6 +283,21 @@ def _output_errors(path: Path) -> Iterator[None]:
             f"can't write {path}: {reason}; what is written stays, and the same "
             "command continues it"
         ) from None
+
+
+def _parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Written]]]:
+    """Which run it is, and what was written after each batch, with its size in bytes. Raises
+    `ValueError` where this is no journal."""
+    run, *notes = map(json.loads, lines)
+    if not isinstance(run, dict):
+        raise ValueError("no run")
+    for note in notes:
+        counts = note if isinstance(note, list) else []
+        if len(counts) != 1 + len(fields(Written)) or not all(
+            isinstance(count, int) and count >= 0 for count in counts
+        ):
+            raise ValueError("no counts")
+    return run, [(size, Written(*written)) for size, *written in notes]
 
 
 def _difference(old: Run, new: Run) -> str:

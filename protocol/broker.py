@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,6 +18,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from protocol.address import Address
 from protocol.errors import BrokerError, UsageError
 from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, Packer, Parser
 
@@ -31,23 +31,23 @@ UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
 UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 DEFAULT_BROKER = "redis://localhost:6379/0"
-TCP_SCHEMES = ("redis", "rediss")
-SCHEMES = (*TCP_SCHEMES, "unix", "redis+socket")
+LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
+SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 
-def celery_url(url: str) -> str:
-    """The URL as kombu spells it: `unix://` is `redis+socket://` there."""
-    return url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
-
-
-def redis_url(url: str) -> str:
-    """The URL as redis-py spells it."""
-    return url.replace("redis+socket://", "unix://", 1).replace("?virtual_host=", "?db=")
+def read_address(url: str) -> Address:
+    """What a broker's URL says. Raises `UsageError` where it is none of Redis."""
+    try:
+        return Address.parse(url)
+    except ValueError as error:
+        raise UsageError(
+            f"broker {without_password(url)!r} (of --broker or DIGITQ_BROKER_URL): {error}"
+        ) from None
 
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    return re.sub(r"//.*@", "//***@", url)
+    return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
 class PatientRedis(redis.Redis):
@@ -125,29 +125,18 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
         if takes_chunks
         else {"socket_read_size": HIREDIS_READ_BYTES}
     )
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in SCHEMES:
-            raise ValueError("it is no Redis URL such as redis://localhost:6379/0")
-        if parts.scheme in TCP_SCHEMES and parts.path.strip("0123456789/"):
-            raise ValueError("its database is no number, as it is in redis://localhost:6379/0")
-        client = PatientRedis.from_url(
-            redis_url(url),
-            retry=Retry(NoBackoff(), 1),
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            max_connections=MOST_CONNECTIONS,
-            protocol=2,
-            command_packer=Packer(),
-            **reading,
-        )
-        connection = client.connection_pool.make_connection()  # finds options Redis doesn't know
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"broker {without_password(url)!r} (of --broker or DIGITQ_BROKER_URL): {error}"
-        ) from None
+    client = PatientRedis.from_url(
+        read_address(url).redis_url,
+        retry=Retry(NoBackoff(), 1),
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        max_connections=MOST_CONNECTIONS,
+        protocol=2,
+        command_packer=Packer(),
+        **reading,
+    )
     if takes_chunks:
-        client.connection = cast(redis.Connection, connection)
+        client.connection = cast(redis.Connection, client.connection_pool.make_connection())
     patient = cast(PatientRedis, client)
     patient.url, patient.patience_seconds = url, patience_seconds
     return patient

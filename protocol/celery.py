@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from protocol.broker import DEFAULT_BROKER, TIMEOUT_SECONDS, celery_url
+from protocol.broker import DEFAULT_BROKER, TIMEOUT_SECONDS, read_address
 from protocol.ledger import QUEUE
 from protocol.settings import settings
 
@@ -15,7 +15,7 @@ def make_app(broker_url: str) -> Celery:
     Messages are acknowledged as they are taken up: a lost one is the ledger's to find, and a late
     acknowledgement would only have Celery run long chunks twice.
     """
-    app = Celery("digitq", broker=celery_url(broker_url), set_as_current=False)
+    app = Celery("digitq", broker=read_address(broker_url).celery_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",

@@ -67,7 +67,7 @@ class Deployment(Local):
             for file in self.folder.rglob("appendonly*.aof*"):
                 file.unlink()
         if not self.proxy:
-            self.proxy = Proxy(self.folder / "proxy.sock", self.folder / "redis.sock")
+            self.proxy = Proxy(self.folder / "proxy.sock", self.socket)
         super()._start_redis()
 
     def _start(self, name: str, *command: str) -> None:

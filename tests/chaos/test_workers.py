@@ -231,7 +231,7 @@ def test_nothing_outlives_its_time(start: Start, monkeypatch: pytest.MonkeyPatch
     job = client.submit(DIGITS, detached=True)
     job.wait_until_stored()
     wait_for(lambda: set(client.ledger.redis.keys("*")) - before <= {b"digitq:sweeping"})
-    assert np.all(client.jobs() == [])
+    assert client.jobs() == []
 
 
 def test_a_producer_says_what_it_waits_for(

@@ -1,15 +1,16 @@
 """A worker's own connection: large strings as they lie, and never a reply out of turn."""
 
 import threading
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import protocol.ledger
 from producer.local import Local
 from producer.mnist import pixels_batch
 from protocol.broker import PatientRedis, connect
@@ -69,17 +70,28 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
     fields: dict[str, str | int] = {"id": "j", "model": "random", "source": "test"}
     limits: dict[str, str | int] = {"attached": 0, "in_flight": 1, "ttl": 60}
     done = classify_chunk(Chunk(0, 0, batch), "random")
+    passed = 0.0  # seconds, by a clock that nothing else moves
+
+    def classify_slowly(*args: object) -> pa.RecordBatch:
+        nonlocal passed
+        passed += 0.25
+        return done
+
     with connect(redis_only.url) as client:
-        ledger = Ledger(client)
+        ledger, send = Ledger(client), client.execute_command
         ledger.dispatch(fields | limits, (0, 0), 0, 1, Chunk(0, 0, batch).encode())
 
-        def classify_and_pause(*args: object) -> pa.RecordBatch:
-            time.sleep(0.2)
-            client.client_pause(1500)
-            return done
+        def send_slowly(*args: Any, **options: Any) -> Any:
+            nonlocal passed
+            passed += 1.5
+            return send(*args, **options)
 
+        clock = SimpleNamespace(monotonic=lambda: passed)
+        for module in (tasks, protocol.ledger):
+            monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(client, "execute_command", send_slowly)
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
-        monkeypatch.setattr(tasks, "classify_chunk", classify_and_pause)
-        client.client_pause(1500)  # the first command to come, and what hands in the result, wait
+        monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
         assert tasks.classify("j", 0).startswith("1 images")
-        assert 0.2 <= ledger.record("j").slowest_seconds < 1
+        assert passed >= 3.25  # Redis stood still at the first command, and as the result came
+        assert ledger.record("j").slowest_seconds == 0.25

@@ -396,7 +396,7 @@ def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:
 
 
 def test_local_redis_is_private(redis_only: Local) -> None:
-    assert (redis_only.folder / "redis.sock").stat().st_mode & 0o077 == 0
+    assert (redis_only.socket).stat().st_mode & 0o077 == 0
     assert redis_only.folder.stat().st_mode & 0o077 == 0
 
 

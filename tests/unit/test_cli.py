@@ -19,6 +19,7 @@ from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import BrokerError, JobCancelledError, OutputError, UsageError
 from tests.drawing import draw_one
+from tests.waiting import DIGITQ
 
 
 @pytest.fixture
@@ -107,7 +108,13 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (3, "can't reach Redis", ["evaluate", *NO_BROKER]),
         (3, "can't reach Redis", ["doctor", *NO_BROKER]),
         (2, "it is no URL such as http://localhost:5555", ["doctor", "--flower", "localhost"]),
+        (2, "it is no URL such as", ["doctor", "--flower", "http://["]),
+        (2, "it is no URL such as", ["doctor", "--flower", "http://localhost:99999"]),
+        (2, "it is no URL such as", ["doctor", "--flower", "http://a..b:5555"]),
         (2, "no Flower answers there", ["doctor", "--flower", "http://127.0.0.1:1"]),
+        (2, "no Flower answers there", ["doctor", "--flower", "http://127.0.0.1:1/é ü"]),
+        (2, "no Flower answers there", ["doctor", "--flower", "http://a b:1"]),
+        (2, "//***@127.0.0.1:1: no Flower", ["doctor", "--flower", "http://a:b@127.0.0.1:1"]),
         (2, "a SOURCE is empty", ["classify", ""]),
         (2, "does not go with a broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
@@ -227,6 +234,45 @@ def test_a_wrong_setting(
 ) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "none")
     check(capsys, 2, "DIGITQ_CHUNK_ROWS='none'", "jobs")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("BROKER_URL", "foo"), ("BROKER_URL", "redis://h?x=1"), ("CHUNK_ROWS", "abc")],
+)
+@pytest.mark.parametrize("command", ["worker", "flower"])
+def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: str) -> None:
+    done = subprocess.run(
+        [*DIGITQ, command],
+        env={**os.environ, f"DIGITQ_{name}": value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and name in done.stderr and value in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "command"),
+    [
+        ("flower", "flower", ["flower"]),
+        ("flower", "flower", ["up", "--port", "1"]),
+        ("torch", "worker", ["worker"]),
+        ("torch", "worker", ["bench"]),
+        ("torch", "worker", ["classify", "IMAGES"]),
+    ],
+)
+def test_what_is_not_installed(
+    module: str,
+    extra: str,
+    command: list[str],
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    command = [part.replace("IMAGES", str(images)) for part in command]
+    check(capsys, 2, f"{module} is not installed: pip install 'digitq[{extra}]'", *command)
 
 
 def test_a_wrong_model_by_setting(

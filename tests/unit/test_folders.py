@@ -1,6 +1,7 @@
 """Private folders: one that is in use stays, one whose run was killed goes with the next run."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from producer.folders import LOCK, private_folder, remove_leftovers
+from producer import folders
+from producer.folders import (
+    LOCK,
+    SOCKET_PATH_BYTES,
+    private_folder,
+    private_socket,
+    remove_leftovers,
+)
+from protocol.errors import UsageError
 
 HOLD = "from producer.folders import private_folder\nwith private_folder() as f: print(f); input()"
 
@@ -54,3 +63,23 @@ def test_what_is_no_run_s_folder_stays(temporary: Path) -> None:
     os.mkfifo(pipe)  # to open it must not wait
     remove_leftovers(temporary)
     assert {*temporary.rglob("*")} == there
+
+
+def test_a_socket_s_path_is_as_long_as_the_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "SHORT", tmp_path)
+    fits = Path("/" + "x" * (SOCKET_PATH_BYTES - len("//redis.sock")))
+    with private_socket(fits) as path:
+        assert path.parent == fits
+        with socket.socket(socket.AF_UNIX) as probe, pytest.raises(FileNotFoundError):
+            probe.connect(str(path))
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="too long"):
+        probe.connect(f"{path}x")
+    for folder in (Path(f"{fits}x"), Path(os.fsdecode(b"/x\xff"))):
+        with private_socket(folder) as path:
+            assert path.parent.parent == tmp_path and path.parent.stat().st_mode & 0o077 == 0
+        assert not path.parent.exists()
+    monkeypatch.setattr(folders, "SHORT", Path("/dev/null"))
+    with pytest.raises(UsageError, match="set TMPDIR to a shorter"), private_socket(folder):
+        pass

@@ -1,5 +1,6 @@
 """What a person reads at the end."""
 
+import sys
 import zlib
 from pathlib import Path
 
@@ -8,9 +9,18 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from producer.report import ConfusionSink, plot_confusion, summarise, tabulate_confusion
+from producer.report import (
+    ConfusionSink,
+    describe_job,
+    list_jobs,
+    plot_confusion,
+    require_matplotlib,
+    summarise,
+    tabulate_confusion,
+)
 from producer.written import Written, add_ids
 from protocol.errors import OutputError, UsageError
+from protocol.ledger import JobRecord
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:
@@ -46,6 +56,16 @@ def test_the_checksum_of_ids_does_not_depend_on_how_they_are_cut() -> None:
     assert add_ids(7, pa.array([], pa.string())) == add_ids(7, pa.array([""])) == 7
 
 
+def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
+    counts = dict.fromkeys(("images", "done_images", "stored", "done_chunks", "attached"), "0")
+    named = {"id": "j", "state": "done", "model": "mlp", "source": "a\nb\x1b[2J\u202eé ü"}
+    record = JobRecord.parse(counts | named)
+    shown = r"a\nb\x1b[2J\u202eé ü"
+    assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
+    _, line = list_jobs([record]).splitlines()
+    assert line.endswith(f"  {shown}")
+
+
 def make_confusion() -> np.ndarray:
     sink = ConfusionSink()
     batch = pa.record_batch(
@@ -76,6 +96,13 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.png")
     with PIL.Image.open(tmp_path / "matrix.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_matplotlib()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"matplotlib is not installed: .*'digitq\[plot\]'"):
+        require_matplotlib()
 
 
 def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:

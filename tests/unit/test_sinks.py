@@ -147,6 +147,34 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         assert again.written.rows == 0
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"{\n",
+        b"\xff\n",
+        b"[1]\n",
+        b"\0\0\n",
+        b"RUN\0\0\n",
+        b"RUN3\n",
+        b"RUN[9]\n",
+        b'RUN["9",1,2,3,4,5,6]\n',
+    ]
+    + [b"RUN[-1,1,2,3,4,5,6]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7]\n"],
+)
+def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None:
+    first = FileSink(tmp_path / "out.csv", RUN)
+    first.write(result_batches()[0])
+    first.close()
+    journal = tmp_path / "out.csv.partial.run"
+    damaged = damaged.replace(b"RUN", json.dumps(RUN).encode() + b"\n")
+    journal.write_bytes(damaged)
+    with pytest.raises(UsageError, match="out.csv.partial.run is damaged: --overwrite starts"):
+        FileSink(tmp_path / "out.csv", RUN)
+    assert journal.read_bytes() == damaged and first.partial.stat().st_size
+    with closing(FileSink(tmp_path / "out.csv", RUN, overwrite=True)) as again:
+        assert again.written.rows == 0
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     with closing(FileSink(tmp_path / "out.csv", RUN)):
         for overwrite in (False, True):

@@ -1,7 +1,6 @@
 """What a worker does around the images that it reads: signs of life, and notes."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from unittest.mock import Mock, call
 
@@ -16,7 +15,6 @@ from tests.drawing import draw_one, draw_tight_ring, encode_image
 from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
 from worker.images import Step
-from worker.limits import Watch
 
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))
 
@@ -110,13 +108,14 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
 def test_waiting_for_redis_takes_no_image_s_time(
     step: str, ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer([SURE], classify.read_image)  # all that it takes is loaded
-    watch = Watch(seconds=1)
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.75)
-    monkeypatch.setattr(classify, "watch", watch)
-    monkeypatch.setattr(tasks, "watch", watch)
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    getattr(ledger, step).side_effect = lambda *args: threading.Event().wait(1.5) or True
+
+    def wait_long(*args: object) -> bool:
+        for _ in range(int(limits.CLOCK_SECONDS / classify.watch._every) + 2):
+            signal.raise_signal(signal.SIGALRM)  # as it comes each time that the watch looks
+        return True
+
+    getattr(ledger, step).side_effect = wait_long
     result = answer([SURE], tasks._renewing("job", 4, tasks._careful("job", 4)))
     assert getattr(ledger, step).call_count == 2
     assert result.column("error").to_pylist() == [None]
