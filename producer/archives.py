@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from producer.listing import Tally, is_image_name
 from producer.sources import (
     Entry,
     Source,
-    Tally,
     UniqueIds,
     UnreadableImageError,
     at_least_one,
-    is_image_name,
     parent_digit,
     raise_unreadable,
     read_limited,

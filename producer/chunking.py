@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producer.listing import printable
 from producer.options import plural
-from producer.sources import Entry, Piece, UnreadableImageError, printable
+from producer.sources import Entry, Piece, UnreadableImageError
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError

@@ -235,7 +235,12 @@ def evaluate(
 
     Prints recall and precision for each class, the confusion matrix, and the accuracy.
     """
-    from producer.report import ConfusionSink, plot_confusion, tabulate_confusion
+    from producer.report import (
+        ConfusionSink,
+        plot_confusion,
+        require_matplotlib,
+        tabulate_confusion,
+    )
     from producer.run import service, take_results
     from producer.sources import open_sources
 
@@ -245,6 +250,8 @@ def evaluate(
         raise UsageError(f"--plot {plot} must end in {' or '.join(PLOTS)}")
     if plot and plot.exists() and not overwrite:
         raise UsageError(f"{plot} is there already: --overwrite replaces it")
+    if plot:
+        require_matplotlib()
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
     with service(broker, workers) as running:

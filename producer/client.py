@@ -9,9 +9,10 @@ from producer.chunking import cut_chunks
 from producer.feed import Feeder
 from producer.images import Image, image_source
 from producer.job import Job
+from producer.listing import printable
 from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
-from producer.sources import Source, printable
+from producer.sources import Source
 from producer.written import Written
 from protocol.broker import DEFAULT_BROKER, connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError

@@ -145,6 +145,8 @@ class FileSink:
         written by somebody else, and a place where nothing can be written."""
         if path.suffix not in ENCODERS:
             raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
+        if path.is_dir():
+            raise UsageError(f"can't write {path}: it is a folder")
         if os.path.exists(path) and not overwrite:
             raise UsageError(f"{path} is there already: --overwrite replaces it")
         self.path = path

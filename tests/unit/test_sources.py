@@ -15,17 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from producer.listing import MOST_KINDS, TAKEN_APART, Tally, sort_naturally
 from producer.sources import (
-    MOST_KINDS,
-    TAKEN_APART,
     Entry,
     Source,
-    Tally,
     UnreadableImageError,
     _stdin_paths,
     open_sources,
     read_limited,
-    sort_naturally,
 )
 from protocol.errors import UsageError
 from protocol.settings import settings

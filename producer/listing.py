@@ -1,0 +1,163 @@
+"""The images in a folder by name: which files are any, in what order, and what is passed over."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from producer.options import plural
+from protocol.errors import UsageError
+from protocol.settings import INSPECTED
+
+IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+)
+NUMBERS = re.compile("([0-9]+)")
+ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told
+ODD = "odd ending"
+TAKEN_APART = 256  # names
+NAMED_KINDS, MOST_KINDS = 3, 100  # of files passed over: told, and counted
+
+
+@dataclass
+class Tally:
+    """The files a source passed over, hidden ones and what is no image: how many of which kind."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, name: str, kind: str = "") -> None:
+        """Pass over what has that name, a path below its folder or archive: a file, or a `kind`."""
+        if is_hidden(name):
+            kind = f"hidden {kind}".rstrip()
+        elif not kind:
+            kind = describe_ending(name)
+        self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
+
+    @property
+    def skipped(self) -> int:
+        """How many in all."""
+        return self.kinds.total()
+
+    def describe(self) -> str:
+        """As `3 other files (.txt, hidden)`: the commonest kinds first; nothing where none was."""
+        if not self.kinds:
+            return ""
+        kinds = [kind for kind, _ in self.kinds.most_common(NAMED_KINDS)]
+        more = " …" * (len(self.kinds) > NAMED_KINDS)
+        return f"{plural(self.skipped, 'other file')} ({', '.join(kinds)}{more})"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name in a folder or an archive is taken for an image."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECTED):
+        return False
+    return not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the file, or a folder that it lies in, begins with a dot."""
+    if not name.startswith(".") and "/." not in name:
+        return False
+    return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 written as `\\xNN`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
+
+
+def describe_ending(name: str) -> str:
+    """A file's ending, as it may be shown."""
+    if name.endswith(INSPECTED):
+        return INSPECTED
+    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return "no ending"
+    return f".{ending}" if ENDING.fullmatch(ending) else ODD
+
+
+def sort_naturally(names: list[str]) -> Iterator[str]:
+    """In an order in which `2.png` comes before `10.png`: numbers of up to 20 digits count.
+
+    Each is put after the text by which it is sorted. A million take 0.6 s: some hundred at a time
+    are taken apart, and texts are sorted in a third of the time of lists.
+    """
+    keyed: list[str] = []
+    for start in range(0, len(names), TAKEN_APART):
+        block = names[start : start + TAKEN_APART]
+        parts = NUMBERS.split("\0".join(block))  # no name has a 0 byte
+        parts[1::2] = [number.rjust(20, "0") for number in parts[1::2]]
+        keyed += map("\0".join, zip("".join(parts).split("\0"), block, strict=True))
+    keyed.sort()
+    return (key.rpartition("\0")[2] for key in keyed)
+
+
+def walk(root: Path, tally: Tally) -> Iterator[str]:
+    """Paths of the images in a folder, relative to `root`, and of folders that can't be read.
+
+    Links to folders are not followed.
+    """
+    levels = [_list(root, "", tally)]
+    while levels:
+        for path, is_folder in levels[-1]:
+            if is_folder:
+                levels.append(_list(root, f"{path}/", tally))
+                break
+            yield path
+        else:
+            levels.pop()
+
+
+def _list(root: Path, below: str, tally: Tally) -> Iterator[tuple[str, bool]]:
+    """The images and folders in one folder, and whether it is a folder; as `walk`."""
+    names: list[str] = []
+    others: dict[str, os.DirEntry[str]] = {}  # but files
+    try:
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if not entry.is_file(follow_symlinks=False):
+                    others[entry.name] = entry
+    except OSError as error:
+        if not below:
+            raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
+        yield below.rstrip("/"), False  # to be read in vain: it becomes a row with an error
+        return
+    for name in sort_naturally(names):
+        other = others.get(name)
+        if other and other.is_dir(follow_symlinks=False) and not name.startswith("."):
+            yield below + name, True
+        elif is_image_name(name) and (other is None or other.is_symlink()):
+            yield below + name, False
+        else:
+            tally.skip(name, _describe_other(other) if other else "")
+
+
+def _describe_other(entry: os.DirEntry[str]) -> str:
+    """What an entry is that is no file; nothing for a link to one."""
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    if os.path.isfile(entry.path):  # unlike the entry's own, it takes a loop of links for none
+        return ""
+    if not entry.is_symlink():
+        return "pipe or device"
+    return "linked folder" if os.path.isdir(entry.path) else "broken link"
