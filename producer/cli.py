@@ -301,6 +301,8 @@ def demo(workers: int | None, keep: bool) -> None:
 def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
     from producer.sinks import FileSink, StreamSink
 
+    if out == "-" and not sys.stdout:  # `>&-`
+        raise UsageError("stdout is closed: -o names a file")
     return StreamSink(sys.stdout.buffer) if out == "-" else FileSink(Path(out), run, overwrite)
 
 
@@ -352,7 +354,8 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with digitq.make_context("digitq", list(arguments or sys.argv[1:])) as context:
             digitq.invoke(context)

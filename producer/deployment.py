@@ -69,6 +69,7 @@ class Deployment:
     redis_open_at: Sequence[str]  # the hosts at which others reach it without a password
     clock_seconds: float  # how far this host's clock is ahead of Redis's, at least
     jobs: Sequence[JobRecord]
+    asked: bool  # whether the workers could be
     workers: Sequence[Worker]
     strangers: Sequence[Stranger]
     flower: Flower | None
@@ -99,7 +100,12 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; --flower names another)")
-    workers, strangers = ask_workers(make_app(client.url), client.ledger)
+    asked, workers, strangers = True, list[Worker](), list[Stranger]()
+    try:
+        workers, strangers = ask_workers(make_app(client.url), client.ledger)
+    except BrokerError as error:  # Redis is full perhaps, or a replica
+        asked = False
+        unseen.append(f"the workers ({error})")
     return Deployment(
         version=version("digitq"),
         redis_url=without_password(client.url),
@@ -108,6 +114,7 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         redis_open_at=_redis_open_at(client.url, info["tcp_port"]),
         clock_seconds=_own_clock(client.ledger),
         jobs=client.jobs(),
+        asked=asked,
         workers=workers,
         strangers=strangers,
         flower=flower,

@@ -108,7 +108,7 @@ def check_answers(deployment: Deployment) -> Advice:
         for job in deployment.jobs
         if job.done_chunks < job.chunks and job.state != "cancelled"
     ]
-    if waiting and not deployment.workers:
+    if waiting and deployment.asked and not deployment.workers:
         yield (
             f"no worker answers, and work waits in job {', '.join(waiting)}",
             f"start one: `digitq worker --broker {deployment.redis_url}`",

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from producer import tether
 from producer.folders import private_folder, private_socket
@@ -23,7 +23,8 @@ from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5
-RESTARTS = 10  # of one worker, before something is taken to be wrong with it
+RESTARTS = 10  # of one process in so many seconds, before something is taken to be wrong with it
+RESTARTS_SECONDS = 600
 POLL_SECONDS = 0.02
 FLOWER_PORT = 5555
 # For glibc's malloc; a worker sets them for itself as well
@@ -58,7 +59,7 @@ class Local:
         self.socket = Path()
         self._folders = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._restarts: dict[str, int] = {}
+        self._deaths: dict[str, list[float]] = {}  # when, of late
 
     def __enter__(self) -> Self:
         """Raises `UsageError` where what it runs is not installed."""
@@ -123,7 +124,8 @@ class Local:
                 time.sleep(POLL_SECONDS)
 
     def check(self, starting: bool = False) -> None:
-        """Start workers again that have died, but for one that gives up while it is starting.
+        """Start workers and Flower again that have died, but for one that gives up while it is
+        starting.
 
         Raises `DigitqError` where there is no use in it, `BrokerError` where Redis has died.
         """
@@ -133,13 +135,13 @@ class Local:
             how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
             if name == "redis":
                 raise BrokerError(f"the private Redis has died ({how})")
-            restarts = self._restarts.get(name, 0)
-            gives_up = starting and process.returncode > 0
-            if gives_up or restarts == RESTARTS or name == "flower":
+            now = time.monotonic()
+            deaths = [then for then in self._deaths.get(name, []) if now - then < RESTARTS_SECONDS]
+            if starting and process.returncode > 0 or len(deaths) == RESTARTS:
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
-            self._restarts[name] = restarts + 1
+            self._deaths[name] = [*deaths, now]
             self._kill(process)  # what it has started may live on
-            self._start_worker(name)
+            self._start_flower() if name == "flower" else self._start_worker(name)
 
     def check_after_loss(self) -> None:
         """Redis can't be reached: raises `BrokerError` with the reason where it has died."""
@@ -193,9 +195,11 @@ class Local:
         )
 
     def _start_flower(self) -> None:
-        port = FLOWER_PORT if is_free(FLOWER_PORT) else _free_port()
-        self.flower_url = f"http://127.0.0.1:{port}"
-        self._start_celery("flower", "protocol", "flower", *flower_options(), f"--port={port}")
+        if not self.flower_url:
+            port = FLOWER_PORT if is_free(FLOWER_PORT) else _free_port()
+            self.flower_url = f"http://127.0.0.1:{port}"
+        port_option = f"--port={urlsplit(self.flower_url).port}"
+        self._start_celery("flower", "protocol", "flower", *flower_options(), port_option)
 
     def _start_celery(self, name: str, app: str, *command: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command)

@@ -1,11 +1,13 @@
 """Single images that are asked for at about the same time travel together, as one chunk."""
 
+import os
 import secrets
 import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeGuard
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +101,11 @@ class Calls:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.forget()
+        living.add(self)
+
+    def forget(self) -> None:
+        """Nothing waits, and no thread holds the lock: as in a process that was just forked."""
         self._lock = threading.Lock()
         self._lines: dict[Kind, Line] = {}
 
@@ -222,6 +229,17 @@ class Calls:
         self._ledger.alive(job_id)
         self._ledger.sweep_job(job_id, settings().deadline_seconds)
         return True
+
+
+living: WeakSet[Calls] = WeakSet()
+
+
+def _forget_all() -> None:
+    for calls in living:
+        calls.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def put_together(calls: list[Call]) -> pa.RecordBatch:

@@ -221,6 +221,8 @@ class UniqueIds:
 
 def _stdin_paths() -> Iterator[str]:
     """A path a line; or after each a 0 byte, as `find -print0` has it."""
+    if not sys.stdin:  # `<&-`
+        raise UsageError("no paths on stdin: it is closed")
     stdin = cast(BufferedReader, sys.stdin.buffer)
     blocks = iter(stdin.read1, b"")
     first = b""

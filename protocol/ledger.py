@@ -84,8 +84,8 @@ class JobRecord:
 
     @property
     def seconds(self) -> float:
-        """From creation to the end, or until now."""
-        return ((self.finished or datetime.now(UTC)) - self.created).total_seconds()
+        """From creation to the end, or until now; no less than 0, whatever the clocks say."""
+        return max(0, ((self.finished or datetime.now(UTC)) - self.created).total_seconds())
 
 
 def record_key(job_id: str) -> str:

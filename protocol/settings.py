@@ -66,7 +66,10 @@ class Settings(BaseSettings):
         120, gt=0, description="how long a lost Redis is waited for"
     )
     job_ttl_seconds: int = Field(
-        7 * 86400, ge=1, description="how long Redis keeps a submitted job after its last change"
+        7 * 86400,
+        ge=1,
+        le=1 << 31,
+        description="how long Redis keeps a submitted job after its last change",
     )
 
     @property

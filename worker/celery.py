@@ -20,6 +20,7 @@ from protocol.settings import CLOCK_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, setti
 from worker import transport
 
 WARM_UP_ROWS = 256
+LONGEST_LOCK_MS = 1000  # of the sweep's
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 logger = get_logger(__name__)
@@ -59,6 +60,8 @@ class Sweeper(bootsteps.StartStopStep):
             milliseconds = int(self._interval_seconds() * 900)
             if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
                 Ledger(self._redis).sweep(settings().deadline_seconds)
+            elif self._redis.pttl(SWEEP_LOCK) > LONGEST_LOCK_MS:  # Redis's clock was set back
+                self._redis.delete(SWEEP_LOCK)
         except BrokerError as error:
             logger.warning("no sweep: %s", error)
 

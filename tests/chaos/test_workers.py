@@ -15,7 +15,7 @@ from producer import Client
 from producer.local import Local
 from protocol.celery import make_app
 from protocol.errors import JobCancelledError
-from protocol.ledger import QUEUE
+from protocol.ledger import QUEUE, SWEEP_LOCK
 from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
@@ -111,6 +111,12 @@ def test_a_worker_that_is_told_to_end_hands_back_what_it_has_not_begun(start: St
     check(pa.Table.from_batches(batches))
     assert leaving.wait(timeout=60) == 0
     assert job.progress().most_attempts == 1
+
+
+def test_workers_sweep_on_where_the_clock_of_redis_was_set_back(start: Start) -> None:
+    redis = Client(start().url).ledger.redis
+    redis.set(SWEEP_LOCK, "of another time", px=10**9)
+    wait_for(lambda: redis.pttl(SWEEP_LOCK) < 10**6)
 
 
 def test_a_deaf_worker_starts_itself_again(start: Start, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from warnings import catch_warnings
 
 import pytest
 import torch
@@ -42,6 +43,31 @@ def keys_of_jobs(client: Client) -> list[bytes]:
 def callers() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(CALLERS) as pool:
         yield pool
+
+
+def test_a_forked_process_asks_by_itself(client: Client) -> None:
+    """Whatever other threads were asking for as it was forked."""
+    done = threading.Event()
+
+    def ask_on() -> None:
+        while not done.is_set():
+            client.classify(DIGITS[0])
+
+    threads = [threading.Thread(target=ask_on) for _ in range(UNDER_WAY + 2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            with catch_warnings(action="ignore"):  # of forks beside threads
+                child = os.fork()
+            if not child:
+                signal.alarm(20)
+                os._exit(client.classify(DIGITS[number]).probabilities != ALONE[number])
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_threads_share_chunks_and_get_the_answers_of_a_lone_caller(

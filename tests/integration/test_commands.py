@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from rich.progress import Progress
 
 import producer.run
 from producer.client import Client
-from producer.local import Local
+from producer.local import RESTARTS, RESTARTS_SECONDS, Local
 from producer.run import _look_after, service
 from producer.sources import count_files
 from protocol.broker import connect
@@ -115,7 +116,21 @@ def test_a_worker_that_can_t_start_is_not_started_again(monkeypatch: pytest.Monk
     why = r"^worker1 has died \(by itself\): DIGITQ_DEVICE=cuda, but torch finds no GPU"
     with Local(workers=1) as local, pytest.raises(DigitqError, match=why):
         local.wait_until_ready()
-    assert local._restarts == {}
+    assert local._deaths == {}
+
+
+def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Local, "_start_worker", lambda self, name: started.append(name))
+    with Local(workers=0) as local:
+        local._start("nobody", "false")
+        local._processes["nobody"].wait()
+        local._deaths["nobody"] = [time.monotonic() - RESTARTS_SECONDS - 1] * RESTARTS
+        local.check()
+        assert started == ["nobody"]
+        local._deaths["nobody"] = [time.monotonic()] * RESTARTS
+        with pytest.raises(DigitqError, match="nobody has died"):
+            local.check()
 
 
 @pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (3, 100)])

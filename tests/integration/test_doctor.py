@@ -182,6 +182,21 @@ def test_memory(neglected: Deployment) -> None:
     assert "of the machine's memory" in found(replace(neglected, redis=unlimited), "memory")
 
 
+def test_a_full_redis_is_looked_at_though_workers_can_t_be_asked(careless: Served) -> None:
+    with connect(careless.url) as redis:
+        usual = redis.config_get("maxmemory")["maxmemory"]
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.config_set("maxmemory", redis.info()["used_memory"] // 2)
+        try:
+            full = look_at(careless.url, careless.flower_url)
+        finally:
+            redis.config_set("maxmemory", usual)
+            redis.config_set("maxmemory-policy", "allkeys-lru")
+    assert "over 70% of its maxmemory" in " ".join(map(str, examine(full)))
+    assert "no worker answers" not in " ".join(map(str, examine(full)))
+    assert "not at the workers (can't ask" in full.describe()
+
+
 def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Deployment) -> None:
     rules = [finding.rule for finding in examine(neglected)]
     options = ("--broker", careless.url, "--flower", str(careless.flower_url))

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,15 @@ def page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield browser.new_page(viewport={"width": 1400, "height": 700})
         browser.close()
+
+
+def test_a_flower_that_dies_is_started_again_at_its_address(watched: Local) -> None:
+    url, first = watched.flower_url, watched._processes["flower"]
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    watched.check()
+    assert watched.flower_url == url and watched._processes["flower"].pid != first.pid
+    watched.wait_until_ready()
 
 
 def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:

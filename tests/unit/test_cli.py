@@ -84,6 +84,29 @@ def test_later_ctrl_c_is_for_the_command_to_handle() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    """As by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run("--version")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        run("--version")
+        assert callable(signal.getsignal(signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("closed", ["out", "in"])
+def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
+    command = "classify IMAGES >&-" if closed == "out" else "classify - -o IMAGES/x.csv <&-"
+    shell = f"{sys.executable} -m producer {command.replace('IMAGES', str(images))}"
+    done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and f"digitq: {'stdout' if closed == 'out' else 'no paths'}" in (
+        done.stderr
+    )
+
+
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 
 
