@@ -171,7 +171,7 @@ def count_runs(flags: Mask) -> int:
 def bridge(rest: Mask, lines: Mask) -> Mask:
     """Where a stroke crosses horizontal lines: between ink above and below."""
     others = np.flatnonzero(np.concatenate([[0], lines.max(axis=1), [0]]) == 0)
-    thick = int(np.diff(others).max()) + 1
+    thick = (int(np.diff(others).max()) + 1) | 1  # an even kernel moves what it closes
     padded = cv2.copyMakeBorder(rest, thick, thick, 0, 0, cv2.BORDER_CONSTANT)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((thick, 1), np.uint8))
     return closed[thick:-thick] & lines
