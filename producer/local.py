@@ -37,7 +37,8 @@ CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it sta
 
 
 class Local:
-    """Processes that end with this one. Use it as a context; it must be entered in the main thread.
+    """Processes that end with this one. Use it as a context; it must be entered in the main thread:
+    the kernel ends them with the thread that started them.
 
     Redis listens on a Unix socket in a private folder, or on `port` of 127.0.0.1.
     """

@@ -96,7 +96,8 @@ class Calls:
 
     A call that finds few batches under way is sent at once. What comes while `most_under_way`
     are is gathered, and goes as the next. Each batch is an attached job of one chunk, of which
-    nothing stays in Redis; whoever sends it waits for its result.
+    nothing stays in Redis; whoever sends it waits for its result. A call's place in its tile is
+    chance: a network gives the same bits at every place.
     """
 
     def __init__(self, ledger: Ledger) -> None:

@@ -97,7 +97,7 @@ def trace_views(read: Read) -> Iterator[Views]:
                 for step in trace_steps(partial(_look_at, view, look)):
                     seen = step.image
                     yield views
-            except TimeLimitError:
+            except TimeLimitError:  # else the answer would depend on the machine's speed
                 raise
             except Exception:  # whatever a view does to a step, the others are there
                 continue
@@ -120,7 +120,8 @@ def trace_steps(read: Read) -> Iterator[Step]:
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
     glance finds a small digit or none, there is a closer look, from the first step on; where the
-    digit still is small, there is one at it alone. What is on a panel is looked at without what is
+    digit still is small, there is one at it alone: only then, since at a glance a blot may be all
+    there is of a digit in thin strokes. What is on a panel is looked at without what is
     around that. Raises `ImageError`.
     """
     window, alone, seen = WHOLE, True, 0

@@ -1,4 +1,7 @@
-"""Shapes that are no digit, for the networks to be unsure of: large, ink 255 on 0."""
+"""Shapes that are no digit, for the networks to be unsure of: large, ink 255 on 0.
+
+They are learned as ten equal probabilities, so the top one also says whether there is a digit.
+"""
 
 from collections.abc import Callable
 
