@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import textwrap
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,8 @@ from worker.models import Model, load_model
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26
 COLUMNS = 6
+CHARACTERS = 17  # of the headline above a column
+FONTS = "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf"
 NO_DIGIT = 0.2  # a top probability is about 0.1 where the network sees none
 BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
@@ -87,18 +90,19 @@ def draw_picture(
     panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
 ) -> PIL.Image.Image:
     """The panels, each look in rows of its own, under them the ten probabilities as bars."""
-    font = PIL.ImageFont.load_default(15)
+    font, head = load_font(15), textwrap.fill(headline, COLUMNS * CHARACTERS)
     rows = [
         look[start : start + COLUMNS] for look in panels for start in range(0, len(look), COLUMNS)
     ]
     width = SPACE + COLUMNS * (PANEL + SPACE)
-    top = 2 * LINE + len(rows) * (PANEL + LINE + SPACE)
+    below = (2 + head.count("\n")) * LINE
+    top = below + len(rows) * (PANEL + LINE + SPACE)
     height = top + (0 if probabilities is None else 10 * LINE + SPACE)
     picture = PIL.Image.new("RGB", (width, height), PAPER)
     draw = PIL.ImageDraw.Draw(picture)
-    draw.text((SPACE, LINE // 2), headline, INK, PIL.ImageFont.load_default(20))
+    draw.text((SPACE, LINE // 2), head, INK, load_font(18))
     for row, steps in enumerate(rows):
-        y = 2 * LINE + row * (PANEL + LINE + SPACE)
+        y = below + row * (PANEL + LINE + SPACE)
         for column, (name, image) in enumerate(steps):
             x = SPACE + column * (PANEL + SPACE)
             draw.text((x, y), name, INK, font)
@@ -113,6 +117,14 @@ def draw_picture(
         draw.rectangle((40, y, 40 + full * float(probability), y + LINE - 8), fill=MARK)
         draw.text((48 + full * float(probability), y), f"{probability:.2%}", INK, font)
     return picture
+
+
+def load_font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
+    """A font of the system with letters of many languages, or Pillow's own, which has few."""
+    for name in FONTS:
+        with suppress(OSError):
+            return PIL.ImageFont.truetype(name, size)
+    return PIL.ImageFont.load_default(size)
 
 
 def fit(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -13,6 +13,7 @@ SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but th
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
 HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
 CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
@@ -93,7 +94,7 @@ def fill_outline(ink: Grey) -> Grey:
 
     Of such a one the hole's edge is about as long as its own, and it is no ring, as a thin 0 is.
     """
-    mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
+    mask = cv2.threshold(ink, DRAWN, 1, cv2.THRESH_BINARY)[1]
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if not outlines or (around := tree[0, :, 3]).max() < 0:
         return ink  # no hole

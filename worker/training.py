@@ -224,8 +224,11 @@ def train_stage(
     return best
 
 
-def make_writable(folder: Path) -> None:
-    """Make the folder where it isn't there. Raises `UsageError` where nothing can be written."""
+def make_writable(folder: Path, name: str) -> None:
+    """Make the folder where it isn't there. Raises `UsageError` where nothing can be written, and
+    where a model of that name lies there: it took its time."""
+    if (folder / f"{name}.safetensors").exists():
+        raise UsageError(f"{folder / name}.safetensors is there already: name another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=folder).close()
@@ -240,7 +243,7 @@ def train_model(
     torch.set_num_threads(1)
     recipe = RECIPES[name]
     epochs = epochs or recipe.epochs
-    make_writable(out)
+    make_writable(out, name)
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
     network = train_network(images, labels, seed, epochs, recipe)
     held_back = count_held_back(images)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from producer.cli import _told_what_is_left, main
+from producer.cli import _told_what_is_left, digitq, main
 from producer.services import check_flower
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -213,6 +213,15 @@ def test_short_options_of_celery_are_no_call_for_help(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "execv", lambda path, arguments: started.append(arguments))
     run("worker", "-Pthreads", "-nw1@%h")
     assert started[0][-2:] == ["-Pthreads", "-nw1@%h"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "train"])
+@pytest.mark.parametrize("options", [("--", "-x.png"), ("-h",), ("a.png", "--out", "-b.png")])
+def test_options_of_the_worker_s_commands_are_passed_on(
+    command: str, options: tuple[str, ...]
+) -> None:
+    context = digitq.commands[command].make_context(command, list(options))
+    assert context.params["options"] == options
 
 
 @pytest.fixture

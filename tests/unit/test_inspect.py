@@ -40,6 +40,16 @@ def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "one.inspect.png").is_file()
 
 
+def test_a_long_name_goes_on_in_a_line_below(tmp_path: Path) -> None:
+    heights = []
+    for name in ("one.png", f"{'Größe ' * 30}.png"):
+        draw_one().save(tmp_path / name)
+        assert inspect(tmp_path / name, "--out", str(tmp_path / "steps.png")).exit_code == 0
+        with PIL.Image.open(tmp_path / "steps.png") as picture:
+            heights.append(picture.height)
+    assert heights[1] - heights[0] in (LINE, 2 * LINE)
+
+
 def test_a_large_picture_is_no_bomb(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     PIL.Image.new("L", (9600, 9600), 255).save(tmp_path / "large.png")
     assert inspect(tmp_path / "large.png", "--out", str(tmp_path / "steps.png")).exit_code == 1

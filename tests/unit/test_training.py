@@ -152,6 +152,13 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
     assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
 
 
+def test_weights_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mlp.safetensors").write_bytes(b"an hour's work")
+    result = CliRunner().invoke(main, ["mlp", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "is there already: name another --out" in result.output
+    assert (tmp_path / "mlp.safetensors").read_bytes() == b"an hour's work"
+
+
 TEACHING = """
 import os, time
 from protocol.signals import end_at_once
