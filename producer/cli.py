@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 PLOTS = (".png", ".svg", ".pdf")
 FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 SOURCES_HELP = (
-    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz) or "
-    ".parquet file, "
+    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz), "
+    ".parquet, .csv, .npy or idx3-ubyte file, "
     "or - for paths on stdin."
 )
 

@@ -78,9 +78,8 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
     """Images (N, 784) with the right answers, under the ids `<prefix>0`, `<prefix>1` …"""
     for start in range(0, len(images), PIECE_ROWS):
         pixels = images[start : start + PIECE_ROWS]
-        yield pixels_batch(
-            number_ids(prefix, start, len(pixels)), pixels, labels[start : start + PIECE_ROWS]
-        )
+        truth = pa.array(labels[start : start + PIECE_ROWS].astype(np.int8))
+        yield pixels_batch(number_ids(prefix, start, len(pixels)), pixels, truth)
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
@@ -90,11 +89,11 @@ def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
 
 
 def pixels_batch(
-    ids: pa.Array, pixels: np.ndarray, truth: np.ndarray | None = None
+    ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
 ) -> pa.RecordBatch:
-    """A record batch over the memory of `pixels`, (N, 784) uint8."""
+    """A record batch over the memory of `pixels`, (N, 784) uint8; `truth` is int8."""
     buffer = pa.py_buffer(np.ascontiguousarray(pixels))
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
     if truth is None:
         return pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
-    return pa.record_batch([ids, column, pa.array(truth.astype(np.int8))], schema=SCHEMA)
+    return pa.record_batch([ids, column, truth], schema=SCHEMA)

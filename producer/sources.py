@@ -124,7 +124,7 @@ def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
 
 
 def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> Source:
-    from producer import archives, mnist, tables
+    from producer import archives, arrays, mnist, tables
 
     if name == "-":
         return paths_source("paths on stdin", _stdin_paths(), truth_from_parent)
@@ -140,8 +140,10 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
         return folder_source(path, prefix, truth_from_parent, tally)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return archives.archive_source(path, prefix, truth_from_parent, tally)
-    if path.suffix.lower() == ".parquet":
-        return tables.parquet_source(path, prefix)
+    if path.suffix.lower() in tables.SUFFIXES:
+        return tables.table_source(path, prefix)
+    if path.name.lower().endswith(arrays.SUFFIXES):
+        return arrays.array_source(path, prefix)
     return paths_source(name, [name], truth_from_parent)
 
 

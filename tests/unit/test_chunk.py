@@ -1,6 +1,5 @@
 """What travels: chunks and results come out as they went in."""
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -10,7 +9,8 @@ from tests.drawing import random_digits
 
 
 def test_a_chunk_survives_its_encoding() -> None:
-    batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784), np.arange(3))
+    truth = pa.array([0, 1, None], pa.int8())
+    batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784), truth)
     chunk = Chunk.decode(7, Chunk(7, 4096, batch).encode())
     assert (chunk.number, chunk.first_row, chunk.rows) == (7, 4096, 3)
     assert chunk.batch.column("id").to_pylist() == ["x/5", "x/6", "x/7"]

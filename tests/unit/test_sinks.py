@@ -26,7 +26,7 @@ RUN = {"sources": ["x"], "model": "mlp"}
 
 
 def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
-    truth = np.arange(rows) % 10
+    truth = pa.array(np.arange(rows) % 10, pa.int8())
     return [
         classify_chunk(
             Chunk(n, n * rows, pixels_batch(number_ids('a "b",', n * rows, rows), digits, truth)),

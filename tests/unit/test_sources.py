@@ -1,16 +1,21 @@
 """Every kind of SOURCE gives its images in order, under ids that are theirs alone."""
 
+import gzip
 import io
 import math
 import os
+import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +31,7 @@ from producer.sources import (
 )
 from protocol.errors import UsageError
 from protocol.settings import settings
+from tests.drawing import random_digits
 
 
 def read_all(source: Source) -> dict[str, bytes]:
@@ -388,7 +394,7 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
         (lambda folder: "mnist:validation", "mnist:test and mnist:train"),
         (lambda folder: make_table(folder, image=pa.array([], pa.binary())), "it has no rows"),
         (
-            lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(784)}),
+            lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(700)}),
             "its columns: pixel0, .*, pixel7, …$",
         ),
     ],
@@ -413,6 +419,98 @@ def test_a_folder_without_mnist_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     settings.cache_clear()
     with pytest.raises(UsageError, match=f"DIGITQ_MNIST={tmp_path}"):
         open_sources(["mnist:test"])
+
+
+def write_npy(path: Path, digits: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, digits)
+
+
+def write_idx(path: Path, digits: np.ndarray) -> None:
+    content = struct.pack(">4i", 2051, len(digits), 28, 28) + digits.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_csv(path: Path, digits: np.ndarray, label: str | None = "label") -> None:
+    """As Kaggle has it; without a header and with the labels in front, as EMNIST."""
+    rows = digits.reshape(-1, 784)
+    names = ",".join([label] * bool(label) + [f"pixel{n}" for n in range(784)])
+    rows = np.column_stack([LABELS, rows]) if label is not None else rows
+    header = names if label != "" else ""
+    np.savetxt(path, rows, fmt="%d", delimiter=",", header=header, comments="")
+    if not header:
+        path.write_text(path.read_text().lstrip("\n"))
+
+
+def write_pixels(path: Path, digits: np.ndarray) -> None:
+    columns = {f"{n // 28 + 1}x{n % 28 + 1}": digits.reshape(-1, 784)[:, n] for n in range(784)}
+    pq.write_table(pa.table({"label": LABELS, **columns}), path)
+
+
+LABELS = [3, 1, 4, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "labelled"),
+    [
+        ("a.npy", write_npy, False),
+        ("a-images-idx3-ubyte", write_idx, False),
+        ("a.idx3-ubyte.gz", write_idx, False),
+        ("kaggle.csv", write_csv, True),
+        ("emnist.csv", partial(write_csv, label=""), True),
+        ("test.csv", partial(write_csv, label=None), False),
+        ("a.parquet", write_pixels, True),
+    ],
+)
+def test_sets_of_images(
+    name: str, write: Callable[[Path, np.ndarray], None], labelled: bool, tmp_path: Path
+) -> None:
+    digits = random_digits(5)
+    write(tmp_path / name, digits)
+    source = open_sources([f"{tmp_path}/{name}"])
+    (batch,) = source.pieces
+    assert isinstance(batch, pa.RecordBatch) and source.has_truth == labelled
+    assert batch.column("id").to_pylist() == list("01234")
+    assert batch.column("pixels").to_pylist() == [digit.tobytes() for digit in digits]
+    assert not labelled or batch.column("truth").to_pylist() == LABELS
+
+
+def test_a_pixel_that_is_none(tmp_path: Path) -> None:
+    for wrong, message in [("256", "not in range"), ("", "a pixel is missing")]:
+        row = ["3", *["0"] * 783]
+        names = ",".join(f"pixel{n}" for n in range(784))
+        lines = [names, ",".join(row), ",".join([*row[:9], wrong, *row[10:]])]
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        (entry,) = open_sources([f"{tmp_path}/a.csv"]).pieces
+        with pytest.raises(UnreadableImageError, match=f"damaged from here on: .*{message}"):
+            entry.read()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.npy", lambda path: write_npy(path, np.zeros((2, 28, 28))), r"float64\(2, 28, 28\)"),
+        ("a.npy", lambda path: write_npy(path, random_digits(0)), "no image in"),
+        ("a.npy", lambda path: path.write_bytes(b"x"), "can't read"),
+        ("idx3-ubyte", lambda path: path.write_bytes(bytes(50)), "no file of 28×28 images"),
+        ("idx3-ubyte.gz", lambda path: path.write_bytes(b"x"), "can't read"),
+        ("a.csv", lambda path: path.write_text("path,label\n1.png,3\n"), "columns: path, label"),
+        ("a.csv", lambda path: path.write_text(""), "can't read"),
+    ],
+)
+def test_sets_that_are_none(
+    name: str, write: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(UsageError, match=message):
+        open_sources([f"{tmp_path}/{name}"])
+
+
+def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
+    write_idx(tmp_path / "idx3-ubyte", random_digits(5))
+    os.truncate(tmp_path / "idx3-ubyte", 3000)
+    with pytest.raises(UsageError, match="not as long as it says"):
+        open_sources([f"{tmp_path}/idx3-ubyte"])
 
 
 def test_a_damaged_parquet_file_gives_what_it_has(tmp_path: Path) -> None:
