@@ -111,7 +111,7 @@ class Job:
             return "collected" if self._feeder.total == number else "running"
         record = self.progress()
         if record.state == "cancelled":
-            raise JobCancelledError(f"job {self.id} was cancelled")
+            raise _cancelled(record)
         if record.state == "abandoned" and record.chunks == number and not self._feeder:
             raise DigitqError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
@@ -130,9 +130,9 @@ class Job:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
             if self.attached:
                 assert self._feeder
+                self._look_for_cancel(self._feeder)
                 self._feeder.repair()
                 self._ledger.alive(self.id)
-                self._look_for_cancel(self._feeder)
             if self.on_idle:
                 self.on_idle()
         return after
@@ -140,6 +140,12 @@ class Job:
     def _look_for_cancel(self, feeder: Feeder) -> None:
         """Raises `JobCancelledError` where somebody else has cancelled an attached job."""
         with suppress(UnknownJobError):  # Redis has lost it; it is stored again
-            if self.progress().state == "cancelled":
+            record = self.progress()
+            if record.state == "cancelled":
                 feeder.stop()
-                raise JobCancelledError(f"job {self.id} was cancelled")
+                raise _cancelled(record)
+
+
+def _cancelled(record: JobRecord) -> JobCancelledError:
+    why = f": {record.reason}" if record.reason else ""
+    return JobCancelledError(f"job {record.id} was cancelled{why}")

@@ -269,13 +269,14 @@ end
 
 -- state: done where an attached producer has collected all, or cancelled. Only the record stays. The
 -- removals come first, as in put_off.
-function steps.close(state)
+function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('SREM', active, get('id'))
   redis.call('DEL', results, unpack(work))
   if state ~= get('state') then
     redis.call('HSET', record, 'state', state)
     redis.call('HSETNX', record, 'finished', stamp(now)) -- one that was done had ended before
+    if reason then redis.call('HSET', record, 'reason', reason) end
   end
   redis.call('XADD', done, '*', state, 1) -- wakes whoever waits for results
   redis.call('EXPIRE', done, 10)

@@ -58,6 +58,7 @@ class JobRecord:
     most_attempts: int  # how often any one chunk was begun, at most
     attached: bool
     slowest_seconds: float  # the longest that a worker took over one of its chunks
+    reason: str | None  # why a worker cancelled it
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Self:
@@ -80,6 +81,7 @@ class JobRecord:
             most_attempts=int(fields.get("most_attempts", 0)),
             attached=fields["attached"] == "1",
             slowest_seconds=int(fields.get("slowest_ms", 0)) / 1000,
+            reason=fields.get("reason"),
         )
 
     @property
@@ -216,10 +218,10 @@ class Ledger:
         """The ids of the jobs that are not done."""
         return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
-        self._step(job_id, "close", "cancelled")
+        self._step(job_id, "close", "cancelled", *reason)
 
     def finish(self, job_id: str) -> None:
         """An attached job is collected: only its record stays."""

@@ -16,10 +16,12 @@ from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, read_image, watch
 from worker.decoding import ImageError
+from worker.decoding import describe as describe_error
 from worker.images import trace_other_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
+MOST_ATTEMPTS = 5  # at a chunk that fails: then its job does
 FATAL_DEATHS = 2  # one may have been anybody's kill
 DISCARDED = "discarded: another worker was first, or the job was cancelled"
 
@@ -55,12 +57,19 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: done already, or cancelled"
-    chunk = Chunk.decode(number, begun.payload)
     read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
     try:
+        chunk = Chunk.decode(number, begun.payload)
         result = classify_chunk(chunk, begun.model, _renewing(job_id, number, read))
     except Dropped:
         return DISCARDED
+    except BrokerError:
+        raise
+    except Exception as error:  # of the chunk, since an image's would be in its row
+        if begun.attempt >= MOST_ATTEMPTS:
+            why = f"a worker can't classify chunk {number}: {describe_error(error)}"
+            ledger().cancel(job_id, why)
+        raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
     if not ledger().complete(job_id, number, seconds, encode(result), failed):

@@ -97,6 +97,17 @@ def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> No
     assert np.array_equal(found[5].argmax(), EXPECTED[0].argmax())
 
 
+def test_why_a_worker_cancelled_a_job_is_told() -> None:
+    with Local(workers=0) as local:
+        client = Client(local.url)
+        for detached in (False, True):
+            job = client.submit(DIGITS, detached=detached)
+            job.wait_until_stored()
+            client.ledger.cancel(job.id, "a worker can't")
+            with pytest.raises(JobCancelledError, match=f"{job.id} was cancelled: a worker can't"):
+                job.table()
+
+
 def test_what_is_no_image_stops_the_job(client: Client) -> None:
     for wrong, message in [
         (object(), "image 0 is a object"),

@@ -11,6 +11,7 @@ import pytest
 from producer.chunking import cut_chunks
 from producer.images import image_source
 from protocol.errors import BrokerError
+from protocol.ledger import Begun
 from tests.drawing import draw_one, draw_tight_ring, encode_image
 from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
@@ -66,6 +67,21 @@ def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.Monkey
     ledger.renew.side_effect = BrokerError("can't reach Redis")
     result = answer([SURE], tasks._renewing("job", 4, classify.read_image))
     assert result.column("error").to_pylist() == [None]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "cancelled"), [(tasks.MOST_ATTEMPTS - 1, False), (tasks.MOST_ATTEMPTS, True)]
+)
+def test_a_chunk_that_fails_again_and_again_ends_its_job(
+    attempt: int, cancelled: bool, ledger: Mock
+) -> None:
+    ledger.begin.return_value = Begun(b"rubbish", "mlp", attempt, 0.0)
+    with pytest.raises(pa.ArrowInvalid):
+        tasks.classify("job", 4)
+    assert ledger.cancel.called == cancelled
+    if cancelled:
+        job_id, why = ledger.cancel.call_args.args
+        assert job_id == "job" and why.startswith("a worker can't classify chunk 4: ")
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
