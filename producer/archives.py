@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -153,12 +154,14 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
     blocks = cast(IO[bytes], archive.fileobj)
     has_end = blocks.tell() > archive.offset  # a block of zeros
     while rest := blocks.read(1 << 20):
-        if rest.strip(b"\0"):
+        zeros = len(rest) - len(rest.lstrip(b"\0"))
+        start = zeros - zeros % tarfile.BLOCKSIZE
+        with suppress(tarfile.TarError):  # of what is no member
+            tarfile.TarInfo.frombuf(rest[start : start + tarfile.BLOCKSIZE], "utf-8", "replace")
             raise EOFError("more follows after its end")
-    if stream.tell() % tarfile.BLOCKSIZE:
-        raise EOFError("it ends in the middle of a block")
     if not has_end:
-        raise EOFError("it ends without an end mark")
+        cut = stream.tell() % tarfile.BLOCKSIZE
+        raise EOFError("it ends in the middle of a block" if cut else "it ends without an end mark")
 
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

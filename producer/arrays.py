@@ -1,58 +1,84 @@
 """Files of whole sets of images, 28×28 as MNIST's are: NumPy's `.npy`, and MNIST's own format."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
 from producer.mnist import IMAGES_HEADER, IMAGES_MAGIC, PIECE_ROWS, number_ids, pixels_batch
-from producer.sources import Source
+from producer.options import plural
+from producer.sources import Entry, Piece, Source, raise_unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
 SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
-SHAPE = IMAGES_MAGIC.to_bytes(4, "big"), (28).to_bytes(4, "big") * 2  # of a header, but the count
+MAGIC, SHAPE = IMAGES_MAGIC.to_bytes(4, "big"), (28).to_bytes(4, "big") * 2  # of a header
 
 
 def array_source(path: Path, prefix: str) -> Source:
     """The images of a file; an id is an image's number. Raises `UsageError` where it has none."""
-    read: Callable[[Path], np.ndarray] = _read_npy if path.suffix == ".npy" else _read_idx
     try:
-        pixels = read(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise UsageError(f"can't read {path}: {error}") from None
-    if not len(pixels):
+        count, parts = _open_npy(path) if path.suffix.lower() == ".npy" else _open_idx(path)
+    except Exception as error:  # numpy raises whatever a damaged header does to Python's parser
+        raise UsageError(f"can't read {path}: {error or type(error).__name__}") from None
+    if not count:
         raise UsageError(f"no image in {path}")
-    batches = (
-        pixels_batch(number_ids(prefix, start, len(part)), part)
-        for start in range(0, len(pixels), PIECE_ROWS)
-        for part in [pixels[start : start + PIECE_ROWS]]
-    )
-    return Source(str(path), batches, count=lambda: len(pixels))
+    return Source(str(path), _pieces(parts, prefix), count=lambda: count)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    """(N, 784), mapped into memory. Raises `OSError`, `ValueError`."""
-    array: np.ndarray = np.load(path, mmap_mode="r")
-    if array.dtype != np.uint8 or array.shape[-2:] != (28, 28) and array.shape[1:] != (PIXELS,):
+def _pieces(parts: Iterator[np.ndarray], prefix: str) -> Iterator[Piece]:
+    start = 0
+    try:
+        for part in parts:
+            yield pixels_batch(number_ids(prefix, start, len(part)), part.reshape(-1, PIXELS))
+            start += len(part)
+    except Exception as error:  # of the decompression
+        reason = f"the file is damaged from here on: {error}"
+        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
+
+
+def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    """How many images there are, and they, mapped into memory. Raises `ValueError`, and what numpy
+    does."""
+    array = np.load(path, mmap_mode="r")
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("it holds several arrays, as .npz files do")
+    if array.dtype != np.uint8 or array.shape[1:] not in ((28, 28), (PIXELS,)):
         raise ValueError(
             f"it holds {array.dtype}{array.shape}, where uint8 of the shape (N, 28, 28) or "
             f"(N, {PIXELS}) is needed"
         )
-    return array.reshape(-1, PIXELS)
+    starts = range(0, len(array), PIECE_ROWS)
+    return len(array), (array[start : start + PIECE_ROWS] for start in starts)
 
 
-def _read_idx(path: Path) -> np.ndarray:
-    """(N, 784). Raises `OSError`, `EOFError`, `ValueError`."""
-    if path.suffix == ".gz":
-        with gzip.open(path) as file:
-            content = np.frombuffer(file.read(), np.uint8)
-    else:
-        content = np.memmap(path, np.uint8, mode="r")
-    header = content[:IMAGES_HEADER].tobytes()
-    if (header[:4], header[8:]) != SHAPE:
+def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    """The same of MNIST's format. Raises `ValueError`, and what gzip does."""
+    with _open(path) as file:
+        header = file.read(IMAGES_HEADER)
+    if (header[:4], header[8:]) != (MAGIC, SHAPE):
         raise ValueError("it is no file of 28×28 images as MNIST has them")
-    if len(content) - IMAGES_HEADER != int.from_bytes(header[4:8], "big") * PIXELS:
-        raise ValueError("it is not as long as it says")
-    return content[IMAGES_HEADER:].reshape(-1, PIXELS)
+    count = int.from_bytes(header[4:8], "big")
+    return count, _read_parts(path, count)
+
+
+def _open(path: Path) -> IO[bytes]:
+    is_packed = path.suffix.lower() == ".gz"
+    return cast(IO[bytes], gzip.GzipFile(path)) if is_packed else path.open("rb")
+
+
+def _read_parts(path: Path, count: int) -> Iterator[np.ndarray]:
+    """The images behind the header, (N, 784). Raises `EOFError` where there are less."""
+    with _open(path) as file:
+        file.read(IMAGES_HEADER)
+        while count:
+            rows = min(count, PIECE_ROWS)
+            content = file.read(rows * PIXELS)
+            whole = len(content) // PIXELS
+            yield np.frombuffer(content, np.uint8, whole * PIXELS).reshape(-1, PIXELS)
+            if whole < rows:
+                raise EOFError(f"{plural(count - whole, 'image')} missing")
+            count -= rows

@@ -77,17 +77,19 @@ def classify(
     """
     from producer.report import summarise
     from producer.run import service, take_results
-    from producer.sources import count_files, open_sources
+    from producer.sources import count_files, is_set, open_sources
 
     if out != "-" and any(_is_same_file(name, out) for name in sources):
         raise UsageError(f"{out} is a SOURCE: the results would take its place; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
-    run = {
+    run: dict[str, Any] = {
         "sources": [_absolute(name) for name in sources],
         "model": model or settings().model,
         "limit": limit,
         "truth": truth,
     }
+    if tables := [name for name in sources if is_set(name)]:
+        run["modified"] = [os.stat(name).st_mtime_ns for name in tables]  # ids are only numbers
     with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink, overwrite):
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")

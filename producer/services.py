@@ -210,8 +210,8 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
 def become(broker: str | None, module: str, *options: str) -> NoReturn:
     """Replace this process by `python -m module`, which would tell of an unusable setting or URL
     of the broker in a traceback: here it is a `UsageError`."""
-    own = settings().broker_url
-    if url := broker or own:
+    default = settings().broker_url  # raises for any wrong setting
+    if url := broker or default:
         from protocol.broker import connect
 
         connect(url)

@@ -105,6 +105,13 @@ def open_sources(
     )
 
 
+def is_set(name: str) -> bool:
+    """Whether a SOURCE is a file whose images have numbers for names."""
+    from producer import arrays, tables
+
+    return os.path.isfile(name) and name.lower().endswith((*tables.SUFFIXES, *arrays.SUFFIXES))
+
+
 def count_files(names: Sequence[str]) -> int | None:
     """How many images, where each SOURCE is an image file by its name; else None."""
     return len(names) if all(map(is_image_name, names)) else None

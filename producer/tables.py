@@ -1,8 +1,11 @@
-"""Tables as a source: Parquet with a column of encoded images, and Parquet or CSV with one of each
-pixel, as Kaggle's MNIST and EMNIST have them."""
+"""Tables as a source: Parquet with a column of encoded images, and Parquet or CSV with a column for
+each pixel, as Kaggle's MNIST has them."""
 
-from collections.abc import Callable, Iterable, Iterator
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,68 +13,81 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.mnist import PIECE_ROWS, number_ids, pixels_batch
+from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, Source, raise_unreadable, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
 from protocol.settings import settings
 
 SUFFIXES = (".parquet", ".csv")
-READ_ROWS = 16  # images may be large
+IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
 CSV_BYTES = 4 << 20  # that are parsed at a time
+LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
+INDEX = ("", "Unnamed: 0", "__index_level_0__")  # of pandas
 SHOWN = 8  # names of columns
-Build = Callable[[pa.Array, pa.RecordBatch], pa.RecordBatch]  # of ids and rows as they are read
+NO_PIXEL = "a pixel is missing, or not within 0 and 255"
+
+
+class PixelColumns(NamedTuple):
+    """Which columns of a table are what, by their places."""
+
+    pixels: Sequence[int]
+    label: int | None
+
+
+Build = Callable[
+    [pa.Array, pa.RecordBatch], Iterable[Piece]
+]  # of ids, and of rows as they are read
 
 
 def table_source(path: Path, prefix: str) -> Source:
     """The images of a table; an id is its row's number.
 
     The image column is the one called `image` or the only one that can be one: bytes, or a struct
-    with `bytes`, as Hugging Face's data sets have it. Else 784 columns of numbers are pixels, row
-    by row. A column `label` of numbers or text is the truth, where it is a digit; so is the first
-    of 785 of numbers. Raises `UsageError` where there are no such columns.
+    with `bytes`, as Hugging Face's data sets have it. Else 784 columns of whole numbers are pixels,
+    row by row. A column of labels, numbers or text, is the truth, where it is a digit. Raises
+    `UsageError` where there are no such columns.
     """
     try:
-        return (
-            _csv_source(path, prefix) if path.suffix.lower() == ".csv" else _parquet(path, prefix)
-        )
-    except (OSError, UnicodeError, pa.ArrowException) as error:
+        return _open_csv(path, prefix) if path.suffix.lower() == ".csv" else _open(path, prefix)
+    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise UsageError(f"can't read {path}: {error}") from None
 
 
-def _parquet(path: Path, prefix: str) -> Source:
+def _open(path: Path, prefix: str) -> Source:
     file = pq.ParquetFile(path)
     if not file.metadata.num_rows:
         raise UsageError(f"no image in {path}: it has no rows")
     schema = file.schema_arrow
-    if _find_pixels(schema):
-        build, rows, columns = _build_pixels(schema), PIECE_ROWS, schema.names
+    build: Build
+    if not any(map(_may_be_image, schema)) and (found := _find_pixels(path, schema)):
+        columns, rows, build = schema.names, PIXEL_ROWS, partial(_build_pixels, found)
+        has_truth = found.label is not None
     else:
-        image, label = _find_image(path, schema), _find_label(schema)
-        columns = [image] + ([label] if label else [])
-        build, rows = _build_images(image, label), READ_ROWS
+        image, place = _find_image(path, schema), _find_label(path, schema, ["label"])
+        label = None if place is None else str(schema.names[place])
+        columns, has_truth = [image] if label is None else [image, label], label is not None
+        rows, build = IMAGE_ROWS, partial(_build_images, image, label)
     batches = file.iter_batches(batch_size=rows, columns=columns)
-    has_truth = _find_label(schema) is not None
-    return Source(
-        str(path), _pieces(batches, prefix, build), has_truth, lambda: file.metadata.num_rows
-    )
+    count = file.metadata.num_rows
+    return Source(str(path), _pieces(batches, prefix, build), has_truth, lambda: count)
 
 
-def _csv_source(path: Path, prefix: str) -> Source:
-    with open(path, "rb") as file:
-        first = file.readline().split(b",")
-    has_names = not first[-1].strip().isdigit()
-    reader = pyarrow.csv.open_csv(
-        path,
-        pyarrow.csv.ReadOptions(block_size=CSV_BYTES, autogenerate_column_names=not has_names),
-    )
-    if not _find_pixels(reader.schema):
+def _open_csv(path: Path, prefix: str) -> Source:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        first = next(filter(any, csv.reader(file)), [])
+    cells = [cell.strip() for cell in first]
+    named = not all(not cell or cell.isdecimal() and int(cell) < 256 for cell in cells)
+    options = pyarrow.csv.ReadOptions(block_size=CSV_BYTES, autogenerate_column_names=not named)
+    reader = pyarrow.csv.open_csv(path, options)
+    found = _find_pixels(path, reader.schema, named)
+    if not found:
         raise UsageError(
-            f"{path} has no {PIXELS} columns of numbers that may be pixels; "
+            f"{path} has no {PIXELS} columns of whole numbers that may be pixels; "
             f"its columns: {_list(reader.schema)}"
         )
-    batches = _pieces(reader, prefix, _build_pixels(reader.schema))
-    return Source(str(path), batches, _find_label(reader.schema) is not None)
+    pieces = _pieces(reader, prefix, partial(_build_pixels, found))
+    return Source(str(path), pieces, found.label is not None)
 
 
 def _find_image(path: Path, schema: pa.Schema) -> str:
@@ -82,7 +98,7 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
             f"{path} has no image column (bytes, or a struct with `bytes`), nor {PIXELS} of "
             f"pixels; its columns: {_list(schema)}"
         )
-    if len(images) > 1 and "image" not in images:
+    if len(images) > 1 and images.count("image") != 1:
         raise UsageError(
             f"{path} has several columns that may hold images: {', '.join(images)}; "
             "name the one to classify `image`"
@@ -90,27 +106,39 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
     return "image" if "image" in images else str(images[0])
 
 
-def _list(schema: pa.Schema) -> str:
-    return ", ".join(schema.names[:SHOWN]) + ", …" * (len(schema.names) > SHOWN)
-
-
-def _find_pixels(schema: pa.Schema) -> list[int]:
-    """Which columns are pixels, by their place; none where there are not 784 of numbers."""
-    label = _find_label(schema)
+def _find_pixels(path: Path, schema: pa.Schema, named: bool = True) -> PixelColumns | None:
+    """784 columns of whole numbers, and the one of labels. Raises `UsageError` where it may be any
+    of 785."""
+    label = _find_label(path, schema, LABELS) if named else None
     numbers = [
         place
         for place, field in enumerate(schema)
-        if field.name != label and pa.types.is_integer(field.type)
+        if place != label and field.name not in INDEX and pa.types.is_integer(field.type)
     ]
-    return numbers if len(numbers) == PIXELS else []
+    if len(numbers) == PIXELS + 1 and label is None:
+        if named:
+            raise UsageError(
+                f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
+            )
+        label, *numbers = numbers
+    return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
 
 
-def _find_label(schema: pa.Schema) -> str | None:
-    """The name of the column with the truth, where there is one."""
-    if "label" in schema.names:
-        return "label" if _may_be_label(schema.field("label").type) else None
-    alike = len(schema) == PIXELS + 1 and all(pa.types.is_integer(kind) for kind in schema.types)
-    return str(schema.names[0]) if alike else None
+def _find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | None:
+    """The place of the column with the truth, where there is one. Raises `UsageError` for more."""
+    places = [
+        place
+        for place, field in enumerate(schema)
+        if field.name.lower() in names and _may_be_label(field.type)
+    ]
+    if len(places) > 1:
+        several = ", ".join(schema.names[place] for place in places)
+        raise UsageError(f"{path} has several columns that may be labels: {several}")
+    return places[0] if places else None
+
+
+def _list(schema: pa.Schema) -> str:
+    return ", ".join(schema.names[:SHOWN]) + ", …" * (len(schema.names) > SHOWN)
 
 
 def _may_be_image(field: pa.Field) -> bool:
@@ -141,48 +169,60 @@ def _pieces(batches: Iterable[pa.RecordBatch], prefix: str, build: Build) -> Ite
     start = 0
     try:
         for batch in batches:
-            yield build(number_ids(prefix, start, batch.num_rows), batch)
+            yield from build(number_ids(prefix, start, batch.num_rows), batch)
             start += batch.num_rows
     except (OSError, pa.ArrowException) as error:
         reason = f"the file is damaged from here on: {error}".partition("\n")[0]
         yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
 
 
-def _build_pixels(schema: pa.Schema) -> Build:
-    """Batches of pixels, from 784 columns of 0..255."""
-    places, label = _find_pixels(schema), _find_label(schema)
+def _build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[Piece]:
+    """Batches of pixels, and for a row that has other numbers, an image that can't be read."""
+    columns = [batch.column(place) for place in found.pixels]
+    values = np.column_stack([_to_numbers(column) for column in columns])
+    wrong = ((values < 0) | (values > 255)).any(axis=1)
+    pixels = values.astype(np.uint8)
+    label = found.label
+    truth = None if label is None else _digits(batch.column(label))
+    start = 0
+    for row in [*np.flatnonzero(wrong).tolist(), len(pixels)]:
+        part = slice(start, row)
+        if start < row:
+            yield pixels_batch(ids[part], pixels[part], None if truth is None else truth[part])
+        if row < len(pixels):
+            answer = None if truth is None else truth[row].as_py()
+            yield Entry(ids[row].as_py(), partial(raise_unreadable, NO_PIXEL), answer)
+        start = row + 1
 
-    def build(ids: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
-        columns = [pc.cast(batch.column(place), pa.uint8()) for place in places]
-        if any(column.null_count for column in columns):
-            raise pa.ArrowInvalid("a pixel is missing")
-        pixels = np.column_stack([column.to_numpy() for column in columns])
-        return pixels_batch(ids, pixels, _digits(batch.column(label)) if label else None)
 
-    return build
+def _to_numbers(column: pa.Array) -> np.ndarray:
+    """−1 where there is none."""
+    if column.null_count:
+        column = pc.fill_null(pc.cast(column, pa.int64()), -1)
+    numbers: np.ndarray = column.to_numpy()
+    return numbers
 
 
-def _build_images(image: str, label: str | None) -> Build:
-    """Batches of files; one over `DIGITQ_IMAGE_BYTES` is null and has an error."""
-
-    def build(ids: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
-        images = batch.column(image)
-        if pa.types.is_struct(images.type):
-            images = pc.struct_field(images, "bytes")
-        images = pc.cast(images, pa.binary())
-        limit = settings().image_bytes
-        large = pc.fill_null(pc.greater(pc.binary_length(images), limit), False)
-        columns = [
-            ids,
-            pc.if_else(large, None, images),
-            pc.if_else(large, too_large(limit), pa.scalar(None, pa.string())),
-        ]
-        if label is None:
-            return pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR]))
+def _build_images(
+    image: str, label: str | None, ids: pa.Array, batch: pa.RecordBatch
+) -> Iterator[Piece]:
+    """A batch of files; one over `DIGITQ_IMAGE_BYTES` is null and has an error."""
+    images = batch.column(image)
+    if pa.types.is_struct(images.type):
+        images = pc.struct_field(images, "bytes")
+    images = pc.cast(images, pa.binary())
+    limit = settings().image_bytes
+    large = pc.fill_null(pc.greater(pc.binary_length(images), limit), False)
+    columns = [
+        ids,
+        pc.if_else(large, None, images),
+        pc.if_else(large, too_large(limit), pa.scalar(None, pa.string())),
+    ]
+    if label is None:
+        yield pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR]))
+    else:
         columns.append(_digits(batch.column(label)))
-        return pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH]))
-
-    return build
+        yield pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH]))
 
 
 def _digits(labels: pa.Array) -> pa.Array:

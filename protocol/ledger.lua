@@ -9,8 +9,9 @@ local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
+local failures = record .. ':failures'
 local LARGE = 65536 -- bytes, as in wire.py
-local work = {chunks, rows, queued, running, attempts, suspects}
+local work = {chunks, rows, queued, running, attempts, suspects, failures}
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -199,6 +200,14 @@ function steps.suspect(n, rows)
   touch()
 end
 
+-- A worker could not classify a chunk: how often that was so by now.
+function steps.fail(n)
+  if redis.call('HEXISTS', chunks, n) == 0 then return 0 end
+  local count = redis.call('HINCRBY', failures, n, 1)
+  touch()
+  return count
+end
+
 -- n, how long this attempt took on the worker's clock, result, failed rows: gives nothing where
 -- another was first. (Of a Redis that stood still, a result that waits for it is no slow chunk.)
 function steps.complete(n, milliseconds, result, failed)
@@ -212,6 +221,7 @@ function steps.complete(n, milliseconds, result, failed)
   redis.call('HDEL', rows, n)
   redis.call('HDEL', attempts, n)
   redis.call('HDEL', suspects, n)
+  redis.call('HDEL', failures, n)
   redis.call('HSET', results, n, result)
   redis.call('HINCRBY', record, 'done_chunks', 1)
   redis.call('HINCRBY', record, 'done_images', count)

@@ -171,6 +171,10 @@ class Ledger:
         milliseconds = int(1000 * seconds)
         return bool(self._step(job_id, "complete", number, milliseconds, result, failed))
 
+    def fail(self, job_id: str, number: int) -> int:
+        """Note that a chunk could not be classified; gives how often that was so."""
+        return int(self._step(job_id, "fail", number))
+
     def renew(self, job_id: str, number: int) -> bool:
         """A worker is still at the chunk: its deadline is put off. False where it may stop, since
         another was first or the job was cancelled."""

@@ -20,6 +20,7 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 # worker holds of images at once takes some 200 MB at most
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+GIF, LARGE_GIF = b"GIF8", 1 << 20  # bytes: Pillow looks for a second picture byte by byte
 MANY_PAGES = (
     b"II*\0",
     b"MM\0*",
@@ -220,14 +221,18 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
 
 
 @cache
-def load_heif() -> tuple[str, str]:
+def load_heif() -> tuple[str, ...]:
     """The formats of files that begin as iPhones' photos do; their decoders are seldom needed."""
     import PIL.AvifImagePlugin
-    import pillow_heif
 
-    pillow_heif.register_heif_opener()
-    pillow_heif.options.DECODE_THREADS = PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    return "HEIF", "AVIF"
+    PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        pillow_heif.options.DECODE_THREADS = 1
+        return "AVIF", "HEIF"
+    return ("AVIF",)
 
 
 def describe_foreign(content: bytes) -> str:
@@ -239,12 +244,16 @@ def describe_foreign(content: bytes) -> str:
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Whether a file has pages, or pictures of an animation, beside the first, which is read."""
-    if not content.startswith(MANY_PAGES):
+    """Whether a TIFF has pages, or a GIF pictures, beside the first, which is read."""
+    if not content.startswith(MANY_PAGES) or content.startswith(GIF) and len(content) > LARGE_GIF:
         return False
-    with suppress(Exception), PIL.Image.open(io.BytesIO(content), formats=("TIFF", "GIF")) as image:
-        return bool(getattr(image, "is_animated", False))
-    return False
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=("TIFF", "GIF")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except TimeLimitError:
+        raise
+    except Exception:  # what is wrong is told as the first is read
+        return False
 
 
 def megapixel_limit(image: PIL.Image.Image) -> int:

@@ -21,7 +21,7 @@ from worker.images import trace_other_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
-MOST_ATTEMPTS = 5  # at a chunk that fails: then its job does
+MOST_FAILURES = 5  # of a chunk: then its job fails
 FATAL_DEATHS = 2  # one may have been anybody's kill
 DISCARDED = "discarded: another worker was first, or the job was cancelled"
 
@@ -66,7 +66,7 @@ def classify(job_id: str, number: int) -> str:
     except BrokerError:
         raise
     except Exception as error:  # of the chunk, since an image's would be in its row
-        if begun.attempt >= MOST_ATTEMPTS:
+        if ledger().fail(job_id, number) >= MOST_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe_error(error)}"
             ledger().cancel(job_id, why)
         raise

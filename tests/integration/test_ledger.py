@@ -232,6 +232,14 @@ def test_an_id_that_can_be_none_is_unknown(wrong: str, ledger: Ledger) -> None:
         ledger.record(wrong)
 
 
+def test_failures_of_a_chunk_are_counted_until_it_is_done(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    assert [ledger.fail("j", number) for number in (0, 0, 1, 0, 7)] == [1, 2, 1, 3, 0]
+    assert ledger.begin("j", 0) and complete(ledger, 0)
+    assert ledger.fail("j", 0) == 0
+    assert ledger.redis.hkeys("digitq:job:j:failures") == [b"1"]
+
+
 def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.redis.expire("digitq:job:j", 5)

@@ -70,14 +70,16 @@ def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("attempt", "cancelled"), [(tasks.MOST_ATTEMPTS - 1, False), (tasks.MOST_ATTEMPTS, True)]
+    ("failures", "cancelled"), [(tasks.MOST_FAILURES - 1, False), (tasks.MOST_FAILURES, True)]
 )
 def test_a_chunk_that_fails_again_and_again_ends_its_job(
-    attempt: int, cancelled: bool, ledger: Mock
+    failures: int, cancelled: bool, ledger: Mock
 ) -> None:
-    ledger.begin.return_value = Begun(b"rubbish", "mlp", attempt, 0.0)
+    ledger.begin.return_value = Begun(b"rubbish", "mlp", 1, 0.0)
+    ledger.fail.return_value = failures
     with pytest.raises(pa.ArrowInvalid):
         tasks.classify("job", 4)
+    assert ledger.fail.mock_calls == [call("job", 4)]
     assert ledger.cancel.called == cancelled
     if cancelled:
         job_id, why = ledger.cancel.call_args.args
