@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.integration.test_commands import run
 
 
@@ -26,6 +28,7 @@ def test_the_queue_beside_bare_torch(mnist_root: Path) -> None:
     assert set(rows["queue"]) == {"images_per_second", "of_torch", "producer_mb", "redis_mb"}
 
 
+@pytest.mark.slow
 def test_all_the_others(mnist_root: Path) -> None:
     names = ("celery", "dataloader", "folder", "latency", "concurrent", "scale")
     rows = measure(*names)

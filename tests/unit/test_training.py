@@ -52,7 +52,11 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "recipe", [MlpRecipe(copies=0), CnnRecipe(teachers=1, copies=0)], ids=["mlp", "cnn"]
+    "recipe",
+    [
+        pytest.param(MlpRecipe(copies=0), id="mlp"),
+        pytest.param(CnnRecipe(teachers=1, copies=0), id="cnn", marks=pytest.mark.slow),
+    ],
 )
 def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
     images, labels = draw_bars(120)
