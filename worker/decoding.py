@@ -20,14 +20,8 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 # worker holds of images at once takes some 200 MB at most
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-GIF, LARGE_GIF = b"GIF8", 1 << 20  # bytes: Pillow looks for a second picture byte by byte
-MANY_PAGES = (
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"GIF8",
-)  # begin files that may have more than one
+TIFF, GIF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), b"GIF8"  # begin such files
+LARGE_GIF = 1 << 20  # bytes: Pillow looks for a second picture byte by byte
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # files that are none, by their beginnings
     b"%PDF": "a PDF",
@@ -245,7 +239,8 @@ def describe_foreign(content: bytes) -> str:
 
 def has_more_pages(content: bytes) -> bool:
     """Whether a TIFF has pages, or a GIF pictures, beside the first, which is read."""
-    if not content.startswith(MANY_PAGES) or content.startswith(GIF) and len(content) > LARGE_GIF:
+    small_gif = content.startswith(GIF) and len(content) <= LARGE_GIF
+    if not (small_gif or content.startswith(TIFF)):
         return False
     try:
         with PIL.Image.open(io.BytesIO(content), formats=("TIFF", "GIF")) as image:
