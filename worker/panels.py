@@ -56,7 +56,7 @@ def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
 
 
 def find_plate(mask: Mask) -> Window | None:
-    """The part of the image that is a plate, or a disc, with a digit on it."""
+    """The part of the image that is a plate with a digit on it: a rectangle or anything convex."""
     height, width = mask.shape
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     around = tree[0, :, 3]  # which outline a hole lies in
