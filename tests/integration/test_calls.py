@@ -16,7 +16,7 @@ import torch
 
 from producer import Client
 from producer.local import Local
-from producer.microbatch import PIXELS_LANE
+from producer.microbatch import PIXELS_LANE, Kind, Line
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
 from tests.drawing import draw_one, encode_image, random_digits
@@ -45,29 +45,22 @@ def callers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_a_forked_process_asks_by_itself(client: Client) -> None:
-    """Whatever other threads were asking for as it was forked."""
-    done = threading.Event()
-
-    def ask_on() -> None:
-        while not done.is_set():
-            client.classify(DIGITS[0])
-
-    threads = [threading.Thread(target=ask_on) for _ in range(UNDER_WAY + 2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for number in range(5):
-            with catch_warnings(action="ignore"):  # of forks beside threads
-                child = os.fork()
-            if not child:
+def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> None:
+    """Batches are under way there, and the lock is held."""
+    kind = Kind("mlp", drawn=True)
+    with client._calls._lock:
+        client._calls._lines[kind] = Line(kind, under_way=UNDER_WAY)
+        with catch_warnings(action="ignore"):  # of forks beside threads
+            child = os.fork()
+        if not child:
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(20)
-                os._exit(client.classify(DIGITS[number]).probabilities != ALONE[number])
-            assert os.waitpid(child, 0)[1] == 0
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+                os._exit(client.classify(DIGITS[0]).probabilities != ALONE[0])
+            finally:
+                os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    del client._calls._lines[kind]
 
 
 def test_threads_share_chunks_and_get_the_answers_of_a_lone_caller(
