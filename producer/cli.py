@@ -88,8 +88,8 @@ def classify(
         "limit": limit,
         "truth": truth,
     }
-    if tables := [name for name in sources if is_set(name)]:
-        run["modified"] = [os.stat(name).st_mtime_ns for name in tables]  # ids are only numbers
+    if sets := [name for name in sources if is_set(name)]:
+        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # ids are only numbers
     with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink, overwrite):
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")

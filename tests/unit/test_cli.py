@@ -10,6 +10,7 @@ from copy import copy
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,7 +19,7 @@ from producer.services import check_flower
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import BrokerError, JobCancelledError, OutputError, UsageError
-from tests.drawing import draw_one
+from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ
 
 
@@ -195,6 +196,28 @@ def test_a_run_broken_off_says_what_there_is(
     with closing(sink), pytest.raises(type(error)), told_of:
         raise error
     assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
+
+
+def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "a.npy", tmp_path / "out.csv"
+    np.save(table, random_digits(2))
+    run = {"sources": [str(table)], "model": "mlp", "limit": None, "truth": None}
+    sink = FileSink(out, {**run, "modified": [table.stat().st_mtime_ns]})
+    row = {"id": "0", "error": "gone", "review": True}
+    sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
+    sink.close()
+    command = ("classify", str(table), "-o", str(out), *NO_BROKER)
+    check(capsys, 3, "can't reach Redis", *command)  # the run is its own
+    os.utime(table, ns=(0, 0))
+    check(capsys, 2, "is of another run (modified was", *command)
+
+
+def test_a_result_file_is_no_folder(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "out.csv").mkdir()
+    command = ("classify", str(images), "-o", f"{images}/out.csv", "--overwrite")
+    check(capsys, 2, "it is a folder", *command)
 
 
 def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
