@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
+import pyarrow as pa
 
-from producer.mnist import IMAGES_HEADER, IMAGES_MAGIC, PIECE_ROWS, number_ids, pixels_batch
+from producer.mnist import (
+    IMAGES_HEADER,
+    IMAGES_MAGIC,
+    PIECE_ROWS,
+    number_pieces,
+    pixels_batch,
+)
 from producer.options import plural
-from producer.sources import Entry, Piece, Source, raise_unreadable
+from producer.sources import Piece, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -22,21 +29,14 @@ def array_source(path: Path, prefix: str) -> Source:
     try:
         count, parts = _open_npy(path) if path.suffix.lower() == ".npy" else _open_idx(path)
     except Exception as error:  # numpy raises whatever a damaged header does to Python's parser
-        raise UsageError(f"can't read {path}: {error or type(error).__name__}") from None
+        raise UsageError(f"can't read {path}: {str(error) or type(error).__name__}") from None
     if not count:
         raise UsageError(f"no image in {path}")
-    return Source(str(path), _pieces(parts, prefix), count=lambda: count)
+    return Source(str(path), number_pieces(parts, prefix, _build), count=lambda: count)
 
 
-def _pieces(parts: Iterator[np.ndarray], prefix: str) -> Iterator[Piece]:
-    start = 0
-    try:
-        for part in parts:
-            yield pixels_batch(number_ids(prefix, start, len(part)), part.reshape(-1, PIXELS))
-            start += len(part)
-    except Exception as error:  # of the decompression
-        reason = f"the file is damaged from here on: {error}"
-        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
+def _build(ids: pa.Array, part: np.ndarray) -> list[Piece]:
+    return [pixels_batch(ids, part.reshape(-1, PIXELS))]
 
 
 def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:

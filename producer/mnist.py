@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources import Source
+from producer.sources import Entry, Piece, Source, raise_unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -19,6 +21,7 @@ IMAGES_MAGIC, IMAGES_HEADER = 2051, 16  # bytes; yann.lecun.com/exdb/mnist, "FIL
 LABELS_MAGIC, LABELS_HEADER = 2049, 8
 SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
 PIECE_ROWS = 16384
+Part = TypeVar("Part", np.ndarray, pa.RecordBatch)
 
 
 def mnist_source(split: str) -> Source:
@@ -80,6 +83,21 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
         pixels = images[start : start + PIECE_ROWS]
         truth = pa.array(labels[start : start + PIECE_ROWS].astype(np.int8))
         yield pixels_batch(number_ids(prefix, start, len(pixels)), pixels, truth)
+
+
+def number_pieces(
+    parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[Piece]]
+) -> Iterator[Piece]:
+    """What is built of each part of a file and the ids of its rows, which are numbers. Where it is
+    damaged, the rest is an entry that can't be read."""
+    start = 0
+    try:
+        for part in parts:
+            yield from build(number_ids(prefix, start, len(part)), part)
+            start += len(part)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        reason = f"the file is damaged from here on: {error}".partition("\n")[0]
+        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.mnist import number_ids, pixels_batch
+from producer.mnist import number_pieces, pixels_batch
 from producer.sources import Entry, Piece, Source, raise_unreadable, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
@@ -70,7 +70,7 @@ def _open(path: Path, prefix: str) -> Source:
         rows, build = IMAGE_ROWS, partial(_build_images, image, label)
     batches = file.iter_batches(batch_size=rows, columns=columns)
     count = file.metadata.num_rows
-    return Source(str(path), _pieces(batches, prefix, build), has_truth, lambda: count)
+    return Source(str(path), number_pieces(batches, prefix, build), has_truth, lambda: count)
 
 
 def _open_csv(path: Path, prefix: str) -> Source:
@@ -86,7 +86,7 @@ def _open_csv(path: Path, prefix: str) -> Source:
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels; "
             f"its columns: {_list(reader.schema)}"
         )
-    pieces = _pieces(reader, prefix, partial(_build_pixels, found))
+    pieces = number_pieces(reader, prefix, partial(_build_pixels, found))
     return Source(str(path), pieces, found.label is not None)
 
 
@@ -163,17 +163,6 @@ def _is_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _pieces(batches: Iterable[pa.RecordBatch], prefix: str, build: Build) -> Iterator[Piece]:
-    start = 0
-    try:
-        for batch in batches:
-            yield from build(number_ids(prefix, start, batch.num_rows), batch)
-            start += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
-        reason = f"the file is damaged from here on: {error}".partition("\n")[0]
-        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
 
 
 def _build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[Piece]:
