@@ -1,0 +1,216 @@
+"""Whole sets of images as a SOURCE: .npy, MNIST's own format, and tables of pixels."""
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from producer.mnist import PIECE_ROWS
+from producer.sources import Entry, open_sources
+from producer.tables import NO_PIXEL, PIXEL_ROWS
+from protocol.errors import UsageError
+from tests.drawing import random_digits
+from tests.unit.test_sources import make_table, try_to_read
+
+
+def write_npy(path: Path, digits: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, digits)
+
+
+def write_idx(path: Path, digits: np.ndarray) -> None:
+    content = struct.pack(">4i", 2051, len(digits), 28, 28) + digits.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
+
+
+PIXEL_NAMES = [f"pixel{n}" for n in range(784)]
+Lines = list[list[object]]
+
+
+def to_lines(digits: np.ndarray) -> Lines:
+    """A line for each image: its label, and its pixels."""
+    return [[n % 10, *digit] for n, digit in enumerate(digits.reshape(-1, 784).tolist())]
+
+
+def write_lines(path: Path, lines: Lines, end: str = "\n") -> str:
+    path.write_text(end.join(",".join(map(str, line)) for line in lines) + end, newline="")
+    return str(path)
+
+
+def read_set(path: Path | str) -> tuple[list[str], list[bytes | str], list[int | None]]:
+    """Ids, pixels or errors, and the truths of all rows."""
+    ids: list[str] = []
+    found: list[bytes | str] = []
+    truths: list[int | None] = []
+    for piece in open_sources([str(path)]).pieces:
+        if isinstance(piece, Entry):
+            name, error = try_to_read(piece)
+            ids, found, truths = [*ids, name], [*found, error], [*truths, piece.truth]
+        else:
+            ids += piece.column("id").to_pylist()
+            found += piece.column("pixels").to_pylist()
+            labelled = "truth" in piece.schema.names
+            truths += piece.column("truth").to_pylist() if labelled else [None] * len(piece)
+    return ids, found, truths
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.npy", write_npy),
+        ("FLAT.NPY", lambda path, digits: write_npy(path, digits.reshape(-1, 784))),
+        ("columns.npy", lambda path, digits: write_npy(path, np.asfortranarray(digits))),
+        ("a-images-idx3-ubyte", write_idx),
+        ("A.IDX3-UBYTE.GZ", write_idx),
+    ],
+)
+@pytest.mark.parametrize("count", [3, PIECE_ROWS + 3])
+def test_sets_of_images(
+    name: str, write: Callable[[Path, np.ndarray], None], count: int, tmp_path: Path
+) -> None:
+    digits = random_digits(count)
+    write(tmp_path / name, digits)
+    assert open_sources([f"{tmp_path}/{name}"]).count() == count
+    ids, pixels, truths = read_set(tmp_path / name)
+    assert ids == [str(n) for n in range(count)] and set(truths) == {None}
+    assert pixels == [digit.tobytes() for digit in digits]
+
+
+@pytest.mark.parametrize(
+    ("change", "labelled", "end"),
+    [
+        (lambda rows: [["label", *PIXEL_NAMES], *rows], True, "\n"),
+        (lambda rows: rows, True, "\n"),
+        (lambda rows: [row[1:] for row in rows], False, "\n"),
+        (lambda rows: [PIXEL_NAMES, *(row[1:] for row in rows)], False, "\r\n"),
+        (lambda rows: [["label", *range(784)], *rows], True, "\n"),
+        (lambda rows: [[*PIXEL_NAMES, "Class"], *(row[1:] + row[:1] for row in rows)], True, "\n"),
+        (lambda rows: [["", "label", *PIXEL_NAMES], *([9, *row] for row in rows)], True, "\n"),
+        (lambda rows: [[f'"{cell}"' for cell in row] for row in rows], True, "\n"),
+        (lambda rows: [[*row, ""] for row in rows], True, "\n"),
+        (lambda rows: [[], ["label", *PIXEL_NAMES], *rows], True, "\n"),
+        (lambda rows: [["\ufefflabel", *PIXEL_NAMES], *rows], True, "\n"),
+    ],
+    ids=[
+        *("Kaggle's", "no names", "no labels", "a test set", "numbers as names", "label last"),
+        *("pandas' index", "quoted", "a comma at the end", "an empty line", "byte order mark"),
+    ],
+)
+def test_tables_of_pixels(
+    change: Callable[[Lines], Lines], labelled: bool, end: str, tmp_path: Path
+) -> None:
+    digits = random_digits(20)
+    path = write_lines(tmp_path / "a.csv", change(to_lines(digits)), end)
+    assert open_sources([path]).has_truth == labelled
+    ids, pixels, truths = read_set(path)
+    assert ids == [str(n) for n in range(20)]
+    assert pixels == [digit.tobytes() for digit in digits]
+    assert truths == ([n % 10 for n in range(20)] if labelled else [None] * 20)
+
+
+def test_a_parquet_table_of_pixels_and_a_large_csv(tmp_path: Path) -> None:
+    digits = random_digits(PIXEL_ROWS + 500)  # more than one block of either
+    lines = to_lines(digits)
+    columns = dict(zip(["label", *PIXEL_NAMES], zip(*lines, strict=True), strict=True))
+    for path in (
+        make_table(tmp_path, **columns),
+        write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES], *lines]),
+    ):
+        ids, pixels, truths = read_set(path)
+        assert ids == [str(n) for n in range(len(digits))]
+        assert pixels == [digit.tobytes() for digit in digits]
+        assert truths == [n % 10 for n in range(len(digits))]
+
+
+@pytest.mark.parametrize("wrong", ["256", "-1", ""])
+def test_a_pixel_that_is_none_is_an_error_of_its_row(wrong: str, tmp_path: Path) -> None:
+    digits = random_digits(4)
+    lines = to_lines(digits)
+    lines[2][300] = wrong
+    path = write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES], *lines])
+    ids, found, truths = read_set(path)
+    assert (ids, truths) == (list("0123"), [0, 1, 2, 3])
+    whole = [digit.tobytes() for digit in digits]
+    assert found == [whole[0], whole[1], NO_PIXEL, whole[3]]
+
+
+def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
+    """From the block on that it is in; in the first, at once."""
+    path = Path(write_lines(tmp_path / "a.csv", to_lines(random_digits(2000))))
+    os.truncate(path, path.stat().st_size - 500)
+    ids, found, _ = read_set(path)
+    assert ids == [str(n) for n in range(len(ids))] and len(ids) > 1000
+    assert str(found[-1]).startswith("the file is damaged from here on: CSV parse error")
+    os.truncate(path, 5000)
+    with pytest.raises(UsageError, match="can't read .*CSV parse error"):
+        open_sources([str(path)])
+
+
+def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
+    digits = random_digits(3)
+    for name in ("idx3-ubyte", "idx3-ubyte.gz"):
+        write_idx(tmp_path / name, digits)
+    os.truncate(tmp_path / "idx3-ubyte", 16 + 2 * 784 + 5)
+    content = (tmp_path / "idx3-ubyte.gz").read_bytes()
+    (tmp_path / "idx3-ubyte.gz").write_bytes(content[:-1200])
+    ids, found, _ = read_set(tmp_path / "idx3-ubyte")
+    assert (ids, found[:2]) == (list("012"), [digit.tobytes() for digit in digits[:2]])
+    assert found[2] == "the file is damaged from here on: 1 image missing"
+    _, found, _ = read_set(tmp_path / "idx3-ubyte.gz")
+    assert str(found[-1]).startswith("the file is damaged from here on: ")
+
+
+def write_npz(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, random_digits(1))
+
+
+NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.npy", lambda path: write_npy(path, np.zeros((2, 28, 28))), r"float64\(2, 28, 28\)"),
+        ("a.npy", lambda path: write_npy(path, np.zeros((2, 3, 28, 28), "B")), "3, 28, 28"),
+        ("a.npy", lambda path: write_npy(path, random_digits(0)), "no image in"),
+        ("a.npy", lambda path: path.write_bytes(b"x"), "can't read"),
+        (
+            "a.npy",
+            lambda path: path.write_bytes(b"\x93NUMPY\1\0\x10\0{'descr': (((((((("),
+            "can't read",
+        ),
+        ("a.npy", write_npz, "several arrays"),
+        ("idx3-ubyte", lambda path: path.write_bytes(bytes(50)), "no file of 28×28 images"),
+        ("idx3-ubyte.gz", lambda path: path.write_bytes(b"x"), "can't read"),
+        ("a.csv", lambda path: path.write_text("path,label\n1.png,3\n"), "columns: path, label"),
+        ("a.csv", lambda path: path.write_text(""), "can't read"),
+        ("a.csv", lambda path: path.write_bytes(bytes(1 << 20)), "can't read"),
+        (
+            "a.csv",
+            lambda path: write_lines(path, [["x", *PIXEL_NAMES], [0] * 785]),
+            "name the one of labels `label`",
+        ),
+        (
+            "a.csv",
+            lambda path: write_lines(path, [["label", "label", *PIXEL_NAMES], [0] * 786]),
+            "several columns that may be labels: label, label",
+        ),
+        (
+            "made.parquet",
+            lambda path: make_table(path.parent, y=[0], digit=[0], **NUMBERS),
+            "several columns that may be labels: y, digit",
+        ),
+    ],
+)
+def test_sets_that_are_none(
+    name: str, write: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(UsageError, match=message):
+        open_sources([f"{tmp_path}/{name}"])
