@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from producer import Client
-from producer.local import Local
+from producer.local import EVENTS, Local
 from protocol.celery import make_app
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE, SWEEP_LOCK
@@ -220,6 +220,7 @@ def test_a_cancelled_job_is_let_go_at_once(start: Start) -> None:
 
 def test_a_hundred_small_jobs_leave_their_records(start: Start) -> None:
     client = Client(start().url)
+    wait_for(lambda: client.ledger.redis.exists(EVENTS))  # the worker's gossip comes a little later
     before = set(client.ledger.redis.keys("*"))
     for _ in range(100):
         assert client.submit(DIGITS[:1]).table().num_rows == 1
