@@ -95,8 +95,8 @@ def fill_outline(ink: Grey) -> Grey:
     Of such a one the hole's edge is about as long as its own, and it is no ring, as a thin 0 is.
     """
     mask = cv2.threshold(ink, DRAWN, 1, cv2.THRESH_BINARY)[1]
-    outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    if not outlines or (around := tree[0, :, 3]).max() < 0:
+    outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if len(outlines) < 2 or (around := tree[0, :, 3]).max() < 0:
         return ink  # no hole
     sizes = [cv2.contourArea(outline) for outline in outlines]
     main = int(np.where(around < 0, sizes, -1).argmax())
