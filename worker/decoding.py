@@ -21,6 +21,8 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 TIFF, GIF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), b"GIF8"  # begin such files
+PNG = b"\x89PNG\r\n\x1a\n"
+WEBP_ANIMATED = 2  # a flag of its header
 LARGE_GIF = 1 << 20  # bytes: Pillow looks for a second picture byte by byte
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # files that are none, by their beginnings
@@ -107,7 +109,7 @@ def decode_plain_png(content: bytes, side: int) -> Picture | None:
 
     Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
     """
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[24:29] not in PLAIN_PNG:
+    if not content.startswith(PNG) or content[24:29] not in PLAIN_PNG:
         return None
     width, height = struct.unpack(">II", content[16:24])
     if width * height > STRIP_PIXELS or not has_plain_chunks(content):
@@ -238,7 +240,12 @@ def describe_foreign(content: bytes) -> str:
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Whether a TIFF has pages, or a GIF pictures, beside the first, which is read."""
+    """Whether a TIFF has pages, or an animation (GIF, WebP, PNG) pictures, beside the first, which
+    is read."""
+    if content.startswith(PNG):
+        return content.find(b"acTL", 0, content.find(b"IDAT")) > 0
+    if content[8:16] == b"WEBPVP8X":
+        return bool(int.from_bytes(content[20:21]) & WEBP_ANIMATED)
     small_gif = content.startswith(GIF) and len(content) <= LARGE_GIF
     if not (small_gif or content.startswith(TIFF)):
         return False

@@ -85,7 +85,7 @@ def test_a_photo_is_turned_upright(format: str, orientation: int) -> None:
     assert likeness(read_digit(encode_image(image, format, exif=exif.tobytes())).image) > 0.95
 
 
-@pytest.mark.parametrize("format", ["GIF", "TIFF"])
+@pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
 def test_only_the_first_page_counts_and_that_is_told(format: str) -> None:
     pages = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
     both = read_digit(encode_image(pages[0], format, save_all=True, append_images=pages[1:]))
