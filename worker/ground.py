@@ -137,8 +137,12 @@ def separate_ink(grey: Grey) -> Grey:
     if is_ground_dark(small):
         is_even = has_drawn_ground(count_below(small))
         grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
-    ground = np.full_like(small, small.max()) if is_even else estimate_ground(small)
-    ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    if is_even:
+        ground = np.full_like(grey, small.max())
+    else:
+        ground = cv2.resize(
+            estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR
+        )
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
     (usual,), strongest = percentiles(count_below(ink), 50), int(ink.max())
     noise = min(MOST_NOISE, 2 * usual)
