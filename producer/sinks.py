@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
@@ -191,12 +191,14 @@ class FileSink:
         self._journal.close()
 
     def _open(self, run: Run, overwrite: bool) -> None:
-        with ExitStack() as stack:  # closes what is open should anything be wrong
+        with ExitStack() as stack:  # undoes all should anything be wrong
             self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
             self._lock()
             if overwrite:
                 self._journal.truncate(0)
             self.written, size = self._read_journal(run)
+            if not size:
+                stack.callback(self._journal_path.unlink)
             self._file = stack.enter_context(
                 open(self.partial, "r+b" if size else "wb", buffering=0)
             )
@@ -205,10 +207,12 @@ class FileSink:
             stack.pop_all()
 
     def _lock(self) -> None:
-        try:
+        """Raises `UsageError` where another run has the journal, or had it just now."""
+        with suppress(BlockingIOError):
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{self.path} is being written by another run") from None
+            if os.fstat(self._journal.fileno()).st_nlink:
+                return
+        raise UsageError(f"{self.path} is being written by another run")
 
     def _read_journal(self, run: Run) -> tuple[Written, int]:
         """What is written already, and its size in bytes. Begins a new journal where none is."""
@@ -241,15 +245,18 @@ class FileSink:
     def _convert_to_parquet(self) -> None:
         """From the partial file's Arrow stream to Parquet with row groups of one size."""
         converted = self.partial.with_name(self.partial.name + ".parquet")
-        with (
-            pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
-            pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
-        ):
-            for table in regroup(reader, ROW_GROUP_ROWS):
-                writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
-        with open(converted, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(converted, self.path)
+        try:
+            with (
+                pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
+                pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
+            ):
+                for table in regroup(reader, ROW_GROUP_ROWS):
+                    writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+            with open(converted, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(converted, self.path)
+        finally:
+            converted.unlink(missing_ok=True)  # as on a full disk
 
 
 def regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

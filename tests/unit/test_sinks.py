@@ -1,13 +1,17 @@
 """Result files: their columns, and that a broken run goes on without a seam."""
 
 import csv
+import fcntl
 import io
 import json
+import os
 import resource
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -240,3 +244,40 @@ def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
     with closing(FileSink(tmp_path / "out.csv", RUN)):
         assert len(list(tmp_path.iterdir())) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_just_ended_has_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal was opened before it ended, and locked after."""
+    out, lock = tmp_path / "out.csv", fcntl.flock
+    sink = FileSink(out, RUN)
+
+    def end(*args: Any) -> None:
+        sink.finish()
+        lock(*args)
+
+    monkeypatch.setattr(fcntl, "flock", end)
+    with pytest.raises(UsageError, match="being written by another run"):
+        FileSink(out, RUN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_where_rows_can_t_be_written_there_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.partial").mkdir()
+    with pytest.raises(UsageError, match="Is a directory"):
+        FileSink(tmp_path / "out.csv", RUN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv.partial"]
+
+
+def test_a_disk_that_fills_up_at_the_end_keeps_no_half_of_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    with closing(FileSink(out, RUN)) as sink:
+        sink.write(result_batches()[0])
+        monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        with pytest.raises(OutputError, match="No space left"):
+            sink.finish()
+    kept = {"out.parquet.partial", "out.parquet.partial.run"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
