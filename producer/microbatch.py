@@ -145,7 +145,17 @@ class Calls:
             if not line.waiting:
                 line.under_way -= 1
                 return
-        threading.Thread(target=self._send_batches, args=(line,), daemon=True).start()
+        thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
+        try:
+            thread.start()
+        except BaseException as error:  # there is no room for a thread: nobody would answer
+            with self._lock:
+                line.under_way -= 1
+                waiting = [call for call in line.waiting if call.is_awaited()]
+                line.waiting.clear()
+            for call in waiting:
+                call.answer.set_exception(error)
+            raise
 
     def _send_batches(self, line: Line) -> None:
         while True:
@@ -210,11 +220,11 @@ class Calls:
         }
         job_id, chunk = str(fields["id"]), Chunk(0, 0, batch)
         payload = chunk.encode()
-        stored = False
+        stored, last = False, b"0"
         while True:
             if not stored:
                 self._ledger.submit(fields, chunk.rows, payload)
-            self._ledger.wait(job_id, b"0", IDLE_MS)
+            last = self._ledger.wait(job_id, last, IDLE_MS)
             result = self._ledger.take(job_id)
             if result is not None:
                 return to_predictions(decode(result))

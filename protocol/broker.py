@@ -28,7 +28,9 @@ MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's o
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
-UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY) ")  # of other types, and out of scripts
+UNABLE_WORDS = re.compile(  # of other types, and out of scripts; the last three of a failover
+    r"\b(OOM|MISCONF|BUSY|READONLY|UNBLOCKED|NOREPLICAS|MASTERDOWN) "
+)
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 DEFAULT_BROKER = "redis://localhost:6379/0"
 LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)

@@ -15,8 +15,9 @@ from producer.local import Local
 from producer.mnist import pixels_batch
 from protocol.broker import PatientRedis, connect
 from protocol.chunk import PIXELS, Chunk
-from protocol.ledger import Ledger
+from protocol.ledger import Ledger, record_key
 from protocol.wire import LARGE_BYTES
+from tests.waiting import wait_for
 from worker import tasks
 from worker.classify import classify_chunk
 
@@ -94,4 +95,24 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
         assert tasks.classify("j", 0).startswith("1 images")
         assert passed >= 3.25  # Redis stood still at the first command, and as the result came
-        assert ledger.record("j").slowest_seconds == 0.25
+        assert ledger.record("j").silent_seconds == 0.25
+
+
+def test_a_failover_is_waited_for(redis_only: Local) -> None:
+    """Who waits for a result is told that the master is one no longer; a new one wants replicas."""
+    with connect(redis_only.url, 30) as client, connect(redis_only.url) as other:
+        waiting = threading.Thread(target=Ledger(client).wait, args=("j", b"0", 4000))
+        waiting.start()
+        wait_for(lambda: other.client_list(_type="normal")[0]["cmd"] == "xread")
+        blocked = next(one for one in other.client_list() if one["cmd"] == "xread")
+        other.client_unblock(int(blocked["id"]), error=True)
+        wait_for(lambda: other.info("commandstats")["cmdstat_xread"]["calls"] == 2)
+        other.config_set("min-replicas-to-write", 1)
+        writing = threading.Thread(target=client.set, args=("x", "y"))
+        writing.start()
+        wait_for(lambda: other.info("commandstats").get("cmdstat_set", {}).get("rejected_calls"))
+        other.config_set("min-replicas-to-write", 0)
+        writing.join()
+        assert other.get("x") == b"y"
+        other.xadd(f"{record_key('j')}:done", {"chunk": 0})
+        waiting.join()

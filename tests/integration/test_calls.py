@@ -184,9 +184,33 @@ def test_a_cancelled_batch_is_every_caller_s_error(
     client = Client(redis_only.url, patience_seconds=1)
     answer = callers.submit(client.classify, DIGITS[0])
     wait_for(client.jobs)
-    client.job(client.jobs()[0].id).cancel()
-    with pytest.raises(JobCancelledError):
+    client.ledger.cancel(client.jobs()[0].id, "a worker can't")
+    with pytest.raises(JobCancelledError, match="was cancelled: a worker can't"):
         answer.result()
+
+
+def test_a_thread_that_can_t_start_is_the_error_of_those_that_wait(
+    client: Client, callers: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks later is answered."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if not thread.name.startswith("ThreadPoolExecutor"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    line = Line(Kind("mlp", drawn=True), under_way=1)
+    client._calls._lines[line.kind] = line
+    answers = [callers.submit(client.classify, digit) for digit in DIGITS[:3]]
+    wait_for(lambda: len(line.waiting) == 3)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        client._calls._go_on(line)
+    for answer in answers:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            answer.result()
+    assert client.classify(DIGITS[0]).probabilities == ALONE[0]
 
 
 def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:
