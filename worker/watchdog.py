@@ -1,5 +1,6 @@
 """A worker that does nothing though there is work is started again, from within."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from protocol.ledger import QUEUE, Ledger
 
 IDLE_SECONDS = 60.0
 LOOK_SECONDS = 5.0  # or less: a tenth of the time above
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # prctl(2)
 
 logger = get_logger(__name__)
 
@@ -28,11 +30,13 @@ class Watchdog(threading.Thread):
 
     A pool process whose chunk was taken from it, since it was not heard of until the deadline,
     and which still hangs, is killed; Celery starts another. A worker that gets no message for a
-    minute though the queue holds some, and though Redis answers, starts itself again.
+    minute though the queue holds some, and though Redis answers, starts itself again, unless it
+    was told to take none.
     """
 
     def __init__(self) -> None:
         super().__init__(name="watchdog", daemon=True)
+        self._end_with_parent = parent_death_signal()
         self._hanging: dict[str, float] = {}  # since when, for the ids of Celery's requests
         self._taken = 0  # messages, until the last look
         self._busy = time.monotonic()  # when there was last no reason to complain
@@ -68,12 +72,13 @@ class Watchdog(threading.Thread):
                 logger.error("process %d hangs: killed", pid)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
-        if requests or taken != self._taken or not redis.llen(QUEUE):
+        told_none = QUEUE not in app.amqp.queues.consume_from
+        if requests or taken != self._taken or told_none or not redis.llen(QUEUE):
             self._busy = now
         self._taken = taken
         if now - self._busy > IDLE_SECONDS:
             logger.error("no message for %.0f s, though there are some: restart", IDLE_SECONDS)
-            restart()
+            restart(self._end_with_parent)
 
 
 @worker_ready.connect
@@ -82,9 +87,20 @@ def watch(**_: Any) -> None:
     Watchdog().start()
 
 
-def restart() -> None:
+def parent_death_signal() -> int:
+    """What the kernel sends this process when its parent is gone; 0 for nothing. For the main
+    thread."""
+    number = ctypes.c_int(0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(number))
+    return number.value
+
+
+def restart(end_with_parent: int) -> None:
     """Become this program anew, without the pool's processes."""
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
         child.join()
+    if sys.platform == "linux":  # it is the thread's, and another's does not outlive exec
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, end_with_parent)
     os.execv(sys.executable, sys.orig_argv)
