@@ -48,7 +48,8 @@ class Client:
         iterable of them.
 
         The images are read while the job runs, by a thread of this process. With `detached` the
-        results stay in Redis until they are collected.
+        results stay in Redis until they are collected. Raises `BrokerError`, and `UsageError` for
+        what is no image or model; what the images raise later, `Job.results` raises.
         """
         return self.submit_source(image_source(images), model, detached=detached)
 
@@ -60,7 +61,7 @@ class Client:
         detached: bool = False,
         resume: Written = Written(),  # noqa: B008 (frozen)
     ) -> Job:
-        """Start a job over what `producer.sources.open_sources` gave."""
+        """Start a job over what `producer.sources.open_sources` gave. Raises as `submit`."""
         model = _known_model(model)
         job_id = secrets.token_hex(6)
         fields: dict[str, str | int] = {
@@ -77,7 +78,7 @@ class Client:
         try:
             self.ledger.open(fields)
             feeder.start()
-        except KeyboardInterrupt:  # else nobody would know of the job
+        except BaseException:  # else nobody would know of the job
             self.abandon(job)
             raise
         return job

@@ -12,11 +12,11 @@ from operator import attrgetter
 from producer.deployment import Deployment, Worker
 from producer.feed import FULL
 from producer.options import plural
+from protocol.ledger import PATIENCE
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats
 
 CLOCK_SECONDS = 1.0  # that two clocks may be apart
-DEADLINES_A_CHUNK = 3  # the sweep waits for so many times the slowest chunk
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
 Rule = Callable[[Deployment], Advice]
@@ -181,16 +181,16 @@ def _crowded(
 
 
 def check_deadline(deployment: Deployment) -> Advice:
-    """A chunk is done well before it is taken to be lost."""
+    """A worker is heard of well before its chunk is taken to be lost."""
     deadlines = {"here": settings().deadline_seconds}
     deadlines |= {worker.name: worker.stats.deadline_seconds for worker in deployment.workers}
     name, deadline = min(deadlines.items(), key=lambda item: item[1])
-    slowest = max(deployment.jobs, key=lambda job: job.slowest_seconds, default=None)
-    if slowest and slowest.slowest_seconds > deadline:
-        better = math.ceil(DEADLINES_A_CHUNK * slowest.slowest_seconds)
+    slowest = max(deployment.jobs, key=lambda job: job.silent_seconds, default=None)
+    if slowest and slowest.silent_seconds > deadline:
+        better = math.ceil(PATIENCE * slowest.silent_seconds)
         yield (
-            f"a chunk of job {slowest.id} took {slowest.slowest_seconds:,.1f} s, the deadline is "
-            f"{deadline:g} s ({name}): work may be done twice",
+            f"of a chunk of job {slowest.id} nothing was heard for {slowest.silent_seconds:,.1f} "
+            f"s, the deadline is {deadline:g} s ({name}): work may be done twice",
             f"DIGITQ_DEADLINE_SECONDS={better} everywhere, or a smaller DIGITQ_CHUNK_ROWS",
         )
 

@@ -52,14 +52,14 @@ class Feeder(threading.Thread):
         self._base = (0, 0)  # the oldest chunk not collected, and the images before it
         self._changed = threading.Condition()
         self._sending = threading.Lock()
-        self._stopped = False
+        self._stopped = self._dropped = False
         self._ended = threading.Event()
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
 
     def run(self) -> None:
-        threading.Thread(target=self._beat, daemon=True).start()
         number = 0
         try:
+            threading.Thread(target=self._beat, daemon=True).start()
             for chunk in self._chunks:
                 self._wait_for_room(chunk.number)
                 parcel = Parcel(chunk.number, chunk.rows, chunk.encode())
@@ -73,9 +73,11 @@ class Feeder(threading.Thread):
             self._seal(number)
             if not self.attached:
                 self._ledger.flush(str(self._fields["id"]))
+                self._seal(number)  # a Redis that was lost meanwhile may have lost the last of it
         except BaseException as error:
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
-            if not isinstance(error, (BrokerError, JobCancelledError)):  # it is of the source
+            is_of_source = not isinstance(error, BrokerError | JobCancelledError)
+            if is_of_source or self._dropped:
                 with suppress(DigitqError):
                     self._ledger.cancel(str(self._fields["id"]))
         finally:
@@ -93,6 +95,11 @@ class Feeder(threading.Thread):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def drop(self) -> None:
+        """Feed nothing more of a job whose results nobody will collect, and cancel it."""
+        self._dropped = True
+        self.stop()
 
     def collected(self, number: int) -> None:
         """Chunk `number` is collected: its place in the window is free."""

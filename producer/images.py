@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, Source, UniqueIds, read_file
+from producer.sources import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -62,7 +62,8 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
 def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        return Entry(path, partial(read_file, path))
+        id = f"./{path}" if path.isdecimal() else path  # a number is the id of another kind
+        return Entry(id, partial(read_file, path))
     if isinstance(image, bytes):
         return Entry(number, lambda: image)
     if isinstance(image, np.ndarray):
@@ -85,9 +86,13 @@ def _from_array(array: np.ndarray) -> PIL.Image.Image:
 
 
 def _encode(image: PIL.Image.Image) -> bytes:
-    """The image as a file that keeps every pixel."""
-    if image.mode in CONVERTED:
-        image = image.convert(CONVERTED[image.mode])
+    """The image as a file that keeps every pixel. Raises `UnreadableImageError`."""
     file = io.BytesIO()
-    image.save(file, "PNG" if image.mode in IN_PNG else "TIFF")
+    try:
+        if image.mode in CONVERTED:
+            image = image.convert(CONVERTED[image.mode])
+        image.save(file, "PNG" if image.mode in IN_PNG else "TIFF")
+    except Exception as error:  # it was closed, or only now Pillow reads its file
+        reason = str(error) or type(error).__name__
+        raise UnreadableImageError(f"can't be read: {reason}") from None
     return file.getvalue()

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from weakref import finalize
 
 import pyarrow as pa
 
 from producer.feed import Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
-from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import DigitqError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
@@ -19,8 +20,9 @@ class Job:
     """One job in Redis.
 
     An attached job (the default of `Client.submit`) is fed by this process while its results are
-    collected, once: each is deleted as it is taken. A detached one lives in Redis alone, can be
-    collected again for an hour after the first time, and from any host.
+    collected, once: each is deleted as it is taken. Where nobody holds it any longer, it is
+    cancelled. A detached one lives in Redis alone, can be collected again for an hour after the
+    first time, and from any host.
     """
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
@@ -29,7 +31,10 @@ class Job:
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._next = 0  # an attached job's chunk to be collected next
+        self._batches: list[pa.RecordBatch] = []  # that `table` has so far
         self._table: pa.Table | None = None
+        if feeder and feeder.attached:
+            finalize(self, feeder.drop).atexit = False
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -46,8 +51,9 @@ class Job:
     def results(self) -> Iterator[pa.RecordBatch]:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
 
-        An attached job's go on where an earlier call left off. Raises `JobCancelledError`,
-        `UnknownJobError`, `BrokerError`, and what the source raised while it was read.
+        An attached job's go on where an earlier call left off; `cancel` a job of which no more are
+        wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, and what the source
+        raised while it was read.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
@@ -59,11 +65,12 @@ class Job:
             for payload in payloads:
                 if payload is None:
                     break
+                batch = decode(payload)
                 if self.attached:
                     self._take(number)
                     taken.append(number)
                 number += 1
-                yield decode(payload)
+                yield batch
             if payloads[0] is None:
                 if state == "done":
                     raise UnknownJobError(f"the results of job {self.id} are no longer kept")
@@ -79,15 +86,22 @@ class Job:
         self._next = number + 1
 
     def table(self) -> pa.Table:
-        """All results, of an attached job those that `results` has not given; waits for them."""
+        """All results, of an attached job those that `results` has not given; waits for them.
+
+        Broken off, it may be called again.
+        """
         if self._table is None:
-            batches = list(self.results())
-            schema = batches[0].schema if batches else RESULT_SCHEMA
-            self._table = pa.Table.from_batches(batches, schema)
+            if not self.attached:
+                self._batches.clear()  # they come from the first on
+            for batch in self.results():
+                self._batches.append(batch)
+            schema = self._batches[0].schema if self._batches else RESULT_SCHEMA
+            self._table = pa.Table.from_batches(self._batches, schema)
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until Redis has all of the job, so that this process may end. Raises as `results`.
+        """Wait until Redis has all of a detached job, so that this process may end. (Of an attached
+        one it has no more than a window that is not yet collected.) Raises as `results`.
 
         False where the time ran out.
         """
@@ -98,7 +112,8 @@ class Job:
         return not self._feeder.is_alive()
 
     def cancel(self, ledger: Ledger | None = None) -> None:
-        """Feed nothing more and drop what is in Redis of the job, but for its record."""
+        """Feed nothing more and drop what is in Redis of the job, but for its record. Raises
+        `UnknownJobError`, `BrokerError`."""
         if self._feeder:
             self._feeder.stop()
         (ledger or self._ledger).cancel(self.id)
@@ -110,8 +125,7 @@ class Job:
             assert self._feeder
             return "collected" if self._feeder.total == number else "running"
         record = self.progress()
-        if record.state == "cancelled":
-            raise _cancelled(record)
+        record.raise_if_cancelled()
         if record.state == "abandoned" and record.chunks == number and not self._feeder:
             raise DigitqError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
@@ -143,9 +157,4 @@ class Job:
             record = self.progress()
             if record.state == "cancelled":
                 feeder.stop()
-                raise _cancelled(record)
-
-
-def _cancelled(record: JobRecord) -> JobCancelledError:
-    why = f": {record.reason}" if record.reason else ""
-    return JobCancelledError(f"job {record.id} was cancelled{why}")
+            record.raise_if_cancelled()

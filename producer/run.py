@@ -144,7 +144,7 @@ def _note(progress: Progress, text: str) -> None:
 
 
 def _is_any_worker_busy(ledger: Ledger) -> bool:
-    """Whether one is at a chunk of any job, and not overdue with it."""
+    """Whether one is at a chunk of any job, and not overdue with it: dead ones are swept first."""
     ledger.sweep(settings().deadline_seconds)
     return ledger.is_any_running()
 

@@ -58,9 +58,11 @@ class Chunk:
         return int(self.batch.num_rows)
 
     def encode(self) -> memoryview:
+        """As it is stored in Redis: one Arrow IPC stream."""
         return encode(self.batch.replace_schema_metadata({"first_row": str(self.first_row)}))
 
     @classmethod
     def decode(cls, number: int, payload: bytes | memoryview) -> Self:
+        """The chunk that `encode` gave. Raises `pa.ArrowInvalid`."""
         batch = decode(payload)
         return cls(number, int(batch.schema.metadata[b"first_row"]), batch)

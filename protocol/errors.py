@@ -1,10 +1,10 @@
 """The errors digitq raises.
 
 DigitqError
- ├─ UsageError           the input or an option is wrong; nothing was done
+ ├─ UsageError           the input or an option is wrong
  │   └─ UnknownJobError  no job of that id is in Redis, or is any longer
  ├─ BrokerError          Redis could not be reached, or was lost for good
- ├─ JobCancelledError    the job was cancelled while its results were awaited
+ ├─ JobCancelledError    the job was cancelled while it was fed or its results were awaited
  └─ OutputError          the result file can't be written
 """
 
@@ -14,7 +14,8 @@ class DigitqError(Exception):
 
 
 class UsageError(DigitqError):
-    """Raised when the input or an option is wrong, before anything was done."""
+    """Raised when the input or an option is wrong: as a rule before anything is done, and in the
+    midst of a job where only then an image of its source turns out to be none."""
 
 
 class BrokerError(DigitqError):
@@ -26,7 +27,7 @@ class UnknownJobError(UsageError):
 
 
 class JobCancelledError(DigitqError):
-    """Raised when a job is cancelled while its results are awaited."""
+    """Raised when a job is cancelled while it is fed or its results are awaited."""
 
 
 class OutputError(DigitqError):

@@ -11,6 +11,7 @@ local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
 local failures = record .. ':failures'
 local LARGE = 65536 -- bytes, as in wire.py
+local PATIENCE = 3 -- times the longest silence so far, as in ledger.py
 local work = {chunks, rows, queued, running, attempts, suspects, failures}
 
 local clock = redis.call('TIME')
@@ -23,8 +24,7 @@ local function number(field) return tonumber(get(field) or 0) end
 local function touch()
   local ttl = get('ttl')
   if not ttl then return end -- the record is gone, and the rest has its time
-  for _, key in ipairs(work) do redis.call('EXPIRE', key, ttl) end
-  for _, key in ipairs({record, results, done}) do redis.call('EXPIRE', key, ttl) end
+  for _, key in ipairs({record, results, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
 end
 
@@ -32,8 +32,12 @@ end
 local function create(base, base_row, ...)
   redis.call('HSET', record, 'state', 'feeding', 'created', stamp(now), 'stored', base,
     'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
-  redis.call('SADD', active, get('id'))
-  redis.call('ZADD', jobs, get('created'), get('id'))
+  local id, kin = get('id'), string.match(record, '.*:')
+  for _, old in ipairs(redis.call('ZRANGE', jobs, 0, 1)) do -- else those that expired would stay
+    if redis.call('EXISTS', kin .. old) == 0 then redis.call('ZREM', jobs, old) end
+  end
+  redis.call('SADD', active, id)
+  redis.call('ZADD', jobs, get('created'), id)
   touch()
 end
 
@@ -158,6 +162,7 @@ end
 -- Its submitter lives, though it has nothing to store.
 function steps.alive()
   if redis.call('EXISTS', record) == 0 then return end
+  redis.call('HDEL', record, 'fed') -- first, as in put_off
   redis.call('HSET', record, 'fed', stamp(now))
   touch()
 end
@@ -208,20 +213,17 @@ function steps.fail(n)
   return count
 end
 
--- n, how long this attempt took on the worker's clock, result, failed rows: gives nothing where
--- another was first. (Of a Redis that stood still, a result that waits for it is no slow chunk.)
-function steps.complete(n, milliseconds, result, failed)
+-- n, how long this attempt was silent at most on the worker's clock, result, failed rows: gives
+-- nothing where another was first. (Of a Redis that stood still, a result that waits for it is none.)
+function steps.complete(n, silent_ms, result, failed)
+  if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))
-  if tonumber(milliseconds) > number('slowest_ms') then
-    redis.call('HSET', record, 'slowest_ms', milliseconds)
+  if tonumber(silent_ms) > number('silent_ms') then
+    redis.call('HSET', record, 'silent_ms', silent_ms)
   end
   redis.call('HINCRBY', record, 'bytes', -redis.call('HSTRLEN', chunks, n))
-  redis.call('HDEL', chunks, n)
-  redis.call('HDEL', rows, n)
-  redis.call('HDEL', attempts, n)
-  redis.call('HDEL', suspects, n)
-  redis.call('HDEL', failures, n)
+  for _, key in ipairs({chunks, rows, attempts, suspects, failures}) do redis.call('HDEL', key, n) end
   redis.call('HSET', results, n, result)
   redis.call('HINCRBY', record, 'done_chunks', 1)
   redis.call('HINCRBY', record, 'done_images', count)
@@ -234,8 +236,9 @@ function steps.complete(n, milliseconds, result, failed)
 end
 
 -- deadline in seconds: publishes again what is overdue. A begun chunk is overdue past the
--- deadline, raised where the job's chunks take longer. A queued one only where its message is
--- lost: the queue is empty, or chunks published a deadline after it have been begun.
+-- deadline, raised where the job's workers are silent for longer. A queued one only where its message
+-- is lost: the queue is empty, or chunks published a deadline after it have been begun. What is of
+-- the future is overdue too: the clock was set back.
 function steps.sweep(deadline)
   deadline = tonumber(deadline)
   if redis.call('EXISTS', record) == 0 then
@@ -247,11 +250,14 @@ function steps.sweep(deadline)
   if redis.call('LLEN', queue) > 0 then
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
   end
-  local patience = math.max(deadline, 3 * number('slowest_ms') / 1000)
-  local overdue = redis.call('ZRANGEBYSCORE', queued, '-inf', stamp(lost))
-  for _, n in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', stamp(now - patience))) do
-    table.insert(overdue, n)
+  local patience = math.max(deadline, PATIENCE * number('silent_ms') / 1000)
+  local overdue = {}
+  local function find(set, first, last)
+    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do table.insert(overdue, n) end
   end
+  find(queued, '-inf', stamp(lost))
+  find(running, '-inf', stamp(now - patience))
+  for _, set in ipairs({queued, running}) do find(set, stamp(now + 1), '+inf') end
   for _, n in ipairs(overdue) do
     redis.call('ZREM', running, n) -- first, whether it is there or not: as in put_off
     publish(n)
@@ -284,7 +290,7 @@ function steps.close(state, reason)
   redis.call('SREM', active, get('id'))
   redis.call('DEL', results, unpack(work))
   if state ~= get('state') then
-    redis.call('HSET', record, 'state', state)
+    redis.call('HSET', record, 'state', state, 'bytes', 0)
     redis.call('HSETNX', record, 'finished', stamp(now)) -- one that was done had ended before
     if reason then redis.call('HSET', record, 'reason', reason) end
   end

@@ -1,6 +1,6 @@
 """The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
 
-Every step is one Lua script (`ledger.lua`), so whoever dies between two steps leaves the books in
+Every change is one Lua script (`ledger.lua`), so whoever dies between two leaves the books in
 order; a chunk's message enters the queue in the very step that books it as queued. A chunk's
 payload travels beside the script: to Redis in one transaction with it. The keys of a job are its
 record `digitq:job:<id>` and that name with a suffix.
@@ -24,6 +24,7 @@ WATERMARK = "digitq:watermark"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
 FLUSH_MS = 4000  # less than a connection waits for an answer
+PATIENCE = 3  # times the longest silence of its workers is a chunk waited for, as in ledger.lua
 SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # else it might be another key of a job
@@ -57,7 +58,7 @@ class JobRecord:
     bytes: int
     most_attempts: int  # how often any one chunk was begun, at most
     attached: bool
-    slowest_seconds: float  # the longest that a worker took over one of its chunks
+    silent_seconds: float  # the longest that a worker was not heard of while at one of its chunks
     reason: str | None  # why a worker cancelled it
 
     @classmethod
@@ -80,7 +81,7 @@ class JobRecord:
             bytes=int(fields.get("bytes", 0)),
             most_attempts=int(fields.get("most_attempts", 0)),
             attached=fields["attached"] == "1",
-            slowest_seconds=int(fields.get("slowest_ms", 0)) / 1000,
+            silent_seconds=int(fields.get("silent_ms", 0)) / 1000,
             reason=fields.get("reason"),
         )
 
@@ -88,6 +89,12 @@ class JobRecord:
     def seconds(self) -> float:
         """From creation to the end, or until now; no less than 0, whatever the clocks say."""
         return max(0, ((self.finished or datetime.now(UTC)) - self.created).total_seconds())
+
+    def raise_if_cancelled(self) -> None:
+        """Raises `JobCancelledError`; it says why where a worker did it."""
+        if self.state == "cancelled":
+            why = f": {self.reason}" if self.reason else ""
+            raise JobCancelledError(f"job {self.id} was cancelled{why}")
 
 
 def record_key(job_id: str) -> str:
@@ -135,21 +142,22 @@ class Ledger:
             ("EXPIRE", chunks, fields["ttl"]),
             ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
         )
-        return int(_unless_cancelled(job_id, self.redis.transact(*store)[-1]))
+        return int(self._unless_cancelled(job_id, self.redis.transact(*store)[-1]))
 
     def seal(self, fields: Mapping[str, str | int], base: tuple[int, int], total: int) -> int:
         """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
         some. Raises `JobCancelledError`."""
         job_id = str(fields["id"])
         reply = self._step(job_id, "seal", *base, total, *_flat(fields))
-        return int(_unless_cancelled(job_id, reply))
+        return int(self._unless_cancelled(job_id, reply))
 
     def submit(
         self, fields: Mapping[str, str | int], rows: int, payload: bytes | memoryview
     ) -> None:
         """Store a job that is one chunk. Raises `JobCancelledError`."""
         job_id = str(fields["id"])
-        _unless_cancelled(job_id, self._step(job_id, "submit", rows, payload, *_flat(fields)))
+        reply = self._step(job_id, "submit", rows, payload, *_flat(fields))
+        self._unless_cancelled(job_id, reply)
 
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
@@ -165,11 +173,17 @@ class Ledger:
         return Begun(payload, model.decode(), attempt, begun)
 
     def complete(
-        self, job_id: str, number: int, seconds: float, result: bytes | memoryview, failed: int
+        self,
+        job_id: str,
+        number: int,
+        silent_seconds: float,
+        result: bytes | memoryview,
+        failed: int,
     ) -> bool:
-        """Hand in the result of a chunk, and how long it took. False where another was first."""
-        milliseconds = int(1000 * seconds)
-        return bool(self._step(job_id, "complete", number, milliseconds, result, failed))
+        """Hand in the result of a chunk, and for how long Redis heard nothing of it meanwhile, at
+        most. False where another was first."""
+        silent_ms = int(1000 * silent_seconds)
+        return bool(self._step(job_id, "complete", number, silent_ms, result, failed))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; gives how often that was so."""
@@ -181,11 +195,11 @@ class Ledger:
         return bool(self._step(job_id, "renew", number))
 
     def is_running(self, job_id: str, number: int) -> bool:
-        """Whether a worker is at the chunk, and not overdue with it."""
+        """Whether a worker is at the chunk; or died there, and nobody has swept since."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
     def is_any_running(self) -> bool:
-        """Whether a worker is at a chunk of any job; or died there, and none has swept since."""
+        """The same of any chunk of any job."""
         return any(self.redis.exists(record_key(job_id) + ":running") for job_id in self.active())
 
     def suspects(self, job_id: str, number: int) -> list[int]:
@@ -226,6 +240,12 @@ class Ledger:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
         self._step(job_id, "close", "cancelled", *reason)
+
+    def _unless_cancelled(self, job_id: str, reply: Any) -> Any:
+        """The reply of a step that gives none where its job was cancelled."""
+        if reply is None:
+            self.record(job_id).raise_if_cancelled()
+        return reply
 
     def finish(self, job_id: str) -> None:
         """An attached job is collected: only its record stays."""
@@ -276,10 +296,3 @@ class Ledger:
 
 def _flat(fields: Mapping[str, str | int]) -> list[str | int]:
     return [part for pair in fields.items() for part in pair]
-
-
-def _unless_cancelled(job_id: str, reply: Any) -> Any:
-    """The reply of a step that gives none where its job was cancelled."""
-    if reply is None:
-        raise JobCancelledError(f"job {job_id} was cancelled")
-    return reply

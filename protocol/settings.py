@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         256 << 20, ge=1, description="bytes of unclassified images `submit` may leave in Redis"
     )
     deadline_seconds: float = Field(
-        30, gt=0, description="a chunk without an answer for so long is sent again"
+        30, gt=0, description="a chunk of which a worker says nothing for so long is sent again"
     )
     broker_patience_seconds: float = Field(
         120, gt=0, description="how long a lost Redis is waited for"

@@ -49,13 +49,13 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     network is unsure of an image, it sees other views of it too. `truth` passes through where the
     chunk has it.
     """
-    pixels, errors, alone = read_pixels(chunk.batch, read)
     try:
         loaded = load_on_device(model)
     except DigitqError as error:  # a producer of another version, or damaged weights
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
-        return build_result(chunk.batch, nothing, errors, alone)
+        return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
+    pixels, errors, alone = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
     sure = alone

@@ -14,7 +14,7 @@ from protocol.chunk import Chunk, encode
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
-from worker.classify import Read, Reader, T, classify_chunk, read_image, watch
+from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.decoding import ImageError
 from worker.decoding import describe as describe_error
 from worker.images import trace_other_views
@@ -57,10 +57,11 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: done already, or cancelled"
-    read = read_image if begun.attempt < CAREFUL_ATTEMPT else _careful(job_id, number)
+    renewal = Renewal(job_id, number, begun.time)
+    careful = begun.attempt >= CAREFUL_ATTEMPT
     try:
         chunk = Chunk.decode(number, begun.payload)
-        result = classify_chunk(chunk, begun.model, _renewing(job_id, number, read))
+        result = classify_chunk(chunk, begun.model, _careful(renewal) if careful else renewal.read)
     except Dropped:
         return DISCARDED
     except BrokerError:
@@ -72,7 +73,7 @@ def classify(job_id: str, number: int) -> str:
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    if not ledger().complete(job_id, number, seconds, encode(result), failed):
+    if not ledger().complete(job_id, number, renewal.silence(), encode(result), failed):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)
 
@@ -87,34 +88,42 @@ class Dropped(BaseException):
     """There is nothing left to do for the chunk at hand. It is no error of an image's."""
 
 
-def _renewing(job_id: str, number: int, read: Read) -> Read:
-    """Reads images, and says now and then that it still does. Raises `Dropped`."""
-    every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
-    renewed = time.monotonic()
+class Renewal:
+    """Says now and then that a worker still is at its chunk, and knows for how long it did not."""
 
-    def renew() -> None:
-        nonlocal renewed
-        if time.monotonic() - renewed > every:
-            with watch.off(), suppress(BrokerError):  # the work goes on meanwhile
-                if not hasty_ledger().renew(job_id, number):
-                    raise Dropped
-            renewed = time.monotonic()
+    def __init__(self, job_id: str, number: int, begun: float) -> None:
+        self.job_id, self.number = job_id, number
+        self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
+        self._renewed, self._longest = begun, 0.0  # by `time.monotonic`; seconds
 
-    def read_on(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-        renew()
-        for outcome in read(row, content, reader):
+    def silence(self) -> float:
+        """The longest silence so far, this one included, in seconds."""
+        return max(self._longest, time.monotonic() - self._renewed)
+
+    def renew(self) -> None:
+        """Say it where it is time to. Raises `Dropped`."""
+        if time.monotonic() - self._renewed <= self._every:
+            return
+        with watch.off(), suppress(BrokerError):  # the work goes on meanwhile
+            if not hasty_ledger().renew(self.job_id, self.number):
+                raise Dropped
+        self._longest, self._renewed = self.silence(), time.monotonic()
+
+    def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
+        """As the reader reads an image. Raises `Dropped`."""
+        self.renew()
+        for outcome in reader(content):
             yield outcome
-            renew()
-
-    return read_on
+            self.renew()
 
 
-def _careful(job_id: str, number: int) -> Read:
+def _careful(renewal: Renewal) -> Read:
     """Reads images one by one to the end, each noted first: one that two workers died of is an
     error row.
 
     Where they died of its other views, it does without these.
     """
+    job_id, number = renewal.job_id, renewal.number
     deaths = ledger().suspects(job_id, number)
 
     def note(suspects: list[int]) -> None:
@@ -127,7 +136,7 @@ def _careful(job_id: str, number: int) -> Read:
             raise ImageError("workers die of this image")
         note([*deaths, mark])
         try:
-            *_, outcome = reader(content)
+            *_, outcome = renewal.read(row, content, reader)
         finally:
             note(deaths)
         yield outcome

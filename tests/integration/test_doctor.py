@@ -251,7 +251,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         ("clocks", "the clock of odd@HOST is 3,600.0 s ahead of that of Redis"),
         ("arithmetic", "answers may differ in their last bits from worker to worker: torch "),
         ("models", "odd@HOST can't use the model cnn: "),
-        ("deadline", "a chunk of job "),
+        ("deadline", "of a chunk of job "),
     ],
 )
 def test_workers_that_do_not_fit(rule: str, text: str, motley: Deployment) -> None:

@@ -1,9 +1,11 @@
 """`Client` on a real Redis with two real workers."""
 
+import io
 import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from producer import Client, feed
+from producer.feed import Feeder
 from producer.local import Local
 from producer.sources import open_sources
 from protocol import ledger
@@ -303,9 +306,9 @@ def test_a_detached_job_waits_at_its_budget(
     job = client.submit(np.concatenate([DIGITS] * 4), detached=True)
     wait_for(lambda: "MB of images are queued" in (job.waiting_for or ""))
     assert 2 << 20 <= job.progress().bytes < 5 << 20
-    job.cancel()
+    Client(redis_only.url).job(job.id).cancel()  # from elsewhere
     with pytest.raises(JobCancelledError):
-        job.wait_until_stored()
+        job.wait_until_stored(60)
 
 
 def test_a_full_redis_is_left_room(redis_only: Local) -> None:
@@ -315,3 +318,95 @@ def test_a_full_redis_is_left_room(redis_only: Local) -> None:
     wait_for(lambda: "of its maxmemory is used" in (job.waiting_for or ""))
     assert client.ledger.redis.info("memory")["used_memory"] < 8 << 20
     job.cancel()
+
+
+def test_a_table_that_was_broken_off_can_be_asked_for_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = client.submit(DIGITS)
+    results, broken = job.results, threading.Event()
+
+    def break_off() -> Iterator[pa.RecordBatch]:
+        for batch in results():
+            yield batch
+            if not broken.is_set():
+                broken.set()
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "results", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        job.table()
+    assert np.array_equal(probabilities(job.table()), EXPECTED)
+    assert job.table() is job.table()
+
+
+def test_a_job_that_nobody_holds_any_longer_is_cancelled(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = threading.active_count()
+    for batch in client.submit(itertools.repeat(DIGITS)).results():
+        assert batch.num_rows
+        break
+    wait_for(lambda: threading.active_count() == threads)
+    assert client.jobs()[-1].state == "cancelled"
+    assert client.ledger.active() == []
+
+
+def test_a_feeder_that_can_t_start_its_thread_says_so(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, start = Client(redis_only.url), threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if not isinstance(thread, Feeder):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        client.submit(DIGITS).table()
+    wait_for(lambda: client.jobs()[-1].state == "cancelled")
+
+
+def test_a_job_that_can_t_be_fed_leaves_nothing(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(redis_only.url)
+    monkeypatch.setattr(Feeder, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        client.submit(DIGITS)
+    assert client.jobs()[-1].state == "cancelled"
+
+
+def test_what_redis_loses_at_the_last_moment_is_stored_again(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(redis_only.url)
+    monkeypatch.setattr(client.ledger, "flush", lambda job_id: client.ledger.redis.flushall())
+    job = client.submit(DIGITS, detached=True)
+    assert job.wait_until_stored(60)
+    record = job.progress()
+    assert (record.state, record.images) == ("running", 5000)
+
+
+def test_an_image_of_pillow_that_can_t_be_read_is_its_row_s_error(
+    client: Client, tmp_path: Path
+) -> None:
+    draw_one().save(tmp_path / "closed.png")
+    with PIL.Image.open(tmp_path / "closed.png") as closed:
+        pass
+    content = bytearray(encode_image(draw_one()))
+    content[content.find(b"IDAT") - 4 :] = b"\0\0\0\x05IDATxxxxx"
+    damaged = PIL.Image.open(io.BytesIO(bytes(content)))
+    table = client.submit([closed, damaged, draw_one()]).table()
+    first, second, third = table.column("error").to_pylist()
+    assert first.startswith("can't be read: ") and second.startswith("can't be read: ")
+    assert third is None
+
+
+def test_a_path_that_is_a_number_is_not_another_image_s_id(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("1", "PNG")
+    assert client.submit(["1", DIGITS[0]]).table().column("id").to_pylist() == ["./1", "1"]

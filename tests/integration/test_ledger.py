@@ -9,7 +9,7 @@ from producer.local import Local
 from protocol.broker import PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.ledger import QUEUE, Ledger
+from protocol.ledger import JOBS, QUEUE, Ledger, record_key
 
 FIELDS: dict[str, str | int] = {
     "id": "j",
@@ -413,3 +413,56 @@ def test_a_hundred_threads_and_more_may_wait_at_once(server: PatientRedis) -> No
         held = [client.connection_pool.get_connection() for _ in range(150)]
         assert server.info("clients")["connected_clients"] >= len(held)
         client.connection_pool.disconnect()
+
+
+def test_a_silent_submitter_is_heard_of_in_a_full_redis(ledger: Ledger) -> None:
+    """Else whoever collects would wait for room that only collecting makes."""
+    store(ledger, 0)
+    used = ledger.redis.info("memory")["used_memory"]
+    ledger.redis.config_set("maxmemory", used // 2)
+    try:
+        ledger.alive("j")
+    finally:
+        ledger.redis.config_set("maxmemory", 0)
+
+
+def test_jobs_that_expired_are_forgotten_as_others_come(ledger: Ledger) -> None:
+    for number in range(5):
+        ledger.open(FIELDS | {"id": f"old{number}"})
+        ledger.redis.delete(record_key(f"old{number}"))
+    for number in range(5):
+        ledger.open(FIELDS | {"id": f"new{number}"})
+    listed = ledger.redis.zrange(JOBS, 0, -1)
+    assert sorted(listed) == [b"new%d" % number for number in range(5)]
+
+
+@pytest.mark.parametrize("place", ["queued", "running"])
+def test_a_clock_that_was_set_back_loses_no_chunk(place: str, ledger: Ledger) -> None:
+    store(ledger, 0)
+    take_messages(ledger)
+    if place == "running":
+        ledger.begin("j", 0)
+    later = ledger.redis.time()[0] + 3600
+    ledger.redis.zadd(f"{record_key('j')}:{place}", {"0": later})
+    ledger.sweep(deadline_seconds=30)
+    assert take_messages(ledger) == [0]
+    ledger.sweep(deadline_seconds=30)
+    ledger.redis.lpush(QUEUE, "another's")  # else what is queued would be taken for lost
+    assert ledger.begin("j", 0) is not None
+
+
+def test_a_result_of_a_job_whose_record_is_gone_makes_none(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    ledger.redis.delete(record_key("j"))
+    assert not complete(ledger, 0)
+    assert ledger.redis.exists(record_key("j")) == 0
+
+
+def test_what_is_cancelled_says_why_whoever_asks(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.cancel("j", "a worker can't")
+    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
+        ledger.dispatch(FIELDS, START, 1, 10, b"chunk 1")
+    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
+        ledger.seal(FIELDS, START, 1)

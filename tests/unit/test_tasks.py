@@ -1,6 +1,7 @@
 """What a worker does around the images that it reads: signs of life, and notes."""
 
 import signal
+import time
 from collections.abc import Iterator
 from unittest.mock import Mock, call
 
@@ -17,6 +18,7 @@ from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
 from worker.images import Step
 
+RENEWAL = ("job", 4, 0.0)  # of which job and chunk; when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))
 
 
@@ -38,7 +40,7 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # each time
-    steps = tasks._renewing("job", 4, classify.read_image)(0, b"", lambda content: iter("abc"))
+    steps = tasks.Renewal(*RENEWAL).read(0, b"", lambda content: iter("abc"))
     for count, step in enumerate("abc", 1):
         assert next(steps) == step
         assert ledger.renew.mock_calls == [call("job", 4)] * count
@@ -47,7 +49,7 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 
 
 def test_a_worker_says_so_no_more_often_than_it_needs_to(ledger: Mock) -> None:
-    answer([SURE] * 3, tasks._renewing("job", 4, classify.read_image))
+    answer([SURE] * 3, tasks.Renewal("job", 4, time.monotonic()).read)
     assert ledger.renew.mock_calls == []
 
 
@@ -58,14 +60,46 @@ def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
     ledger.renew.side_effect = [True, True, False]
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(tasks.Dropped):
-        answer([SURE] * 3, tasks._renewing("job", 4, classify.read_image))
+        answer([SURE] * 3, tasks.Renewal(*RENEWAL).read)
     assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_of_a_chunk_only_the_longest_silence_counts(
+    ledger: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of the time that its images took."""
+    clock = Mock()
+    monkeypatch.setattr(tasks, "time", clock)
+    clock.monotonic.return_value = 0.0
+    renewal = tasks.Renewal("job", 4, 0.0)
+    for now in (0.5, 2.0, 5.0, 6.5):
+        clock.monotonic.return_value = now
+        renewal.renew()
+    assert ledger.renew.call_count == 3
+    assert renewal.silence() == 3.0
+    clock.monotonic.return_value = 10.5
+    assert renewal.silence() == 4.0
+
+
+def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
+    ledger: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one that is slow would be taken for dead, and its image for deadly."""
+    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
+    steps = tasks._careful(tasks.Renewal(*RENEWAL))(0, b"", lambda content: iter("abc"))
+    assert [*steps] == ["c"]
+    assert ledger.mock_calls == [
+        call.suspects("job", 4),
+        call.suspect("job", 4, [0]),
+        *[call.renew("job", 4)] * 4,
+        call.suspect("job", 4, []),
+    ]
 
 
 def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
     ledger.renew.side_effect = BrokerError("can't reach Redis")
-    result = answer([SURE], tasks._renewing("job", 4, classify.read_image))
+    result = answer([SURE], tasks.Renewal(*RENEWAL).read)
     assert result.column("error").to_pylist() == [None]
 
 
@@ -88,7 +122,7 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
     ledger.suspects.return_value = [3]
-    answer([SURE, UNSURE, b"text"], tasks._careful("job", 4))
+    answer([SURE, UNSURE, b"text"], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
     notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
     assert ledger.suspect.mock_calls == [call("job", 4, note) for note in notes]
 
@@ -106,7 +140,7 @@ def test_an_image_is_given_up_or_its_other_views_are(
     deaths: list[int], errors: list[str | None], views: bool, ledger: Mock
 ) -> None:
     ledger.suspects.return_value = deaths
-    result = answer([SURE, UNSURE], tasks._careful("job", 4))
+    result = answer([SURE, UNSURE], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
     assert result.column("error").to_pylist() == errors
     assert (call("job", 4, [*deaths, ~1]) in ledger.suspect.mock_calls) == views
 
@@ -118,7 +152,7 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    answer([SURE], tasks._careful("job", 4))
+    answer([SURE], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
     assert ledger.suspect.mock_calls[-1] == call("job", 4, [])
 
 
@@ -134,6 +168,6 @@ def test_waiting_for_redis_takes_no_image_s_time(
         return True
 
     getattr(ledger, step).side_effect = wait_long
-    result = answer([SURE], tasks._renewing("job", 4, tasks._careful("job", 4)))
-    assert getattr(ledger, step).call_count == 2
+    result = answer([SURE], tasks._careful(tasks.Renewal(*RENEWAL)))
+    assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
