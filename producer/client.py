@@ -16,7 +16,7 @@ from producer.sources import Source
 from producer.written import Written
 from protocol.broker import DEFAULT_BROKER, connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError
-from protocol.ledger import JobRecord, Ledger
+from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import MODELS, settings
 
 ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
@@ -63,20 +63,18 @@ class Client:
     ) -> Job:
         """Start a job over what `producer.sources.open_sources` gave. Raises as `submit`."""
         model = _known_model(model)
-        job_id = secrets.token_hex(6)
-        fields: dict[str, str | int] = {
-            "id": job_id,
-            "model": model,
-            "source": printable(source.name),
-            "attached": int(not detached),
-            "in_flight": settings().in_flight_chunks,
-            "ttl": settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
-        }
-        chunks = cut_chunks(source.pieces, source.has_truth, resume)
-        feeder = Feeder(self.ledger, fields, chunks, attached=not detached)
-        job = Job(job_id, self.ledger, feeder)
+        spec = JobSpec(
+            id=secrets.token_hex(6),
+            model=model,
+            source=printable(source.name),
+            attached=not detached,
+            in_flight=settings().in_flight_chunks,
+            ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
+        )
+        feeder = Feeder(self.ledger, spec, cut_chunks(source.pieces, source.has_truth, resume))
+        job = Job(spec.id, self.ledger, feeder)
         try:
-            self.ledger.open(fields)
+            self.ledger.open(spec)
             feeder.start()
         except BaseException:  # else nobody would know of the job
             self.abandon(job)

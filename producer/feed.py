@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
-from protocol.ledger import SUBMITTER_SECONDS, Ledger, record_key
+from protocol.ledger import SUBMITTER_SECONDS, JobSpec, Ledger, record_key
 from protocol.settings import settings
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
@@ -33,21 +33,15 @@ class Feeder(threading.Thread):
     detached job's waits while Redis holds `DIGITQ_BUDGET_BYTES` of it that no worker has done.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        fields: dict[str, str | int],
-        chunks: Iterator[Chunk],
-        attached: bool,
-    ) -> None:
-        super().__init__(name=f"feeder of job {fields['id']}", daemon=True)
+    def __init__(self, ledger: Ledger, spec: JobSpec, chunks: Iterator[Chunk]) -> None:
+        super().__init__(name=f"feeder of job {spec.id}", daemon=True)
         self.total: int | None = None
         self.error: BaseException | None = None
         self.waiting_for: str | None = None
-        self._ledger, self._fields = ledger, fields
-        self._key = record_key(str(fields["id"]))
+        self.attached = spec.attached
+        self._ledger, self._spec = ledger, spec
+        self._key = record_key(spec.id)
         self._chunks = chunks
-        self.attached = attached
         self._window: dict[int, Parcel] = {}
         self._base = (0, 0)  # the oldest chunk not collected, and the images before it
         self._changed = threading.Condition()
@@ -72,14 +66,14 @@ class Feeder(threading.Thread):
             self.total = number  # sealing wakes the collector, who asks for it
             self._seal(number)
             if not self.attached:
-                self._ledger.flush(str(self._fields["id"]))
+                self._ledger.flush(self._spec.id)
                 self._seal(number)  # a Redis that was lost meanwhile may have lost the last of it
         except BaseException as error:
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
             is_of_source = not isinstance(error, BrokerError | JobCancelledError)
             if is_of_source or self._dropped:
                 with suppress(DigitqError):
-                    self._ledger.cancel(str(self._fields["id"]))
+                    self._ledger.cancel(self._spec.id)
         finally:
             self._ended.set()
 
@@ -88,7 +82,7 @@ class Feeder(threading.Thread):
         for."""
         while not self._ended.wait(BEAT_SECONDS) and not self._stopped:
             with suppress(DigitqError):
-                self._ledger.alive(str(self._fields["id"]))
+                self._ledger.alive(self._spec.id)
 
     def stop(self) -> None:
         """Feed nothing more."""
@@ -128,7 +122,7 @@ class Feeder(threading.Thread):
             time.sleep(POLL_SECONDS)
         self.waiting_for = None
         if self._stopped:
-            raise JobCancelledError(f"job {self._fields['id']} was cancelled")
+            raise JobCancelledError(f"job {self._spec.id} was cancelled")
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""
@@ -158,7 +152,7 @@ class Feeder(threading.Thread):
             parcels = [self._window[n] for n in sorted(self._window) if n >= number]
         if parcels and parcels[0].number > number:
             raise BrokerError(
-                f"Redis has lost chunk {number} of job {self._fields['id']} and it is no longer "
+                f"Redis has lost chunk {number} of job {self._spec.id} and it is no longer "
                 "kept here: run the job again, on a Redis with an append-only file"
             )
         for parcel in parcels:
@@ -166,7 +160,7 @@ class Feeder(threading.Thread):
 
     def _dispatch(self, parcel: Parcel) -> int:
         return self._ledger.dispatch(
-            self._fields, self._base, parcel.number, parcel.rows, parcel.payload
+            self._spec, self._base, parcel.number, parcel.rows, parcel.payload
         )
 
     def _seal(self, total: int) -> None:
@@ -175,4 +169,4 @@ class Feeder(threading.Thread):
                 self._send_from(stored)
 
     def _seal_once(self, total: int) -> int:
-        return self._ledger.seal(self._fields, self._base, total)
+        return self._ledger.seal(self._spec, self._base, total)

@@ -18,7 +18,7 @@ from producer.mnist import pixels_batch
 from producer.predictions import Prediction, to_predictions
 from protocol.chunk import PIXELS, Chunk, decode
 from protocol.errors import UnknownJobError, UsageError
-from protocol.ledger import Ledger
+from protocol.ledger import JobSpec, Ledger
 from protocol.settings import settings
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
@@ -210,20 +210,14 @@ class Calls:
 
     def _classify(self, batch: pa.RecordBatch, model: str) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
-        fields: dict[str, str | int] = {
-            "id": secrets.token_hex(6),
-            "model": model,
-            "source": "single images from Python",
-            "attached": 1,
-            "in_flight": 1,
-            "ttl": TTL_SECONDS,
-        }
-        job_id, chunk = str(fields["id"]), Chunk(0, 0, batch)
+        job_id, chunk = secrets.token_hex(6), Chunk(0, 0, batch)
+        source = "single images from Python"
+        spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=TTL_SECONDS)
         payload = chunk.encode()
         stored, last = False, b"0"
         while True:
             if not stored:
-                self._ledger.submit(fields, chunk.rows, payload)
+                self._ledger.submit(spec, chunk.rows, payload)
             last = self._ledger.wait(job_id, last, IDLE_MS)
             result = self._ledger.take(job_id)
             if result is not None:

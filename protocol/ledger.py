@@ -40,6 +40,22 @@ class Begun(NamedTuple):
     time: float
 
 
+class JobSpec(NamedTuple):
+    """What a job's record says from the first; its fields' names in Redis."""
+
+    id: str
+    model: str
+    source: str  # in words
+    attached: bool  # it lives no longer than its submitter
+    in_flight: int  # chunks in the queue or at a worker at a time
+    ttl: int  # seconds after its last change
+
+    def flat(self) -> list[str | int]:
+        """Names and values in turn."""
+        fields = self._asdict() | {"attached": int(self.attached)}
+        return [part for pair in fields.items() for part in pair]
+
+
 @dataclass(frozen=True)
 class JobRecord:
     """One job as Redis knows it. Times are of Redis's clock, counts are of images or chunks."""
@@ -117,13 +133,13 @@ class Ledger:
     def _keys(self, job_id: str) -> list[str]:
         return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
 
-    def open(self, fields: Mapping[str, str | int]) -> None:
-        """Begin a job; `fields` are its record's, and must hold `id`."""
-        self._step(str(fields["id"]), "open", *_flat(fields))
+    def open(self, spec: JobSpec) -> None:
+        """Begin a job that is about to be fed."""
+        self._step(spec.id, "open", *spec.flat())
 
     def dispatch(
         self,
-        fields: Mapping[str, str | int],
+        spec: JobSpec,
         base: tuple[int, int],
         number: int,
         rows: int,
@@ -131,33 +147,28 @@ class Ledger:
     ) -> int:
         """Store a chunk; how many Redis has now: no more than `number` where it has lost some.
 
-        `fields` make the record where Redis has none (it must hold `id`), with `base`, the first
-        chunk not yet collected and its first row, as its start. Raises `JobCancelledError`.
+        Where Redis has no record, `spec` makes one, with `base`, the first chunk not yet collected
+        and its first row, as its start. Raises `JobCancelledError`.
         """
-        job_id = str(fields["id"])
-        chunks, keys = record_key(job_id) + ":chunks", self._keys(job_id)
-        step = "dispatch", *base, number, rows, *_flat(fields)
+        chunks, keys = record_key(spec.id) + ":chunks", self._keys(spec.id)
+        step = "dispatch", *base, number, rows, *spec.flat()
         store = (
             ("HSET", chunks, number, payload),  # within the script it would be copied twice more
-            ("EXPIRE", chunks, fields["ttl"]),
+            ("EXPIRE", chunks, spec.ttl),
             ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
         )
-        return int(self._unless_cancelled(job_id, self.redis.transact(*store)[-1]))
+        return int(self._unless_cancelled(spec.id, self.redis.transact(*store)[-1]))
 
-    def seal(self, fields: Mapping[str, str | int], base: tuple[int, int], total: int) -> int:
+    def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
         some. Raises `JobCancelledError`."""
-        job_id = str(fields["id"])
-        reply = self._step(job_id, "seal", *base, total, *_flat(fields))
-        return int(self._unless_cancelled(job_id, reply))
+        reply = self._step(spec.id, "seal", *base, total, *spec.flat())
+        return int(self._unless_cancelled(spec.id, reply))
 
-    def submit(
-        self, fields: Mapping[str, str | int], rows: int, payload: bytes | memoryview
-    ) -> None:
+    def submit(self, spec: JobSpec, rows: int, payload: bytes | memoryview) -> None:
         """Store a job that is one chunk. Raises `JobCancelledError`."""
-        job_id = str(fields["id"])
-        reply = self._step(job_id, "submit", rows, payload, *_flat(fields))
-        self._unless_cancelled(job_id, reply)
+        reply = self._step(spec.id, "submit", rows, payload, *spec.flat())
+        self._unless_cancelled(spec.id, reply)
 
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
@@ -292,7 +303,3 @@ class Ledger:
         """A detached job is collected: its results go after an hour, its record stays."""
         for suffix in (":results", ":done"):
             self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)
-
-
-def _flat(fields: Mapping[str, str | int]) -> list[str | int]:
-    return [part for pair in fields.items() for part in pair]

@@ -15,7 +15,7 @@ from producer.local import Local
 from producer.mnist import pixels_batch
 from protocol.broker import PatientRedis, connect
 from protocol.chunk import PIXELS, Chunk
-from protocol.ledger import Ledger, record_key
+from protocol.ledger import JobSpec, Ledger, record_key
 from protocol.wire import LARGE_BYTES
 from tests.waiting import wait_for
 from worker import tasks
@@ -68,8 +68,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
 ) -> None:
     """Or a chunk that is lost meanwhile would be waited for three times as long."""
     batch = pixels_batch(pa.array(["a"]), np.zeros((1, PIXELS), np.uint8))
-    fields: dict[str, str | int] = {"id": "j", "model": "random", "source": "test"}
-    limits: dict[str, str | int] = {"attached": 0, "in_flight": 1, "ttl": 60}
+    spec = JobSpec("j", "random", "test", attached=False, in_flight=1, ttl=60)
     done = classify_chunk(Chunk(0, 0, batch), "random")
     passed = 0.0  # seconds, by a clock that nothing else moves
 
@@ -80,7 +79,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
 
     with connect(redis_only.url) as client:
         ledger, send = Ledger(client), client.execute_command
-        ledger.dispatch(fields | limits, (0, 0), 0, 1, Chunk(0, 0, batch).encode())
+        ledger.dispatch(spec, (0, 0), 0, 1, Chunk(0, 0, batch).encode())
 
         def send_slowly(*args: Any, **options: Any) -> Any:
             nonlocal passed
@@ -103,9 +102,10 @@ def test_a_failover_is_waited_for(redis_only: Local) -> None:
     with connect(redis_only.url, 30) as client, connect(redis_only.url) as other:
         waiting = threading.Thread(target=Ledger(client).wait, args=("j", b"0", 4000))
         waiting.start()
-        wait_for(lambda: other.client_list(_type="normal")[0]["cmd"] == "xread")
-        blocked = next(one for one in other.client_list() if one["cmd"] == "xread")
-        other.client_unblock(int(blocked["id"]), error=True)
+        blocked: list[int] = []
+        while not blocked:
+            blocked = [int(one["id"]) for one in other.client_list() if "b" in one["flags"]]
+        other.client_unblock(blocked[0], error=True)
         wait_for(lambda: other.info("commandstats")["cmdstat_xread"]["calls"] == 2)
         other.config_set("min-replicas-to-write", 1)
         writing = threading.Thread(target=client.set, args=("x", "y"))

@@ -9,16 +9,9 @@ from producer.local import Local
 from protocol.broker import PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.ledger import JOBS, QUEUE, Ledger, record_key
+from protocol.ledger import JOBS, QUEUE, JobSpec, Ledger, record_key
 
-FIELDS: dict[str, str | int] = {
-    "id": "j",
-    "model": "mlp",
-    "source": "test",
-    "attached": 0,
-    "in_flight": 2,
-    "ttl": 60,
-}
+SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
 
 
@@ -36,7 +29,7 @@ def ledger(server: PatientRedis) -> Ledger:
 
 def store(ledger: Ledger, *numbers: int) -> None:
     for number in numbers:
-        assert ledger.dispatch(FIELDS, START, number, 10, b"chunk %d" % number) > number
+        assert ledger.dispatch(SPEC, START, number, 10, b"chunk %d" % number) > number
 
 
 def take_messages(ledger: Ledger) -> list[int]:
@@ -91,7 +84,7 @@ def test_a_worker_gets_the_chunk_and_the_model(ledger: Ledger) -> None:
 
 def test_a_worker_gets_a_large_chunk(ledger: Ledger) -> None:
     payload = bytes(range(256)) * 1000
-    ledger.dispatch(FIELDS, START, 0, 10, memoryview(payload))
+    ledger.dispatch(SPEC, START, 0, 10, memoryview(payload))
     assert ledger.record("j").bytes == len(payload)
     begun = ledger.begin("j", 0)
     assert begun and begun.payload == payload
@@ -117,7 +110,7 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
     complete(ledger, 0)
     complete(ledger, 1, failed=3)
     assert ledger.record("j").state == "feeding"
-    ledger.seal(FIELDS, START, 2)
+    ledger.seal(SPEC, START, 2)
     record = ledger.record("j")
     assert (record.state, record.images, record.done_images, record.failed) == ("done", 20, 20, 3)
     assert record.bytes == 0 and ledger.active() == []
@@ -125,13 +118,13 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
 
 def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledger: Ledger) -> None:
     for _ in range(2):  # the reply may be lost: then it is sent again
-        ledger.submit(FIELDS, 10, b"chunk 0")
+        ledger.submit(SPEC, 10, b"chunk 0")
     assert take_messages(ledger) == [0]
     record = ledger.record("j")
     assert (record.state, record.images, record.bytes) == ("running", 10, 7)
     begun = ledger.begin("j", 0)
     assert begun and begun.payload == b"chunk 0"
-    ledger.submit(FIELDS, 10, b"chunk 0")
+    ledger.submit(SPEC, 10, b"chunk 0")
     assert take_messages(ledger) == [] and ledger.take("j") is None
     complete(ledger, 0)
     assert ledger.record("j").state == "done"
@@ -140,15 +133,15 @@ def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledge
 
 
 def test_a_job_that_is_one_chunk_can_be_cancelled(ledger: Ledger) -> None:
-    ledger.submit(FIELDS, 10, b"chunk 0")
+    ledger.submit(SPEC, 10, b"chunk 0")
     ledger.cancel("j")
     with pytest.raises(JobCancelledError):
-        ledger.submit(FIELDS, 10, b"chunk 0")
+        ledger.submit(SPEC, 10, b"chunk 0")
     assert ledger.take("j") is None
 
 
 def test_an_empty_job_is_done_at_once(ledger: Ledger) -> None:
-    ledger.seal(FIELDS, START, 0)
+    ledger.seal(SPEC, START, 0)
     assert ledger.record("j").state == "done"
 
 
@@ -174,7 +167,7 @@ def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
     store(ledger, 0, 1)
     take_messages(ledger)
     ledger.begin("j", 1)
-    ledger.dispatch({**FIELDS, "id": "another"}, START, 0, 10, b"queued for long")
+    ledger.dispatch(SPEC._replace(id="another"), START, 0, 10, b"queued for long")
     ledger.sweep_job("j", deadline_seconds=0)
     assert 0 in take_messages(ledger)[1:]
 
@@ -202,7 +195,7 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
 def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
     """They are the ones to make room."""
     store(ledger, 0)
-    ledger.submit({**FIELDS, "id": "i"}, 10, b"chunk 0")
+    ledger.submit(SPEC._replace(id="i"), 10, b"chunk 0")
     ledger.redis.config_set("maxmemory", 1)
     try:
         assert ledger.begin("j", 0) is not None
@@ -264,17 +257,17 @@ def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
 def test_a_redis_that_forgot_all_names_the_chunk_it_needs(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2)
     ledger.redis.flushall()
-    assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == 1
+    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3") == 1
     assert not ledger.redis.exists("digitq:job:j:chunks")
     for number in (1, 2, 3):
-        ledger.dispatch(FIELDS, (1, 10), number, 10, b"chunk")
+        ledger.dispatch(SPEC, (1, 10), number, 10, b"chunk")
     record = ledger.record("j")
     assert (record.chunks, record.done_chunks, record.images) == (4, 1, 40)
 
 
 def test_a_redis_that_lost_its_last_second_is_caught_up(ledger: Ledger) -> None:
     store(ledger, 0)
-    assert ledger.dispatch(FIELDS, (5, 50), 5, 10, b"chunk 5") == 6
+    assert ledger.dispatch(SPEC, (5, 50), 5, 10, b"chunk 5") == 6
     assert take_messages(ledger) == [0, 5]
     assert ledger.record("j").chunks == 6
 
@@ -289,14 +282,14 @@ def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
     with pytest.raises(JobCancelledError):
         store(ledger, 3)
     with pytest.raises(JobCancelledError):
-        ledger.seal(FIELDS, START, 3)
+        ledger.seal(SPEC, START, 3)
     assert sorted(ledger.redis.keys("digitq:job:*")) == [b"digitq:job:j", b"digitq:job:j:done"]
     assert 0 < ledger.redis.ttl("digitq:job:j:done") <= 10
 
 
 def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -> None:
     store(ledger, 0)
-    ledger.seal(FIELDS, START, 1)
+    ledger.seal(SPEC, START, 1)
     ledger.begin("j", 0)
     assert complete(ledger, 0)
     ended = ledger.record("j").finished
@@ -333,7 +326,7 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
 def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
     store(ledger, 0)
     complete(ledger, 0)
-    ledger.seal(FIELDS, START, 1)
+    ledger.seal(SPEC, START, 1)
     ledger.finish("j")
     assert ledger.record("j").state == "done"
     assert ledger.redis.keys("digitq:job:j:results") == []
@@ -351,7 +344,7 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
 
 
 def test_what_is_left_of_a_job_that_redis_forgot_goes_in_time(ledger: Ledger) -> None:
-    assert ledger.dispatch(FIELDS, (1, 10), 3, 10, b"chunk 3") == 1
+    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3") == 1
     assert ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
 
 
@@ -428,10 +421,10 @@ def test_a_silent_submitter_is_heard_of_in_a_full_redis(ledger: Ledger) -> None:
 
 def test_jobs_that_expired_are_forgotten_as_others_come(ledger: Ledger) -> None:
     for number in range(5):
-        ledger.open(FIELDS | {"id": f"old{number}"})
+        ledger.open(SPEC._replace(id=f"old{number}"))
         ledger.redis.delete(record_key(f"old{number}"))
     for number in range(5):
-        ledger.open(FIELDS | {"id": f"new{number}"})
+        ledger.open(SPEC._replace(id=f"new{number}"))
     listed = ledger.redis.zrange(JOBS, 0, -1)
     assert sorted(listed) == [b"new%d" % number for number in range(5)]
 
@@ -463,6 +456,6 @@ def test_what_is_cancelled_says_why_whoever_asks(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.cancel("j", "a worker can't")
     with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.dispatch(FIELDS, START, 1, 10, b"chunk 1")
+        ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
     with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.seal(FIELDS, START, 1)
+        ledger.seal(SPEC, START, 1)

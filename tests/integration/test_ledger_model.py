@@ -13,18 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from producer.feed import Feeder, Parcel
 from producer.local import Local
 from protocol.broker import connect
-from protocol.ledger import QUEUE, Ledger, record_key
+from protocol.ledger import QUEUE, JobSpec, Ledger, record_key
 from protocol.wire import LARGE_BYTES
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
-FIELDS: dict[str, str | int] = {
-    "id": "j",
-    "model": "mlp",
-    "source": "test",
-    "attached": 1,
-    "in_flight": IN_FLIGHT,
-    "ttl": 60,
-}
+SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)
 KEY = record_key("j")
 HARM = (
     "a message comes again",
@@ -63,13 +56,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.server.flushall()
         self.redis: Any = self.server
         self.ledger = Ledger(self.server)
-        self.feeder = Feeder(self.ledger, FIELDS, iter(()), attached=True)
+        self.feeder = Feeder(self.ledger, SPEC, iter(()))
         self.sent = 0
         self.sealed = False
         self.held: dict[str, int] = {}
         self.answers: dict[int, bytes] = {}  # the first answer to each chunk, since Redis forgot
         self.collected: list[bytes] = []
-        self.ledger.open(FIELDS)
+        self.ledger.open(SPEC)
 
     @precondition(lambda self: self.sent < CHUNKS)
     @rule()
