@@ -95,14 +95,16 @@ class Client:
         """All jobs that Redis still knows, the oldest first."""
         return self.ledger.records()
 
-    def classify(self, image: Image, model: str | None = None) -> Prediction:
+    def classify(
+        self, image: Image, model: str | None = None, timeout_seconds: float | None = None
+    ) -> Prediction:
         """Classify one image and wait for the answer. From any number of threads.
 
         Calls at about the same time travel together; an answer is the same, to the bit, in any
         company. What can't be read has an error in its own answer. Raises `UsageError` for what is
-        not one image, and what `Job.results` raises.
+        not one image, `TimeoutError`, and what `Job.results` raises.
         """
-        return self._calls.ask(read_call(image), _known_model(model))
+        return self._calls.ask(read_call(image), _known_model(model), timeout_seconds)
 
     async def classify_async(self, image: Image, model: str | None = None) -> Prediction:
         """`classify` for a coroutine: the event loop runs on while the answer is waited for."""

@@ -1,11 +1,15 @@
 """Single images that are asked for at about the same time travel together, as one chunk."""
 
+import logging
 import os
 import secrets
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeGuard
 from weakref import WeakSet
 
@@ -23,7 +27,13 @@ from protocol.settings import settings
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
 GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
-IDLE_MS = 500  # without a result for so long, look after the batch
+IDLE_MS = 500  # without a result for so long a batch is late: look after it, and let others pass
+DEADLINE_SECONDS = 5.0  # or less, as settings say: a caller waits
+REST_SECONDS = 10.0  # a thread waits for calls
+MOST_THREADS = 16  # that wait for results of one kind
+TOLD_LOOKS = 20  # after a batch, without a result, until that is logged
+
+logger = logging.getLogger(__name__)
 
 
 class Lane(NamedTuple):
@@ -48,7 +58,7 @@ class Kind(NamedTuple):
         return PIXELS_LANE if self.drawn else FILES_LANE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One image on its way: a row of pixels (784,), or a batch of one row that holds a file."""
 
@@ -62,13 +72,21 @@ class Call:
 
 @dataclass
 class Line:
-    """Calls of one kind that wait, and how many batches are under way."""
+    """Calls of one kind that wait, and the threads that send them."""
 
     kind: Kind
+    more: threading.Condition  # a call has come
     waiting: deque[Call] = field(default_factory=deque)
-    under_way: int = 0
+    threads: list[threading.Thread] = field(default_factory=list)
+    idle: int = 0  # threads with nothing to send
+    late: int = 0  # batches whose answer is long in coming
     hoped_for: int = 0  # calls until `enough` is set
     enough: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def most_threads(self) -> int:
+        """As many as there may be batches under way, the late ones not counted."""
+        return min(self.kind.lane.most_under_way + self.late, MOST_THREADS)
 
 
 def read_call(image: Image) -> Call:
@@ -94,10 +112,10 @@ def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
 class Calls:
     """Calls from any number of threads.
 
-    A call that finds few batches under way is sent at once. What comes while `most_under_way`
-    are is gathered, and goes as the next. Each batch is an attached job of one chunk, of which
-    nothing stays in Redis; whoever sends it waits for its result. A call's place in its tile is
-    chance: a network gives the same bits at every place.
+    Threads of its own send them: a caller may be interrupted at any moment. A call that finds few
+    batches under way is sent at once. What comes while `most_under_way` are is gathered, and goes
+    as the next. Each batch is an attached job of one chunk, of which nothing stays in Redis. A
+    call's place in its tile is chance: a network gives the same bits at every place.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -110,62 +128,69 @@ class Calls:
         self._lock = threading.Lock()
         self._lines: dict[Kind, Line] = {}
 
-    def ask(self, call: Call, model: str) -> Prediction:
-        """The answer. The calling thread sends a batch itself where none need be waited for."""
-        line = self._join(call, model)
-        if line:
-            try:
-                self._send_batch(line)
-            finally:
-                self._go_on(line)
-        return call.answer.result()
+    def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
+        """The answer. Raises `TimeoutError`."""
+        answer = self.ask_later(call, model)
+        try:
+            return answer.result(timeout_seconds)
+        except TimeoutError:
+            if not answer.cancel() and answer.done():
+                return answer.result()  # just now; or it is a worker's error
+            raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
     def ask_later(self, call: Call, model: str) -> "Future[Prediction]":
-        """The answer to come."""
-        line = self._join(call, model)
-        if line:
-            self._go_on(line)
-        return call.answer
-
-    def _join(self, call: Call, model: str) -> Line | None:
-        """Have the call wait; gives its line where a batch may be sent at once."""
+        """The answer to come. Raises `RuntimeError` where no thread can be started."""
         kind = Kind(model, isinstance(call.image, np.ndarray))
         with self._lock:
-            line = self._lines.setdefault(kind, Line(kind))
+            line = self._lines.get(kind)
+            if not line:
+                line = self._lines[kind] = Line(kind, threading.Condition(self._lock))
             line.waiting.append(call)
             if len(line.waiting) == line.hoped_for:
                 line.enough.set()
-            free = line.under_way < kind.lane.most_under_way
-            line.under_way += free
-        return line if free else None
+            self._call_thread(line)
+        call.answer.add_done_callback(partial(self._give_up, line, call))
+        return call.answer
 
-    def _go_on(self, line: Line) -> None:
-        """A batch is answered: a thread sends those that wait by now, until none do."""
-        with self._lock:
-            if not line.waiting:
-                line.under_way -= 1
-                return
-        thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
-        try:
+    def _call_thread(self, line: Line) -> None:
+        """Have a thread see that calls wait. The lock is held."""
+        line.threads = [thread for thread in line.threads if thread.is_alive()]
+        if line.idle:
+            line.more.notify()
+        elif len(line.threads) < line.most_threads:
+            thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
             thread.start()
-        except BaseException as error:  # there is no room for a thread: nobody would answer
-            with self._lock:
-                line.under_way -= 1
-                waiting = [call for call in line.waiting if call.is_awaited()]
-                line.waiting.clear()
-            for call in waiting:
-                call.answer.set_exception(error)
-            raise
+            line.threads.append(thread)
+
+    def _give_up(self, line: Line, call: Call, answer: "Future[Prediction]") -> None:
+        """A call that is answered, or that nobody waits for any longer: it must not be kept."""
+        if answer.cancelled():
+            with self._lock, suppress(ValueError):
+                line.waiting.remove(call)
 
     def _send_batches(self, line: Line) -> None:
-        while True:
-            answered = self._send_batch(line)
-            if answered > 1:
-                self._gather(line, answered)
-            with self._lock:
-                if not line.waiting:
-                    line.under_way -= 1
-                    return
+        """What a thread does, until nothing has come for a while."""
+        while self._wait_for_calls(line):
+            calls = self._take_calls(line)
+            if calls:
+                self._send_batch(line, calls)
+            if len(calls) > 1:
+                self._gather(line, len(calls))
+
+    def _wait_for_calls(self, line: Line) -> bool:
+        """False where the thread is to end."""
+        with self._lock:
+            while not line.waiting and len(line.threads) <= line.most_threads:
+                line.idle += 1
+                came = line.more.wait(REST_SECONDS)
+                line.idle -= 1
+                if not came:
+                    break
+            if line.waiting and len(line.threads) <= line.most_threads:
+                return True
+            own = threading.current_thread()
+            line.threads = [thread for thread in line.threads if thread is not own]
+            return False
 
     def _gather(self, line: Line, calls: int) -> None:
         """Let so many calls come, of the callers that were just answered, or as many as do."""
@@ -177,27 +202,20 @@ class Calls:
         line.enough.wait(GATHER_SECONDS)
         line.hoped_for = 0
 
-    def _send_batch(self, line: Line) -> int:
-        """Send the calls that wait and answer them, with an error where it comes to that; gives
-        their number."""
-        calls: list[Call] = []
+    def _send_batch(self, line: Line, calls: list[Call]) -> None:
+        """Answer the calls, with an error where it comes to that."""
         try:
-            self._take_calls(line, calls)
-            if calls:
-                predictions = self._classify(put_together(calls), line.kind.model)
-                for call, prediction in zip(calls, predictions, strict=True):
-                    call.answer.set_result(prediction)
+            predictions = self._classify(put_together(calls), line)
+            for call, prediction in zip(calls, predictions, strict=True):
+                call.answer.set_result(prediction)
         except Exception as error:
             for call in calls:
-                call.answer.set_exception(error)
-        except BaseException:  # Ctrl-C is this thread's alone
-            with self._lock:
-                line.waiting.extendleft(call for call in reversed(calls) if not call.answer.done())
-            raise
-        return len(calls)
+                if not call.answer.done():
+                    call.answer.set_exception(error)
 
-    def _take_calls(self, line: Line, calls: list[Call]) -> None:
-        """Move calls from the line to `calls`, within what a batch may hold."""
+    def _take_calls(self, line: Line) -> list[Call]:
+        """Calls from the line, as many as a batch may hold."""
+        calls: list[Call] = []
         size = 0
         with self._lock:
             while line.waiting and len(calls) < line.kind.lane.most_calls:
@@ -207,22 +225,42 @@ class Calls:
                 call = line.waiting.popleft()
                 if call.is_awaited():
                     calls.append(call)
+        return calls
 
-    def _classify(self, batch: pa.RecordBatch, model: str) -> list[Prediction]:
+    def _classify(self, batch: pa.RecordBatch, line: Line) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
         job_id, chunk = secrets.token_hex(6), Chunk(0, 0, batch)
         source = "single images from Python"
-        spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=TTL_SECONDS)
+        spec = JobSpec(job_id, line.kind.model, source, attached=True, in_flight=1, ttl=TTL_SECONDS)
         payload = chunk.encode()
-        stored, last = False, b"0"
-        while True:
-            if not stored:
-                self._ledger.submit(spec, chunk.rows, payload)
-            last = self._ledger.wait(job_id, last, IDLE_MS)
-            result = self._ledger.take(job_id)
-            if result is not None:
-                return to_predictions(decode(result))
-            stored = self._look_after(job_id)
+        stored, last, looks = False, b"0", 0
+        with ExitStack() as late:
+            while True:
+                if not stored:
+                    self._ledger.submit(spec, chunk.rows, payload)
+                last = self._ledger.wait(job_id, last, IDLE_MS)
+                result = self._ledger.take(job_id)
+                if result is not None:
+                    return to_predictions(decode(result))
+                stored = self._look_after(job_id)
+                looks += 1
+                if looks == 1:
+                    late.enter_context(self._late(line))
+                if looks == TOLD_LOOKS:
+                    logger.warning("no answer for some time: is a worker running?")
+
+    @contextmanager
+    def _late(self, line: Line) -> Iterator[None]:
+        """While a batch is late, those that wait may go in another."""
+        with self._lock:
+            line.late += 1
+            if line.waiting:
+                self._call_thread(line)
+        try:
+            yield
+        finally:
+            with self._lock:
+                line.late -= 1
 
     def _look_after(self, job_id: str) -> bool:
         """No result yet: send again what is overdue. False where Redis has lost the job."""
@@ -232,7 +270,7 @@ class Calls:
         except UnknownJobError:
             return False
         self._ledger.alive(job_id)
-        self._ledger.sweep_job(job_id, settings().deadline_seconds)
+        self._ledger.sweep_job(job_id, min(DEADLINE_SECONDS, settings().deadline_seconds))
         return True
 
 

@@ -41,8 +41,8 @@ local function create(base, base_row, ...)
   touch()
 end
 
--- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list.
--- The arguments' text is what Flower shows.
+-- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list; a
+-- single call's, for which somebody waits, before all others. The arguments' text is what Flower shows.
 local function publish(n)
   local job, time = get('id'), stamp(now)
   local id = string.format('%s-%d-%s', job, n, time)
@@ -58,7 +58,7 @@ local function publish(n)
     ['content-encoding'] = 'utf-8',
   }
   redis.call('ZADD', queued, time, n)
-  redis.call('LPUSH', queue, cjson.encode(message))
+  redis.call(get('call') and 'RPUSH' or 'LPUSH', queue, cjson.encode(message))
 end
 
 -- Of what a job has stored only a few chunks are in flight, so that jobs share the workers.
@@ -145,7 +145,7 @@ function steps.seal(base, base_row, total, ...)
   return number('stored')
 end
 
--- A job that is one chunk. Gives nothing where it was cancelled.
+-- A job that is one chunk: single calls. Gives nothing where it was cancelled.
 function steps.submit(count, payload, ...)
   if redis.call('EXISTS', record) == 1 then -- sent again since the reply was lost
     return get('state') ~= 'cancelled'
@@ -153,7 +153,8 @@ function steps.submit(count, payload, ...)
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
-  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload)
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload,
+    'call', 1)
   publish_next()
   touch()
   return true
@@ -182,7 +183,8 @@ function steps.begin(n)
   local payload = size <= LARGE and redis.call('HGET', chunks, n)
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
-  if tonumber(published) > tonumber(redis.call('GET', watermark) or 0) then
+  local is_later = tonumber(published) > tonumber(redis.call('GET', watermark) or 0)
+  if is_later and not get('call') then -- which has passed others
     redis.call('SET', watermark, published, 'EX', get('ttl'))
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)

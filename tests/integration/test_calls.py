@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 from warnings import catch_warnings
 
 import pytest
@@ -16,7 +17,7 @@ import torch
 
 from producer import Client
 from producer.local import Local
-from producer.microbatch import PIXELS_LANE, Kind, Line
+from producer.microbatch import MOST_THREADS, PIXELS_LANE, Kind, Line, read_call
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
 from tests.drawing import draw_one, encode_image, random_digits
@@ -32,7 +33,7 @@ ALONE = [load_model("mlp").classify(digit.reshape(1, 784))[0].tolist() for digit
 
 def chunks_sent(client: Client) -> int:
     """How many messages went into the queue since the server's counts were set back."""
-    return int(client.ledger.redis.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
+    return int(client.ledger.redis.info("commandstats").get("cmdstat_rpush", {"calls": 0})["calls"])
 
 
 def keys_of_jobs(client: Client) -> list[bytes]:
@@ -47,9 +48,10 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> None:
     """Batches are under way there, and the lock is held."""
-    kind = Kind("mlp", drawn=True)
-    with client._calls._lock:
-        client._calls._lines[kind] = Line(kind, under_way=UNDER_WAY)
+    kind, lock = Kind("mlp", drawn=True), client._calls._lock
+    with lock:
+        busy = [threading.current_thread()] * UNDER_WAY
+        client._calls._lines[kind] = Line(kind, threading.Condition(lock), threads=busy)
         with catch_warnings(action="ignore"):  # of forks beside threads
             child = os.fork()
         if not child:
@@ -189,28 +191,47 @@ def test_a_cancelled_batch_is_every_caller_s_error(
         answer.result()
 
 
-def test_a_thread_that_can_t_start_is_the_error_of_those_that_wait(
-    client: Client, callers: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+def test_a_thread_that_can_t_start_is_the_caller_s_error(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks later is answered."""
-    start = threading.Thread.start
-
-    def fail(thread: threading.Thread) -> None:
-        if not thread.name.startswith("ThreadPoolExecutor"):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    line = Line(Kind("mlp", drawn=True), under_way=1)
-    client._calls._lines[line.kind] = line
-    answers = [callers.submit(client.classify, digit) for digit in DIGITS[:3]]
-    wait_for(lambda: len(line.waiting) == 3)
-    monkeypatch.setattr(threading.Thread, "start", fail)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        client._calls._go_on(line)
-    for answer in answers:
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            answer.result()
+    """And nobody's who asks later."""
+    client = Client(redis_only.url, patience_seconds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
+        with pytest.raises(RuntimeError, match="no thread"):
+            client.classify(DIGITS[0])
+    redis_only._start_worker("worker1")
     assert client.classify(DIGITS[0]).probabilities == ALONE[0]
+
+
+def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
+    client = Client(redis_only.url, patience_seconds=1)
+    with pytest.raises(TimeoutError, match=r"no answer within 0.1 s"):  # sent
+        client.classify(DIGITS[0], timeout_seconds=0.1)
+    (line,) = client._calls._lines.values()
+    line.threads *= MOST_THREADS  # so that none is free
+    with pytest.raises(TimeoutError):
+        client.classify(DIGITS[1], timeout_seconds=0.1)
+    assert not line.waiting
+
+    async def give_up() -> None:
+        await asyncio.wait_for(client.classify_async(DIGITS[2]), 0.1)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    assert not line.waiting
+
+
+def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
+    """Until its deadline, as where a worker died with it."""
+    client = Client(redis_only.url, patience_seconds=1)
+    lost = client._calls.ask_later(read_call(DIGITS[0]), "mlp")
+    wait_for(lambda: client.ledger.redis.llen(QUEUE))
+    client.ledger.redis.delete(QUEUE)
+    client._calls._ledger = Mock(wraps=client.ledger, sweep_job=Mock())  # it stays lost
+    redis_only._start_worker("worker1")
+    assert client.classify(DIGITS[1], timeout_seconds=60).probabilities == ALONE[1]
+    assert not lost.done()
 
 
 def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:

@@ -459,3 +459,17 @@ def test_what_is_cancelled_says_why_whoever_asks(ledger: Ledger) -> None:
         ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
     with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
         ledger.seal(SPEC, START, 1)
+
+
+def test_single_calls_pass_chunks_of_jobs(ledger: Ledger) -> None:
+    """And tell nothing of the chunks that they have passed."""
+    store(ledger, 0, 1)
+    call = SPEC._replace(id="call")
+    ledger.submit(call, 1, b"chunk 0")
+    messages = ledger.redis.lrange(QUEUE, 0, -1)[::-1]
+    ids = [json.loads(json.loads(message)["body"])[0] for message in messages]
+    assert ids == [["call", 0], ["j", 0], ["j", 1]]
+    ledger.redis.rpop(QUEUE)
+    assert ledger.begin("call", 0) is not None
+    ledger.sweep_job("j", deadline_seconds=0)
+    assert take_messages(ledger) == [0, 1]
