@@ -7,13 +7,42 @@ if TYPE_CHECKING:
     from producer.client import Client
     from producer.job import Job
     from producer.predictions import Prediction
+    from protocol.errors import (
+        BrokerError,
+        DigitqError,
+        JobCancelledError,
+        UnknownJobError,
+        UsageError,
+    )
+    from protocol.ledger import JobRecord
 
-__all__ = ["Client", "Job", "Prediction"]
+ERRORS = ("BrokerError", "DigitqError", "JobCancelledError", "UnknownJobError", "UsageError")
+PLACES = {
+    "Client": "producer.client",
+    "Job": "producer.job",
+    "JobRecord": "protocol.ledger",
+    "Prediction": "producer.predictions",
+    **dict.fromkeys(ERRORS, "protocol.errors"),
+}
+__all__ = [
+    "BrokerError",
+    "Client",
+    "DigitqError",
+    "Job",
+    "JobCancelledError",
+    "JobRecord",
+    "Prediction",
+    "UnknownJobError",
+    "UsageError",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import on demand, so that `digitq --help` need not wait for Celery and Arrow."""
-    if name in __all__:
-        module = {"Client": "client", "Job": "job", "Prediction": "predictions"}[name]
-        return getattr(import_module(f"producer.{module}"), name)
+    if name in PLACES:
+        return getattr(import_module(PLACES[name]), name)
     raise AttributeError(f"module 'producer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -1,5 +1,6 @@
 """From a source's pieces to chunks: reads the files, and cuts at a number of rows and of bytes."""
 
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from producer.listing import printable
 from producer.options import plural
-from producer.sources import Entry, Piece, UnreadableImageError
+from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
@@ -18,6 +19,7 @@ from protocol.settings import TILE_ROWS, settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
+PENDING_SECONDS = 1.0  # images wait for others; longer where the next are not there yet
 SHARE = 32  # a later chunk holds at most this part of what came before it
 
 
@@ -88,7 +90,7 @@ def _require(holds: bool, resume: Written) -> None:
 def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
     """Batches pass through; entries are read and become batches."""
     rows: list[Row] = []
-    size = 0
+    size, since = 0, 0.0
     for piece in pieces:
         if isinstance(piece, pa.RecordBatch):
             if rows:
@@ -98,18 +100,29 @@ def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
             continue
         row = _read_entry(piece)
         size += len(row.image or b"")
-        if rows and (len(rows) == FIRST_FILES or size > settings().chunk_bytes):
+        if rows and (
+            len(rows) == FIRST_FILES or size > settings().chunk_bytes or _is_long_ago(since)
+        ):
             yield _batch_rows(rows)
             rows, size = [], len(row.image or b"")
+        since = since if rows else time.monotonic()
         rows.append(row)
     if rows:
         yield _batch_rows(rows)
 
 
+def _is_long_ago(since: float) -> bool:
+    """Whether what was read then, of a source that is slow, need wait no longer for more."""
+    return time.monotonic() - since > PENDING_SECONDS
+
+
 def _read_entry(entry: Entry) -> Row:
     id = printable(entry.id)
     try:
-        return Row(id, entry.read(), None, entry.truth)
+        content, limit = entry.read(), settings().image_bytes
+        if len(content) > limit:
+            raise UnreadableImageError(too_large(limit))
+        return Row(id, content, None, entry.truth)
     except UnreadableImageError as error:
         return Row(id, None, str(error), entry.truth)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -146,16 +159,19 @@ def _join(slices: Iterator[pa.RecordBatch], first_row: int) -> Iterator[pa.Recor
     """Small slices of one schema put together, as far as a chunk's limits let them."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
+    since = 0.0
     for batch in slices:
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if pending and (
             rows > _max_rows(batch.schema, first_row)
             or size > settings().chunk_bytes
             or batch.schema != pending[0].schema
+            or _is_long_ago(since)
         ):
             yield _concat(pending)
             first_row += rows - batch.num_rows
             pending, rows, size = [], batch.num_rows, batch.nbytes
+        since = since if pending else time.monotonic()
         pending.append(batch)
     if pending:
         yield _concat(pending)

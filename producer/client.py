@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Self
 
 from producer.chunking import cut_chunks
 from producer.feed import Feeder
@@ -40,15 +41,26 @@ class Client:
         self.ledger = Ledger(connect(self.url, patience_seconds))
         self._calls = Calls(self.ledger)
 
+    def close(self) -> None:
+        """Give the connections back. Calls and jobs that still run open others."""
+        self.ledger.redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def submit(
         self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
     ) -> Job:
-        """Start a job over images: paths, bytes of image files, PIL images, uint8 arrays of
-        shape (28, 28) or (N, 28, 28), light on dark as MNIST is, or (H, W[, channels]), or any
-        iterable of them.
+        """Start a job over images: paths, bytes of image files, files open for reading, PIL images,
+        uint8 arrays of shape (28, 28) or (N, 28, 28), light on dark as MNIST is, or
+        (H, W[, channels]), or any iterable of them.
 
         The images are read while the job runs, by a thread of this process. With `detached` the
-        results stay in Redis until they are collected. Raises `BrokerError`, and `UsageError` for
+        results stay in Redis until they are collected; this process does not end before all of the
+        job is there. Raises `BrokerError`, and `UsageError` for
         what is no image or model; what the images raise later, `Job.results` raises.
         """
         return self.submit_source(image_source(images), model, detached=detached)

@@ -1,10 +1,12 @@
 """The feeder: a thread that stores a job's chunks in Redis, within a window."""
 
+import atexit
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
@@ -49,6 +51,8 @@ class Feeder(threading.Thread):
         self._stopped = self._dropped = False
         self._ended = threading.Event()
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
+        if not self.attached:
+            detached.add(self)
 
     def run(self) -> None:
         number = 0
@@ -170,3 +174,14 @@ class Feeder(threading.Thread):
 
     def _seal_once(self, total: int) -> int:
         return self._ledger.seal(self._spec, self._base, total)
+
+
+detached: WeakSet[Feeder] = WeakSet()
+
+
+@atexit.register
+def _store_detached() -> None:
+    """A detached job outlives this process: all of it must be in Redis by then."""
+    for feeder in list(detached):
+        while feeder.is_alive() and not feeder._stopped:
+            feeder.join(POLL_SECONDS)

@@ -1,13 +1,15 @@
-"""Images handed over from Python as a source: paths, bytes, PIL images and arrays."""
+"""Images handed over from Python as a source: paths, bytes, files, PIL images and arrays."""
 
 import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
@@ -16,27 +18,29 @@ from protocol.errors import UsageError
 
 IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
 CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}  # which no file has
-Image = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
+Bytes = bytes | bytearray | memoryview
+Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray
 
 
 def image_source(images: Image | Iterable[Image]) -> Source:
     """A source over one image, many in one array, or an iterable of them.
 
-    The id of a path is the path, that of any other image its number. Raises `UsageError` for
-    what is no image.
+    The id of a path is the path, that of any other image its number. Whoever gives an iterable may
+    use an array again once it asks for the next. Raises `UsageError` for what is no image.
     """
-    items = (
-        [images]
-        if isinstance(images, str | os.PathLike | bytes | PIL.Image.Image | np.ndarray)
-        else images
-    )
+    one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
+    items = [images] if one or _is_file(images) else images
     if not isinstance(items, Iterable):
         raise UsageError(f"{type(images).__name__} is no image, nor an iterable of images")
     count = len(items) if isinstance(items, list) else None
-    return Source("images from Python", _pieces(items), count=lambda: count)
+    return Source("images from Python", _pieces(items, copies=not one), count=lambda: count)
 
 
-def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
+def _is_file(image: Any) -> bool:
+    return not isinstance(image, PIL.Image.Image) and callable(getattr(image, "read", None))
+
+
+def _pieces(images: Iterable[Any], copies: bool) -> Iterator[Piece]:
     unique = UniqueIds()
     number = 0
     for image in images:
@@ -50,7 +54,7 @@ def _pieces(images: Iterable[Image]) -> Iterator[Piece]:
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
             if image.dtype != np.uint8:
                 raise UsageError(f"an array of images must be uint8, not {image.dtype}")
-            pixels = image.reshape(-1, PIXELS)
+            pixels = np.array(image, copy=copies or None).reshape(-1, PIXELS)
             yield pixels_batch(number_ids("", number, len(pixels)), pixels)
             number += len(pixels)
         else:
@@ -64,14 +68,17 @@ def _entry(number: str, image: Any) -> Entry:
         path = os.fspath(image)
         id = f"./{path}" if path.isdecimal() else path  # a number is the id of another kind
         return Entry(id, partial(read_file, path))
-    if isinstance(image, bytes):
-        return Entry(number, lambda: image)
+    if isinstance(image, Bytes):
+        return Entry(number, lambda: bytes(image))
+    if _is_file(image):
+        return Entry(number, lambda: bytes(image.read()))
     if isinstance(image, np.ndarray):
         return Entry(number, lambda: _encode(_from_array(image)))
     if isinstance(image, PIL.Image.Image):
         return Entry(number, lambda: _encode(image))
     raise UsageError(
-        f"image {number} is a {type(image).__name__}: give a path, bytes, a PIL image or an array"
+        f"image {number} is a {type(image).__name__}: give a path, bytes, a file that is open for "
+        "reading them, a PIL image or an array"
     )
 
 
@@ -81,7 +88,7 @@ def _from_array(array: np.ndarray) -> PIL.Image.Image:
     except (TypeError, ValueError):
         raise UsageError(
             f"an array {array.dtype}{array.shape} is no image: it must be uint8, (28, 28), "
-            "(N, 28, 28), (height, width) or (height, width, channels)"
+            "(N, 28, 28), (height, width), or (height, width, channels) with one to four channels"
         ) from None
 
 
@@ -89,6 +96,9 @@ def _encode(image: PIL.Image.Image) -> bytes:
     """The image as a file that keeps every pixel. Raises `UnreadableImageError`."""
     file = io.BytesIO()
     try:
+        image.load()
+        with suppress(Exception):  # as where its EXIF is damaged: it stays as it is
+            image = PIL.ImageOps.exif_transpose(image)
         if image.mode in CONVERTED:
             image = image.convert(CONVERTED[image.mode])
         image.save(file, "PNG" if image.mode in IN_PNG else "TIFF")

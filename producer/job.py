@@ -1,12 +1,14 @@
 """A submitted job: its results in source order, its progress, and its end."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feed import Feeder
+from producer.feed import POLL_SECONDS, Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
 from protocol.errors import DigitqError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
@@ -52,8 +54,8 @@ class Job:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
 
         An attached job's go on where an earlier call left off; `cancel` a job of which no more are
-        wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, and what the source
-        raised while it was read.
+        wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, `UsageError` where two
+        read an attached job's at a time, and at once what the source raised while it was read.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
@@ -82,6 +84,10 @@ class Job:
 
     def _take(self, number: int) -> None:
         assert self._feeder
+        if number != self._next:
+            raise UsageError(
+                f"job {self.id} is attached: its results are given once, to one reader"
+            )
         self._feeder.collected(number)
         self._next = number + 1
 
@@ -106,10 +112,20 @@ class Job:
         False where the time ran out.
         """
         if self._feeder is None:
-            return True
+            return self._wait_until_fed(timeout_seconds)
         self._feeder.join(timeout_seconds)
         self._raise_feeder_error()
         return not self._feeder.is_alive()
+
+    def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
+        """The same of a job that somebody else feeds."""
+        end = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while (record := self.progress()).state == "feeding":
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_SECONDS)
+        self._raise_if_not_whole(record)
+        return True
 
     def cancel(self, ledger: Ledger | None = None) -> None:
         """Feed nothing more and drop what is in Redis of the job, but for its record. Raises
@@ -125,13 +141,17 @@ class Job:
             assert self._feeder
             return "collected" if self._feeder.total == number else "running"
         record = self.progress()
+        if record.state == "cancelled" or record.chunks == number and not self._feeder:
+            self._raise_if_not_whole(record)
+        return "collected" if record.state == "done" and record.chunks == number else record.state
+
+    def _raise_if_not_whole(self, record: JobRecord) -> None:
         record.raise_if_cancelled()
-        if record.state == "abandoned" and record.chunks == number and not self._feeder:
+        if record.state == "abandoned":
             raise DigitqError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
                 f"`digitq cancel {self.id}` drops it"
             )
-        return "collected" if record.state == "done" and record.chunks == number else record.state
 
     def _raise_feeder_error(self) -> None:
         if self._feeder and self._feeder.error:

@@ -92,7 +92,7 @@ class Line:
 def read_call(image: Image) -> Call:
     """Read an image, as `Client.submit` does. Raises `UsageError` for what is not one image."""
     if is_drawn(image):
-        return Call(np.asarray(image).reshape(PIXELS))  # a memmap's own views take longer
+        return Call(np.array(image).reshape(PIXELS))  # the caller may use it again meanwhile
     batches = [chunk.batch for chunk in cut_chunks(image_source([image]).pieces)]
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:

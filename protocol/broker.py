@@ -69,10 +69,12 @@ class PatientRedis(redis.Redis):
         send = super().execute_command
         try:
             return self._patiently(lambda: send(*args, **options))  # type: ignore[no-untyped-call]
-        except BaseException:  # lest a reply that is under way be taken for the next command's
-            own: Any = self.connection
+        except BaseException as error:  # a reply under way must not be taken for the next command's
+            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
             if own:
                 own.disconnect()
+            elif not isinstance(error, BrokerError):  # as Ctrl-C, at any moment
+                pool.disconnect(inuse_connections=False)
             raise
 
     def transact(self, *commands: tuple[bytes | memoryview | str | float, ...]) -> list[Any]:

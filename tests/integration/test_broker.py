@@ -116,3 +116,19 @@ def test_a_failover_is_waited_for(redis_only: Local) -> None:
         assert other.get("x") == b"y"
         other.xadd(f"{record_key('j')}:done", {"chunk": 0})
         waiting.join()
+
+
+def test_what_is_interrupted_leaves_no_reply_for_the_next(redis_only: Local) -> None:
+    with connect(redis_only.url) as client:
+        client.mset({"x": b"of x", "y": b"of y"})
+        connection = client.connection_pool.get_connection()
+        client.connection_pool.release(connection)
+        send = connection.send_command
+
+        def send_only(*args: object, **options: object) -> None:
+            send(*args, **options)
+            raise KeyboardInterrupt
+
+        with patch.object(connection, "send_command", send_only), pytest.raises(KeyboardInterrupt):
+            client.get("x")
+        assert client.get("y") == b"of y"

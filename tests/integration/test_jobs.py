@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from producer import Client, feed
+from producer import Client, chunking, feed
 from producer.feed import Feeder
 from producer.local import Local
 from producer.sources import open_sources
@@ -410,3 +412,97 @@ def test_a_path_that_is_a_number_is_not_another_image_s_id(
     monkeypatch.chdir(tmp_path)
     draw_one().save("1", "PNG")
     assert client.submit(["1", DIGITS[0]]).table().column("id").to_pylist() == ["./1", "1"]
+
+
+def test_an_array_may_be_used_again(client: Client) -> None:
+    def images() -> Iterator[np.ndarray]:
+        one, many = np.empty((28, 28), np.uint8), np.empty((5, 28, 28), np.uint8)
+        for number in range(0, 60, 6):
+            one[:] = DIGITS[number]
+            yield one
+            many[:] = DIGITS[number + 1 : number + 6]
+            yield many
+
+    assert np.array_equal(probabilities(client.submit(images()).table()), EXPECTED[:60])
+
+
+def test_files_that_are_open_and_all_that_is_bytes(client: Client, tmp_path: Path) -> None:
+    content = encode_image(draw_one())
+    (tmp_path / "a.png").write_bytes(content)
+    with open(tmp_path / "a.png", "rb") as file, open(tmp_path / "a.png", "rb") as other:
+        images = [file, io.BytesIO(content), bytearray(content), memoryview(content)]
+        table = client.submit(images).table()
+        assert client.submit(other).table().column("label").to_pylist() == [1]
+    assert table.column("label").to_pylist() == [1] * 4
+    assert client.classify(io.BytesIO(content)).label == 1
+
+
+@pytest.mark.parametrize(("format", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L")])
+def test_an_image_of_pillow_is_turned_as_its_file_is(
+    format: str, mode: str, client: Client
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    turned = draw_one().convert(mode).transpose(PIL.Image.Transpose.ROTATE_90)
+    content = encode_image(turned, format, exif=exif.tobytes())
+    table = client.submit([content, PIL.Image.open(io.BytesIO(content))]).table()
+    assert table.column("label").to_pylist() == [1, 1]
+
+
+def test_too_many_bytes_are_a_row_s_error(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", str(1 << 20))
+    settings.cache_clear()
+    table = client.submit([bytes(1 << 20), bytes((1 << 20) + 1)]).table()
+    assert table.column("error").to_pylist()[1] == "larger than 1 MB"
+    assert "larger" not in table.column("error").to_pylist()[0]
+
+
+def test_what_a_slow_source_gave_is_not_kept_waiting(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
+    for images in (itertools.repeat(DIGITS[0]), itertools.repeat(encode_image(draw_one()))):
+        job = client.submit(images)
+        assert next(job.results()).num_rows == 1
+        job.cancel()
+
+
+def test_two_readers_of_an_attached_job_are_told(client: Client) -> None:
+    job = client.submit(DIGITS)
+    first, second = job.results(), job.results()
+    next(first)
+    next(second)
+    with pytest.raises(UsageError, match="given once, to one reader"):
+        next(first)
+
+
+def test_a_job_is_waited_for_until_another_has_stored_it(client: Client, local: Local) -> None:
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[np.ndarray]:
+        yield DIGITS[:64]
+        go_on.wait()
+
+    job = client.submit(slowly(), detached=True)
+    other = Client(local.url).job(job.id)
+    assert not other.wait_until_stored(timeout_seconds=0.1)
+    go_on.set()
+    assert other.wait_until_stored(timeout_seconds=60) and len(other.table()) == 64
+
+
+def test_a_process_does_not_end_before_its_detached_job_is_in_redis(client: Client) -> None:
+    code = f"""
+import itertools, time, numpy as np
+from producer import Client
+
+def slowly():
+    for _ in range(3):
+        time.sleep(0.2)
+        yield np.zeros((28, 28), np.uint8)
+
+with Client({client.url!r}) as client:
+    print(client.submit(slowly(), detached=True).id)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert not done.stderr
+    assert len(client.job(done.stdout.strip()).table()) == 3
