@@ -11,12 +11,20 @@ if TYPE_CHECKING:
         BrokerError,
         DigitqError,
         JobCancelledError,
+        OutputError,
         UnknownJobError,
         UsageError,
     )
     from protocol.ledger import JobRecord
 
-ERRORS = ("BrokerError", "DigitqError", "JobCancelledError", "UnknownJobError", "UsageError")
+ERRORS = (
+    "BrokerError",
+    "DigitqError",
+    "JobCancelledError",
+    "OutputError",
+    "UnknownJobError",
+    "UsageError",
+)
 PLACES = {
     "Client": "producer.client",
     "Job": "producer.job",
@@ -31,6 +39,7 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobRecord",
+    "OutputError",
     "Prediction",
     "UnknownJobError",
     "UsageError",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import producer
+from protocol import errors
 from protocol.settings import MODELS
 from worker.models import model_names
 
@@ -62,7 +63,8 @@ def test_help_waits_for_nothing_heavy() -> None:
 
 
 def test_the_public_names() -> None:
-    assert producer.__all__ == ["Client", "Job", "Prediction"]
+    own = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert {*producer.__all__} == {"Client", "Job", "JobRecord", "Prediction", *own}
     assert all(getattr(producer, name) for name in producer.__all__)
 
 
