@@ -1,7 +1,11 @@
 """Tables as a source: Parquet with a column of encoded images, and Parquet or CSV with a column for
 each pixel, as Kaggle's MNIST has them."""
 
+import codecs
 import csv
+import os
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,10 +26,12 @@ from protocol.settings import settings
 SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
 CSV_BYTES = 4 << 20  # that are parsed at a time
+CSV_SAMPLE = 64 << 10  # bytes, by which its columns are known
 LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
-INDEX = ("", "Unnamed: 0", "__index_level_0__")  # of pandas
-SHOWN = 8  # names of columns
-NO_PIXEL = "a pixel is missing, or not within 0 and 255"
+INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
+SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
+NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
+NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 class PixelColumns(NamedTuple):
@@ -74,20 +80,84 @@ def _open(path: Path, prefix: str) -> Source:
 
 
 def _open_csv(path: Path, prefix: str) -> Source:
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        first = next(filter(any, csv.reader(file)), [])
-    cells = [cell.strip() for cell in first]
+    with open(path, "rb") as file:
+        sample = file.read(CSV_SAMPLE).removeprefix(codecs.BOM_UTF8)
+    lines = sample.splitlines(keepends=True)
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
+    cells = [cell.strip() for cell in cells]
     named = not all(not cell or cell.isdecimal() and int(cell) < 256 for cell in cells)
-    options = pyarrow.csv.ReadOptions(block_size=CSV_BYTES, autogenerate_column_names=not named)
-    reader = pyarrow.csv.open_csv(path, options)
-    found = _find_pixels(path, reader.schema, named)
+    names = cells if named else [str(place) for place in range(len(cells))]
+    whole = len(sample) < CSV_SAMPLE or len(lines) == 1
+    rows = lines[first + named : len(lines) if whole else -1]
+    schema = pyarrow.csv.read_csv(
+        pa.BufferReader(b"".join(rows)),
+        pyarrow.csv.ReadOptions(column_names=names),
+        pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+    ).schema
+    found = _find_pixels(path, schema, named)
     if not found:
         raise UsageError(
-            f"{path} has no {PIXELS} columns of whole numbers that may be pixels; "
-            f"its columns: {_list(reader.schema)}"
+            f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
+            f"commas; its columns: {_list(schema)}"
         )
-    pieces = number_pieces(reader, prefix, partial(_build_pixels, found))
-    return Source(str(path), pieces, found.label is not None)
+    skipped = sum(map(len, lines[: first + named]))
+    parts = (_parse_csv(block, schema, found) for block in _read_blocks(path, skipped))
+    label = None if found.label is None else PIXELS
+    pieces = number_pieces(
+        parts, prefix, partial(_build_pixels, PixelColumns(range(PIXELS), label))
+    )
+    return Source(str(path), pieces, label is not None)
+
+
+def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
+    """Whole lines of a file, many at a time, after so many bytes."""
+    with open(path, "rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        file.seek(skipped, os.SEEK_CUR)
+        while block := file.read(CSV_BYTES):
+            yield block + file.readline()
+
+
+def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.RecordBatch:
+    """Columns of pixels, and of labels where there are some. What is no number is null."""
+    places = [*found.pixels, *([] if found.label is None else [found.label])]
+    fields = [schema.field(place) for place in places]
+    names = [str(place) for place in range(len(schema))]  # no two alike
+    types = {str(place): field.type for place, field in zip(places, fields, strict=True)}
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(block),
+            pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=types, include_columns=[*types], strings_can_be_null=True
+            ),
+        )
+        return table.combine_chunks().to_batches()[0]
+    except pa.ArrowInvalid:
+        pass
+    except IndexError:  # no row
+        return pa.RecordBatch.from_pylist([], pa.schema(types.items()))
+    rows = [
+        [cells[place].strip() if len(cells) == len(schema) else "" for place in places]
+        for cells in csv.reader(block.decode(errors="replace").splitlines())
+        if any(cells)
+    ]
+    columns = [
+        pa.array([_to_type(cell, field.type) for cell in column], field.type)
+        for column, field in zip(zip(*rows, strict=True), fields, strict=True)
+    ]
+    return pa.record_batch(columns, names=[*types])
+
+
+def _to_type(cell: str, kind: pa.DataType) -> str | int | None:
+    if _is_text(kind):
+        return cell
+    try:
+        return int(cell)
+    except ValueError:
+        return None
 
 
 def _find_image(path: Path, schema: pa.Schema) -> str:
@@ -107,13 +177,20 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
 
 
 def _find_pixels(path: Path, schema: pa.Schema, named: bool = True) -> PixelColumns | None:
-    """784 columns of whole numbers, and the one of labels. Raises `UsageError` where it may be any
-    of 785."""
+    """784 columns of whole numbers, in the order of the numbers that they are named by, if they
+    are, and the one of labels. Raises `UsageError` where it may be any of 785."""
     label = _find_label(path, schema, LABELS) if named else None
+    if named and (numbered := _find_numbered(schema.names)):
+        for place in numbered:
+            if not pa.types.is_integer(schema.field(place).type):
+                raise UsageError(
+                    f"{path} has a column {schema.names[place]} in which not all are whole numbers"
+                )
+        return PixelColumns(numbered, label)
     numbers = [
         place
         for place, field in enumerate(schema)
-        if place != label and field.name not in INDEX and pa.types.is_integer(field.type)
+        if place != label and field.name.lower() not in INDEX and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
         if named:
@@ -122,6 +199,19 @@ def _find_pixels(path: Path, schema: pa.Schema, named: bool = True) -> PixelColu
             )
         label, *numbers = numbers
     return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
+
+
+def _find_numbered(names: Sequence[str]) -> list[int]:
+    """The places of 784 columns named by one word and the numbers from 0 or 1 on, in their order;
+    none where there are no such."""
+    groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    for place, name in enumerate(names):
+        if match := NUMBERED.fullmatch(name):
+            groups[match[1]][int(match[2])] = place
+    for places in groups.values():
+        if len(places) == PIXELS and max(places) - min(places) == PIXELS - 1:
+            return [places[number] for number in sorted(places)]
+    return []
 
 
 def _find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | None:
@@ -138,7 +228,11 @@ def _find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | No
 
 
 def _list(schema: pa.Schema) -> str:
-    return ", ".join(schema.names[:SHOWN]) + ", …" * (len(schema.names) > SHOWN)
+    names = [
+        name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}…"
+        for name in schema.names[:SHOWN]
+    ]
+    return ", ".join(names) + ", …" * (len(schema.names) > SHOWN)
 
 
 def _may_be_image(field: pa.Field) -> bool:

@@ -140,15 +140,67 @@ def test_a_pixel_that_is_none_is_an_error_of_its_row(wrong: str, tmp_path: Path)
 
 
 def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
-    """From the block on that it is in; in the first, at once."""
-    path = Path(write_lines(tmp_path / "a.csv", to_lines(random_digits(2000))))
+    """In the row that it is cut in."""
+    digits = random_digits(2000)
+    path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
     os.truncate(path, path.stat().st_size - 500)
     ids, found, _ = read_set(path)
-    assert ids == [str(n) for n in range(len(ids))] and len(ids) > 1000
-    assert str(found[-1]).startswith("the file is damaged from here on: CSV parse error")
+    assert ids == [str(n) for n in range(2000)]
+    assert found[:-1] == [digit.tobytes() for digit in digits[:-1]] and found[-1] == NO_PIXEL
     os.truncate(path, 5000)
-    with pytest.raises(UsageError, match="can't read .*CSV parse error"):
-        open_sources([str(path)])
+    _, found, _ = read_set(path)
+    assert found[-1] == NO_PIXEL and NO_PIXEL not in found[:-1]
+
+
+@pytest.mark.parametrize("labels", ["a number", "text"])
+def test_rows_that_are_broken_are_errors_and_cost_no_other(labels: str, tmp_path: Path) -> None:
+    digits = random_digits(PIXEL_ROWS + 500)  # more than one block
+    lines = to_lines(digits)
+    if labels == "text":
+        for line in lines:
+            line[0] = "no digit" if line[0] == 9 else f"{line[0]}"
+    broken: Lines = [["x", *lines[0][1:]], [*lines[0][:-1], "1.5"], lines[0][:-5], [*lines[0], 1]]
+    broken += [[*lines[0][:9], "", *lines[0][10:]]]
+    for number, line in zip(range(500, 1000, 100), broken, strict=True):
+        lines[number] = line
+    ids, found, truths = read_set(write_lines(tmp_path / "a.csv", [["Y", *PIXEL_NAMES], *lines]))
+    assert ids == [str(n) for n in range(len(digits))]
+    expected: list[object] = [digit.tobytes() for digit in digits]
+    expected[500] = digits[0].tobytes()  # only its label is none
+    expected[600:1000:100] = [NO_PIXEL] * 4
+    assert found == expected
+    nothing = {500, *(n for n in range(len(digits)) if labels == "text" and n % 10 == 9)}
+    for number in {*range(len(digits))} - {*range(500, 1000, 100)}:
+        assert truths[number] == (None if number in nothing else number % 10)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["id", *PIXEL_NAMES],
+        ["Id", "label", *PIXEL_NAMES],
+        ["number", "label", *PIXEL_NAMES],
+        sorted(PIXEL_NAMES),
+        [f"{n}_of_784" for n in range(784)],
+        ["id", *(f"{n}_of_784" for n in range(784))],
+    ],
+)
+def test_which_columns_are_pixels(names: list[str], tmp_path: Path) -> None:
+    digits = random_digits(3)
+    places = {name: place for place, name in enumerate(PIXEL_NAMES)} | {
+        f"{n}_of_784": n for n in range(784)
+    }
+    rows = [
+        [digit.ravel()[places[name]] if name in places else 7 for name in names] for digit in digits
+    ]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    for path in (
+        write_lines(tmp_path / "a.csv", [names, *rows]),
+        make_table(tmp_path, **columns),
+    ):
+        _, found, truths = read_set(path)
+        assert found == [digit.tobytes() for digit in digits]
+        assert truths == [7 if "label" in names else None] * 3
 
 
 def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
@@ -193,8 +245,18 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         ("a.csv", lambda path: path.write_bytes(bytes(1 << 20)), "can't read"),
         (
             "a.csv",
-            lambda path: write_lines(path, [["x", *PIXEL_NAMES], [0] * 785]),
+            lambda path: write_lines(path, [[f"x{n}x" for n in range(785)], [0] * 785]),
             "name the one of labels `label`",
+        ),
+        (
+            "a.csv",
+            lambda path: write_lines(path, [PIXEL_NAMES, [*[0] * 3, "1.5", *[0] * 780]]),
+            f"a column {PIXEL_NAMES[3]} in which not all are whole numbers",
+        ),
+        (
+            "a.csv",
+            lambda path: path.write_text(";".join(PIXEL_NAMES) + "\n" + ";".join("0" * 784)),
+            "separated by commas; its columns: [^ ]{41}$",
         ),
         (
             "a.csv",
