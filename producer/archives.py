@@ -138,6 +138,13 @@ def _tar_entries(
                         partial(_read_tarred, archive, member),
                         parent_digit(name) if truth_from_parent else None,
                     )
+                elif member.islnk() and is_image_name(name):  # GNU tar's for one file's other names
+                    reason = f"the archive has it under another name only: {member.linkname}"
+                    yield Entry(
+                        prefix + unique(name),
+                        partial(raise_unreadable, reason),
+                        parent_digit(name) if truth_from_parent else None,
+                    )
                 elif not member.isdir():
                     tally.skip(name, "" if member.isfile() else "link or device")
             _require_end(archive, stream)

@@ -20,6 +20,7 @@ from producer.options import (
     out_option,
     overwrite_option,
     plural,
+    private_broker_option,
     say,
     sources_argument,
     truth_option,
@@ -46,8 +47,8 @@ SOURCES_HELP = (
 def digitq() -> None:
     """Classify handwritten digits in bulk over a queue.
 
-    Without a broker, `classify`, `evaluate` and `demo` start a private Redis and workers for the
-    length of the run. `submit` and its kin need a running Redis: `digitq up` starts one.
+    Without a broker, `classify` and `evaluate` start a private Redis and workers for the length of
+    the run; `demo` always does. `submit` and its kin need a running Redis: `digitq up` starts one.
     """
 
 
@@ -56,7 +57,7 @@ def digitq() -> None:
 @out_option
 @model_option
 @workers_option
-@broker_option
+@private_broker_option
 @limit_option
 @truth_option
 @overwrite_option
@@ -228,7 +229,7 @@ def cancel(job_id: str, broker: str | None) -> None:
     help="the matrix as a picture, .png, .svg or .pdf",
 )
 @workers_option
-@broker_option
+@private_broker_option
 @click.option("--overwrite", is_flag=True, help="replace the picture")
 def evaluate(
     model: str | None, plot: Path | None, workers: int | None, broker: str | None, overwrite: bool

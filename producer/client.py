@@ -15,10 +15,10 @@ from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
 from producer.sources import Source
 from producer.written import Written
-from protocol.broker import DEFAULT_BROKER, connect
+from protocol.broker import connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
-from protocol.settings import MODELS, settings
+from protocol.settings import DEFAULT_BROKER, MODELS, settings
 
 ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
 

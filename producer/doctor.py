@@ -4,6 +4,7 @@ A rule gives, for each thing it finds wrong, the problem and its remedy.
 """
 
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -48,13 +49,13 @@ def check_append_only(deployment: Deployment) -> Advice:
     if not deployment.redis["aof_enabled"]:
         yield (
             "Redis keeps no append-only file: its restart loses every job",
-            _set("appendonly yes") + " (`digitq up` keeps nothing)",
+            _set(deployment, "appendonly yes") + " (`digitq up` keeps nothing)",
         )
     elif deployment.appendfsync == "no":
         yield (
             "Redis leaves it to the system when its file reaches the disk (appendfsync no): a "
             "crash of its host loses what hasn't",
-            _set("appendfsync everysec"),
+            _set(deployment, "appendfsync everysec"),
         )
 
 
@@ -64,7 +65,7 @@ def check_eviction(deployment: Deployment) -> Advice:
     if policy != "noeviction":
         yield (
             f"Redis may evict the keys of a job (maxmemory-policy {policy})",
-            _set("maxmemory-policy noeviction"),
+            _set(deployment, "maxmemory-policy noeviction"),
         )
 
 
@@ -245,9 +246,10 @@ def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(kind, ", ".join(found)) for kind, found in names.items()]
 
 
-def _set(line: str) -> str:
+def _set(deployment: Deployment, line: str) -> str:
     """How to set what Redis does."""
-    return f"`redis-cli config set {line}`, and `{line}` in redis.conf"
+    url = deployment.redis_url
+    return f"`redis-cli -u {shlex.quote(url)} config set {line}`, and `{line}` in redis.conf"
 
 
 def _mb(size: float) -> str:

@@ -6,13 +6,13 @@ import click
 
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
-from protocol.settings import MODELS
+from protocol.settings import DEFAULT_BROKER, MODELS
 
 MOST_WORKERS_A_CORE = 8
 
-broker_option = click.option(
-    "--broker", metavar="URL", help="Redis to use, as redis://host:6379/0 [DIGITQ_BROKER_URL]"
-)
+BROKER = "Redis to use [DIGITQ_BROKER_URL, else {}]"
+broker_option = click.option("--broker", metavar="URL", help=BROKER.format(DEFAULT_BROKER))
+private_broker_option = click.option("--broker", metavar="URL", help=BROKER.format("a private one"))
 model_option = click.option(
     "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
 )
@@ -31,7 +31,7 @@ workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
     callback=check_workers,
-    help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [as many as cores]",
+    help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [as the work needs]",
 )
 limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
 truth_option = click.option(

@@ -1,6 +1,7 @@
 """What a person reads at the end: summaries, job lines, and the confusion matrix."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,10 @@ def list_jobs(records: Sequence[JobRecord]) -> str:
         f"{'JOB':14}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
     ]
     for record in records:
+        collected = record.state == "done" and record.attached
+        state = "collected" if collected else record.state
         lines.append(
-            f"{record.id:14}{record.state:11}{record.images:12,}{_share(record):>6}"
+            f"{record.id:14}{state:11}{record.images:12,}{_share(record):>6}"
             f"{record.failed:8,}  "
             f"{record.created:%Y-%m-%d %H:%M:%S}  {_escape(record.source)}"
         )
@@ -144,5 +147,7 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
         figure.savefig(path, dpi=120)
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
-    except OSError as error:
+    except OSError as error:  # what there is of it is no picture
+        with suppress(OSError):
+            path.unlink()
         raise OutputError(f"can't write {path}: {error.strerror or error}") from None

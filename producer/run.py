@@ -23,6 +23,7 @@ from rich.text import Text
 from producer.client import Client
 from producer.job import Job
 from producer.local import Local
+from producer.options import say
 from producer.sinks import Sink
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
@@ -49,8 +50,11 @@ def service(
     few `images`, where their number is known. Raises as `Client` does."""
     if url := broker or settings().broker_url:
         if workers:
-            raise UsageError("--workers starts private ones: it does not go with a broker")
-        yield Service(Client(url), None)
+            of = "--broker" if broker else "DIGITQ_BROKER_URL"
+            raise UsageError(f"--workers starts private ones: it does not go with {of}")
+        client = Client(url)
+        client.ledger.redis.on_loss = say
+        yield Service(client, None)
         return
     if not workers:
         workers = usable_cores()

@@ -143,7 +143,10 @@ class FileSink:
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
         """Raises `UsageError` for another format, another run's file, one that is finished or being
         written by somebody else, and a place where nothing can be written."""
-        if path.suffix not in ENCODERS:
+        if path.is_symlink():  # the file that it leads to is written
+            path = path.resolve()
+        suffix = path.suffix.lower()
+        if suffix not in ENCODERS:
             raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
@@ -155,7 +158,7 @@ class FileSink:
         self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
-        self._encode = ENCODERS[path.suffix]
+        self._encode = ENCODERS[suffix]
         try:
             self._open(run, overwrite)
         except OSError as error:
@@ -310,5 +313,13 @@ def _parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Written]]]:
 
 
 def _difference(old: Run, new: Run) -> str:
-    changed = [name for name in new if old.get(name) != new[name]]
-    return ", ".join(f"{name} was {old.get(name)!r}" for name in changed) or "an older version's"
+    if set(old) != set(new):
+        return "begun by another command, or by an older version"
+    changed = [name for name in new if old[name] != new[name]]
+    if changed == ["modified"]:
+        return "a table or a set was written anew"
+    return ", ".join(f"{name} was {_show(old[name])}" for name in changed if name != "modified")
+
+
+def _show(value: str | int | bool | list[str] | None) -> str:
+    return "none" if value is None else " ".join(value) if isinstance(value, list) else str(value)

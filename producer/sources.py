@@ -21,7 +21,7 @@ from producer.listing import IMAGE_SUFFIXES, Tally, is_image_name, printable, wa
 from protocol.errors import UsageError
 from protocol.settings import settings
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class UnreadableImageError(Exception):
@@ -193,7 +193,8 @@ def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> I
     if first is None:
         raise UsageError(
             f"no image in {where}, {tally.describe() or 'nor anything else'}: "
-            f"images end in {' '.join(IMAGE_SUFFIXES)}"
+            f"images end in {' '.join(IMAGE_SUFFIXES)}; an archive, a table or a set of images in "
+            "it is a SOURCE by itself"
         )
     return chain([first], entries)
 

@@ -32,8 +32,8 @@ UNABLE_WORDS = re.compile(  # of other types, and out of scripts; the last three
     r"\b(OOM|MISCONF|BUSY|READONLY|UNBLOCKED|NOREPLICAS|MASTERDOWN) "
 )
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
-DEFAULT_BROKER = "redis://localhost:6379/0"
 LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
+SCRIPT_ERROR = re.compile(r"^Error running script.*?@user_script: ?\d+: -?|( script: \w{40}.*)$")
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 
@@ -154,6 +154,11 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
             f"Redis at {shown} refuses the login ({reason}): "
             "put the password in the URL, redis://:PASSWORD@host:6379/0"
         )
+    if "OOM " in reason or isinstance(error, OutOfMemoryError):
+        return BrokerError(
+            f"Redis at {shown} is full: collect or cancel jobs (`digitq jobs`), "
+            "or raise its maxmemory"
+        )
     if isinstance(error, LOST):
         return BrokerError(
             f"can't reach Redis at {shown} ({reason}): is it running? "
@@ -164,4 +169,5 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
 
 def _first_line(error: redis.RedisError) -> str:
     line = str(error).partition("\n")[0]
-    return line.rpartition(" of pipeline caused error: ")[2]  # what redis-py says before is long
+    line = line.rpartition(" of pipeline caused error: ")[2]  # what redis-py says before is long
+    return SCRIPT_ERROR.sub("", line)

@@ -2,9 +2,9 @@
 
 from celery import Celery
 
-from protocol.broker import DEFAULT_BROKER, TIMEOUT_SECONDS, read_address
+from protocol.broker import TIMEOUT_SECONDS, read_address
 from protocol.ledger import QUEUE
-from protocol.settings import settings
+from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 

@@ -17,6 +17,7 @@ CLOCK_SECONDS = 60.0  # by the clock, for one that waits and computes nothing
 INSPECTED = (
     ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
 )
+DEFAULT_BROKER = "redis://localhost:6379/0"
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
 
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None,
         description="Redis to use, as `redis://host:6379/0`; unset, `classify` and `evaluate` "
-        "start a private one for the run",
+        f"start a private one for the run, all else uses `{DEFAULT_BROKER}`",
     )
     model: Model = Field("mlp", description="network that classifies, unless `--model` names one")
     device: Literal["auto", "cpu", "cuda"] = Field(

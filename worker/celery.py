@@ -10,13 +10,13 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
-from protocol.broker import DEFAULT_BROKER, connect
+from protocol.broker import connect
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import CLOCK_SECONDS, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
+from protocol.settings import CLOCK_SECONDS, DEFAULT_BROKER, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
 from worker import transport
 
 WARM_UP_ROWS = 256

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -16,7 +17,7 @@ import PIL.ImageFont
 import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
-from protocol.errors import DigitqError, UsageError
+from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from worker.classify import ASK_BELOW, ask_again
 from worker.decoding import (
@@ -38,7 +39,7 @@ FONTS = "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf"
 NO_DIGIT = 0.2  # a top probability is about 0.1 where the network sees none
 BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
-DRAWN_BY = "Software", "digitq inspect"  # a text in the PNG file
+DRAWN_BY, DRAWN_FROM = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
 CLOSER = [*LOOKS][1:]
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
@@ -169,17 +170,21 @@ def list_probabilities(probabilities: NDArray[np.float32]) -> str:
 @click.option("--model", type=click.Choice(MODELS), help="network to ask [DIGITQ_MODEL]")
 def main(image: Path, out: Path | None, model: str | None) -> None:
     """Show how IMAGE came to its answer: each step to the 28×28 that the network sees, and the
-    ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage."""
-    out = out or Path(f"{image.stem}{INSPECTED}")
+    ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage, 3 if the picture
+    can't be written."""
     try:
         sys.exit(inspect(image, out, model or settings().model))
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(3 if isinstance(error, OutputError) else 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
-def check_out(out: Path) -> None:
-    """Raises `UsageError` where the picture would replace anything but one drawn before."""
+def check_out(out: Path, source: str | None) -> None:
+    """Raises `UsageError` where the picture would replace anything but one drawn before; where a
+    source is given, of the same one."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png")
     if not out.absolute().parent.is_dir():
@@ -187,9 +192,11 @@ def check_out(out: Path) -> None:
     if not out.exists():
         return
     key, value = DRAWN_BY
-    with suppress(Exception), PIL.Image.open(out) as picture:  # else it is none of ours
+    with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(out) as picture:  # else none
         if picture.info.get(key) == value:
-            return
+            if source in (None, drawn_from := picture.info.get(DRAWN_FROM)):
+                return
+            raise UsageError(f"{out} is of another image ({drawn_from}): --out names another")
     raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
 
 
@@ -205,9 +212,11 @@ def describe_doubt(first: float, confidence: float, review_below: float, alone: 
     return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
 
 
-def inspect(path: Path, out: Path, name: str) -> int:
-    """Draw and print; 1 where the image can't be read. Raises `UsageError`."""
-    check_out(out)
+def inspect(path: Path, out: Path | None, name: str) -> int:
+    """Draw and print; 1 where the image can't be read. Raises `UsageError`, `OutputError`."""
+    source = ascii(os.path.realpath(path))[1:-1]
+    named, out = out is not None, out or Path(f"{path.stem}{INSPECTED}")
+    check_out(out, None if named else source)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -235,9 +244,12 @@ def inspect(path: Path, out: Path, name: str) -> int:
         try:
             notes = PIL.PngImagePlugin.PngInfo()
             notes.add_text(*DRAWN_BY)
+            notes.add_text(DRAWN_FROM, source)
             draw_picture(panels, probabilities, headline).save(out, "PNG", pnginfo=notes)
-        except OSError as error:
-            raise UsageError(f"can't write {out}: {error.strerror or error}") from None
+        except OSError as error:  # what there is of it is no picture
+            with suppress(OSError):
+                out.unlink()
+            raise OutputError(f"can't write {out}: {error.strerror or error}") from None
     print(headline)
     if probabilities is not None:
         print(list_probabilities(probabilities))

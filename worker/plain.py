@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from celery.signals import worker_process_init
 
-from protocol.broker import DEFAULT_BROKER
 from protocol.plain import CLASSIFY, make_plain_app
-from protocol.settings import settings
+from protocol.settings import DEFAULT_BROKER, settings
 from worker.models import load_model
 
 app = make_plain_app(settings().broker_url or DEFAULT_BROKER)

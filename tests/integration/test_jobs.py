@@ -20,7 +20,7 @@ from producer.feed import Feeder
 from producer.local import Local
 from producer.sources import open_sources
 from protocol import ledger
-from protocol.errors import DigitqError, JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import QUEUE
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -506,3 +506,12 @@ with Client({client.url!r}) as client:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert not done.stderr
     assert len(client.job(done.stdout.strip()).table()) == 3
+
+
+def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
+    client = Client(redis_only.url, patience_seconds=0)
+    client.ledger.redis.config_set("maxmemory", 1)
+    with pytest.raises(BrokerError, match=r"is full: collect or cancel jobs .*maxmemory$"):
+        client.submit(DIGITS)
+    with pytest.raises(BrokerError, match="is full: collect"):
+        client.classify(DIGITS[0])

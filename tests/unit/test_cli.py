@@ -140,7 +140,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "no Flower answers there", ["doctor", "--flower", "http://a b:1"]),
         (2, "//***@127.0.0.1:1: no Flower", ["doctor", "--flower", "http://a:b@127.0.0.1:1"]),
         (2, "a SOURCE is empty", ["classify", ""]),
-        (2, "does not go with a broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
+        (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
         (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
         (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),
@@ -211,7 +211,7 @@ def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
     command = ("classify", str(table), "-o", str(out), *NO_BROKER)
     check(capsys, 3, "can't reach Redis", *command)  # the run is its own
     os.utime(table, ns=(0, 0))
-    check(capsys, 2, "is of another run (modified was", *command)
+    check(capsys, 2, "is of another run (a table or a set was written anew)", *command)
 
 
 def test_a_result_file_is_no_folder(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,10 @@
 """`digitq inspect`: a picture of the steps, and the answer in the terminal."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,46 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
     before = Path("one.inspect.png").read_bytes()
     assert inspect(Path("one.png")).exit_code == 2
     assert Path("one.inspect.png").read_bytes() == before
+
+
+def test_one_image_s_picture_does_not_replace_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").mkdir()
+    for path in (tmp_path / "one.png", tmp_path / "7" / "one.png"):
+        draw_one().save(path)
+    assert inspect(Path("one.png")).exit_code == 0
+    result = inspect(Path("7/one.png"))
+    assert result.exit_code == 2
+    assert f"one.inspect.png is of another image ({tmp_path}/one.png)" in result.stderr
+    assert inspect(Path("7/one.png"), "-o", "one.inspect.png").exit_code == 0
+
+
+def test_a_full_disk_leaves_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("one.png")
+
+    def fill_up(image: PIL.Image.Image, path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PIL.Image.Image, "save", fill_up)
+    result = inspect(Path("one.png"))
+    assert result.exit_code == 3 and "No space left" in result.stderr
+    assert not Path("one.inspect.png").exists()
+
+
+def test_whoever_reads_may_stop(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "one.png")
+    command = [sys.executable, "-m", "worker", "inspect", "one.png"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.close()
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(35, 16), np.array(draw_one((60, 90)))

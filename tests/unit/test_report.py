@@ -66,6 +66,16 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     assert line.endswith(f"  {shown}")
 
 
+def test_what_an_attached_job_s_submitter_has_collected_is_no_more_to_be_had() -> None:
+    fields = {"id": "j", "model": "mlp", "source": "x", "state": "done", "created": "0"}
+    counts = dict.fromkeys(["images", "done_images", "stored", "done_chunks"], "1")
+    for attached, state in [("1", "collected"), ("0", "done")]:
+        _, line = list_jobs(
+            [JobRecord.parse(fields | counts | {"attached": attached})]
+        ).splitlines()
+        assert line.split()[1] == state
+
+
 def make_confusion() -> np.ndarray:
     sink = ConfusionSink()
     batch = pa.record_batch(

@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -145,8 +146,13 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
     first.write(result_batches()[0])
     first.close()
     other = {**RUN, "model": "random"}
-    with pytest.raises(UsageError, match="model was 'mlp'"):
-        FileSink(tmp_path / "out.csv", other)
+    for wrong, message in [
+        (other, "(model was mlp)"),
+        ({**RUN, "sources": ["y"]}, "(sources was x)"),
+        ({"job": "x"}, "(begun by another command, or by an older version)"),
+    ]:
+        with pytest.raises(UsageError, match=re.escape(message)):
+            FileSink(tmp_path / "out.csv", wrong)
     with closing(FileSink(tmp_path / "out.csv", other, overwrite=True)) as again:
         assert again.written.rows == 0
 
@@ -281,3 +287,11 @@ def test_a_disk_that_fills_up_at_the_end_keeps_no_half_of_parquet(
             sink.finish()
     kept = {"out.parquet.partial", "out.parquet.partial.run"}
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_an_ending_in_capitals_and_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("OUT.CSV")
+    write_all(tmp_path / "link.csv", result_batches())
+    assert (tmp_path / "OUT.CSV").read_bytes().startswith(b"id,label,")
+    assert {path.name for path in tmp_path.iterdir()} == {"link.csv", "OUT.CSV"}
+    assert (tmp_path / "link.csv").is_symlink()

@@ -123,14 +123,16 @@ def test_numbers_count_as_numbers() -> None:
     assert list(sort_naturally([])) == []
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tbz2"])
 def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
     members = ("z/2.png", "a/1.png", "../../x.png", "README", "__MACOSX/._1.png", "z/inner.zip")
     if name.endswith(".zip"):
         path = make_zip(tmp_path / name, *members)
     else:
         path = make_tar(
-            tmp_path / name, *members, mode="w:" + {"ar": "", "gz": "gz", "xz": "xz"}[name[-2:]]
+            tmp_path / name,
+            *members,
+            mode="w:" + {"ar": "", "gz": "gz", "xz": "xz", "z2": "bz2"}[name[-2:]],
         )
     source = open_sources([str(path)])
     images = ["z/2.png", "a/1.png", "../../x.png"]
@@ -498,3 +500,18 @@ def test_a_file_that_grows_over_the_limit_is_an_error(monkeypatch: pytest.Monkey
     for size in (299, 300, 301):
         with pytest.raises(UnreadableImageError, match="larger than"):
             read_limited(io.BytesIO(bytes(301)).read, size)
+
+
+def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
+    """It holds the file once, under the name that came first."""
+    fill(tmp_path, "7/a.png")
+    os.link(tmp_path / "7/a.png", tmp_path / "7/b.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "7", "7")
+    entries = iter(open_sources([f"{tmp_path}/a.tar"], truth_from_parent=True).pieces)
+    first = next(entries)
+    assert isinstance(first, Entry) and first.id == "7/a.png" and first.read()
+    second = next(entries)
+    assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
+    with pytest.raises(UnreadableImageError, match="under another name only: 7/a.png"):
+        second.read()
