@@ -1,5 +1,6 @@
 """A submitted job: its results in source order, its progress, and its end."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from protocol.settings import settings
 
 AHEAD = 8  # results asked for at a time
 IDLE_MS = 500  # without a result for so long, look after the job
+TOLD_LOOKS = 20  # after it, without a result, until that is logged
+
+logger = logging.getLogger(__name__)
 
 
 class Job:
@@ -32,6 +36,7 @@ class Job:
         self.on_idle: Callable[[], None] | None = None  # called while results are waited for
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
+        self._looks = 0  # after it since a result came
         self._next = 0  # an attached job's chunk to be collected next
         self._batches: list[pa.RecordBatch] = []  # that `table` has so far
         self._table: pa.Table | None = None
@@ -160,6 +165,7 @@ class Job:
     def _wait(self, last: bytes) -> bytes:
         """Wait for a result; where none comes, see whether the job has lost something."""
         after = self._ledger.wait(self.id, last, IDLE_MS)
+        self._looks = self._looks + 1 if after == last else 0
         if after == last:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
             if self.attached:
@@ -169,6 +175,8 @@ class Job:
                 self._ledger.alive(self.id)
             if self.on_idle:
                 self.on_idle()
+            elif self._looks == TOLD_LOOKS:
+                logger.warning("job %s waits for %s", self.id, self.waiting_for or "a worker")
         return after
 
     def _look_for_cancel(self, feeder: Feeder) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from producer.chunking import cut_chunks
 from producer.images import Image, image_source
 from producer.mnist import pixels_batch
+from producer.options import plural
 from producer.predictions import Prediction, to_predictions
 from protocol.chunk import PIXELS, Chunk, decode
 from protocol.errors import UnknownJobError, UsageError
@@ -247,7 +248,7 @@ class Calls:
                 if looks == 1:
                     late.enter_context(self._late(line))
                 if looks == TOLD_LOOKS:
-                    logger.warning("no answer for some time: is a worker running?")
+                    logger.warning("a worker is waited for, by %s", plural(chunk.rows, "image"))
 
     @contextmanager
     def _late(self, line: Line) -> Iterator[None]:

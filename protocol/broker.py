@@ -1,5 +1,6 @@
 """Connections to Redis: one URL for Celery and for the ledger, and errors a person can act on."""
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
 SCRIPT_ERROR = re.compile(r"^Error running script.*?@user_script: ?\d+: -?|( script: \w{40}.*)$")
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
+logger = logging.getLogger(__name__)
+
 
 def read_address(url: str) -> Address:
     """What a broker's URL says. Raises `UsageError` where it is none of Redis."""
@@ -57,7 +60,7 @@ class PatientRedis(redis.Redis):
     and raises `BrokerError` in the end.
 
     All of the ledger's steps may be sent again. `on_loss` is told what is waited for, once for
-    each loss.
+    each loss; where there is none, the log is.
     """
 
     url = ""
@@ -103,9 +106,10 @@ class PatientRedis(redis.Redis):
                 shown = without_password(self.url)
                 if not is_passing(error) or waited > self.patience_seconds:
                     raise _explain(error, shown) from error
-                if waited > TOLD_SECONDS and self.on_loss and not self._told:
+                if waited > TOLD_SECONDS and not self._told:
                     self._told = True
-                    self.on_loss(f"waiting for Redis at {shown} ({_first_line(error)})")
+                    tell = self.on_loss or logger.warning
+                    tell(f"waiting for Redis at {shown} ({_first_line(error)})")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

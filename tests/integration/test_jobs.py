@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from producer import Client, chunking, feed
+import producer.job
+from producer import Client, chunking, feed, microbatch
 from producer.feed import Feeder
 from producer.local import Local
 from producer.sources import open_sources
@@ -515,3 +516,20 @@ def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
         client.submit(DIGITS)
     with pytest.raises(BrokerError, match="is full: collect"):
         client.classify(DIGITS[0])
+
+
+def test_what_is_waited_for_is_logged(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (microbatch, producer.job):
+        monkeypatch.setattr(module, "TOLD_LOOKS", 1)
+    client = Client(redis_only.url)
+    with pytest.raises(TimeoutError):
+        client.classify(DIGITS[0], timeout_seconds=2)
+    wait_for(lambda: "a worker is waited for, by 1 image" in caplog.messages)
+    job = client.submit(DIGITS)
+    reader = threading.Thread(target=lambda: pytest.raises(JobCancelledError, job.table))
+    reader.start()
+    wait_for(lambda: f"job {job.id} waits for a worker" in caplog.messages)
+    job.cancel()
+    reader.join()
