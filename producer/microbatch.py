@@ -73,7 +73,7 @@ class Call:
 
 @dataclass
 class Line:
-    """Calls of one kind that wait, and the threads that send them."""
+    """Calls of one kind that wait, and the threads that send them: each a batch at a time."""
 
     kind: Kind
     more: threading.Condition  # a call has come
@@ -155,10 +155,9 @@ class Calls:
 
     def _call_thread(self, line: Line) -> None:
         """Have a thread see that calls wait. The lock is held."""
+        line.more.notify()
         line.threads = [thread for thread in line.threads if thread.is_alive()]
-        if line.idle:
-            line.more.notify()
-        elif len(line.threads) < line.most_threads:
+        if line.idle < len(line.waiting) and len(line.threads) < line.most_threads:
             thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
             thread.start()
             line.threads.append(thread)
