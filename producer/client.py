@@ -60,8 +60,8 @@ class Client:
 
         The images are read while the job runs, by a thread of this process. With `detached` the
         results stay in Redis until they are collected; this process does not end before all of the
-        job is there. Raises `BrokerError`, and `UsageError` for
-        what is no image or model; what the images raise later, `Job.results` raises.
+        job is there. Raises `BrokerError`, and `UsageError` for what is no model; what is wrong
+        with the images, `Job.results` raises.
         """
         return self.submit_source(image_source(images), model, detached=detached)
 
