@@ -35,13 +35,14 @@ class Job:
         self.id = job_id
         self.on_idle: Callable[[], None] | None = None  # called while results are waited for
         self._ledger, self._feeder = ledger, feeder
-        self.attached = feeder is not None and feeder.attached
+        self._window = feeder if feeder and feeder.attached else None  # an attached job's
+        self.attached = self._window is not None
         self._looks = 0  # after it since a result came
         self._next = 0  # an attached job's chunk to be collected next
         self._batches: list[pa.RecordBatch] = []  # that `table` has so far
         self._table: pa.Table | None = None
-        if feeder and feeder.attached:
-            finalize(self, feeder.drop).atexit = False
+        if self._window:
+            finalize(self, self._window.drop).atexit = False
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -54,6 +55,11 @@ class Job:
     def waiting_for(self) -> str | None:
         """What keeps the producer from storing more, in words."""
         return self._feeder.waiting_for if self._feeder else None
+
+    @property
+    def lacks(self) -> str:
+        """What there must be for results to come, in words."""
+        return "a worker" if self.waiting_for in (None, "results") else str(self.waiting_for)
 
     def results(self) -> Iterator[pa.RecordBatch]:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
@@ -73,8 +79,8 @@ class Job:
                 if payload is None:
                     break
                 batch = decode(payload)
-                if self.attached:
-                    self._take(number)
+                if self._window:
+                    self._take(number, self._window)
                     taken.append(number)
                 number += 1
                 yield batch
@@ -87,13 +93,12 @@ class Job:
         else:
             self._ledger.release(self.id)
 
-    def _take(self, number: int) -> None:
-        assert self._feeder
+    def _take(self, number: int, window: Feeder) -> None:
         if number != self._next:
             raise UsageError(
                 f"job {self.id} is attached: its results are given once, to one reader"
             )
-        self._feeder.collected(number)
+        window.collected(number)
         self._next = number + 1
 
     def table(self) -> pa.Table:
@@ -142,9 +147,8 @@ class Job:
     def _state(self, number: int) -> str:
         """The job's state, or `collected` where chunk `number` would be one too many."""
         self._raise_feeder_error()
-        if self.attached:
-            assert self._feeder
-            return "collected" if self._feeder.total == number else "running"
+        if self._window:
+            return "collected" if self._window.total == number else "running"
         record = self.progress()
         if record.state == "cancelled" or record.chunks == number and not self._feeder:
             self._raise_if_not_whole(record)
@@ -168,21 +172,20 @@ class Job:
         self._looks = self._looks + 1 if after == last else 0
         if after == last:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
-            if self.attached:
-                assert self._feeder
-                self._look_for_cancel(self._feeder)
-                self._feeder.repair()
+            if self._window:
+                self._look_for_cancel(self._window)
+                self._window.repair()
                 self._ledger.alive(self.id)
             if self.on_idle:
                 self.on_idle()
             elif self._looks == TOLD_LOOKS:
-                logger.warning("job %s waits for %s", self.id, self.waiting_for or "a worker")
+                logger.warning("job %s waits for %s", self.id, self.lacks)
         return after
 
-    def _look_for_cancel(self, feeder: Feeder) -> None:
+    def _look_for_cancel(self, window: Feeder) -> None:
         """Raises `JobCancelledError` where somebody else has cancelled an attached job."""
         with suppress(UnknownJobError):  # Redis has lost it; it is stored again
             record = self.progress()
             if record.state == "cancelled":
-                feeder.stop()
+                window.stop()
             record.raise_if_cancelled()

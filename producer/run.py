@@ -127,7 +127,7 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
         nonlocal idle_since, said
         if service.local:
             service.local.check()
-        what = job.waiting_for if job.waiting_for not in (None, "results") else "a worker"
+        what = job.lacks
         if what == "a worker" and _is_any_worker_busy(service.client.ledger):
             progress.update(bar, waiting="the workers are busy")
             idle_since = time.monotonic()
