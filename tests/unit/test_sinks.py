@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from producer import sinks
 from producer.mnist import number_ids, pixels_batch
 from producer.sinks import ENCODERS, FileSink, StreamSink
 from producer.written import Written
@@ -98,6 +99,21 @@ def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
     assert table.to_pylist() == pa.Table.from_batches(batches).to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("rows", "count", "groups"), [(10, 3, [16, 14]), (16, 2, [16, 16]), (40, 1, [16, 16, 8])]
+)
+def test_row_groups_have_one_size_and_all_rows(
+    rows: int, count: int, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "ROW_GROUP_ROWS", 16)
+    batches = result_batches(rows, count)
+    write_all(tmp_path / "out.parquet", batches)
+    with pq.ParquetFile(tmp_path / "out.parquet") as file:
+        found = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        assert found == groups
+        assert file.read().to_pylist() == pa.Table.from_batches(batches).to_pylist()
+
+
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
 def test_the_bytes_do_not_depend_on_how_the_rows_were_cut(suffix: str, tmp_path: Path) -> None:
     (whole,) = result_batches(rows=5000, count=1)
@@ -120,7 +136,8 @@ def test_a_broken_run_goes_on_without_a_seam(suffix: str, lost: int, tmp_path: P
         broken.write(batch)
     broken.close()
     content = broken.partial.read_bytes()
-    broken.partial.write_bytes(content[: len(content) - lost] if lost else content + b"half a r")
+    longer = content + b"half a row" * 9999  # than what is yet to come
+    broken.partial.write_bytes(content[: len(content) - lost] if lost else longer)
     again = FileSink(tmp_path / f"broken{suffix}", RUN)
     rows = again.written.rows
     assert rows == {0: 20, 1: 10, 40: 10}.get(lost, rows) and rows % 10 == 0
@@ -130,6 +147,33 @@ def test_a_broken_run_goes_on_without_a_seam(suffix: str, lost: int, tmp_path: P
     whole = (tmp_path / f"whole{suffix}").read_bytes()
     assert (tmp_path / f"broken{suffix}").read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"broken{suffix}", f"whole{suffix}"]
+
+
+@pytest.mark.parametrize(("left", "rows"), [(-3, 10), (10, 0)])
+def test_a_journal_that_breaks_off_can_be_written_on(left: int, rows: int, tmp_path: Path) -> None:
+    """Within its last note, and within its first line: what was torn is no part of the next."""
+    batches = result_batches()
+    first = FileSink(tmp_path / "out.csv", RUN)
+    for batch in batches[:2]:
+        first.write(batch)
+    first.close()
+    journal = tmp_path / "out.csv.partial.run"
+    journal.write_bytes(journal.read_bytes()[:left])
+    second = FileSink(tmp_path / "out.csv", RUN)
+    assert second.written.rows == rows
+    second.write(batches[rows // 10])
+    second.close()
+    with closing(FileSink(tmp_path / "out.csv", RUN)) as third:
+        assert third.written.rows == rows + 10
+
+
+def test_a_journal_whose_rows_are_gone_begins_anew(tmp_path: Path) -> None:
+    first = FileSink(tmp_path / "out.csv", RUN)
+    first.write(result_batches()[0])
+    first.close()
+    first.partial.unlink()
+    with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
+        assert again.written == Written()
 
 
 def test_the_counts_of_a_broken_run_are_kept(tmp_path: Path) -> None:
@@ -220,15 +264,21 @@ def small_disk() -> Iterator[None]:
 
 
 def test_a_full_disk_keeps_what_is_written(tmp_path: Path) -> None:
+    batches = result_batches(count=10)
     with (
         small_disk(),
         closing(FileSink(tmp_path / "out.csv", RUN)) as sink,
         pytest.raises(OutputError, match="the same command continues it"),
     ):
-        for batch in result_batches(count=10):
+        for batch in batches:
             sink.write(batch)
-    with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
-        assert again.written.rows == sink.written.rows > 0
+    again = FileSink(tmp_path / "out.csv", RUN)
+    assert again.written.rows == sink.written.rows > 0
+    for batch in batches[again.written.rows // 10 :]:
+        again.write(batch)
+    again.finish()
+    write_all(tmp_path / "whole.csv", batches)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
@@ -239,6 +289,19 @@ def test_no_rows_are_a_file_too(suffix: str, tmp_path: Path) -> None:
         assert pq.read_table(tmp_path / "out.parquet").schema.names == RESULT_SCHEMA.names
     else:
         assert content.startswith(b"id,label,confidence,p0") == (suffix == ".csv")
+
+
+def test_a_stream_has_its_header_at_the_latest_at_the_end() -> None:
+    stream = io.BytesIO()
+    StreamSink(stream).finish()
+    assert stream.getvalue().startswith(b"id,label,") and stream.getvalue().count(b"\n") == 1
+
+
+def test_rows_are_in_a_stream_as_soon_as_they_are_written() -> None:
+    raw = io.BytesIO()
+    stream = io.BufferedWriter(cast(io.RawIOBase, raw), 1 << 20)
+    StreamSink(stream).write(failed_batch())
+    assert raw.getvalue().count(b"\n") == 2
 
 
 def test_rows_that_can_t_be_written_to_a_stream() -> None:
@@ -285,6 +348,37 @@ def test_a_disk_that_fills_up_at_the_end_keeps_no_half_of_parquet(
         monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(OutputError, match="No space left"):
             sink.finish()
+    kept = {"out.parquet.partial", "out.parquet.partial.run"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_a_file_is_on_disk_before_it_gets_its_name(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[int] = []
+    name = os.replace
+
+    def name_file(old: Path, new: Path) -> None:
+        assert os.stat(old).st_ino in on_disk
+        name(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda file: on_disk.append(os.fstat(file).st_ino))
+    monkeypatch.setattr(os, "replace", name_file)
+    write_all(tmp_path / f"out{suffix}", result_batches())
+
+
+def test_rows_that_were_damaged_on_disk_are_told_as_parquet_is_made(tmp_path: Path) -> None:
+    first = FileSink(tmp_path / "out.parquet", RUN)
+    first.write(result_batches()[0])
+    first.close()
+    with first.partial.open("r+b") as file:
+        file.write(b"damaged" * 20)
+    with (
+        closing(FileSink(tmp_path / "out.parquet", RUN)) as again,
+        pytest.raises(OutputError, match=r"can't write .*out\.parquet: "),
+    ):
+        again.finish()
     kept = {"out.parquet.partial", "out.parquet.partial.run"}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
