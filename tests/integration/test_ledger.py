@@ -9,7 +9,7 @@ from producer.local import Local
 from protocol.broker import PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.ledger import JOBS, QUEUE, JobSpec, Ledger, record_key
+from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
@@ -27,9 +27,9 @@ def ledger(server: PatientRedis) -> Ledger:
     return Ledger(server)
 
 
-def store(ledger: Ledger, *numbers: int) -> None:
+def store(ledger: Ledger, *numbers: int, spec: JobSpec = SPEC) -> None:
     for number in numbers:
-        assert ledger.dispatch(SPEC, START, number, 10, b"chunk %d" % number) > number
+        assert ledger.dispatch(spec, START, number, 10, b"chunk %d" % number) > number
 
 
 def take_messages(ledger: Ledger) -> list[int]:
@@ -155,6 +155,7 @@ def test_a_begun_chunk_past_its_deadline_is_published_again(ledger: Ledger) -> N
     assert sorted(take_messages(ledger)) == [0, 1]
     begun = ledger.begin("j", 0)
     assert begun and begun.attempt == 2
+    assert ledger.begin("j", 1) and ledger.record("j").most_attempts == 2
 
 
 def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Ledger) -> None:
@@ -164,12 +165,26 @@ def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Led
 
 
 def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
-    store(ledger, 0, 1)
+    """Whatever is begun after these."""
+    store(ledger, 0, 1, 2, spec=SPEC._replace(in_flight=3))
     take_messages(ledger)
-    ledger.begin("j", 1)
+    ledger.begin("j", 2)
+    ledger.begin("j", 0)
     ledger.dispatch(SPEC._replace(id="another"), START, 0, 10, b"queued for long")
     ledger.sweep_job("j", deadline_seconds=0)
-    assert 0 in take_messages(ledger)[1:]
+    assert 1 in take_messages(ledger)[1:]
+
+
+def test_a_message_overtaken_by_those_of_the_same_time_is_waited_for(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.begin("j", 1)
+    now = ledger.redis.time()[0]
+    ledger.redis.zadd(f"{record_key('j')}:queued", {"0": now - 100})
+    for published, messages in [(now - 90, [0, 1]), (now - 60, [0, 1, 0])]:
+        ledger.redis.set(WATERMARK, published)
+        ledger.sweep_job("j", deadline_seconds=30)
+        assert ledger.redis.llen(QUEUE) == len(messages)
+    assert take_messages(ledger) == messages
 
 
 def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
@@ -270,6 +285,7 @@ def test_a_redis_that_lost_its_last_second_is_caught_up(ledger: Ledger) -> None:
     assert ledger.dispatch(SPEC, (5, 50), 5, 10, b"chunk 5") == 6
     assert take_messages(ledger) == [0, 5]
     assert ledger.record("j").chunks == 6
+    assert ledger.seal(SPEC, (8, 80), 8) == 8
 
 
 def test_a_cancelled_job_leaves_its_record(ledger: Ledger) -> None:
@@ -321,6 +337,9 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
         assert ledger.record("j").state == state
     ledger.alive("j")
     assert ledger.record("j").state == "feeding"
+    ledger.seal(SPEC, START, 1)
+    ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 70)
+    assert ledger.record("j").state == "running"  # all of it is there: nobody need be
 
 
 def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
@@ -337,10 +356,17 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     ledger.begin("j", 1)
     ledger.suspect("j", 1, [4])
+    ledger.fail("j", 1)
     assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
     assert ledger.renew("j", 1)  # the only one that is running
     assert len(ledger.redis.keys("digitq:*")) > 8 and endless_keys(ledger) == {b"digitq:active"}
+
+
+def test_the_list_of_jobs_stays_as_long_as_any_of_them(ledger: Ledger) -> None:
+    ledger.open(SPEC._replace(id="long", ttl=5000))
+    ledger.open(SPEC)
+    assert ledger.redis.ttl(JOBS) > SPEC.ttl
 
 
 def test_what_is_left_of_a_job_that_redis_forgot_goes_in_time(ledger: Ledger) -> None:
