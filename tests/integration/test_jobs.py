@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import numpy as np
 import PIL.Image
@@ -18,11 +18,12 @@ import torch
 import producer.job
 from producer import Client, chunking, feed, microbatch
 from producer.feed import Feeder
+from producer.job import AHEAD
 from producer.local import Local
 from producer.sources import open_sources
 from protocol import ledger
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
-from protocol.ledger import QUEUE
+from protocol.ledger import QUEUE, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
@@ -62,14 +63,21 @@ def test_a_submitter_that_waits_is_not_gone(
     assert job.wait_until_stored() and len(job.table()) == 2
 
 
-def test_an_attached_job_is_cancelled_by_another() -> None:
+@pytest.mark.parametrize("by_another", [False, True])
+def test_an_attached_job_that_is_cancelled_is_fed_no_more(
+    by_another: bool, redis_only: Local
+) -> None:
     """Though its window is full, and no result comes."""
-    with Local(workers=0) as local:
-        job = Client(local.url).submit(itertools.repeat(DIGITS))
-        wait_for(lambda: job.waiting_for == "results")
-        Client(local.url).job(job.id).cancel()
-        with pytest.raises(JobCancelledError):
-            next(job.results())
+    client = Client(redis_only.url)
+    job = client.submit(itertools.repeat(DIGITS))
+    wait_for(lambda: job.waiting_for == "results")
+    canceller = Client(redis_only.url).job(job.id) if by_another else job
+    canceller.cancel()
+    with pytest.raises(JobCancelledError):
+        next(job.results())
+    feeder = job._feeder
+    assert feeder
+    wait_for(lambda: not feeder.is_alive())
 
 
 def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> None:
@@ -180,8 +188,12 @@ def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.Mo
     job = client.submit(DIGITS)
     wait_for(lambda: job.waiting_for == "results" and job.progress().done_chunks == 4)
     assert job.progress().chunks == 4
-    table = job.table()
-    assert np.array_equal(probabilities(table), EXPECTED)
+    batches, held = [], []
+    for batch in job.results():
+        batches.append(batch)
+        held.append(client.ledger.redis.hlen(f"{record_key(job.id)}:results"))
+    assert np.array_equal(probabilities(pa.Table.from_batches(batches)), EXPECTED)
+    assert max(held) <= 4 + AHEAD  # and those that are being taken
 
 
 def test_an_attached_job_leaves_only_its_record(client: Client) -> None:
@@ -385,11 +397,46 @@ def test_what_redis_loses_at_the_last_moment_is_stored_again(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(redis_only.url)
-    monkeypatch.setattr(client.ledger, "flush", lambda job_id: client.ledger.redis.flushall())
+    flush = Mock(side_effect=lambda job_id: client.ledger.redis.flushall())
+    monkeypatch.setattr(client.ledger, "flush", flush)
     job = client.submit(DIGITS, detached=True)
     assert job.wait_until_stored(60)
+    assert flush.mock_calls == [call(job.id)]
     record = job.progress()
     assert (record.state, record.images) == ("running", 5000)
+
+
+def test_what_redis_loses_later_is_stored_again_whole(redis_only: Local) -> None:
+    client = Client(redis_only.url)
+    job = client.submit(DIGITS)
+    assert job._feeder and job.wait_until_stored(60)
+    client.ledger.redis.flushall()
+    job._feeder.repair()  # as whoever waits for results does
+    record = job.progress()
+    assert (record.state, record.images) == ("running", 5000)
+
+
+def test_what_is_lost_and_no_longer_kept_is_told(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a detached job no more is kept than of an attached one."""
+    monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "2")
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "4")
+    settings.cache_clear()
+    client, go_on = Client(redis_only.url), threading.Event()
+
+    def images() -> Iterator[np.ndarray]:
+        yield DIGITS[:20]
+        go_on.wait()
+        yield DIGITS[:20]
+
+    job = client.submit(images(), detached=True)
+    wait_for(lambda: job.progress().chunks == 4)
+    assert job._feeder and len(job._feeder._window) == 2
+    client.ledger.redis.flushall()
+    go_on.set()
+    with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id} and it is no"):
+        job.wait_until_stored(60)
 
 
 def test_an_image_of_pillow_that_can_t_be_read_is_its_row_s_error(
