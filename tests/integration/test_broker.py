@@ -1,20 +1,30 @@
 """A worker's own connection: large strings as they lie, and never a reply out of turn."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import redis
 
+import protocol.broker
 import protocol.ledger
 from producer.local import Local
 from producer.mnist import pixels_batch
-from protocol.broker import PatientRedis, connect
+from protocol.broker import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    PatientRedis,
+    connect,
+    is_passing,
+)
 from protocol.chunk import PIXELS, Chunk
+from protocol.errors import BrokerError
 from protocol.ledger import JobSpec, Ledger, record_key
 from protocol.wire import LARGE_BYTES
 from tests.waiting import wait_for
@@ -95,6 +105,68 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         assert tasks.classify("j", 0).startswith("1 images")
         assert passed >= 3.25  # Redis stood still at the first command, and as the result came
         assert ledger.record("j").silent_seconds == 0.25
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds between two tries of whoever waits for Redis, by a clock that they alone move."""
+    made: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(made), sleep=made.append)
+    monkeypatch.setattr(protocol.broker, "time", clock)
+    return made
+
+
+def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
+    pauses: list[float],
+) -> None:
+    told: list[str] = []
+    with connect("redis://:secret@127.0.0.1:1/0", patience_seconds=10) as client:
+        client.on_loss = told.append
+        with pytest.raises(
+            BrokerError, match=r"can't reach Redis at redis://\*\*\*@127\.0\.0\.1:1"
+        ):
+            client.ping()
+    assert 10 < sum(pauses) <= 10 + LONGEST_PAUSE_SECONDS
+    (line,) = told
+    assert line.startswith("waiting for Redis at redis://***@127.0.0.1:1/0 (")
+
+
+def test_a_login_that_is_refused_is_not_tried_again(redis_only: Local, pauses: list[float]) -> None:
+    url = redis_only.url.replace("unix://", "unix://guest:wrong@")
+    with connect(url, patience_seconds=60) as client, pytest.raises(BrokerError, match="the login"):
+        client.ping()
+    assert pauses == []
+
+
+def test_a_full_redis_is_waited_for(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(redis_only.url, patience_seconds=60) as client, connect(redis_only.url) as other:
+        other.config_set("maxmemory", 1)
+        make_room = Mock(side_effect=lambda seconds: other.config_set("maxmemory", 0))
+        clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=make_room)
+        monkeypatch.setattr(protocol.broker, "time", clock)
+        assert client.set("x", "y")
+        make_room.assert_called_once_with(FIRST_PAUSE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("MISCONF Redis is configured to save RDB snapshots, but it can't persist on disk", True),
+        ("@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("BUSY Redis is busy running a script", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+def test_what_redis_can_t_do_now_it_may_do_later(text: str, passes: bool) -> None:
+    assert is_passing(redis.ResponseError(text)) == passes
+
+
+def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.broker, "TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        with connect(url) as client, pytest.raises(BrokerError, match="can't reach Redis"):
+            client.ping()
 
 
 def test_a_failover_is_waited_for(redis_only: Local) -> None:
