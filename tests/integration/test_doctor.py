@@ -173,6 +173,12 @@ def test_a_careless_deployment(rule: str, text: str, neglected: Deployment) -> N
     assert found(neglected, rule).startswith(f"{rule}: {text}")
 
 
+def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Deployment) -> None:
+    cancelled = [replace(job, state="cancelled") for job in neglected.jobs]
+    findings = examine(replace(neglected, jobs=cancelled))
+    assert cancelled and "workers" not in {finding.rule for finding in findings}
+
+
 def test_memory(neglected: Deployment) -> None:
     small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
     assert "one job may put 256 MB into Redis, which has maxmemory 2" in small

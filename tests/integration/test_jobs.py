@@ -427,7 +427,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
 
     def images() -> Iterator[np.ndarray]:
         yield DIGITS[:20]
-        go_on.wait()
+        assert go_on.wait(20)
         yield DIGITS[:20]
 
     job = client.submit(images(), detached=True)

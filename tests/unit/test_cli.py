@@ -238,6 +238,25 @@ def test_short_options_of_celery_are_no_call_for_help(monkeypatch: pytest.Monkey
     assert started[0][-2:] == ["-Pthreads", "-nw1@%h"]
 
 
+def test_a_worker_has_the_broker_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given by its variable, whatever that was."""
+    brokers: list[str | None] = []
+    monkeypatch.setattr(os, "execv", lambda *_: brokers.append(os.environ["DIGITQ_BROKER_URL"]))
+    monkeypatch.setenv("DIGITQ_BROKER_URL", "redis://one/0")
+    for options in ([], ["--broker", "redis://two/3"]):
+        run("worker", *options)
+    assert brokers == ["redis://one/0", "redis://two/3"]
+
+
+def test_flower_is_for_this_host_alone_unless_it_is_told_else(
+    unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, arguments: started.append(arguments))
+    run("flower", "--port=0", "--address=0.0.0.0")
+    assert started[0][-3:] == ["--address=127.0.0.1", "--port=0", "--address=0.0.0.0"]
+
+
 @pytest.mark.parametrize("command", ["inspect", "train"])
 @pytest.mark.parametrize("options", [("--", "-x.png"), ("-h",), ("a.png", "--out", "-b.png")])
 def test_options_of_the_worker_s_commands_are_passed_on(

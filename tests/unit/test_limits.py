@@ -13,6 +13,7 @@ import pytest
 
 from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
+from tests.waiting import wait_for
 from worker import classify, limits
 from worker.decoding import ImageError
 from worker.limits import Watch, limited_memory
@@ -157,6 +158,13 @@ def test_signals_and_timers_are_as_they_were() -> None:
         assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
     finally:
         signal.setitimer(signal.ITIMER_REAL, *outer)
+
+
+def test_each_look_puts_off_the_moment_when_all_is_lost() -> None:
+    watch = Watch(seconds=0.1)
+    with watch.running(), watch.on(1):
+        signal.setitimer(signal.ITIMER_PROF, 5)
+        wait_for(lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 5, seconds=10)
 
 
 NEVER_BACK = """

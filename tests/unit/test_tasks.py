@@ -32,6 +32,12 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
     return ledger
 
 
+def begin(ledger: Mock, images: list[bytes], attempt: int) -> None:
+    """Let the ledger give a worker these images."""
+    chunk = next(cut_chunks(image_source(images).pieces))
+    ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
+
+
 def answer(images: list[bytes], read: Read) -> pa.RecordBatch:
     return classify_chunk(next(cut_chunks(image_source(images).pieces)), "mlp", read)
 
@@ -118,6 +124,35 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
     if cancelled:
         job_id, why = ledger.cancel.call_args.args
         assert job_id == "job" and why.startswith("a worker can't classify chunk 4: ")
+
+
+def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:
+    begin(ledger, [SURE], attempt=2)
+    ledger.suspect.side_effect = BrokerError("can't reach Redis")
+    with pytest.raises(BrokerError):
+        tasks.classify("job", 4)
+    assert not ledger.fail.called and not ledger.cancel.called
+
+
+def test_a_chunk_that_is_dropped_is_no_failure(
+    ledger: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
+    ledger.renew.return_value = False
+    begin(ledger, [SURE], attempt=1)
+    assert tasks.classify("job", 4) == tasks.DISCARDED
+    assert not ledger.fail.called and not ledger.complete.called
+
+
+@pytest.mark.parametrize(("attempt", "noted"), [(1, False), (2, True)])
+def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
+    attempt: int, noted: bool, ledger: Mock
+) -> None:
+    begin(ledger, [SURE, b"text"], attempt)
+    assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
+    assert ledger.suspect.called == noted
+    *_, failed = ledger.complete.call_args.args
+    assert failed == 1
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
