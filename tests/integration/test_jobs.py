@@ -423,7 +423,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "2")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "4")
     settings.cache_clear()
-    client, go_on = Client(redis_only.url), threading.Event()
+    client, go_on = Client(redis_only.url, patience_seconds=0), threading.Event()
 
     def images() -> Iterator[np.ndarray]:
         yield DIGITS[:20]

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from producer.chunking import FIRST_FILES, cut_chunks, printable
 from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, UnreadableImageError, open_sources, take_first
+from producer.sources import (
+    Entry,
+    Piece,
+    UnreadableImageError,
+    open_sources,
+    paths_source,
+    take_first,
+)
 from producer.written import Written, add_ids
 from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
@@ -118,13 +125,15 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
 
     gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).pieces))
     os.unlink(tmp_path / "gone.png")
-    (chunk,) = cut_chunks([gone, Entry("big", unreadable, 3)], has_truth=True)
-    assert chunk.batch.column("image").to_pylist() == [None, None]
+    pieces = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], False).pieces]
+    (chunk,) = cut_chunks(pieces, has_truth=True)
+    assert chunk.batch.column("image").to_pylist() == [None] * 3
     assert chunk.batch.column("error").to_pylist() == [
         "can't be read: No such file or directory",
         "larger than 64 MB",
+        "can't be read: embedded null byte",
     ]
-    assert chunk.batch.column("truth").to_pylist() == [None, 3]
+    assert chunk.batch.column("truth").to_pylist() == [None, 3, None]
 
 
 def test_large_files_fill_their_chunks() -> None:
@@ -163,6 +172,11 @@ def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_name_that_is_no_text_is_spelled_out(name: str, id: str) -> None:
     assert printable(name) == id
+    pieces = [Entry(name, bytes), Entry("last", bytes)]
+    (chunk,) = cut_chunks(pieces)
+    assert ids([chunk.batch]) == [id, "last"]
+    (rest,) = cut_chunks(pieces, resume=written_of([id]))
+    assert ids([rest.batch]) == ["last"]
 
 
 def _touch(path: Path) -> str:

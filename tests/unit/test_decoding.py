@@ -85,6 +85,15 @@ def test_a_photo_is_turned_upright(format: str, orientation: int) -> None:
     assert likeness(read_digit(encode_image(image, format, exif=exif.tobytes())).image) > 0.95
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_photo_that_is_shrunk_is_turned_upright_too(format: str) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    stored = draw_one((900, 1200)).transpose(PIL.Image.Transpose.ROTATE_90)
+    width, height = decode_image(encode_image(stored, format, exif=exif.tobytes()), SIDE).size
+    assert SIDE <= width < height < 1200
+
+
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP"])
 def test_only_the_first_page_counts_and_that_is_told(format: str) -> None:
     pages = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
@@ -130,10 +139,45 @@ def test_a_scanner_s_bits_in_a_file_of_sixteen(bits: int) -> None:
     assert likeness(read_digit(encode_image(image, "TIFF")).image) > 0.95
 
 
-@pytest.mark.parametrize("top", [1.0, 255.0, 3e38])
-def test_floats_of_any_range(top: float) -> None:
-    image = PIL.Image.fromarray(np.asarray(draw_one(), np.float32) / 255 * np.float32(top))
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 255), (0, 3e38), (-255, 0), (-100, 155), (-1, 1)]
+)
+def test_floats_of_any_range(low: float, high: float) -> None:
+    share = np.asarray(draw_one(), np.float32) / 255
+    image = PIL.Image.fromarray(np.float32(low) + share * np.float32(high - low))
     assert likeness(read_digit(encode_image(image, "TIFF")).image) > 0.95
+
+
+def test_floats_that_are_no_numbers_change_no_others() -> None:
+    values = np.array(draw_one(), np.float32)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    picture = to_picture(PIL.Image.fromarray(values))
+    assert np.array_equal(picture[1:], np.asarray(draw_one())[1:])
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "limit"),
+    [
+        ("WEBP", {}, 1),
+        ("TIFF", {}, 2),
+        ("JPEG", {"progressive": True}, 2),
+        ("JPEG", {}, 3),
+        ("PNG", {}, 3),
+    ],
+)
+def test_each_format_has_its_limit(
+    format: str, options: dict[str, object], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WEBP", 1)
+    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WHOLE", 2)
+    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS", 3)
+    within, above = (
+        encode_image(PIL.Image.new("L", (1000, 1000 * limit + more)), format, **options)
+        for more in (0, 1)
+    )
+    assert read_picture(within, SIDE).size
+    with pytest.raises(ImageError, match=f"too large: 1000×{limit}001 pixels, over {limit} mega"):
+        read_picture(above, SIDE)
 
 
 @pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300)])
@@ -173,7 +217,9 @@ def test_other_files_are_no_plain_png() -> None:
     turned = encode_image(draw_one(), exif=exif.tobytes())
     others = [encode_image(draw_one(mode=mode)) for mode in ("RGBA", "LA", "1")]
     others += [encode_image(draw_one(), "JPEG"), encode_image(draw_one((1100, 1000)))]
-    others += [turned, encode_image(draw_one(), transparency=255), b"", b"text"]
+    damaged = bytearray(encode_image(draw_one()))
+    damaged[damaged.index(b"IDAT") + 8] ^= 1
+    others += [turned, encode_image(draw_one(), transparency=255), bytes(damaged), b"", b"text"]
     assert [decode_plain_png(content, SIDE) for content in others] == [None] * len(others)
     assert likeness(read_digit(encode_image(draw_one(), transparency=255)).image) > 0.95
 

@@ -183,6 +183,8 @@ def test_rows_that_are_broken_are_errors_and_cost_no_other(labels: str, tmp_path
         sorted(PIXEL_NAMES),
         [f"{n}_of_784" for n in range(784)],
         ["id", *(f"{n}_of_784" for n in range(784))],
+        ["Unnamed: 0", *(f"{n}_of_784" for n in range(784))],
+        ["__index_level_0__", *(f"{n}_of_784" for n in range(784))],
     ],
 )
 def test_which_columns_are_pixels(names: list[str], tmp_path: Path) -> None:
@@ -239,6 +241,11 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         ),
         ("a.npy", write_npz, "several arrays"),
         ("idx3-ubyte", lambda path: path.write_bytes(bytes(50)), "no file of 28×28 images"),
+        (
+            "idx3-ubyte",
+            lambda path: path.write_bytes(struct.pack(">4i", 2051, 1, 14, 56) + bytes(784)),
+            "no file of 28×28 images",
+        ),
         ("idx3-ubyte.gz", lambda path: path.write_bytes(b"x"), "can't read"),
         ("a.csv", lambda path: path.write_text("path,label\n1.png,3\n"), "columns: path, label"),
         ("a.csv", lambda path: path.write_text(""), "can't read"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,10 +102,11 @@ def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
     assert sorted(source.tally.kinds) == kinds
 
 
-def test_links_to_folders_do_not_loop(tmp_path: Path) -> None:
+def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path: Path) -> None:
     fill(tmp_path, "1.png")
     (tmp_path / "again").symlink_to(tmp_path)
-    assert list(read_all(open_sources([str(tmp_path)]))) == ["1.png"]
+    (tmp_path / "2.png").symlink_to("1.png")
+    assert read_all(open_sources([str(tmp_path)])) == {"1.png": b"1.png", "2.png": b"1.png"}
 
 
 def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
@@ -138,6 +140,7 @@ def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
     images = ["z/2.png", "a/1.png", "../../x.png"]
     assert read_all(source) == {member: member.encode() for member in images}
     assert source.tally.describe() == "3 other files (no ending, hidden, .zip)"
+    assert source.count() == (3 if name.endswith(".zip") else None)
 
 
 def test_a_tar_of_a_folder_has_the_folder_s_ids(tmp_path: Path) -> None:
@@ -161,6 +164,27 @@ def test_a_tar_that_breaks_off_gives_what_it_has_and_says_so(
     whole = [name for name, content in found if content == name.encode()]
     assert len(found) - 1 <= len(whole) < 500
     assert last == "(the rest)" and "broken" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz"])
+def test_a_tar_that_is_damaged_inside_gives_what_it_has_and_says_so(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.tar.{kind}"
+    noise = np.random.default_rng(0)
+    with tarfile.open(path, f"w:{kind}") as archive:
+        for number in range(40):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = 10_000
+            archive.addfile(member, io.BytesIO(noise.bytes(5000).hex().encode()))
+    content = bytearray(path.read_bytes())
+    content[120_000:140_000] = b"\xff" * 20_000
+    path.write_bytes(content)
+    entries = iter(open_sources([str(path)]).pieces)
+    found = [try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
+    assert 10 < sum(isinstance(content, bytes) for _, content in found) < 30
+    last, error = found[-1]
+    assert last == "(the rest)" and "the archive is broken from here on" in str(error)
 
 
 def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
@@ -202,15 +226,31 @@ def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert entries[1].read() == b"2.png"
 
 
-def test_an_encrypted_zip_member_says_so(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "a.zip", "1.png")
-    content = bytearray(path.read_bytes())
-    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        content[content.index(header) + flags] |= 1
+def make_odd_zip(path: Path, value: int, central: int, local: int | None = None) -> Path:
+    """With another value so many bytes into the headers of its only member."""
+    content = bytearray(make_zip(path, "1.png").read_bytes())
+    content[content.index(b"PK\x01\x02") + central] = value
+    if local is not None:
+        content[content.index(b"PK\x03\x04") + local] = value
     path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "central", "local", "message"),
+    [
+        (1, 8, 6, "encrypted: the archive asks for a password"),
+        (97, 10, 8, "can't be read from the archive: That compression method is not supported"),
+    ],
+    ids=["encrypted", "an unknown method"],
+)
+def test_a_zip_member_that_can_t_be_unpacked_says_why(
+    value: int, central: int, local: int, message: str, tmp_path: Path
+) -> None:
+    path = make_odd_zip(tmp_path / "a.zip", value, central, local)
     (entry,) = open_sources([str(path)]).pieces
     assert isinstance(entry, Entry)
-    with pytest.raises(UnreadableImageError, match="encrypted: the archive asks for a password"):
+    with pytest.raises(UnreadableImageError, match=message):
         entry.read()
 
 
@@ -226,9 +266,17 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.M
             entry.read()
 
 
-@pytest.mark.parametrize("struct", [False, True])
-def test_parquet_has_images_and_labels(struct: bool, tmp_path: Path) -> None:
-    images = [{"bytes": b"one", "path": "x"}, None] if struct else [b"one", None]
+@pytest.mark.parametrize(
+    "images",
+    [
+        pa.array([b"one", None]),
+        pa.array([{"bytes": b"one", "path": "x"}, None]),
+        pa.array([b"one", None], pa.large_binary()),
+        pa.array([b"one", None]).dictionary_encode(),
+    ],
+    ids=lambda images: str(images.type),
+)
+def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None:
     table = pa.table({"thumbnail": [b"no", b"no"], "image": images, "label": [7, -1]})
     pq.write_table(table, tmp_path / "a.parquet")
     source = open_sources([str(tmp_path / "a.parquet")])
@@ -379,7 +427,14 @@ def test_names_of_sources_need_not_be_utf_8(tmp_path: Path) -> None:
 def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
     fill(tmp_path, "7/a.png", "x/b.png", "12/c.png")
     make_zip(tmp_path / "z.zip", "3/a.png", "b.png")
-    for name, truths in (("", [7, None, None]), ("7", [7]), ("7/a.png", [7]), ("z.zip", [3, None])):
+    make_zip(tmp_path / "windows.zip", "4\\a.png")
+    for name, truths in [
+        ("", [7, None, None]),
+        ("7", [7]),
+        ("7/a.png", [7]),
+        ("z.zip", [3, None]),
+        ("windows.zip", [4]),
+    ]:
         source = open_sources([str(tmp_path / name)], truth_from_parent=True)
         found = {piece.id: piece.truth for piece in source.pieces if isinstance(piece, Entry)}
         assert sorted(found.values(), key=str, reverse=False) == sorted(truths, key=str)
@@ -392,6 +447,7 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
         (lambda folder: str(folder), "no image in"),
         (lambda folder: str(make_zip(folder / "a.zip", "x.txt")), "no image in"),
         (lambda folder: str(fill(folder, "b.zip") / "b.zip"), "can't read the archive"),
+        (lambda folder: str(make_odd_zip(folder / "a.zip", 99, 6)), "can't read the archive"),
         (lambda folder: str(fill(folder, "b.tar.gz") / "b.tar.gz"), "can't read the archive"),
         (lambda folder: str(fill(folder, "b.parquet") / "b.parquet"), "can't read"),
         (lambda folder: "mnist:validation", "mnist:test and mnist:train"),
@@ -456,7 +512,7 @@ def test_a_name_that_is_too_long_is_no_traceback() -> None:
         open_sources(["x" * 300])
 
 
-def test_a_folder_below_that_can_t_be_read_is_a_row(
+def test_a_folder_that_can_t_be_read_is_a_row_unless_it_is_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, "a.png", "b/1.png", "c.png")
@@ -472,6 +528,8 @@ def test_a_folder_below_that_can_t_be_read_is_a_row(
     assert [entry.id for entry in entries] == ["a.png", "b", "c.png"]
     with pytest.raises(OSError):
         entries[1].read()
+    with pytest.raises(UsageError, match=r"can't read the folder .*/b: Permission denied"):
+        open_sources([f"{tmp_path}/b"])
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
