@@ -18,6 +18,7 @@ from producer.doctor import examine
 from producer.local import Local, find_redis_server
 from protocol.broker import connect
 from protocol.cores import usable_cores
+from protocol.settings import settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for
 
@@ -179,10 +180,23 @@ def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Deployment) -> N
     assert cancelled and "workers" not in {finding.rule for finding in findings}
 
 
+def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deployment) -> None:
+    silent = [
+        replace(job, silent_seconds=settings().deadline_seconds + 5) for job in neglected.jobs
+    ]
+    line = found(replace(neglected, jobs=silent), "deadline")
+    assert "nothing was heard for 35.0 s, the deadline is 30 s (here)" in line
+    assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
+
+
 def test_memory(neglected: Deployment) -> None:
     small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
     assert "one job may put 256 MB into Redis, which has maxmemory 2" in small
     assert "MB, over 70% of its maxmemory" in full
+    for limit, finds in [(300 << 20, True), (400 << 20, False)]:  # a job's 256 MB are 70% of 366
+        redis = neglected.redis | {"maxmemory": limit}
+        rules = [finding.rule for finding in examine(replace(neglected, redis=redis))]
+        assert ("memory" in rules) == finds
     machine = neglected.redis["used_memory"] * 5 // 4
     unlimited = neglected.redis | {"maxmemory": 0, "total_system_memory": machine}
     assert "of the machine's memory" in found(replace(neglected, redis=unlimited), "memory")

@@ -197,8 +197,10 @@ def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.Mo
 
 
 def test_an_attached_job_leaves_only_its_record(client: Client) -> None:
+    threads = threading.active_count()
     job = client.submit(DIGITS)
     job.table()
+    wait_for(lambda: threading.active_count() == threads)
     keys = client.ledger.redis.keys(f"digitq:job:{job.id}*")
     assert set(keys) - {f"digitq:job:{job.id}:done".encode()} == {f"digitq:job:{job.id}".encode()}
     assert job.progress().state == "done" and job.progress().done_images == 5000
@@ -414,6 +416,35 @@ def test_what_redis_loses_later_is_stored_again_whole(redis_only: Local) -> None
     job._feeder.repair()  # as whoever waits for results does
     record = job.progress()
     assert (record.state, record.images) == ("running", 5000)
+
+
+def test_a_redis_that_forgets_all_costs_no_image(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is collected already is not asked for."""
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "512")
+    settings.cache_clear()
+    job = client.submit(DIGITS)
+    first = next(job.results())
+    client.ledger.redis.flushall()
+    table = pa.concat_tables([pa.Table.from_batches([first]), job.table()])
+    assert np.array_equal(probabilities(table), EXPECTED)
+
+
+def test_messages_that_are_lost_are_sent_again_while_results_are_waited_for(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "0.01")
+    settings.cache_clear()
+    client = Client(redis_only.url)
+    job = client.submit(DIGITS)
+    job.wait_until_stored()
+    assert client.ledger.redis.delete(QUEUE)
+    reader = threading.Thread(target=lambda: pytest.raises(JobCancelledError, job.table))
+    reader.start()
+    wait_for(lambda: client.ledger.redis.llen(QUEUE) == job.progress().chunks)
+    Client(redis_only.url).job(job.id).cancel()
+    reader.join()
 
 
 def test_what_is_lost_and_no_longer_kept_is_told(

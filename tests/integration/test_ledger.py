@@ -90,6 +90,20 @@ def test_a_worker_gets_a_large_chunk(ledger: Ledger) -> None:
     assert begun and begun.payload == payload
 
 
+def test_a_large_chunk_that_is_cancelled_as_it_is_begun_is_given_to_nobody(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.dispatch(SPEC, START, 0, 10, bytes(1 << 20))
+    get = ledger.redis.hget
+
+    def get_late(*args: str | int) -> bytes | None:
+        ledger.cancel("j")
+        return get(*args)
+
+    monkeypatch.setattr(ledger.redis, "hget", get_late)
+    assert ledger.begin("j", 0) is None
+
+
 def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
     store(ledger, 0)
     assert ledger.begin("j", 0) is not None
@@ -342,6 +356,16 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
     assert ledger.record("j").state == "running"  # all of it is there: nobody need be
 
 
+def test_a_chunk_that_is_done_leaves_only_its_result(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    ledger.suspect("j", 0, [1])
+    ledger.fail("j", 0)
+    complete(ledger, 0)
+    key = record_key("j").encode()
+    assert {*ledger.redis.keys(key + b"*")} == {key, key + b":results", key + b":done"}
+
+
 def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
     store(ledger, 0)
     complete(ledger, 0)
@@ -409,7 +433,10 @@ def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
     assert first != b"0"
     assert ledger.wait("j", first, timeout_ms=10) == first
     complete(ledger, 1)
-    assert ledger.wait("j", first, timeout_ms=1000) > first
+    last = ledger.wait("j", first, timeout_ms=1000)
+    assert last > first
+    ledger.seal(SPEC, START, 2)  # the last result may be taken: then the end is waited for
+    assert ledger.wait("j", last, timeout_ms=1000) > last
 
 
 def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import struct
 import subprocess
 import sys
 import tarfile
@@ -67,6 +68,8 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["a.TIFF", "b/2.jpg", "b/10.png", "c1/x.gif"]
     assert source.count() == 4
+    for limit, count in [(3, 3), (9, 4)]:
+        assert open_sources([str(tmp_path)], limit=limit).count() == count
 
 
 def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
@@ -119,6 +122,7 @@ def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
 
 def test_numbers_count_as_numbers() -> None:
     names = ["2", "02", "10", "a", "a2b", "a2b1", "a10b", "a10b\udcff", "img9.png", "img10.png"]
+    names += ["img99999.png", "img123456.png", "img20240501123456.png"]
     assert list(sort_naturally(names[::-1])) == sorted(names[:2]) + names[2:]
     many = [f"{number}.png" for number in range(3 * TAKEN_APART)]
     assert list(sort_naturally(sorted(many))) == many
@@ -477,6 +481,28 @@ def test_a_folder_without_mnist_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
     settings.cache_clear()
     with pytest.raises(UsageError, match=f"DIGITQ_MNIST={tmp_path}"):
+        open_sources(["mnist:test"])
+
+
+@pytest.mark.parametrize(
+    ("magic", "labels", "message"),
+    [
+        (2051, 3, "2 images but 3 labels"),
+        (2050, 2, "t10k-images-idx3-ubyte is no MNIST file"),
+    ],
+)
+def test_files_of_mnist_that_do_not_fit(
+    magic: int, labels: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "MNIST/raw"
+    raw.mkdir(parents=True)
+    header = struct.pack(">4i", magic, 2, 28, 28)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(header + bytes(2 * 784))
+    header = struct.pack(">2i", 2049, labels)
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(header + bytes(labels))
+    monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=message):
         open_sources(["mnist:test"])
 
 

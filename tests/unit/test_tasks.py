@@ -13,6 +13,7 @@ from producer.chunking import cut_chunks
 from producer.images import image_source
 from protocol.errors import BrokerError
 from protocol.ledger import Begun
+from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image
 from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
@@ -57,6 +58,20 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 def test_a_worker_says_so_no_more_often_than_it_needs_to(ledger: Mock) -> None:
     answer([SURE] * 3, tasks.Renewal("job", 4, time.monotonic()).read)
     assert ledger.renew.mock_calls == []
+
+
+def test_a_worker_says_so_well_within_a_short_deadline(
+    ledger: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "0.3")
+    settings.cache_clear()
+    clock = Mock()
+    monkeypatch.setattr(tasks, "time", clock)
+    renewal = tasks.Renewal("job", 4, 0.0)
+    for now, said in [(0.09, False), (0.11, True)]:
+        clock.monotonic.return_value = now
+        renewal.renew()
+        assert ledger.renew.called == said
 
 
 def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
