@@ -163,8 +163,9 @@ def test_signals_and_timers_are_as_they_were() -> None:
 def test_each_look_puts_off_the_moment_when_all_is_lost() -> None:
     watch = Watch(seconds=0.1)
     with watch.running(), watch.on(1):
-        signal.setitimer(signal.ITIMER_PROF, 5)
-        wait_for(lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 5, seconds=10)
+        signal.setitimer(signal.ITIMER_PROF, limits.LOST_SECONDS / 2)
+        later = limits.LOST_SECONDS * 0.7
+        wait_for(lambda: signal.getitimer(signal.ITIMER_PROF)[0] > later, seconds=10)
 
 
 NEVER_BACK = """
