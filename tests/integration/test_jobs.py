@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock, call
 
@@ -440,7 +441,8 @@ def test_messages_that_are_lost_are_sent_again_while_results_are_waited_for(
     job = client.submit(DIGITS)
     job.wait_until_stored()
     assert client.ledger.redis.delete(QUEUE)
-    reader = threading.Thread(target=lambda: pytest.raises(JobCancelledError, job.table))
+    wait = partial(pytest.raises, JobCancelledError, job.table)
+    reader = threading.Thread(target=wait, daemon=True)
     reader.start()
     wait_for(lambda: client.ledger.redis.llen(QUEUE) == job.progress().chunks)
     Client(redis_only.url).job(job.id).cancel()
