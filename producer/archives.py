@@ -64,7 +64,12 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
 
 
 def _is_image(member: zipfile.ZipInfo) -> bool:
-    return not member.is_dir() and is_image_name(member.filename)
+    return not member.is_dir() and is_image_name(_path(member))
+
+
+def _path(member: zipfile.ZipInfo) -> str:
+    """Its name; some programs for Windows part folders by \\."""
+    return member.filename.replace("\\", "/")
 
 
 def _zip_entries(
@@ -76,11 +81,10 @@ def _zip_entries(
             yield Entry(
                 prefix + unique(member.filename),
                 partial(_read_zipped, archive, member),
-                # some programs for Windows part folders by \
-                parent_digit(member.filename.replace("\\", "/")) if truth_from_parent else None,
+                parent_digit(_path(member)) if truth_from_parent else None,
             )
         elif not member.is_dir():
-            tally.skip(member.filename)
+            tally.skip(_path(member))
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

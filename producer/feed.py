@@ -155,6 +155,7 @@ class Feeder(threading.Thread):
             number = max(number, self._base[0])
             parcels = [self._window[n] for n in sorted(self._window) if n >= number]
         if parcels and parcels[0].number > number:
+            self._dropped = True  # nobody can make it whole
             raise BrokerError(
                 f"Redis has lost chunk {number} of job {self._spec.id} and it is no longer "
                 "kept here: run the job again, on a Redis with an append-only file"

@@ -470,6 +470,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     go_on.set()
     with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id} and it is no"):
         job.wait_until_stored(60)
+    assert job.progress().state == "cancelled"
 
 
 def test_an_image_of_pillow_that_can_t_be_read_is_its_row_s_error(

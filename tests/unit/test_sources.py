@@ -431,7 +431,7 @@ def test_names_of_sources_need_not_be_utf_8(tmp_path: Path) -> None:
 def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
     fill(tmp_path, "7/a.png", "x/b.png", "12/c.png")
     make_zip(tmp_path / "z.zip", "3/a.png", "b.png")
-    make_zip(tmp_path / "windows.zip", "4\\a.png")
+    make_zip(tmp_path / "windows.zip", "4\\a.png", "4\\.hidden.png")
     for name, truths in [
         ("", [7, None, None]),
         ("7", [7]),
