@@ -250,13 +250,15 @@ def test_a_cancelled_job_is_let_go_at_once(start: Start, tmp_path: Path) -> None
 
 
 def test_many_small_jobs_leave_their_records(client: Client) -> None:
-    before = set(client.ledger.redis.keys("*"))
+    redis = client.ledger.redis
+    before = set(redis.keys("*"))
     for _ in range(30):
         assert client.submit(DIGITS[:1]).table().num_rows == 1
     known = {f"digitq:job:{record.id}".encode() for record in client.jobs()} - before
     assert len(known) == 30
-    wait_for(lambda: not client.ledger.redis.keys("digitq:job:*:*"))
-    left = set(client.ledger.redis.keys("*")) - before - known
+    passing = set(redis.keys("digitq:job:*:*"))
+    assert {redis.ttl(key) for key in passing} <= {-2, *range(11)}  # gone, or in ten seconds
+    left = set(redis.keys("*")) - before - known - passing
     assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping"}
 
 
