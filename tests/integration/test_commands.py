@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,8 @@ import producer.run
 from producer.client import Client
 from producer.local import RESTARTS, RESTARTS_SECONDS, Local
 from producer.run import _look_after, service
-from producer.sources import count_files
+from producer.sinks import FileSink
+from producer.sources import count_files, open_sources
 from protocol.broker import connect
 from protocol.errors import DigitqError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
@@ -50,12 +52,13 @@ class Command:
             env={**os.environ, **marked},
         )
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self, seconds: float = 60) -> tuple[int, str, str]:
         """Exit status, stdout, stderr; nothing of it runs on."""
-        try:
-            out, err = self.process.communicate(timeout=60)
-        finally:
-            self.process.kill()
+        with self.process:
+            try:
+                out, err = self.process.communicate(timeout=seconds)
+            finally:
+                self.process.kill()
         wait_for(lambda: not processes_marked(self.mark), seconds=20)
         assert "Traceback" not in err, err
         return self.process.returncode, out, err
@@ -143,7 +146,11 @@ def test_the_result_is_the_same_however_it_is_cut(
     out = tmp_path / "out.csv"
     variables = {"DIGITQ_CHUNK_ROWS": chunk_rows}
     run("classify", table, "-o", out, "--limit", 2000, "--workers", workers, **variables)
-    assert out.read_bytes() == b"".join(quiet.splitlines(keepends=True)[:2001])
+    assert out.read_bytes() == first_rows(quiet, 2000)
+
+
+def first_rows(result: bytes, rows: int) -> bytes:
+    return b"".join(result.splitlines(keepends=True)[: rows + 1])
 
 
 def start_and_disturb(table: Path, out: Path, workers: int = 2, **variables: object) -> Command:
@@ -191,7 +198,7 @@ def test_a_worker_killed_costs_nothing(
     out = tmp_path / "out.csv"
     command = start_and_disturb(table, out, workers, DIGITQ_DEADLINE_SECONDS=2)
     kill_child(command, "worker1", of_it=part == "child")
-    assert command.end()[0] == 1
+    assert command.end(seconds=30)[0] == 1
     assert out.read_bytes() == quiet
 
 
@@ -329,6 +336,19 @@ def test_a_job_is_handed_over_and_collected(local: Local, table: Path, tmp_path:
     assert job in [
         json.loads(line)["id"] for line in run("jobs", "--json", **broker)[1].splitlines()
     ]
+
+
+def test_collected_again_it_goes_on_where_it_was(
+    client: Client, table: Path, quiet: bytes, tmp_path: Path
+) -> None:
+    """In the midst of a chunk."""
+    out = tmp_path / "out.csv"
+    job = client.submit_source(open_sources([str(table)], limit=1000), detached=True)
+    batch = next(job.results())
+    with closing(FileSink(out, {"job": job.id})) as sink:
+        sink.write(batch.slice(0, batch.num_rows - 7))
+    assert run("collect", job.id, "-o", out, "--broker", client.url)[0] == 1
+    assert out.read_bytes() == first_rows(quiet, 1000)
 
 
 def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path) -> None:
