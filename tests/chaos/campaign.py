@@ -49,7 +49,7 @@ class Campaign:
         self._finish(quiet, strikes=0)
         self._expected = quiet.outs[0].read_bytes()
 
-    def strike_run(self, strikes: int, detached: bool, faults: tuple[Fault, ...] = FAULTS) -> None:
+    def strike_run(self, strikes: int, detached: bool, faults: tuple[Fault, ...] = FAULTS) -> Run:
         """One run with so many faults, then compare its results."""
         kind = DetachedRun if detached else AttachedRun
         run = kind(self._deployment, self._source, self._folder / f"run{self.total.runs}")
@@ -60,6 +60,7 @@ class Campaign:
             for tally in (self.total, *(self.tallies[fault] for fault in struck)):
                 tally.add(*found)
                 tally.attempts = max(tally.attempts, run.most_attempts())
+        return run
 
     def _finish(self, run: Run, strikes: int, faults: list[Fault] | None = None) -> set[Fault]:
         """Start a run and see it through; gives the faults that struck it."""

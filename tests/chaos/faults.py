@@ -17,12 +17,14 @@ Strike = Callable[[Deployment, Random], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """`kills` counts as a kill; `forgets` loses what a job without its producer needs."""
+    """`kills` counts as a kill; `forgets` loses what a job without its producer needs; `ends` may
+    end the producer."""
 
     name: str
     strike: Strike
     kills: bool = False
     forgets: bool = False
+    ends: bool = False
 
 
 def _any_worker(deployment: Deployment, random: Random) -> str:
@@ -181,9 +183,9 @@ FAULTS = (
     Fault("a worker is told to end", terminate),
     Fault("a worker's child stands still", stop_child),
     Fault("a worker's main process stands still", stop_main),
-    Fault("the producer is killed", kill_producer, kills=True),
-    Fault("the producer gets Ctrl-C", interrupt_producer),
-    Fault("the disk is full", fill_disk),
+    Fault("the producer is killed", kill_producer, kills=True, ends=True),
+    Fault("the producer gets Ctrl-C", interrupt_producer, ends=True),
+    Fault("the disk is full", fill_disk, ends=True),
     Fault("Redis is killed", kill_redis, kills=True),
     Fault("Redis starts empty", empty_redis, kills=True, forgets=True),
     Fault("Redis stands still", stop_redis),

@@ -28,9 +28,10 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_one_fault(fault: Fault, campaign: Campaign) -> None:
-    campaign.strike_run(1, detached=False, faults=(fault,))
+    run = campaign.strike_run(1, detached=False, faults=(fault,))
     assert campaign.tallies[fault].times == 1
     assert (campaign.total.lost, campaign.total.twice) == (0, 0)
+    assert fault.ends or len(run.errors) == 1, run.errors  # the command was started once
 
 
 @pytest.mark.parametrize("detached", [False, True])
