@@ -21,7 +21,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     write_images(source, ROWS)
     seed = time.time_ns() % 1_000_000
     print(f"seed {seed}")  # shown where a test fails
-    with Deployment(deadline_seconds=2, stop_seconds=2) as deployment:
+    with Deployment(deadline_seconds=1, stop_seconds=2) as deployment:
         deployment.wait_until_ready()
         yield Campaign(deployment, source, folder, Random(seed))
 
