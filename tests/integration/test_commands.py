@@ -22,7 +22,7 @@ from rich.progress import Progress
 import producer.run
 from producer.client import Client
 from producer.local import RESTARTS, RESTARTS_SECONDS, Local
-from producer.run import _look_after, service
+from producer.run import _look_after, _progress_bar, service
 from producer.sinks import FileSink
 from producer.sources import count_files, open_sources
 from protocol.broker import connect
@@ -237,17 +237,17 @@ def test_nothing_in_the_current_folder_is_run(
 
 
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
-    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
     with service(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
-        bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
-        look = _look_after(running, job, bar, bar.add_task("", waiting=""))
+        bar = _progress_bar()
+        look = _look_after(running, job, bar, bar.add_task("", rate="", waiting=""))
         look()
         look()  # it is said once
-        expected = "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
-        assert said.getvalue() == expected
+        said = "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
+        assert capsys.readouterr() == ("", said)
         running.client.abandon(job)
 
 
@@ -273,9 +273,18 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
         client.abandon(job)
 
 
-@pytest.mark.parametrize("name", ["submit", "classify"])
-def test_a_command_broken_off_leaves_nothing(name: str, redis_only: Local) -> None:
-    command = Command(name, "-", "--broker", redis_only.url)
+def test_a_classify_broken_off_cancels_its_job(redis_only: Local, tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    command = Command("classify", tmp_path, "--broker", redis_only.url)
+    client = Client(redis_only.url)
+    wait_for(client.jobs)
+    command.process.send_signal(signal.SIGINT)
+    assert command.end()[::2] == (130, "interrupted\n")
+    assert [job.state for job in client.jobs()] == ["cancelled"]
+
+
+def test_a_submit_broken_off_leaves_nothing(redis_only: Local) -> None:
+    command = Command("submit", "-", "--broker", redis_only.url)
     assert command.process.stdin
     command.process.stdin.write("some.png\n")
     command.process.stdin.flush()
