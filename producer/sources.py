@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -21,6 +20,7 @@ from producer.listing import IMAGE_SUFFIXES, Tally, is_image_name, printable, wa
 from protocol.errors import UsageError
 from protocol.settings import settings
 
+STDIN_BYTES = 1 << 16  # at a time
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -233,8 +233,9 @@ def _stdin_paths() -> Iterator[str]:
     """A path a line; or after each a 0 byte, as `find -print0` has it."""
     if not sys.stdin:  # `<&-`
         raise UsageError("no paths on stdin: it is closed")
-    stdin = cast(BufferedReader, sys.stdin.buffer)
-    blocks = iter(stdin.read1, b"")
+    # past its buffer, whose lock a thread that waits for more would keep from Python's end
+    stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+    blocks = iter(partial(stdin.read, STDIN_BYTES), b"")
     first = b""
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block

@@ -350,8 +350,8 @@ def test_paths_on_stdin_may_end_in_zeros(tmp_path: Path, monkeypatch: pytest.Mon
 class InTwo(io.BytesIO):
     """What was written in two parts, the first of which has no end of a path."""
 
-    def read1(self, size: int | None = -1) -> bytes:
-        return self.read(3)
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(3)
 
 
 def test_what_ends_a_path_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
