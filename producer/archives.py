@@ -143,6 +143,7 @@ def _tar_entries(
                         parent_digit(name) if truth_from_parent else None,
                     )
                 elif member.islnk() and is_image_name(name):  # GNU tar's for one file's other names
+                    started = True
                     reason = f"the archive has it under another name only: {member.linkname}"
                     yield Entry(
                         prefix + unique(name),

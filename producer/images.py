@@ -71,7 +71,7 @@ def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, Bytes):
         return Entry(number, lambda: bytes(image))
     if _is_file(image):
-        return Entry(number, lambda: bytes(image.read()))
+        return Entry(number, partial(_read_open, image))
     if isinstance(image, np.ndarray):
         return Entry(number, lambda: _encode(_from_array(image)))
     if isinstance(image, PIL.Image.Image):
@@ -80,6 +80,13 @@ def _entry(number: str, image: Any) -> Entry:
         f"image {number} is a {type(image).__name__}: give a path, bytes, a file that is open for "
         "reading them, a PIL image or an array"
     )
+
+
+def _read_open(file: IO[bytes]) -> bytes:
+    content = file.read()
+    if not isinstance(content, Bytes):
+        raise UnreadableImageError("the file is open for text: open it for bytes")
+    return bytes(content)
 
 
 def _from_array(array: np.ndarray) -> PIL.Image.Image:

@@ -123,9 +123,9 @@ class Job:
         """
         if self._feeder is None:
             return self._wait_until_fed(timeout_seconds)
-        self._feeder.join(timeout_seconds)
+        is_stored = self._feeder.stored.wait(timeout_seconds)
         self._raise_feeder_error()
-        return not self._feeder.is_alive()
+        return is_stored
 
     def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
         """The same of a job that somebody else feeds."""

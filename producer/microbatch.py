@@ -29,7 +29,7 @@ from protocol.settings import settings
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
 GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
 IDLE_MS = 500  # without a result for so long a batch is late: look after it, and let others pass
-DEADLINE_SECONDS = 5.0  # or less, as settings say: a caller waits
+DEADLINE_SECONDS = 5.0  # of pixels, or less, as settings say; a step of a file may take longer
 REST_SECONDS = 10.0  # a thread waits for calls
 MOST_THREADS = 16  # that wait for results of one kind
 TOLD_LOOKS = 20  # after a batch, without a result, until that is logged
@@ -98,7 +98,10 @@ def read_call(image: Image) -> Call:
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:
         raise UsageError(f"{rows} images, where one is asked for: `submit` takes many")
-    return Call(batches[0])
+    batch = batches[0]
+    if "pixels" in batch.schema.names:  # as of (28, 28, 1)
+        return Call(np.frombuffer(batch.column("pixels")[0].as_buffer(), np.uint8))
+    return Call(batch)
 
 
 def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
@@ -149,18 +152,28 @@ class Calls:
             line.waiting.append(call)
             if len(line.waiting) == line.hoped_for:
                 line.enough.set()
-            self._call_thread(line)
+            try:
+                self._call_thread(line)
+            except RuntimeError:
+                line.waiting.remove(call)
+                raise
         call.answer.add_done_callback(partial(self._give_up, line, call))
         return call.answer
 
     def _call_thread(self, line: Line) -> None:
-        """Have a thread see that calls wait. The lock is held."""
+        """Have a thread see that calls wait. The lock is held. Raises `RuntimeError` where there is
+        none, and none can be started."""
         line.more.notify()
         line.threads = [thread for thread in line.threads if thread.is_alive()]
         if line.idle < len(line.waiting) and len(line.threads) < line.most_threads:
             thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
-            thread.start()
-            line.threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not line.threads:
+                    raise
+            else:
+                line.threads.append(thread)
 
     def _give_up(self, line: Line, call: Call, answer: "Future[Prediction]") -> None:
         """A call that is answered, or that nobody waits for any longer: it must not be kept."""
@@ -242,7 +255,7 @@ class Calls:
                 result = self._ledger.take(job_id)
                 if result is not None:
                     return to_predictions(decode(result))
-                stored = self._look_after(job_id)
+                stored = self._look_after(job_id, line.kind)
                 looks += 1
                 if looks == 1:
                     late.enter_context(self._late(line))
@@ -255,14 +268,14 @@ class Calls:
         with self._lock:
             line.late += 1
             if line.waiting:
-                self._call_thread(line)
+                self._call_thread(line)  # there is this one: nothing is raised
         try:
             yield
         finally:
             with self._lock:
                 line.late -= 1
 
-    def _look_after(self, job_id: str) -> bool:
+    def _look_after(self, job_id: str, kind: Kind) -> bool:
         """No result yet: send again what is overdue. False where Redis has lost the job."""
         try:
             if self._ledger.record(job_id).state == "cancelled":
@@ -270,7 +283,8 @@ class Calls:
         except UnknownJobError:
             return False
         self._ledger.alive(job_id)
-        self._ledger.sweep_job(job_id, min(DEADLINE_SECONDS, settings().deadline_seconds))
+        deadline = settings().deadline_seconds
+        self._ledger.sweep_job(job_id, min(DEADLINE_SECONDS, deadline) if kind.drawn else deadline)
         return True
 
 

@@ -1,5 +1,6 @@
 """What a person reads at the end: summaries, job lines, and the confusion matrix."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -106,7 +107,8 @@ def tabulate_confusion(confusion: Confusion) -> str:
     for digit in range(CLASSES):
         counts = "".join(f"{count:6,}" for count in confusion[digit])
         lines.append(f"{digit:>14}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
-    lines.append(f"accuracy {right.sum() / max(confusion.sum(), 1):.2%} of {confusion.sum():,}")
+    known = int(confusion.sum())
+    lines.append(f"accuracy {right.sum() / max(known, 1):.2%} of {known:,}")
     return "\n".join(lines)
 
 
@@ -143,11 +145,13 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.set_title(title)
     figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
+    partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(partial, dpi=120, format=path.suffix[1:].lower())
+        os.replace(partial, path)
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
-    except OSError as error:  # what there is of it is no picture
+    except OSError as error:
         with suppress(OSError):
-            path.unlink()
+            partial.unlink()
         raise OutputError(f"can't write {path}: {error.strerror or error}") from None

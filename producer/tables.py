@@ -26,12 +26,13 @@ from protocol.settings import settings
 SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
 CSV_BYTES = 4 << 20  # that are parsed at a time
-CSV_SAMPLE = 64 << 10  # bytes, by which its columns are known
+MOST_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
 LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
 INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
 SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
 NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
 NUMBERED = re.compile(r"(.*?)(\d+)")
+SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
 class PixelColumns(NamedTuple):
@@ -81,21 +82,24 @@ def _open(path: Path, prefix: str) -> Source:
 
 def _open_csv(path: Path, prefix: str) -> Source:
     with open(path, "rb") as file:
-        sample = file.read(CSV_SAMPLE).removeprefix(codecs.BOM_UTF8)
+        sample = file.read(CSV_BYTES).removeprefix(codecs.BOM_UTF8)
     lines = sample.splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
     cells = [cell.strip() for cell in cells]
     named = not all(not cell or cell.isdecimal() and int(cell) < 256 for cell in cells)
     names = cells if named else [str(place) for place in range(len(cells))]
-    whole = len(sample) < CSV_SAMPLE or len(lines) == 1
+    whole = len(sample) < CSV_BYTES or len(lines) == 1
     rows = lines[first + named : len(lines) if whole else -1]
-    schema = pyarrow.csv.read_csv(
+    table = pyarrow.csv.read_csv(
         pa.BufferReader(b"".join(rows)),
         pyarrow.csv.ReadOptions(column_names=names),
         pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
-    ).schema
-    found = _find_pixels(path, schema, named)
+    )
+    if not table.num_rows:
+        raise UsageError(f"no image in {path}: it has no rows of as many cells as its first line")
+    schema = table.schema
+    found = _find_pixels(path, schema, named, MOST_ODD)
     if not found:
         raise UsageError(
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
@@ -122,10 +126,10 @@ def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
 
 def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.RecordBatch:
     """Columns of pixels, and of labels where there are some. What is no number is null."""
-    places = [*found.pixels, *([] if found.label is None else [found.label])]
-    fields = [schema.field(place) for place in places]
     names = [str(place) for place in range(len(schema))]  # no two alike
-    types = {str(place): field.type for place, field in zip(places, fields, strict=True)}
+    types = {str(place): pa.int64() for place in found.pixels}
+    if found.label is not None:
+        types[str(found.label)] = schema.field(found.label).type
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(block),
@@ -139,25 +143,29 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
         pass
     except IndexError:  # no row
         return pa.RecordBatch.from_pylist([], pa.schema(types.items()))
-    rows = [
-        [cells[place].strip() if len(cells) == len(schema) else "" for place in places]
-        for cells in csv.reader(block.decode(errors="replace").splitlines())
-        if any(cells)
-    ]
+    rows = []
+    for cells in map(_split, filter(None, block.splitlines())):  # a stray quote is its line's alone
+        whole = len(cells) == len(schema)
+        rows.append([cells[int(name)].strip() if whole else "" for name in types])
     columns = [
-        pa.array([_to_type(cell, field.type) for cell in column], field.type)
-        for column, field in zip(zip(*rows, strict=True), fields, strict=True)
+        pa.array([_to_type(cell, kind) for cell in column], kind)
+        for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
     ]
     return pa.record_batch(columns, names=[*types])
+
+
+def _split(line: bytes) -> list[str]:
+    """A line's cells; none where it is no CSV."""
+    try:
+        return next(csv.reader([line.decode(errors="replace")]), [])
+    except csv.Error:
+        return []
 
 
 def _to_type(cell: str, kind: pa.DataType) -> str | int | None:
     if _is_text(kind):
         return cell
-    try:
-        return int(cell)
-    except ValueError:
-        return None
+    return int(cell) if SMALL_NUMBER.fullmatch(cell) else None
 
 
 def _find_image(path: Path, schema: pa.Schema) -> str:
@@ -176,16 +184,18 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
     return "image" if "image" in images else str(images[0])
 
 
-def _find_pixels(path: Path, schema: pa.Schema, named: bool = True) -> PixelColumns | None:
+def _find_pixels(
+    path: Path, schema: pa.Schema, named: bool = True, most_odd: int = 0
+) -> PixelColumns | None:
     """784 columns of whole numbers, in the order of the numbers that they are named by, if they
     are, and the one of labels. Raises `UsageError` where it may be any of 785."""
     label = _find_label(path, schema, LABELS) if named else None
     if named and (numbered := _find_numbered(schema.names)):
-        for place in numbered:
-            if not pa.types.is_integer(schema.field(place).type):
-                raise UsageError(
-                    f"{path} has a column {schema.names[place]} in which not all are whole numbers"
-                )
+        odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
+        if len(odd) > most_odd:
+            raise UsageError(
+                f"{path} has a column {schema.names[odd[0]]} in which not all are whole numbers"
+            )
         return PixelColumns(numbered, label)
     numbers = [
         place

@@ -33,7 +33,7 @@ local function create(base, base_row, ...)
   redis.call('HSET', record, 'state', 'feeding', 'created', stamp(now), 'stored', base,
     'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
   local id, kin = get('id'), string.match(record, '.*:')
-  for _, old in ipairs(redis.call('ZRANGE', jobs, 0, 1)) do -- else those that expired would stay
+  for _, old in ipairs(redis.call('ZRANGE', jobs, 0, 1)) do -- so that those that expired go in time
     if redis.call('EXISTS', kin .. old) == 0 then redis.call('ZREM', jobs, old) end
   end
   redis.call('SADD', active, id)
@@ -41,8 +41,9 @@ local function create(base, base_row, ...)
   touch()
 end
 
--- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list; a
--- single call's, for which somebody waits, before all others. The arguments' text is what Flower shows.
+-- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list; of
+-- single calls', for which somebody waits, before all others, the newest first. The arguments' text
+-- is what Flower shows.
 local function publish(n)
   local job, time = get('id'), stamp(now)
   local id = string.format('%s-%d-%s', job, n, time)
@@ -183,8 +184,9 @@ function steps.begin(n)
   local payload = size <= LARGE and redis.call('HGET', chunks, n)
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
-  local is_later = tonumber(published) > tonumber(redis.call('GET', watermark) or 0)
-  if is_later and not get('call') then -- which has passed others
+  local mark = tonumber(redis.call('GET', watermark) or 0)
+  local moves = tonumber(published) > mark or mark > now + 1 -- the clock was set back
+  if moves and not get('call') then -- which has passed others
     redis.call('SET', watermark, published, 'EX', get('ttl'))
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)

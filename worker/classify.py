@@ -143,8 +143,7 @@ def ask_again(model: Model, first: NDArray[np.float32], views: Views) -> NDArray
         return first
     others = model.classify_together(np.stack([*views.values()]).reshape(-1, PIXELS))
     power = np.concatenate([first[None], others]).mean(axis=0) ** SHARPNESS
-    sharpened: NDArray[np.float32] = power / power.sum()
-    return sharpened
+    return np.asarray(power / power.sum(), np.float32)
 
 
 def build_result(

@@ -241,14 +241,16 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
         if sys.stdout.isatty():
             print(draw_blocks(digit.image))
     if panels:
+        partial = out.with_name(out.name + ".partial")
         try:
             notes = PIL.PngImagePlugin.PngInfo()
             notes.add_text(*DRAWN_BY)
             notes.add_text(DRAWN_FROM, source)
-            draw_picture(panels, probabilities, headline).save(out, "PNG", pnginfo=notes)
-        except OSError as error:  # what there is of it is no picture
+            draw_picture(panels, probabilities, headline).save(partial, "PNG", pnginfo=notes)
+            os.replace(partial, out)
+        except OSError as error:
             with suppress(OSError):
-                out.unlink()
+                partial.unlink()
             raise OutputError(f"can't write {out}: {error.strerror or error}") from None
     print(headline)
     if probabilities is not None:

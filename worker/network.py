@@ -4,6 +4,7 @@
 """
 
 import copy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ class ConvNetwork(Network):
             before = channels
         self.convolve = nn.Sequential(*steps)
         self.decide = nn.Linear(CONVOLVED, LABELS)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster
+        cast(Any, self).to(memory_format=torch.channels_last)  # a sixth faster
 
     def logits(self, pixels: Tensor) -> Tensor:
         images = self.normalise(pixels).view(-1, 1, SIDE, SIDE)

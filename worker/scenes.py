@@ -179,7 +179,7 @@ def blurred(ink: Mask, rng: Rng, most: float) -> NDArray[np.float32]:
     """As a lens has it, out of focus by at most so many px; 0..1."""
     sigma = rng.uniform(0, most)
     soft = cv2.GaussianBlur(ink, (0, 0), sigma) if sigma > 0.2 else ink
-    return np.asarray(soft, np.float32) / np.float32(255)
+    return np.divide(np.asarray(soft, np.float32), np.float32(255), dtype=np.float32)
 
 
 def paper(mask: Mask, other: Mask, rng: Rng) -> Picture:

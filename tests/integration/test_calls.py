@@ -200,6 +200,8 @@ def test_a_thread_that_can_t_start_is_the_caller_s_error(
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
         with pytest.raises(RuntimeError, match="no thread"):
             client.classify(DIGITS[0])
+    (line,) = client._calls._lines.values()
+    assert not line.waiting
     redis_only._start_worker("worker1")
     assert client.classify(DIGITS[0]).probabilities == ALONE[0]
 
@@ -254,3 +256,13 @@ client.classify(image)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "given up\n"
     assert done.stderr.endswith("KeyboardInterrupt\n"), done.stderr
+
+
+def test_pixels_that_were_reshaped_go_with_pixels(
+    client: Client, callers: ThreadPoolExecutor
+) -> None:
+    """And files with files."""
+    images = [DIGITS[0][..., None], encode_image(draw_one())] * 8
+    answers = [*callers.map(client.classify, images)]
+    assert all(answer.probabilities == ALONE[0] for answer in answers[::2])
+    assert all(answer.label == 1 for answer in answers[1::2])

@@ -367,6 +367,9 @@ def test_a_job_that_nobody_holds_any_longer_is_cancelled(
         break
     wait_for(lambda: threading.active_count() == threads)
     assert client.jobs()[-1].state == "cancelled"
+    next(client.submit(DIGITS).results())  # all of it is stored perhaps
+    wait_for(lambda: threading.active_count() == threads)
+    assert [job.state for job in client.jobs()[-2:]] == ["cancelled"] * 2
     assert client.ledger.active() == []
 
 
@@ -517,6 +520,7 @@ def test_files_that_are_open_and_all_that_is_bytes(client: Client, tmp_path: Pat
         assert client.submit(other).table().column("label").to_pylist() == [1]
     assert table.column("label").to_pylist() == [1] * 4
     assert client.classify(io.BytesIO(content)).label == 1
+    assert "open it for bytes" in str(client.classify(io.StringIO("text")).error)
 
 
 @pytest.mark.parametrize(("format", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L")])

@@ -526,3 +526,11 @@ def test_single_calls_pass_chunks_of_jobs(ledger: Ledger) -> None:
     assert ledger.begin("call", 0) is not None
     ledger.sweep_job("j", deadline_seconds=0)
     assert take_messages(ledger) == [0, 1]
+
+
+def test_the_watermark_goes_back_with_the_clock(ledger: Ledger) -> None:
+    store(ledger, 0)
+    later = ledger.redis.time()[0] + 3600
+    ledger.redis.set(WATERMARK, later)
+    ledger.begin("j", 0)
+    assert float(ledger.redis.get(WATERMARK)) < later

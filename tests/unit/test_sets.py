@@ -154,23 +154,26 @@ def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", ["a number", "text"])
 def test_rows_that_are_broken_are_errors_and_cost_no_other(labels: str, tmp_path: Path) -> None:
-    digits = random_digits(PIXEL_ROWS + 500)  # more than one block
+    digits = random_digits(3000)  # more than one block
     lines = to_lines(digits)
     if labels == "text":
         for line in lines:
             line[0] = "no digit" if line[0] == 9 else f"{line[0]}"
     broken: Lines = [["x", *lines[0][1:]], [*lines[0][:-1], "1.5"], lines[0][:-5], [*lines[0], 1]]
-    broken += [[*lines[0][:9], "", *lines[0][10:]]]
-    for number, line in zip(range(500, 1000, 100), broken, strict=True):
+    broken += [[*lines[0][:9], "", *lines[0][10:]], [""] * len(lines[0])]
+    broken += [[*lines[0][:-1], cell] for cell in ("9" * 20, "\u2028", "x" * 200_000)]
+    for number, line in zip(range(500, 1400, 100), broken, strict=True):
         lines[number] = line
+    lines[2900] = [f'"{lines[2900][0]}', *lines[2900][1:]]
     ids, found, truths = read_set(write_lines(tmp_path / "a.csv", [["Y", *PIXEL_NAMES], *lines]))
     assert ids == [str(n) for n in range(len(digits))]
     expected: list[object] = [digit.tobytes() for digit in digits]
     expected[500] = digits[0].tobytes()  # only its label is none
-    expected[600:1000:100] = [NO_PIXEL] * 4
+    expected[600:1400:100] = [NO_PIXEL] * 8
+    expected[2900] = NO_PIXEL
     assert found == expected
     nothing = {500, *(n for n in range(len(digits)) if labels == "text" and n % 10 == 9)}
-    for number in {*range(len(digits))} - {*range(500, 1000, 100)}:
+    for number in {*range(len(digits))} - {*range(500, 1400, 100), 2900}:
         assert truths[number] == (None if number in nothing else number % 10)
 
 
@@ -257,7 +260,7 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         ),
         (
             "a.csv",
-            lambda path: write_lines(path, [PIXEL_NAMES, [*[0] * 3, "1.5", *[0] * 780]]),
+            lambda path: write_lines(path, [PIXEL_NAMES, [*[0] * 3, *["1.5"] * 781]]),
             f"a column {PIXEL_NAMES[3]} in which not all are whole numbers",
         ),
         (
@@ -283,3 +286,11 @@ def test_sets_that_are_none(
     write(tmp_path / name)
     with pytest.raises(UsageError, match=message):
         open_sources([f"{tmp_path}/{name}"])
+
+
+def test_an_odd_cell_in_the_first_rows_is_its_row_s_error(tmp_path: Path) -> None:
+    digits = random_digits(3)
+    lines = to_lines(digits)
+    lines[1][9] = "7.5"
+    _, found, truths = read_set(write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES], *lines]))
+    assert found == [digits[0].tobytes(), NO_PIXEL, digits[2].tobytes()] and truths == [0, 1, 2]

@@ -599,3 +599,11 @@ def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
     assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
     with pytest.raises(UnreadableImageError, match="under another name only: 7/a.png"):
         second.read()
+
+
+def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("1.png")
+    link.type, link.linkname = tarfile.LNKTYPE, "x.txt"
+    (tmp_path / "a.tar").write_bytes(link.tobuf(tarfile.GNU_FORMAT))
+    ids = [entry.id for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[union-attr]
+    assert ids == ["1.png", "(the rest)"]
