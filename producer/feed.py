@@ -49,7 +49,6 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = self._dropped = False
-        self.stored = threading.Event()  # all, or as much as there will be
         self._ended = threading.Event()
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
         if not self.attached:
@@ -73,8 +72,6 @@ class Feeder(threading.Thread):
             if not self.attached:
                 self._ledger.flush(self._spec.id)
                 self._seal(number)  # a Redis that was lost meanwhile may have lost the last of it
-            self.stored.set()
-            self._wait_until_collected()
         except BaseException as error:
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
             is_of_source = not isinstance(error, BrokerError | JobCancelledError)
@@ -82,7 +79,6 @@ class Feeder(threading.Thread):
                 with suppress(DigitqError):
                     self._ledger.cancel(self._spec.id)
         finally:
-            self.stored.set()
             self._ended.set()
 
     def _beat(self) -> None:
@@ -131,14 +127,6 @@ class Feeder(threading.Thread):
         self.waiting_for = None
         if self._stopped:
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
-
-    def _wait_until_collected(self) -> None:
-        """Raises `JobCancelledError` where an attached job was stopped before."""
-        with self._changed:
-            while self.attached and self._window and not self._stopped:
-                self._changed.wait()
-            if self.attached and self._window:
-                raise JobCancelledError(f"job {self._spec.id} was cancelled")
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""
@@ -196,5 +184,5 @@ detached: WeakSet[Feeder] = WeakSet()
 def _store_detached() -> None:
     """A detached job outlives this process: all of it must be in Redis by then."""
     for feeder in list(detached):
-        while feeder.is_alive() and not (feeder._stopped or feeder.stored.is_set()):
-            feeder.stored.wait(POLL_SECONDS)
+        while feeder.is_alive() and not feeder._stopped:
+            feeder.join(POLL_SECONDS)

@@ -26,9 +26,9 @@ class Job:
     """One job in Redis.
 
     An attached job (the default of `Client.submit`) is fed by this process while its results are
-    collected, once: each is deleted as it is taken. Where nobody holds it any longer, it is
-    cancelled. A detached one lives in Redis alone, can be collected again for an hour after the
-    first time, and from any host.
+    collected, once: each is deleted as it is taken. Where nobody holds it any longer before all of
+    it is stored, it is cancelled; then, Redis forgets it after an hour. A detached one lives in
+    Redis alone, can be collected again for an hour after the first time, and from any host.
     """
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
@@ -123,9 +123,9 @@ class Job:
         """
         if self._feeder is None:
             return self._wait_until_fed(timeout_seconds)
-        is_stored = self._feeder.stored.wait(timeout_seconds)
+        self._feeder.join(timeout_seconds)
         self._raise_feeder_error()
-        return is_stored
+        return not self._feeder.is_alive()
 
     def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
         """The same of a job that somebody else feeds."""
