@@ -69,9 +69,9 @@ class PatientRedis(redis.Redis):
     _told = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        send = super().execute_command
+        send: Any = super().execute_command  # redis-py has no types here
         try:
-            return self._patiently(lambda: send(*args, **options))  # type: ignore[no-untyped-call]
+            return self._patiently(lambda: send(*args, **options))
         except BaseException as error:  # a reply under way must not be taken for the next command's
             own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
             if own:
@@ -85,8 +85,9 @@ class PatientRedis(redis.Redis):
 
         def send() -> list[Any]:
             with self.pipeline() as pipeline:
+                add: Any = pipeline.execute_command  # redis-py has no types here
                 for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                    add(*command)
                 return pipeline.execute()
 
         return cast(list[Any], self._patiently(send))

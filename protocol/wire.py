@@ -23,7 +23,8 @@ class Packer:
 
     def __init__(self) -> None:
         self._with_copies = HiredisRespSerializer()
-        encode = Encoder("utf-8", "strict", decode_responses=False).encode  # type: ignore[no-untyped-call]
+        encoder: Any = Encoder  # redis-py has no types here
+        encode = encoder("utf-8", "strict", decode_responses=False).encode
         self._without = PythonRespSerializer(LARGE_BYTES, encode)
 
     def pack(self, *args: Any) -> list[bytes]:
@@ -38,7 +39,8 @@ class Parser(_RESP2Parser):
     string comes as a `memoryview`, where it was put at once."""
 
     def on_connect(self, connection: Any) -> None:
-        super().on_connect(connection)  # type: ignore[no-untyped-call]
+        begin: Any = super().on_connect  # redis-py has no types here
+        begin(connection)
         self._buffer = Buffer(connection._sock, self.socket_read_size, connection.socket_timeout)
 
 
