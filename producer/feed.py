@@ -95,7 +95,8 @@ class Feeder(threading.Thread):
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Feed nothing more of a job whose results nobody will collect, and cancel it."""
+        """Feed nothing more of a job whose results nobody will collect, and cancel it. (Once all of
+        it is fed, there is no thread to do that: it goes with its time.)"""
         self._dropped = True
         self.stop()
 

@@ -166,7 +166,7 @@ class Local:
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
                 raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
-            time.sleep(0.01)
+            time.sleep(0.01)  # it takes some tens of milliseconds
 
     def _persistence(self) -> list[str]:
         """Options of Redis: nothing outlives the run."""

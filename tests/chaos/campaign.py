@@ -82,7 +82,7 @@ class Campaign:
                     strikes -= 1
                     run.moved()
                 next_strike = time.monotonic() + self._random.uniform(0, PAUSE_SECONDS)
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two looks at the run
         self._deployment.heal()
         self._last = None
         return struck

@@ -33,7 +33,7 @@ trace_digit = worker.classify.trace_digit
 def slow(content):
     with open(f"{__file__}.read", "a") as read:
         read.write(".")
-    time.sleep(0.1)
+    time.sleep(0.1)  # the fault itself
     return trace_digit(content)
 
 worker.classify.trace_digit = slow
