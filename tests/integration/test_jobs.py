@@ -1,6 +1,5 @@
 """`Client` on a real Redis with two real workers."""
 
-import io
 import itertools
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from unittest.mock import Mock, call
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pytest
 import torch
@@ -81,37 +79,6 @@ def test_an_attached_job_that_is_cancelled_is_fed_no_more(
     wait_for(lambda: not feeder.is_alive())
 
 
-def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> None:
-    image = draw_one()
-    image.save(tmp_path / "1.png")
-    images = [
-        str(tmp_path / "1.png"),
-        tmp_path / "1.png",
-        encode_image(image),
-        image,
-        np.array(image)[..., None],
-    ]
-    table = client.submit(
-        [*images, DIGITS[0], DIGITS[:3, ..., None], image.convert("CMYK")]
-    ).table()
-    assert table.column("id").to_pylist() == [
-        f"{tmp_path}/1.png",
-        f"{tmp_path}/1.png#2",
-        "2",
-        "3",
-        "4",
-        "5",
-        "6",
-        "7",
-        "8",
-        "9",
-    ]
-    assert table.column("error").null_count == 10
-    found = probabilities(table)
-    assert all(np.array_equal(found[0].argmax(), row.argmax()) for row in found[:5])
-    assert np.array_equal(found[5].argmax(), EXPECTED[0].argmax())
-
-
 def test_why_a_worker_cancelled_a_job_is_told() -> None:
     with Local(workers=0) as local:
         client = Client(local.url)
@@ -121,30 +88,6 @@ def test_why_a_worker_cancelled_a_job_is_told() -> None:
             client.ledger.cancel(job.id, "a worker can't")
             with pytest.raises(JobCancelledError, match=f"{job.id} was cancelled: a worker can't"):
                 job.table()
-
-
-def test_what_is_no_image_stops_the_job(client: Client) -> None:
-    for wrong, message in [
-        (object(), "image 0 is a object"),
-        (DIGITS.astype(np.float32), "must be uint8, not float32"),
-        (np.zeros((2, 3, 4, 5), np.uint8), r"it must be uint8, \(28, 28\), \(N, 28, 28\)"),
-        (DIGITS.reshape(-1, 784), r"reshape it to \(-1, 28, 28\)"),
-        (DIGITS[0].reshape(-1), r"reshape it to \(-1, 28, 28\)"),
-    ]:
-        with pytest.raises(UsageError, match=message):
-            client.submit([wrong]).table()
-
-
-def test_images_of_pillow_in_every_mode(client: Client) -> None:
-    image, wide = draw_one(), np.asarray(draw_one()).astype(np.int32)
-    modes = ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "LA", "RGBA", "RGBX"]
-    images = [image.convert("RGB").convert(mode) for mode in modes]
-    for mode, final in [("LA", "La"), ("RGBA", "RGBa"), ("P", "PA")]:
-        images.append(image.convert(mode).convert(final))
-    images.append(PIL.Image.fromarray(wide * 257))
-    table = client.submit([*images, wide.astype(np.int16)]).table()
-    assert table.column("error").null_count == len(table)
-    assert table.column("label").to_pylist() == [1] * len(table)
 
 
 def test_one_image(client: Client) -> None:
@@ -471,73 +414,6 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id} and it is no"):
         job.wait_until_stored(60)
     assert job.progress().state == "cancelled"
-
-
-def test_an_image_of_pillow_that_can_t_be_read_is_its_row_s_error(
-    client: Client, tmp_path: Path
-) -> None:
-    draw_one().save(tmp_path / "closed.png")
-    with PIL.Image.open(tmp_path / "closed.png") as closed:
-        pass
-    content = bytearray(encode_image(draw_one()))
-    content[content.find(b"IDAT") - 4 :] = b"\0\0\0\x05IDATxxxxx"
-    damaged = PIL.Image.open(io.BytesIO(bytes(content)))
-    table = client.submit([closed, damaged, draw_one()]).table()
-    first, second, third = table.column("error").to_pylist()
-    assert first.startswith("can't be read: ") and second.startswith("can't be read: ")
-    assert third is None
-
-
-def test_a_path_that_is_a_number_is_not_another_image_s_id(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    draw_one().save("1", "PNG")
-    assert client.submit(["1", DIGITS[0]]).table().column("id").to_pylist() == ["./1", "1"]
-
-
-def test_an_array_may_be_used_again(client: Client) -> None:
-    def images() -> Iterator[np.ndarray]:
-        one, many = np.empty((28, 28), np.uint8), np.empty((5, 28, 28), np.uint8)
-        for number in range(0, 60, 6):
-            one[:] = DIGITS[number]
-            yield one
-            many[:] = DIGITS[number + 1 : number + 6]
-            yield many
-
-    assert np.array_equal(probabilities(client.submit(images()).table()), EXPECTED[:60])
-
-
-def test_files_that_are_open_and_all_that_is_bytes(client: Client, tmp_path: Path) -> None:
-    content = encode_image(draw_one())
-    (tmp_path / "a.png").write_bytes(content)
-    with open(tmp_path / "a.png", "rb") as file, open(tmp_path / "a.png", "rb") as other:
-        images = [file, io.BytesIO(content), bytearray(content), memoryview(content)]
-        table = client.submit(images).table()
-        assert client.submit(other).table().column("label").to_pylist() == [1]
-    assert table.column("label").to_pylist() == [1] * 4
-    assert client.classify(io.BytesIO(content)).label == 1
-    assert "open it for bytes" in str(client.classify(io.StringIO("text")).error)
-
-
-@pytest.mark.parametrize(("format", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L")])
-def test_an_image_of_pillow_is_turned_as_its_file_is(
-    format: str, mode: str, client: Client
-) -> None:
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    turned = draw_one().convert(mode).transpose(PIL.Image.Transpose.ROTATE_90)
-    content = encode_image(turned, format, exif=exif.tobytes())
-    table = client.submit([content, PIL.Image.open(io.BytesIO(content))]).table()
-    assert table.column("label").to_pylist() == [1, 1]
-
-
-def test_too_many_bytes_are_a_row_s_error(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", str(1 << 20))
-    settings.cache_clear()
-    table = client.submit([bytes(1 << 20), bytes((1 << 20) + 1)]).table()
-    assert table.column("error").to_pylist()[1] == "larger than 1 MB"
-    assert "larger" not in table.column("error").to_pylist()[0]
 
 
 def test_what_a_slow_source_gave_is_not_kept_waiting(
