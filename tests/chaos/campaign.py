@@ -65,6 +65,7 @@ class Campaign:
     def _finish(self, run: Run, strikes: int, faults: list[Fault] | None = None) -> set[Fault]:
         """Start a run and see it through; gives the faults that struck it."""
         struck: set[Fault] = set()
+        others = self._active()  # of commands that were killed, perhaps
         run.start()
         next_strike = float("inf")
         while not run.is_done():
@@ -72,7 +73,7 @@ class Campaign:
             if self._last:
                 tally = self.tallies[self._last]
                 tally.longest_stall = max(tally.longest_stall, run.stall_seconds)
-            if next_strike == float("inf") and self._has_begun():
+            if next_strike == float("inf") and self._active() - others:  # it has reached Redis
                 next_strike = time.monotonic() + self._random.uniform(0, AT_FIRST_SECONDS)
             if faults and strikes and time.monotonic() > next_strike:
                 with suppress(
@@ -87,10 +88,11 @@ class Campaign:
         self._last = None
         return struck
 
-    def _has_begun(self) -> bool:
+    def _active(self) -> set[str]:
+        """The jobs that are not done; none where Redis can't be asked."""
         with suppress(BrokerError):
-            return bool(self._deployment.ledger().active())
-        return False
+            return set(self._deployment.ledger().active())
+        return set()
 
     def _choose(self, faults: list[Fault]) -> Fault:
         """Any of them; a kill half of the time, where there is one."""
