@@ -8,7 +8,7 @@ port, Redis is reached over TCP, else over a Unix socket.
 
 import argparse
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,12 +22,13 @@ from unittest.mock import patch
 from producer.local import Local
 from producer.mnist import label_batches, load_mnist
 from protocol.broker import connect
+from protocol.celery import app
 from protocol.chunk import Chunk
 from protocol.cores import usable_cores
-from protocol.ledger import Ledger
+from protocol.ledger import JobSpec, Ledger
 from protocol.settings import MODELS, settings
 from worker import classify, tasks
-from worker.celery import app, keep_freed_memory
+from worker.celery import keep_freed_memory
 from worker.models import Model
 
 ROUNDS = 7  # the first to warm up
@@ -41,7 +42,7 @@ PARTS = {  # by their names in the table: where a function is, and its name ther
     "complete": (Ledger, "complete"),
 }
 ALL = "all"
-Seconds = Counter[str]  # by part
+Seconds = dict[str, float]  # by part
 start: Barrier
 
 
@@ -82,24 +83,23 @@ def measure(url: str, model: str, job: str) -> Seconds:
     images, labels = load_mnist("train")
     rows = settings().chunk_rows
     chunks = len(images) // rows
-    limits: dict[str, str | int] = {"attached": 1, "in_flight": ROUNDS * chunks, "ttl": 3600}
-    fields = {"id": job, "model": model, "source": "mnist"} | limits
-    ledger.open(fields)
+    spec = JobSpec(job, model, "mnist", attached=True, in_flight=ROUNDS * chunks, ttl=3600)
+    ledger.open(spec)
     rounds = []
     for first in range(0, ROUNDS * chunks, chunks):
         for place in range(chunks):
             part = slice(place * rows, (place + 1) * rows)
             (batch,) = label_batches("mnist/", images[part], labels[part])
             payload = Chunk(first + place, part.start, batch).encode()
-            ledger.dispatch(fields, (0, 0), first + place, rows, payload)
-        seconds: Seconds = Counter()
+            ledger.dispatch(spec, (0, 0), first + place, rows, payload)
+        seconds: Seconds = defaultdict(float)
         start.wait()
         with watched(seconds) as task:
             for number in range(first, first + chunks):
                 task(job, number)
         rounds.append(seconds)
     parts = {part: median(seconds[part] for seconds in rounds[1:]) for part in (*PARTS, ALL)}
-    return Counter({part: spent / chunks / rows for part, spent in parts.items()})
+    return {part: spent / chunks / rows for part, spent in parts.items()}
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ STOP_SECONDS = 10
 
 def cut_chunks(bench: Bench, rows: int) -> Iterator[pa.RecordBatch]:
     """The images of digitq's `queue`, with ids and right answers, at most so many rows a chunk."""
-    for batch in bench.repeat_mnist(bench.images).pieces:
+    batches: Iterable[pa.RecordBatch] = bench.repeat_mnist(bench.images).pieces
+    for batch in batches:
         yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
@@ -37,7 +38,7 @@ def classify(pixels: np.ndarray) -> np.ndarray:
     network = load_model(MODEL).network
     rows = torch.from_numpy(np.require(pixels, requirements="W"))  # torch warns of what isn't
     with torch.inference_mode():
-        return torch.cat([network(batch) for batch in rows.split(BATCH_ROWS)]).numpy()
+        return torch.cat([network(batch) for batch in torch.split(rows, BATCH_ROWS)]).numpy()
 
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
