@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any, cast
 
 import redis
@@ -11,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ClusterDownError,
     NoScriptError,
     OutOfMemoryError,
@@ -57,7 +59,7 @@ def without_password(url: str) -> str:
 
 class PatientRedis(redis.Redis):
     """A client that waits for a Redis that is lost, or can't write (its memory or disk is full),
-    and raises `BrokerError` in the end.
+    and raises `BrokerError` in the end; one that loads its file is there, however long it takes.
 
     All of the ledger's steps may be sent again. `on_loss` is told what is waited for, once for
     each loss; where there is none, the log is.
@@ -105,7 +107,8 @@ class PatientRedis(redis.Redis):
             except redis.RedisError as error:
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
-                if not is_passing(error) or waited > self.patience_seconds:
+                patience = inf if isinstance(error, BusyLoadingError) else self.patience_seconds
+                if not is_passing(error) or waited > patience:
                     raise _explain(error, shown) from error
                 if waited > TOLD_SECONDS and not self._told:
                     self._told = True

@@ -1,9 +1,11 @@
 """A worker's own connection: large strings as they lie, and never a reply out of turn."""
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
@@ -15,7 +17,8 @@ import redis
 
 import protocol.broker
 import protocol.ledger
-from producer.local import Local
+from producer import Client
+from producer.local import Local, find_redis_server
 from producer.mnist import pixels_batch
 from protocol.broker import (
     FIRST_PAUSE_SECONDS,
@@ -130,6 +133,37 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
     assert 10 < sum(pauses) <= 10 + LONGEST_PAUSE_SECONDS
     (line,) = told
     assert line.startswith("waiting for Redis at redis://***@127.0.0.1:1/0 (")
+
+
+def test_a_redis_that_loads_its_file_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By who starts meanwhile, too."""
+    path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
+    options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
+    command = [find_redis_server(), *options, "--key-load-delay", "400000"]  # µs
+    with subprocess.Popen(command) as server, connect(url, patience_seconds=10) as redis:
+        redis.mset({f"key {number}": bytes(3 << 20) for number in range(8)})  # it answers between
+        redis.save()
+        server.kill()
+    with subprocess.Popen(command) as server:
+        try:
+            wait_for(lambda: is_loading(url))
+            with Client(url, patience_seconds=0) as client:
+                assert client.ledger.redis.exists("key 7")
+        finally:
+            server.kill()
+    assert "is loading" in caplog.text
+
+
+def is_loading(url: str) -> bool:
+    with redis.Redis.from_url(url, retry=None) as client:
+        try:
+            return not client.ping()
+        except redis.exceptions.BusyLoadingError:
+            return True
+        except redis.ConnectionError:  # not there yet
+            return False
 
 
 def test_a_login_that_is_refused_is_not_tried_again(redis_only: Local, pauses: list[float]) -> None:
