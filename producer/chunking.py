@@ -15,7 +15,7 @@ from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
+from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
@@ -36,27 +36,30 @@ def cut_chunks(
     pieces: Iterable[Piece],
     has_truth: bool = False,
     resume: Written = Written(),  # noqa: B008 (frozen)
+    model: str | None = None,
 ) -> Iterator[Chunk]:
-    """Chunks of at most `DIGITQ_CHUNK_ROWS` rows and about `DIGITQ_CHUNK_BYTES` bytes.
+    """Chunks of at most `DIGITQ_CHUNK_ROWS` rows, or fewer where the model is a slow one, and about
+    `DIGITQ_CHUNK_BYTES` bytes.
 
     `resume` is what of the source is written already. Raises `UsageError` where its images up to
     there have other ids than they had.
     """
     remaining = _skip(pieces, resume)
     number, first_row = 0, resume.rows
-    slices = _slices(_read(remaining), has_truth, first_row)
-    for batch in _join(slices, first_row):
+    most = min(settings().chunk_rows, MODEL_ROWS.get(model or "", settings().chunk_rows))
+    slices = _slices(_read(remaining), has_truth, first_row, most)
+    for batch in _join(slices, first_row, most):
         yield Chunk(number, first_row, batch)
         number, first_row = number + 1, first_row + batch.num_rows
 
 
-def _max_rows(schema: pa.Schema, first_row: int) -> int:
-    """Of a chunk that begins with this row of the job. The first hold few, so that small jobs are
-    shared out; of pixels they are whole tiles, unless settings say else."""
+def _max_rows(schema: pa.Schema, first_row: int, most: int) -> int:
+    """Of a chunk that begins with this row of the job, and has `most` at most. The first hold few,
+    so that small jobs are shared out; of pixels they are whole tiles, unless settings say else."""
     files = "image" in schema.names
     share = first_row // SHARE // TILE_ROWS * TILE_ROWS
     rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(TILE_ROWS, share)
-    return min(rows, settings().chunk_rows)
+    return min(rows, most)
 
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
@@ -139,7 +142,7 @@ def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
 
 
 def _slices(
-    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int
+    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int, most: int
 ) -> Iterator[pa.RecordBatch]:
     """Slices within the limits of a chunk, but for a single image over the limit of bytes."""
     max_bytes = settings().chunk_bytes
@@ -147,7 +150,7 @@ def _slices(
         batch = _with_truth(batch) if has_truth else _without_truth(batch)
         start = 0
         while start < batch.num_rows:
-            piece = batch.slice(start, _max_rows(batch.schema, first_row))
+            piece = batch.slice(start, _max_rows(batch.schema, first_row, most))
             if piece.nbytes > max_bytes and piece.num_rows > 1:
                 piece = piece.slice(0, _rows_within(piece, max_bytes))
             yield piece
@@ -155,7 +158,7 @@ def _slices(
             first_row += piece.num_rows
 
 
-def _join(slices: Iterator[pa.RecordBatch], first_row: int) -> Iterator[pa.RecordBatch]:
+def _join(slices: Iterator[pa.RecordBatch], first_row: int, most: int) -> Iterator[pa.RecordBatch]:
     """Small slices of one schema put together, as far as a chunk's limits let them."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
@@ -163,7 +166,7 @@ def _join(slices: Iterator[pa.RecordBatch], first_row: int) -> Iterator[pa.Recor
     for batch in slices:
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if pending and (
-            rows > _max_rows(batch.schema, first_row)
+            rows > _max_rows(batch.schema, first_row, most)
             or size > settings().chunk_bytes
             or batch.schema != pending[0].schema
             or _is_long_ago(since)

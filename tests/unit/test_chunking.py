@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from producer.sources import (
 )
 from producer.written import Written, add_ids
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
+from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
 from tests.drawing import random_digits
 
 
@@ -165,6 +166,25 @@ def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [max(1024, sum(rows[:n]) // 32) for n in range(len(rows))]
     assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
     assert sum(row % TILE_ROWS != 0 for row in rows) <= 1  # the last
+
+
+@pytest.mark.parametrize("kind", ["pixels", "entry"])
+def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that none keeps a worker for long; unless settings ask for smaller ones yet."""
+    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
+        monkeypatch.delenv(name)
+    settings.cache_clear()
+    rows = 72 * 1024
+    pixels = [pixels_batch(number_ids("", 0, rows), np.zeros((rows, 784), np.uint8))]
+    pieces = pixels if kind == "pixels" else make_pieces([("entry", 1)] * rows)
+
+    def largest(model: str) -> int:
+        return max(chunk.rows for chunk in cut_chunks(pieces, model=model))
+
+    assert largest("cnn") == MODEL_ROWS["cnn"] < largest("mlp")
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "128")
+    settings.cache_clear()
+    assert largest("cnn") == 128
 
 
 @pytest.mark.parametrize(
