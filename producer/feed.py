@@ -10,10 +10,10 @@ from weakref import WeakSet
 
 from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
-from protocol.ledger import SUBMITTER_SECONDS, JobSpec, Ledger, record_key
+from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
 from protocol.settings import settings
 
-POLL_SECONDS = 0.2  # between two looks at whether Redis has room again
+POLL_SECONDS = 0.2  # between two looks at whether Redis has room again, or workers need more
 FULL = 0.7  # of Redis's maxmemory: results need room too
 BEAT_SECONDS = SUBMITTER_SECONDS / 3  # between two signs of life
 UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
@@ -31,8 +31,9 @@ class Parcel:
 class Feeder(threading.Thread):
     """Feeds one job. `error` is what stopped it; `total` the number of chunks once all are sent.
 
-    An attached job's chunk n waits until n − (oldest chunk not collected) is under the window. A
-    detached job's waits while Redis holds `DIGITQ_BUDGET_BYTES` of it that no worker has done.
+    An attached job's chunk n waits until n − (oldest chunk not collected) is under the window,
+    which grows where workers have nothing to do. A detached job's waits while Redis holds
+    `DIGITQ_BUDGET_BYTES` of it that no worker has done.
     """
 
     def __init__(self, ledger: Ledger, spec: JobSpec, chunks: Iterator[Chunk]) -> None:
@@ -46,6 +47,7 @@ class Feeder(threading.Thread):
         self._chunks = chunks
         self._window: dict[int, Parcel] = {}
         self._base = (0, 0)  # the oldest chunk not collected, and the images before it
+        self._most = settings().window_chunks  # in the window
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = self._dropped = False
@@ -116,18 +118,30 @@ class Feeder(threading.Thread):
 
     def _wait_for_room(self, number: int) -> None:
         """Raises `JobCancelledError` where the feeder was stopped meanwhile."""
-        with self._changed:
-            while self.attached and not self._stopped:
-                if number - self._base[0] < settings().window_chunks:
-                    break
-                self.waiting_for = "results"
-                self._changed.wait()
+        while self.attached and number - self._base[0] >= self._most and not self._stopped:
+            if self._are_workers_idle(number):
+                self._most += max(1, self._most // 4)
+                break
+            self.waiting_for = "results"
+            with self._changed:
+                if number - self._base[0] >= self._most and not self._stopped:
+                    self._changed.wait(POLL_SECONDS)
         while not self._stopped and (reason := self._full()):
             self.waiting_for = reason
             time.sleep(POLL_SECONDS)
         self.waiting_for = None
         if self._stopped:
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
+
+    def _are_workers_idle(self, number: int) -> bool:
+        """Whether they would take more than the window's chunks, and there is room for more: the
+        queue is empty, though most of the window is not done."""
+        if self._ledger.redis.llen(QUEUE):
+            return False
+        with self._changed:
+            held = sum(parcel.payload.nbytes for parcel in self._window.values())
+        done = int(self._ledger.redis.hget(self._key, "done_chunks") or 0)
+        return held < settings().budget_bytes and 2 * (number - done) > self._most
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""

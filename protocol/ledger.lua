@@ -62,11 +62,12 @@ local function publish(n)
   redis.call(get('call') and 'RPUSH' or 'LPUSH', queue, cjson.encode(message))
 end
 
--- Of what a job has stored only a few chunks are in flight, so that jobs share the workers.
+-- Of what a job has stored only a few chunks are in flight, so that jobs share the workers; more
+-- where these have taken all that there is.
 local function publish_next()
   local in_flight = redis.call('ZCARD', queued) + redis.call('ZCARD', running)
   local limit, published, stored = number('in_flight'), number('published'), number('stored')
-  while in_flight < limit and published < stored do
+  while published < stored and (in_flight < limit or redis.call('LLEN', queue) == 0) do
     publish(published)
     published, in_flight = published + 1, in_flight + 1
   end
@@ -191,6 +192,7 @@ function steps.begin(n)
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
+  publish_next()
   touch()
   return {payload, model, attempt}
 end

@@ -53,13 +53,22 @@ class Settings(BaseSettings):
         64 << 20, ge=1, le=256 << 20, description="largest image file; a larger one is an error row"
     )
     window_chunks: int = Field(
-        16, ge=1, description="chunks an attached job keeps in Redis and in memory at a time"
+        16,
+        ge=1,
+        description="chunks an attached job keeps in Redis and in memory at a time; more where "
+        "many workers wait for them",
     )
     in_flight_chunks: int = Field(
-        16, ge=1, description="chunks of one job in the queue or at a worker at a time"
+        16,
+        ge=1,
+        description="chunks of one job in the queue or at a worker at a time; more where the queue "
+        "is empty",
     )
     budget_bytes: int = Field(
-        256 << 20, ge=1, description="bytes of unclassified images `submit` may leave in Redis"
+        256 << 20,
+        ge=1,
+        description="bytes of images `submit` may leave in Redis that are not classified, and an "
+        "attached job for many workers",
     )
     deadline_seconds: float = Field(
         30, gt=0, description="a chunk of which a worker says nothing for so long is sent again"

@@ -127,6 +127,7 @@ def test_results_come_while_the_source_is_still_read(client: Client) -> None:
 def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "4")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
+    monkeypatch.setenv("DIGITQ_BUDGET_BYTES", "1")
     settings.cache_clear()
     client = Client(local.url)
     job = client.submit(DIGITS)
@@ -138,6 +139,27 @@ def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.Mo
         held.append(client.ledger.redis.hlen(f"{record_key(job.id)}:results"))
     assert np.array_equal(probabilities(pa.Table.from_batches(batches)), EXPECTED)
     assert max(held) <= 4 + AHEAD  # and those that are being taken
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_all_workers_have_something_to_do(
+    detached: bool, redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are."""
+    for name in ("WINDOW", "IN_FLIGHT"):
+        monkeypatch.setenv(f"DIGITQ_{name}_CHUNKS", "2")
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
+    settings.cache_clear()
+    client = Client(redis_only.url)
+    job = client.submit(DIGITS, detached=detached)
+    for number in range(20):
+        wait_for(lambda: client.ledger.redis.rpop(QUEUE))
+        assert client.ledger.begin(job.id, number)
+    wait_for(lambda: client.ledger.redis.llen(QUEUE))
+    if not detached:
+        wait_for(lambda: job.waiting_for == "results")
+        assert job.progress().chunks < 40
+    job.cancel()
 
 
 def test_an_attached_job_leaves_only_its_record(client: Client) -> None:

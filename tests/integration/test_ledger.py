@@ -45,12 +45,19 @@ def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2, 3)
-    assert take_messages(ledger) == [0, 1]
     assert ledger.begin("j", 0) is not None
-    assert take_messages(ledger) == []
-    assert complete(ledger, 0) and take_messages(ledger) == [2]
-    assert complete(ledger, 1) and take_messages(ledger) == [3]
-    assert complete(ledger, 2) and take_messages(ledger) == []
+    assert ledger.redis.llen(QUEUE) == 2
+    assert complete(ledger, 0) and ledger.redis.llen(QUEUE) == 3
+    assert complete(ledger, 1) and ledger.redis.llen(QUEUE) == 4
+    assert complete(ledger, 2) and take_messages(ledger) == [0, 1, 2, 3]
+
+
+def test_more_are_published_where_the_workers_have_taken_all(ledger: Ledger) -> None:
+    store(ledger, 0, 1, 2)
+    assert take_messages(ledger) == [0, 1]
+    store(ledger, 3)
+    assert take_messages(ledger) == [2]  # beyond the two, since none waits
+    assert complete(ledger, 0) and take_messages(ledger) == [3]
 
 
 def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
