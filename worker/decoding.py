@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.PngImagePlugin
+import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
 LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that what a
@@ -22,10 +24,11 @@ STRIP_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 TIFF, GIF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), b"GIF8"  # begin such files
 PNG = b"\x89PNG\r\n\x1a\n"
-WEBP_ANIMATED = 2  # a flag of its header
-LARGE_GIF = 1 << 20  # bytes: Pillow looks for a second picture byte by byte
+AVIF_SEQUENCE = b"ftypavis"
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
-FOREIGN = {  # files that are none, by their beginnings
+FOREIGN = {  # files that are none, or none that is known, by their beginnings
+    b"\xff\xd8\xff": "a JPEG that is damaged, or of a rare kind",
+    **dict.fromkeys(TIFF, "a TIFF that is damaged, or of a rare kind"),
     b"%PDF": "a PDF",
     b"PK\3\4": "a zip archive",
     b"\x1f\x8b": "compressed by gzip",
@@ -35,7 +38,11 @@ FOREIGN = {  # files that are none, by their beginnings
 }
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
-MAX_MEGAPIXELS_WEBP = 40  # its decoder holds it four times
+MAX_MEGAPIXELS_DEEP = (
+    35  # of such a file of more than `PLAIN_BITS` a pixel, or that is turned as it
+)
+# is read; and of WebP, whose decoder holds it four times
+PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
 COLOUR = cv2.IMREAD_COLOR_RGB
 PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
     b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
@@ -57,6 +64,10 @@ LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
+PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY  # else 1 MB of a large
+# colour profile, or of an editor's notes, is taken for damage
+for _order, _mode in (b"II", "F;64F"), (b"MM", "F;64BF"):  # floats as NumPy's, which Pillow knows
+    PIL.TiffImagePlugin.OPEN_INFO[(_order, 1, (3,), 1, (64,), ())] = ("F", _mode)
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -205,7 +216,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
             image.load()
             if image.mode == "P" and image.palette is None:
                 raise ImageError("damaged: no palette")
-            return turn_upright(reduce(image, side))
+            return turn_upright(reduce(drop_blank_alpha(image), side))
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
@@ -240,17 +251,21 @@ def describe_foreign(content: bytes) -> str:
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Whether a TIFF has pages, or an animation (GIF, WebP, PNG) pictures, beside the first, which
-    is read."""
+    """Whether a TIFF has pages, or an animation (GIF, WebP, PNG, AVIF) pictures, beside the first,
+    which is read."""
     if content.startswith(PNG):
-        return content.find(b"acTL", 0, content.find(b"IDAT")) > 0
+        head = content[: content.find(b"IDAT")]
+        start = head.find(b"acTL") + 4
+        # one that no frame is made of comes before the frames
+        return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
     if content[8:16] == b"WEBPVP8X":
-        return bool(int.from_bytes(content[20:21]) & WEBP_ANIMATED)
-    small_gif = content.startswith(GIF) and len(content) <= LARGE_GIF
-    if not (small_gif or content.startswith(TIFF)):
-        return False
+        return content.count(b"ANMF") > 1
+    if content.startswith(GIF):
+        return has_more_pictures(content)
+    if not content.startswith(TIFF):
+        return content[4:12] == AVIF_SEQUENCE
     try:
-        with PIL.Image.open(io.BytesIO(content), formats=("TIFF", "GIF")) as image:
+        with PIL.Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
             return bool(getattr(image, "is_animated", False))
     except TimeLimitError:
         raise
@@ -258,12 +273,48 @@ def has_more_pages(content: bytes) -> bool:
         return False
 
 
+def has_more_pictures(gif: bytes) -> bool:
+    """Whether a GIF has a second picture: from block to block, whose sizes it says. (Pillow looks
+    for it byte by byte.)"""
+
+    def skip_colours(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    def skip_data(start: int) -> int:
+        while size := gif[start]:
+            start += 1 + size
+        return start + 1
+
+    pictures, start = 0, 13 + skip_colours(gif[10] if len(gif) > 10 else 0)
+    with suppress(IndexError):  # it breaks off
+        while pictures < 2:
+            if gif[start] == 0x21:  # something said of a picture
+                start = skip_data(start + 2)
+            elif gif[start] == 0x2C:
+                pictures += 1
+                start = skip_data(start + 11 + skip_colours(gif[start + 9]))
+            else:
+                break
+    return pictures > 1
+
+
 def megapixel_limit(image: PIL.Image.Image) -> int:
     """The most megapixels that are read of a file of this format."""
     if image.format == "WEBP":
-        return MAX_MEGAPIXELS_WEBP
-    whole = image.format in ("TIFF", "HEIF", "AVIF") or "progressive" in image.info
-    return MAX_MEGAPIXELS_WHOLE if whole else MAX_MEGAPIXELS
+        return MAX_MEGAPIXELS_DEEP
+    bits, turned = 8 * len(image.getbands()), False
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        bits = max(bits, sum(image.tag_v2.get(BITS, ())))
+        turned = image.tag_v2.get(ORIENTATION, 1) != 1
+    elif image.format not in ("HEIF", "AVIF") and "progressive" not in image.info:
+        return MAX_MEGAPIXELS
+    return MAX_MEGAPIXELS_DEEP if bits > PLAIN_BITS or turned else MAX_MEGAPIXELS_WHOLE
+
+
+def drop_blank_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A BMP in which all would be transparent without it: its writer left that channel empty."""
+    blank = image.format == "BMP" and image.mode == "RGBA" and not image.getchannel(3).getbbox()
+    return image.convert("RGB") if blank else image
 
 
 def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -329,7 +380,7 @@ def _from_deep(values: NDArray[np.generic]) -> Grey:
     top = float(numbers.max())
     if values.dtype.kind in "iu":
         top = 2.0 ** int(top).bit_length() - 1  # a scanner's 12 bits are whole in a file of 16
-    return (numbers * (255 / (top or 1))).astype(np.uint8)
+    return np.rint(numbers * (255 / (top or 1))).astype(np.uint8)
 
 
 def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -60,7 +60,7 @@ def is_ground_dark(small: Grey) -> bool:
     below = count_below(small)
     votes = ask_two(small, below)
     if votes > -CERTAIN and is_photo(below):
-        light = fit_surface(small, 2) - cv2.mean(small)[0]
+        light = fit_surface(small) - cv2.mean(small)[0]
         if cv2.meanStdDev(light)[1] ** 2 > LIT * cv2.meanStdDev(small)[1] ** 2:
             level = cv2.subtract(small, light, dtype=cv2.CV_8U)
             votes = ask_two(level, count_below(level)) - PAPER_IS_LIGHT
@@ -199,7 +199,7 @@ def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
     edges of the image, where closing takes the light from further in, and goes on to these.
     """
     margin = min(reach_of(closed, NARROW), (min(closed.shape) - 1) // 3)
-    light = fit_surface(closed, 2, margin)
+    light = fit_surface(closed, margin)
     height, width = closed.shape
     inner = np.s_[margin : height - margin, margin : width - margin]
     misfit = cv2.norm(light[inner], closed[inner].astype(np.float32), cv2.NORM_L2SQR)
@@ -207,11 +207,11 @@ def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
     return light if smooth and light.min() > DEEPEST_SHADOW * mean else None
 
 
-def fit_surface(image: Grey, degree: int, margin: int = 0) -> NDArray[np.float32]:
-    """The polynomial in row and column that is nearest to the values of an image (least squares),
-    asked of all but a margin: (height, width)."""
+def fit_surface(image: Grey, margin: int = 0) -> NDArray[np.float32]:
+    """The polynomial of the second degree in row and column that is nearest to the values of an
+    image (least squares), asked of all but a margin: (height, width)."""
     height, width = image.shape
-    terms, solve = prepare_fit(height, width, degree, margin)
+    terms, solve = prepare_fit(height, width, margin)
     inner = image[margin : height - margin, margin : width - margin]
     values = inner.astype(np.float32).reshape(1, -1)
     # numpy's product would add up in another order with other threads
@@ -221,12 +221,12 @@ def fit_surface(image: Grey, degree: int, margin: int = 0) -> NDArray[np.float32
 
 @lru_cache(256)
 def prepare_fit(
-    height: int, width: int, degree: int, margin: int
+    height: int, width: int, margin: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Each term of a polynomial at each pixel, (terms, pixels); and what takes the values inside
     of the margin to the terms' factors, in the same form."""
     down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    powers = [(i, j) for i in range(3) for j in range(3 - i)]
     terms = np.stack([down**i * right**j for i, j in powers])
     inner = terms[:, margin : height - margin, margin : width - margin]
     solve = np.linalg.pinv(inner.reshape(len(powers), -1).T)

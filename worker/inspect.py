@@ -130,12 +130,12 @@ def load_font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
 
 def fit(image: PIL.Image.Image) -> PIL.Image.Image:
     """As large as a panel has room for; transparent parts show a grey."""
+    if image.mode.startswith(("I", "F")):
+        image = PIL.Image.fromarray(to_picture(image))
     if image.has_transparency_data:
         ground = PIL.Image.new("RGBA", image.size, "#cccccc")
         ground.alpha_composite(image.convert("RGBA"))
         image = ground
-    if image.mode.startswith(("I", "F")):
-        image = PIL.Image.fromarray(to_picture(image))
     factor = PANEL / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     resampling = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX
