@@ -78,7 +78,7 @@ def meet_at(barrier: Barrier) -> None:
 def measure(url: str, model: str, job: str) -> Seconds:
     """Seconds an image: the median of the rounds, each of all whole chunks of MNIST."""
     keep_freed_memory()
-    app.conf.digitq_broker_url = url
+    app.conf.digitq_database_url = url
     ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
     rows = settings().chunk_rows

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from protocol.errors import (
         BrokerError,
         DigitqError,
+        JobAbandonedError,
         JobCancelledError,
         OutputError,
         UnknownJobError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ERRORS = (
     "BrokerError",
     "DigitqError",
+    "JobAbandonedError",
     "JobCancelledError",
     "OutputError",
     "UnknownJobError",
@@ -37,6 +39,7 @@ __all__ = [
     "Client",
     "DigitqError",
     "Job",
+    "JobAbandonedError",
     "JobCancelledError",
     "JobRecord",
     "OutputError",

@@ -1,13 +1,24 @@
 """The `digitq` command, which Ctrl-C ends without a traceback from its first moment on."""
 
+import os
 from typing import NoReturn
 
 from protocol.signals import end_at_once
+
+# Celery's own, of another program perhaps: in workers and Flower they would go before `--broker`
+OTHER_BROKERS = [
+    "BROKER_URL",
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+]
 
 
 def main() -> NoReturn:
     """Run the command line of `producer.cli`, which takes a while to import."""
     end_at_once()
+    for name in OTHER_BROKERS:
+        os.environ.pop(name, None)
     from producer import cli
 
     cli.main()

@@ -24,6 +24,7 @@ from producer.sources import (
     read_limited,
 )
 from protocol.errors import UsageError
+from protocol.text import printable
 
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -79,7 +80,7 @@ def _zip_entries(
     for member in archive.infolist():
         if _is_image(member):
             yield Entry(
-                prefix + unique(member.filename),
+                prefix + unique(printable(member.filename)),
                 partial(_read_zipped, archive, member),
                 parent_digit(_path(member)) if truth_from_parent else None,
             )
@@ -138,7 +139,7 @@ def _tar_entries(
                 if member.isfile() and is_image_name(name):
                     started = True
                     yield Entry(
-                        prefix + unique(name),
+                        prefix + unique(printable(name)),
                         partial(_read_tarred, archive, member),
                         parent_digit(name) if truth_from_parent else None,
                     )
@@ -146,7 +147,7 @@ def _tar_entries(
                     started = True
                     reason = f"the archive has it under another name only: {member.linkname}"
                     yield Entry(
-                        prefix + unique(name),
+                        prefix + unique(printable(name)),
                         partial(raise_unreadable, reason),
                         parent_digit(name) if truth_from_parent else None,
                     )

@@ -1,9 +1,11 @@
 """Files of whole sets of images, 28×28 as MNIST's are: NumPy's `.npy`, and MNIST's own format."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from producer.sources import Piece, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
+READ_BYTES = 1 << 20  # at a time: of what is packed, all that came before an error is kept
 SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
 MAGIC, SHAPE = IMAGES_MAGIC.to_bytes(4, "big"), (28).to_bytes(4, "big") * 2  # of a header
 
@@ -70,13 +73,23 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.GzipFile(path)) if is_packed else path.open("rb")
 
 
+def _read_all(file: IO[bytes], size: int) -> bytes:
+    """So many bytes; fewer where the file breaks off, or is damaged from there on."""
+    blocks = []
+    with suppress(OSError, EOFError, zlib.error):
+        while size and (block := cast(Any, file).read1(min(size, READ_BYTES))):
+            blocks.append(block)
+            size -= len(block)
+    return b"".join(blocks)
+
+
 def _read_parts(path: Path, count: int) -> Iterator[np.ndarray]:
     """The images behind the header, (N, 784). Raises `EOFError` where there are less."""
     with _open(path) as file:
         file.read(IMAGES_HEADER)
         while count:
             rows = min(count, PIECE_ROWS)
-            content = file.read(rows * PIXELS)
+            content = _read_all(file, rows * PIXELS)
             whole = len(content) // PIXELS
             yield np.frombuffer(content, np.uint8, whole * PIXELS).reshape(-1, PIXELS)
             if whole < rows:

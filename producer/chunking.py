@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.listing import printable
 from producer.options import plural
 from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
 from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
+from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded

@@ -26,7 +26,7 @@ from producer.options import (
     truth_option,
     workers_option,
 )
-from protocol.errors import DigitqError, JobCancelledError, UsageError
+from protocol.errors import DigitqError, JobAbandonedError, JobCancelledError, UsageError
 from protocol.settings import settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def digitq() -> None:
 @sources_argument
 @out_option
 @model_option
-@workers_option
+@workers_option()
 @private_broker_option
 @limit_option
 @truth_option
@@ -228,7 +228,7 @@ def cancel(job_id: str, broker: str | None) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="the matrix as a picture, .png, .svg or .pdf",
 )
-@workers_option
+@workers_option()
 @private_broker_option
 @click.option("--overwrite", is_flag=True, help="replace the picture")
 def evaluate(
@@ -268,7 +268,7 @@ def evaluate(
 
 
 @digitq.command()
-@workers_option
+@workers_option("2")
 @click.option("--keep", is_flag=True, help="keep Flower and the workers running until Ctrl-C")
 def demo(workers: int | None, keep: bool) -> None:
     """See it work on the 10,000 MNIST test images.
@@ -323,7 +323,7 @@ def _told_what_is_left(sink: "Sink", overwrite: bool, collects: bool = False) ->
             and sink.written.rows
             and sink.partial.exists()
         ):
-            gone = collects and isinstance(error, JobCancelledError)
+            gone = collects and isinstance(error, JobCancelledError | JobAbandonedError)
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
             say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")

@@ -10,7 +10,6 @@ from producer.chunking import cut_chunks
 from producer.feed import Feeder
 from producer.images import Image, image_source
 from producer.job import Job
-from producer.listing import printable
 from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
 from producer.sources import Source
@@ -19,6 +18,7 @@ from protocol.broker import connect
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings
+from protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
 

@@ -9,11 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
+from urllib.parse import unquote, urlsplit
 
 from producer.deployment import Deployment, Worker
 from producer.feed import FULL
 from producer.options import plural
-from protocol.ledger import PATIENCE
+from protocol.address import UNIX_SCHEMES
+from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats
 
@@ -113,6 +115,12 @@ def check_answers(deployment: Deployment) -> Advice:
         yield (
             f"no worker answers, and work waits in job {', '.join(waiting)}",
             f"start one: `digitq worker --broker {deployment.redis_url}`",
+        )
+    if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
+        yield (
+            f"{', '.join(idle)}: takes nothing from the queue {QUEUE}",
+            f"`DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)} celery -A worker control "
+            f"add_consumer {QUEUE} -d {','.join(idle)}`",
         )
 
 
@@ -249,7 +257,10 @@ def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def _set(deployment: Deployment, line: str) -> str:
     """How to set what Redis does."""
     url = deployment.redis_url
-    return f"`redis-cli -u {shlex.quote(url)} config set {line}`, and `{line}` in redis.conf"
+    way = f"-u {shlex.quote(url)}"
+    if url.startswith(UNIX_SCHEMES):
+        way = f"-s {shlex.quote(unquote(urlsplit(url).path))}"
+    return f"`redis-cli {way} config set {line}`, and `{line}` in redis.conf"
 
 
 def _mb(size: float) -> str:

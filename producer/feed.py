@@ -102,6 +102,11 @@ class Feeder(threading.Thread):
         self._dropped = True
         self.stop()
 
+    @property
+    def has_read_nothing(self) -> bool:
+        """Whether all that the source gave so far is collected, of an attached job."""
+        return self.total is None and not self._window
+
     def collected(self, number: int) -> None:
         """Chunk `number` is collected: its place in the window is free."""
         with self._changed:
@@ -148,7 +153,7 @@ class Feeder(threading.Thread):
         if not self.attached:
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
-                return f"workers: {held / 2**20:.0f} MB of images are queued"
+                return f"workers: {held / 2**20:.1f} MB of images are queued"
         if time.monotonic() < self._unlimited_until:
             return None
         memory = self._ledger.redis.info("memory")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from producer.feed import POLL_SECONDS, Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
-from protocol.errors import DigitqError, UnknownJobError, UsageError
+from protocol.errors import JobAbandonedError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
@@ -28,7 +28,7 @@ class Job:
     An attached job (the default of `Client.submit`) is fed by this process while its results are
     collected, once: each is deleted as it is taken. Where nobody holds it any longer, it is
     cancelled while it is fed; once it is stored, Redis forgets it after an hour. A detached one
-    lives in Redis alone, can be collected again for an hour after the first time, from any host.
+    lives in Redis alone, can be collected again for an hour after the last time, from any host.
     """
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
@@ -58,7 +58,13 @@ class Job:
 
     @property
     def lacks(self) -> str:
-        """What there must be for results to come, in words."""
+        """What there must be for results to come, in words. Raises `UnknownJobError`."""
+        if self._feeder is None:
+            record = self.progress()
+            is_behind = record.state == "feeding" and record.done_chunks == record.chunks
+            return "whoever submits it" if is_behind else "a worker"
+        if self.attached and self._feeder.has_read_nothing:
+            return "the source"
         return "a worker" if self.waiting_for in (None, "results") else str(self.waiting_for)
 
     def results(self) -> Iterator[pa.RecordBatch]:
@@ -157,7 +163,7 @@ class Job:
     def _raise_if_not_whole(self, record: JobRecord) -> None:
         record.raise_if_cancelled()
         if record.state == "abandoned":
-            raise DigitqError(
+            raise JobAbandonedError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
                 f"`digitq cancel {self.id}` drops it"
             )

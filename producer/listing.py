@@ -76,15 +76,6 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
 
 
-def printable(name: str) -> str:
-    """The name with bytes that are no UTF-8 written as `\\xNN`."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name
-
-
 def describe_ending(name: str) -> str:
     """A file's ending, as it may be shown."""
     if name.endswith(INSPECTED):

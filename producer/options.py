@@ -1,6 +1,8 @@
 """Options and arguments that several commands share."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import click
 
@@ -27,12 +29,16 @@ def check_workers(_: click.Context, __: click.Parameter, workers: int | None) ->
     return workers
 
 
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    callback=check_workers,
-    help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [as the work needs]",
-)
+def workers_option(default: str = "as the work needs") -> Callable[[Any], Any]:
+    """`--workers`; the default in words."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1),
+        callback=check_workers,
+        help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [{default}]",
+    )
+
+
 limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
 truth_option = click.option(
     "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"

@@ -14,6 +14,7 @@ from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord
+from protocol.text import in_one_line
 
 Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answers
 
@@ -38,7 +39,7 @@ def describe_job(record: JobRecord) -> str:
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
     return (
-        f"job {record.id}: {record.state}, model {record.model}, {_escape(record.source)}\n"
+        f"job {record.id}: {record.state}, model {record.model}, {in_one_line(record.source)}\n"
         f"  {record.done_images:,} of {plural(record.images, 'image')} {more}, "
         f"{record.failed:,} with an error, {record.done_chunks:,} of "
         f"{plural(record.chunks, 'chunk')}, "
@@ -57,16 +58,9 @@ def list_jobs(records: Sequence[JobRecord]) -> str:
         lines.append(
             f"{record.id:14}{state:11}{record.images:12,}{_share(record):>6}"
             f"{record.failed:8,}  "
-            f"{record.created:%Y-%m-%d %H:%M:%S}  {_escape(record.source)}"
+            f"{record.created:%Y-%m-%d %H:%M:%S}  {in_one_line(record.source)}"
         )
     return "\n".join(lines)
-
-
-def _escape(text: str) -> str:
-    """The text in one line, whatever a file's name has in it."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def _share(record: JobRecord) -> str:

@@ -120,13 +120,15 @@ def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
 
 def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """While nothing comes: see to the private processes, and say what is waited for."""
-    idle_since = time.monotonic()
+    idle_since, seen = time.monotonic(), 0.0
     said = False
 
     def look() -> None:
-        nonlocal idle_since, said
+        nonlocal idle_since, seen, said
         if service.local:
             service.local.check()
+        if seen != progress.tasks[bar].completed:
+            idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
         if what == "a worker" and _is_any_worker_busy(service.client.ledger):
             progress.update(bar, waiting="the workers are busy")

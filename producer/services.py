@@ -1,10 +1,11 @@
 """The commands that run something or look at what runs: worker, up, doctor, bench and others."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -61,7 +62,7 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
 def check_flower(options: Sequence[str]) -> list[str]:
     """Flower's options in the form that it knows, `--port=5556`; it would pass over others.
 
-    Raises `UsageError` for one that it hasn't, a value that it can't read, and a port in use.
+    Raises `UsageError` for one that it hasn't, a value that it can't read or use, a port in use.
     """
     from flower.command import apply_env_options
     from tornado.options import Error
@@ -89,10 +90,26 @@ def check_flower(options: Sequence[str]) -> list[str]:
         raise UsageError(f"Flower's options: {error}") from None
     if not 0 <= known.port < 1 << 16:
         raise UsageError(f"there is no port {known.port}")
+    _check_values(known, checked)
     elsewhere = known.unix_socket or known.address or any("conf=" in option for option in checked)
     if known.port and not elsewhere and not is_free(known.port):
         raise UsageError(f"port {known.port} is in use: --port takes another")
     return checked
+
+
+def _check_values(known: Any, options: Sequence[str]) -> None:
+    """Raises `UsageError` for a file or an address that there is none of."""
+    conf = next((option.partition("=")[2] for option in options if "conf=" in option), None)
+    if conf and not os.path.isfile(conf):
+        raise UsageError(f"--conf: no such file: {conf}")
+    folder = os.path.dirname(known.db) or "."
+    if known.persistent and not os.access(folder, os.W_OK):
+        raise UsageError(f"--db {known.db}: can't write to {folder}")
+    if known.address and not known.unix_socket:
+        try:
+            socket.getaddrinfo(known.address, None)
+        except OSError:
+            raise UsageError(f"--address {known.address}: there is none of that name") from None
 
 
 def show_help_for(options: Sequence[str]) -> None:
@@ -104,7 +121,7 @@ def show_help_for(options: Sequence[str]) -> None:
 
 
 @click.command()
-@workers_option
+@workers_option("one for each core")
 @click.option("--port", type=click.IntRange(1, 65535), default=6379, show_default=True)
 def up(workers: int | None, port: int) -> None:
     """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""

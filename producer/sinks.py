@@ -62,7 +62,7 @@ def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
-    """The batch's rows as CSV, RFC 4180."""
+    """The batch's rows as CSV, quoted as RFC 4180 has it, each ending in a line feed."""
     rows = flatten(batch)
     file = io.BytesIO()
     if header:

@@ -4,6 +4,7 @@ Nothing here decodes an image, and nothing lists a source before it is read, but
 in one folder at a time, which must be sorted.
 """
 
+import codecs
 import os
 import stat
 import sys
@@ -16,9 +17,10 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from producer.listing import IMAGE_SUFFIXES, Tally, is_image_name, printable, walk
+from producer.listing import IMAGE_SUFFIXES, Tally, is_image_name, walk
 from protocol.errors import UsageError
 from protocol.settings import settings
+from protocol.text import printable
 
 STDIN_BYTES = 1 << 16  # at a time
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -142,6 +144,11 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     path = Path(name)
     if not os.path.exists(path):
         raise UsageError(f"no such file or folder: {name}")
+    is_special = not (path.is_dir() or path.is_file())
+    if is_special and name.lower().endswith(
+        (*ARCHIVE_SUFFIXES, *tables.SUFFIXES, *arrays.SUFFIXES)
+    ):
+        raise UsageError(f"{name} is no file: a pipe, a socket or a device")
     prefix = printable(os.path.normpath(name)) + "/" if several else ""
     if path.is_dir():
         return folder_source(path, prefix, truth_from_parent, tally)
@@ -161,7 +168,7 @@ def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> So
         unique = UniqueIds()
         for path in paths:
             truth = parent_digit(os.path.abspath(path)) if truth_from_parent else None
-            yield Entry(unique(path), partial(read_file, path), truth)
+            yield Entry(unique(printable(path)), partial(read_file, path), truth)
 
     count = len(paths) if isinstance(paths, list) else None
     some = at_least_one(entries(), name, Tally())
@@ -171,9 +178,15 @@ def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> So
 def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
     """A folder's images, recursively, in natural order. Raises `UsageError` where it has none."""
     above = os.path.abspath(root)
+    unique = UniqueIds()
+
+    def name_once(name: str) -> str:
+        """No two alike, though bytes that are no UTF-8 are written as another may be named."""
+        return unique(name) if "\\x" in name else name
+
     entries = (
         Entry(
-            prefix + name,
+            prefix + name_once(printable(name)),
             partial(read_file, f"{root}/{name}"),
             parent_digit(f"{above}/{name}") if truth_from_parent else None,
         )
@@ -240,6 +253,7 @@ def _stdin_paths() -> Iterator[str]:
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block
     end = b"\0" if b"\0" in first else b"\n"
+    first = first.removeprefix(codecs.BOM_UTF8)  # as of a list that was written on Windows
     rest, found = b"", False
     for block in chain([first], blocks, [end]):
         *lines, rest = (rest + block).split(end)

@@ -31,7 +31,8 @@ LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
 INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
 SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
 NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
-NUMBERED = re.compile(r"(.*?)(\d+)")
+NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
 SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
@@ -87,7 +88,7 @@ def _open_csv(path: Path, prefix: str) -> Source:
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
     cells = [cell.strip() for cell in cells]
-    named = not all(not cell or cell.isdecimal() and int(cell) < 256 for cell in cells)
+    named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
     whole = len(sample) < CSV_BYTES or len(lines) == 1
     rows = lines[first + named : len(lines) if whole else -1]
@@ -112,6 +113,12 @@ def _open_csv(path: Path, prefix: str) -> Source:
         parts, prefix, partial(_build_pixels, PixelColumns(range(PIXELS), label))
     )
     return Source(str(path), pieces, label is not None)
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Whether a first line names columns: most is text, or it counts up as in `label,0,1,…,783`."""
+    texts = sum(not NUMBER.fullmatch(cell) for cell in cells if cell)
+    return 2 * texts > len(cells) or bool(_find_numbered(cells))
 
 
 def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
@@ -208,6 +215,8 @@ def _find_pixels(
                 f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
             )
         label, *numbers = numbers
+    if not named and numbers == list(range(1, PIXELS + 1)) and pa.types.is_floating(schema[0].type):
+        label = 0  # as NumPy writes them
     return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
 
 
@@ -255,8 +264,12 @@ def _may_be_image(field: pa.Field) -> bool:
 def _may_be_label(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    is_number = pa.types.is_integer(kind) or kind in (pa.float32(), pa.float64())
-    return is_number or _is_text(kind)
+    return bool(pa.types.is_integer(kind)) or _is_broken(kind) or _is_text(kind)
+
+
+def _is_broken(kind: pa.DataType) -> bool:
+    """Whether its numbers need not be whole."""
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -322,5 +335,7 @@ def _digits(labels: pa.Array) -> pa.Array:
     """The labels that are digits, as numbers or as text; null for any other."""
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
+    if _is_broken(labels.type):
+        labels = pc.cast(labels, pa.float64())
     digits = pa.array("0123456789" if _is_text(labels.type) else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())

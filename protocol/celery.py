@@ -26,6 +26,7 @@ def make_app(broker_url: str) -> Celery:
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # a Redis that is full, or a replica now, is waited for
         broker_transport_options={
             "priority_steps": [0],  # one list to pop from, not four
             "body_encoding": "utf-8",

@@ -5,6 +5,7 @@ DigitqError
  │   └─ UnknownJobError  no job of that id is in Redis, or is any longer
  ├─ BrokerError          Redis could not be reached, or was lost for good
  ├─ JobCancelledError    the job was cancelled while it was fed or its results were awaited
+ ├─ JobAbandonedError    the job can't become whole: whoever submitted it is gone
  └─ OutputError          the result file can't be written
 """
 
@@ -28,6 +29,10 @@ class UnknownJobError(UsageError):
 
 class JobCancelledError(DigitqError):
     """Raised when a job is cancelled while it is fed or its results are awaited."""
+
+
+class JobAbandonedError(DigitqError):
+    """Raised when a job's submitter is gone, before all of it was in Redis."""
 
 
 class OutputError(DigitqError):

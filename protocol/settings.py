@@ -85,8 +85,11 @@ class Settings(BaseSettings):
 
     @property
     def mnist_root(self) -> Path:
-        """The folder given to `torchvision.datasets.MNIST` as its root."""
-        return (self.mnist or self.cache_dir).expanduser()
+        """The folder given to `torchvision.datasets.MNIST` as its root. Raises `UsageError`."""
+        try:
+            return (self.mnist or self.cache_dir).expanduser()
+        except RuntimeError as error:  # there is no home
+            raise UsageError(f"{error}: set DIGITQ_MNIST or DIGITQ_CACHE_DIR to a folder") from None
 
 
 @cache

@@ -10,7 +10,7 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
-from protocol.broker import connect
+from protocol.broker import connect, read_address
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
@@ -28,7 +28,8 @@ logger = get_logger(__name__)
 transport.register()
 app.conf.update(
     include=["worker.tasks", "worker.control", "worker.watchdog"],
-    digitq_broker_url=settings().broker_url or DEFAULT_BROKER,
+    # Of the ledger: by this name Celery and Flower show no more than stars
+    digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
     # Seconds; usually well under one. An image may be read twice, and Redis waited for as often
     task_time_limit=2
@@ -43,7 +44,7 @@ class Sweeper(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self._entry: Any = None
-        self._redis = connect(app.conf.digitq_broker_url)
+        self._redis = connect(app.conf.digitq_database_url)
 
     def start(self, parent: Any) -> None:
         self._entry = parent.timer.call_repeatedly(self._interval_seconds(), self._sweep)
@@ -75,9 +76,25 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     from worker.device import count_gpus
 
     try:
+        follow_celery(conf)
         conf.worker_concurrency = count_gpus() or usable_cores()
     except UsageError as error:  # Celery would only log it
         sys.exit(f"digitq: {error}")
+
+
+def follow_celery(conf: Any) -> None:
+    """Keep the ledger where the queue is: `celery -b URL`, and variables, may name another broker
+    than the app has. Raises `UsageError` where settings name one, too."""
+    told = read_address(conf.broker_read_url)
+    if told == read_address(conf.digitq_database_url):
+        return
+    if settings().broker_url:
+        raise UsageError(
+            "Celery is told of another broker than DIGITQ_BROKER_URL, by -b, BROKER_URL or "
+            "CELERY_BROKER_URL: leave one out"
+        )
+    conf.digitq_database_url = told.redis_url
+    os.environ["CELERY_BROKER_URL"] = told.celery_url  # which may be another database, as it came
 
 
 def keep_freed_memory() -> None:

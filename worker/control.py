@@ -16,6 +16,7 @@ from celery.worker.control import inspect_command
 
 from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.errors import DigitqError
+from protocol.ledger import QUEUE
 from protocol.settings import settings
 from protocol.stats import STATS, WorkerStats
 from worker.integers import has_byte_products
@@ -39,6 +40,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
             cores=usable_cores(),
             processes=state.consumer.pool.num_processes,
             threads=THREADS,
+            takes_work=QUEUE in state.app.amqp.queues.consume_from,
             models={name: find_fault(name) for name in model_names()},
             deadline_seconds=settings().deadline_seconds,
             time=time.time(),

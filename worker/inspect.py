@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
+from protocol.text import in_one_line
 from worker.classify import ASK_BELOW, ask_again
 from worker.decoding import (
     Grey,
@@ -212,16 +213,32 @@ def describe_doubt(first: float, confidence: float, review_below: float, alone: 
     return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
 
 
+def read(path: Path) -> bytes:
+    """Raises `UsageError`."""
+    limit = settings().image_bytes
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    if len(content) > limit:
+        raise UsageError(f"{path} is larger than {limit / 2**20:.0f} MB")
+    return content
+
+
+def shows_colours() -> bool:
+    """Whether stdout is a terminal that has them, and whose user wants them."""
+    plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+    return sys.stdout.isatty() and not plain
+
+
 def inspect(path: Path, out: Path | None, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`, `OutputError`."""
     source = ascii(os.path.realpath(path))[1:-1]
     named, out = out is not None, out or Path(f"{path.stem}{INSPECTED}")
     check_out(out, None if named else source)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
-    title = os.fsencode(path.name).decode(errors="backslashreplace")
+    content = read(path)
+    title = in_one_line(path.name)
     panels: Panels = []
     probabilities, status = None, 0
     try:
@@ -238,7 +255,11 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
         if has_more_pages(content):
             doubt = ", to review: the file has more pages than this"
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
-        if sys.stdout.isatty():
+        if (
+            sys.stdout.isatty()
+            and os.environ.get("TERM") != "dumb"
+            and not os.environ.get("NO_COLOR")
+        ):
             print(draw_blocks(digit.image))
     if panels:
         partial = out.with_name(out.name + ".partial")
@@ -256,8 +277,7 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
     if probabilities is not None:
         print(list_probabilities(probabilities))
     if panels:
-        shown = os.fsencode(out).decode(errors="backslashreplace")
-        print(f"the steps are in {shown}", file=sys.stderr)
+        print(f"the steps are in {in_one_line(str(out))}", file=sys.stderr)
     return status
 
 

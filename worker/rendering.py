@@ -3,14 +3,17 @@
 Each has gone through the steps of `worker.images`, as a person's image does.
 """
 
+import os
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.cores import usable_cores
+from protocol.signals import end_at_once
 from worker.decoding import ImageError
 from worker.handwriting import SIDE
 from worker.images import normalise
@@ -59,6 +62,22 @@ def render_block(images: Mask, labels: Labels, seed: int) -> tuple[Mask, Labels]
     return np.stack(rendered), np.array(known)
 
 
+def start_processes() -> ProcessPoolExecutor:
+    """One for each core. They end with this one, however it ends; at Ctrl-C without a word."""
+    return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    end_at_once()
+    Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
 def render_set(images: Mask, labels: Labels, seed: int, copies: int = 1) -> tuple[Mask, Labels]:
     """`copies` pictures of each digit at 28×28, and of things that are none, labelled `NO_DIGIT`.
 
@@ -66,7 +85,7 @@ def render_set(images: Mask, labels: Labels, seed: int, copies: int = 1) -> tupl
     """
     blocks = [slice(start, start + 1000) for start in range(0, len(images), 1000)] * copies
     seeds = [seed * 1_000_003 + number for number in range(len(blocks))]
-    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+    with start_processes() as pool:
         digits, answers = ([of[block] for block in blocks] for of in (images, labels))
         parts = list(pool.map(render_block, digits, answers, seeds))
     rendered, known = zip(*parts, strict=True)

@@ -34,7 +34,7 @@ class Own(threading.local):
     @cached_property
     def ledger(self) -> Ledger:
         patience_seconds = settings().broker_patience_seconds
-        return Ledger(connect(app.conf.digitq_broker_url, patience_seconds, takes_chunks=True))
+        return Ledger(connect(app.conf.digitq_database_url, patience_seconds, takes_chunks=True))
 
 
 own = Own()
@@ -48,7 +48,7 @@ def ledger() -> Ledger:
 @cache
 def hasty_ledger() -> Ledger:
     """The same, but it waits for no lost Redis."""
-    return Ledger(connect(app.conf.digitq_broker_url))
+    return Ledger(connect(app.conf.digitq_database_url))
 
 
 @app.task(name=CLASSIFY)

@@ -7,16 +7,12 @@ taken to 28×28 as a person's images are; and on what is no digit.
 import copy
 import hashlib
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Thread
 from typing import Any, NamedTuple
 
 import click
@@ -27,16 +23,14 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from protocol.cores import usable_cores
 from protocol.errors import DigitqError, UsageError
-from protocol.signals import end_at_once
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter
 from worker.models import Card
 from worker.network import LABELS, Network, softmax
 from worker.recipes import RECIPES, Recipe
-from worker.rendering import NO_DIGIT, render_set
+from worker.rendering import NO_DIGIT, render_set, start_processes
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
@@ -148,21 +142,8 @@ def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> 
     arrays = [[tensor.numpy() for tensor in labelled] for labelled in lessons]
     train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teaching)
     seeds = range(seed + 1, seed + 1 + recipe.teachers)
-    context = get_context("spawn")
-    with ProcessPoolExecutor(usable_cores(), context, _end_with_parent) as pool:
+    with start_processes() as pool:
         return list(pool.map(train, seeds))
-
-
-def _end_with_parent() -> None:
-    """However the parent ends; at Ctrl-C without a word."""
-    end_at_once()
-    Thread(target=_await_parent, daemon=True).start()
-
-
-def _await_parent() -> None:
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def train_teacher(

@@ -42,7 +42,7 @@ class Watchdog(threading.Thread):
         self._busy = time.monotonic()  # when there was last no reason to complain
 
     def run(self) -> None:
-        redis = connect(app.conf.digitq_broker_url)
+        redis = connect(app.conf.digitq_database_url)
         while True:
             time.sleep(min(LOOK_SECONDS, IDLE_SECONDS / 10))
             try:

@@ -67,7 +67,7 @@ def test_a_reply_that_nobody_waited_for_is_not_the_next_ones(worker_redis: Patie
 def test_each_thread_of_a_worker_has_its_own(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conf = SimpleNamespace(digitq_broker_url=redis_only.url)
+    conf = SimpleNamespace(digitq_database_url=redis_only.url)
     monkeypatch.setattr(tasks, "app", SimpleNamespace(conf=conf))
     monkeypatch.setattr(tasks, "own", tasks.Own())
     found = [tasks.ledger(), tasks.ledger()]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import FIRST_FILES, cut_chunks, printable
+from producer.chunking import FIRST_FILES, cut_chunks
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
     Entry,
@@ -22,6 +22,7 @@ from producer.sources import (
 from producer.written import Written, add_ids
 from protocol.errors import UsageError
 from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
+from protocol.text import printable
 from tests.drawing import random_digits
 
 

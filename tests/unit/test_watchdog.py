@@ -59,7 +59,7 @@ class Dog:
         patch.setattr(watchdog, "connect", lambda url: self.redis)
         patch.setattr(os, "kill", self.kill)
         patch.setattr(app.amqp.queues, "_consume_from", self.queues)
-        conf = SimpleNamespace(digitq_broker_url="")
+        conf = SimpleNamespace(digitq_database_url="")
         patch.setattr(watchdog, "app", SimpleNamespace(amqp=app.amqp, conf=conf))
 
     def add(

@@ -1,0 +1,21 @@
+"""Names of files as they are shown and written, whatever bytes are in them."""
+
+import os
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are no UTF-8 written as `\\xNN`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
+
+
+def in_one_line(text: str) -> str:
+    """The text as a terminal may have it: what can't be printed is written as `\\n`, `\\x1b` and
+    the like."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in printable(text)
+    )
