@@ -196,8 +196,10 @@ def _find_pixels(
 ) -> PixelColumns | None:
     """784 columns of whole numbers, in the order of the numbers that they are named by, if they
     are, and the one of labels. Raises `UsageError` where it may be any of 785."""
-    label = _find_label(path, schema, LABELS) if named else None
-    if named and (numbered := _find_numbered(schema.names)):
+    if not named:
+        return _find_by_place(schema, most_odd)
+    label = _find_label(path, schema, LABELS)
+    if numbered := _find_numbered(schema.names):
         odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
         if len(odd) > most_odd:
             raise UsageError(
@@ -210,14 +212,25 @@ def _find_pixels(
         if place != label and field.name.lower() not in INDEX and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
-        if named:
-            raise UsageError(
-                f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
-            )
-        label, *numbers = numbers
-    if not named and numbers == list(range(1, PIXELS + 1)) and pa.types.is_floating(schema[0].type):
-        label = 0  # as NumPy writes them
+        raise UsageError(
+            f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
+        )
     return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
+
+
+def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
+    """The same of columns without names: 784, or 785 of which the first is of labels, beside text
+    before them and nothing after them."""
+    places = [*range(len(schema))]
+    while places and _is_text(schema.field(places[0]).type):
+        places.pop(0)
+    while places and pa.types.is_null(schema.field(places[-1]).type):
+        places.pop()  # as of a comma at the end
+    pixels = places[-PIXELS:]
+    odd = [place for place in pixels if not pa.types.is_integer(schema.field(place).type)]
+    if not PIXELS <= len(places) <= PIXELS + 1 or len(odd) > most_odd:
+        return None
+    return PixelColumns(pixels, places[0] if len(places) > PIXELS else None)
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:

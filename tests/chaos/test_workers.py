@@ -175,9 +175,9 @@ def test_a_child_that_hangs_is_replaced(start: Start) -> None:
 
 
 def test_a_slow_chunk_is_not_taken_from_its_worker(start: Start) -> None:
-    """It takes two seconds, four times its deadline; another worker has nothing to do."""
-    local = start(SLOW, workers=2, deadline_seconds=0.5)
-    job = Client(local.url).submit([draw_one() for _ in range(20)])
+    """It takes six seconds, three times its deadline; another worker has nothing to do."""
+    local = start(SLOW, workers=2, deadline_seconds=2)
+    job = Client(local.url).submit([draw_one() for _ in range(60)])
     assert job.table().column("label").null_count == 0
     assert job.progress().most_attempts == 1
 

@@ -154,9 +154,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
     child = children_of(worked._processes["worker1"].pid)[0]
     os.kill(child, signal.SIGSTOP)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(
-        lambda: len(client.jobs()) == UNDER_WAY and client.ledger.redis.llen(QUEUE) < UNDER_WAY
-    )
+    wait_for(lambda: len(client.jobs()) >= UNDER_WAY > client.ledger.redis.llen(QUEUE))
     os.kill(child, signal.SIGKILL)
     assert [answer.result().probabilities for answer in answers] == ALONE
 
@@ -164,7 +162,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
 def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
     client = Client(redis_only.url, patience_seconds=1)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: client.ledger.redis.llen(QUEUE) == UNDER_WAY)
+    wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
     client.ledger.redis.flushall()
     redis_only._start_worker("worker1")
     assert [answer.result().probabilities for answer in answers] == ALONE
@@ -174,7 +172,7 @@ def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> No
     with Local(workers=0) as local:
         client = Client(local.url, patience_seconds=0)
         answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-        wait_for(lambda: client.ledger.redis.llen(QUEUE) == UNDER_WAY)
+        wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
     for answer in answers:
         with pytest.raises(BrokerError, match="can't reach Redis"):
             answer.result()
@@ -249,8 +247,8 @@ try:
     asyncio.run(asyncio.wait_for(client.classify_async(image), 0.1))
 except TimeoutError:
     print("given up")
-signal.setitimer(signal.ITIMER_REAL, 0.1)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
 client.classify(image)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

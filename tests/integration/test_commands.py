@@ -8,11 +8,14 @@ import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import producer.run
+from producer import chunking
 from producer.client import Client
 from producer.local import RESTARTS, RESTARTS_SECONDS, Local
 from producer.run import _look_after, _progress_bar, service
@@ -198,7 +202,7 @@ def test_a_worker_killed_costs_nothing(
     out = tmp_path / "out.csv"
     command = start_and_disturb(table, out, workers, DIGITQ_DEADLINE_SECONDS=2)
     kill_child(command, "worker1", of_it=part == "child")
-    assert command.end(seconds=30)[0] == 1
+    assert command.end()[0] == 1
     assert out.read_bytes() == quiet
 
 
@@ -242,12 +246,43 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
     monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
     with service(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
+        wait_for(lambda: job.progress().chunks)
         bar = _progress_bar()
         look = _look_after(running, job, bar, bar.add_task("", rate="", waiting=""))
         look()
         look()  # it is said once
         said = "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
         assert capsys.readouterr() == ("", said)
+        running.client.abandon(job)
+
+
+def test_a_slow_source_is_what_is_waited_for(
+    local: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not from the start on, but since the last result."""
+    go_on = threading.Event()
+
+    def images() -> Iterator[PIL.Image.Image]:
+        yield draw_one()
+        go_on.wait()
+
+    with service(local.url, None) as running:
+        job = running.client.submit(images())
+        bar = _progress_bar()
+        task = bar.add_task("", rate="", waiting="")
+        look = _look_after(running, job, bar, task)
+        monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
+        monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
+        wait_for(lambda: job.lacks == "the source")
+        look()
+        assert capsys.readouterr().err == "waiting for the source\n"
+        look = _look_after(running, job, bar, task)
+        monkeypatch.setattr(producer.run, "SILENT_SECONDS", 60)
+        monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
+        bar.update(task, completed=1)
+        look()
+        assert capsys.readouterr().err == ""
+        go_on.set()
         running.client.abandon(job)
 
 
@@ -261,6 +296,7 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     assert client.ledger.begin(other.id, 0)  # as a worker does
     with service(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
+        wait_for(lambda: job.progress().chunks)
         monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
         look = _look_after(running, job, bar, bar.add_task("", waiting=""))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -137,7 +138,9 @@ def test_the_clock_of_this_host(sound: Served, tmp_path: Path) -> None:
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     status, out, _ = doctor("--broker", sound.url, PYTHONPATH=path)
     assert status == 1
-    assert "clocks: the clock of this host is 3,600.0 s ahead of that of Redis" in out
+    assert re.search(
+        r"clocks: the clock of this host is 3,(599\.\d|600\.0) s ahead of that of R", out
+    )
 
 
 @pytest.fixture(scope="module")
@@ -261,22 +264,37 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             served._start_celery("other", "other", "worker", *app)
             served.workers += 2
         served.wait_until_ready()
-        Client(served.url).submit([encode_image(draw_one((300, 400)))] * 200).table()
-        yield look_at(served.url, None)
+        Client(served.url).submit([encode_image(draw_one((300, 400)))] * 20).table()
+        seen = look_at(served.url, None)
+        yield replace(seen, jobs=[replace(job, silent_seconds=1.0) for job in seen.jobs])
 
 
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        ("clocks", "the clock of odd@HOST is 3,600.0 s ahead of that of Redis"),
+        ("clocks", r"the clock of odd@HOST is 3,(599\.\d|600\.0) s ahead of that of Redis"),
         ("arithmetic", "answers may differ in their last bits from worker to worker: torch "),
         ("models", "odd@HOST can't use the model cnn: "),
         ("deadline", "of a chunk of job "),
     ],
 )
 def test_workers_that_do_not_fit(rule: str, text: str, motley: Deployment) -> None:
-    line = found(motley, rule)
-    assert line.startswith(f"{rule}: {text.replace('HOST', socket.gethostname())}")
+    assert re.match(f"{rule}: {text.replace('HOST', socket.gethostname())}", found(motley, rule))
+
+
+def test_a_worker_that_takes_nothing(motley: Deployment) -> None:
+    (good,) = (w for w in motley.workers if w.name.startswith("good"))
+    idle = replace(good, stats=replace(good.stats, takes_work=False))
+    line = found(replace(motley, workers=[idle]), "workers")
+    assert line.startswith(f"workers: {good.name}: takes nothing from the queue digitq; `DIGITQ_B")
+    assert line.endswith(f" celery -A worker control add_consumer digitq -d {good.name}`")
+    assert "workers" not in {finding.rule for finding in examine(motley)}
+
+
+def test_a_socket_is_named_to_redis_cli_as_it_wants_it(motley: Deployment) -> None:
+    redis_url = "unix:///run/a%20b.sock?db=3"
+    line = found(replace(motley, redis_url=redis_url), "append-only")
+    assert "`redis-cli -s '/run/a b.sock' config set appendonly yes`" in line
 
 
 def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:

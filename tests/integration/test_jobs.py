@@ -246,13 +246,13 @@ def test_jobs_are_listed_in_order(client: Client) -> None:
 
 def test_a_small_job_does_not_wait_behind_a_large_one(client: Client) -> None:
     def many() -> Iterator[np.ndarray]:
-        for _ in range(100):
+        for _ in range(10):
             yield DIGITS
 
-    large = client.submit(many(), detached=True)
+    large = client.submit(many(), "cnn", detached=True)
     large.wait_until_stored()
     client.submit(DIGITS[:64]).table()
-    assert large.progress().done_images < 500_000
+    assert large.progress().done_images < 50_000
     large.cancel()
 
 
@@ -330,7 +330,7 @@ def test_a_job_that_nobody_holds_any_longer_is_cancelled(
     for batch in client.submit(itertools.repeat(DIGITS)).results():
         assert batch.num_rows
         break
-    wait_for(lambda: threading.active_count() == threads)
+    wait_for(lambda: threading.active_count() <= threads)
     assert client.jobs()[-1].state == "cancelled"
     assert client.ledger.active() == []
 

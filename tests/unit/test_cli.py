@@ -296,6 +296,9 @@ def test_flower_s_options_are_as_it_knows_them(
         (["--port", "abc"], "invalid literal"),
         (["--port=70000"], "there is no port 70000"),
         (["-A", "x"], "no option -A"),
+        (["--conf=/nowhere/conf.py"], "--conf: no such file: /nowhere/conf.py"),
+        (["--address", "300.1.1.1"], "--address 300.1.1.1: there is none of that name"),
+        (["--persistent=yes", "--db=/nowhere/db"], "--db /nowhere/db: can't write to /nowhere"),
     ],
 )
 def test_values_that_flower_can_t_read(unset: None, options: list[str], message: str) -> None:

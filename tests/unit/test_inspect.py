@@ -1,11 +1,13 @@
 """`digitq inspect`: a picture of the steps, and the answer in the terminal."""
 
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -14,10 +16,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from protocol.chunk import Chunk
+from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker.classify import classify_chunk
 from worker.images import read_digit
-from worker.inspect import LINE, PANEL, SPACE, draw_blocks, list_probabilities, main
+from worker.inspect import (
+    LINE,
+    PANEL,
+    SPACE,
+    draw_blocks,
+    fit,
+    list_probabilities,
+    main,
+    shows_colours,
+)
 
 
 def inspect(path: Path, *options: str) -> Result:
@@ -200,6 +212,45 @@ def test_wrong_usage_is_said(
     draw_one().save("one.png")
     result = inspect(Path(name), *options)
     assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", str(1 << 20))
+    settings.cache_clear()
+    result = inspect(Path("/dev/zero"), "--out", str(tmp_path / "steps.png"))
+    assert result.exit_code == 2 and "/dev/zero is larger than 1 MB" in result.stderr
+
+
+def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31m\u202e\n1.png"
+    draw_one().save(path)
+    out = tmp_path / "\x1b[0m.png"
+    result = inspect(path, "--out", str(out))
+    assert result.stdout.startswith(r"a\x1b[31m\u202e\n1.png: 1, ")
+    assert result.stderr == f"the steps are in {tmp_path}/\\x1b[0m.png\n" and out.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False)],
+)
+def test_a_terminal_without_colours_shows_none(
+    variables: dict[str, str], shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for is_terminal in (True, False):
+        monkeypatch.setattr(sys, "stdout", Mock(isatty=lambda: is_terminal))  # noqa: B023
+        assert shows_colours() == (shown and is_terminal)
+
+
+def test_a_deep_image_with_transparency_is_drawn_as_it_is() -> None:
+    deep = PIL.Image.fromarray(np.asarray(draw_one()).astype(np.uint16) * 257)
+    file = io.BytesIO()
+    deep.save(file, "PNG", transparency=65535)
+    drawn = fit(PIL.Image.open(file))
+    assert np.array_equal(np.asarray(drawn), np.asarray(fit(draw_one())))
 
 
 def test_a_terminal_shows_the_digit_in_half_blocks() -> None:

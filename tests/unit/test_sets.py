@@ -95,10 +95,13 @@ def test_sets_of_images(
         (lambda rows: [[*row, ""] for row in rows], True, "\n"),
         (lambda rows: [[], ["label", *PIXEL_NAMES], *rows], True, "\n"),
         (lambda rows: [["\ufefflabel", *PIXEL_NAMES], *rows], True, "\n"),
+        (lambda rows: [[f"{row[0]}.0", *row[1:]] for row in rows], True, "\n"),
+        (lambda rows: [[f"{row[0]}.png", *row[1:]] for row in rows], False, "\n"),
     ],
     ids=[
         *("Kaggle's", "no names", "no labels", "a test set", "numbers as names", "label last"),
         *("pandas' index", "quoted", "a comma at the end", "an empty line", "byte order mark"),
+        *("NumPy's floats", "files' names first"),
     ],
 )
 def test_tables_of_pixels(
@@ -214,12 +217,31 @@ def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
         write_idx(tmp_path / name, digits)
     os.truncate(tmp_path / "idx3-ubyte", 16 + 2 * 784 + 5)
     content = (tmp_path / "idx3-ubyte.gz").read_bytes()
-    (tmp_path / "idx3-ubyte.gz").write_bytes(content[:-1200])
-    ids, found, _ = read_set(tmp_path / "idx3-ubyte")
-    assert (ids, found[:2]) == (list("012"), [digit.tobytes() for digit in digits[:2]])
-    assert found[2] == "the file is damaged from here on: 1 image missing"
-    _, found, _ = read_set(tmp_path / "idx3-ubyte.gz")
-    assert str(found[-1]).startswith("the file is damaged from here on: ")
+    (tmp_path / "idx3-ubyte.gz").write_bytes(content[:-100])
+    for name in ("idx3-ubyte", "idx3-ubyte.gz"):
+        ids, found, _ = read_set(tmp_path / name)
+        assert (ids, found[:2]) == (list("012"), [digit.tobytes() for digit in digits[:2]])
+        assert found[2] == "the file is damaged from here on: 1 image missing"
+
+
+@pytest.mark.parametrize("wrong", ["256", "NA", "7.5", "9" * 5000])
+@pytest.mark.parametrize("row", [0, 1])
+def test_an_odd_cell_is_its_row_s_error_where_nothing_is_named(
+    row: int, wrong: str, tmp_path: Path
+) -> None:
+    digits = random_digits(3)
+    lines = to_lines(digits)
+    lines[row][9] = wrong
+    expected: list[bytes | str] = [digit.tobytes() for digit in digits]
+    expected[row] = NO_PIXEL
+    _, found, truths = read_set(write_lines(tmp_path / "a.csv", lines))
+    assert found == expected and truths == [0, 1, 2]
+
+
+def test_names_with_long_numbers_are_no_places(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.csv", [[f"a{'1' * 5000}", "label", "b"], [0, 1, 2]])
+    with pytest.raises(UsageError, match="has no 784 columns of whole numbers"):
+        open_sources([path])
 
 
 def write_npz(path: Path) -> None:

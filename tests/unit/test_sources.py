@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -300,6 +301,8 @@ def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None
         pa.array([7.0, 6.5, math.nan]),
         pa.array(["7", "seven", None]),
         pa.array([7, 8.5, None], pa.float32()),
+        pa.array(np.array([7, 8.5, 12], np.float16)),
+        pa.array([Decimal("7"), Decimal("8.5"), None]),
         pa.array(["7", "07", ""], pa.large_string()),
         pa.array(["7", "x", None]).dictionary_encode(),
     ],
@@ -327,7 +330,7 @@ def test_parquet_with_images_in_several_columns_must_say_which(tmp_path: Path) -
 
 def test_paths_come_from_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "scan", "2.png")
-    lines = f"{tmp_path}/scan\n\n{tmp_path}/2.png\r\n{tmp_path}/scan\n"
+    lines = f"\ufeff{tmp_path}/scan\n\n{tmp_path}/2.png\r\n{tmp_path}/scan\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     source = open_sources(["-"])
     assert read_all(source) == {
@@ -556,6 +559,30 @@ def test_a_folder_that_can_t_be_read_is_a_row_unless_it_is_the_source(
         entries[1].read()
     with pytest.raises(UsageError, match=r"can't read the folder .*/b: Permission denied"):
         open_sources([f"{tmp_path}/b"])
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.parquet", "a.CSV", "a.npy", "idx3-ubyte"])
+def test_a_pipe_that_is_named_like_a_set_is_none(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match=f"{name} is no file: a pipe, a socket or a device"):
+        open_sources([f"{tmp_path}/{name}"])
+
+
+def test_names_that_are_written_alike_are_two_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [os.fsdecode(b"\xff.png"), r"\xff.png", r"\x.png"]
+    (tmp_path / "folder").mkdir()
+    for name in names:
+        (tmp_path / "folder" / name).touch()
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in names:
+            archive.add(tmp_path / "folder" / name, name)
+    expected = [r"\x.png", r"\xff.png", r"\xff.png#2"]
+    for source in (tmp_path / "folder", tmp_path / "a.tar"):
+        assert sorted(read_all(open_sources([str(source)]))) == expected
+    monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(os.fsencode("\n".join(names)))))
+    assert sorted(entry.id for entry in open_sources(["-"]).pieces) == expected  # type: ignore[union-attr]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

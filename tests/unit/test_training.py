@@ -166,17 +166,17 @@ def test_weights_are_not_replaced(tmp_path: Path) -> None:
 TEACHING = """
 import os, time
 from protocol.signals import end_at_once
-from worker.training import ProcessPoolExecutor, _end_with_parent, get_context
+from worker.rendering import start_processes
 if __name__ == "__main__":
     end_at_once()
-    with ProcessPoolExecutor(2, get_context("spawn"), _end_with_parent) as pool:
+    with start_processes() as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600).result()
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_those_who_train_teachers_end_with_their_parent(number: int, tmp_path: Path) -> None:
+def test_what_training_starts_ends_with_it(number: int, tmp_path: Path) -> None:
     (tmp_path / "teaching.py").write_text(TEACHING)
     with subprocess.Popen(
         [sys.executable, tmp_path / "teaching.py"],
