@@ -69,15 +69,17 @@ def make_gallery(folder: Path) -> dict[str, str]:
     add("large.png", encode_image(large, transparency=1, compress_level=1))
     wide = PIL.Image.new("RGB", (900_000, 100), "white")
     add("wide.png", encode_image(wide, compress_level=1), "blank")
-    for format, side, options in [
-        ("WEBP", 6_300, {"lossless": True, "quality": 0, "method": 0}),
-        ("TIFF", 7_700, {"compression": "tiff_lzw"}),
-        ("JPEG", 7_700, {"progressive": True}),
-        ("AVIF", 7_700, {"speed": 10}),
+    for format, mode, side, options in [
+        ("WEBP", "RGB", 5_900, {"lossless": True, "quality": 0, "method": 0}),
+        ("TIFF", "RGBA", 5_900, {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
+        ("TIFF", "RGB", 7_700, {"compression": "tiff_lzw"}),
+        ("JPEG", "CMYK", 5_900, {"progressive": True}),
+        ("JPEG", "RGB", 7_700, {"progressive": True}),
+        ("AVIF", "RGBA", 5_900, {"speed": 10}),
+        ("AVIF", "RGB", 7_700, {"speed": 10}),
     ]:
-        mode = "CMYK" if format == "JPEG" else "RGB" if format == "WEBP" else "RGBA"
         image = PIL.Image.new(mode, (side, side))
-        add(f"large.{format.lower()}", encode_image(image, format, **options), "blank")
+        add(f"large {mode}.{format.lower()}", encode_image(image, format, **options), "blank")
     beyond = PIL.Image.new("L", (8_000, 8_000))
     add("beyond.jpeg", encode_image(beyond, "JPEG", progressive=True), "too large")
     add("white.png", encode_image(PIL.Image.new("L", (50, 50), 255)), "blank")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that what a
 # worker holds of images at once takes some 200 MB at most
-STRIP_PIXELS = 1 << 20
+TILE_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 TIFF, GIF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), b"GIF8"  # begin such files
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -123,7 +123,7 @@ def decode_plain_png(content: bytes, side: int) -> Picture | None:
     if not content.startswith(PNG) or content[24:29] not in PLAIN_PNG:
         return None
     width, height = struct.unpack(">II", content[16:24])
-    if width * height > STRIP_PIXELS or not has_plain_chunks(content):
+    if width * height > TILE_PIXELS or not has_plain_chunks(content):
         return None
     return decode_plain(content, PLAIN_PNG[content[24:29]], side)
 
@@ -327,20 +327,24 @@ def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
 def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
     """A large image by a whole factor, before anything else is done to all of its pixels.
 
-    It is done strip by strip: a copy of all in a mode that can be averaged may take a gigabyte.
+    It is done tile by tile: a copy of all in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
     factor = count_shrinks(width, height, side)
     if factor < 2:
         return image
-    rows = factor * max(1, STRIP_PIXELS // (factor * width))
-    strips = [
-        average(image.crop((0, top, width, min(top + rows, height))), factor)
+    columns = min(width, factor * max(1, TILE_PIXELS // factor**2))
+    rows = factor * max(1, TILE_PIXELS // (factor * columns))
+    tiles = {
+        (left, top): average(
+            image.crop((left, top, min(left + columns, width), min(top + rows, height))), factor
+        )
         for top in range(0, height, rows)
-    ]
-    reduced = PIL.Image.new(strips[0].mode, (-(-width // factor), -(-height // factor)))
-    for number, strip in enumerate(strips):
-        reduced.paste(strip, (0, number * rows // factor))
+        for left in range(0, width, columns)
+    }
+    reduced = PIL.Image.new(tiles[0, 0].mode, (-(-width // factor), -(-height // factor)))
+    for (left, top), tile in tiles.items():
+        reduced.paste(tile, (left // factor, top // factor))
     reduced.info = image.info  # says which way up it is
     return reduced
 

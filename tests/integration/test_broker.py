@@ -136,9 +136,10 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
 
 
 def test_a_redis_that_loads_its_file_is_waited_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By who starts meanwhile, too."""
+    monkeypatch.setattr(protocol.broker, "TOLD_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "400000"]  # µs

@@ -262,14 +262,14 @@ def test_each_format_has_its_limit(
         read_picture(above, SIDE)
 
 
-@pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300)])
+@pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300), (31_111, 20)])
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16"])
-def test_shrinking_in_strips_is_shrinking(
+def test_shrinking_in_tiles_is_shrinking(
     mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = _sixteen_bit(draw_one(size)) if mode == "I;16" else draw_one(size).convert(mode)
     whole = reduce(image, SIDE)
-    monkeypatch.setattr(decoding, "STRIP_PIXELS", 5000)
+    monkeypatch.setattr(decoding, "TILE_PIXELS", 5000)
     assert whole.size != image.size
     assert np.array_equal(np.asarray(reduce(image, SIDE)), np.asarray(whole))
 
