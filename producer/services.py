@@ -165,6 +165,7 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
     """Train a network on MNIST (`digitq train --help`)."""
+    require("torch", "worker")
     become(None, "worker", "train", *options)
 
 
@@ -172,6 +173,7 @@ def train(options: tuple[str, ...]) -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [OPTION]...")
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
+    require("cv2", "worker")
     become(None, "worker", "inspect", *options)
 
 

@@ -336,6 +336,8 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("flower", "flower", ["up", "--port", "1"]),
         ("torch", "worker", ["worker"]),
         ("torch", "worker", ["bench"]),
+        ("torch", "worker", ["train", "mlp"]),
+        ("cv2", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],
 )
