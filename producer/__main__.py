@@ -5,18 +5,12 @@ from typing import NoReturn
 
 from protocol.signals import end_at_once
 
-# Celery's own, of another program perhaps: in workers and Flower they would go before `--broker`
-OTHER_BROKERS = [
-    "BROKER_URL",
-    "CELERY_BROKER_URL",
-    "CELERY_BROKER_READ_URL",
-    "CELERY_BROKER_WRITE_URL",
-]
-
 
 def main() -> NoReturn:
     """Run the command line of `producer.cli`, which takes a while to import."""
     end_at_once()
+    from protocol.settings import OTHER_BROKERS
+
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)
     from producer import cli

@@ -14,7 +14,7 @@ from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
 from producer.sources import Source
 from producer.written import Written
-from protocol.broker import connect
+from protocol.broker import connect, is_loading
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings
@@ -34,10 +34,14 @@ class Client:
     ) -> None:
         """`patience_seconds` is how long a lost Redis is waited for."""
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
-        with connect(self.url) as redis:
-            redis.ping()
         if patience_seconds is None:
             patience_seconds = settings().broker_patience_seconds
+        with connect(self.url) as redis:
+            try:
+                redis.ping()  # one that isn't there is told at once
+            except BrokerError as error:
+                if not (patience_seconds and is_loading(error)):
+                    raise
         self.ledger = Ledger(connect(self.url, patience_seconds))
         self._calls = Calls(self.ledger)
 

@@ -103,8 +103,8 @@ class Feeder(threading.Thread):
         self.stop()
 
     @property
-    def has_read_nothing(self) -> bool:
-        """Whether all that the source gave so far is collected, of an attached job."""
+    def has_all_collected(self) -> bool:
+        """Whether all that the source gave so far is collected, and more is to come."""
         return self.total is None and not self._window
 
     def collected(self, number: int) -> None:
@@ -124,7 +124,7 @@ class Feeder(threading.Thread):
     def _wait_for_room(self, number: int) -> None:
         """Raises `JobCancelledError` where the feeder was stopped meanwhile."""
         while self.attached and number - self._base[0] >= self._most and not self._stopped:
-            if self._are_workers_idle(number):
+            if self._are_workers_idle():
                 self._most += max(1, self._most // 4)
                 break
             self.waiting_for = "results"
@@ -138,22 +138,23 @@ class Feeder(threading.Thread):
         if self._stopped:
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
 
-    def _are_workers_idle(self, number: int) -> bool:
+    def _are_workers_idle(self) -> bool:
         """Whether they would take more than the window's chunks, and there is room for more: the
-        queue is empty, though most of the window is not done."""
+        queue is empty, and the oldest chunk, for which the reader waits, is not done."""
         if self._ledger.redis.llen(QUEUE):
             return False
         with self._changed:
             held = sum(parcel.payload.nbytes for parcel in self._window.values())
-        done = int(self._ledger.redis.hget(self._key, "done_chunks") or 0)
-        return held < settings().budget_bytes and 2 * (number - done) > self._most
+            oldest = self._base[0]
+        is_done = self._ledger.redis.hexists(f"{self._key}:results", oldest)
+        return held < settings().budget_bytes and not is_done
 
     def _full(self) -> str | None:
         """Why nothing more may be stored in Redis now."""
         if not self.attached:
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
-                return f"workers: {held / 2**20:.1f} MB of images are queued"
+                return f"workers: {held / 2**20:.0f} MB of images are queued"
         if time.monotonic() < self._unlimited_until:
             return None
         memory = self._ledger.redis.info("memory")

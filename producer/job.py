@@ -63,9 +63,9 @@ class Job:
             record = self.progress()
             is_behind = record.state == "feeding" and record.done_chunks == record.chunks
             return "whoever submits it" if is_behind else "a worker"
-        if self.attached and self._feeder.has_read_nothing:
-            return "the source"
-        return "a worker" if self.waiting_for in (None, "results") else str(self.waiting_for)
+        if self.waiting_for not in (None, "results"):
+            return str(self.waiting_for)
+        return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
     def results(self) -> Iterator[pa.RecordBatch]:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.

@@ -19,7 +19,7 @@ from producer.folders import private_folder, private_socket
 from producer.options import plural, require
 from protocol.broker import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5
@@ -217,7 +217,7 @@ class Local:
                 start_new_session=True,
                 env={
                     **KEEP_FREED_MEMORY,
-                    **os.environ,
+                    **{name: os.environ[name] for name in {*os.environ} - {*OTHER_BROKERS}},
                     "DIGITQ_BROKER_URL": self.url,
                     "TMPDIR": str(self.folder),
                 },

@@ -116,9 +116,10 @@ def _open_csv(path: Path, prefix: str) -> Source:
 
 
 def _are_names(cells: Sequence[str]) -> bool:
-    """Whether a first line names columns: most is text, or it counts up as in `label,0,1,…,783`."""
+    """Whether a first line names columns: most are text, or most differ, as in `label,0,1,…,783`.
+    (Of 784 pixels at most 256 do.)"""
     texts = sum(not NUMBER.fullmatch(cell) for cell in cells if cell)
-    return 2 * texts > len(cells) or bool(_find_numbered(cells))
+    return 2 * texts > len(cells) or 2 * len(set(cells)) > len(cells)
 
 
 def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
@@ -220,12 +221,12 @@ def _find_pixels(
 
 def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
     """The same of columns without names: 784, or 785 of which the first is of labels, beside text
-    before them and nothing after them."""
+    and empty ones before and after them."""
     places = [*range(len(schema))]
-    while places and _is_text(schema.field(places[0]).type):
-        places.pop(0)
-    while places and pa.types.is_null(schema.field(places[-1]).type):
-        places.pop()  # as of a comma at the end
+    is_void = [_is_text(kind) or pa.types.is_null(kind) for kind in schema.types]
+    for end in (0, -1):
+        while places and is_void[places[end]]:
+            places.pop(end)
     pixels = places[-PIXELS:]
     odd = [place for place in pixels if not pa.types.is_integer(schema.field(place).type)]
     if not PIXELS <= len(places) <= PIXELS + 1 or len(odd) > most_odd:

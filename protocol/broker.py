@@ -4,7 +4,6 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from math import inf
 from typing import Any, cast
 
 import redis
@@ -59,7 +58,7 @@ def without_password(url: str) -> str:
 
 class PatientRedis(redis.Redis):
     """A client that waits for a Redis that is lost, or can't write (its memory or disk is full),
-    and raises `BrokerError` in the end; one that loads its file is there, however long it takes.
+    and raises `BrokerError` in the end.
 
     All of the ledger's steps may be sent again. `on_loss` is told what is waited for, once for
     each loss; where there is none, the log is.
@@ -107,8 +106,7 @@ class PatientRedis(redis.Redis):
             except redis.RedisError as error:
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
-                patience = inf if isinstance(error, BusyLoadingError) else self.patience_seconds
-                if not is_passing(error) or waited > patience:
+                if not is_passing(error) or waited > self.patience_seconds:
                     raise _explain(error, shown) from error
                 if waited > TOLD_SECONDS and not self._told:
                     self._told = True
@@ -123,6 +121,11 @@ def is_passing(error: redis.RedisError) -> bool:
     if isinstance(error, REFUSED):
         return False
     return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
+
+
+def is_loading(error: BrokerError) -> bool:
+    """Whether Redis is there, but still loads its file."""
+    return isinstance(error.__cause__, BusyLoadingError)
 
 
 def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -> PatientRedis:
@@ -167,6 +170,8 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
             f"Redis at {shown} is full: collect or cancel jobs (`digitq jobs`), "
             "or raise its maxmemory"
         )
+    if isinstance(error, BusyLoadingError):
+        return BrokerError(f"Redis at {shown} still loads its file: try again when it has")
     if isinstance(error, LOST):
         return BrokerError(
             f"can't reach Redis at {shown} ({reason}): is it running? "

@@ -18,6 +18,13 @@ INSPECTED = (
     ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
 )
 DEFAULT_BROKER = "redis://localhost:6379/0"
+# Celery's own, of another program perhaps: in workers and Flower they would go before all else
+OTHER_BROKERS = (
+    "BROKER_URL",
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+)
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
 MODEL_ROWS = {"cnn": 512}  # most in one chunk: 0.1 to 0.2 s, which others may have to wait for
@@ -56,7 +63,7 @@ class Settings(BaseSettings):
         16,
         ge=1,
         description="chunks an attached job keeps in Redis and in memory at a time; more where "
-        "many workers wait for them",
+        "workers have nothing to do",
     )
     in_flight_chunks: int = Field(
         16,
@@ -67,8 +74,8 @@ class Settings(BaseSettings):
     budget_bytes: int = Field(
         256 << 20,
         ge=1,
-        description="bytes of images `submit` may leave in Redis that are not classified, and an "
-        "attached job for many workers",
+        description="bytes of unclassified images `submit` may leave in Redis, and to which an "
+        "attached job's window may grow",
     )
     deadline_seconds: float = Field(
         30, gt=0, description="a chunk of which a worker says nothing for so long is sent again"

@@ -10,6 +10,7 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
+from protocol.address import Address
 from protocol.broker import connect, read_address
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
@@ -85,7 +86,10 @@ def prepare_worker(conf: Any, **_: Any) -> None:
 def follow_celery(conf: Any) -> None:
     """Keep the ledger where the queue is: `celery -b URL`, and variables, may name another broker
     than the app has. Raises `UsageError` where settings name one, too."""
-    told = read_address(conf.broker_read_url)
+    try:
+        told = Address.parse(conf.broker_read_url)
+    except ValueError as error:
+        raise UsageError(f"the broker of -b, BROKER_URL or CELERY_BROKER_URL: {error}") from None
     if told == read_address(conf.digitq_database_url):
         return
     if settings().broker_url:
@@ -94,7 +98,7 @@ def follow_celery(conf: Any) -> None:
             "CELERY_BROKER_URL: leave one out"
         )
     conf.digitq_database_url = told.redis_url
-    os.environ["CELERY_BROKER_URL"] = told.celery_url  # which may be another database, as it came
+    os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs in its own way
 
 
 def keep_freed_memory() -> None:

@@ -38,10 +38,9 @@ FOREIGN = {  # files that are none, or none that is known, by their beginnings
 }
 MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
-MAX_MEGAPIXELS_DEEP = (
-    35  # of such a file of more than `PLAIN_BITS` a pixel, or that is turned as it
-)
-# is read; and of WebP, whose decoder holds it four times
+# Of such a file of more than `PLAIN_BITS` a pixel, and of a TIFF that is turned as it is read; and
+# of WebP, whose decoder holds it four times
+MAX_MEGAPIXELS_DEEP = 35
 PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
 COLOUR = cv2.IMREAD_COLOR_RGB
 PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
@@ -66,8 +65,8 @@ LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image 
 PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
 PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY  # else 1 MB of a large
 # colour profile, or of an editor's notes, is taken for damage
-for _order, _mode in (b"II", "F;64F"), (b"MM", "F;64BF"):  # floats as NumPy's, which Pillow knows
-    PIL.TiffImagePlugin.OPEN_INFO[(_order, 1, (3,), 1, (64,), ())] = ("F", _mode)
+# Floats as NumPy's own, which Pillow can read, but for this entry
+PIL.TiffImagePlugin.OPEN_INFO[(b"II", 1, (3,), 1, (64,), ())] = ("F", "F;64F")
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -256,7 +255,7 @@ def has_more_pages(content: bytes) -> bool:
     if content.startswith(PNG):
         head = content[: content.find(b"IDAT")]
         start = head.find(b"acTL") + 4
-        # one that no frame is made of comes before the frames
+        # the picture itself counts where it is no frame of the animation
         return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
     if content[8:16] == b"WEBPVP8X":
         return content.count(b"ANMF") > 1

@@ -255,11 +255,7 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
         if has_more_pages(content):
             doubt = ", to review: the file has more pages than this"
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
-        if (
-            sys.stdout.isatty()
-            and os.environ.get("TERM") != "dumb"
-            and not os.environ.get("NO_COLOR")
-        ):
+        if shows_colours():
             print(draw_blocks(digit.image))
     if panels:
         partial = out.with_name(out.name + ".partial")

@@ -138,20 +138,22 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
 def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By who starts meanwhile, too."""
+    """By who starts meanwhile, too, unless they wait for none."""
     monkeypatch.setattr(protocol.broker, "TOLD_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
-    command = [find_redis_server(), *options, "--key-load-delay", "400000"]  # µs
+    command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
     with subprocess.Popen(command) as server, connect(url, patience_seconds=10) as redis:
-        redis.mset({f"key {number}": bytes(3 << 20) for number in range(8)})  # it answers between
+        redis.mset({f"key {number}": bytes(3 << 20) for number in range(20)})  # it answers between
         redis.save()
         server.kill()
     with subprocess.Popen(command) as server:
         try:
             wait_for(lambda: is_loading(url))
-            with Client(url, patience_seconds=0) as client:
-                assert client.ledger.redis.exists("key 7")
+            with pytest.raises(BrokerError, match="still loads its file: try again when it has"):
+                Client(url, patience_seconds=0)
+            with Client(url, patience_seconds=60) as client:
+                assert client.ledger.redis.exists("key 19")
         finally:
             server.kill()
     assert "is loading" in caplog.text

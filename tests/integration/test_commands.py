@@ -263,17 +263,19 @@ def test_a_slow_source_is_what_is_waited_for(
     go_on = threading.Event()
 
     def images() -> Iterator[PIL.Image.Image]:
-        yield draw_one()
+        for _ in range(3):  # an image is sent as the next but one comes
+            yield draw_one()
         go_on.wait()
 
+    monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
     with service(local.url, None) as running:
         job = running.client.submit(images())
         bar = _progress_bar()
         task = bar.add_task("", rate="", waiting="")
         look = _look_after(running, job, bar, task)
-        monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
         monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
-        wait_for(lambda: job.lacks == "the source")
+        assert next(job.results()).num_rows == 1
+        assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
         look = _look_after(running, job, bar, task)

@@ -97,11 +97,16 @@ def test_sets_of_images(
         (lambda rows: [["\ufefflabel", *PIXEL_NAMES], *rows], True, "\n"),
         (lambda rows: [[f"{row[0]}.0", *row[1:]] for row in rows], True, "\n"),
         (lambda rows: [[f"{row[0]}.png", *row[1:]] for row in rows], False, "\n"),
+        (lambda rows: [["", *row[1:]] for row in rows], False, "\n"),
+        (lambda rows: [[*row, f"{row[0]}.png"] for row in rows], True, "\n"),
+        (lambda rows: [["label", 0, *(f"0.{n}" for n in range(1, 784))], *rows], True, "\n"),
+        (lambda rows: [["label", *map(float, range(784))], *rows], True, "\n"),
     ],
     ids=[
         *("Kaggle's", "no names", "no labels", "a test set", "numbers as names", "label last"),
         *("pandas' index", "quoted", "a comma at the end", "an empty line", "byte order mark"),
-        *("NumPy's floats", "files' names first"),
+        *("NumPy's floats", "files' names first", "no label", "files' names last"),
+        *("names that pandas made", "floats as names"),
     ],
 )
 def test_tables_of_pixels(
@@ -278,6 +283,11 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         (
             "a.csv",
             lambda path: write_lines(path, [[f"x{n}x" for n in range(785)], [0] * 785]),
+            "name the one of labels `label`",
+        ),
+        (
+            "a.csv",
+            lambda path: write_lines(path, [[*range(785)], [0] * 785]),
             "name the one of labels `label`",
         ),
         (
