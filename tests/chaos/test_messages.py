@@ -92,3 +92,20 @@ def test_redis_forgets_a_job_that_was_all_sent(
     client.ledger.redis.flushall()
     start_workers(idle)
     check(job.table())
+
+
+def test_a_worker_waits_for_a_redis_that_can_t_write(idle: Local) -> None:
+    """Full as the worker starts, and a replica for a while, as in a failover."""
+    client = Client(idle.url)
+    log = idle.folder / "worker1.log"
+    client.ledger.redis.config_set("maxmemory", 1)
+    idle._start_worker("worker1")
+    wait_for(lambda: "OutOfMemory" in log.read_text())
+    client.ledger.redis.config_set("maxmemory", 0)
+    check(client.submit(DIGITS).table())
+    client.ledger.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    client.ledger.redis.client_kill_filter(_type="normal", skipme=False)
+    wait_for(lambda: "ResponseError" in log.read_text() or "ReadOnly" in log.read_text())
+    client.ledger.redis.execute_command("REPLICAOF", "NO", "ONE")
+    check(client.submit(DIGITS).table())
+    assert idle._processes["worker1"].poll() is None

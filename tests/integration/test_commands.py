@@ -32,7 +32,7 @@ from producer.sources import count_files, open_sources
 from protocol.broker import connect
 from protocol.errors import DigitqError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
-from protocol.settings import settings
+from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 
@@ -238,6 +238,12 @@ def test_nothing_in_the_current_folder_is_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
     assert run("classify", ".", "--workers", 1)[0] == 0
+
+
+def test_the_broker_of_another_program_is_passed_over(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    others = dict.fromkeys(OTHER_BROKERS, "redis://127.0.0.1:1/0")
+    assert run("classify", tmp_path, "--workers", 1, **others)[0] == 0
 
 
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
