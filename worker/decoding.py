@@ -22,12 +22,11 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 # worker holds of images at once takes some 200 MB at most
 TILE_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-TIFF, GIF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), b"GIF8"  # begin such files
-PNG = b"\x89PNG\r\n\x1a\n"
-AVIF_SEQUENCE = b"ftypavis"
+TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # files that are none, or none that is known, by their beginnings
-    b"\xff\xd8\xff": "a JPEG that is damaged, or of a rare kind",
+    JPEG: "a JPEG that is damaged, or of a rare kind",
     **dict.fromkeys(TIFF, "a TIFF that is damaged, or of a rare kind"),
     b"%PDF": "a PDF",
     b"PK\3\4": "a zip archive",
@@ -51,7 +50,6 @@ PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
 PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
 # Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
-JPEG = b"\xff\xd8\xff"
 JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
     cv2.IMREAD_GRAYSCALE,
     cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -63,8 +61,8 @@ LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
-PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY  # else 1 MB of a large
-# colour profile, or of an editor's notes, is taken for damage
+# Else a colour profile, or an editor's notes, of over 1 MB is taken for damage
+PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
 # Floats as NumPy's own, which Pillow can read, but for this entry
 PIL.TiffImagePlugin.OPEN_INFO[(b"II", 1, (3,), 1, (64,), ())] = ("F", "F;64F")
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
@@ -247,54 +245,6 @@ def describe_foreign(content: bytes) -> str:
         if content.startswith(start):
             return f", but {kind}"
     return ", but text" if TEXT.match(content[:TEXT_BYTES]) else ""
-
-
-def has_more_pages(content: bytes) -> bool:
-    """Whether a TIFF has pages, or an animation (GIF, WebP, PNG, AVIF) pictures, beside the first,
-    which is read."""
-    if content.startswith(PNG):
-        head = content[: content.find(b"IDAT")]
-        start = head.find(b"acTL") + 4
-        # the picture itself counts where it is no frame of the animation
-        return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
-    if content[8:16] == b"WEBPVP8X":
-        return content.count(b"ANMF") > 1
-    if content.startswith(GIF):
-        return has_more_pictures(content)
-    if not content.startswith(TIFF):
-        return content[4:12] == AVIF_SEQUENCE
-    try:
-        with PIL.Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
-            return bool(getattr(image, "is_animated", False))
-    except TimeLimitError:
-        raise
-    except Exception:  # what is wrong is told as the first is read
-        return False
-
-
-def has_more_pictures(gif: bytes) -> bool:
-    """Whether a GIF has a second picture: from block to block, whose sizes it says. (Pillow looks
-    for it byte by byte.)"""
-
-    def skip_colours(flags: int) -> int:
-        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-    def skip_data(start: int) -> int:
-        while size := gif[start]:
-            start += 1 + size
-        return start + 1
-
-    pictures, start = 0, 13 + skip_colours(gif[10] if len(gif) > 10 else 0)
-    with suppress(IndexError):  # it breaks off
-        while pictures < 2:
-            if gif[start] == 0x21:  # something said of a picture
-                start = skip_data(start + 2)
-            elif gif[start] == 0x2C:
-                pictures += 1
-                start = skip_data(start + 11 + skip_colours(gif[start + 9]))
-            else:
-                break
-    return pictures > 1
 
 
 def megapixel_limit(image: PIL.Image.Image) -> int:

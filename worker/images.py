@@ -20,11 +20,11 @@ from worker.decoding import (
     ImageError,
     Picture,
     TimeLimitError,
-    has_more_pages,
     open_image,
 )
 from worker.ground import separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
+from worker.pages import has_more_pages
 from worker.panels import Window, find_panel
 from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped
 from worker.views import SEEN, VIEWS, View

@@ -26,11 +26,11 @@ from worker.decoding import (
     ImageError,
     decode_image,
     describe,
-    has_more_pages,
     to_picture,
 )
 from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
 from worker.models import Model, load_model
+from worker.pages import has_more_pages
 
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26

@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -20,7 +19,6 @@ from worker.decoding import (
     decode_plain_jpeg,
     decode_plain_png,
     flatten_alpha,
-    has_more_pages,
     load_heif,
     open_image,
     read_picture,
@@ -97,44 +95,6 @@ def test_a_photo_that_is_shrunk_is_turned_upright_too(format: str) -> None:
     stored = draw_one((900, 1200)).transpose(PIL.Image.Transpose.ROTATE_90)
     width, height = decode_image(encode_image(stored, format, exif=exif.tobytes()), SIDE).size
     assert SIDE <= width < height < 1200
-
-
-@pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])
-def test_only_the_first_page_counts_and_that_is_told(format: str) -> None:
-    load_heif()
-    pages = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
-    content = encode_image(pages[0], format, save_all=True, append_images=pages[1:])
-    both = read_digit(content)
-    assert likeness(both.image) > 0.97 and not both.alone
-    assert read_digit(encode_image(pages[0], format)).alone
-    assert not any(has_more_pages(content[:length]) for length in range(0, 12))
-
-
-@pytest.mark.parametrize("mode", ["L", "P"])
-def test_a_gif_s_second_picture_is_found_however_large_the_first(mode: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (1200, 1300, 3), np.uint8)
-    pages = [PIL.Image.fromarray(page).convert(mode) for page in (noise, noise[::-1])]
-    options: dict[str, Any] = {"comment": bytes(range(256)) * 3, "transparency": 3}
-    assert not has_more_pages(encode_image(pages[0], "GIF", **options))
-    both = encode_image(pages[0], "GIF", save_all=True, append_images=pages[1:], **options)
-    assert len(both) > 1 << 20 and has_more_pages(both)
-    assert not has_more_pages(both[: len(both) // 3])
-
-
-def test_an_animation_of_one_picture_has_no_other() -> None:
-    size = draw_one().size
-    control = struct.pack(">IIIIIHHBB", 0, *size, 0, 0, 1, 10, 0, 0)
-    for pictures, frames, more in [(1, [control], False), (2, [control], True), (1, [], True)]:
-        info = PIL.PngImagePlugin.PngInfo()
-        info.add(b"acTL", struct.pack(">II", pictures, 0))
-        for frame in frames:
-            info.add(b"fcTL", frame)
-        content = encode_image(draw_one(), pnginfo=info)
-        assert has_more_pages(content) == more
-    pages = [draw_one(), draw_one().rotate(90)]
-    both = encode_image(pages[0], "WEBP", save_all=True, append_images=pages[1:])
-    assert has_more_pages(both)
-    assert not has_more_pages(both[: both.rindex(b"ANMF")])
 
 
 @pytest.mark.parametrize("kind", ["notes", "profile"])
