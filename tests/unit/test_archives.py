@@ -1,0 +1,156 @@
+"""Archives are read member by member; what is damaged costs itself only."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from producer.sources import Entry, UnreadableImageError, open_sources
+from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
+
+
+def make_tar(path: Path, *names: str, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name.encode())
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tbz2"])
+def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
+    members = ("z/2.png", "a/1.png", "../../x.png", "README", "__MACOSX/._1.png", "z/inner.zip")
+    if name.endswith(".zip"):
+        path = make_zip(tmp_path / name, *members)
+    else:
+        path = make_tar(
+            tmp_path / name,
+            *members,
+            mode="w:" + {"ar": "", "gz": "gz", "xz": "xz", "z2": "bz2"}[name[-2:]],
+        )
+    source = open_sources([str(path)])
+    images = ["z/2.png", "a/1.png", "../../x.png"]
+    assert read_all(source) == {member: member.encode() for member in images}
+    assert source.tally.describe() == "3 other files (no ending, hidden, .zip)"
+    assert source.count() == (3 if name.endswith(".zip") else None)
+
+
+def test_a_tar_of_a_folder_has_the_folder_s_ids(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", "./1.png", "./7/1.png", "./.hidden.png")
+    assert list(read_all(open_sources([str(path)]))) == ["1.png", "7/1.png"]
+
+
+def test_members_of_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", "1.png", "1.png", "1.png#2.png")
+    assert list(read_all(open_sources([str(path)]))) == ["1.png", "1.png#2", "1.png#2.png"]
+
+
+@pytest.mark.parametrize(("mode", "lost"), [("w", 300_100), ("w:gz", 200)])
+def test_a_tar_that_breaks_off_gives_what_it_has_and_says_so(
+    mode: str, lost: int, tmp_path: Path
+) -> None:
+    path = make_tar(tmp_path / "a.tar", *(f"{n}.png" for n in range(500)), mode=mode)
+    path.write_bytes(path.read_bytes()[:-lost])
+    entries = iter(open_sources([str(path)]).pieces)
+    *found, (last, error) = [try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
+    whole = [name for name, content in found if content == name.encode()]
+    assert len(found) - 1 <= len(whole) < 500
+    assert last == "(the rest)" and "broken" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz"])
+def test_a_tar_that_is_damaged_inside_gives_what_it_has_and_says_so(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.tar.{kind}"
+    noise = np.random.default_rng(0)
+    with tarfile.open(path, f"w:{kind}") as archive:
+        for number in range(40):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = 10_000
+            archive.addfile(member, io.BytesIO(noise.bytes(5000).hex().encode()))
+    content = bytearray(path.read_bytes())
+    content[120_000:140_000] = b"\xff" * 20_000
+    path.write_bytes(content)
+    entries = iter(open_sources([str(path)]).pieces)
+    found = [try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
+    assert 10 < sum(isinstance(content, bytes) for _, content in found) < 30
+    last, error = found[-1]
+    assert last == "(the rest)" and "the archive is broken from here on" in str(error)
+
+
+def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", "1.png", "2.png").read_bytes()
+    endless = tarfile.TarInfo("2.png")
+    endless.size = 1 << 60
+    for content, message in [
+        (whole[: 2 * tarfile.BLOCKSIZE], "it ends without an end mark"),
+        (whole + whole, "more follows after its end"),
+        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it breaks off"),
+    ]:
+        (tmp_path / "a.tar").write_bytes(content)
+        entries = [try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[arg-type]
+        assert entries[0] == ("1.png", b"1.png")
+        assert entries[-1] == ("(the rest)", f"the archive is broken from here on: {message}")
+
+
+def test_what_follows_the_end_of_a_tar_may_be_padding(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", "1.png").read_bytes()
+    for padding in (b"", b"\n", bytes(700), b"signed by nobody" * 99):
+        (tmp_path / "a.tar").write_bytes(whole + padding)
+        assert list(read_all(open_sources([f"{tmp_path}/a.tar"]))) == ["1.png"]
+
+
+def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "1.png", "2.png")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.png1.png", b"1.png9.png", 1))
+    entries = [piece for piece in open_sources([str(path)]).pieces if isinstance(piece, Entry)]
+    with pytest.raises(UnreadableImageError, match="can't be read from the archive"):
+        entries[0].read()
+    assert entries[1].read() == b"2.png"
+
+
+@pytest.mark.parametrize(
+    ("value", "central", "local", "message"),
+    [
+        (1, 8, 6, "encrypted: the archive asks for a password"),
+        (97, 10, 8, "can't be read from the archive: That compression method is not supported"),
+    ],
+    ids=["encrypted", "an unknown method"],
+)
+def test_a_zip_member_that_can_t_be_unpacked_says_why(
+    value: int, central: int, local: int, message: str, tmp_path: Path
+) -> None:
+    path = make_odd_zip(tmp_path / "a.zip", value, central, local)
+    (entry,) = open_sources([str(path)]).pieces
+    assert isinstance(entry, Entry)
+    with pytest.raises(UnreadableImageError, match=message):
+        entry.read()
+
+
+def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
+    """It holds the file once, under the name that came first."""
+    fill(tmp_path, "7/a.png")
+    os.link(tmp_path / "7/a.png", tmp_path / "7/b.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "7", "7")
+    entries = iter(open_sources([f"{tmp_path}/a.tar"], truth_from_parent=True).pieces)
+    first = next(entries)
+    assert isinstance(first, Entry) and first.id == "7/a.png" and first.read()
+    second = next(entries)
+    assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
+    with pytest.raises(UnreadableImageError, match="under another name only: 7/a.png"):
+        second.read()
+
+
+def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("1.png")
+    link.type, link.linkname = tarfile.LNKTYPE, "x.txt"
+    (tmp_path / "a.tar").write_bytes(link.tobuf(tarfile.GNU_FORMAT))
+    ids = [entry.id for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[union-attr]
+    assert ids == ["1.png", "(the rest)"]
