@@ -127,16 +127,19 @@ class Feeder(threading.Thread):
             if self._are_workers_idle():
                 self._most += max(1, self._most // 4)
                 break
-            self.waiting_for = "results"
-            with self._changed:
-                if number - self._base[0] >= self._most and not self._stopped:
-                    self._changed.wait(POLL_SECONDS)
+            self._pause("results", number - self._most)
         while not self._stopped and (reason := self._full()):
-            self.waiting_for = reason
-            time.sleep(POLL_SECONDS)
+            self._pause(reason, self._base[0])
         self.waiting_for = None
         if self._stopped:
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
+
+    def _pause(self, reason: str, base: int) -> None:
+        """Until the reader has collected more than so many chunks, or for a moment."""
+        self.waiting_for = reason
+        with self._changed:
+            if self._base[0] <= base and not self._stopped:
+                self._changed.wait(POLL_SECONDS)
 
     def _are_workers_idle(self) -> bool:
         """Whether they would take more than the window's chunks, and there is room for more: the
