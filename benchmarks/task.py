@@ -81,7 +81,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
     app.conf.digitq_database_url = url
     ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
-    rows = settings().chunk_rows
+    rows = settings().most_rows(model)
     chunks = len(images) // rows
     spec = JobSpec(job, model, "mnist", attached=True, in_flight=ROUNDS * chunks, ttl=3600)
     ledger.open(spec)

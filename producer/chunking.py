@@ -14,7 +14,7 @@ from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
-from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
+from protocol.settings import TILE_ROWS, settings
 from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
@@ -36,7 +36,7 @@ def cut_chunks(
     pieces: Iterable[Piece],
     has_truth: bool = False,
     resume: Written = Written(),  # noqa: B008 (frozen)
-    model: str | None = None,
+    model: str = "",
 ) -> Iterator[Chunk]:
     """Chunks of at most `DIGITQ_CHUNK_ROWS` rows, or fewer where the model is a slow one, and about
     `DIGITQ_CHUNK_BYTES` bytes.
@@ -46,7 +46,7 @@ def cut_chunks(
     """
     remaining = _skip(pieces, resume)
     number, first_row = 0, resume.rows
-    most = min(settings().chunk_rows, MODEL_ROWS.get(model or "", settings().chunk_rows))
+    most = settings().most_rows(model)
     slices = _slices(_read(remaining), has_truth, first_row, most)
     for batch in _join(slices, first_row, most):
         yield Chunk(number, first_row, batch)

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/digitq"), description="where MNIST is kept once it was downloaded"
     )
-    chunk_rows: int = Field(5120, ge=1, le=65536, description="most images in one chunk")
+    chunk_rows: int = Field(
+        5120, ge=1, le=65536, description="most images in one chunk; of `cnn` never over 512"
+    )
     chunk_bytes: int = Field(
         4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of image files in one chunk"
     )
@@ -89,6 +91,10 @@ class Settings(BaseSettings):
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change",
     )
+
+    def most_rows(self, model: str) -> int:
+        """Most images in one chunk for this model."""
+        return min(self.chunk_rows, MODEL_ROWS.get(model, self.chunk_rows))
 
     @property
     def mnist_root(self) -> Path:
