@@ -139,7 +139,7 @@ class Job:
         while (record := self.progress()).state == "feeding":
             if time.monotonic() > end:
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # who feeds it can't wake this process
         self._raise_if_not_whole(record)
         return True
 

@@ -22,10 +22,10 @@ from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS
 
 START_SECONDS = 60  # torch is slow to load where the disk is
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # between two looks at processes that run
 RESTARTS = 10  # of one process in so many seconds, before something is taken to be wrong with it
 RESTARTS_SECONDS = 600
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.02  # between two looks at processes that start
 FLOWER_PORT = 5555
 # For glibc's malloc; a worker sets them for itself as well
 KEEP_FREED_MEMORY = {

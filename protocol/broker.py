@@ -112,7 +112,7 @@ class PatientRedis(redis.Redis):
                     self._told = True
                     tell = self.on_loss or logger.warning
                     tell(f"waiting for Redis at {shown} ({_first_line(error)})")
-            time.sleep(pause)
+            time.sleep(pause)  # longer each time
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 

@@ -18,7 +18,7 @@ from protocol.ledger import Ledger
 from tests.chaos.proxy import Proxy
 from tests.waiting import DIGITQ, children_of
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.01  # between two looks at a condition
 PATIENCE_SECONDS = 240.0
 
 

@@ -45,7 +45,7 @@ trace_digit = worker.classify.trace_digit
 
 def held(content):
     while not os.path.exists(f"{__file__}.go"):
-        time.sleep(0.01)
+        time.sleep(0.01)  # the fault itself
     return trace_digit(content)
 
 worker.classify.trace_digit = held

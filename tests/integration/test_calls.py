@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 from warnings import catch_warnings
 
@@ -106,8 +107,9 @@ def test_an_error_is_its_caller_s_alone(
     client: Client, callers: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
     good = encode_image(draw_one())
-    images = [good, b"text", object(), draw_one(), tmp_path / "none.png", DIGITS[0], DIGITS[:2]]
-    answers = [callers.submit(client.classify, image) for image in images]  # type: ignore[arg-type]
+    images: list[Any] = [good, b"text", object(), draw_one()]
+    images += [tmp_path / "none.png", DIGITS[0], DIGITS[:2]]
+    answers = [callers.submit(client.classify, image) for image in images]
     assert answers[0].result().label == answers[3].result().label is not None
     assert answers[1].result().error == "not an image that can be read"
     assert answers[4].result().error == "can't be read: No such file or directory"

@@ -346,7 +346,10 @@ def test_a_submitter_that_was_killed(local: Local) -> None:
     command.process.stdin.write("some.png\n")
     command.process.stdin.flush()
     client, broker = Client(local.url), {"DIGITQ_BROKER_URL": local.url}
-    feeding = lambda: [job.id for job in client.jobs() if job.state == "feeding"]  # noqa: E731
+
+    def feeding() -> list[str]:
+        return [job.id for job in client.jobs() if job.state == "feeding"]
+
     wait_for(feeding)
     (job,) = feeding()
     command.process.kill()
