@@ -28,7 +28,8 @@ logger = get_logger(__name__)
 
 transport.register()
 app.conf.update(
-    include=["worker.tasks", "worker.control", "worker.watchdog"],
+    # this module, too: on macOS a pool's processes are no forks, and have only what is named here
+    include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
     # Of the ledger: by this name Celery and Flower show no more than stars
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
@@ -75,9 +76,11 @@ app.steps["worker"].add(Sweeper)
 def prepare_worker(conf: Any, **_: Any) -> None:
     """Before the fork: with GPUs, a process for each of them, unless `--concurrency` says else."""
     from worker.device import count_gpus
+    from worker.models import card_path
 
     try:
         follow_celery(conf)
+        card_path(settings().model)
         conf.worker_concurrency = count_gpus() or usable_cores()
     except UsageError as error:  # Celery would only log it
         sys.exit(f"digitq: {error}")
@@ -98,6 +101,7 @@ def follow_celery(conf: Any) -> None:
             "CELERY_BROKER_URL: leave one out"
         )
     conf.digitq_database_url = told.redis_url
+    os.environ["DIGITQ_BROKER_URL"] = told.redis_url  # for processes that are no forks
     os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs in its own way
 
 

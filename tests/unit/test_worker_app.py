@@ -15,7 +15,8 @@ SOCKET = "redis+socket:///run/a%20b.sock?virtual_host=3"
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DIGITQ_BROKER_URL", raising=False)
+    monkeypatch.setenv("DIGITQ_BROKER_URL", "to be set back")
+    monkeypatch.delenv("DIGITQ_BROKER_URL")
     monkeypatch.setenv("CELERY_BROKER_URL", "as it came")
     settings.cache_clear()
 
@@ -29,6 +30,7 @@ def test_the_ledger_is_where_celery_is_told_that_the_queue_is(told: str) -> None
         "virtual_host", "db"
     )
     assert os.environ["CELERY_BROKER_URL"] == told
+    assert os.environ["DIGITQ_BROKER_URL"] == conf.digitq_database_url  # of processes to come
 
 
 def test_a_worker_is_not_told_of_two_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +47,7 @@ def test_a_worker_is_not_told_of_two_brokers(monkeypatch: pytest.MonkeyPatch) ->
 def test_celery_and_flower_show_no_password() -> None:
     shown = app.conf.table(with_defaults=False, censored=True)
     assert shown["digitq_database_url"] == "*" * 8
+
+
+def test_messages_are_json_alone() -> None:
+    assert app.conf.accept_content == ["json"]
