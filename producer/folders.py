@@ -26,7 +26,10 @@ SHORT = Path("/tmp")
 def private_folder(within: Path | None = None) -> Iterator[Path]:
     """A new folder that only this user may read, in the system's folder unless said; those that are
     left over are removed, as it is in the end."""
-    within = within or Path(tempfile.gettempdir())
+    try:
+        within = within or Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.strerror}: set TMPDIR to a folder that can be written") from None
     remove_leftovers(within)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=within))
     try:

