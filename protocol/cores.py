@@ -36,6 +36,8 @@ def read_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = cgroups / controllers
+        if not mount.is_dir():
+            mount = cgroups / "cpu"  # a link: those mounted together are named in another order
         own = mount / path.lstrip("/")
         for folder in (own, *own.parents):
             names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
@@ -48,6 +50,6 @@ def read_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return ""

@@ -3,4 +3,4 @@
 import os
 
 # Before torch loads: MKL's strict mode sums each row in the same order, whatever the batch's size
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+os.environ["MKL_CBWR"] = "AUTO,STRICT"

@@ -23,7 +23,7 @@ LARGEST = 127 * BASE**2  # whole number that a weight becomes; the other digits 
 
 def has_byte_products() -> bool:
     """Whether this processor has AVX-512 VNNI."""
-    return bool(torch.cpu._is_vnni_supported())
+    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())  # it is no public name
 
 
 @cache

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -107,9 +107,12 @@ def limited_memory() -> Iterator[None]:
     if sys.platform != "linux" or not is_main_thread():
         yield
         return
-    used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    used = 0
+    with suppress(OSError):  # where /proc is not mounted
+        found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        used = 1024 * int(found[1] if found else 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MEMORY_BYTES + 1024 * int(used[1] if used else 0)
+    limit = MEMORY_BYTES + used
     if limit < (soft % (1 << 64)):  # unlimited is -1
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:

@@ -32,6 +32,13 @@ def test_a_quota_is_read(version: int, tmp_path: Path) -> None:
     assert list(read_quotas(*lay_out(tmp_path, version, "/a", {"a": "150000 100000"}))) == [1.5]
 
 
+def test_controllers_are_mounted_in_another_order(tmp_path: Path) -> None:
+    groups, membership = lay_out(tmp_path, 1, "/a", {"a": "150000 100000"})
+    membership.write_text(membership.read_text().replace("cpu,cpuacct", "cpuacct,cpu"))
+    (groups / "cpu").symlink_to("cpu,cpuacct")
+    assert list(read_quotas(groups, membership)) == [1.5]
+
+
 @VERSIONS
 def test_groups_above_count_too(version: int, tmp_path: Path) -> None:
     paths = lay_out(tmp_path, version, "/a/b", {"a": "50000 100000", "a/b": "200000 100000"})
