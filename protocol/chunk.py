@@ -10,7 +10,8 @@ CLASSES = 10
 
 ID = pa.field("id", pa.string(), nullable=False)
 PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bit, light ink on dark
-IMAGE_FIELD = pa.field("image", pa.binary())  # an encoded file
+IMAGE_FIELD = pa.field("image", pa.binary())  # an encoded file; or these bytes and 28×28 more, an
+ARRAY = b"\x93digitq 28x28\n"  # image as in `pixels`, among files
 ERROR = pa.field("error", pa.string())  # null when classified
 TRUTH = pa.field("truth", pa.int8())  # the right answer, where the source knows it
 
@@ -35,9 +36,12 @@ def encode(batch: pa.RecordBatch) -> memoryview:
 
 
 def decode(payload: bytes | memoryview) -> pa.RecordBatch:
-    """The one batch of an Arrow IPC stream, without copying it. Raises `pa.ArrowInvalid`."""
+    """The one batch of an Arrow IPC stream, without copying it. Raises `pa.ArrowInvalid`, also
+    where an offset is wrong: whoever follows that may crash."""
     with pa.ipc.open_stream(payload) as reader:
-        return reader.read_next_batch()
+        batch = reader.read_next_batch()
+    batch.validate(full=True)
+    return batch
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from worker.images import trace_other_views
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
 MOST_FAILURES = 5  # of a chunk: then its job fails
+MOST_ATTEMPTS = 50  # at a chunk, whatever becomes of the workers: then too
 FATAL_DEATHS = 2  # one may have been anybody's kill
 DISCARDED = "discarded: another worker was first, or the job was cancelled"
 
@@ -57,6 +58,9 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: done already, or cancelled"
+    if begun.attempt > MOST_ATTEMPTS:
+        ledger().cancel(job_id, f"chunk {number} was begun {MOST_ATTEMPTS} times and never done")
+        return DISCARDED
     renewal = Renewal(job_id, number, begun.time)
     careful = begun.attempt >= CAREFUL_ATTEMPT
     try:
@@ -107,6 +111,7 @@ class Renewal:
         with watch.off(), suppress(BrokerError):  # the work goes on meanwhile
             if not hasty_ledger().renew(self.job_id, self.number):
                 raise Dropped
+        # where Redis was lost, too: a silence that it could not hear says nothing of the worker
         self._longest, self._renewed = self.silence(), time.monotonic()
 
     def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:

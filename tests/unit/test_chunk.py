@@ -27,3 +27,13 @@ def test_a_slice_is_encoded_alone() -> None:
 def test_what_is_no_stream_is_refused(payload: bytes) -> None:
     with pytest.raises(pa.ArrowInvalid):
         decode(payload)
+
+
+def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:
+    """It might end the process that reads there."""
+    batch = pa.record_batch({"id": ["a"] * 100, "image": [b"x" * 100] * 100})
+    payload = bytearray(Chunk(0, 0, batch).encode())
+    offset = payload.index((5000).to_bytes(4, "little"))  # of the 50th image
+    payload[offset : offset + 4] = (2_000_000_000).to_bytes(4, "little")
+    with pytest.raises(pa.ArrowInvalid):
+        decode(payload)

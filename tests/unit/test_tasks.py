@@ -221,3 +221,13 @@ def test_waiting_for_redis_takes_no_image_s_time(
     result = answer([SURE], tasks._careful(tasks.Renewal(*RENEWAL)))
     assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
+
+
+def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> None:
+    """Whatever becomes of the workers meanwhile."""
+    begin(ledger, [SURE], attempt=tasks.MOST_ATTEMPTS)
+    assert tasks.classify("job", 4).startswith("1 images, 0 failed")
+    begin(ledger, [SURE], attempt=tasks.MOST_ATTEMPTS + 1)
+    assert tasks.classify("job", 4) == tasks.DISCARDED
+    why = f"chunk 4 was begun {tasks.MOST_ATTEMPTS} times and never done"
+    assert ledger.cancel.mock_calls == [call("job", why)]
