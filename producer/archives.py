@@ -42,6 +42,9 @@ BROKEN = (
     ValueError,  # of odd names and numbers
     OverflowError,
 )
+HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # beside those of pax
+HEADER_BYTES = 1 << 20
+XZ_BYTES = 256 << 20  # of memory that an archive may ask for; `xz -9` takes 65 MB
 MOST_EMPTY = 4  # reads past the end of a stream
 
 
@@ -91,11 +94,25 @@ def _zip_entries(
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     if member.flag_bits & ENCRYPTED:
         raise UnreadableImageError("encrypted: the archive asks for a password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # of these zipfile unpacks all it has read, however large
+        raise UnreadableImageError("packed in a way that is not read: deflate is")
     try:
         with archive.open(member) as file:
             return read_limited(file.read, member.file_size)
     except (*BROKEN, RuntimeError) as error:  # of an unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name, or other facts, are of a sane size: tarfile reads them whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        is_header = self.type in HEADERS or self.type not in tarfile.SUPPORTED_TYPES
+        if is_header and self.size > HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        process: Any = super()  # it is no public name
+        return cast(tarfile.TarInfo, process._proc_member(archive))
 
 
 class _Ending:
@@ -117,9 +134,11 @@ def _decompress(path: Path) -> IO[bytes]:
     """The tar inside, whatever its compression. Unlike tarfile's own, these readers raise
     `EOFError` where the file breaks off."""
     with open(path, "rb") as file:
-        magic = file.read(6)
+        head = file.read(4096)
     for start, opener in OPENERS.items():
-        if magic.startswith(start):
+        if head.startswith(start):
+            if opener is lzma.open:  # it has no limit of its own
+                lzma.LZMADecompressor(memlimit=XZ_BYTES).decompress(head, max_length=1)
             return cast(IO[bytes], opener(path))
     return open(path, "rb")
 
@@ -132,7 +151,7 @@ def _tar_entries(
     started = False
     try:
         reader = cast(IO[bytes], _Ending(stream))
-        with stream, tarfile.open(fileobj=reader, mode="r|") as archive:
+        with stream, tarfile.open(fileobj=reader, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
                 cast(Any, archive).members = []  # else it keeps each one
                 name = member.name.removeprefix("./")  # as of `tar cf x.tar .`

@@ -1,14 +1,17 @@
 """Archives are read member by member; what is damaged costs itself only."""
 
 import io
+import lzma
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from producer.sources import Entry, UnreadableImageError, open_sources
+from protocol.errors import UsageError
 from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
 
 
@@ -119,9 +122,10 @@ def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     ("value", "central", "local", "message"),
     [
         (1, 8, 6, "encrypted: the archive asks for a password"),
-        (97, 10, 8, "can't be read from the archive: That compression method is not supported"),
+        (97, 10, 8, "packed in a way that is not read: deflate is"),
+        (zipfile.ZIP_LZMA, 10, 8, "packed in a way that is not read: deflate is"),
     ],
-    ids=["encrypted", "an unknown method"],
+    ids=["encrypted", "an unknown method", "one that unpacks without a limit"],
 )
 def test_a_zip_member_that_can_t_be_unpacked_says_why(
     value: int, central: int, local: int, message: str, tmp_path: Path
@@ -131,6 +135,28 @@ def test_a_zip_member_that_can_t_be_unpacked_says_why(
     assert isinstance(entry, Entry)
     with pytest.raises(UnreadableImageError, match=message):
         entry.read()
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_of_a_tar_that_is_huge_is_not_read(kind: bytes, tmp_path: Path) -> None:
+    """tarfile reads it whole: gigabytes, which take some MB in a .tar.gz."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 2 << 20
+    path = make_tar(tmp_path / "a.tar", "1.png")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1024] + header.tobuf() + bytes(2 << 20) + whole)
+    *entries, last = [try_to_read(entry) for entry in open_sources([str(path)]).pieces]
+    assert [name for name, _ in entries] == ["1.png"]
+    assert last == ("(the rest)", "the archive is broken from here on: a header of 2,097,152 bytes")
+
+
+def test_an_xz_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", "1.png")
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(content, filters=filters))
+    with pytest.raises(UsageError, match="a.tar.xz: Memory usage limit exceeded"):
+        open_sources([f"{tmp_path}/a.tar.xz"])
 
 
 def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
