@@ -1,11 +1,12 @@
 """The feeder: a thread that stores a job's chunks in Redis, within a window."""
 
-import atexit
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from weakref import WeakSet
 
 from protocol.chunk import Chunk
@@ -29,7 +30,8 @@ class Parcel:
 
 
 class Feeder(threading.Thread):
-    """Feeds one job. `error` is what stopped it; `total` the number of chunks once all are sent.
+    """Feeds one job. `ended` is set when there is no more to feed: `total` is the number of chunks
+    then, or `error` is what stopped it, after `sent` chunks.
 
     An attached job's chunk n waits until n − (oldest chunk not collected) is under the window,
     which grows where workers have nothing to do. A detached job's waits while Redis holds
@@ -40,6 +42,8 @@ class Feeder(threading.Thread):
         super().__init__(name=f"feeder of job {spec.id}", daemon=True)
         self.total: int | None = None
         self.error: BaseException | None = None
+        self.sent = 0
+        self.ended = threading.Event()
         self.waiting_for: str | None = None
         self.attached = spec.attached
         self._ledger, self._spec = ledger, spec
@@ -51,13 +55,11 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self._stopped = self._dropped = False
-        self._ended = threading.Event()
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
         if not self.attached:
-            detached.add(self)
+            _store_at_exit(self)
 
     def run(self) -> None:
-        number = 0
         try:
             threading.Thread(target=self._beat, daemon=True).start()
             for chunk in self._chunks:
@@ -68,25 +70,43 @@ class Feeder(threading.Thread):
                     if not self.attached:
                         self._window.pop(parcel.number - settings().window_chunks, None)
                 self._send(parcel)
-                number = chunk.number + 1
-            self.total = number  # sealing wakes the collector, who asks for it
-            self._seal(number)
+                self.sent = chunk.number + 1
+            self.total = self.sent  # sealing wakes the collector, who asks for it
+            self._seal(self.total)
             if not self.attached:
                 self._ledger.flush(self._spec.id)
-                self._seal(number)  # a Redis that was lost meanwhile may have lost the last of it
+                self._seal(
+                    self.total
+                )  # a Redis that was lost meanwhile may have lost the last of it
         except BaseException as error:
+            self._chunks = iter(())
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
-            is_of_source = not isinstance(error, BrokerError | JobCancelledError)
-            if is_of_source or self._dropped:
+            self.ended.set()
+            while self.has_results_left and not self._stopped:
+                self._pause("results", self._base[0])
+            if self.is_error_of_source or self._dropped:
                 with suppress(DigitqError):
                     self._ledger.cancel(self._spec.id)
         finally:
-            self._ended.set()
+            self._chunks = iter(())  # what a source has open is closed
+            self.ended.set()
+
+    @property
+    def is_error_of_source(self) -> bool:
+        """Whether it was the source that stopped the feeder."""
+        return self.error is not None and not isinstance(
+            self.error, BrokerError | JobCancelledError
+        )
+
+    @property
+    def has_results_left(self) -> bool:
+        """Whether the source has raised, and there still are results of what it gave before."""
+        return self.is_error_of_source and self.attached and self._base[0] < self.sent
 
     def _beat(self) -> None:
         """Let Redis know that the job's submitter lives, while the source or the window is waited
         for."""
-        while not self._ended.wait(BEAT_SECONDS) and not self._stopped:
+        while not self.ended.wait(BEAT_SECONDS) and not self._stopped:
             with suppress(DigitqError):
                 self._ledger.alive(self._spec.id)
 
@@ -202,11 +222,18 @@ class Feeder(threading.Thread):
 
 
 detached: WeakSet[Feeder] = WeakSet()
+processes: set[int] = set()  # that wait for them in the end: a fork has to do so by itself
 
 
-@atexit.register
-def _store_detached() -> None:
+def _store_at_exit(feeder: Feeder) -> None:
     """A detached job outlives this process: all of it must be in Redis by then."""
+    detached.add(feeder)
+    if os.getpid() not in processes:
+        processes.add(os.getpid())
+        Finalize(None, _store_detached, exitpriority=0)  # `atexit` is not heeded in a fork
+
+
+def _store_detached() -> None:
     for feeder in list(detached):
         while feeder.is_alive() and not feeder._stopped:
             feeder.join(POLL_SECONDS)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -38,8 +39,9 @@ class Job:
         self._window = feeder if feeder and feeder.attached else None  # an attached job's
         self.attached = self._window is not None
         self._looks = 0  # after it since a result came
+        self._process = os.getpid()  # a fork of it has no feeder
         self._next = 0  # an attached job's chunk to be collected next
-        self._batches: list[pa.RecordBatch] = []  # that `table` has so far
+        self._batches: list[pa.RecordBatch] = []  # that `table` of an attached job has so far
         self._table: pa.Table | None = None
         if self._window:
             finalize(self, self._window.drop).atexit = False
@@ -72,13 +74,17 @@ class Job:
 
         An attached job's go on where an earlier call left off; `cancel` a job of which no more are
         wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, `UsageError` where two
-        read an attached job's at a time, and at once what the source raised while it was read.
+        read an attached job's at a time, and what the source raised while it was read: of an
+        attached job, after the results of the chunks before that.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
         number, last = self._next, b"0"
         taken: list[int] = []
-        while (state := self._state(number)) != "collected":
+        while True:
+            self._check_reader(number)
+            if (state := self._state(number)) == "collected":
+                break
             payloads = self._ledger.results(self.id, number, AHEAD, drop=taken)
             taken = []
             for payload in payloads:
@@ -99,11 +105,15 @@ class Job:
         else:
             self._ledger.release(self.id)
 
-    def _take(self, number: int, window: Feeder) -> None:
-        if number != self._next:
+    def _check_reader(self, number: int) -> None:
+        """Raises `UsageError` where an attached job's chunk went to another reader."""
+        if self._window and (number != self._next or os.getpid() != self._process):
             raise UsageError(
                 f"job {self.id} is attached: its results are given once, to one reader"
             )
+
+    def _take(self, number: int, window: Feeder) -> None:
+        self._check_reader(number)
         window.collected(number)
         self._next = number + 1
 
@@ -113,12 +123,11 @@ class Job:
         Broken off, it may be called again.
         """
         if self._table is None:
-            if not self.attached:
-                self._batches.clear()  # they come from the first on
+            batches = self._batches if self.attached else []  # those come from the first on
             for batch in self.results():
-                self._batches.append(batch)
-            schema = self._batches[0].schema if self._batches else RESULT_SCHEMA
-            self._table = pa.Table.from_batches(self._batches, schema)
+                batches.append(batch)
+            schema = batches[0].schema if batches else RESULT_SCHEMA
+            self._table = pa.Table.from_batches(batches, schema)
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
@@ -129,9 +138,10 @@ class Job:
         """
         if self._feeder is None:
             return self._wait_until_fed(timeout_seconds)
-        self._feeder.join(timeout_seconds)
-        self._raise_feeder_error()
-        return not self._feeder.is_alive()
+        ended = self._feeder.ended.wait(timeout_seconds)
+        if self._feeder.error:
+            raise self._feeder.error
+        return ended
 
     def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
         """The same of a job that somebody else feeds."""
@@ -152,7 +162,8 @@ class Job:
 
     def _state(self, number: int) -> str:
         """The job's state, or `collected` where chunk `number` would be one too many."""
-        self._raise_feeder_error()
+        if self._feeder and self._feeder.error and not self._feeder.has_results_left:
+            raise self._feeder.error
         if self._window:
             return "collected" if self._window.total == number else "running"
         record = self.progress()
@@ -167,10 +178,6 @@ class Job:
                 f"job {self.id} is not whole: whoever submitted it is gone; "
                 f"`digitq cancel {self.id}` drops it"
             )
-
-    def _raise_feeder_error(self) -> None:
-        if self._feeder and self._feeder.error:
-            raise self._feeder.error
 
     def _wait(self, last: bytes) -> bytes:
         """Wait for a result; where none comes, see whether the job has lost something."""

@@ -289,7 +289,7 @@ function steps.take()
   return result
 end
 
--- state: done where an attached producer has collected all, or cancelled. Only the record stays. The
+-- state: collected where an attached producer has all results, or cancelled. Only the record stays. The
 -- removals come first, as in put_off.
 function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end

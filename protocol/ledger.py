@@ -61,7 +61,8 @@ class JobRecord:
     """One job as Redis knows it. Times are of Redis's clock, counts are of images or chunks."""
 
     id: str
-    state: str  # feeding, running, done, cancelled; abandoned: feeding, but its submitter is gone
+    state: str  # feeding, running, done, cancelled; abandoned: feeding, but its submitter is gone;
+    # collected: done, but its results were given once, to its submitter
     model: str
     source: str
     created: datetime
@@ -209,9 +210,9 @@ class Ledger:
         """Whether a worker is at the chunk; or died there, and nobody has swept since."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
-    def is_any_running(self) -> bool:
-        """The same of any chunk of any job."""
-        return any(self.redis.exists(record_key(job_id) + ":running") for job_id in self.active())
+    def running(self) -> list[str]:
+        """The ids of the jobs at a chunk of which a worker is, or died."""
+        return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
 
     def suspects(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that were being read when a worker died, one for each death; ~row
@@ -260,7 +261,7 @@ class Ledger:
 
     def finish(self, job_id: str) -> None:
         """An attached job is collected: only its record stays."""
-        self._step(job_id, "close", "done")
+        self._step(job_id, "close", "collected")
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""

@@ -4,8 +4,10 @@ import itertools
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import Mock, call
 
@@ -171,7 +173,7 @@ def test_an_attached_job_leaves_only_its_record(client: Client) -> None:
     wait_for(lambda: threading.active_count() <= threads)
     keys = client.ledger.redis.keys(f"digitq:job:{job.id}*")
     assert set(keys) - {f"digitq:job:{job.id}:done".encode()} == {f"digitq:job:{job.id}".encode()}
-    assert job.progress().state == "done" and job.progress().done_images == 5000
+    assert job.progress().state == "collected" and job.progress().done_images == 5000
 
 
 def test_a_detached_job_is_collected_anywhere_and_twice(client: Client, local: Local) -> None:
@@ -229,6 +231,11 @@ def test_what_a_source_raises_is_the_submitter_s_and_ends_the_job(
     job = client.submit(broken(), detached=detached)
     with pytest.raises(ZeroDivisionError, match="broken"):
         job.wait_until_stored()
+    rows = 0
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        for batch in job.results():
+            rows += batch.num_rows
+    assert rows == (0 if detached else job.progress().images)
     wait_for(lambda: job.progress().state == "cancelled")
     with pytest.raises(ZeroDivisionError, match="broken"):
         job.table()
@@ -515,3 +522,68 @@ def test_what_is_waited_for_is_logged(
     wait_for(lambda: f"job {job.id} waits for a worker" in caplog.messages)
     job.cancel()
     reader.join()
+
+
+def test_the_table_of_a_detached_job_is_the_same_for_all_who_ask(client: Client) -> None:
+    job = client.submit(DIGITS, detached=True)
+    with ThreadPoolExecutor(4) as threads:
+        tables = [*threads.map(lambda _: job.table(), range(4))]
+    assert [table.num_rows for table in tables] == [len(DIGITS)] * 4
+
+
+def test_a_second_reader_of_an_attached_job_is_refused(client: Client) -> None:
+    job = client.submit(itertools.repeat(DIGITS[:2000], 4))
+    reader = job.results()
+    next(reader)
+    assert job.table().num_rows > 0
+    with pytest.raises(UsageError, match="its results are given once, to one reader"):
+        next(reader)
+
+
+def in_fork(target: Callable[[], None]) -> int | None:
+    """The exit status of a forked process."""
+    process = get_context("fork").Process(target=target)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_does_not_read_an_attached_job(client: Client) -> None:
+    job = client.submit(DIGITS)
+
+    def read() -> None:
+        with pytest.raises(UsageError, match="to one reader"):
+            job.table()
+
+    assert in_fork(read) == 0
+    assert job.table().num_rows == len(DIGITS)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_detached_job_of_a_fork_is_whole(local: Local) -> None:
+    """A forked process ends in another way than Python does, and its job lives on all the same."""
+    before = {job.id for job in Client(local.url).jobs()}
+
+    def submit() -> None:
+        Client(local.url).submit(itertools.repeat(DIGITS, 20), detached=True)
+
+    assert in_fork(submit) == 0
+    (record,) = [job for job in Client(local.url).jobs() if job.id not in before]
+    assert record.state in ("running", "done") and record.images == 20 * len(DIGITS)
+
+
+def test_a_source_is_closed_as_its_job_is_cancelled(client: Client) -> None:
+    closed = threading.Event()
+
+    def images() -> Iterator[np.ndarray]:
+        try:
+            while True:
+                yield DIGITS
+        finally:
+            closed.set()
+
+    job = client.submit(images())
+    next(job.results())
+    job.cancel()
+    assert closed.wait(60)

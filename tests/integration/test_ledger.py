@@ -378,7 +378,7 @@ def test_a_finished_job_leaves_its_record(ledger: Ledger) -> None:
     complete(ledger, 0)
     ledger.seal(SPEC, START, 1)
     ledger.finish("j")
-    assert ledger.record("j").state == "done"
+    assert ledger.record("j").state == "collected"
     assert ledger.redis.keys("digitq:job:j:results") == []
 
 
