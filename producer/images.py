@@ -13,11 +13,12 @@ import PIL.ImageOps
 
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
-from protocol.chunk import PIXELS
+from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 
 IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
-CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}  # which no file has
+CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}  # of which there is no
+# file, or none that Pillow before 13 reads
 Bytes = bytes | bytearray | memoryview
 Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray
 
@@ -54,6 +55,11 @@ def _pieces(images: Iterable[Any], copies: bool) -> Iterator[Piece]:
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
             if image.dtype != np.uint8:
                 raise UsageError(f"an array of images must be uint8, not {image.dtype}")
+            if copies and image.size == PIXELS:  # a batch for each would take ten times as long
+                content = ARRAY + image.tobytes()
+                yield Entry(unique(str(number)), partial(bytes, content))
+                number += 1
+                continue
             pixels = np.array(image, copy=copies or None).reshape(-1, PIXELS)
             yield pixels_batch(number_ids("", number, len(pixels)), pixels)
             number += len(pixels)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from protocol.chunk import ARRAY
 from worker.colours import to_grey
 from worker.decoding import (
     LEAST_CONTRAST,
@@ -71,14 +72,27 @@ def read_digit(content: bytes) -> Step:
 
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
+    if content.startswith(ARRAY):
+        yield Step("array", read_array(content), alone=True)
+        return
     alone = not has_more_pages(content)
     for step in trace_steps(open_image(content, LOOK[0])):
         yield step if alone else step._replace(alone=False)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
+    """The other views of a file, as `trace_views` has them; an array has none. Raises
+    `ImageError`."""
+    if content.startswith(ARRAY):
+        return iter([{}])
     return trace_views(open_image(content, LOOK[0], partial(shrink, side=LARGEST)))
+
+
+def read_array(content: bytes) -> Grey:
+    """28×28 pixels that came among files. Raises `ImageError`."""
+    if len(content) != len(ARRAY) + SIDE * SIDE:
+        raise ImageError("an array of another size")
+    return np.frombuffer(content, np.uint8, offset=len(ARRAY)).reshape(SIDE, SIDE)
 
 
 def trace_views(read: Read) -> Iterator[Views]:

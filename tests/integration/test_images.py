@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from producer import Client
+from protocol.chunk import ARRAY
 from protocol.errors import UsageError
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -145,3 +146,21 @@ def test_too_many_bytes_are_a_row_s_error(client: Client, monkeypatch: pytest.Mo
     table = client.submit([bytes(1 << 20), bytes((1 << 20) + 1)]).table()
     assert table.column("error").to_pylist()[1] == "larger than 1 MB"
     assert "larger" not in table.column("error").to_pylist()[0]
+
+
+def test_arrays_among_files_share_their_chunks(client: Client) -> None:
+    """And have the answers that they have in one array."""
+    digits = random_digits(600)  # of noise: the network is unsure of many
+    file = encode_image(draw_one())
+    mixed = client.submit(image for digit in digits for image in (digit, file))
+    table = mixed.table()
+    assert mixed.progress().chunks < 5
+    expected = client.submit(np.repeat(digits, 2, axis=0)).table()
+    assert table.column("id").equals(expected.column("id"))
+    for name in ("label", "confidence", "probabilities", "review"):
+        assert table.column(name).to_pylist()[::2] == expected.column(name).to_pylist()[::2]
+
+
+def test_an_array_that_is_cut_is_an_error(client: Client) -> None:
+    table = client.submit([ARRAY + bytes(783), ARRAY + bytes(784)]).table()
+    assert table.column("error").to_pylist() == ["an array of another size", None]
