@@ -18,7 +18,7 @@ from producer.mnist import (
     pixels_batch,
 )
 from producer.options import plural
-from producer.sources import Piece, Source
+from producer.sources import EmptyError, Piece, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -34,7 +34,7 @@ def array_source(path: Path, prefix: str) -> Source:
     except Exception as error:  # numpy raises whatever a damaged header does to Python's parser
         raise UsageError(f"can't read {path}: {str(error) or type(error).__name__}") from None
     if not count:
-        raise UsageError(f"no image in {path}")
+        raise EmptyError(f"no image in {path}")
     return Source(str(path), number_pieces(parts, prefix, _build), count=lambda: count)
 
 

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,11 +23,20 @@ from protocol.settings import settings
 from protocol.text import printable
 
 STDIN_BYTES = 1 << 16  # at a time
+# Of files that are no image, named as SOURCE: one error row would pass for one bad image
+FOREIGN_SETS = {
+    *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
+    *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
+}
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class UnreadableImageError(Exception):
     """Raised by `Entry.read` where there is no image to be had; its text goes into the row."""
+
+
+class EmptyError(UsageError):
+    """Raised for a SOURCE that can be read and has no image."""
 
 
 class Entry(NamedTuple):
@@ -96,8 +105,7 @@ def open_sources(
         raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
     _refuse_overlap(names)
     tally = Tally()
-    sources = [_open(name, len(names) > 1, truth_from_parent, tally) for name in names]
-    pieces = chain.from_iterable(source.pieces for source in sources)
+    sources, pieces = _open_all(names, truth_from_parent, tally)
     return Source(
         name=sources[0].name if len(names) == 1 else f"{sources[0].name} and {len(names) - 1} more",
         pieces=pieces if limit is None else take_first(pieces, limit),
@@ -105,6 +113,32 @@ def open_sources(
         count=lambda: _count([source.count for source in sources], limit),
         tally=tally,
     )
+
+
+def _open_all(
+    names: Sequence[str], truth_from_parent: bool, tally: Tally
+) -> tuple[list[Source], Iterable[Piece]]:
+    """Each SOURCE, and the images of all. Where there are several, an empty one is passed over, and
+    each is opened twice: at once, to see that it can be read, and when its turn comes, since a
+    process may have only so many files open. Raises `UsageError`."""
+    if len(names) == 1:
+        source = _open(names[0], False, truth_from_parent, tally)
+        return [source], source.pieces
+    sources, kept = [], []
+    empty: EmptyError | None = None
+    for name in names:
+        try:
+            source = _open(name, True, truth_from_parent, Tally())
+        except EmptyError as error:
+            empty = error
+            tally.skip(name, "empty SOURCE")
+        else:
+            sources.append(replace(source, pieces=()))
+            kept.append(name)
+    if empty and not sources:
+        raise empty
+    pieces = (_open(name, True, truth_from_parent, tally).pieces for name in kept)
+    return sources, chain.from_iterable(pieces)
 
 
 def is_set(name: str) -> bool:
@@ -142,13 +176,7 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     if name.startswith("mnist:"):
         return mnist.mnist_source(name.removeprefix("mnist:"))
     path = Path(name)
-    if not os.path.exists(path):
-        raise UsageError(f"no such file or folder: {name}")
-    is_special = not (path.is_dir() or path.is_file())
-    if is_special and name.lower().endswith(
-        (*ARCHIVE_SUFFIXES, *tables.SUFFIXES, *arrays.SUFFIXES)
-    ):
-        raise UsageError(f"{name} is no file: a pipe, a socket or a device")
+    _check_kind(name, path)
     prefix = printable(os.path.normpath(name)) + "/" if several else ""
     if path.is_dir():
         return folder_source(path, prefix, truth_from_parent, tally)
@@ -159,6 +187,25 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     if path.name.lower().endswith(arrays.SUFFIXES):
         return arrays.array_source(path, prefix)
     return paths_source(name, [name], truth_from_parent)
+
+
+def _check_kind(name: str, path: Path) -> None:
+    """Raises `UsageError` where there is nothing of that name, or nothing that is read here."""
+    from producer import arrays, tables
+
+    sets = (*ARCHIVE_SUFFIXES, *tables.SUFFIXES, *arrays.SUFFIXES)
+    if not os.path.exists(path):
+        hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
+        raise UsageError(f"no such file or folder: {name}{hint}")
+    if path.is_dir():
+        return
+    if not path.is_file() and name.lower().endswith(sets):
+        raise UsageError(f"{name} is no file: a pipe, a socket or a device")
+    if path.suffix.lower() in FOREIGN_SETS and not name.lower().endswith(sets):
+        raise UsageError(
+            f"{name} may be a whole set of images, of a kind that is not read here: "
+            "`digitq classify --help` lists those that are"
+        )
 
 
 def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> Source:
@@ -201,10 +248,10 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
 
 
 def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> Iterator[Entry]:
-    """The same entries. Raises `UsageError` where there is none."""
+    """The same entries. Raises `EmptyError` where there is none."""
     first = next(entries, None)
     if first is None:
-        raise UsageError(
+        raise EmptyError(
             f"no image in {where}, {tally.describe() or 'nor anything else'}: "
             f"images end in {' '.join(IMAGE_SUFFIXES)}; an archive, a table or a set of images in "
             "it is a SOURCE by itself"
@@ -235,11 +282,12 @@ class UniqueIds:
         self._times: dict[str, int] = {}
 
     def __call__(self, id: str) -> str:
-        if hash(id) not in self._seen:
-            self._seen.add(hash(id))
-            return id
-        times = self._times[id] = self._times.get(id, 1) + 1
-        return self(f"{id}#{times}")
+        name = id
+        while hash(name) in self._seen:
+            times = self._times[id] = self._times.get(id, 1) + 1
+            name = f"{id}#{times}"
+        self._seen.add(hash(name))
+        return name
 
 
 def _stdin_paths() -> Iterator[str]:

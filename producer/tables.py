@@ -18,18 +18,21 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.mnist import number_pieces, pixels_batch
-from producer.sources import Entry, Piece, Source, raise_unreadable, too_large
+from producer.sources import EmptyError, Entry, Piece, Source, raise_unreadable, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
 from protocol.settings import settings
 
 SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
+PARQUET_BYTES = 1 << 20  # of a column that are read at a time: else a row group is, of a gigabyte
 CSV_BYTES = 4 << 20  # that are parsed at a time
+MOST_LINES, MOST_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell
 MOST_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
 LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
 INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
 SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
+ELSEWHERE = "no image in this row, but the path of one: embed its bytes in the table"
 NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
@@ -63,9 +66,9 @@ def table_source(path: Path, prefix: str) -> Source:
 
 
 def _open(path: Path, prefix: str) -> Source:
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, buffer_size=PARQUET_BYTES, pre_buffer=False)
     if not file.metadata.num_rows:
-        raise UsageError(f"no image in {path}: it has no rows")
+        raise EmptyError(f"no image in {path}: it has no rows")
     schema = file.schema_arrow
     build: Build
     if not any(map(_may_be_image, schema)) and (found := _find_pixels(path, schema)):
@@ -95,10 +98,10 @@ def _open_csv(path: Path, prefix: str) -> Source:
     table = pyarrow.csv.read_csv(
         pa.BufferReader(b"".join(rows)),
         pyarrow.csv.ReadOptions(column_names=names),
-        pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+        pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda row: "skip"),
     )
     if not table.num_rows:
-        raise UsageError(f"no image in {path}: it has no rows of as many cells as its first line")
+        raise EmptyError(f"no image in {path}: it has no rows of as many cells as its first line")
     schema = table.schema
     found = _find_pixels(path, schema, named, MOST_ODD)
     if not found:
@@ -123,13 +126,17 @@ def _are_names(cells: Sequence[str]) -> bool:
 
 
 def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
-    """Whole lines of a file, many at a time, after so many bytes."""
+    """Whole rows of a file, many at a time, after so many bytes: a quoted cell may have lines."""
     with open(path, "rb") as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
         file.seek(skipped, os.SEEK_CUR)
         while block := file.read(CSV_BYTES):
-            yield block + file.readline()
+            block += file.readline()
+            end = file.tell() + MOST_LINES_BYTES
+            while block.count(b'"') % 2 and file.tell() < end and (line := file.readline()):
+                block += line
+            yield block
 
 
 def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.RecordBatch:
@@ -142,6 +149,7 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
         table = pyarrow.csv.read_csv(
             pa.BufferReader(block),
             pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
+            pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types, include_columns=[*types], strings_can_be_null=True
             ),
@@ -152,7 +160,7 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
     except IndexError:  # no row
         return pa.RecordBatch.from_pylist([], pa.schema(types.items()))
     rows = []
-    for cells in map(_split, filter(None, block.splitlines())):  # a stray quote is its line's alone
+    for cells in _split_rows(block.splitlines(keepends=True), len(schema)):
         whole = len(cells) == len(schema)
         rows.append([cells[int(name)].strip() if whole else "" for name in types])
     columns = [
@@ -162,10 +170,24 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
     return pa.record_batch(columns, names=[*types])
 
 
-def _split(line: bytes) -> list[str]:
-    """A line's cells; none where it is no CSV."""
+def _split_rows(lines: Sequence[bytes], width: int) -> Iterator[list[str]]:
+    """The cells of each row. A stray quote is its line's alone."""
+    start = 0
+    while start < len(lines):
+        row, end = lines[start], start + 1
+        while row.count(b'"') % 2 and end < min(start + MOST_LINES, len(lines)):
+            row, end = row + lines[end], end + 1
+        if len(cells := _split(row)) != width:
+            cells, end = _split(lines[start]), start + 1
+        if lines[start].strip():
+            yield cells
+        start = end
+
+
+def _split(row: bytes) -> list[str]:
+    """A row's cells; none where it is no CSV."""
     try:
-        return next(csv.reader([line.decode(errors="replace")]), [])
+        return next(csv.reader([row.decode(errors="replace")]), [])
     except csv.Error:
         return []
 
@@ -287,13 +309,15 @@ def _is_broken(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[Piece]:
@@ -327,17 +351,17 @@ def _build_images(
     image: str, label: str | None, ids: pa.Array, batch: pa.RecordBatch
 ) -> Iterator[Piece]:
     """A batch of files; one over `DIGITQ_IMAGE_BYTES` is null and has an error."""
-    images = batch.column(image)
-    if pa.types.is_struct(images.type):
-        images = pc.struct_field(images, "bytes")
+    images = column = batch.column(image)
+    if pa.types.is_struct(column.type):
+        images = pc.struct_field(column, "bytes")
     images = pc.cast(images, pa.binary())
     limit = settings().image_bytes
     large = pc.fill_null(pc.greater(pc.binary_length(images), limit), False)
-    columns = [
-        ids,
-        pc.if_else(large, None, images),
-        pc.if_else(large, too_large(limit), pa.scalar(None, pa.string())),
-    ]
+    errors = pc.if_else(large, too_large(limit), pa.scalar(None, pa.string()))
+    if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
+        is_elsewhere = pc.and_(images.is_null(), pc.struct_field(column, "path").is_valid())
+        errors = pc.if_else(is_elsewhere, ELSEWHERE, errors)
+    columns = [ids, pc.if_else(large, None, images), errors]
     if label is None:
         yield pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR]))
     else:

@@ -326,3 +326,21 @@ def test_an_odd_cell_in_the_first_rows_is_its_row_s_error(tmp_path: Path) -> Non
     lines[1][9] = "7.5"
     _, found, truths = read_set(write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES], *lines]))
     assert found == [digits[0].tobytes(), NO_PIXEL, digits[2].tobytes()] and truths == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [50, 5000])
+@pytest.mark.parametrize("odd", [False, True])
+def test_cells_of_several_lines(count: int, odd: bool, tmp_path: Path) -> None:
+    """In a column of notes, beside one pixel that is none, or not."""
+    digits = random_digits(count)
+    names: list[object] = ["label", *PIXEL_NAMES, "note"]
+    rows = [[*line, f'"a ""{n}""\n,b\n"'] for n, line in enumerate(to_lines(digits))]
+    if odd:
+        rows[count // 2][100] = "?"
+    ids, found, truths = read_set(write_lines(tmp_path / "a.csv", [names, *rows]))
+    assert ids == [str(n) for n in range(count)]
+    assert truths == [n % 10 for n in range(count)]
+    expected: list[bytes | str] = [digit.tobytes() for digit in digits]
+    if odd:
+        expected[count // 2] = NO_PIXEL
+    assert found == expected

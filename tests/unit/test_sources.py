@@ -22,11 +22,13 @@ from producer.listing import MOST_KINDS, TAKEN_APART, Tally, sort_naturally
 from producer.sources import (
     Entry,
     Source,
+    UniqueIds,
     UnreadableImageError,
     _stdin_paths,
     open_sources,
     read_limited,
 )
+from producer.tables import ELSEWHERE
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -490,3 +492,78 @@ def test_a_file_that_grows_over_the_limit_is_an_error(monkeypatch: pytest.Monkey
     for size in (299, 300, 301):
         with pytest.raises(UnreadableImageError, match="larger than"):
             read_limited(io.BytesIO(bytes(301)).read, size)
+
+
+def test_ids_are_unique_whatever_names_there_are(tmp_path: Path) -> None:
+    unique = UniqueIds()
+    names = ["a", "a#2", "a", "a", "a#3", *("a" + "#2" * n for n in range(2, 2000)), "a"]
+    ids = [unique(name) for name in names]
+    assert len({*ids}) == len(ids) and ids[:4] == ["a", "a#2", "a#3", "a#4"]
+
+
+def test_many_sources_are_not_open_at_once(tmp_path: Path) -> None:
+    """A process may have only so many files open: 256 on some systems."""
+    for number in range(20):
+        make_zip(tmp_path / f"{number}.zip", "1.png")
+        pq.write_table(pa.table({"image": [b"x"]}), tmp_path / f"{number}.parquet")
+    names = [str(path) for path in tmp_path.iterdir()]
+    before = len(os.listdir("/proc/self/fd"))
+    source = open_sources(names)
+    assert source.count() == 40
+    opened = [len(os.listdir("/proc/self/fd")) - before for _ in source.pieces]
+    assert len(opened) == 40 and max(opened) < 4
+
+
+def test_an_empty_source_among_others_is_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.png", "c/2.png")
+    (tmp_path / "b").mkdir()
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "d.parquet")
+    names = [f"{tmp_path}/{name}" for name in ("a", "b", "c", "d.parquet")]
+    source = open_sources(names)
+    assert [*read_all(source).values()] == [b"a/1.png", b"c/2.png"]
+    assert source.tally.describe() == "2 other files (empty SOURCE)"
+    with pytest.raises(UsageError, match="no image in"):
+        open_sources([names[1], names[3]])
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.npz", "a.jsonl", "A.ZST"])
+def test_a_set_of_another_kind_is_no_image(name: str, tmp_path: Path) -> None:
+    """Else ten thousand images are one row with an error, as of one bad image."""
+    fill(tmp_path, name)
+    with pytest.raises(UsageError, match="a whole set of images, of a kind that is not read"):
+        open_sources([f"{tmp_path}/{name}"])
+
+
+def test_mnist_is_hinted_at() -> None:
+    with pytest.raises(UsageError, match="folder: mnist; MNIST's are mnist:test and mnist:train"):
+        open_sources(["mnist"])
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_any_type_of_bytes_may_be_images(kind: pa.DataType, tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([b"1", b"2"], kind), "label": pa.array(["1", "2"])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).pieces
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("image").to_pylist() == [b"1", b"2"]
+
+
+def test_a_row_that_has_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
+    """As Hugging Face's data sets have it where images were not embedded."""
+    images = [{"bytes": None, "path": "1.png"}, {"bytes": b"2", "path": "2.png"}, None]
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none")
+    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).pieces
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("image").to_pylist() == [None, b"2", None]
+    assert batch.column("error").to_pylist() == [ELSEWHERE, None, None]
+
+
+def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
+    """Its writer may have put all rows into one group."""
+    image = os.urandom(5000)
+    images = [image + n.to_bytes(2, "big") for n in range(10_000)]  # a page holds 1,024
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none")
+    before = pa.total_allocated_bytes()
+    pieces = open_sources([f"{tmp_path}/a.parquet"]).pieces
+    held = [pa.total_allocated_bytes() - before for _ in pieces]
+    assert len(held) == 625 and max(held) < 20 << 20
