@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from producer.written import Written
 from protocol.chunk import CLASSES, RESULT_SCHEMA
 from protocol.errors import OutputError, UsageError
+from protocol.text import in_one_line
 
 ROW_GROUP_ROWS = 1 << 16
 CSV_ROWS = 1 << 13  # at a time
@@ -100,7 +101,21 @@ def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
     return bytes(batch.schema.serialize() if header else b"") + bytes(batch.serialize())
 
 
-ENCODERS: dict[str, Callable[[pa.RecordBatch, bool], bytes]] = {
+def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
+    """A line for each row, for a person: the answer, how sure the network is, the id."""
+    lines = []
+    for row in batch.select(["label", "confidence", "review", "id", "error"]).to_pylist():
+        label, confidence, review, id, error = row.values()
+        if label is None:
+            lines.append(f"-           error   {in_one_line(f'{id}: {error}')}\n")
+        else:
+            mark = "review" if review else ""
+            lines.append(f"{label}  {confidence:7.2%}  {mark:6}  {in_one_line(id)}\n")
+    return "".join(lines).encode()
+
+
+Encode = Callable[[pa.RecordBatch, bool], bytes]
+ENCODERS: dict[str, Encode] = {
     ".csv": encode_csv,
     ".jsonl": encode_jsonl,
     ".parquet": encode_arrow,
@@ -108,21 +123,21 @@ ENCODERS: dict[str, Callable[[pa.RecordBatch, bool], bytes]] = {
 
 
 class StreamSink:
-    """CSV rows onto an open binary stream, such as stdout."""
+    """Rows onto an open binary stream, such as stdout; as CSV unless said."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
+        self._stream, self._encode = stream, encode
         self.written = Written()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows. Raises `OutputError`, and `BrokenPipeError` where nobody reads them."""
-        self._write(encode_csv(batch, header=self.written.rows == 0))
+        self._write(self._encode(batch, self.written.rows == 0))
         self.written = self.written.add(batch)
 
     def finish(self) -> None:
         """All rows are written; where there was none, the header is."""
         if self.written.rows == 0:
-            self._write(encode_csv(NO_ROWS, header=True))
+            self._write(self._encode(NO_ROWS, True))
 
     def _write(self, content: bytes) -> None:
         try:
@@ -147,11 +162,9 @@ class FileSink:
             path = path.resolve()
         suffix = path.suffix.lower()
         if suffix not in ENCODERS:
-            raise UsageError(f"{path}: a result file ends in {', '.join(ENCODERS)}, or is -")
+            raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
-        if os.path.exists(path) and not overwrite:
-            raise UsageError(f"{path} is there already: --overwrite replaces it")
         self.path = path
         self.written: Written
         self._journal: FileIO
@@ -197,11 +210,18 @@ class FileSink:
         with ExitStack() as stack:  # undoes all should anything be wrong
             self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
             self._lock()
+            if os.path.exists(self.path) and not overwrite:  # perhaps by a run that has just ended
+                if not os.fstat(self._journal.fileno()).st_size:
+                    self._journal_path.unlink()
+                raise UsageError(f"{self.path} is there already: --overwrite replaces it")
+            is_new = not os.fstat(self._journal.fileno()).st_size
             if overwrite:
                 self._journal.truncate(0)
             self.written, size = self._read_journal(run)
             if not size:
                 stack.callback(self._journal_path.unlink)
+            if is_new and not overwrite and os.path.lexists(self.partial):
+                raise UsageError(f"{self.partial} is there, and of no run: --overwrite replaces it")
             self._file = stack.enter_context(
                 open(self.partial, "r+b" if size else "wb", buffering=0)
             )
@@ -211,11 +231,15 @@ class FileSink:
 
     def _lock(self) -> None:
         """Raises `UsageError` where another run has the journal, or had it just now."""
-        with suppress(BlockingIOError):
+        try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._journal.fileno()).st_nlink:
-                return
-        raise UsageError(f"{self.path} is being written by another run")
+            is_free = os.fstat(self._journal.fileno()).st_nlink > 0
+        except BlockingIOError:
+            is_free = False
+        except OSError:  # a file system without locks
+            return
+        if not is_free:
+            raise UsageError(f"{self.path} is being written by another run")
 
     def _read_journal(self, run: Run) -> tuple[Written, int]:
         """What is written already, and its size in bytes. Begins a new journal where none is."""
@@ -235,12 +259,11 @@ class FileSink:
                 f"{self.partial} is of another run ({_difference(old, run)}): "
                 "--overwrite starts again"
             )
-        self._journal.truncate(sum(map(len, whole)))
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
-        for size, written in reversed(notes):
-            if size <= on_disk:
-                return written, size
-        return Written(), 0
+        while notes and notes[-1][0] > on_disk:
+            notes.pop()  # else it might be taken for true when as much is written again
+        self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
+        return notes[-1][::-1] if notes else (Written(), 0)
 
     def _note(self, fact: object) -> None:
         _write_all(self._journal, json.dumps(fact).encode() + b"\n")

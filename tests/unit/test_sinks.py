@@ -21,7 +21,7 @@ import pytest
 
 from producer import sinks
 from producer.mnist import number_ids, pixels_batch
-from producer.sinks import ENCODERS, FileSink, StreamSink
+from producer.sinks import ENCODERS, FileSink, StreamSink, encode_lines
 from producer.written import Written
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import OutputError, UsageError
@@ -335,8 +335,61 @@ def test_a_run_that_has_just_ended_has_its_file(
 def test_where_rows_can_t_be_written_there_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "out.csv.partial").mkdir()
     with pytest.raises(UsageError, match="Is a directory"):
-        FileSink(tmp_path / "out.csv", RUN)
+        FileSink(tmp_path / "out.csv", RUN, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv.partial"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_somebody_else_s_partial_file_is_left_alone(kind: str, tmp_path: Path) -> None:
+    precious = tmp_path / ("out.csv.partial" if kind == "file" else "precious.txt")
+    precious.write_text("precious")
+    if kind == "link":
+        (tmp_path / "out.csv.partial").symlink_to(precious)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UsageError, match="partial is there, and of no run: --overwrite replaces"):
+        FileSink(tmp_path / "out.csv", RUN)
+    assert precious.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_where_files_can_t_be_locked_they_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(38, "Function not implemented")))
+    write_all(tmp_path / "out.csv", result_batches())
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_note_of_rows_that_were_lost_is_never_taken_for_true(tmp_path: Path) -> None:
+    """Rows that were noted as written, and lost with the power: what follows has other sizes."""
+    out, batches = tmp_path / "out.csv", result_batches()
+    with closing(FileSink(out, RUN)) as sink:
+        for batch in batches:
+            sink.write(batch)
+    size = int(json.loads((tmp_path / "out.csv.partial.run").read_text().splitlines()[1])[0])
+    os.truncate(sink.partial, size)
+    with closing(FileSink(out, RUN)) as sink:
+        rows = sink.written.rows
+        assert rows == batches[0].num_rows
+    with open(sink.partial, "ab") as file:  # killed between a row and its note
+        file.write(bytes(1 << 20))
+    with closing(FileSink(out, RUN)) as sink:
+        assert sink.written.rows == rows
+
+
+def test_lines_for_a_terminal() -> None:
+    stream = io.BytesIO()
+    (batch,) = result_batches(count=1)
+    sink = StreamSink(stream, encode_lines)
+    sink.write(batch.slice(0, 1))
+    sink.write(failed_batch())
+    row = batch.slice(0, 1).to_pylist()[0]
+    first, second = stream.getvalue().decode().splitlines()
+    assert first.startswith(f"{row['label']}  {row['confidence']:7.2%}  ")
+    assert first.endswith(f"  {row['id']}")
+    assert second == "-           error   x: gone"
+    StreamSink(empty := io.BytesIO(), encode_lines).finish()
+    assert empty.getvalue() == b""
 
 
 def test_a_disk_that_fills_up_at_the_end_keeps_no_half_of_parquet(
