@@ -100,6 +100,8 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; --flower names another)")
+    elif not flower_url:
+        unseen.append("whether that Flower is of this Redis (--flower says which one is)")
     asked, workers, strangers = True, list[Worker](), list[Stranger]()
     try:
         workers, strangers = ask_workers(make_app(client.url), client.ledger)

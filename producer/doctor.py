@@ -15,6 +15,7 @@ from producer.deployment import Deployment, Worker
 from producer.feed import FULL
 from producer.options import plural
 from protocol.address import UNIX_SCHEMES
+from protocol.broker import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats
@@ -125,7 +126,10 @@ def check_answers(deployment: Deployment) -> Advice:
 
 
 def check_versions(deployment: Deployment) -> Advice:
-    """All run this version of digitq."""
+    """All run this version of digitq, with a Redis that is not too old."""
+    redis = str(deployment.redis["redis_version"])
+    if int(redis.partition(".")[0]) < OLDEST_REDIS:
+        yield f"Redis is {redis}: no worker can connect to it", f"Redis {OLDEST_REDIS} or newer"
     versions = [(worker.stats.version, worker.name) for worker in deployment.workers]
     versions += [(stranger.version or "", stranger.name) for stranger in deployment.strangers]
     for version, names in _group(versions):
@@ -153,12 +157,19 @@ def check_arithmetic(deployment: Deployment) -> Advice:
 
 
 def check_models(deployment: Deployment) -> Advice:
-    """Every worker can use every model."""
+    """Every worker can use every model, and all have the same."""
     for worker in deployment.workers:
         for model in MODELS:
             if fault := worker.stats.models.get(model, "it has none; install this digitq there"):
                 problem, _, remedy = fault.partition("; ")
                 yield f"{worker.name} can't use the model {model}: {problem}", remedy
+    for model in MODELS:
+        kinds = _group(
+            (worker.stats.weights.get(model, ""), worker.name) for worker in deployment.workers
+        )
+        if len(kinds) > 1:
+            have = "; ".join(names for _, names in kinds)
+            yield f"the weights of {model} differ: {have}", "set DIGITQ_WEIGHTS alike everywhere"
 
 
 def check_threads(deployment: Deployment) -> Advice:
@@ -221,12 +232,12 @@ def check_flower_password(deployment: Deployment) -> Advice:
         yield (
             f"Flower at {flower.url} lets anyone stop workers: its API asks for no password, "
             "not even of a page in your browser",
-            "unset FLOWER_UNAUTHENTICATED_API or give it `--basic-auth=USER:PASSWORD`",
+            "unset FLOWER_UNAUTHENTICATED_API or set FLOWER_BASIC_AUTH=USER:PASSWORD for it",
         )
     elif flower and flower.open_at:
         yield (
             f"Flower asks for no password at {', '.join(flower.open_at)}",
-            "give it `--basic-auth=USER:PASSWORD` or `--address=127.0.0.1`",
+            "set FLOWER_BASIC_AUTH=USER:PASSWORD for it, or give it `--address=127.0.0.1`",
         )
 
 

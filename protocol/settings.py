@@ -40,9 +40,15 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None,
         description="Redis to use, as `redis://host:6379/0`; unset, `classify` and `evaluate` "
-        f"start a private one for the run, all else uses `{DEFAULT_BROKER}`",
+        "start a private one for the run (`demo`, `bench` and `up` always do), and who hands jobs "
+        f"over or takes them uses `{DEFAULT_BROKER}`",
     )
     model: Model = Field("mlp", description="network that classifies, unless `--model` names one")
+    weights: Path | None = Field(
+        None,
+        description="folder that `digitq train` wrote to: workers take its networks in place of "
+        "digitq's own",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what workers compute on: `cuda`, `cpu`, or `auto`: a GPU where one is"
     )
@@ -102,7 +108,10 @@ class Settings(BaseSettings):
         try:
             return (self.mnist or self.cache_dir).expanduser()
         except RuntimeError as error:  # there is no home
-            raise UsageError(f"{error}: set DIGITQ_MNIST or DIGITQ_CACHE_DIR to a folder") from None
+            reason = str(error).rstrip(".")
+            raise UsageError(
+                f"{reason}: set DIGITQ_MNIST or DIGITQ_CACHE_DIR to a folder"
+            ) from None
 
 
 @cache

@@ -20,7 +20,7 @@ from protocol.ledger import QUEUE
 from protocol.settings import settings
 from protocol.stats import STATS, WorkerStats
 from worker.integers import has_byte_products
-from worker.models import THREADS, check_model, model_names
+from worker.models import THREADS, check_model, fingerprint, model_names
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
 
@@ -29,7 +29,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
 def answer_stats(state: Any) -> dict[str, Any]:
     """What this worker is and has, as a `WorkerStats`."""
     host = platform.node()
-    groups = MEMBERSHIP.read_text() if MEMBERSHIP.exists() else ""
+    groups = MEMBERSHIP.read_text(errors="replace") if MEMBERSHIP.exists() else ""
     return asdict(
         WorkerStats(
             version=version("digitq"),
@@ -42,6 +42,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
             threads=THREADS,
             takes_work=QUEUE in state.app.amqp.queues.consume_from,
             models={name: find_fault(name) for name in model_names()},
+            weights={name: fingerprint(name) for name in model_names()},
             deadline_seconds=settings().deadline_seconds,
             time=time.time(),
         )

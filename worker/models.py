@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
+from protocol.settings import settings
 from worker.integers import hasten
 from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
@@ -115,6 +118,17 @@ class Model:
         return probabilities[before : before + len(rows)]
 
 
+def card_path(name: str) -> Path:
+    """Where a model's card is: in `DIGITQ_WEIGHTS` where it has one, else digitq's own. Raises
+    `UsageError` where there is no such folder."""
+    if own := settings().weights:
+        if not own.expanduser().is_dir():
+            raise UsageError(f"DIGITQ_WEIGHTS={own}: no such folder")
+        if (path := own.expanduser() / f"{name}.json").exists():
+            return path
+    return WEIGHTS / f"{name}.json"
+
+
 def model_names() -> list[str]:
     """The names `load_model` knows."""
     return sorted({"random", *(path.stem for path in WEIGHTS.glob("*.json"))})
@@ -130,7 +144,16 @@ def load_model(name: str) -> Model:
     if name not in model_names():
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
     torch.set_num_threads(THREADS)
-    return build_random_model() if name == "random" else read_model(WEIGHTS / f"{name}.json")
+    model = build_random_model() if name == "random" else read_model(card_path(name))
+    if not has_mkl():  # only its strict mode adds up alike in any tile
+        model.network.grain_rows = model.network.tile_rows
+    return model
+
+
+def has_mkl() -> bool:
+    """Whether torch multiplies with Intel's library."""
+    is_available: Any = torch.backends.mkl.is_available  # torch has no types here
+    return bool(is_available())
 
 
 def build_random_model(seed: int = RANDOM_SEED) -> Model:
@@ -146,7 +169,14 @@ def build_random_model(seed: int = RANDOM_SEED) -> Model:
 def check_model(name: str) -> None:
     """Raises `DigitqError` where `load_model` would not find the weights its card describes."""
     if name != "random":
-        read_weights(WEIGHTS / f"{name}.json")
+        read_weights(card_path(name))
+
+
+def fingerprint(name: str) -> str:
+    """The SHA-256 of a model's weights, as its card has it; nothing of one that has none."""
+    with suppress(DigitqError):
+        return "" if name == "random" else str(read_card(card_path(name)).sha256)
+    return ""
 
 
 def read_weights(card_path: Path) -> tuple[Card, bytes]:

@@ -116,6 +116,7 @@ def prepare_lessons(images: Tensor, labels: Tensor, seed: int, copies: int) -> L
     digits = images[:-held_back], labels[:-held_back]
     pictures = images[:0], labels[:0]
     if copies:
+        print(f"drawing {copies * len(digits[0]):,} pictures to learn from …", file=sys.stderr)
         rendered, known = render_set(digits[0].numpy(), digits[1].numpy(), seed, copies)
         pictures = torch.from_numpy(rendered), torch.from_numpy(known)
     return Lessons(digits, pictures, (images[-held_back:], labels[-held_back:]))
@@ -284,7 +285,11 @@ def main(name: str, seed: int, epochs: int | None, out: Path, limit_images: int 
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{out / name}.safetensors: {card.test_accuracy:.2%} of the test images", file=sys.stderr)
+    print(
+        f"{out / name}.safetensors: {card.test_accuracy:.2%} of the test images; workers with "
+        f"DIGITQ_WEIGHTS={out.absolute()} use it",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -104,6 +104,20 @@ def test_a_sound_deployment(sound: Served) -> None:
     assert err.endswith(f"Flower at {sound.flower_url}\n")
 
 
+def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
+    deployment = look_at(sound.url, sound.flower_url)
+    worker = deployment.workers[0]
+    other = replace(worker, name="odd", stats=replace(worker.stats, weights={"cnn": "0"}))
+    odd = replace(
+        deployment, workers=[worker, other], redis={**deployment.redis, "redis_version": "5.0.6"}
+    )
+    lines = [str(finding) for finding in examine(odd)]
+    assert f"models: the weights of cnn differ: {worker.name}; odd; set DIGITQ_WEIGHTS" in "".join(
+        lines
+    )
+    assert "versions: Redis is 5.0.6: no worker can connect to it; Redis 6 or newer" in lines
+
+
 def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
     url = sound.start_flower("--address=0.0.0.0", "--basic-auth=a:b")
     assert examine(look_at(sound.url, url)) == []

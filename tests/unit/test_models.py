@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, TILE_ROWS
+from protocol.settings import MODELS, TILE_ROWS, settings
 from tests.drawing import draw_bars, random_digits
 from worker import models
 from worker.calibration import measure_calibration_error
@@ -179,6 +179,36 @@ def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> No
     weights.unlink()
     with pytest.raises(DigitqError, match="can't be read"):
         read_model(tmp_path / "mlp.json")
+
+
+def test_own_weights_take_the_place_of_those_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(models.WEIGHTS / "mlp.safetensors", tmp_path)
+    dataclasses.replace(load_model("mlp").card, temperature=7.0).write(tmp_path / "mlp.json")
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
+    settings.cache_clear()
+    load_model.cache_clear()
+    try:
+        assert load_model("mlp").network.temperature == 7
+        assert load_model("cnn").network.temperature != 7
+        monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path / "nowhere"))
+        settings.cache_clear()
+        with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no such folder"):
+            models.check_model("cnn")
+    finally:
+        load_model.cache_clear()
+
+
+def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "has_mkl", lambda: False)
+    load_model.cache_clear()
+    try:
+        for name in MODELS:
+            network = load_model(name).network
+            assert network.grain_rows == network.tile_rows
+    finally:
+        load_model.cache_clear()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"labels": [], "colour": 1}'])
