@@ -1,4 +1,4 @@
-"""`digitq inspect IMAGE`: each step from an image to its answer, drawn."""
+"""`digitq inspect IMAGE...`: each step from an image to its answer, drawn."""
 
 import io
 import os
@@ -7,6 +7,7 @@ import sys
 import textwrap
 import warnings
 from contextlib import suppress
+from itertools import count, zip_longest
 from pathlib import Path
 
 import click
@@ -42,6 +43,7 @@ BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
 DRAWN_BY, DRAWN_FROM = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
 CLOSER = [*LOOKS][1:]
+NAMES = {"place": "seen"}  # of steps, where another says more
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
 
@@ -57,10 +59,8 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
         if step.name in CLOSER:
             panels.append([])
         height, width = step.image.shape
-        panel = (
-            f"{step.name.replace('_', ' ')}, {width} x {height}",
-            PIL.Image.fromarray(step.image),
-        )
+        name = NAMES.get(step.name, step.name.replace("_", " "))
+        panel = f"{name}, {width} x {height}", PIL.Image.fromarray(step.image)
         panels[-1].append(panel)
     return step
 
@@ -143,38 +143,43 @@ def fit(image: PIL.Image.Image) -> PIL.Image.Image:
     return image.convert("RGB").resize(size, resampling)
 
 
-def draw_blocks(digit: Grey) -> str:
+def draw_blocks(digit: Grey) -> list[str]:
     """28×28 grey values for a terminal: two rows of pixels to a line of half blocks."""
     levels = 232 + digit.astype(int) * 23 // 255  # of the 24 greys of a terminal
-    return "\n".join(
+    return [
         "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(upper, lower, strict=True)) + "\033[0m"
         for upper, lower in zip(levels[::2], levels[1::2], strict=True)
-    )
+    ]
 
 
-def list_probabilities(probabilities: NDArray[np.float32]) -> str:
+def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
     """Ten lines, a bar each."""
-    return "\n".join(
-        f"{digit}  {probability:7.2%}  {'█' * round(float(probability) * BAR)}".rstrip()
+    return [
+        f"{digit}  {probability:7.2%}  {block * round(float(probability) * BAR)}".rstrip()
         for digit, probability in enumerate(probabilities)
-    )
+    ]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument(
+    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
+)
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"the picture, a .png [IMAGE's name with {INSPECTED}, in this folder]",
+    help=f"the picture of one IMAGE, a .png [its name with {INSPECTED}, in this folder]",
 )
 @click.option("--model", type=click.Choice(MODELS), help="network to ask [DIGITQ_MODEL]")
-def main(image: Path, out: Path | None, model: str | None) -> None:
-    """Show how IMAGE came to its answer: each step to the 28×28 that the network sees, and the
-    ten probabilities. Exit status: 0, 1 if the image can't be read, 2 bad usage, 3 if the picture
+def main(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
+    """Show how each IMAGE came to its answer: the steps to the 28×28 that the network sees, and the
+    ten probabilities. Exit status: 0, 1 if an image can't be read, 2 bad usage, 3 if a picture
     can't be written."""
     try:
-        sys.exit(inspect(image, out, model or settings().model))
+        if out and len(images) > 1:
+            raise UsageError("--out names the picture of one IMAGE")
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.exit(max(inspect(image, out, model or settings().model) for image in images))
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)
@@ -183,22 +188,29 @@ def main(image: Path, out: Path | None, model: str | None) -> None:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def check_out(out: Path, source: str | None) -> None:
-    """Raises `UsageError` where the picture would replace anything but one drawn before; where a
-    source is given, of the same one."""
+def check_out(out: Path) -> None:
+    """Raises `UsageError` where the picture would replace anything but one drawn before."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"can't write {out}: no such folder")
-    if not out.exists():
-        return
+    if out.exists() and drawn_from(out) is None:
+        raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
+
+
+def choose_out(path: Path, source: str) -> Path:
+    """The first of some names that is free, or has an earlier picture of the same image."""
+    names = (f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECTED}" for number in count(1))
+    return next(out for out in map(Path, names) if not out.exists() or drawn_from(out) == source)
+
+
+def drawn_from(path: Path) -> str | None:
+    """Of which image a picture is that was drawn here; `None` where it is no such one."""
     key, value = DRAWN_BY
-    with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(out) as picture:  # else none
+    with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(path) as picture:
         if picture.info.get(key) == value:
-            if source in (None, drawn_from := picture.info.get(DRAWN_FROM)):
-                return
-            raise UsageError(f"{out} is of another image ({drawn_from}): --out names another")
-    raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
+            return str(picture.info.get(DRAWN_FROM))
+    return None
 
 
 def describe_doubt(first: float, confidence: float, review_below: float, alone: bool) -> str:
@@ -216,6 +228,8 @@ def describe_doubt(first: float, confidence: float, review_below: float, alone: 
 def read(path: Path) -> bytes:
     """Raises `UsageError`."""
     limit = settings().image_bytes
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file")
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
@@ -234,10 +248,11 @@ def shows_colours() -> bool:
 
 def inspect(path: Path, out: Path | None, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`, `OutputError`."""
-    source = ascii(os.path.realpath(path))[1:-1]
-    named, out = out is not None, out or Path(f"{path.stem}{INSPECTED}")
-    check_out(out, None if named else source)
+    if out:
+        check_out(out)
     content = read(path)
+    source = ascii(os.path.realpath(path))[1:-1]
+    out = out or choose_out(path, source)
     title = in_one_line(path.name)
     panels: Panels = []
     probabilities, status = None, 0
@@ -255,8 +270,6 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
         if has_more_pages(content):
             doubt = ", to review: the file has more pages than this"
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
-        if shows_colours():
-            print(draw_blocks(digit.image))
     if panels:
         partial = out.with_name(out.name + ".partial")
         try:
@@ -271,7 +284,11 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
             raise OutputError(f"can't write {out}: {error.strerror or error}") from None
     print(headline)
     if probabilities is not None:
-        print(list_probabilities(probabilities))
+        drawn = draw_blocks(digit.image) if shows_colours() else []
+        block = "█" if sys.stdout.encoding.lower().startswith("utf") else "#"
+        bars = list_probabilities(probabilities, block)
+        for line in zip_longest(drawn, bars, fillvalue="") if drawn else zip(bars):
+            print(*line, sep="  ")
     if panels:
         print(f"the steps are in {in_one_line(str(out))}", file=sys.stderr)
     return status

@@ -79,7 +79,9 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
         assert inspect(Path("one.png")).exit_code == 0
     draw_one().save("one.inspect.png")
     before = Path("one.inspect.png").read_bytes()
-    assert inspect(Path("one.png")).exit_code == 2
+    assert inspect(Path("one.png")).exit_code == 0
+    assert Path("one.inspect.png").read_bytes() == before
+    assert inspect(Path("one.png"), "-o", "one.inspect.png").exit_code == 2
     assert Path("one.inspect.png").read_bytes() == before
 
 
@@ -90,11 +92,15 @@ def test_one_image_s_picture_does_not_replace_another_s(
     (tmp_path / "7").mkdir()
     for path in (tmp_path / "one.png", tmp_path / "7" / "one.png"):
         draw_one().save(path)
-    assert inspect(Path("one.png")).exit_code == 0
-    result = inspect(Path("7/one.png"))
-    assert result.exit_code == 2
-    assert f"one.inspect.png is of another image ({tmp_path}/one.png)" in result.stderr
+    for _ in range(2):
+        result = inspect(Path("one.png"), "7/one.png")
+        assert result.exit_code == 0
+        assert result.stderr.splitlines() == [
+            "the steps are in one.inspect.png",
+            "the steps are in one-2.inspect.png",
+        ]
     assert inspect(Path("7/one.png"), "-o", "one.inspect.png").exit_code == 0
+    assert inspect(Path("one.png"), "7/one.png", "-o", "one.inspect.png").exit_code == 2
 
 
 def test_a_full_disk_leaves_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +144,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     review = ", to review: under 78.26%" if row["review"] else ""
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first
-    assert result.stdout.endswith(list_probabilities(np.array(row["probabilities"])) + "\n")
+    assert result.stdout.splitlines()[1:] == list_probabilities(np.array(row["probabilities"]))
     rows = 2 if image is SURE else 3
     with PIL.Image.open(tmp_path / "steps.png") as picture:
         assert picture.height == 12 * LINE + SPACE + rows * (PANEL + LINE + SPACE)
@@ -217,8 +223,11 @@ def test_wrong_usage_is_said(
 def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_IMAGE_BYTES", str(1 << 20))
     settings.cache_clear()
-    result = inspect(Path("/dev/zero"), "--out", str(tmp_path / "steps.png"))
-    assert result.exit_code == 2 and "/dev/zero is larger than 1 MB" in result.stderr
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes((1 << 20) + 1))
+    for path, message in ((large, "is larger than 1 MB"), (Path("/dev/zero"), "is no file")):
+        result = inspect(path, "--out", str(tmp_path / "steps.png"))
+        assert result.exit_code == 2 and f"{path} {message}" in result.stderr
 
 
 def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
@@ -255,12 +264,12 @@ def test_a_deep_image_with_transparency_is_drawn_as_it_is() -> None:
 
 def test_a_terminal_shows_the_digit_in_half_blocks() -> None:
     (digit,) = random_digits(1)
-    lines = draw_blocks(digit).splitlines()
+    lines = draw_blocks(digit)
     assert len(lines) == 14 and all(line.count("▀") == 28 for line in lines)
 
 
 def test_the_bars_are_as_long_as_the_probabilities() -> None:
     probabilities = np.array([0.5, 0.25, 0.25] + [0.0] * 7, np.float32)
-    lines = list_probabilities(probabilities).splitlines()
+    lines = list_probabilities(probabilities)
     assert lines[0] == "0   50.00%  " + "█" * 20
     assert [line.count("█") for line in lines] == [20, 10, 10] + [0] * 7
