@@ -1,15 +1,18 @@
 """The command line: `digitq --help`. Data goes to stdout, everything for people to stderr."""
 
+import io
 import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from producer import services
 from producer.options import (
@@ -33,6 +36,13 @@ if TYPE_CHECKING:
     from producer.job import Job
     from producer.sinks import Sink
 
+SECTIONS = {
+    "Classify": ("demo", "classify", "inspect", "evaluate"),
+    "Hand jobs over": ("submit", "status", "jobs", "collect", "cancel"),
+    "Run and watch": ("up", "worker", "flower", "doctor"),
+    "Make and measure": ("train", "bench"),
+}
+COMPLETE = "_DIGITQ_COMPLETE"  # set by a shell that asks for completions
 PLOTS = (".png", ".svg", ".pdf")
 FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 SOURCES_HELP = (
@@ -42,7 +52,23 @@ SOURCES_HELP = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Sections(click.Group):
+    """A group whose help has the commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        limit = formatter.width - 12
+        for title, names in SECTIONS.items():
+            commands = [self.commands[name] for name in names]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{one.name:8}", one.get_short_help_str(limit)) for one in commands]
+                )
+
+
+@click.group(
+    cls=Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="digitq", message="digitq %(version)s")
 def digitq() -> None:
     """Classify handwritten digits in bulk over a queue.
@@ -63,7 +89,7 @@ def digitq() -> None:
 @overwrite_option
 def classify(
     sources: tuple[str, ...],
-    out: str,
+    out: str | None,
     model: str | None,
     workers: int | None,
     broker: str | None,
@@ -73,14 +99,18 @@ def classify(
 ) -> None:
     """Classify images and write a row for each, in order.
 
+    \b
+    digitq classify photos -o results.csv
+    digitq classify scans.zip 7.png --model cnn
+
     Broken off, the same command goes on where it was. Exit status: 0 all classified, 1 some rows
     carry an error, 2 bad usage or input, 3 Redis or the disk failed, 130 Ctrl-C.
     """
     from producer.report import summarise
-    from producer.run import service, take_results
+    from producer.run import describe_speed, service, take_results
     from producer.sources import count_files, is_set, open_sources
 
-    if out != "-" and any(_is_same_file(name, out) for name in sources):
+    if out and any(_is_same_file(name, out) for name in sources):
         raise UsageError(f"{out} is a SOURCE: the results would take its place; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
     run: dict[str, Any] = {
@@ -96,8 +126,9 @@ def classify(
             say(f"{out} goes on after {sink.written.rows:,} images")
         with service(broker, workers, count_files(sources)) as running:
             job = running.client.submit_source(source, model, resume=sink.written)
-            rate = take_results(running, job, sink, source.count)
-    say(f"{summarise(sink.written, source.tally.describe())}, {rate:,.0f} images/s")
+            done = take_results(running, job, sink, source.count)
+    say(f"{summarise(sink.written, source.tally.describe())}, {describe_speed(*done)}")
+    _say_where(sink)
     if truth and not sink.written.known:
         say("no image that was read lies in a folder named by a digit: no accuracy")
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
@@ -138,6 +169,7 @@ def submit(
     except BaseException:
         if job:
             client.abandon(job)
+            say(f"job {job.id} is cancelled")
         raise
     record = job.progress()
     click.echo(job.id)
@@ -186,7 +218,7 @@ def jobs(broker: str | None, as_json: bool) -> None:
 @out_option
 @broker_option
 @overwrite_option
-def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
+def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -> None:
     """Write a submitted job's results.
 
     Those that are still to come are waited for. It may be done again within an hour. Exit status as
@@ -200,10 +232,11 @@ def collect(job_id: str, out: str, broker: str | None, overwrite: bool) -> None:
     job = client.job(job_id)
     with (
         closing(_open_sink(out, {"job": job_id}, overwrite)) as sink,
-        _told_what_is_left(sink, overwrite, collects=True),
+        _told_what_is_left(sink, overwrite, job_id),
     ):
         take_results(Service(client, None), job, sink, lambda: job.progress().images)
     say(summarise(sink.written))
+    _say_where(sink)
     sys.exit(FAILED_ROWS if sink.written.failed else 0)
 
 
@@ -216,7 +249,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 
     client = Client(broker)
     job = client.job(job_id)
-    was_done = job.progress().state == "done"
+    was_done = job.progress().state in ("done", "collected")
     job.cancel()
     say(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
 
@@ -277,7 +310,7 @@ def demo(workers: int | None, keep: bool) -> None:
     """
     from producer.local import Local
     from producer.report import summarise
-    from producer.run import private_service, take_results
+    from producer.run import describe_speed, private_service, take_results
     from producer.sinks import FileSink
     from producer.sources import open_sources
 
@@ -293,25 +326,39 @@ def demo(workers: int | None, keep: bool) -> None:
         with private_service(local) as running:
             say(f"Flower   {local.flower_url}")
             job = running.client.submit_source(source)
-            rate = take_results(running, job, sink, source.count)
-        say(f"{summarise(sink.written)}, {rate:,.0f} images/s\nresults  {out}")
+            done = take_results(running, job, sink, source.count)
+        say(f"{summarise(sink.written)}, {describe_speed(*done)}")
+        _say_where(sink)
         if keep:
             say("Ctrl-C ends")
             local.watch()
     say("all stopped; `digitq up` keeps Redis, workers and Flower running")
 
 
-def _open_sink(out: str, run: dict[str, Any], overwrite: bool) -> "Sink":
-    from producer.sinks import FileSink, StreamSink
+def _open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
+    from producer.sinks import FileSink, StreamSink, encode_csv, encode_lines
 
-    if out == "-" and not sys.stdout:  # `>&-`
+    if out is not None and out != "-":
+        return FileSink(Path(out), run, overwrite)
+    if not sys.stdout:  # `>&-`
         raise UsageError("stdout is closed: -o names a file")
-    return StreamSink(sys.stdout.buffer) if out == "-" else FileSink(Path(out), run, overwrite)
+    reads = out is None and sys.stdout.isatty()
+    return StreamSink(sys.stdout.buffer, encode_lines if reads else encode_csv)
+
+
+def _say_where(sink: "Sink") -> None:
+    from producer.sinks import FileSink
+
+    if isinstance(sink, FileSink):
+        say(f"the rows are in {sink.path}")
 
 
 @contextmanager
-def _told_what_is_left(sink: "Sink", overwrite: bool, collects: bool = False) -> Iterator[None]:
-    """Broken off, say what there is of a result file, and how it goes on."""
+def _told_what_is_left(
+    sink: "Sink", overwrite: bool, collected: str | None = None
+) -> Iterator[None]:
+    """Broken off, say what there is of a result file, and how it goes on; and what becomes of the
+    job that was `collected`."""
     from producer.sinks import FileSink
 
     try:
@@ -323,10 +370,12 @@ def _told_what_is_left(sink: "Sink", overwrite: bool, collects: bool = False) ->
             and sink.written.rows
             and sink.partial.exists()
         ):
-            gone = collects and isinstance(error, JobCancelledError | JobAbandonedError)
+            gone = collected and isinstance(error, JobCancelledError | JobAbandonedError)
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
             say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")
+        elif collected and isinstance(error, KeyboardInterrupt):
+            say(f"job {collected} is left as it is: the same command collects it")
         raise
 
 
@@ -352,14 +401,24 @@ for command in services.COMMANDS:
     digitq.add_command(command)
 
 
-def main(arguments: Sequence[str] = ()) -> NoReturn:
-    """Run a command and exit; the errors of digitq become one line and an exit status."""
+def _prepare_process() -> None:
+    """Signals end it in order, and a terminal that has no UTF-8 shows what it can."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # of no UTF-8, perhaps
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def main(arguments: Sequence[str] = ()) -> NoReturn:
+    """Run a command and exit; the errors of digitq become one line and an exit status."""
+    _prepare_process()
     try:
+        if instruction := os.environ.get(COMPLETE):
+            sys.exit(shell_complete(digitq, {}, "digitq", COMPLETE, instruction))
         with digitq.make_context("digitq", list(arguments or sys.argv[1:])) as context:
             digitq.invoke(context)
         sys.exit(0)
@@ -380,3 +439,6 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
     except DigitqError as error:
         say(f"digitq: {error}")
         sys.exit(USAGE if isinstance(error, UsageError) else BROKEN)
+    except Exception:  # a fault of digitq's own; Python's status would say that all is written
+        traceback.print_exc()
+        sys.exit(BROKEN)

@@ -109,7 +109,8 @@ class Bench(ExitStack):
         """A source to a result file, as `digitq classify` does it."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
         job = service.client.submit_source(source, model)
-        return {"images_per_second": take_results(service, job, sink, source.count)}
+        done, seconds = take_results(service, job, sink, source.count)
+        return {"images_per_second": done / seconds}
 
     def repeat_mnist(self, images: int) -> Source:
         """The training images, again and again, each time under ids of their own."""

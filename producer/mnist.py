@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producer.options import say
 from producer.sources import Entry, Piece, Source, raise_unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 from protocol.errors import UsageError
@@ -56,6 +57,8 @@ def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _download() -> None:
     """Torchvision fetches MNIST into the cache folder, in a process of its own: torch stays out."""
+    if not settings().mnist:
+        say(f"fetching MNIST, once, to {settings().mnist_root} …")
     command = [sys.executable, "-P", "-m", "worker.dataset"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

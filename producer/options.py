@@ -9,6 +9,7 @@ import click
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
 from protocol.settings import DEFAULT_BROKER, MODELS
+from protocol.text import in_one_line
 
 MOST_WORKERS_A_CORE = 8
 
@@ -34,23 +35,32 @@ def workers_option(default: str = "as the work needs") -> Callable[[Any], Any]:
     return click.option(
         "--workers",
         type=click.IntRange(1),
+        metavar="N",
         callback=check_workers,
         help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [{default}]",
     )
 
 
-limit_option = click.option("--limit", type=click.IntRange(1), help="take only the first N images")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="take only the first N images"
+)
 truth_option = click.option(
     "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"
 )
 out_option = click.option(
-    "-o", "--out", default="-", metavar="OUT", help=".csv, .jsonl or .parquet; - is CSV on stdout"
+    "-o",
+    "--out",
+    metavar="OUT",
+    type=click.Path(),
+    help=".csv, .jsonl or .parquet; - is CSV on stdout [-; on a terminal, lines to read]",
 )
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="replace OUT; begin a broken run from its start"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
-sources_argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+sources_argument = click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path()
+)
 
 
 def plural(number: int, noun: str) -> str:
@@ -61,9 +71,11 @@ def plural(number: int, noun: str) -> str:
 def require(module: str, extra: str) -> None:
     """Raises `UsageError` where a module of one of digitq's extras is not installed."""
     if find_spec(module) is None:
-        raise UsageError(f"{module} is not installed: pip install 'digitq[{extra}]'")
+        raise UsageError(
+            f"{module} is not installed: `pip install '.[{extra}]'`, in the folder digitq is in"
+        )
 
 
 def say(text: str) -> None:
-    """A line for people: on stderr."""
-    click.echo(text, err=True)
+    """A line for people, or some: on stderr, whatever is in names that they tell of."""
+    click.echo("\n".join(map(in_one_line, text.split("\n"))), err=True)

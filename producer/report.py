@@ -35,31 +35,30 @@ def summarise(written: Written, skipped: str = "") -> str:
 
 
 def describe_job(record: JobRecord) -> str:
-    """Two lines on one job."""
+    """Three lines on one job."""
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
+    job = f"job {record.id}: {record.state}, model {record.model}, {record.source}"
     return (
-        f"job {record.id}: {record.state}, model {record.model}, {in_one_line(record.source)}\n"
+        f"{in_one_line(job)}\n"
         f"  {record.done_images:,} of {plural(record.images, 'image')} {more}, "
         f"{record.failed:,} with an error, {record.done_chunks:,} of "
-        f"{plural(record.chunks, 'chunk')}, "
-        f"{record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
+        f"{plural(record.chunks, 'chunk')}\n"
+        f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
     )
 
 
 def list_jobs(records: Sequence[JobRecord]) -> str:
     """A table, a line a job."""
     lines = [
-        f"{'JOB':14}{'STATE':11}{'IMAGES':>12}{'DONE':>6}{'ERRORS':>8}  {'CREATED (UTC)':21}SOURCE"
+        f"{'JOB':13}{'STATE':9}{'IMAGES':>12}{'DONE':>5}{'ERRORS':>8}  {'CREATED (UTC)':18}SOURCE"
     ]
     for record in records:
-        collected = record.state == "done" and record.attached
-        state = "collected" if collected else record.state
-        lines.append(
-            f"{record.id:14}{state:11}{record.images:12,}{_share(record):>6}"
-            f"{record.failed:8,}  "
-            f"{record.created:%Y-%m-%d %H:%M:%S}  {in_one_line(record.source)}"
+        line = (
+            f"{record.id:13}{record.state:9}{record.images:12,}{_share(record):>5}"
+            f"{record.failed:8,}  {record.created:%Y-%m-%d %H:%M}  {record.source}"
         )
+        lines.append(in_one_line(line))
     return "\n".join(lines)
 
 
@@ -96,11 +95,11 @@ def tabulate_confusion(confusion: Confusion) -> str:
     right = confusion.diagonal()
     recall = right / np.maximum(confusion.sum(axis=1), 1)
     precision = right / np.maximum(confusion.sum(axis=0), 1)
-    head = "".join(f"{digit:6}" for digit in range(CLASSES))
-    lines = [f"truth \\ answer{head}   recall  precision"]
+    head = "".join(f"{digit:5}" for digit in range(CLASSES))
+    lines = [f"{'answer':>11}", f"truth{head}   recall  precision"]
     for digit in range(CLASSES):
-        counts = "".join(f"{count:6,}" for count in confusion[digit])
-        lines.append(f"{digit:>14}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
+        counts = "".join(f"{count:5}" for count in confusion[digit])
+        lines.append(f"{digit:>5}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
     known = int(confusion.sum())
     lines.append(f"accuracy {right.sum() / max(known, 1):.2%} of {known:,}")
     return "\n".join(lines)

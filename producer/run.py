@@ -1,37 +1,43 @@
 """Running a job for a person at a terminal: private or shared workers, progress, result file."""
 
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from threading import Thread
 
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from producer.client import Client
 from producer.job import Job
 from producer.local import Local
-from producer.options import say
-from producer.sinks import Sink
+from producer.options import plural, say
+from producer.sinks import Sink, StreamSink
+from protocol.broker import without_password
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
 
 FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
-SILENT_SECONDS = 10  # without a progress bar, until it is said that nothing comes
+SILENT_SECONDS = 5  # until it is said that nothing comes, and why
+FEW = 100  # images: of fewer, how long they took says more than how many that is in a second
+NARROW = 60  # columns of a terminal that has no room for all of the progress bar
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,12 @@ def service(
         workers = usable_cores()
         if images is not None:
             workers = min(workers, -(-images // FILES_OF_A_WORKER))
-    with Local(workers) as local, private_service(local) as running:
+    with ExitStack() as stack:
+        console = Console(stderr=True)
+        starting = f"starting Redis and {plural(workers, 'worker')} …"
+        with console.status(starting) if console.is_terminal else nullcontext():
+            local = stack.enter_context(Local(workers))
+            running = stack.enter_context(private_service(local))
         yield running
 
 
@@ -76,19 +87,27 @@ def private_service(local: Local) -> Iterator[Service]:
         raise
 
 
-def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int | None]) -> float:
-    """Write a job's results, showing how far it is; gives images a second.
+def take_results(
+    service: Service, job: Job, sink: Sink, count: Callable[[], int | None]
+) -> tuple[int, float]:
+    """Write a job's results, showing how far it is; gives how many, and the seconds it took.
 
     Whatever goes wrong, Ctrl-C too, drops an attached job from Redis; what is written stays.
     """
     before, started = sink.written.rows, time.monotonic()
+    is_seen = isinstance(sink, StreamSink) and sys.stdout.isatty()  # a bar would come between
     try:
-        with _progress_bar() as progress:
-            bar = progress.add_task("classifying", total=None, rate="", waiting="")
+        with _progress_bar(hidden=is_seen) as progress:
+            bar = progress.add_task("", total=None, completed=before, rate="", waiting="")
             if not progress.disable:
                 Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
             job.on_idle = _look_after(service, job, progress, bar)
-            service.client.ledger.redis.on_loss = partial(_note, progress)
+
+            def tell_of_loss(text: str) -> None:
+                progress.update(bar, rate="", waiting="no Redis")
+                _note(progress, text)
+
+            service.client.ledger.redis.on_loss = tell_of_loss
             for batch in _after(before, job):
                 sink.write(batch)
                 done = sink.written.rows
@@ -101,7 +120,14 @@ def take_results(service: Service, job: Job, sink: Sink, count: Callable[[], int
         raise
     finally:
         sink.close()
-    return (sink.written.rows - before) / (time.monotonic() - started)
+    return sink.written.rows - before, time.monotonic() - started
+
+
+def describe_speed(images: int, seconds: float) -> str:
+    """How fast that was, in words."""
+    if images < FEW:
+        return f"{seconds:,.1f} s"
+    return f"{images / seconds:,.0f} images/s"
 
 
 def _show_total(progress: Progress, bar: TaskID, count: Callable[[], int | None]) -> None:
@@ -130,14 +156,15 @@ def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> 
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
-        if what == "a worker" and _is_any_worker_busy(service.client.ledger):
-            progress.update(bar, waiting="the workers are busy")
+        if what == "a worker" and (busy := _find_busy(service.client.ledger)):
+            progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
             idle_since = time.monotonic()
             return
-        if what == "a worker" and not service.local:
-            what += ": `digitq worker` starts one, with the same Redis"
         progress.update(bar, waiting=f"waiting for {what}")
-        if progress.disable and not said and time.monotonic() - idle_since > SILENT_SECONDS:
+        if not said and time.monotonic() - idle_since > SILENT_SECONDS:
+            if what == "a worker" and not service.local:
+                broker = shlex.quote(without_password(service.client.ledger.redis.url))
+                what += f": `digitq worker --broker {broker}` starts one"
             _note(progress, f"waiting for {what}")
             said = True
 
@@ -149,23 +176,35 @@ def _note(progress: Progress, text: str) -> None:
     progress.console.print(Text(text, "yellow"), soft_wrap=True)
 
 
-def _is_any_worker_busy(ledger: Ledger) -> bool:
-    """Whether one is at a chunk of any job, and not overdue with it: dead ones are swept first."""
+def _find_busy(ledger: Ledger) -> list[str]:
+    """The jobs at a chunk of which a worker is, not overdue with it: dead ones are swept first."""
     ledger.sweep(settings().deadline_seconds)
-    return ledger.is_any_running()
+    return ledger.running()
 
 
-def _progress_bar() -> Progress:
-    """On a terminal's stderr; elsewhere nothing is shown."""
+class _Count(ProgressColumn):
+    """How many images are done, of how many where that is known."""
+
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{task.total:,.0f}"
+        return Text(f"{task.completed:,.0f}{total}", "progress.download")
+
+
+def _progress_bar(hidden: bool = False) -> Progress:
+    """On a terminal's stderr, until all is done; elsewhere nothing is shown."""
     console = Console(stderr=True)
+    whole = Column(no_wrap=True)
+    columns: list[ProgressColumn] = [
+        BarColumn(complete_style="cyan", finished_style="green"),
+        TaskProgressColumn(table_column=whole),
+        _Count(whole),
+        TextColumn("{task.fields[rate]}", table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("{task.fields[waiting]}", style="yellow", table_column=whole),
+    ]
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[waiting]}", style="yellow"),
+        *(columns[:3] if console.width < NARROW else columns),
         console=console,
-        disable=not console.is_terminal,
+        disable=hidden or not console.is_terminal,
+        transient=True,
     )

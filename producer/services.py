@@ -16,6 +16,11 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 FOUND = 1
+# Where the current folder isn't on the path, Celery puts it first: what lies there would be run
+CELERY = (
+    "import os, sys; sys.path.append(os.getcwd()); "
+    "from celery.__main__ import main; sys.exit(main())"
+)
 WITH_OTHERS = {  # -h would be found in -Pthreads
     "ignore_unknown_options": True,
     "help_option_names": ["--help"],
@@ -50,7 +55,8 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
     """Run Flower, the dashboard, at http://127.0.0.1:5555.
 
     It takes Flower's own options as well: `--port 5556`, `--address 0.0.0.0` for other hosts,
-    `--basic-auth USER:PASSWORD`, `--url-prefix PATH`, `--persistent`; its documentation has all.
+    `--url-prefix PATH`, `--persistent`; its documentation has all. FLOWER_BASIC_AUTH=USER:PASSWORD
+    sets a password.
     """
     from producer.local import flower_options
 
@@ -122,7 +128,14 @@ def show_help_for(options: Sequence[str]) -> None:
 
 @click.command()
 @workers_option("one for each core")
-@click.option("--port", type=click.IntRange(1, 65535), default=6379, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    default=6379,
+    show_default=True,
+    help="of Redis",
+)
 def up(workers: int | None, port: int) -> None:
     """Run Redis, workers and Flower until Ctrl-C. Redis keeps nothing afterwards."""
     from producer.local import Local, is_free
@@ -130,9 +143,9 @@ def up(workers: int | None, port: int) -> None:
     if not is_free(port):
         raise UsageError(f"port {port} is in use: --port takes another")
     with Local(workers or usable_cores(), port=port, flower=True) as local:
+        say(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         local.wait_until_ready()
-        workers_run = plural(local.workers, "worker")
-        say(f"Redis   {local.url}\nFlower  {local.flower_url}\n{workers_run}; Ctrl-C ends")
+        say(f"Redis   {local.url}\nFlower  {local.flower_url}\nCtrl-C ends")
         local.watch()
     say("all stopped")
 
@@ -164,13 +177,13 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 @click.command(cls=PassOn)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def train(options: tuple[str, ...]) -> None:
-    """Train a network on MNIST (`digitq train --help`)."""
+    """Train a network on MNIST."""
     require("torch", "worker")
     become(None, "worker", "train", *options)
 
 
 @click.command(cls=PassOn)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE [OPTION]...")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE... [OPTION]...")
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")
@@ -179,10 +192,18 @@ def inspect(options: tuple[str, ...]) -> None:
 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(BENCHMARKS), help="may be repeated [all]")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="in each of which all take their turn",
+)
 @click.option(
     "--images",
     type=click.IntRange(1),
+    metavar="N",
     default=600_000,
     show_default=True,
     help="through the queue in a round; the slower contenders get their part of as many",
@@ -199,12 +220,12 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     round; a figure is the median of the rounds.
 
     \b
-    torch       the network alone in one process, images as arrays: reads and writes nothing
+    torch       the network alone in one process: reads and writes nothing
     queue       arrays through the queue to a CSV, and to Parquet
     celery      plain Celery: a task for each image, JSON, a result backend
     dataloader  the tutorials' loop over datasets.MNIST
     folder      PNG files to a CSV, and torch's ImageFolder with a DataLoader
-    latency     Client.classify, one call at a time, and plain Celery's delay().get()
+    latency     Client.classify, a call at a time, and plain Celery's delay().get()
     concurrent  64 threads that call Client.classify
     scale       the cnn with two workers, and with one
     """
@@ -235,7 +256,8 @@ def become(broker: str | None, module: str, *options: str) -> NoReturn:
 
         connect(url)
         os.environ["DIGITQ_BROKER_URL"] = url
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *options])
+    how = ["-c", CELERY] if module == "celery" else ["-m", module]
+    os.execv(sys.executable, [sys.executable, "-P", *how, *options])
 
 
 COMMANDS = (worker, flower, up, doctor, bench, train, inspect)

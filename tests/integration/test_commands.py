@@ -4,15 +4,18 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import PIL.Image
@@ -23,14 +26,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 import producer.run
-from producer import chunking
+from producer import chunking, tether
 from producer.client import Client
 from producer.local import RESTARTS, RESTARTS_SECONDS, Local
 from producer.run import _look_after, _progress_bar, service
 from producer.sinks import FileSink
 from producer.sources import count_files, open_sources
 from protocol.broker import connect
-from protocol.errors import DigitqError
+from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
@@ -257,7 +260,8 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
         look = _look_after(running, job, bar, bar.add_task("", rate="", waiting=""))
         look()
         look()  # it is said once
-        said = "waiting for a worker: `digitq worker` starts one, with the same Redis\n"
+        broker = shlex.quote(redis_only.url)
+        said = f"waiting for a worker: `digitq worker --broker {broker}` starts one\n"
         assert capsys.readouterr() == ("", said)
         running.client.abandon(job)
 
@@ -310,10 +314,11 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
         look = _look_after(running, job, bar, bar.add_task("", waiting=""))
         look()
         assert said.getvalue() == ""
+        assert bar.tasks[0].fields["waiting"] == "behind other jobs"
         monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "1")  # then that worker is taken to be dead
         settings.cache_clear()
         wait_for(lambda: look() or said.getvalue())
-        assert said.getvalue().startswith("waiting for a worker: `digitq worker` starts one")
+        assert said.getvalue().startswith("waiting for a worker: `digitq worker --broker ")
         client.abandon(job)
 
 
@@ -335,7 +340,8 @@ def test_a_submit_broken_off_leaves_nothing(redis_only: Local) -> None:
     client = Client(redis_only.url)
     wait_for(client.jobs)
     command.process.send_signal(signal.SIGINT)
-    assert command.end()[::2] == (130, "interrupted\n")
+    (job,) = client.jobs()
+    assert command.end()[::2] == (130, f"job {job.id} is cancelled\ninterrupted\n")
     (job,) = client.jobs()
     assert (job.source, job.state) == ("paths on stdin", "cancelled")
 
@@ -447,7 +453,7 @@ def test_a_password_that_is_wrong(local: Local) -> None:
 def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Path) -> None:
     plot = tmp_path / "matrix.png"
     status, out, _ = run("evaluate", "--plot", plot, DIGITQ_BROKER_URL=local.url)
-    assert status == 0 and out.splitlines()[0].startswith("truth \\ answer")
+    assert status == 0 and out.splitlines()[1].startswith("truth    0")
     assert float(out.splitlines()[-1].split()[1].rstrip("%")) > 98
     assert plot.stat().st_size > 10_000
     status, out, _ = run("evaluate", "--model", "random", DIGITQ_BROKER_URL=local.url)
@@ -480,10 +486,99 @@ def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
         port = server.getsockname()[1]
     command = Command("up", "--workers", 1, "--port", port)
     assert command.process.stderr
-    assert "redis://127.0.0.1" in command.process.stderr.readline()
+    said = [command.process.stderr.readline() for _ in range(2)]
+    assert said[0] == "starting Redis, 1 worker and Flower …\n" and "redis://127.0.0.1" in said[1]
     draw_one().save(tmp_path / "1.png")
     broker = f"redis://127.0.0.1:{port}/0"
     assert run("classify", tmp_path, "--broker", broker)[0] == 0
+    with connect(broker) as stranger:  # of this host, perhaps: it may write no file of ours
+        for harm in (("CONFIG", "SET", "dir", "/tmp"), ("SAVE",), ("SHUTDOWN",), ("FLUSHALL",)):
+            with pytest.raises(BrokerError, match="no permissions"):
+                stranger.execute_command(*harm)
+        assert stranger.config_get("appendonly") == {"appendonly": "no"}
     command.process.send_signal(signal.SIGINT)
     status, _, err = command.end()
     assert status == 0 and err.endswith("all stopped\n")
+
+
+def on_terminal(width: int, *arguments: object) -> str:
+    """What a command shows on a terminal of so many columns, stdout and stderr together."""
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [*DIGITQ, *map(str, arguments)])
+    termios.tcsetwinsize(terminal, (24, width))
+    shown = b""
+    with suppress(OSError), open(terminal, "rb", buffering=0) as file:  # the other end is closed
+        while block := file.read(1 << 16):
+            shown += block
+    os.waitpid(child, 0)
+    return shown.decode()
+
+
+def test_on_a_terminal_rows_are_lines_to_read(local: Local, tmp_path: Path) -> None:
+    """And no bar comes between them."""
+    draw_one().save(tmp_path / "1.png")
+    (tmp_path / "torn.png").write_bytes(b"")
+    shown = on_terminal(80, "classify", tmp_path, "--broker", local.url)
+    first, second, last = shown.splitlines()
+    assert re.fullmatch(r"1   [ \d]\d\.\d\d%          1\.png", first)
+    assert second == "-           error   torn.png: the file is empty"
+    assert re.fullmatch(r"2 images, 1 with an error, \d+\.\d s", last)
+    as_csv = on_terminal(80, "classify", tmp_path, "--broker", local.url, "-o", "-")
+    assert as_csv.startswith("id,label,confidence,p0,")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
+    width: int, local: Local, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    shown = on_terminal(width, "classify", table, "-o", out, "--broker", local.url, "--limit", 1000)
+    assert "1,000/1,000" in shown and "100%" in shown
+    last = shown.rpartition("\x1b[2K")[2].split("\r\n")  # the bar's line is erased before
+    assert last[0].startswith("1,000 images, 20 with an error") and last[0].endswith("images/s")
+    assert last[1:] == [f"the rows are in {out}", ""]
+
+
+def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
+    """As Celery starts them on macOS."""
+    start = "from billiard.context import _default_context as it; "
+    start += "it._default_context = it.get_context('spawn')\n"
+    (tmp_path / "sitecustomize.py").write_text(start)
+    draw_one().save(tmp_path / "1.png")
+    status, _, err = run("classify", tmp_path, "--workers", 1, PYTHONPATH=tmp_path)
+    assert status == 0, err
+
+
+def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.local.OLDEST_REDIS", 1000)
+    with pytest.raises(UsageError, match=r"redis-server is Redis \d.*: 6 or newer is needed"):
+        Local(workers=0).__enter__()
+
+
+def test_whoever_is_tied_to_a_process_ends_with_it_on_other_systems(tmp_path: Path) -> None:
+    """Where the kernel doesn't see to that."""
+    code = (
+        "import os, runpy, sys; sys.platform = 'darwin'; "
+        f"sys.argv = ['tether', sys.argv[1], *sys.argv[2:]]; "
+        f"runpy.run_path({tether.__file__!r}, run_name='__main__')"
+    )
+    start = (
+        "import os, subprocess, sys; "
+        "subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid()), "
+        "sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
+    )
+    mark = uuid.uuid4().hex
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, code], env={**os.environ, "DIGITQ_TEST_MARK": mark}
+    )
+    wait_for(lambda: len(processes_marked(mark)) == 3)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not processes_marked(mark))
+
+
+@pytest.mark.parametrize(("how", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_its_status_is_the_command_s(how: str, status: int) -> None:
+    command = [sys.executable, "-c", f"import os, sys; {how}"]
+    assert tether.stand_by(os.getppid(), command) == status

@@ -1,6 +1,7 @@
 """Every wrong input is one line, an exit status, and no traceback."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,12 +10,15 @@ from contextlib import closing
 from copy import copy
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from producer.cli import _told_what_is_left, digitq, main
+from producer.cli import COMPLETE, SECTIONS, _told_what_is_left, digitq, main
 from producer.services import check_flower
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -117,7 +121,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "no such file or folder: nowhere", ["classify", "nowhere"]),
         (2, "'x' is not one of", ["classify", "IMAGES", "--model", "x"]),
         (2, "Missing argument", ["classify"]),
-        (2, "a result file ends in", ["classify", "IMAGES", "-o", "out.xlsx"]),
+        (2, "must end in .csv or .jsonl", ["classify", "IMAGES", "-o", "out.xlsx"]),
         (2, "can't write", ["classify", "IMAGES", "-o", "nowhere/out.csv"]),
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is no Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
@@ -171,20 +175,20 @@ GOES_ON = "1 row in {}: the same command goes on from there\n"
     [
         (KeyboardInterrupt(), {}, GOES_ON),
         (SystemExit(143), {}, GOES_ON),
-        (OutputError("full"), {"collects": True}, GOES_ON),
+        (OutputError("full"), {"collected": "j"}, GOES_ON),
         (
             BrokerError("gone"),
             {"overwrite": True},
             GOES_ON.replace(" goes", " without --overwrite goes"),
         ),
         (JobCancelledError("cancelled"), {}, GOES_ON),
-        (JobCancelledError("cancelled"), {"collects": True}, "1 row in {}\n"),
+        (JobCancelledError("cancelled"), {"collected": "j"}, "1 row in {}\n"),
         (UsageError("the source has changed"), {}, ""),
     ],
 )
 def test_a_run_broken_off_says_what_there_is(
     error: BaseException,
-    how: dict[str, bool],
+    how: dict[str, Any],
     told: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -351,7 +355,7 @@ def test_what_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     command = [part.replace("IMAGES", str(images)) for part in command]
-    check(capsys, 2, f"{module} is not installed: pip install 'digitq[{extra}]'", *command)
+    check(capsys, 2, f"{module} is not installed: `pip install '.[{extra}]'`", *command)
 
 
 def test_a_wrong_model_by_setting(
@@ -375,3 +379,70 @@ def test_up_on_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         check(capsys, 2, f"port {port} is in use", "up", "--port", str(port))
+
+
+def test_a_fault_of_its_own_is_no_row_s_error(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.sources.open_sources", Mock(side_effect=ZeroDivisionError))
+    assert run("classify", str(images)) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [name for names in SECTIONS.values() for name in names]
+    assert sorted(named) == sorted(digitq.commands)
+    run("--help")
+    shown = re.findall(r"^  (\w+) {2,}\w", capsys.readouterr().out, re.MULTILINE)
+    assert shown == named
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("cl", ["classify"]), ("classify --model m", ["mlp"]), ("evaluate --pl", ["--plot"])],
+)
+def test_a_shell_completes_commands(
+    words: str,
+    found: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(COMPLETE, "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"digitq {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert run() == 0
+    assert capsys.readouterr().out.split() == [f"plain,{word}" for word in found]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("worker", "worker"), ("worker", "cv2"), ("flower", "protocol")]
+)
+def test_what_lies_in_the_current_folder_is_not_run(
+    command: str, name: str, tmp_path: Path
+) -> None:
+    """Celery takes a folder for a place of its app's modules."""
+    (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "producer", command, "--broker", "redis://127.0.0.1:1/0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "127.0.0.1:1" in line:  # it is at work, and looks for Redis
+                break
+        process.kill()
+    assert "127.0.0.1:1" in said and "hostile" not in said
+
+
+def test_names_in_messages_can_t_steer_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"\x1b]0;title\x07\x1b[2J": [1]}), path)
+    check(capsys, 2, r"its columns: \x1b]0;title\x07\x1b[2J", "classify", str(path))

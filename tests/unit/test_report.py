@@ -66,16 +66,6 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     assert line.endswith(f"  {shown}")
 
 
-def test_what_an_attached_job_s_submitter_has_collected_is_no_more_to_be_had() -> None:
-    fields = {"id": "j", "model": "mlp", "source": "x", "state": "done", "created": "0"}
-    counts = dict.fromkeys(["images", "done_images", "stored", "done_chunks"], "1")
-    for attached, state in [("1", "collected"), ("0", "done")]:
-        _, line = list_jobs(
-            [JobRecord.parse(fields | counts | {"attached": attached})]
-        ).splitlines()
-        assert line.split()[1] == state
-
-
 def make_confusion() -> np.ndarray:
     sink = ConfusionSink()
     batch = pa.record_batch(
@@ -97,9 +87,9 @@ def test_the_matrix_counts_truth_by_answer() -> None:
 
 def test_the_table_has_recall_and_precision() -> None:
     lines = tabulate_confusion(make_confusion()).splitlines()
-    assert lines[4].split() == ["3", *"0002010000", "66.67%", "100.00%"]
+    assert lines[5].split() == ["3", *"0002010000", "66.67%", "100.00%"]
     assert lines[-1] == "accuracy 66.67% of 3"
-    assert len({len(line) for line in lines[:-1]}) == 1
+    assert len({len(line) for line in lines[1:-1]}) == 1
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
@@ -111,7 +101,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     require_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"matplotlib is not installed: .*'digitq\[plot\]'"):
+    with pytest.raises(UsageError, match=r"matplotlib is not installed: .*'\.\[plot\]'"):
         require_matplotlib()
 
 
