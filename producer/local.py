@@ -19,7 +19,7 @@ from producer.folders import private_folder, private_socket
 from producer.options import plural, require
 from protocol.broker import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, settings
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5  # between two looks at processes that run
@@ -227,6 +227,7 @@ class Local:
                     **KEEP_FREED_MEMORY,
                     **{name: os.environ[name] for name in {*os.environ} - {*OTHER_BROKERS}},
                     "DIGITQ_BROKER_URL": self.url,
+                    "DIGITQ_WEIGHTS": str(settings().own_weights() or ""),
                     "TMPDIR": str(self.folder),
                 },
             )

@@ -58,6 +58,8 @@ def service(
         if workers:
             of = "--broker" if broker else "DIGITQ_BROKER_URL"
             raise UsageError(f"--workers starts private ones: it does not go with {of}")
+        if settings().weights:
+            say("DIGITQ_WEIGHTS is for workers: those of this Redis keep what they have")
         client = Client(url)
         client.ledger.redis.on_loss = say
         yield Service(client, None)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from producer.bench import BENCHMARKS
 from producer.options import broker_option, json_option, plural, require, say, workers_option
@@ -175,7 +176,15 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 
 
 @click.command(cls=PassOn)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
+@click.argument(
+    "options",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[OPTION]...",
+    shell_complete=lambda context, _, begun: [
+        one for one in ("mlp", "cnn") if one.startswith(begun)
+    ],
+)
 def train(options: tuple[str, ...]) -> None:
     """Train a network on MNIST."""
     require("torch", "worker")
@@ -183,7 +192,13 @@ def train(options: tuple[str, ...]) -> None:
 
 
 @click.command(cls=PassOn)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="IMAGE... [OPTION]...")
+@click.argument(
+    "options",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="IMAGE... [OPTION]...",
+    shell_complete=lambda context, _, begun: [CompletionItem(begun, type="file")],
+)
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")

@@ -104,13 +104,16 @@ def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
 def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
     """A line for each row, for a person: the answer, how sure the network is, the id."""
     lines = []
-    for row in batch.select(["label", "confidence", "review", "id", "error"]).to_pylist():
-        label, confidence, review, id, error = row.values()
+    for row in batch.drop_columns(["probabilities"]).to_pylist():
+        label, truth = row["label"], row.get("truth")
         if label is None:
-            lines.append(f"-           error   {in_one_line(f'{id}: {error}')}\n")
-        else:
-            mark = "review" if review else ""
-            lines.append(f"{label}  {confidence:7.2%}  {mark:6}  {in_one_line(id)}\n")
+            error = f"{row['id']}: {row['error']}"
+            lines.append(f"-           error   {in_one_line(error)}\n")
+            continue
+        mark = "review" if row["review"] else ""
+        if truth not in (None, label):
+            mark = f"not {truth}"
+        lines.append(f"{label}  {row['confidence']:7.2%}  {mark:6}  {in_one_line(row['id'])}\n")
     return "".join(lines).encode()
 
 

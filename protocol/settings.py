@@ -102,6 +102,15 @@ class Settings(BaseSettings):
         """Most images in one chunk for this model."""
         return min(self.chunk_rows, MODEL_ROWS.get(model, self.chunk_rows))
 
+    def own_weights(self) -> Path | None:
+        """The folder of `weights`. Raises `UsageError` where it has no model."""
+        if self.weights is None:
+            return None
+        folder = self.weights.expanduser().absolute()
+        if not any(folder.glob("*.json")):
+            raise UsageError(f"DIGITQ_WEIGHTS={folder}: no NAME.json of `digitq train` is there")
+        return folder
+
     @property
     def mnist_root(self) -> Path:
         """The folder given to `torchvision.datasets.MNIST` as its root. Raises `UsageError`."""

@@ -195,7 +195,7 @@ def check_out(out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise UsageError(f"can't write {out}: no such folder")
     if out.exists() and drawn_from(out) is None:
-        raise UsageError(f"{out} is there, and none of the pictures drawn here; name another --out")
+        raise UsageError(f"{out} is there, and `inspect` has not made it: name another --out")
 
 
 def choose_out(path: Path, source: str) -> Path:
@@ -229,7 +229,9 @@ def read(path: Path) -> bytes:
     """Raises `UsageError`."""
     limit = settings().image_bytes
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file")
+        raise UsageError(
+            f"{path} is a folder: name its images" if path.is_dir() else f"{path} is no file"
+        )
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)

@@ -120,13 +120,10 @@ class Model:
 
 def card_path(name: str) -> Path:
     """Where a model's card is: in `DIGITQ_WEIGHTS` where it has one, else digitq's own. Raises
-    `UsageError` where there is no such folder."""
-    if own := settings().weights:
-        if not own.expanduser().is_dir():
-            raise UsageError(f"DIGITQ_WEIGHTS={own}: no such folder")
-        if (path := own.expanduser() / f"{name}.json").exists():
-            return path
-    return WEIGHTS / f"{name}.json"
+    `UsageError` where it has none at all."""
+    own = settings().own_weights()
+    path = own / f"{name}.json" if own else None
+    return path if path and path.exists() else WEIGHTS / f"{name}.json"
 
 
 def model_names() -> list[str]:

@@ -286,8 +286,8 @@ def main(name: str, seed: int, epochs: int | None, out: Path, limit_images: int 
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
     print(
-        f"{out / name}.safetensors: {card.test_accuracy:.2%} of the test images; workers with "
-        f"DIGITQ_WEIGHTS={out.absolute()} use it",
+        f"{out / name}.safetensors: right on {card.test_accuracy:.2%} of the test images; "
+        f"workers with DIGITQ_WEIGHTS={out.absolute()} use it",
         file=sys.stderr,
     )
 

@@ -194,7 +194,7 @@ def test_own_weights_take_the_place_of_those_shipped(
         assert load_model("cnn").network.temperature != 7
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path / "nowhere"))
         settings.cache_clear()
-        with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no such folder"):
+        with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no NAME.json of"):
             models.check_model("cnn")
     finally:
         load_model.cache_clear()

@@ -385,6 +385,7 @@ def test_lines_for_a_terminal() -> None:
     sink.write(failed_batch())
     row = batch.slice(0, 1).to_pylist()[0]
     first, second = stream.getvalue().decode().splitlines()
+    assert (f"  not {row['truth']}   " in first) == (row["truth"] not in (None, row["label"]))
     assert first.startswith(f"{row['label']}  {row['confidence']:7.2%}  ")
     assert first.endswith(f"  {row['id']}")
     assert second == "-           error   x: gone"
