@@ -42,7 +42,10 @@ BROKEN = (
     ValueError,  # of odd names and numbers
     OverflowError,
 )
-HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # beside those of pax
+HEADERS = (  # which tarfile reads whole
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 HEADER_BYTES = 1 << 20
 XZ_BYTES = 256 << 20  # of memory that an archive may ask for; `xz -9` takes 65 MB
 MOST_EMPTY = 4  # reads past the end of a stream
@@ -105,11 +108,10 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose long name, or other facts, are of a sane size: tarfile reads them whole."""
+    """A member whose long name, or other facts, are of a sane size."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        is_header = self.type in HEADERS or self.type not in tarfile.SUPPORTED_TYPES
-        if is_header and self.size > HEADER_BYTES:
+        if self.type in HEADERS and self.size > HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         process: Any = super()  # it is no public name
         return cast(tarfile.TarInfo, process._proc_member(archive))

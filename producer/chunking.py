@@ -42,15 +42,26 @@ def cut_chunks(
     `DIGITQ_CHUNK_BYTES` bytes.
 
     `resume` is what of the source is written already. Raises `UsageError` where its images up to
-    there have other ids than they had.
+    there have other ids than they had; and what the source raises, after all that it gave.
     """
-    remaining = _skip(pieces, resume)
+    failure: list[Exception] = []
+    remaining = _until_failure(_skip(pieces, resume), failure)
     number, first_row = 0, resume.rows
     most = settings().most_rows(model)
     slices = _slices(_read(remaining), has_truth, first_row, most)
     for batch in _join(slices, first_row, most):
         yield Chunk(number, first_row, batch)
         number, first_row = number + 1, first_row + batch.num_rows
+    if failure:
+        raise failure[0]
+
+
+def _until_failure(pieces: Iterator[Piece], failure: list[Exception]) -> Iterator[Piece]:
+    """The pieces before one that the source raises at; what it raises is noted."""
+    try:
+        yield from pieces
+    except Exception as error:
+        failure.append(error)
 
 
 def _max_rows(schema: pa.Schema, first_row: int, most: int) -> int:

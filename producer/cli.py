@@ -121,6 +121,8 @@ def classify(
     }
     if sets := [name for name in sources if is_set(name)]:
         run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # ids are only numbers
+    if weights := settings().own_weights():
+        run["weights"] = str(weights)
     with closing(_open_sink(out, run, overwrite)) as sink, _told_what_is_left(sink, overwrite):
         if sink.written.rows:
             say(f"{out} goes on after {sink.written.rows:,} images")
@@ -167,8 +169,7 @@ def submit(
                 say(f"waiting for {job.waiting_for}")
                 waited = job.waiting_for
     except BaseException:
-        if job:
-            client.abandon(job)
+        if job and client.abandon(job):
             say(f"job {job.id} is cancelled")
         raise
     record = job.progress()

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Self
 
 from producer.chunking import cut_chunks
@@ -98,10 +97,13 @@ class Client:
             raise
         return job
 
-    def abandon(self, job: Job) -> None:
-        """Cancel a job without waiting for a Redis that may be gone."""
-        with suppress(BrokerError, UnknownJobError):
+    def abandon(self, job: Job) -> bool:
+        """Cancel a job without waiting for a Redis that may be gone; False where it is."""
+        try:
             job.cancel(Ledger(connect(self.url)))
+        except (BrokerError, UnknownJobError):
+            return False
+        return True
 
     def job(self, job_id: str) -> Job:
         """A job submitted earlier, here or elsewhere. Raises `UnknownJobError`."""

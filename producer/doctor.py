@@ -165,11 +165,14 @@ def check_models(deployment: Deployment) -> Advice:
                 yield f"{worker.name} can't use the model {model}: {problem}", remedy
     for model in MODELS:
         kinds = _group(
-            (worker.stats.weights.get(model, ""), worker.name) for worker in deployment.workers
+            (worker.stats.cards.get(model, ""), worker.name) for worker in deployment.workers
         )
         if len(kinds) > 1:
             have = "; ".join(names for _, names in kinds)
-            yield f"the weights of {model} differ: {have}", "set DIGITQ_WEIGHTS alike everywhere"
+            yield (
+                f"the weights or cards of {model} differ: {have}",
+                "set DIGITQ_WEIGHTS alike everywhere",
+            )
 
 
 def check_threads(deployment: Deployment) -> Advice:

@@ -75,33 +75,30 @@ class Feeder(threading.Thread):
             self._seal(self.total)
             if not self.attached:
                 self._ledger.flush(self._spec.id)
-                self._seal(
-                    self.total
-                )  # a Redis that was lost meanwhile may have lost the last of it
+                # a Redis that was lost meanwhile may have lost the last of it
+                self._seal(self.total)
         except BaseException as error:
-            self._chunks = iter(())
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
-            self.ended.set()
-            while self.has_results_left and not self._stopped:
-                self._pause("results", self._base[0])
-            if self.is_error_of_source or self._dropped:
-                with suppress(DigitqError):
-                    self._ledger.cancel(self._spec.id)
+            if self._dropped or self.has_source_failed and not self.has_results_left:
+                self.cancel()
         finally:
             self._chunks = iter(())  # what a source has open is closed
             self.ended.set()
 
     @property
-    def is_error_of_source(self) -> bool:
-        """Whether it was the source that stopped the feeder."""
-        return self.error is not None and not isinstance(
-            self.error, BrokerError | JobCancelledError
-        )
-
-    @property
     def has_results_left(self) -> bool:
         """Whether the source has raised, and there still are results of what it gave before."""
-        return self.is_error_of_source and self.attached and self._base[0] < self.sent
+        return self.has_source_failed and self.attached and self._base[0] < self.sent
+
+    @property
+    def has_source_failed(self) -> bool:
+        """Whether it was the source that stopped the feeder."""
+        return not isinstance(self.error, BrokerError | JobCancelledError | None)
+
+    def cancel(self) -> None:
+        """Drop what is in Redis of the job, where it can be reached."""
+        with suppress(DigitqError):
+            self._ledger.cancel(self._spec.id)
 
     def _beat(self) -> None:
         """Let Redis know that the job's submitter lives, while the source or the window is waited
@@ -230,7 +227,7 @@ def _store_at_exit(feeder: Feeder) -> None:
     detached.add(feeder)
     if os.getpid() not in processes:
         processes.add(os.getpid())
-        Finalize(None, _store_detached, exitpriority=0)  # `atexit` is not heeded in a fork
+        Finalize(None, _store_detached, exitpriority=100)  # first; a fork heeds no `atexit`
 
 
 def _store_detached() -> None:

@@ -69,9 +69,8 @@ def service(
         if images is not None:
             workers = min(workers, -(-images // FILES_OF_A_WORKER))
     with ExitStack() as stack:
-        console = Console(stderr=True)
         starting = f"starting Redis and {plural(workers, 'worker')} …"
-        with console.status(starting) if console.is_terminal else nullcontext():
+        with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
             local = stack.enter_context(Local(workers))
             running = stack.enter_context(private_service(local))
         yield running
@@ -207,6 +206,6 @@ def _progress_bar(hidden: bool = False) -> Progress:
     return Progress(
         *(columns[:3] if console.width < NARROW else columns),
         console=console,
-        disable=hidden or not console.is_terminal,
+        disable=hidden or not sys.stderr.isatty(),
         transient=True,
     )

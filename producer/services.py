@@ -19,7 +19,7 @@ from protocol.settings import settings
 FOUND = 1
 # Where the current folder isn't on the path, Celery puts it first: what lies there would be run
 CELERY = (
-    "import os, sys; sys.path.append(os.getcwd()); "
+    "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
     "from celery.__main__ import main; sys.exit(main())"
 )
 WITH_OTHERS = {  # -h would be found in -Pthreads

@@ -210,14 +210,14 @@ class FileSink:
         self._journal.close()
 
     def _open(self, run: Run, overwrite: bool) -> None:
+        is_new = not self._journal_path.exists()
         with ExitStack() as stack:  # undoes all should anything be wrong
             self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
             self._lock()
             if os.path.exists(self.path) and not overwrite:  # perhaps by a run that has just ended
-                if not os.fstat(self._journal.fileno()).st_size:
+                if is_new:
                     self._journal_path.unlink()
                 raise UsageError(f"{self.path} is there already: --overwrite replaces it")
-            is_new = not os.fstat(self._journal.fileno()).st_size
             if overwrite:
                 self._journal.truncate(0)
             self.written, size = self._read_journal(run)

@@ -137,8 +137,15 @@ def _open_all(
             kept.append(name)
     if empty and not sources:
         raise empty
-    pieces = (_open(name, True, truth_from_parent, tally).pieces for name in kept)
-    return sources, chain.from_iterable(pieces)
+
+    def pieces() -> Iterator[Piece]:
+        for name in kept:
+            try:
+                yield from _open(name, True, truth_from_parent, tally).pieces
+            except EmptyError:  # by now
+                tally.skip(name, "empty SOURCE")
+
+    return sources, pieces()
 
 
 def is_set(name: str) -> bool:

@@ -95,11 +95,10 @@ def _open_csv(path: Path, prefix: str) -> Source:
     names = cells if named else [str(place) for place in range(len(cells))]
     whole = len(sample) < CSV_BYTES or len(lines) == 1
     rows = lines[first + named : len(lines) if whole else -1]
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(b"".join(rows)),
-        pyarrow.csv.ReadOptions(column_names=names),
-        pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda row: "skip"),
-    )
+    try:
+        table = _parse_sample(b"".join(rows), names, lines_in_cells=True)
+    except pa.ArrowInvalid:  # a stray quote
+        table = _parse_sample(b"".join(rows), names, lines_in_cells=False)
     if not table.num_rows:
         raise EmptyError(f"no image in {path}: it has no rows of as many cells as its first line")
     schema = table.schema
@@ -118,6 +117,17 @@ def _open_csv(path: Path, prefix: str) -> Source:
     return Source(str(path), pieces, label is not None)
 
 
+def _parse_sample(sample: bytes, names: Sequence[str], lines_in_cells: bool) -> pa.Table:
+    """The first rows, to see what columns there are."""
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(sample),
+        pyarrow.csv.ReadOptions(column_names=names),
+        pyarrow.csv.ParseOptions(
+            newlines_in_values=lines_in_cells, invalid_row_handler=lambda row: "skip"
+        ),
+    )
+
+
 def _are_names(cells: Sequence[str]) -> bool:
     """Whether a first line names columns: most are text, or most differ, as in `label,0,1,…,783`.
     (Of 784 pixels at most 256 do.)"""
@@ -132,11 +142,13 @@ def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
             file.seek(0)
         file.seek(skipped, os.SEEK_CUR)
         while block := file.read(CSV_BYTES):
-            block += file.readline()
+            parts = [block, file.readline()]
             end = file.tell() + MOST_LINES_BYTES
-            while block.count(b'"') % 2 and file.tell() < end and (line := file.readline()):
-                block += line
-            yield block
+            open_quotes = sum(part.count(b'"') for part in parts)
+            while open_quotes % 2 and file.tell() < end and (line := file.readline()):
+                open_quotes += line.count(b'"')
+                parts.append(line)
+            yield b"".join(parts)
 
 
 def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.RecordBatch:
@@ -146,6 +158,8 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
     if found.label is not None:
         types[str(found.label)] = schema.field(found.label).type
     try:
+        if block.count(b'"') % 2:  # a stray one: what follows it would be one cell
+            raise pa.ArrowInvalid("an open quote")
         table = pyarrow.csv.read_csv(
             pa.BufferReader(block),
             pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
@@ -164,7 +178,7 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
         whole = len(cells) == len(schema)
         rows.append([cells[int(name)].strip() if whole else "" for name in types])
     columns = [
-        pa.array([_to_type(cell, kind) for cell in column], kind)
+        pa.array(column if _is_text(kind) else [_to_number(cell) for cell in column], kind)
         for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
     ]
     return pa.record_batch(columns, names=[*types])
@@ -177,7 +191,7 @@ def _split_rows(lines: Sequence[bytes], width: int) -> Iterator[list[str]]:
         row, end = lines[start], start + 1
         while row.count(b'"') % 2 and end < min(start + MOST_LINES, len(lines)):
             row, end = row + lines[end], end + 1
-        if len(cells := _split(row)) != width:
+        if len(cells := _split(row)) != width or row.count(b'"') % 2:
             cells, end = _split(lines[start]), start + 1
         if lines[start].strip():
             yield cells
@@ -192,9 +206,7 @@ def _split(row: bytes) -> list[str]:
         return []
 
 
-def _to_type(cell: str, kind: pa.DataType) -> str | int | None:
-    if _is_text(kind):
-        return cell
+def _to_number(cell: str) -> int | None:
     return int(cell) if SMALL_NUMBER.fullmatch(cell) else None
 
 
@@ -375,5 +387,7 @@ def _digits(labels: pa.Array) -> pa.Array:
         labels = labels.dictionary_decode()
     if _is_broken(labels.type):
         labels = pc.cast(labels, pa.float64())
+    if _is_text(labels.type):
+        labels = pc.cast(labels, pa.string())  # of views, index_in knows nothing
     digits = pa.array("0123456789" if _is_text(labels.type) else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         """The folder of `weights`. Raises `UsageError` where it has no model."""
         if self.weights is None:
             return None
-        folder = self.weights.expanduser().absolute()
+        folder = _expand(self.weights, "DIGITQ_WEIGHTS").absolute()
         if not any(folder.glob("*.json")):
             raise UsageError(f"DIGITQ_WEIGHTS={folder}: no NAME.json of `digitq train` is there")
         return folder
@@ -114,13 +114,16 @@ class Settings(BaseSettings):
     @property
     def mnist_root(self) -> Path:
         """The folder given to `torchvision.datasets.MNIST` as its root. Raises `UsageError`."""
-        try:
-            return (self.mnist or self.cache_dir).expanduser()
-        except RuntimeError as error:  # there is no home
-            reason = str(error).rstrip(".")
-            raise UsageError(
-                f"{reason}: set DIGITQ_MNIST or DIGITQ_CACHE_DIR to a folder"
-            ) from None
+        return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
+
+
+def _expand(path: Path, variable: str) -> Path:
+    """With `~` for the home of a user."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # there is none
+        reason = str(error).rstrip(".")
+        raise UsageError(f"{reason}: set {variable} to a folder") from None
 
 
 @cache

@@ -21,7 +21,7 @@ class WorkerStats:
     threads: int  # of each process, in the network
     takes_work: bool  # messages of the queue, as long as nobody tells it to take none
     models: dict[str, str | None]  # by name: None where it can be used, else what is wrong
-    weights: dict[str, str]  # by name: their SHA-256
+    cards: dict[str, str]  # of models, by name: a SHA-256, which depends on the weights too
     deadline_seconds: float
     time: float  # of the worker's clock, in seconds since 1970
 

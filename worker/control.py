@@ -42,7 +42,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
             threads=THREADS,
             takes_work=QUEUE in state.app.amqp.queues.consume_from,
             models={name: find_fault(name) for name in model_names()},
-            weights={name: fingerprint(name) for name in model_names()},
+            cards={name: fingerprint(name) for name in model_names()},
             deadline_seconds=settings().deadline_seconds,
             time=time.time(),
         )

@@ -175,17 +175,22 @@ def main(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
     """Show how each IMAGE came to its answer: the steps to the 28×28 that the network sees, and the
     ten probabilities. Exit status: 0, 1 if an image can't be read, 2 bad usage, 3 if a picture
     can't be written."""
-    try:
-        if out and len(images) > 1:
-            raise UsageError("--out names the picture of one IMAGE")
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.exit(max(inspect(image, out, model or settings().model) for image in images))
-    except DigitqError as error:
-        print(f"digitq: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, OutputError) else 2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    if not sys.stdout:  # `>&-`
+        sys.exit("digitq: stdout is closed")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    status = 0
+    for image in images:
+        try:
+            if out and len(images) > 1:
+                raise UsageError("--out names the picture of one IMAGE")
+            status = max(status, inspect(image, out, model or settings().model))
+        except DigitqError as error:
+            print(f"digitq: {error}", file=sys.stderr)
+            status = max(status, 3 if isinstance(error, OutputError) else 2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+    sys.exit(status)
 
 
 def check_out(out: Path) -> None:
@@ -228,10 +233,8 @@ def describe_doubt(first: float, confidence: float, review_below: float, alone: 
 def read(path: Path) -> bytes:
     """Raises `UsageError`."""
     limit = settings().image_bytes
-    if path.exists() and not path.is_file():
-        raise UsageError(
-            f"{path} is a folder: name its images" if path.is_dir() else f"{path} is no file"
-        )
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name its images")
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
@@ -286,9 +289,9 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
             raise OutputError(f"can't write {out}: {error.strerror or error}") from None
     print(headline)
     if probabilities is not None:
-        drawn = draw_blocks(digit.image) if shows_colours() else []
-        block = "█" if sys.stdout.encoding.lower().startswith("utf") else "#"
-        bars = list_probabilities(probabilities, block)
+        is_utf = sys.stdout.encoding.lower().startswith("utf")
+        drawn = draw_blocks(digit.image) if is_utf and shows_colours() else []
+        bars = list_probabilities(probabilities, "█" if is_utf else "#")
         for line in zip_longest(drawn, bars, fillvalue="") if drawn else zip(bars):
             print(*line, sep="  ")
     if panels:

@@ -170,9 +170,9 @@ def check_model(name: str) -> None:
 
 
 def fingerprint(name: str) -> str:
-    """The SHA-256 of a model's weights, as its card has it; nothing of one that has none."""
-    with suppress(DigitqError):
-        return "" if name == "random" else str(read_card(card_path(name)).sha256)
+    """The SHA-256 of a model's card, which has that of its weights; nothing where there is none."""
+    with suppress(DigitqError, OSError):
+        return hashlib.sha256(card_path(name).read_bytes()).hexdigest()
     return ""
 
 

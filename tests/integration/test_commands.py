@@ -505,6 +505,7 @@ def on_terminal(width: int, *arguments: object) -> str:
     """What a command shows on a terminal of so many columns, stdout and stderr together."""
     child, terminal = pty.fork()
     if not child:
+        os.environ["TERM"] = "xterm-256color"
         os.execv(sys.executable, [*DIGITQ, *map(str, arguments)])
     termios.tcsetwinsize(terminal, (24, width))
     shown = b""
@@ -544,10 +545,14 @@ def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
     """As Celery starts them on macOS."""
     start = "from billiard.context import _default_context as it; "
     start += "it._default_context = it.get_context('spawn')\n"
+    start += (
+        f"import sys; 'spawn_main' in str(sys.argv) and open({str(tmp_path / 'spawned')!r}, 'w')\n"
+    )
     (tmp_path / "sitecustomize.py").write_text(start)
     draw_one().save(tmp_path / "1.png")
     status, _, err = run("classify", tmp_path, "--workers", 1, PYTHONPATH=tmp_path)
     assert status == 0, err
+    assert (tmp_path / "spawned").exists()
 
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

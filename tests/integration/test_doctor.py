@@ -107,13 +107,16 @@ def test_a_sound_deployment(sound: Served) -> None:
 def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
     deployment = look_at(sound.url, sound.flower_url)
     worker = deployment.workers[0]
-    other = replace(worker, name="odd", stats=replace(worker.stats, weights={"cnn": "0"}))
+    other = replace(
+        worker, name="odd", stats=replace(worker.stats, cards={**worker.stats.cards, "cnn": "0"})
+    )
     odd = replace(
         deployment, workers=[worker, other], redis={**deployment.redis, "redis_version": "5.0.6"}
     )
     lines = [str(finding) for finding in examine(odd)]
-    assert f"models: the weights of cnn differ: {worker.name}; odd; set DIGITQ_WEIGHTS" in "".join(
-        lines
+    assert (
+        f"models: the weights or cards of cnn differ: {worker.name}; odd; set DIGITQ_WEIGHTS"
+        in "".join(lines)
     )
     assert "versions: Redis is 5.0.6: no worker can connect to it; Redis 6 or newer" in lines
 

@@ -235,7 +235,7 @@ def test_what_a_source_raises_is_the_submitter_s_and_ends_the_job(
     with pytest.raises(ZeroDivisionError, match="broken"):
         for batch in job.results():
             rows += batch.num_rows
-    assert rows == (0 if detached else job.progress().images)
+    assert rows == (0 if detached else len(DIGITS))
     wait_for(lambda: job.progress().state == "cancelled")
     with pytest.raises(ZeroDivisionError, match="broken"):
         job.table()
@@ -563,6 +563,7 @@ def test_a_fork_does_not_read_an_attached_job(client: Client) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_detached_job_of_a_fork_is_whole(local: Local) -> None:
     """A forked process ends in another way than Python does, and its job lives on all the same."""
+    Client(local.url).submit(DIGITS, detached=True)  # this process sees to its own
     before = {job.id for job in Client(local.url).jobs()}
 
     def submit() -> None:
@@ -571,6 +572,47 @@ def test_a_detached_job_of_a_fork_is_whole(local: Local) -> None:
     assert in_fork(submit) == 0
     (record,) = [job for job in Client(local.url).jobs() if job.id not in before]
     assert record.state in ("running", "done") and record.images == 20 * len(DIGITS)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_may_wait_for_a_detached_job_of_before(client: Client) -> None:
+    job = client.submit(itertools.repeat(DIGITS, 4), detached=True)
+
+    def wait() -> None:
+        assert job.wait_until_stored(60)
+        assert job.progress().images == 4 * len(DIGITS)
+
+    assert in_fork(wait) == 0
+
+
+def test_what_a_source_gave_before_it_raised_is_classified(client: Client) -> None:
+    """The images of the last, small chunk, too."""
+    threads = threading.active_count()
+
+    def broken() -> Iterator[np.ndarray]:
+        yield from DIGITS[:10]
+        raise ZeroDivisionError("broken")
+
+    rows = 0
+    with pytest.raises(ZeroDivisionError):
+        for batch in client.submit(broken()).results():
+            rows += batch.num_rows
+    assert rows == 10
+    wait_for(lambda: threading.active_count() <= threads)
+
+
+def test_a_job_whose_source_raised_leaves_no_thread(client: Client) -> None:
+    """Though nobody reads what it gave before."""
+    threads = threading.active_count()
+
+    def broken() -> Iterator[np.ndarray]:
+        yield DIGITS
+        raise ZeroDivisionError("broken")
+
+    job = client.submit(broken())
+    with pytest.raises(ZeroDivisionError):
+        job.wait_until_stored()
+    wait_for(lambda: threading.active_count() <= threads)
 
 
 def test_a_source_is_closed_as_its_job_is_cancelled(client: Client) -> None:

@@ -184,6 +184,7 @@ GOES_ON = "1 row in {}: the same command goes on from there\n"
         (JobCancelledError("cancelled"), {}, GOES_ON),
         (JobCancelledError("cancelled"), {"collected": "j"}, "1 row in {}\n"),
         (UsageError("the source has changed"), {}, ""),
+        (KeyboardInterrupt(), {"collected": "j"}, GOES_ON),
     ],
 )
 def test_a_run_broken_off_says_what_there_is(
@@ -200,6 +201,14 @@ def test_a_run_broken_off_says_what_there_is(
     with closing(sink), pytest.raises(type(error)), told_of:
         raise error
     assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
+
+
+def test_a_collect_broken_off_at_once_says_that_the_job_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), _told_what_is_left(Mock(), False, "j"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "job j is left as it is: the same command collects it\n"
 
 
 def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(

@@ -344,3 +344,16 @@ def test_cells_of_several_lines(count: int, odd: bool, tmp_path: Path) -> None:
     if odd:
         expected[count // 2] = NO_PIXEL
     assert found == expected
+
+
+@pytest.mark.parametrize("count", [50, 3000])
+@pytest.mark.parametrize("row", [5, -10])
+def test_a_stray_quote_costs_no_row(count: int, row: int, tmp_path: Path) -> None:
+    """At the start of a cell, it would make one of all that follows."""
+    digits = random_digits(count)
+    lines = to_lines(digits)
+    notes = ["fine"] * count
+    notes[row] = '"x'
+    rows = [[*line, note] for line, note in zip(lines, notes, strict=True)]
+    path = write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES, "note"], *rows])
+    assert read_set(path)[1] == [digit.tobytes() for digit in digits]

@@ -519,9 +519,13 @@ def test_an_empty_source_among_others_is_counted(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "d.parquet")
     names = [f"{tmp_path}/{name}" for name in ("a", "b", "c", "d.parquet")]
+    fill(tmp_path, "a/notes.txt")
     source = open_sources(names)
     assert [*read_all(source).values()] == [b"a/1.png", b"c/2.png"]
-    assert source.tally.describe() == "2 other files (empty SOURCE)"
+    assert source.tally.describe() == "3 other files (empty SOURCE, .txt)"
+    source = open_sources(names)
+    (tmp_path / "c/2.png").unlink()  # it is empty when its turn comes
+    assert [*read_all(source).values()] == [b"a/1.png"]
     with pytest.raises(UsageError, match="no image in"):
         open_sources([names[1], names[3]])
 
@@ -541,11 +545,13 @@ def test_mnist_is_hinted_at() -> None:
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_any_type_of_bytes_may_be_images(kind: pa.DataType, tmp_path: Path) -> None:
-    table = pa.table({"image": pa.array([b"1", b"2"], kind), "label": pa.array(["1", "2"])})
+    labels = pa.array(["1", "2"], pa.string_view() if kind == pa.binary_view() else pa.string())
+    table = pa.table({"image": pa.array([b"1", b"2"], kind), "label": labels})
     pq.write_table(table, tmp_path / "a.parquet")
     (batch,) = open_sources([f"{tmp_path}/a.parquet"]).pieces
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [b"1", b"2"]
+    assert batch.column("truth").to_pylist() == [1, 2]
 
 
 def test_a_row_that_has_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
