@@ -543,16 +543,18 @@ def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
 
 def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
     """As Celery starts them on macOS."""
-    start = "from billiard.context import _default_context as it; "
-    start += "it._default_context = it.get_context('spawn')\n"
-    start += (
-        f"import sys; 'spawn_main' in str(sys.argv) and open({str(tmp_path / 'spawned')!r}, 'w')\n"
+    spawned = tmp_path / "spawned"
+    start = (
+        "import sys\n"
+        "from billiard.context import _default_context as it\n"
+        "it._default_context = it.get_context('spawn')\n"
+        f"'spawn_main' in str(sys.orig_argv) and open({str(spawned)!r}, 'w')\n"
     )
     (tmp_path / "sitecustomize.py").write_text(start)
     draw_one().save(tmp_path / "1.png")
     status, _, err = run("classify", tmp_path, "--workers", 1, PYTHONPATH=tmp_path)
     assert status == 0, err
-    assert (tmp_path / "spawned").exists()
+    assert spawned.exists()
 
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
