@@ -424,7 +424,7 @@ def test_a_shell_completes_commands(
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("worker", "worker"), ("worker", "cv2"), ("flower", "protocol")]
+    ("command", "name"), [("worker", "worker"), ("worker", "cv2"), ("flower --port=0", "protocol")]
 )
 def test_what_lies_in_the_current_folder_is_not_run(
     command: str, name: str, tmp_path: Path
@@ -432,7 +432,7 @@ def test_what_lies_in_the_current_folder_is_not_run(
     """Celery takes a folder for a place of its app's modules."""
     (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "producer", command, "--broker", "redis://127.0.0.1:1/0"],
+        [sys.executable, "-P", "-m", "producer", *command.split(), *NO_BROKER],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
