@@ -223,7 +223,7 @@ processes: set[int] = set()  # that wait for them in the end: a fork has to do s
 
 
 def _store_at_exit(feeder: Feeder) -> None:
-    """A detached job outlives this process: all of it must be in Redis by then."""
+    """A detached job outlives this process: see to it that all of it is in Redis by then."""
     detached.add(feeder)
     if os.getpid() not in processes:
         processes.add(os.getpid())

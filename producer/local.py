@@ -124,7 +124,7 @@ class Local:
                         f"{plural(self.workers, 'worker')} not ready in {START_SECONDS} s; "
                         f"{late}: {self._last_words(late)}"
                     )
-                time.sleep(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)  # nobody tells when one is ready
 
     def check(self, starting: bool = False) -> None:
         """Start workers and Flower again that have died, but for one that gives up while it is
@@ -156,7 +156,7 @@ class Local:
         """Keep all of it running until Ctrl-C or SIGTERM."""
         with suppress(KeyboardInterrupt):
             while True:
-                time.sleep(WATCH_SECONDS)
+                time.sleep(WATCH_SECONDS)  # nor when one ends
                 self.check()
 
     def _start_redis(self) -> None:

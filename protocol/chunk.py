@@ -10,8 +10,8 @@ CLASSES = 10
 
 ID = pa.field("id", pa.string(), nullable=False)
 PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bit, light ink on dark
-IMAGE_FIELD = pa.field("image", pa.binary())  # an encoded file; or these bytes and 28×28 more, an
-ARRAY = b"\x93digitq 28x28\n"  # image as in `pixels`, among files
+IMAGE_FIELD = pa.field("image", pa.binary())  # an encoded file, or what begins with `ARRAY`
+ARRAY = b"\x93digitq 28x28\n"  # before an image that is as in `pixels`, among files
 ERROR = pa.field("error", pa.string())  # null when classified
 TRUTH = pa.field("truth", pa.int8())  # the right answer, where the source knows it
 

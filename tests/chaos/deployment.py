@@ -146,7 +146,7 @@ class Deployment(Local):
         while not condition():
             assert time.monotonic() < end, "the condition never came true"
             self.tend()
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # between two looks
 
     def digitq(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start a command of digitq on this Redis."""
