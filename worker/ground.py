@@ -144,8 +144,9 @@ def separate_ink(grey: Grey) -> Grey:
             estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR
         )
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
-    (usual,), strongest = percentiles(count_below(ink), 50), int(ink.max())
-    noise = min(MOST_NOISE, 2 * usual)
+    strongest, noise = int(ink.max()), 0
+    if 2 * cv2.countNonZero(ink) >= ink.size:  # else half of it is 0, and counting takes longer
+        noise = min(MOST_NOISE, 2 * percentiles(count_below(ink), 50)[0])
     if strongest <= noise or strongest < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     threshold = otsu_threshold(ink[ink > noise])
@@ -167,6 +168,9 @@ def estimate_ground(small: Grey) -> Grey:
     to reach a little further, lest that edge be drawn as a line.
     """
     closed = close(small, NARROW)
+    low, high, *_ = cv2.minMaxLoc(closed)
+    if 0 < low == high:
+        return closed  # blank paper in one light, which all that follows would leave as it is
     mean = cv2.mean(closed)[0]
     light = fit_light(closed, mean)
     level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)

@@ -1,5 +1,7 @@
 """Ruled lines and the lines of forms: finding them in the ink, and taking them out of it."""
 
+from math import ceil
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,6 @@ THICK = 0.08  # of it; one that something lies along may be no thicker
 FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
-LIKELY = 0.85  # of the width must be black, whatever the tilt, for a closer look
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
@@ -29,13 +30,13 @@ def remove_lines(ink: Grey) -> Grey:
     """
     mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
     (height, width), (_, _, inked_width, inked_height) = mask.shape, cv2.boundingRect(mask)
-    if min(height, width) < LEAST_SIDE or (
-        inked_width + width // GAP < LIKELY * width
-        and inked_height + height // GAP < LIKELY * height
-    ):
+    wide = inked_width + width // GAP >= WHOLE * width
+    high = inked_height + height // GAP >= WHOLE * height
+    if min(height, width) < LEAST_SIDE or not (wide or high):
         return ink  # nothing goes right across
     none = np.zeros_like(mask)
-    across, down = find_lines(mask), find_lines(mask.T.copy()).T
+    across = find_lines(mask) if wide else none
+    down = find_lines(mask.T.copy()).T if high else none
     if across.any() and down.any():
         across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if not (across.any() or down.any()):
@@ -60,15 +61,11 @@ def find_lines(mask: Mask) -> Mask:
     """The lines of a mask that run from left to right, somewhat tilted perhaps."""
     height, width = mask.shape
     lines = np.zeros_like(mask)
-    columns = cv2.dilate(mask.max(axis=0, keepdims=True), np.ones((1, 1 + width // GAP), np.uint8))
-    if cv2.countNonZero(columns) < LIKELY * width:
-        return lines  # where no ink is, there is no line either
-    reach = 1 + 2 * round(SLOPES[-1] * width / 2)
-    spread = cv2.dilate(mask, np.ones((reach, 1 + width // GAP), np.uint8))
-    if measure_rows(spread).max() < LIKELY:
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
+    reach = 1 + 2 * ceil(SLOPES[-1] * width / 2)
+    if measure_rows(cv2.dilate(closed, np.ones((reach, 1), np.uint8))).max() < WHOLE:
         return lines  # with any tilt
     end = max(1, width // ENDS)
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
