@@ -33,6 +33,7 @@ TOGETHER = 24  # images are read in turns, a step of each: what a step needs is 
 # caches then, and a photo takes an eighth to a fifth less time
 ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
 SHARPNESS = 2.0  # the power of a mean of views that is as sure as it is right
+FIRST_MOST = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # a column's place from the end
 
 watch = Watch()
 
@@ -60,7 +61,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     below = loaded.card.review_below
     sure = alone
     if "image" in chunk.batch.schema.names:
-        confidence = probabilities.max(axis=1)
+        _, confidence = find_best(probabilities)
         sure = alone & (confidence >= below)  # to be reviewed, whatever other views add
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < ASK_BELOW)).tolist()
@@ -146,6 +147,17 @@ def ask_again(model: Model, first: NDArray[np.float32], views: Views) -> NDArray
     return np.asarray(power / power.sum(), np.float32)
 
 
+def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The most probable digit of each row, the first of equals, and its probability.
+
+    It goes by columns: along rows of ten, `argmax` takes four times as long.
+    """
+    columns = np.ascontiguousarray(probabilities.T)
+    confidence = columns.max(axis=0)
+    label = CLASSES - ((columns == confidence) * FIRST_MOST).max(axis=0)
+    return label, confidence
+
+
 def build_result(
     batch: pa.RecordBatch,
     probabilities: Probabilities,
@@ -158,8 +170,7 @@ def build_result(
     To be reviewed is an answer of a confidence under `review_below`, one that is not `sure` for
     another reason, and none.
     """
-    label = probabilities.argmax(axis=1).astype(np.int8)
-    confidence = probabilities[np.arange(len(label)), label]  # faster than their maxima
+    label, confidence = find_best(probabilities)
     review = (confidence < review_below) | ~sure
     mask = None
     if errors.null_count < len(errors):
@@ -167,7 +178,7 @@ def build_result(
         review |= mask
     columns = [
         batch.column("id"),
-        pa.array(label, mask=mask),
+        pa.array(label.astype(np.int8), mask=mask),
         pa.array(confidence, mask=mask),
         pa.FixedSizeListArray.from_arrays(
             pa.array(probabilities.reshape(-1)),

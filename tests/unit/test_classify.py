@@ -26,6 +26,7 @@ from worker.classify import (
     ask_again,
     build_result,
     classify_chunk,
+    find_best,
     read_image,
     read_rows,
     take_turns,
@@ -109,6 +110,17 @@ def test_a_model_this_worker_lacks_is_an_error_in_each_row() -> None:
     result = classify_chunk(pixel_chunk(0, 3), "newer")
     assert result.column("label").null_count == 3
     assert all("newer" in error for error in result.column("error").to_pylist())
+
+
+def test_of_equally_probable_digits_the_first_is_the_answer() -> None:
+    levels = np.array([*product((0.1, 0.2, 0.3), repeat=4), [0.0] * 4], np.float32)
+    probabilities = np.hstack([levels[:, :1], np.full((len(levels), 6), 0.1), levels[:, 1:]])
+    probabilities = probabilities.astype(np.float32)
+    label, confidence = find_best(probabilities)
+    assert np.array_equal(label, probabilities.argmax(axis=1))
+    assert np.array_equal(confidence, probabilities.max(axis=1))
+    label, confidence = find_best(probabilities[:0])
+    assert label.shape == confidence.shape == (0,)
 
 
 def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
