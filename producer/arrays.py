@@ -43,8 +43,7 @@ def _build(ids: pa.Array, part: np.ndarray) -> list[Piece]:
 
 
 def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
-    """How many images there are, and they, mapped into memory. Raises `ValueError`, and what numpy
-    does."""
+    """How many images there are, and they. Raises `ValueError`, and what numpy does."""
     array = np.load(path, mmap_mode="r")
     if not isinstance(array, np.ndarray):
         array.close()
@@ -54,6 +53,8 @@ def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
             f"it holds {array.dtype}{array.shape}, where uint8 of the shape (N, 28, 28) or "
             f"(N, {PIXELS}) is needed"
         )
+    if array.flags.c_contiguous:  # else they lie scattered; a mapped file that is cut is fatal
+        return len(array), _read_parts(path, cast(np.memmap, array).offset, len(array))
     starts = range(0, len(array), PIECE_ROWS)
     return len(array), (array[start : start + PIECE_ROWS] for start in starts)
 
@@ -65,7 +66,7 @@ def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     if (header[:4], header[8:]) != (MAGIC, SHAPE):
         raise ValueError("it is no file of 28×28 images as MNIST has them")
     count = int.from_bytes(header[4:8], "big")
-    return count, _read_parts(path, count)
+    return count, _read_parts(path, IMAGES_HEADER, count)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -83,10 +84,10 @@ def _read_all(file: IO[bytes], size: int) -> bytes:
     return b"".join(blocks)
 
 
-def _read_parts(path: Path, count: int) -> Iterator[np.ndarray]:
-    """The images behind the header, (N, 784). Raises `EOFError` where there are less."""
+def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
+    """The images from a byte of the file on, (N, 784). Raises `EOFError` where there are less."""
     with _open(path) as file:
-        file.read(IMAGES_HEADER)
+        file.seek(start)
         while count:
             rows = min(count, PIECE_ROWS)
             content = _read_all(file, rows * PIXELS)

@@ -3,7 +3,7 @@
 import gzip
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from producer.mnist import PIECE_ROWS
-from producer.sources import Entry, open_sources
+from producer.sources import Entry, Piece, open_sources
 from producer.tables import NO_PIXEL, PIXEL_ROWS
 from protocol.errors import UsageError
 from tests.drawing import random_digits
@@ -42,12 +42,18 @@ def write_lines(path: Path, lines: Lines, end: str = "\n") -> str:
     return str(path)
 
 
-def read_set(path: Path | str) -> tuple[list[str], list[bytes | str], list[int | None]]:
-    """Ids, pixels or errors, and the truths of all rows."""
+Rows = tuple[list[str], list[bytes | str], list[int | None]]  # ids, pixels or errors, truths
+
+
+def read_set(path: Path | str) -> Rows:
+    return read_pieces(open_sources([str(path)]).pieces)
+
+
+def read_pieces(pieces: Iterable[Piece]) -> Rows:
     ids: list[str] = []
     found: list[bytes | str] = []
     truths: list[int | None] = []
-    for piece in open_sources([str(path)]).pieces:
+    for piece in pieces:
         if isinstance(piece, Entry):
             name, error = try_to_read(piece)
             ids, found, truths = [*ids, name], [*found, error], [*truths, piece.truth]
@@ -227,6 +233,16 @@ def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
         ids, found, _ = read_set(tmp_path / name)
         assert (ids, found[:2]) == (list("012"), [digit.tobytes() for digit in digits[:2]])
         assert found[2] == "the file is damaged from here on: 1 image missing"
+
+
+def test_an_array_that_is_cut_while_it_is_read_costs_what_is_gone(tmp_path: Path) -> None:
+    digits = random_digits(3)
+    write_npy(tmp_path / "a.npy", digits)
+    pieces = open_sources([str(tmp_path / "a.npy")]).pieces
+    os.truncate(tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size - 784)
+    _, found, _ = read_pieces(pieces)
+    assert found[:2] == [digit.tobytes() for digit in digits[:2]]
+    assert found[2] == "the file is damaged from here on: 1 image missing"
 
 
 @pytest.mark.parametrize("wrong", ["256", "NA", "7.5", "9" * 5000])
