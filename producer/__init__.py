@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from producer.client import Client
     from producer.job import Job
     from producer.predictions import Prediction
+    from producer.sources import open_sources
     from protocol.errors import (
         BrokerError,
         DigitqError,
@@ -32,6 +33,7 @@ PLACES = {
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
     "Prediction": "producer.predictions",
+    "open_sources": "producer.sources",
     **dict.fromkeys(ERRORS, "protocol.errors"),
 }
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "Prediction",
     "UnknownJobError",
     "UsageError",
+    "open_sources",
 ]
 
 

@@ -76,7 +76,8 @@ class Client:
         detached: bool = False,
         resume: Written = Written(),  # noqa: B008 (frozen)
     ) -> Job:
-        """Start a job over what `producer.sources.open_sources` gave. Raises as `submit`."""
+        """Start a job over folders, archives, tables and sets: what `producer.open_sources` gave.
+        Raises as `submit`."""
         model = _known_model(model)
         spec = JobSpec(
             id=secrets.token_hex(6),

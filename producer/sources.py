@@ -48,6 +48,7 @@ class Entry(NamedTuple):
 
 
 Piece: TypeAlias = Entry | pa.RecordBatch
+PathName: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass
@@ -92,25 +93,33 @@ def raise_unreadable(reason: str) -> bytes:
 
 
 def open_sources(
-    names: Sequence[str], truth_from_parent: bool = False, limit: int | None = None
+    sources: PathName | Sequence[PathName],
+    truth_from_parent: bool = False,
+    limit: int | None = None,
 ) -> Source:
-    """All SOURCEs of a command line as one, or the first `limit` images of them.
+    """One or several SOURCEs, as the command line takes them, or the first `limit` images of them.
 
-    Raises `UsageError` for one that can't be read.
+    With `truth_from_parent` the right answer is the name of an image's folder. Raises `UsageError`
+    for a source that can't be read.
 
     One folder's ids are relative to it. Where there are several sources, each id begins with
     the source's name, so that no two images of a job share one.
     """
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    names = [os.fspath(source) for source in sources]
+    if not names:
+        raise UsageError("no SOURCE is named")
     if "-" in names and len(names) > 1:
         raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
     _refuse_overlap(names)
     tally = Tally()
-    sources, pieces = _open_all(names, truth_from_parent, tally)
+    opened, pieces = _open_all(names, truth_from_parent, tally)
     return Source(
-        name=sources[0].name if len(names) == 1 else f"{sources[0].name} and {len(names) - 1} more",
+        name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         pieces=pieces if limit is None else take_first(pieces, limit),
-        has_truth=any(source.has_truth for source in sources),
-        count=lambda: _count([source.count for source in sources], limit),
+        has_truth=any(source.has_truth for source in opened),
+        count=lambda: _count([source.count for source in opened], limit),
         tally=tally,
     )
 

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 import producer.job
-from producer import Client, chunking, feed, microbatch
+from producer import Client, chunking, feed, microbatch, open_sources
 from producer.feed import Feeder
 from producer.job import AHEAD
 from producer.local import Local
-from producer.sources import open_sources
 from protocol import ledger
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import QUEUE, record_key
@@ -191,8 +190,7 @@ def test_a_detached_job_is_collected_anywhere_and_twice(client: Client, local: L
 def test_the_truth_travels_with_a_detached_job(client: Client, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     draw_one().save(tmp_path / "1" / "a.png")
-    source = open_sources([str(tmp_path)], truth_from_parent=True)
-    job = client.submit_source(source, detached=True)
+    job = client.submit_source(open_sources(tmp_path, truth_from_parent=True), detached=True)
     job.wait_until_stored()
     assert client.job(job.id).table().column("truth").to_pylist() == [1]
 

@@ -286,6 +286,11 @@ def test_paths_on_stdin_stand_alone(names: tuple[str, str]) -> None:
         open_sources(names)
 
 
+def test_no_source_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no SOURCE is named"):
+        open_sources([])
+
+
 def test_folders_may_be_nested_as_deep_as_paths_are_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
