@@ -56,13 +56,12 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
         return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
-    pixels, errors, alone = read_pixels(chunk.batch, read)
+    pixels, errors, sure = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
-    sure = alone
     if "image" in chunk.batch.schema.names:
         _, confidence = find_best(probabilities)
-        sure = alone & (confidence >= below)  # to be reviewed, whatever other views add
+        sure &= confidence >= below  # else to be reviewed, whatever other views add
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < ASK_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
@@ -72,14 +71,14 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
 
 
 def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), what was wrong with each image (null: nothing), and whether its
-    digit is alone in it."""
+    """The batch's pixels (N, 784), what was wrong with each image (null: nothing), and whether it
+    raised no doubt as it was read."""
     rows = batch.num_rows
-    alone = np.ones(rows, np.bool_)
+    sure = np.ones(rows, np.bool_)
     if "pixels" in batch.schema.names:
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), alone
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), sure
     pixels = np.zeros((rows, PIXELS), np.uint8)
     errors = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     unread = [row for row, error in enumerate(errors) if error is None]
@@ -87,8 +86,8 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
     for row, (digit, error) in zip(unread, outcomes, strict=True):
         errors[row] = error
         if digit is not None:
-            pixels[row], alone[row] = digit.image.reshape(PIXELS), digit.alone
-    return pixels, pa.array(errors, pa.string()), alone
+            pixels[row], sure[row] = digit.image.reshape(PIXELS), not digit.doubt
+    return pixels, pa.array(errors, pa.string()), sure
 
 
 def read_rows(

@@ -16,14 +16,13 @@ import numpy as np
 from protocol.chunk import ARRAY
 from worker.colours import to_grey
 from worker.decoding import (
-    LEAST_CONTRAST,
     Grey,
     ImageError,
     Picture,
     TimeLimitError,
     open_image,
 )
-from worker.ground import separate_ink, shrink
+from worker.ground import measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
 from worker.panels import Window, find_panel
@@ -41,13 +40,18 @@ MARGIN = 0.5  # of its longer side, around a digit that is small even then: all 
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
+RINGING = 32  # of 255: up to so much JPEG leaves beside ink
 BORDER = 4 * (SIDE - 1)  # px around
 TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
 MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
 MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its moments down and right
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
+WIDEST = 4.2  # px: half as wide a stroke is; what is wider is solid, as garments are
 
+PAGES = "the file has more pages than this"
+ANOTHER = "another shape there may be a digit too"
+SOLID = "it is too solid for strokes"
 
 Views = dict[str, Grey]  # by name: 28×28, as the network sees them
 Read = Callable[[int], Picture]  # an image, its shorter side so many px or longer
@@ -58,7 +62,7 @@ class Step(NamedTuple):
 
     name: str
     image: Grey
-    alone: bool  # whether nothing was left behind so far that may be a digit too
+    doubt: str = ""  # why a person should look at the image, however sure the network is
 
 
 def read_digit(content: bytes) -> Step:
@@ -73,11 +77,11 @@ def read_digit(content: bytes) -> Step:
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):
-        yield Step("array", read_array(content), alone=True)
+        yield Step("array", read_array(content))
         return
-    alone = not has_more_pages(content)
+    doubt = PAGES if has_more_pages(content) else ""
     for step in trace_steps(open_image(content, LOOK[0])):
-        yield step if alone else step._replace(alone=False)
+        yield step._replace(doubt=doubt or step.doubt)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
@@ -138,24 +142,23 @@ def trace_steps(read: Read) -> Iterator[Step]:
     there is of a digit in thin strokes. What is on a panel is looked at without what is
     around that. Raises `ImageError`.
     """
-    window, alone, seen = WHOLE, True, 0
+    window, doubt, seen = WHOLE, "", 0
     for look, (shorter, longer) in LOOKS.items():
         at_a_glance = look == FIRST
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
         all_seen = min(height, width) < shorter and max(height, width) <= longer
-        alone |= window == WHOLE  # all is seen again, and better
+        doubt = "" if window == WHOLE else doubt  # all is seen again, and better
         grey = to_grey(shrink(cut(picture, window), longer))
-        yield Step(look, grey, alone)
+        yield Step(look, grey, doubt)
         if is_normalised(grey):
             return
         try:
             for step in STEPS:
                 before, grey = grey, step(grey)
-                if step is drop_specks and is_digit_dropped(before, grey):
-                    alone = False
-                yield Step(step.__name__, grey, alone)
+                doubt = doubt or find_doubt(step, before, grey)
+                yield Step(step.__name__, grey, doubt)
                 if window == WHOLE and step is separate_ink and (panel := find_panel(grey)):
                     window = panel
                     break
@@ -167,6 +170,13 @@ def trace_steps(read: Read) -> Iterator[Step]:
         except ImageError as error:  # a thin stroke may be too pale once it is shrunk
             if all_seen or not at_a_glance or isinstance(error, TimeLimitError):
                 raise
+
+
+def find_doubt(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
+    """What gives reason to doubt an image once a step is taken; nothing where nothing does."""
+    if step is drop_specks and is_digit_dropped(before, after):
+        return ANOTHER
+    return SOLID if step is place and is_solid(after) else ""
 
 
 def surroundings(ink: Grey) -> Window:
@@ -195,7 +205,7 @@ def is_normalised(grey: Grey) -> bool:
     """Whether the image is as MNIST's are: 28×28, dark around, box and centre of mass in place."""
     if grey.shape != (SIDE, SIDE):
         return False
-    _, ink = cv2.threshold(grey, LEAST_CONTRAST, 0, cv2.THRESH_TOZERO)
+    _, ink = cv2.threshold(grey, RINGING, 0, cv2.THRESH_TOZERO)
     _, _, width, height = cv2.boundingRect(ink)
     if abs(max(width, height) - BOX) > BOX_TOLERANCE:
         return False
@@ -248,6 +258,11 @@ def centre_of_mass(ink: Grey) -> tuple[float, float]:
     moments = cv2.moments(ink)
     mass = moments["m00"] or 1.0
     return moments["m01"] / mass + 0.5, moments["m10"] / mass + 0.5
+
+
+def is_solid(digit: Grey) -> bool:
+    """Whether some of a 28×28 image is wider than strokes are."""
+    return measure_reach(cv2.threshold(digit, 127, 1, cv2.THRESH_BINARY)[1]) > WIDEST
 
 
 def place(ink: Grey) -> Grey:

@@ -31,7 +31,6 @@ from worker.decoding import (
 )
 from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
 from worker.models import Model, load_model
-from worker.pages import has_more_pages
 
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26
@@ -218,13 +217,13 @@ def drawn_from(path: Path) -> str | None:
     return None
 
 
-def describe_doubt(first: float, confidence: float, review_below: float, alone: bool) -> str:
+def describe_doubt(first: float, confidence: float, review_below: float, doubt: str) -> str:
     """What makes an answer one to be reviewed, given how sure the network was at first and is in
-    the end; nothing where it is none."""
-    if not alone:
-        return ", to review: another shape there may be a digit too"
+    the end, and the last step's doubt; nothing where it is none."""
     if confidence < NO_DIGIT:
         return ", to review: it looks like no digit"
+    if doubt:
+        return f", to review: {doubt}"
     if confidence < review_below:
         return f", to review: under {review_below:.2%}"
     return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
@@ -271,9 +270,7 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
         model = load_model(name)
         first, probabilities = ask(content, digit, model, panels)
         confidence = float(probabilities.max())
-        doubt = describe_doubt(first, confidence, model.card.review_below, digit.alone)
-        if has_more_pages(content):
-            doubt = ", to review: the file has more pages than this"
+        doubt = describe_doubt(first, confidence, model.card.review_below, digit.doubt)
         headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
     if panels:
         partial = out.with_name(out.name + ".partial")

@@ -43,9 +43,9 @@ def classify(pixels: np.ndarray) -> np.ndarray:
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
     """The rows that a worker of digitq answers with to images of MNIST, one for each."""
-    pixels, errors, alone = read_pixels(chunk, read_image)
+    pixels, errors, sure = read_pixels(chunk, read_image)
     below = load_model(MODEL).card.review_below
-    return build_result(chunk, classify(pixels), errors, alone, below)
+    return build_result(chunk, classify(pixels), errors, sure, below)
 
 
 def warm_up() -> None:

@@ -1,5 +1,6 @@
 """Each step from grey values to the 28×28 image that the network sees."""
 
+import io
 from collections.abc import Callable
 from unittest.mock import patch
 
@@ -13,10 +14,12 @@ from worker import images
 from worker.dataset import load_mnist
 from worker.decoding import ImageError, TimeLimitError, open_image
 from worker.images import (
+    ANOTHER,
     BOX,
     GLANCE,
     LOOK,
     LOOKS,
+    SOLID,
     STROKE,
     STROKE_SIDE,
     centre_of_mass,
@@ -41,6 +44,19 @@ def test_all_of_mnist_passes_unchanged(mnist_root: object, split: str) -> None:
 def test_what_is_mnist_like_passes_to_the_bit() -> None:
     for digit in random_digits(5):
         assert np.array_equal(read_digit(encode_image(PIL.Image.fromarray(digit))).image, digit)
+
+
+def test_a_jpeg_of_such_an_image_is_what_it_is_decoded_to(mnist_root: object) -> None:
+    for digit in load_mnist("test")[0][:100].numpy():
+        content = encode_image(PIL.Image.fromarray(digit), "JPEG", quality=85)
+        assert np.array_equal(read_digit(content).image, PIL.Image.open(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize(("radius", "doubt"), [(40, SOLID), (18, "")])
+def test_what_is_wider_than_strokes_is_a_doubt(radius: int, doubt: str) -> None:
+    picture = np.full((300, 300), 240, np.uint8)
+    cv2.line(picture, (120, 110), (180, 190), 20, 2 * radius)
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == doubt
 
 
 @pytest.mark.parametrize(
@@ -74,7 +90,7 @@ def test_a_small_digit_in_a_large_photo_is_looked_at_closer(
     assert [name for name in names if name in LOOKS] == [*LOOKS][:looks]
     assert names.count("place") == 1
     digit = read_digit(content)
-    assert digit.alone and same_digit(digit.image, normalise(ring), least=0.85)
+    assert not digit.doubt and same_digit(digit.image, normalise(ring), least=0.85)
 
 
 @pytest.mark.parametrize("radius", [12, 16])
@@ -104,16 +120,16 @@ def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
     assert (normalise(thin) > 0).any()
 
 
-@pytest.mark.parametrize(("width", "left", "alone"), [(18, 600, True), (30, 613, False)])
+@pytest.mark.parametrize(("width", "left", "doubt"), [(18, 600, ""), (30, 613, ANOTHER)])
 def test_what_may_be_a_digit_is_for_the_closer_look_to_say(
-    width: int, left: int, alone: bool
+    width: int, left: int, doubt: str
 ) -> None:
     photo = np.full((900, 900), 230, np.uint8)
     photo[300:400, 300:400] = draw_ring(100, width=4, ink=60, ground=230)
     photo[600:618, left : left + width] = 60
     *_, last = steps = list(trace_steps(lambda side: photo))
     glance = steps[[step.name for step in steps].index("closer") - 1]
-    assert last.alone == alone != glance.alone
+    assert last.doubt == doubt != glance.doubt
 
 
 def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
@@ -122,7 +138,7 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
         photo[400:540, left : left + 140] = draw_ring(140, width=11)
     digit = read_digit(encode_image(PIL.Image.fromarray(photo)))
     assert same_digit(digit.image, normalise(draw_ring(140, width=11)), least=0.85)
-    assert not digit.alone
+    assert digit.doubt == ANOTHER
 
 
 def test_a_box_is_that_of_the_ink() -> None:
