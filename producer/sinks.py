@@ -279,29 +279,14 @@ class FileSink:
                 pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
                 pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
             ):
-                for table in regroup(reader, ROW_GROUP_ROWS):
-                    writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP_ROWS)
+                table = reader.read_all()  # it stays on disk: the file is mapped
+                for start in range(0, len(table), ROW_GROUP_ROWS):
+                    writer.write_table(table.slice(start, ROW_GROUP_ROWS).combine_chunks())
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)  # as on a full disk
-
-
-def regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly so many, but for the last."""
-    pending: list[pa.RecordBatch] = []
-    held = 0
-    for batch in batches:
-        pending.append(batch)
-        held += batch.num_rows
-        while held >= rows:
-            table = pa.Table.from_batches(pending)
-            yield table.slice(0, rows)
-            pending = table.slice(rows).to_batches()
-            held -= rows
-    if held:
-        yield pa.Table.from_batches(pending)
 
 
 def _write_all(file: FileIO, content: bytes) -> None:
