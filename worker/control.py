@@ -17,10 +17,10 @@ from celery.worker.control import inspect_command
 from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.errors import DigitqError
 from protocol.ledger import QUEUE
-from protocol.settings import settings
+from protocol.settings import MODELS, settings
 from protocol.stats import STATS, WorkerStats
 from worker.integers import has_byte_products
-from worker.models import THREADS, check_model, fingerprint, model_names
+from worker.models import THREADS, check_model, fingerprint
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
 
@@ -41,8 +41,8 @@ def answer_stats(state: Any) -> dict[str, Any]:
             processes=state.consumer.pool.num_processes,
             threads=THREADS,
             takes_work=QUEUE in state.app.amqp.queues.consume_from,
-            models={name: find_fault(name) for name in model_names()},
-            cards={name: fingerprint(name) for name in model_names()},
+            models={name: find_fault(name) for name in MODELS},
+            cards={name: fingerprint(name) for name in MODELS},
             deadline_seconds=settings().deadline_seconds,
             time=time.time(),
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import settings
+from protocol.settings import MODELS, settings
 from worker.integers import hasten
 from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
@@ -63,7 +63,6 @@ def read_card(path: Path) -> Card:
 class Model:
     """A network ready to classify."""
 
-    name: str
     network: Network
     card: Card
     device: torch.device = torch.device("cpu")
@@ -126,11 +125,6 @@ def card_path(name: str) -> Path:
     return path if path and path.exists() else WEIGHTS / f"{name}.json"
 
 
-def model_names() -> list[str]:
-    """The names `load_model` knows."""
-    return sorted({"random", *(path.stem for path in WEIGHTS.glob("*.json"))})
-
-
 @cache
 def load_model(name: str) -> Model:
     """The model of that name, loaded once in a process.
@@ -138,8 +132,8 @@ def load_model(name: str) -> Model:
     It sets torch to one thread: with more, last bits change.
     Raises `UsageError` for an unknown name, `DigitqError` where the weights aren't the card's.
     """
-    if name not in model_names():
-        raise UsageError(f"there is no model {name!r}; there are: {', '.join(model_names())}")
+    if name not in MODELS:
+        raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
     torch.set_num_threads(THREADS)
     model = build_random_model() if name == "random" else read_model(card_path(name))
     if not has_mkl():  # only its strict mode adds up alike in any tile
@@ -153,14 +147,14 @@ def has_mkl() -> bool:
     return bool(is_available())
 
 
-def build_random_model(seed: int = RANDOM_SEED) -> Model:
+def build_random_model() -> Model:
     """The tutorial's untrained network, right about one time in ten: weights from N(0, 1)."""
     network = DigitNetwork(mean=0.5, std=0.5)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
-    card = Card("random", network.architecture, 0.5, 0.5, seed=seed)
-    return Model("random", freeze(network), card)
+    card = Card("random", network.architecture, 0.5, 0.5, seed=RANDOM_SEED)
+    return Model(freeze(network), card)
 
 
 def check_model(name: str) -> None:
@@ -204,7 +198,7 @@ def read_model(card_path: Path) -> Model:
         network = NETWORKS[card.architecture](card.mean, card.std)
         network.load_state_dict(load(data))
     network.temperature = card.temperature
-    return Model(card.name, freeze(network), card)
+    return Model(freeze(network), card)
 
 
 def freeze(network: Network) -> Network:
