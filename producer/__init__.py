@@ -3,38 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from protocol.errors import (
+    BrokerError,
+    DigitqError,
+    JobAbandonedError,
+    JobCancelledError,
+    OutputError,
+    UnknownJobError,
+    UsageError,
+)
+
 if TYPE_CHECKING:
     from producer.client import Client
     from producer.job import Job
     from producer.predictions import Prediction
     from producer.sources import open_sources
-    from protocol.errors import (
-        BrokerError,
-        DigitqError,
-        JobAbandonedError,
-        JobCancelledError,
-        OutputError,
-        UnknownJobError,
-        UsageError,
-    )
     from protocol.ledger import JobRecord
 
-ERRORS = (
-    "BrokerError",
-    "DigitqError",
-    "JobAbandonedError",
-    "JobCancelledError",
-    "OutputError",
-    "UnknownJobError",
-    "UsageError",
-)
 PLACES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
     "Prediction": "producer.predictions",
     "open_sources": "producer.sources",
-    **dict.fromkeys(ERRORS, "protocol.errors"),
 }
 __all__ = [
     "BrokerError",
