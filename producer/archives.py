@@ -157,19 +157,11 @@ def _tar_entries(
             for member in archive:
                 cast(Any, archive).members = []  # else it keeps each one
                 name = member.name.removeprefix("./")  # as of `tar cf x.tar .`
-                if member.isfile() and is_image_name(name):
+                if (member.isfile() or member.islnk()) and is_image_name(name):
                     started = True
                     yield Entry(
                         prefix + unique(printable(name)),
                         partial(_read_tarred, archive, member),
-                        parent_digit(name) if truth_from_parent else None,
-                    )
-                elif member.islnk() and is_image_name(name):  # GNU tar's for one file's other names
-                    started = True
-                    reason = f"the archive has it under another name only: {member.linkname}"
-                    yield Entry(
-                        prefix + unique(printable(name)),
-                        partial(raise_unreadable, reason),
                         parent_digit(name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
@@ -199,6 +191,8 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
 
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.islnk():  # GNU tar's for one file's other names
+        raise UnreadableImageError(f"the archive has it under another name only: {member.linkname}")
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""
