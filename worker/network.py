@@ -66,6 +66,10 @@ class Network(nn.Module):
         """Ten probabilities for each image: (N, 784) uint8 or float 0..255 → (N, 10)."""
         return softmax(self.logits(pixels) / self.temperature)
 
+    def fold(self) -> "Network":
+        """The same network, as it classifies, without what only its training needs."""
+        return self
+
 
 class DigitNetwork(Network):
     """784-256-10 with a softmax after both layers."""
@@ -117,7 +121,7 @@ class ConvNetwork(Network):
         return logits
 
     def fold(self) -> "ConvNetwork":
-        """The same network, as it classifies, without its batch normalisations."""
+        """Without the batch normalisations."""
         steps = list(copy.deepcopy(self).eval().convolve)
         folded = copy.deepcopy(self)
         folded.convolve = nn.Sequential()

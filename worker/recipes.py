@@ -23,6 +23,7 @@ class Recipe:
     teachers: int = 0  # networks of the same kind whose mean answer is learned, not the labels
     softness: float = 2.0  # the temperature at which it is
     distortion: Distortion = Distortion()
+    settling: "Recipe | None" = None  # how to train the folded network on, a third as many epochs
 
     def draw_network(self) -> Network:
         """An untrained network, as it trains."""
@@ -32,18 +33,9 @@ class Recipe:
         """What moves the weights; a cosine brings its rates down to 0."""
         raise NotImplementedError
 
-    def fold(self, network: Network) -> Network:
-        """The network without what only the first stage of its training needs."""
-        return network
-
     def finish(self, network: Network) -> Network:
         """The trained network, as it ships."""
         return network
-
-    @property
-    def settling(self) -> "Recipe | None":
-        """How to train the folded network on, for a third as many epochs."""
-        return None
 
     @property
     def teaching(self) -> "Recipe":
@@ -110,7 +102,6 @@ class CnnRecipe(Recipe):
     teachers: int = 4
     rate: float = 3e-3
     decay: float = 0.05
-    settles: bool = True
     distortion: Distortion = Distortion(
         rotation_degrees=8.0,
         stretch=0.15,
@@ -127,21 +118,12 @@ class CnnRecipe(Recipe):
             network.parameters(), lr=self.rate, weight_decay=self.decay, fused=True
         )
 
-    def fold(self, network: Network) -> Network:
-        assert isinstance(network, ConvNetwork)
-        return network.fold()
-
     def finish(self, network: Network) -> TwoViewNetwork:
         shipped = TwoViewNetwork(self.mean, self.std)
         shipped.load_state_dict(network.state_dict())
         return shipped.eval()
 
-    @property
-    def settling(self) -> Recipe | None:
-        """Closer to MNIST: more of it, less distorted, at a lower rate."""
-        if not self.settles:
-            return None
-        return replace(self, settles=False, rate=5e-4, share=0.2, distortion=Distortion())
 
-
-RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe()}
+# Closer to MNIST: more of it, less distorted, at a lower rate
+SETTLING = CnnRecipe(rate=5e-4, share=0.2, distortion=Distortion())
+RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe(settling=SETTLING)}

@@ -167,7 +167,7 @@ def train_stages(
 ) -> Network:
     """An untrained network, trained as the recipe has it."""
     network = train_stage(recipe.draw_network(), lessons, epochs, recipe, teachers, said)
-    network = recipe.fold(network)
+    network = network.fold()
     if recipe.settling:
         epochs = max(1, epochs // 3)
         network = train_stage(network, lessons, epochs, recipe.settling, teachers, said)

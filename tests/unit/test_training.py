@@ -16,7 +16,7 @@ from worker.calibration import REVIEWED, calibrate, measure_calibration_error
 from worker.distortion import Distortion
 from worker.models import Card, read_model
 from worker.network import LABELS, DigitNetwork, softmax
-from worker.recipes import CnnRecipe, MlpRecipe, Recipe
+from worker.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.rendering import NO_DIGIT
 from worker.training import aim, main, prepare_lessons, train_network, train_stages
 
@@ -24,9 +24,10 @@ STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
 )
 QUICK_MLP = MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, copies=0, distortion=STILL)
-QUICK_CNN = CnnRecipe(
+QUICK_STAGE = CnnRecipe(
     batch_rows=50, averaged=0.9, bfloat16=False, copies=0, teachers=0, distortion=STILL
 )
+QUICK_CNN = dataclasses.replace(QUICK_STAGE, settling=dataclasses.replace(QUICK_STAGE, rate=5e-4))
 
 
 @pytest.mark.parametrize(("recipe", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
@@ -55,7 +56,11 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     "recipe",
     [
         pytest.param(MlpRecipe(copies=0), id="mlp"),
-        pytest.param(CnnRecipe(teachers=1, copies=0), id="cnn", marks=pytest.mark.slow),
+        pytest.param(
+            dataclasses.replace(RECIPES["cnn"], teachers=1, copies=0),
+            id="cnn",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
