@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Timer
-from types import TracebackType
 from unittest.mock import patch
 
 from producer.local import Local
@@ -40,15 +39,10 @@ class Deployment(Local):
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._stopped: list[Timer] = []
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for timer in self._stopped:
             timer.cancel()
-        super().__exit__(kind, error, traceback)
+        super().__exit__()
         if self.proxy:
             self.proxy.close()
 
