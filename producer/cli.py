@@ -24,6 +24,7 @@ from producer.options import (
     overwrite_option,
     plural,
     private_broker_option,
+    require,
     say,
     sources_argument,
     truth_option,
@@ -272,12 +273,7 @@ def evaluate(
 
     Prints recall and precision for each class, the confusion matrix, and the accuracy.
     """
-    from producer.report import (
-        ConfusionSink,
-        plot_confusion,
-        require_matplotlib,
-        tabulate_confusion,
-    )
+    from producer.report import ConfusionSink, plot_confusion, tabulate_confusion
     from producer.run import service, take_results
     from producer.sources import open_sources
 
@@ -288,7 +284,7 @@ def evaluate(
     if plot and plot.exists() and not overwrite:
         raise UsageError(f"{plot} is there already: --overwrite replaces it")
     if plot:
-        require_matplotlib()
+        require("matplotlib", "plot")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
     with service(broker, workers) as running:

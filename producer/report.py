@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.options import plural, require
+from producer.options import plural
 from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
@@ -105,15 +105,9 @@ def tabulate_confusion(confusion: Confusion) -> str:
     return "\n".join(lines)
 
 
-def require_matplotlib() -> None:
-    """Raises `UsageError` where `plot_confusion` would."""
-    require("matplotlib", "plot")
-
-
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
-    """The matrix as a picture. Raises `UsageError` where matplotlib is missing, or the format is
-    none it writes; `OutputError` where the file can't be written."""
-    require_matplotlib()
+    """The matrix as a picture. Raises `UsageError` where the format is none that matplotlib
+    writes, `OutputError` where the file can't be written."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6.4), layout="constrained")

@@ -167,6 +167,13 @@ def test_bad_usage(
     check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
 
 
+def test_a_plot_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    check(capsys, 2, "matplotlib is not installed", "evaluate", "--plot", str(tmp_path / "m.png"))
+
+
 GOES_ON = "1 row in {}: the same command goes on from there\n"
 
 

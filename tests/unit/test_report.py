@@ -1,6 +1,5 @@
 """What a person reads at the end."""
 
-import sys
 import zlib
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from producer.report import (
     describe_job,
     list_jobs,
     plot_confusion,
-    require_matplotlib,
     summarise,
     tabulate_confusion,
 )
@@ -96,13 +94,6 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.png")
     with PIL.Image.open(tmp_path / "matrix.png") as picture:
         assert min(picture.size) > 500
-
-
-def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_matplotlib()
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"matplotlib is not installed: .*'\.\[plot\]'"):
-        require_matplotlib()
 
 
 def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
