@@ -90,7 +90,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
         for place in range(chunks):
             part = slice(place * rows, (place + 1) * rows)
             (batch,) = label_batches("mnist/", images[part], labels[part])
-            payload = Chunk(first + place, part.start, batch).encode()
+            payload = Chunk(part.start, batch).encode()
             ledger.dispatch(spec, (0, 0), first + place, rows, payload)
         seconds: Seconds = defaultdict(float)
         start.wait()

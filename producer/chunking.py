@@ -46,12 +46,12 @@ def cut_chunks(
     """
     failure: list[Exception] = []
     remaining = _until_failure(_skip(pieces, resume), failure)
-    number, first_row = 0, resume.rows
+    first_row = resume.rows
     most = settings().most_rows(model)
     slices = _slices(_read(remaining), has_truth, first_row, most)
     for batch in _join(slices, first_row, most):
-        yield Chunk(number, first_row, batch)
-        number, first_row = number + 1, first_row + batch.num_rows
+        yield Chunk(first_row, batch)
+        first_row += batch.num_rows
     if failure:
         raise failure[0]
 

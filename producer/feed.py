@@ -62,15 +62,15 @@ class Feeder(threading.Thread):
     def run(self) -> None:
         try:
             threading.Thread(target=self._beat, daemon=True).start()
-            for chunk in self._chunks:
-                self._wait_for_room(chunk.number)
-                parcel = Parcel(chunk.number, chunk.rows, chunk.encode())
+            for number, chunk in enumerate(self._chunks):
+                self._wait_for_room(number)
+                parcel = Parcel(number, chunk.rows, chunk.encode())
                 with self._changed:
-                    self._window[parcel.number] = parcel
+                    self._window[number] = parcel
                     if not self.attached:
-                        self._window.pop(parcel.number - settings().window_chunks, None)
+                        self._window.pop(number - settings().window_chunks, None)
                 self._send(parcel)
-                self.sent = chunk.number + 1
+                self.sent = number + 1
             self.total = self.sent  # sealing wakes the collector, who asks for it
             self._seal(self.total)
             if not self.attached:

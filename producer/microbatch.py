@@ -242,7 +242,7 @@ class Calls:
 
     def _classify(self, batch: pa.RecordBatch, line: Line) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
-        job_id, chunk = secrets.token_hex(6), Chunk(0, 0, batch)
+        job_id, chunk = secrets.token_hex(6), Chunk(0, batch)
         source = "single images from Python"
         spec = JobSpec(job_id, line.kind.model, source, attached=True, in_flight=1, ttl=TTL_SECONDS)
         payload = chunk.encode()

@@ -53,7 +53,6 @@ class Chunk:
     place of the first image in its job: the network's tiles are laid out by it.
     """
 
-    number: int
     first_row: int
     batch: pa.RecordBatch
 
@@ -66,7 +65,7 @@ class Chunk:
         return encode(self.batch.replace_schema_metadata({"first_row": str(self.first_row)}))
 
     @classmethod
-    def decode(cls, number: int, payload: bytes | memoryview) -> Self:
+    def decode(cls, payload: bytes | memoryview) -> Self:
         """The chunk that `encode` gave. Raises `pa.ArrowInvalid`."""
         batch = decode(payload)
-        return cls(number, int(batch.schema.metadata[b"first_row"]), batch)
+        return cls(int(batch.schema.metadata[b"first_row"]), batch)

@@ -128,4 +128,4 @@ def prepare_process(**_: Any) -> None:
     rows = WARM_UP_ROWS
     pixels = pa.array([bytes(PIXELS)] * rows, PIXELS_FIELD.type)
     batch = pa.record_batch({"id": [""] * rows, PIXELS_FIELD.name: pixels})
-    encode(classify_chunk(Chunk(0, 0, batch), settings().model))
+    encode(classify_chunk(Chunk(0, batch), settings().model))

@@ -64,7 +64,7 @@ def classify(job_id: str, number: int) -> str:
     renewal = Renewal(job_id, number, begun.time)
     careful = begun.attempt >= CAREFUL_ATTEMPT
     try:
-        chunk = Chunk.decode(number, begun.payload)
+        chunk = Chunk.decode(begun.payload)
         result = classify_chunk(chunk, begun.model, _careful(renewal) if careful else renewal.read)
     except Dropped:
         return DISCARDED

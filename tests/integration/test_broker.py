@@ -83,7 +83,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
     """Or a chunk that is lost meanwhile would be waited for three times as long."""
     batch = pixels_batch(pa.array(["a"]), np.zeros((1, PIXELS), np.uint8))
     spec = JobSpec("j", "random", "test", attached=False, in_flight=1, ttl=60)
-    done = classify_chunk(Chunk(0, 0, batch), "random")
+    done = classify_chunk(Chunk(0, batch), "random")
     passed = 0.0  # seconds, by a clock that nothing else moves
 
     def classify_slowly(*args: object) -> pa.RecordBatch:
@@ -93,7 +93,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
 
     with connect(redis_only.url) as client:
         ledger, send = Ledger(client), client.execute_command
-        ledger.dispatch(spec, (0, 0), 0, 1, Chunk(0, 0, batch).encode())
+        ledger.dispatch(spec, (0, 0), 0, 1, Chunk(0, batch).encode())
 
         def send_slowly(*args: Any, **options: Any) -> Any:
             nonlocal passed

@@ -11,8 +11,8 @@ from tests.drawing import random_digits
 def test_a_chunk_survives_its_encoding() -> None:
     truth = pa.array([0, 1, None], pa.int8())
     batch = pixels_batch(number_ids("x/", 5, 3), random_digits(3).reshape(3, 784), truth)
-    chunk = Chunk.decode(7, Chunk(7, 4096, batch).encode())
-    assert (chunk.number, chunk.first_row, chunk.rows) == (7, 4096, 3)
+    chunk = Chunk.decode(Chunk(4096, batch).encode())
+    assert (chunk.first_row, chunk.rows) == (4096, 3)
     assert chunk.batch.column("id").to_pylist() == ["x/5", "x/6", "x/7"]
     assert chunk.batch.equals(batch)
 
@@ -32,7 +32,7 @@ def test_what_is_no_stream_is_refused(payload: bytes) -> None:
 def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:
     """It might end the process that reads there."""
     batch = pa.record_batch({"id": ["a"] * 100, "image": [b"x" * 100] * 100})
-    payload = bytearray(Chunk(0, 0, batch).encode())
+    payload = bytearray(Chunk(0, batch).encode())
     offset = payload.index((5000).to_bytes(4, "little"))  # of the 50th image
     payload[offset : offset + 4] = (2_000_000_000).to_bytes(4, "little")
     with pytest.raises(pa.ArrowInvalid):

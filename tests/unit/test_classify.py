@@ -42,7 +42,7 @@ WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))
 
 def pixel_chunk(start: int, stop: int) -> Chunk:
     pixels = DIGITS[start:stop].reshape(-1, 784)
-    return Chunk(0, start, pixels_batch(number_ids("", start, stop - start), pixels))
+    return Chunk(start, pixels_batch(number_ids("", start, stop - start), pixels))
 
 
 def test_a_result_has_a_row_for_each_image() -> None:
@@ -95,7 +95,7 @@ def test_what_is_no_image_at_all_is_said_at_once() -> None:
 
 def test_a_row_without_an_image_says_so() -> None:
     batch = pa.record_batch({"id": ["a"], "image": pa.array([None], pa.binary())})
-    result = classify_chunk(Chunk(0, 0, batch), "mlp")
+    result = classify_chunk(Chunk(0, batch), "mlp")
     assert result.column("error").to_pylist() == ["no image in this row"]
 
 
@@ -103,7 +103,7 @@ def test_an_error_of_the_producer_passes_through() -> None:
     batch = pa.record_batch(
         {"id": ["a"], "image": pa.array([None], pa.binary()), "error": ["gone"]}
     )
-    assert classify_chunk(Chunk(0, 0, batch), "mlp").column("error").to_pylist() == ["gone"]
+    assert classify_chunk(Chunk(0, batch), "mlp").column("error").to_pylist() == ["gone"]
 
 
 def test_a_model_this_worker_lacks_is_an_error_in_each_row() -> None:
@@ -156,7 +156,7 @@ def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
 @pytest.mark.parametrize("offset", [0, 1, 7])
 def test_a_slice_of_pixels_is_its_own(offset: int) -> None:
     whole = pixel_chunk(0, 300).batch
-    result = classify_chunk(Chunk(0, offset, whole.slice(offset, 5)), "mlp")
+    result = classify_chunk(Chunk(offset, whole.slice(offset, 5)), "mlp")
     assert np.array_equal(result.column("confidence"), WHOLE[offset : offset + 5].max(axis=1))
 
 
@@ -232,7 +232,7 @@ def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
 
     batch = pa.record_batch({"id": ["a"], "image": [encode_image(draw_one())]})
     with pytest.raises(BrokerError):
-        classify_chunk(Chunk(0, 0, batch), "mlp", read)
+        classify_chunk(Chunk(0, batch), "mlp", read)
 
 
 MLP = load_model("mlp")
@@ -319,7 +319,7 @@ def test_a_redis_that_is_lost_meanwhile_is_no_fault_of_an_image_s() -> None:
 
     batch = pa.record_batch({"id": ["a"], "image": [UNSURE]})
     with pytest.raises(BrokerError):
-        classify_chunk(Chunk(0, 0, batch), "mlp", read)
+        classify_chunk(Chunk(0, batch), "mlp", read)
 
 
 def test_other_views_have_their_time_and_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:

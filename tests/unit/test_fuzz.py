@@ -117,7 +117,7 @@ def test_thousands_of_damaged_images_are_a_row_each(seed: int) -> None:
     source = random.Random(seed)
     images = [mutate(source.choice(FILES), source) for _ in range(1000)]
     batch = pa.record_batch({"id": [str(n) for n in range(1000)], "image": images})
-    result = classify_chunk(Chunk(0, 0, batch), "mlp")
+    result = classify_chunk(Chunk(0, batch), "mlp")
     assert result.column("id").equals(batch.column("id"))
     for error, label in zip(result.column("error"), result.column("label"), strict=True):
         assert error.is_valid != label.is_valid

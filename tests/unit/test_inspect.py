@@ -140,7 +140,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     (tmp_path / "digit.png").write_bytes(file)
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     batch = pa.record_batch({"id": ["digit"], "image": [file]})
-    row = classify_chunk(Chunk(0, 0, batch), "mlp").to_pylist()[0]
+    row = classify_chunk(Chunk(0, batch), "mlp").to_pylist()[0]
     review = ", to review: under 78.26%" if row["review"] else ""
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first

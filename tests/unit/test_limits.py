@@ -41,7 +41,7 @@ def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     )
     good = encode_image(draw_one())
     batch = pa.record_batch({"id": ["a", "b", "c"], "image": [good, b"", good]})
-    errors = classify.classify_chunk(Chunk(0, 0, batch), "mlp").column("error").to_pylist()
+    errors = classify.classify_chunk(Chunk(0, batch), "mlp").column("error").to_pylist()
     assert errors == [None, "takes longer than 1 s", None]
 
 

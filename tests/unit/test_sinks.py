@@ -35,7 +35,7 @@ def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
     truth = pa.array(np.arange(rows) % 10, pa.int8())
     return [
         classify_chunk(
-            Chunk(n, n * rows, pixels_batch(number_ids('a "b",', n * rows, rows), digits, truth)),
+            Chunk(n * rows, pixels_batch(number_ids('a "b",', n * rows, rows), digits, truth)),
             "mlp",
         )
         for n in range(count)
