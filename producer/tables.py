@@ -34,6 +34,8 @@ INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pan
 SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
 ELSEWHERE = "no image in this row, but the path of one: embed its bytes in the table"
 NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
+TEXTS = (pa.string(), pa.large_string(), pa.string_view())
+BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
 SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
@@ -178,7 +180,7 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
         whole = len(cells) == len(schema)
         rows.append([cells[int(name)].strip() if whole else "" for name in types])
     columns = [
-        pa.array(column if _is_text(kind) else [_to_number(cell) for cell in column], kind)
+        pa.array(column if kind in TEXTS else [_to_number(cell) for cell in column], kind)
         for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
     ]
     return pa.record_batch(columns, names=[*types])
@@ -257,7 +259,7 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
     """The same of columns without names: 784, or 785 of which the first is of labels, beside text
     and empty ones before and after them."""
     places = [*range(len(schema))]
-    is_void = [_is_text(kind) or pa.types.is_null(kind) for kind in schema.types]
+    is_void = [kind in TEXTS or pa.types.is_null(kind) for kind in schema.types]
     for end in (0, -1):
         while places and is_void[places[end]]:
             places.pop(end)
@@ -305,31 +307,23 @@ def _list(schema: pa.Schema) -> str:
 def _may_be_image(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
-    return _is_bytes(kind)
+        return kind.get_field_index("bytes") >= 0 and _plain(kind.field("bytes").type) in BYTES
+    return _plain(kind) in BYTES
 
 
 def _may_be_label(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_integer(kind)) or _is_broken(kind) or _is_text(kind)
+    kind = _plain(kind)
+    return bool(pa.types.is_integer(kind)) or _is_broken(kind) or kind in TEXTS
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of a dictionary's values; any other as it is."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_broken(kind: pa.DataType) -> bool:
     """Whether its numbers need not be whole."""
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(is_kind(kind) for is_kind in kinds)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[Piece]:
@@ -387,7 +381,7 @@ def _digits(labels: pa.Array) -> pa.Array:
         labels = labels.dictionary_decode()
     if _is_broken(labels.type):
         labels = pc.cast(labels, pa.float64())
-    if _is_text(labels.type):
+    if labels.type in TEXTS:
         labels = pc.cast(labels, pa.string())  # of views, index_in knows nothing
-    digits = pa.array("0123456789" if _is_text(labels.type) else range(10), labels.type)
+    digits = pa.array("0123456789" if labels.type in TEXTS else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())
