@@ -45,21 +45,17 @@ class Sink(Protocol):
 
 
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with `probabilities` as ten columns `p0` … `p9`; `truth` comes last."""
+    """The batch with ten columns `p0` … `p9` in the place of `probabilities`."""
     lists = batch.column("probabilities")
     start, stop = CLASSES * lists.offset, CLASSES * (lists.offset + len(lists))
     values = lists.values[start:stop].to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
     # a tenth of the time of Arrow's list_element
-    digits = [pa.array(values[:, digit], mask=none) for digit in range(CLASSES)]
-    names = ["id", "label", "confidence", *(f"p{digit}" for digit in range(CLASSES))]
-    names += ["error", "review"]
-    columns = [batch.column(name) for name in ("id", "label", "confidence")]
-    columns += [*digits, batch.column("error"), batch.column("review")]
-    if "truth" in batch.schema.names:
-        names.append("truth")
-        columns.append(batch.column("truth"))
-    return pa.record_batch(columns, names=names)
+    digits = {f"p{digit}": pa.array(values[:, digit], mask=none) for digit in range(CLASSES)}
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        columns |= digits if name == "probabilities" else {name: column}
+    return pa.record_batch(columns)
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
@@ -93,7 +89,7 @@ def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
         CLASSES,
         mask=lists.is_null(),
     )
-    return pa.record_batch(list(columns.values()), names=list(columns))
+    return pa.record_batch(columns)
 
 
 def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
