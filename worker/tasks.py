@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
 
 from celery.utils.log import get_task_logger
 
@@ -29,21 +29,17 @@ DISCARDED = "discarded: another worker was first, or the job was cancelled"
 logger = get_task_logger(__name__)
 
 
-class Own(threading.local):
-    """What each thread has for itself: `--pool threads` runs tasks in several."""
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        patience_seconds = settings().broker_patience_seconds
-        return Ledger(connect(app.conf.digitq_database_url, patience_seconds, takes_chunks=True))
-
-
-own = Own()
+own = threading.local()  # `--pool threads` runs tasks in several
 
 
 def ledger() -> Ledger:
     """This thread's ledger, connected on first use: after the fork."""
-    return own.ledger
+    if not hasattr(own, "ledger"):
+        patience_seconds = settings().broker_patience_seconds
+        redis = connect(app.conf.digitq_database_url, patience_seconds, takes_chunks=True)
+        own.ledger = Ledger(redis)
+    found: Ledger = own.ledger
+    return found
 
 
 @cache

@@ -69,7 +69,7 @@ def test_each_thread_of_a_worker_has_its_own(
 ) -> None:
     conf = SimpleNamespace(digitq_database_url=redis_only.url)
     monkeypatch.setattr(tasks, "app", SimpleNamespace(conf=conf))
-    monkeypatch.setattr(tasks, "own", tasks.Own())
+    monkeypatch.setattr(tasks, "own", threading.local())
     found = [tasks.ledger(), tasks.ledger()]
     thread = threading.Thread(target=lambda: found.append(tasks.ledger()))
     thread.start()
