@@ -18,11 +18,8 @@ def make_app(broker_url: str) -> Celery:
     app = Celery("digitq", broker=read_address(broker_url).celery_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
-        task_serializer="json",
-        result_serializer="json",
         task_ignore_result=True,
         task_default_queue=QUEUE,
-        task_acks_late=False,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

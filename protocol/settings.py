@@ -12,8 +12,6 @@ from protocol.errors import UsageError
 TILE_ROWS = 1024  # the largest tile, see Model.classify; and a job's first chunks
 KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
 KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
-IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
-CLOCK_SECONDS = 60.0  # by the clock, for one that waits and computes nothing
 INSPECTED = (
     ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
 )

@@ -17,7 +17,7 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import CLOCK_SECONDS, DEFAULT_BROKER, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
+from protocol.settings import DEFAULT_BROKER, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
 from worker import transport
 
 WARM_UP_ROWS = 256
@@ -33,9 +33,6 @@ app.conf.update(
     # Of the ledger: by this name Celery and Flower show no more than stars
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds for torch and the weights to load
-    # Seconds; usually well under one. An image may be read twice, and Redis waited for as often
-    task_time_limit=2
-    * (settings().broker_patience_seconds + CLOCK_SECONDS * settings().chunk_rows),
 )
 
 
