@@ -1,15 +1,9 @@
 """Names of files as they are shown and written, whatever bytes are in them."""
 
-import os
-
 
 def printable(name: str) -> str:
     """The name with bytes that are no UTF-8 written as `\\xNN`."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def in_one_line(text: str) -> str:
