@@ -15,7 +15,6 @@ from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
-from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
@@ -79,7 +78,7 @@ def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
     for piece in pieces:
         if left:
             if isinstance(piece, Entry):
-                used, seen = 1, zlib.crc32(printable(piece.id).encode(), seen)  # as `add_ids`
+                used, seen = 1, zlib.crc32(piece.id.encode(), seen)  # as `add_ids`
             else:
                 used = min(left, piece.num_rows)
                 seen = add_ids(seen, piece.column("id").slice(0, used))
@@ -131,7 +130,7 @@ def _is_long_ago(since: float) -> bool:
 
 
 def _read_entry(entry: Entry) -> Row:
-    id = printable(entry.id)
+    id = entry.id
     try:
         content, limit = entry.read(), settings().image_bytes
         if len(content) > limit:

@@ -15,6 +15,7 @@ from producer.mnist import number_ids, pixels_batch
 from producer.sources import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
+from protocol.text import printable
 
 IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
 CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}  # of which there is no
@@ -73,7 +74,7 @@ def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         id = f"./{path}" if path.isdecimal() else path  # a number is the id of another kind
-        return Entry(id, partial(read_file, path))
+        return Entry(printable(id), partial(read_file, path))
     if isinstance(image, Bytes):
         return Entry(number, lambda: bytes(image))
     if _is_file(image):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.chunking import FIRST_FILES, cut_chunks
+from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
     Entry,
@@ -192,10 +193,10 @@ def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.Monkey
 )
 def test_a_name_that_is_no_text_is_spelled_out(name: str, id: str) -> None:
     assert printable(name) == id
-    pieces = [Entry(name, bytes), Entry("last", bytes)]
+    pieces = list(image_source([name, id, "last"]).pieces)
     (chunk,) = cut_chunks(pieces)
-    assert ids([chunk.batch]) == [id, "last"]
-    (rest,) = cut_chunks(pieces, resume=written_of([id]))
+    assert ids([chunk.batch]) == [id, f"{id}#2", "last"]  # and no two alike
+    (rest,) = cut_chunks(pieces, resume=written_of([id, f"{id}#2"]))
     assert ids([rest.batch]) == ["last"]
 
 
