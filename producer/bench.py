@@ -1,6 +1,5 @@
 """`digitq bench`: rounds in which the contenders take turns, and their medians side by side."""
 
-import json
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
@@ -87,11 +86,6 @@ def tabulate(rows: Rows) -> str:
         others = ", ".join(map(_word, rest, rest.values()))
         lines.append(f"{name:22}{rate:>12}{share:>10}  {others}".rstrip())
     return "\n".join(lines)
-
-
-def to_json(rows: Rows) -> str:
-    """`{name: {"images_per_second": …, "of_torch": …}}`."""
-    return json.dumps(rows, indent=2)
 
 
 def _word(figure: str, value: float) -> str:

@@ -47,18 +47,13 @@ class Tally:
             kind = describe_ending(name)
         self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
 
-    @property
-    def skipped(self) -> int:
-        """How many in all."""
-        return self.kinds.total()
-
     def describe(self) -> str:
         """As `3 other files (.txt, hidden)`: the commonest kinds first; nothing where none was."""
         if not self.kinds:
             return ""
         kinds = [kind for kind, _ in self.kinds.most_common(NAMED_KINDS)]
         more = " …" * (len(self.kinds) > NAMED_KINDS)
-        return f"{plural(self.skipped, 'other file')} ({', '.join(kinds)}{more})"
+        return f"{plural(self.kinds.total(), 'other file')} ({', '.join(kinds)}{more})"
 
 
 def is_image_name(name: str) -> bool:

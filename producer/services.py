@@ -245,9 +245,10 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     scale       the cnn with two workers, and with one
     """
     require("torch", "worker")
+    import json
     from functools import partial
 
-    from producer.bench import run_rounds, tabulate, to_json
+    from producer.bench import run_rounds, tabulate
     from producer.contenders import CONTENDERS, Bench, describe_machine
 
     say(describe_machine())
@@ -259,7 +260,7 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
             for measure in CONTENDERS[name]
         ]
         rows = run_rounds(measures, rounds, say)
-    click.echo(to_json(rows) if as_json else tabulate(rows))
+    click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))
 
 
 def become(broker: str | None, module: str, *options: str) -> NoReturn:

@@ -35,8 +35,8 @@ def enlarge(digit: Mask, rng: Rng) -> Mask:
         ridge = cv2.dilate(depth, np.ones((9, 9), np.uint8))
         mask = ((depth > -0.75 * change * ridge) & (mask > 0)).astype(np.uint8)
     else:
-        radius = int(change * 4)
-        mask = cv2.dilate(mask, _disc(radius))
+        side = 2 * int(change * 4) + 1
+        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     return cv2.GaussianBlur(mask * np.uint8(255), (0, 0), 0.8)
 
 
@@ -284,7 +284,3 @@ KINDS: dict[str, Callable[[Mask, Mask, Rng], Picture]] = {
     "cell": cell,
     "binarised": binarised,
 }
-
-
-def _disc(radius: int) -> Mask:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

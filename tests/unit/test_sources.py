@@ -82,7 +82,7 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
-    assert source.tally.skipped == 6
+    assert source.tally.kinds.total() == 6
     assert source.tally.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
 
 
@@ -94,7 +94,7 @@ def test_what_was_passed_over_is_told_in_plain_characters() -> None:
     assert tally.describe() == "5 other files (odd ending)"
     for number in range(MOST_KINDS):
         tally.skip(f"f.x{number}")
-    assert len(tally.kinds) == MOST_KINDS and tally.skipped == 5 + MOST_KINDS
+    assert len(tally.kinds) == MOST_KINDS and tally.kinds.total() == 5 + MOST_KINDS
 
 
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
