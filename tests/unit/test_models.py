@@ -111,13 +111,6 @@ def test_part_of_a_tile_gives_what_the_whole_gives(name: str, pixels: NDArray[np
         assert model.classify(tile[:rows]).tobytes() == whole[:rows].tobytes()
 
 
-def test_a_neighbour_changes_nothing(pixels: NDArray[np.uint8]) -> None:
-    model = load_model("mlp")
-    others = pixels[:TILE_ROWS].copy()
-    others[1:] = 0
-    assert (model.classify(others)[0] == model.classify(pixels)[0]).all()
-
-
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_tiles_give_what_the_plain_network_gives(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)

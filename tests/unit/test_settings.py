@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import UsageError
-from protocol.settings import Settings, settings
+from protocol.settings import settings
 
 
 def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,3 @@ def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.Monke
     monkeypatch.setenv(f"DIGITQ_{name}", value)
     with pytest.raises(UsageError, match=f"DIGITQ_{name}='{value}'"):
         settings()
-
-
-def test_every_setting_says_what_it_is() -> None:
-    assert all(field.description for field in Settings.model_fields.values())
