@@ -137,7 +137,7 @@ def load_model(name: str) -> Model:
     torch.set_num_threads(THREADS)
     model = build_random_model() if name == "random" else read_model(card_path(name))
     if not has_mkl():  # only its strict mode adds up alike in any tile
-        model.network.grain_rows = model.network.tile_rows
+        model.fastest.grain_rows = model.fastest.tile_rows
     return model
 
 

@@ -197,8 +197,8 @@ def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> 
     load_model.cache_clear()
     try:
         for name in MODELS:
-            network = load_model(name).network
-            assert network.grain_rows == network.tile_rows
+            fastest = load_model(name).fastest
+            assert fastest.grain_rows == fastest.tile_rows
     finally:
         load_model.cache_clear()
 
