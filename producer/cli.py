@@ -368,6 +368,7 @@ def _told_what_is_left(
             and sink.partial.exists()
         ):
             gone = collected and isinstance(error, JobCancelledError | JobAbandonedError)
+            gone = gone or sink.path.exists()  # only --overwrite replaces it, and begins anew
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
             say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")

@@ -210,6 +210,21 @@ def test_a_run_broken_off_says_what_there_is(
     assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
 
 
+def test_a_run_that_was_to_replace_a_file_promises_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("of an earlier run")
+    sink = FileSink(out, {}, overwrite=True)
+    row = {"id": "x", "error": "gone", "review": True}
+    sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
+    with closing(sink), pytest.raises(BrokerError), _told_what_is_left(sink, overwrite=True):
+        raise BrokerError("gone")
+    assert capsys.readouterr().err == f"1 row in {out}.partial\n"
+    with pytest.raises(UsageError, match="out.csv is there already: --overwrite replaces it"):
+        FileSink(out, {})
+
+
 def test_a_collect_broken_off_at_once_says_that_the_job_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
