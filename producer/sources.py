@@ -110,6 +110,8 @@ def open_sources(
     names = [os.fspath(source) for source in sources]
     if not names:
         raise UsageError("no SOURCE is named")
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} images leaves none")
     if "-" in names and len(names) > 1:
         raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
     _refuse_overlap(names)

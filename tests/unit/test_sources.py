@@ -286,6 +286,13 @@ def test_paths_on_stdin_stand_alone(names: tuple[str, str]) -> None:
         open_sources(names)
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_of_no_image_is_an_error(limit: int, tmp_path: Path) -> None:
+    fill(tmp_path, "1.png")
+    with pytest.raises(UsageError, match=f"a limit of {limit} images"):
+        open_sources(tmp_path, limit=limit)
+
+
 def test_no_source_is_an_error() -> None:
     with pytest.raises(UsageError, match="no SOURCE is named"):
         open_sources([])
