@@ -66,10 +66,6 @@ class Call:
     image: "np.ndarray | pa.RecordBatch"
     answer: "Future[Prediction]" = field(default_factory=Future)
 
-    def is_awaited(self) -> bool:
-        """Whether somebody still waits; from then on it can't be cancelled."""
-        return self.answer.running() or self.answer.set_running_or_notify_cancel()
-
 
 @dataclass
 class Line:
@@ -236,7 +232,9 @@ class Calls:
                 if calls and size > settings().chunk_bytes:
                     break
                 call = line.waiting.popleft()
-                if call.is_awaited():
+                if (
+                    call.answer.set_running_or_notify_cancel()
+                ):  # somebody still waits
                     calls.append(call)
         return calls
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from worker.network import Network, softmax
 
+BINS = 15  # of the calibration error
 REVIEWED = 0.015  # of the held back images are less sure than what a person should look at
 
 
@@ -20,15 +21,15 @@ def measure_accuracy(probabilities: Tensor, labels: Tensor) -> float:
     return (probabilities.argmax(1) == labels).float().mean().item()
 
 
-def measure_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+def measure_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """How far confidence and accuracy are apart: the mean over bins of equal width, by rows.
 
     The expected calibration error of M. P. Naeini et al., 2015; (N, 10) and (N,) → 0..1.
     """
     confidence, answers = probabilities.max(1)
     gaps = confidence.double() - (answers == labels).double()
-    places = (confidence * bins).long().clamp(max=bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, places, gaps)
+    places = (confidence * BINS).long().clamp(max=BINS - 1)
+    sums = torch.zeros(BINS, dtype=torch.float64).index_add_(0, places, gaps)
     return (sums.abs().sum() / len(labels)).item()
 
 
