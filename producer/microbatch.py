@@ -226,15 +226,14 @@ class Calls:
         """Calls from the line, as many as a batch may hold."""
         calls: list[Call] = []
         size = 0
+        most = min(line.kind.lane.most_calls, settings().most_rows(line.kind.model))
         with self._lock:
-            while line.waiting and len(calls) < line.kind.lane.most_calls:
+            while line.waiting and len(calls) < most:
                 size += line.waiting[0].image.nbytes
                 if calls and size > settings().chunk_bytes:
                     break
                 call = line.waiting.popleft()
-                if (
-                    call.answer.set_running_or_notify_cancel()
-                ):  # somebody still waits
+                if call.answer.set_running_or_notify_cancel():  # somebody still waits
                     calls.append(call)
         return calls
 

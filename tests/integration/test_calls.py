@@ -21,6 +21,7 @@ from producer.local import Local
 from producer.microbatch import MOST_THREADS, PIXELS_LANE, Kind, Line, read_call
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
+from protocol.settings import MODEL_ROWS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for
 from worker.models import load_model
@@ -128,6 +129,13 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
         assert answer.probabilities == expected.tolist()
     with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
         client.classify(DIGITS[0], "cnn9")
+
+
+def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
+    calls = Client(redis_only.url)._calls
+    line = Line(Kind("cnn", drawn=True), threading.Condition(calls._lock))
+    line.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
+    assert len(calls._take_calls(line)) == MODEL_ROWS["cnn"]
 
 
 def test_a_thousand_calls_leave_nothing_in_redis(
