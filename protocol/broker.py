@@ -72,15 +72,7 @@ class PatientRedis(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         send: Any = super().execute_command  # redis-py has no types here
-        try:
-            return self._patiently(lambda: send(*args, **options))
-        except BaseException as error:  # a reply under way must not be taken for the next command's
-            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
-            if own:
-                own.disconnect()
-            elif not isinstance(error, BrokerError):  # as Ctrl-C, at any moment
-                pool.disconnect(inuse_connections=False)
-            raise
+        return self._patiently(lambda: send(*args, **options))
 
     def transact(self, *commands: tuple[bytes | memoryview | str | float, ...]) -> list[Any]:
         """Commands that nothing comes between; gives their replies."""
@@ -95,6 +87,17 @@ class PatientRedis(redis.Redis):
         return cast(list[Any], self._patiently(send))
 
     def _patiently(self, send: Callable[[], Any]) -> Any:
+        try:
+            return self._try_until_sent(send)
+        except BaseException as error:  # a reply under way must not be taken for the next command's
+            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
+            if own:
+                own.disconnect()
+            elif not isinstance(error, BrokerError):  # as Ctrl-C, at any moment
+                pool.disconnect(inuse_connections=False)
+            raise
+
+    def _try_until_sent(self, send: Callable[[], Any]) -> Any:
         started = time.monotonic()
         pause = FIRST_PAUSE_SECONDS
         while True:

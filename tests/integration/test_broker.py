@@ -230,17 +230,23 @@ def test_a_failover_is_waited_for(redis_only: Local) -> None:
         waiting.join()
 
 
-def test_what_is_interrupted_leaves_no_reply_for_the_next(redis_only: Local) -> None:
-    with connect(redis_only.url) as client:
+@pytest.mark.parametrize("way", ["execute_command", "transact"])
+def test_what_is_interrupted_leaves_no_reply_for_the_next(way: str, redis_only: Local) -> None:
+    """Though the reply comes late."""
+    with connect(redis_only.url) as client, connect(redis_only.url) as other:
         client.mset({"x": b"of x", "y": b"of y"})
         connection = client.connection_pool.get_connection()
         client.connection_pool.release(connection)
-        send = connection.send_command
+        send = connection.send_packed_command
 
         def send_only(*args: object, **options: object) -> None:
             send(*args, **options)
             raise KeyboardInterrupt
 
-        with patch.object(connection, "send_command", send_only), pytest.raises(KeyboardInterrupt):
-            client.get("x")
+        other.execute_command("CLIENT", "PAUSE", 200, "ALL")
+        with (
+            patch.object(connection, "send_packed_command", send_only),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            client.get("x") if way == "execute_command" else client.transact(("GET", "x"))
         assert client.get("y") == b"of y"
