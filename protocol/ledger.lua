@@ -3,15 +3,13 @@
 -- of active jobs. KEYS[5] all jobs by time created. ARGV[1] names the step.
 -- A chunk is stored, then published (queued: its message is put into the broker's queue), then begun
 -- (running), then completed. The first to complete it wins; every other delivery of it finds it
--- gone and changes nothing.
+-- gone and changes nothing. LARGE (bytes) and PATIENCE come from ledger.py, in front of all this.
 local record, watermark, queue, active, jobs = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, suspects = record .. ':attempts', record .. ':suspects'
 local failures = record .. ':failures'
-local LARGE = 65536 -- bytes, as in wire.py
-local PATIENCE = 3 -- times the longest silence so far, as in ledger.py
 local work = {chunks, rows, queued, running, attempts, suspects, failures}
 
 local clock = redis.call('TIME')

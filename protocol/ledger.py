@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from protocol.broker import PatientRedis
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
+from protocol.wire import LARGE_BYTES
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
@@ -24,11 +25,14 @@ WATERMARK = "digitq:watermark"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
 FLUSH_MS = 4000  # less than a connection waits for an answer
-PATIENCE = 3  # times the longest silence of its workers is a chunk waited for, as in ledger.lua
+PATIENCE = 3  # times the longest silence of its workers is a chunk waited for
 SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # else it might be another key of a job
-SCRIPT = files("protocol").joinpath("ledger.lua").read_text()
+SCRIPT = (
+    f"local LARGE, PATIENCE = {LARGE_BYTES}, {PATIENCE}\n"
+    + files("protocol").joinpath("ledger.lua").read_text()
+)
 
 
 class Begun(NamedTuple):
