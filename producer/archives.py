@@ -31,6 +31,7 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
+MEMBER = b"PK\3\4"  # begins one in a zip
 ENCRYPTED = 1  # of a member's flags
 BROKEN = (
     zipfile.BadZipFile,
@@ -58,7 +59,7 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
     """
     try:
         if path.name.lower().endswith(".zip"):
-            archive = zipfile.ZipFile(path)
+            archive = _open_zip(path)
             entries = _zip_entries(archive, prefix, truth_from_parent, tally)
             count = sum(map(_is_image, archive.infolist()))
         else:
@@ -68,6 +69,18 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
     except (*BROKEN, NotImplementedError) as error:  # of another version
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, truth_from_parent, lambda: count)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """Raises `zipfile.BadZipFile` also where only what an archive ends with was found: of one that
+    is cut, that may be an archive in it."""
+    with open(path, "rb") as file:
+        begins = file.read(len(MEMBER)) == MEMBER  # else a program that unpacks itself
+    archive = zipfile.ZipFile(path)
+    if begins and min((member.header_offset for member in archive.infolist()), default=0):
+        archive.close()
+        raise zipfile.BadZipFile("it breaks off, or is several in one")
+    return archive
 
 
 def _is_image(member: zipfile.ZipInfo) -> bool:

@@ -59,7 +59,7 @@ overwrite_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
 sources_argument = click.argument(
-    "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path()
+    "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)
 )
 
 

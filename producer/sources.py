@@ -212,9 +212,15 @@ def _check_kind(name: str, path: Path) -> None:
     from producer import arrays, tables
 
     sets = (*ARCHIVE_SUFFIXES, *tables.SUFFIXES, *arrays.SUFFIXES)
-    if not os.path.exists(path):
-        hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
-        raise UsageError(f"no such file or folder: {name}{hint}")
+    try:
+        path.stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
+            raise UsageError(f"no such file or folder: {name}{hint}") from None
+        if is_image_name(name):
+            return  # its row tells
+        raise UsageError(f"can't read {name}: {error.strerror}") from None
     if path.is_dir():
         return
     if not path.is_file() and name.lower().endswith(sets):

@@ -88,15 +88,16 @@ def _open(path: Path, prefix: str) -> Source:
 
 def _open_csv(path: Path, prefix: str) -> Source:
     with open(path, "rb") as file:
-        sample = file.read(CSV_BYTES).removeprefix(codecs.BOM_UTF8)
+        sample = file.read(CSV_BYTES)
+    all_read = len(sample) < CSV_BYTES
+    sample = sample.removeprefix(codecs.BOM_UTF8)
     lines = sample.splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
     cells = [cell.strip() for cell in cells]
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
-    whole = len(sample) < CSV_BYTES or len(lines) == 1
-    rows = lines[first + named : len(lines) if whole else -1]
+    rows = lines[first + named : len(lines) if all_read or len(lines) == 1 else -1]
     try:
         table = _parse_sample(b"".join(rows), names, lines_in_cells=True)
     except pa.ArrowInvalid:  # a stray quote

@@ -108,6 +108,22 @@ def test_what_follows_the_end_of_a_tar_may_be_padding(tmp_path: Path) -> None:
         assert list(read_all(open_sources([f"{tmp_path}/a.tar"]))) == ["1.png"]
 
 
+def test_a_zip_that_is_cut_is_not_the_zip_in_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as inner:
+        inner.writestr("b.png", b"b")
+    inside = (tmp_path / "inner.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as outer:
+        outer.writestr("a.png", b"a")
+        outer.writestr("inner.zip", inside)
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content[: content.index(inside) + len(inside)])
+    with pytest.raises(UsageError, match="it breaks off, or is several in one"):
+        open_sources(tmp_path / "a.zip")
+    (tmp_path / "unpacks-itself.zip").write_bytes(b"#!/bin/sh\n" + inside)
+    (entry,) = open_sources(tmp_path / "unpacks-itself.zip").pieces
+    assert isinstance(entry, Entry) and entry.read() == b"b"
+
+
 def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", "1.png", "2.png")
     content = path.read_bytes()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,19 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
         assert sorted(found.values(), key=str, reverse=False) == sorted(truths, key=str)
 
 
+def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> None:
+    for name, target in [("loop.png", "loop.png"), ("gone.png", "nowhere"), ("gone.zip", "x.zip")]:
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "a.png").write_bytes(b"a")
+    names = [str(tmp_path / name) for name in ("loop.png", "a.png", "gone.png")]
+    entries = [piece for piece in open_sources(names).pieces if isinstance(piece, Entry)]
+    for entry, message in zip(entries, ["Too many levels", "", "No such file"], strict=True):
+        with pytest.raises(OSError, match=message) if message else nullcontext():
+            assert entry.read()
+    with pytest.raises(UsageError, match=r"can't read .*gone\.zip: No such file"):
+        open_sources(tmp_path / "gone.zip")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -430,7 +444,7 @@ def test_a_parquet_image_over_the_limit_is_an_error(
 
 
 def test_a_name_that_is_too_long_is_no_traceback() -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="File name too long"):
         open_sources(["x" * 300])
 
 
