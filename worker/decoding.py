@@ -23,7 +23,7 @@ LONGEST = 3  # times as long as wide: the longer side of what is longer decides,
 TILE_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xda"
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # files that are none, or none that is known, by their beginnings
     JPEG: "a JPEG that is damaged, or of a rare kind",
@@ -48,6 +48,7 @@ PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
     b"\x08\x03\0\0\0": COLOUR,  # by a palette
 }
 PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
+BASELINE = {b"\xff\xc0", b"\xff\xc1"}  # begin a JPEG's frame header
 # Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
 JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
@@ -147,8 +148,10 @@ def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
 
     OpenCV takes two thirds of Pillow's time, which copies the pixels twice.
     """
-    frame = read_jpeg_frame(content)
-    if frame is None or len(frame) < 5:
+    if not content.startswith(JPEG) or not content.endswith(b"\xff\xd9"):
+        return None
+    frame = read_jpeg_frame(content, is_plain=True)
+    if frame is None:
         return None
     height, width, components = struct.unpack(">HHB", frame)
     if width * height > MAX_MEGAPIXELS * 1e6 or components not in (1, 3):
@@ -176,21 +179,20 @@ def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
     return image
 
 
-def read_jpeg_frame(content: bytes) -> bytes | None:
-    """Height, width and number of components from a JPEG's frame header; `None` where the file has
-    anything but a baseline image and what may be passed over, or breaks off."""
-    if not content.startswith(JPEG) or not content.endswith(b"\xff\xd9"):
-        return None
-    start, frame = 2, None
-    while True:
-        marker, size = content[start : start + 2], content[start + 2 : start + 4]
-        if marker == b"\xff\xda":  # the scan follows
-            return frame
-        if marker == b"\xff\xc0":
+def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
+    """Height, width and number of components from the frame header of a baseline JPEG that can be
+    decoded row by row; `None` of any other file, or where it breaks off. (Of a progressive one, or
+    one component after the other, all is held at once.) With `is_plain`, `None` as well where there
+    is more than may be passed over."""
+    start, frame = 2, b""
+    while (marker := content[start : start + 2]) != SCAN:
+        if marker in BASELINE:
             frame = content[start + 5 : start + 10]
-        elif marker not in PLAIN_SEGMENTS:
+        elif marker not in PLAIN_SEGMENTS and (is_plain or marker[:1] != b"\xff"):
             return None
-        start += 2 + int.from_bytes(size, "big")
+        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    components = content[start + 4 : start + 5]
+    return frame if components and frame[4:] == components else None
 
 
 def decode_image(content: bytes, side: int) -> PIL.Image.Image:
@@ -205,7 +207,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; it does not matter
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image = PIL.Image.open(io.BytesIO(content), formats=formats)
-            limit = megapixel_limit(image)
+            limit = megapixel_limit(image, content)
             if image.width * image.height > limit * 1e6:
                 size = f"{image.width}×{image.height} pixels"
                 raise ImageError(f"too large: {size}, over {limit} megapixels")
@@ -247,15 +249,18 @@ def describe_foreign(content: bytes) -> str:
     return ", but text" if TEXT.match(content[:TEXT_BYTES]) else ""
 
 
-def megapixel_limit(image: PIL.Image.Image) -> int:
-    """The most megapixels that are read of a file of this format."""
+def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
+    """The most megapixels that are read of such a file."""
     if image.format == "WEBP":
         return MAX_MEGAPIXELS_DEEP
     bits, turned = 8 * len(image.getbands()), False
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         bits = max(bits, sum(image.tag_v2.get(BITS, ())))
         turned = image.tag_v2.get(ORIENTATION, 1) != 1
-    elif image.format not in ("HEIF", "AVIF") and "progressive" not in image.info:
+    elif content.startswith(JPEG):
+        if read_jpeg_frame(content):
+            return MAX_MEGAPIXELS
+    elif image.format not in ("HEIF", "AVIF"):
         return MAX_MEGAPIXELS
     return MAX_MEGAPIXELS_DEEP if bits > PLAIN_BITS or turned else MAX_MEGAPIXELS_WHOLE
 

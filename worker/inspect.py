@@ -6,7 +6,8 @@ import signal
 import sys
 import textwrap
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
 from protocol.text import in_one_line
-from worker.classify import ASK_BELOW, ask_again
+from worker.classify import ASK_BELOW, ask_again, watch
 from worker.decoding import (
     Grey,
     ImageError,
@@ -30,6 +31,7 @@ from worker.decoding import (
     to_picture,
 )
 from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
+from worker.limits import limited_memory
 from worker.models import Model, load_model
 
 PANEL = 168  # px: the side of one step's picture
@@ -44,6 +46,13 @@ DRAWN_BY, DRAWN_FROM = ("Software", "digitq inspect"), "Source"  # texts in the 
 CLOSER = [*LOOKS][1:]
 NAMES = {"place": "seen"}  # of steps, where another says more
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
+
+
+@contextmanager
+def within_limits() -> Iterator[None]:
+    """What is done within has a worker's time and memory for an image."""
+    with watch.running(), limited_memory(), watch.on(0):
+        yield
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
@@ -74,7 +83,8 @@ def ask(
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < ASK_BELOW:
-        *_, views = trace_other_views(content)
+        with suppress(ImageError), within_limits():
+            *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
         said = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
@@ -261,7 +271,8 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
     panels: Panels = []
     probabilities, status = None, 0
     try:
-        digit = collect_panels(content, panels)
+        with within_limits():
+            digit = collect_panels(content, panels)
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
         reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"

@@ -225,6 +225,17 @@ def test_each_format_has_its_limit(
         read_picture(above, SIDE)
 
 
+def test_a_jpeg_that_is_held_whole_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its components come one after the other: a frame of three, and a scan of one."""
+    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WHOLE", 0.001)
+    content = encode_image(PIL.Image.new("RGB", (64, 64)), "JPEG")
+    assert read_picture(content, SIDE).size
+    scan = content.index(b"\xff\xda")
+    apart = b"\xff\xda\0\x08\x01" + content[scan + 5 : scan + 7] + b"\0\x3f\0"
+    with pytest.raises(ImageError, match="too large: 64×64 pixels"):
+        read_picture(content[:scan] + apart + content[scan + 14 :], SIDE)
+
+
 @pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300), (31_111, 20)])
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "I;16"])
 def test_shrinking_in_tiles_is_shrinking(

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,7 +20,7 @@ from protocol.chunk import Chunk
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker.classify import classify_chunk
-from worker.images import read_digit
+from worker.images import Step, read_digit
 from worker.inspect import (
     LINE,
     PANEL,
@@ -30,6 +31,8 @@ from worker.inspect import (
     main,
     shows_colours,
 )
+from worker.limits import Watch
+from worker.models import load_model
 
 
 def inspect(path: Path, *options: str) -> Result:
@@ -141,7 +144,8 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     batch = pa.record_batch({"id": ["digit"], "image": [file]})
     row = classify_chunk(Chunk(0, batch), "mlp").to_pylist()[0]
-    review = ", to review: under 78.26%" if row["review"] else ""
+    below = load_model("mlp").card.review_below
+    review = f", to review: under {below:.2%}" if row["review"] else ""
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first
     assert result.stdout.splitlines()[1:] == list_probabilities(np.array(row["probabilities"]))
@@ -159,6 +163,22 @@ def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.Mon
     assert re.fullmatch(
         r"digit.png: 1, 9.* sure by mlp, to review: only [1-7].* sure at first", first
     )
+
+
+def test_an_image_has_no_more_time_than_a_worker_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace_for_ever(content: bytes) -> Iterator[Step]:
+        while content:
+            pass
+        yield Step("grey", UNSURE)
+
+    monkeypatch.setattr("worker.inspect.watch", Watch(0.2))
+    monkeypatch.setattr("worker.inspect.trace_digit", trace_for_ever)
+    draw_one().save(tmp_path / "digit.png")
+    result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
+    assert result.exit_code == 1
+    assert result.stdout == "digit.png: takes longer than 0.2 s\n"
 
 
 def test_a_second_digit_is_told(tmp_path: Path) -> None:
