@@ -58,6 +58,13 @@ JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
     cv2.IMREAD_REDUCED_GRAYSCALE_8,
 ]
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
+DAMAGES = {  # by what Pillow says of them
+    "truncated": "it breaks off",
+    "broken png": "it has a part that no PNG has",
+    "decoder object": "its picture can't be unpacked",
+    "next frame": "its picture can't be unpacked",
+    "max_text": "its notes unpack to too much",
+}
 LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
@@ -221,7 +228,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     except PIL.UnidentifiedImageError:
         raise ImageError(f"not an image that can be read{describe_foreign(content)}") from None
     except DAMAGED as error:
-        raise ImageError(f"damaged: {describe(error)}") from None
+        raise ImageError(f"damaged: {describe_damage(error)}") from None
     except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
         raise ImageError(f"can't be decoded: {describe(error)}") from None
 
@@ -239,6 +246,12 @@ def load_heif() -> tuple[str, ...]:
         pillow_heif.options.DECODE_THREADS = 1
         return "AVIF", "HEIF"
     return ("AVIF",)
+
+
+def describe_damage(error: Exception) -> str:
+    """What is wrong with a file, in plain words where Pillow's are its own."""
+    text = describe(error)
+    return next((words for part, words in DAMAGES.items() if part in text.lower()), text)
 
 
 def describe_foreign(content: bytes) -> str:

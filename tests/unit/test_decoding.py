@@ -225,6 +225,20 @@ def test_each_format_has_its_limit(
         read_picture(above, SIDE)
 
 
+@pytest.mark.parametrize(
+    ("format", "length", "reason"),
+    [
+        ("JPEG", 300, "it breaks off"),
+        ("PNG", 60, "it breaks off"),
+        ("WEBP", 60, "its picture can't be unpacked"),
+    ],
+)
+def test_what_is_damaged_is_said_in_plain_words(format: str, length: int, reason: str) -> None:
+    content = encode_image(draw_one((100, 100)), format)
+    with pytest.raises(ImageError, match=f"^damaged: {reason}$"):
+        read_picture(content[:-length], SIDE)
+
+
 def test_a_jpeg_that_is_held_whole_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its components come one after the other: a frame of three, and a scan of one."""
     monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WHOLE", 0.001)
