@@ -65,7 +65,8 @@ def _until_failure(pieces: Iterator[Piece], failure: list[Exception]) -> Iterato
 
 def _max_rows(schema: pa.Schema, first_row: int, most: int) -> int:
     """Of a chunk that begins with this row of the job, and has `most` at most. The first hold few,
-    so that small jobs are shared out; of pixels they are whole tiles, unless settings say else."""
+    so that small jobs are shared out; of pixels they are whole tiles, unless settings say
+    otherwise."""
     files = "image" in schema.names
     share = first_row // SHARE // TILE_ROWS * TILE_ROWS
     rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(TILE_ROWS, share)

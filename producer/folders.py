@@ -24,7 +24,7 @@ SHORT = Path("/tmp")
 
 @contextmanager
 def private_folder(within: Path | None = None) -> Iterator[Path]:
-    """A new folder that only this user may read, in the system's folder unless said; those that are
+    """A new folder that only this user may read, by default in the system's folder; those that are
     left over are removed, as it is in the end."""
     try:
         within = within or Path(tempfile.gettempdir())

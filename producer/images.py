@@ -27,8 +27,8 @@ Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarra
 def image_source(images: Image | Iterable[Image]) -> Source:
     """A source over one image, many in one array, or an iterable of them.
 
-    The id of a path is the path, that of any other image its number. Whoever gives an iterable may
-    use an array again once it asks for the next. Raises `UsageError` for what is no image.
+    The id of a path is the path, that of any other image its number. An array may be
+    used again once the next one is asked for. Raises `UsageError` for what is no image.
     """
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
     items = [images] if one or _is_file(images) else images

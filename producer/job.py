@@ -27,8 +27,8 @@ class Job:
     """One job in Redis.
 
     An attached job (the default of `Client.submit`) is fed by this process while its results are
-    collected, once: each is deleted as it is taken. Where nobody holds it any longer, it is
-    cancelled while it is fed; once it is stored, Redis forgets it after an hour. A detached one
+    collected, once: each is deleted as it is taken. It is cancelled where nobody
+    holds it any longer while it is fed; once it is stored, Redis forgets it after an hour. A detached one
     lives in Redis alone, can be collected again for an hour after the last time, from any host.
     """
 

@@ -103,7 +103,7 @@ class Local:
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until so many workers take work, all unless said, and Flower hears of it.
+        """Wait until so many workers take work, by default all, and Flower hears of it.
 
         Raises `DigitqError` where one can't start.
         """
@@ -121,7 +121,7 @@ class Local:
                 time.sleep(POLL_SECONDS)  # nobody tells when one is ready
 
     def check(self, starting: bool = False) -> None:
-        """Start workers and Flower again that have died, but for one that gives up while it is
+        """Restart workers and Flower that have died, except one that gives up while it is
         starting.
 
         Raises `DigitqError` where there is no use in it, `BrokerError` where Redis has died.

@@ -22,7 +22,7 @@ CELERY = (
     "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
     "from celery.__main__ import main; sys.exit(main())"
 )
-WITH_OTHERS = {  # -h would be found in -Pthreads
+WITH_OTHERS = {  # click would take the h in -Pthreads for -h
     "ignore_unknown_options": True,
     "help_option_names": ["--help"],
 }

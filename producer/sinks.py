@@ -122,7 +122,7 @@ ENCODERS: dict[str, Encode] = {
 
 
 class StreamSink:
-    """Rows onto an open binary stream, such as stdout; as CSV unless said."""
+    """Rows onto an open binary stream, such as stdout; by default as CSV."""
 
     def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
         self._stream, self._encode = stream, encode

@@ -37,7 +37,7 @@ def encode(batch: pa.RecordBatch) -> memoryview:
 
 def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     """The one batch of an Arrow IPC stream, without copying it. Raises `pa.ArrowInvalid`, also
-    where an offset is wrong: whoever follows that may crash."""
+    for a bad offset, which would crash whoever follows it."""
     with pa.ipc.open_stream(payload) as reader:
         batch = reader.read_next_batch()
     batch.validate(full=True)

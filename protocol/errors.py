@@ -2,7 +2,7 @@
 
 DigitqError
  ├─ UsageError           the input or an option is wrong
- │   └─ UnknownJobError  no job of that id is in Redis, or is any longer
+ │   └─ UnknownJobError  Redis does not know this job, or no longer does
  ├─ BrokerError          Redis could not be reached, or was lost for good
  ├─ JobCancelledError    the job was cancelled while it was fed or its results were awaited
  ├─ JobAbandonedError    the job can't become whole: whoever submitted it is gone

@@ -71,7 +71,8 @@ app.steps["worker"].add(Sweeper)
 
 @celeryd_init.connect
 def prepare_worker(conf: Any, **_: Any) -> None:
-    """Before the fork: with GPUs, a process for each of them, unless `--concurrency` says else."""
+    """Before the fork: with GPUs, a process for each of them, unless `--concurrency` says
+    otherwise."""
     from worker.device import count_gpus
     from worker.models import card_path
 

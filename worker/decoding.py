@@ -18,7 +18,7 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-LONGEST = 3  # times as long as wide: the longer side of what is longer decides, so that what a
+LONGEST = 3  # times as long as wide: beyond it the longer side sets the scale, so that what a
 # worker holds of images at once takes some 200 MB at most
 TILE_PIXELS = 1 << 20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")

@@ -30,8 +30,8 @@ from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped
 from worker.views import SEEN, VIEWS, View
 
 SIDE = 28
-GLANCE = (56, 64)  # px: an image is read with so long a shorter side, or longer, and shrunk to so
-LOOK = (448, 128)  # long a longer side; and so where a glance finds nothing, or a small digit
+GLANCE = (56, 64)  # px: the least shorter side to decode to, and the longer side to shrink to
+LOOK = (448, 128)  # the same where a glance finds nothing, or a small digit
 LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
 FIRST = "grey"
 LARGEST = 1024  # px: the longer side of an image, or less, of which there are other views

@@ -18,7 +18,7 @@ from worker.decoding import TimeLimitError
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 CLOCK_SECONDS = 60.0  # by the clock, for one that waits and computes nothing
 LOOK_SECONDS = 0.5  # how often the time is looked at
-LOST_SECONDS = 15.0  # of the processor's time without a word from Python, and all is lost
+LOST_SECONDS = 15.0  # of the processor's time outside of Python, and the process is ended
 MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process has
 
 
