@@ -27,9 +27,9 @@ class Job:
     """One job in Redis.
 
     An attached job (the default of `Client.submit`) is fed by this process while its results are
-    collected, once: each is deleted as it is taken. It is cancelled where nobody
-    holds it any longer while it is fed; once it is stored, Redis forgets it after an hour. A detached one
-    lives in Redis alone, can be collected again for an hour after the last time, from any host.
+    collected, once: each is deleted as it is taken. It is cancelled where nobody holds it any
+    longer while it is fed; once it is stored, Redis forgets it after an hour. A detached one lives
+    in Redis alone, can be collected again for an hour after the last time, from any host.
     """
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
