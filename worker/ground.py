@@ -27,6 +27,8 @@ EVEN = 0.92  # of the most light is the least, in even light
 SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
 STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
 DEEPEST_SHADOW = 0.4  # of the usual light
+WIDER = 1.5, 1  # times, and px more, shade reaches farther that is not much paler than strokes
+LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
 MOST_NOISE = 48  # of 255: what paper has of it
 
 Counts = NDArray[np.int64]  # (256 + SHADES,): how many pixels have a grey value or a lower one
@@ -140,9 +142,10 @@ def separate_ink(grey: Grey) -> Grey:
     if is_even:
         ground = np.full_like(grey, small.max())
     else:
-        ground = cv2.resize(
-            estimate_ground(small), grey.shape[::-1], interpolation=cv2.INTER_LINEAR
-        )
+        ground = estimate_ground(small)
+        darkest, lightest, *_ = cv2.minMaxLoc(ground)
+        is_even = darkest == lightest
+        ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
     strongest, noise = int(ink.max()), 0
     if 2 * cv2.countNonZero(ink) >= ink.size:  # else half of it is 0, and counting takes longer
@@ -156,8 +159,31 @@ def separate_ink(grey: Grey) -> Grey:
     below = count_below(inked)
     (full,) = percentiles(below - below[threshold], 90)  # of what is over it
     faintest = int(max(threshold / 2, full / 4, noise))
+    if not is_even:
+        faintest = leave_out_shade(ink, faintest, threshold)
     kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
     return cv2.convertScaleAbs(kept, alpha=255 / full)
+
+
+def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:
+    """The faintest ink, or the threshold under which there is shade, a smear, creases."""
+    if has_shade(ink, faintest, threshold):
+        faintest = threshold
+    threshold = otsu_threshold(ink[ink > faintest])
+    return threshold if has_shade(ink, faintest, threshold, *WIDER) else faintest
+
+
+def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: float = 0) -> bool:
+    """Whether what is paler than a threshold, and away from what is not, is no stroke: it reaches
+    so many times as far as strokes do, and so many px more."""
+    if threshold <= faintest:
+        return False
+    strong = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
+    pale = cv2.threshold(ink, faintest, 1, cv2.THRESH_BINARY)[1]
+    pale -= cv2.min(pale, cv2.dilate(strong, NEAR))
+    if cv2.countNonZero(pale) < LEAST_SHADE:
+        return False
+    return measure_reach(pale) > times * max(1, measure_reach(strong)) + more
 
 
 def estimate_ground(small: Grey) -> Grey:

@@ -25,7 +25,7 @@ from worker.decoding import (
 from worker.ground import measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
-from worker.panels import Window, find_panel
+from worker.panels import Window, find_panel, find_sheet
 from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped
 from worker.views import SEEN, VIEWS, View
 
@@ -35,6 +35,7 @@ LOOK = (448, 128)  # the same where a glance finds nothing, or a small digit
 LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
 FIRST = "grey"
 LARGEST = 1024  # px: the longer side of an image, or less, of which there are other views
+STRIP = 5  # times as long as wide is a strip: its width stays as it is in one so long
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 WHOLE = (0.0, 1.0, 0.0, 1.0)
@@ -148,16 +149,20 @@ def trace_steps(read: Read) -> Iterator[Step]:
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
+        longer = max(longer, round(longer / STRIP * max(height, width) / min(height, width)))
         all_seen = min(height, width) < shorter and max(height, width) <= longer
         doubt = "" if window == WHOLE else doubt  # all is seen again, and better
         grey = to_grey(shrink(cut(picture, window), longer))
         yield Step(look, grey, doubt)
         if is_normalised(grey):
             return
+        if window == WHOLE and (panel := find_sheet(grey)):
+            window = panel
+            continue
         try:
             for step in STEPS:
                 before, grey = grey, step(grey)
-                doubt = doubt or find_doubt(step, before, grey)
+                doubt = doubt or (find_doubt(step, before, grey) if step in DOUBTED else "")
                 yield Step(step.__name__, grey, doubt)
                 if window == WHOLE and step is separate_ink and (panel := find_panel(grey)):
                     window = panel
@@ -174,9 +179,9 @@ def trace_steps(read: Read) -> Iterator[Step]:
 
 def find_doubt(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
     """What gives reason to doubt an image once a step is taken; nothing where nothing does."""
-    if step is drop_specks and is_digit_dropped(before, after):
-        return ANOTHER
-    return SOLID if step is place and is_solid(after) else ""
+    if step is drop_specks:
+        return ANOTHER if is_digit_dropped(before, after) else ""
+    return SOLID if is_solid(after) else ""
 
 
 def surroundings(ink: Grey) -> Window:
@@ -276,4 +281,5 @@ def place(ink: Grey) -> Grey:
     return placed
 
 
+DOUBTED = (drop_specks, place)  # what they do may give reason to doubt
 STEPS = (separate_ink, remove_lines, fill_outline, drop_specks, crop, thicken, scale, place)

@@ -16,6 +16,7 @@ THICK = 0.08  # of it; one that something lies along may be no thicker
 FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
+COVERED = 0.75  # of the length of a frame's side there is ink, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
@@ -32,8 +33,16 @@ def remove_lines(ink: Grey) -> Grey:
     (height, width), (_, _, inked_width, inked_height) = mask.shape, cv2.boundingRect(mask)
     wide = inked_width + width // GAP >= WHOLE * width
     high = inked_height + height // GAP >= WHOLE * height
-    if min(height, width) < LEAST_SIDE or not (wide or high):
-        return ink  # nothing goes right across
+    if min(height, width) < LEAST_SIDE:
+        return ink
+    if not (wide or high):  # nothing goes right across
+        left, top, _, _ = cv2.boundingRect(mask)
+        box = np.s_[top : top + inked_height, left : left + inked_width]
+        if min(inked_height, inked_width) < LEAST_SIDE or not is_frame(mask[box]):
+            return ink
+        ink = ink.copy()
+        ink[box] = remove_lines(ink[box])
+        return ink
     none = np.zeros_like(mask)
     across = find_lines(mask) if wide else none
     down = find_lines(mask.T.copy()).T if high else none
@@ -55,6 +64,23 @@ def remove_lines(ink: Grey) -> Grey:
         rest |= touched
         return np.where((rest == 0) & (lines > 0), 0, ink)
     return ink
+
+
+def is_frame(mask: Mask) -> bool:
+    """Whether there are lines along three of the four sides of what is inked, or along all."""
+    down, right = (round(EDGE * side) + 1 for side in mask.shape)
+    missing = 0
+    for axis, band in enumerate((mask[:down], mask[:, :right], mask[-down:], mask[:, -right:])):
+        along = cv2.reduce(band, axis % 2, cv2.REDUCE_MAX)
+        missing += cv2.countNonZero(along) < COVERED * along.size
+        if missing > 1:
+            return False  # as nearly always
+    across = find_lines(mask.copy())
+    found = int(across[:down].any()) + int(across[-down:].any())
+    if not found:
+        return False
+    along = find_lines(mask.T.copy())
+    return found + int(along[:right].any()) + int(along[-right:].any()) > 2
 
 
 def find_lines(mask: Mask) -> Mask:

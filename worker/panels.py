@@ -26,6 +26,11 @@ CONVEX, EMPTY = 0.9, 0.8  # of its hull, or more, is a hole that may be a 0's; o
 STROKES = 30  # times its area, or more, is the square of the edge of what is made of strokes
 SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
 RIM = 0.03  # of its shorter side is cut off
+SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
+DESK = 0.15  # of the image or more is around the box of a sheet,
+LEAST_SHEET = 14  # px: a side of it
+DARKER = 0.85  # of the lightest are three corners of the image, at most
+LIGHT = 0.1  # of which, at most, is as light as the sheet
 AROUND = 0.08  # of the longer side of a digit on a disc is left around it
 
 
@@ -36,11 +41,16 @@ def find_panel(ink: Grey) -> Window | None:
     inked = cv2.countNonZero(mask)
     if inked < 2 * BAR * BLACK * mask.size:
         return None
-    if rows := between_bars(measure_rows(mask)):
+    if is_black(mask[0]) and (rows := between_bars(measure_rows(mask))):
         return *rows, 0.0, 1.0
-    if columns := between_bars(measure_rows(mask.T)):
+    if is_black(mask[:, 0]) and (columns := between_bars(measure_rows(mask.T))):
         return 0.0, 1.0, *columns
     return find_plate(mask) if inked >= LEAST * FULL * mask.size else None
+
+
+def is_black(edge: Mask) -> bool:
+    """Whether an edge of the image may be a bar's: as good as all of it is ink."""
+    return bool(np.count_nonzero(edge) >= BLACK * len(edge))
 
 
 def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -75,14 +85,10 @@ def find_plate(mask: Mask) -> Window | None:
         or cv2.boundingRect(hole)[3] < HOLE * min(w, h)
     ):
         return None
-    _, sides, angle = cv2.minAreaRect(outline)
-    tilt = abs((angle + 45) % 90 - 45)
-    if tilt <= TILT and size >= RECTANGLE * math.prod(sides):
+    if is_rectangle(outline, size):
         if narrow and w < width and h < height:
             return None
-        twice = math.sin(2 * math.radians(tilt))
-        off = twice / (1 + twice) / 2  # what a square in a tilted square leaves of the box around
-        down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
+        down, right = measure_margins(outline)
     elif is_disc(outline, size) or is_convex(outline, size) and is_digit(hole, mask):
         left, top, w, h = cv2.boundingRect(np.concatenate(holes))
         down = right = -round(AROUND * max(w, h))
@@ -94,6 +100,61 @@ def find_plate(mask: Mask) -> Window | None:
         max(0, left + right) / width,
         min(width, left + w - right) / width,
     )
+
+
+def find_sheet(grey: Grey) -> Window | None:
+    """The part of the image that is a light sheet, about a rectangle, on a darker desk."""
+    corners = sorted([grey.item(0, 0), grey.item(0, -1), grey.item(-1, 0), grey.item(-1, -1)])
+    if corners[2] > DARKER * cv2.minMaxLoc(grey)[1]:
+        return None  # as usual
+    mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
+    light = cv2.countNonZero(mask)
+    if not LEAST * SHEET * mask.size <= light <= (1 - DESK * (1 - LIGHT)) * mask.size:
+        return None
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=cv2.contourArea)
+    left, top, w, h = cv2.boundingRect(outline)
+    height, width = mask.shape
+    across, down = left == 0 and w == width, top == 0 and h == height
+    if (
+        across
+        or down
+        or min(w, h) < LEAST_SHEET
+        or not LEAST * mask.size <= w * h <= (1 - DESK) * mask.size
+        or not NARROW * h <= w <= WIDE * h
+        or not is_rectangle(outline, cv2.contourArea(outline))
+    ):
+        return None
+    sheet = cv2.drawContours(np.zeros_like(mask), [outline], -1, 1, cv2.FILLED)
+    size, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
+    if lit < SHEET * size or light - lit > LIGHT * (mask.size - size):
+        return None
+    down, right = measure_margins(outline)
+    return (  # without a rim, but where it goes on to the edge of the image
+        (top + down * (top > 0)) / height,
+        (top + h - down * (top + h < height)) / height,
+        (left + right * (left > 0)) / width,
+        (left + w - right * (left + w < width)) / width,
+    )
+
+
+def is_rectangle(outline: Outline, size: float) -> bool:
+    _, sides, angle = cv2.minAreaRect(outline)
+    return bool(measure_tilt(angle) <= TILT and size >= RECTANGLE * math.prod(sides))
+
+
+def measure_tilt(angle: float) -> float:
+    return abs((angle + 45) % 90 - 45)
+
+
+def measure_margins(outline: Outline) -> tuple[int, int]:
+    """How far into the box of a rectangle, which may be tilted, one has to go not to see what is
+    around it: down and right."""
+    _, _, w, h = cv2.boundingRect(outline)
+    twice = math.sin(2 * math.radians(measure_tilt(cv2.minAreaRect(outline)[2])))
+    off = twice / (1 + twice) / 2  # what a square in a tilted square leaves of the box around
+    down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
+    return down, right
 
 
 def is_of_0(hole: Outline, mask: Mask, narrow: bool) -> bool:

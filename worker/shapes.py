@@ -17,12 +17,20 @@ DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
 HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
 CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
+OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
+PAIR = 0.3  # and two lines that run together, or one that is not straight
 FILLED = 0.8  # of its box is a button's ink
-SHORTEST, LONGEST = 0.6, 2.0  # as the digit is wide, such a line is; as it is high
+SHORTEST, LONGEST = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
 UNDER = 0.06  # of the digit's height is between the two: else it may be the base of a 2
 MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
-WIDER = 1.2  # than the digit is a line that leaves no doubt
+WIDER, WIDEST = 1.2, 1.4  # than the digit is a line that leaves no doubt; wherever under it
+STOP, LOW = (
+    0.3,
+    0.25,
+)  # of the digit's length, a full stop is shorter; of its height, so near its foot
+HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
+LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 
 Sizes = NDArray[np.float64]  # (shapes,)
@@ -61,6 +69,7 @@ def drop_specks(ink: Grey) -> Grey:
     shadow = at_edge & (area > SOLID * w * h) & ~slim
     score[shadow] *= AS_SHADOW
     around = find_surrounds(mask, labels, np.maximum(w, h))
+    around |= find_open_surrounds((left, top, w, h), area, labels)
     score[around] = 0
     group = group_pieces(inked, shape, count)
     under = find_underlines((left, top, w, h), area, score, group)
@@ -84,6 +93,9 @@ def drop_specks(ink: Grey) -> Grey:
     if spread.sum() < 3:  # else the digit fills the image
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
+        if max(height, width) >= LEAST_SIDE:
+            marks = find_marks((left, top, w, h), area, (*first, *last))
+            keep &= ~marks | (group == group[main])
     wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
     return kept
@@ -137,23 +149,65 @@ def find_surrounds(
     return around
 
 
+def find_open_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Which shapes are strokes on most sides of another that is not small beside them: a circle
+    that is not closed, or is cut off at the edge of the image, three sides of a box."""
+    left, top, w, h = boxes
+    right, bottom, length = left + w, top + h, np.maximum(w, h)
+    around = np.zeros(len(w), np.bool_)
+    for outer in np.flatnonzero(area < SOLID * w * h).tolist():
+        inside = (left > left[outer]) & (top > top[outer])
+        inside &= (right < right[outer]) & (bottom < bottom[outer])
+        inside &= length >= SURROUNDED * length[outer]
+        if not inside.any():
+            continue
+        rows, columns = np.nonzero(labels == outer + 1)
+        for inner in np.flatnonzero(inside).tolist():
+            down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
+            turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi))
+            around[outer] |= len(np.unique(turns)) >= OPEN * DIRECTIONS
+    return around
+
+
 def find_underlines(
     boxes: Boxes, area: Sizes, score: Sizes, group: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
     """Which shapes are a line drawn under the digit, or a button there."""
     left, top, w, h = boxes
     flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
-    if not flat.any():
+    about_flat = flat | (h <= PAIR * w)
+    if not about_flat.any():
         return flat
-    digit = int(np.where(flat, -1, score).argmax())
+    digit = int(np.where(about_flat, -1, score).argmax())
+    wide = w > WIDEST * w[digit]
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
     long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
-    under = top >= top[digit] + (1 + UNDER) * h[digit]
-    own = group == group[digit]
+    under = top >= top[digit] + np.where(wide, 1, 1 + UNDER) * h[digit]
+    lines: NDArray[np.bool_] = (flat | about_flat & wide) & long & ~beside & under
+    if np.count_nonzero(lines) > 2:  # a digit in stripes
+        return np.zeros_like(flat)
+    own = (group == group[digit]) & ~lines
     last = top + h >= (top + h)[own].max()
     whole = h[digit] >= MOST * (top - top[own].min())
-    lines: NDArray[np.bool_] = flat & long & ~beside & under & last & whole
+    lines &= last & whole
     return lines
+
+
+def find_marks(
+    boxes: Boxes, area: Sizes, digit: tuple[float, float, float, float]
+) -> NDArray[np.bool_]:
+    """Which shapes are a full stop or a comma after the digit, from whose left and top to whose
+    right and bottom `digit` is; or a punched hole beside it."""
+    left, top, w, h = boxes
+    digit_left, digit_top, digit_right, digit_bottom = digit
+    size = max(digit_right - digit_left, digit_bottom - digit_top)
+    long, short = np.maximum(w, h), np.minimum(w, h)
+    low = top + h / 2 >= digit_bottom - LOW * (digit_bottom - digit_top)
+    stops = (left >= digit_right) & low & (long <= STOP * size)
+    beside = (left + w < digit_left) | (left > digit_right)
+    holes = (long <= HOLE * size) & (short >= ROUND * long) & (area >= FULL * w * h) & beside
+    marks: NDArray[np.bool_] = stops | holes
+    return marks
 
 
 def group_pieces(
@@ -171,14 +225,14 @@ def group_pieces(
 
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
-    neither small beside the one that was, nor pale, nor a line that is wider."""
+    neither small beside the one that was, nor pale, nor a line that is wider, nor around it."""
     if kept is ink:  # as usual; it takes no time then
         return False
     digit, dropped = (
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
         for part in (kept, cv2.subtract(ink, kept))
     )
-    _, _, digit_width, digit_height = cv2.boundingRect(digit)
+    digit_left, digit_top, digit_width, digit_height = cv2.boundingRect(digit)
     least_length = AS_LONG * max(digit_width, digit_height)
     least_area = AS_MUCH * cv2.countNonZero(digit)
     least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
@@ -190,6 +244,10 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         and max(w, h) >= least_length
         and area >= least_area
         and not (h <= LINE * w and w > WIDER * digit_width)
+        and not (
+            left < digit_left < digit_left + digit_width < left + w
+            and top < digit_top < digit_top + digit_height < top + h
+        )
         and ink[labels == number].mean() >= least_strength
         for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
     )

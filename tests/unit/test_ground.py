@@ -233,6 +233,16 @@ def test_the_grain_of_paper_is_no_ink() -> None:
     assert ink[draw_ring() == 0].mean() > 200
 
 
+@pytest.mark.parametrize("depth", [0.3, 0.45])
+def test_a_shadow_that_is_wider_than_strokes_is_no_ink(depth: float) -> None:
+    shadow = np.zeros((SIDE, SIDE), np.float32)
+    cv2.line(shadow, (0, 95), (45, 119), 1, 22)
+    shadow = cv2.GaussianBlur(shadow, (0, 0), 2)
+    photo = draw_ring(ink=30, ground=220) * (1 - depth * shadow)
+    ink = separate_ink(add_grain(photo.astype(np.uint8)))
+    assert likeness(ink, separate_ink(draw_ring(ink=30, ground=220))) > 0.95
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_image_of_one_colour_is_blank(value: int) -> None:
     with pytest.raises(ImageError, match="blank"):

@@ -20,6 +20,7 @@ from worker.images import (
     LOOK,
     LOOKS,
     SOLID,
+    STRIP,
     STROKE,
     STROKE_SIDE,
     centre_of_mass,
@@ -112,6 +113,15 @@ def test_a_digit_on_a_strip(shape: tuple[int, int]) -> None:
     strip[top : top + side, left : left + side] = draw_ring(side, width=side // 14)
     digit = read_digit(encode_image(PIL.Image.fromarray(strip)))
     assert same_digit(digit.image, normalise(draw_ring()), least=0.85)
+
+
+@pytest.mark.parametrize("times", [3, 8, 14])
+def test_a_long_strip_stays_as_wide_as_a_short_one(times: int) -> None:
+    strip = np.full((60, 60 * times), 255, np.uint8)
+    strip[5:55, 100:150] = draw_ring(50, width=4)
+    for picture in (strip, strip.T):
+        glance = next(trace_steps(lambda side: picture))  # noqa: B023
+        assert min(glance.image.shape) in (GLANCE[1] // min(times, STRIP), GLANCE[1] // STRIP + 1)
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:

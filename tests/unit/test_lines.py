@@ -97,6 +97,20 @@ def test_a_line_that_the_digit_does_not_reach_is_no_part_of_it() -> None:
     assert np.array_equal(remove_lines(ink), five)
 
 
+@pytest.mark.parametrize("sides", [3, 4])
+def test_a_frame_that_the_digit_touches_is_taken_from_it(sides: int) -> None:
+    five = np.zeros((120, 110), np.uint8)
+    strokes = np.array([(70, 30), (40, 30), (40, 55), (65, 60), (66, 85), (35, 88)])
+    cv2.polylines(five, [strokes], False, 255, 7)
+    frame = np.array([(20, 24), (20, 100), (90, 100), (90, 24)])
+    framed = cv2.polylines(five.copy(), [frame], sides == 4, 255, 3)
+    cv2.line(framed, (35, 88), (20, 88), 255, 7)  # where it touches
+    left = remove_lines(framed)
+    assert not left[101:].any() and not left[:22].any() and not left[:, 93:].any()
+    assert likeness(left, five) > 0.9
+    assert np.array_equal(remove_lines(five), five)
+
+
 def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
     seven = np.zeros((60, 40), np.uint8)
     cv2.line(seven, (0, 3), (39, 3), 255, 5)

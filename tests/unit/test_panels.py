@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING, SIDE, draw_ring, same_digit
+from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
 from worker.images import normalise, trace_steps
 from worker.panels import between_bars, find_panel
 
@@ -33,6 +33,17 @@ def test_a_digit_on_a_panel_is_read(ink: int, ground: int, wall: int, tilt: floa
     ring = cv2.resize(draw_ring(width=12, ink=ink, ground=ground), None, fx=2.5, fy=2.5)
     on_panel, alone = (normalise(hang(ring, around, 90, tilt)) for around in (wall, ground))
     assert same_digit(on_panel, alone, least=0.9)
+
+
+@pytest.mark.parametrize("tilt", [0, 6])
+@pytest.mark.parametrize("desk", [40, 110, 150])
+def test_a_digit_on_a_sheet_on_a_desk_is_read(desk: int, tilt: float) -> None:
+    sheet = np.full((300, 260), 220, np.uint8)
+    sheet[80:200, 70:190] = draw_ring(ink=40, ground=220)
+    on_desk = add_grain(hang(sheet, desk, 110, tilt))
+    assert same_digit(normalise(on_desk), normalise(hang(sheet, 220, 110, tilt)), least=0.85)
+    *_, last = trace_steps(lambda side: on_desk)
+    assert not last.doubt
 
 
 @pytest.mark.parametrize(("ink", "ground", "wall"), [(255, 60, 255), (20, 240, 60)])

@@ -1,5 +1,7 @@
 """Which shape in the ink is the digit."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -116,7 +118,39 @@ def test_a_digit_in_a_circle_is_what_is_inside(radius: int) -> None:
     cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
     circled = cv2.circle(three.copy(), (60, 60), radius, 255, 5)
     assert np.array_equal(drop_specks(circled), three)
-    assert is_digit_dropped(circled, three)
+    assert not is_digit_dropped(circled, three)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(20, 340), (200, 500)])
+def test_a_circle_around_a_digit_need_not_close(start: int, stop: int) -> None:
+    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
+    circled = cv2.ellipse(one.copy(), (60, 60), (45, 50), 0, start, stop, 255, 5)
+    assert np.array_equal(drop_specks(circled), one)
+    assert not is_digit_dropped(circled, one)
+    half = cv2.ellipse(one.copy(), (60, 60), (45, 50), 0, 100, 260, 255, 5)
+    assert not np.array_equal(drop_specks(half), one)
+
+
+@pytest.mark.parametrize("ends", [(0, 0), (-7, 7)])
+def test_two_lines_under_a_digit_are_dropped(ends: tuple[int, int]) -> None:
+    digit = np.pad(RING[16:104], ((4, 40), (60, 60)))
+    lined = digit.copy()
+    for down in (100, 108):
+        cv2.line(lined, (30, down + ends[0]), (210, down + ends[1]), 255, 3)
+    assert np.array_equal(drop_specks(lined), digit)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        lambda ink: cv2.circle(ink, (105, 98), 5, 255, -1),
+        lambda ink: cv2.line(ink, (104, 92), (100, 106), 255, 5),
+        lambda ink: cv2.circle(ink, (12, 50), 9, 255, -1),
+    ],
+    ids=["full stop", "comma", "punched hole"],
+)
+def test_what_is_beside_a_digit_is_no_part_of_it(mark: Callable[[np.ndarray], np.ndarray]) -> None:
+    assert np.array_equal(drop_specks(mark(RING.copy())), RING)
 
 
 def test_a_ring_around_a_dot_is_a_0() -> None:
