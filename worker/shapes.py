@@ -232,9 +232,12 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
         for part in (kept, cv2.subtract(ink, kept))
     )
-    digit_left, digit_top, digit_width, digit_height = cv2.boundingRect(digit)
+    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
+    if not len(stats):
+        return False
+    digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
     least_length = AS_LONG * max(digit_width, digit_height)
-    least_area = AS_MUCH * cv2.countNonZero(digit)
+    least_area = AS_MUCH * digit_area
     least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
     height, width = ink.shape
     _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)

@@ -151,6 +151,13 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
     assert digit.doubt == ANOTHER
 
 
+def test_of_four_digits_two_that_are_kept_hide_no_others(mnist_root: object) -> None:
+    digits = load_mnist("test")[0][:160].numpy().reshape(40, 2, 2, 28, 28)
+    fours = digits.transpose(0, 1, 3, 2, 4).reshape(40, 56, 56)
+    doubts = [read_digit(encode_image(PIL.Image.fromarray(255 - four))).doubt for four in fours]
+    assert doubts.count(ANOTHER) >= 32  # of others, three or four may be kept
+
+
 def test_a_box_is_that_of_the_ink() -> None:
     assert crop(RING).shape == (73, 49)
 
