@@ -84,8 +84,8 @@ def describe_ending(name: str) -> str:
 def sort_naturally(names: list[str]) -> Iterator[str]:
     """In an order in which `2.png` comes before `10.png`: numbers of up to 20 digits count.
 
-    Each is put after the text by which it is sorted. A million take 0.6 s: some hundred at a time
-    are taken apart, and texts are sorted in a third of the time of lists.
+    Each is put after the text by which it is sorted. Some hundred at a time are taken apart, and
+    texts are sorted in a third of the time of lists: a million names may not take seconds.
     """
     keyed: list[str] = []
     for start in range(0, len(names), TAKEN_APART):

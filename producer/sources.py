@@ -1,7 +1,7 @@
 """Where images come from: each SOURCE becomes a stream of entries or of whole record batches.
 
-Nothing here decodes an image, and nothing lists a source before it is read, but for the names
-in one folder at a time, which must be sorted.
+Nothing here decodes an image. Names are listed a folder at a time, as they are read, since those
+must be sorted; only a zip, and whoever asks for the count, goes through all of them first.
 """
 
 import codecs
