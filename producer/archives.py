@@ -79,7 +79,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(path)
     if begins and min((member.header_offset for member in archive.infolist()), default=0):
         archive.close()
-        raise zipfile.BadZipFile("it breaks off, or is several in one")
+        raise zipfile.BadZipFile("it breaks off, is several in one, or lacks its first member")
     return archive
 
 

@@ -85,7 +85,7 @@ def sort_naturally(names: list[str]) -> Iterator[str]:
     """In an order in which `2.png` comes before `10.png`: numbers of up to 20 digits count.
 
     Each is put after the text by which it is sorted. Some hundred at a time are taken apart, and
-    texts are sorted in a third of the time of lists: a million names may not take seconds.
+    texts are sorted in a third of the time of lists: a million names must not take seconds.
     """
     keyed: list[str] = []
     for start in range(0, len(names), TAKEN_APART):

@@ -196,7 +196,7 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
     path = Path(name)
     _check_kind(name, path)
     prefix = printable(os.path.normpath(name)) + "/" if several else ""
-    if path.is_dir():
+    if os.path.isdir(path):
         return folder_source(path, prefix, truth_from_parent, tally)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return archives.archive_source(path, prefix, truth_from_parent, tally)
@@ -214,16 +214,17 @@ def _check_kind(name: str, path: Path) -> None:
     sets = (*ARCHIVE_SUFFIXES, *tables.SUFFIXES, *arrays.SUFFIXES)
     try:
         path.stat()
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+    except (OSError, ValueError) as error:
+        nowhere = isinstance(error, FileNotFoundError) and not os.path.islink(path)
+        if nowhere or not isinstance(error, OSError):  # such as for a 0 byte in it
             hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
             raise UsageError(f"no such file or folder: {name}{hint}") from None
         if is_image_name(name):
             return  # its row tells
         raise UsageError(f"can't read {name}: {error.strerror}") from None
-    if path.is_dir():
+    if os.path.isdir(path):
         return
-    if not path.is_file() and name.lower().endswith(sets):
+    if not os.path.isfile(path) and name.lower().endswith(sets):
         raise UsageError(f"{name} is no file: a pipe, a socket or a device")
     if path.suffix.lower() in FOREIGN_SETS and not name.lower().endswith(sets):
         raise UsageError(

@@ -64,6 +64,7 @@ DAMAGES = {  # by what Pillow says of them
     "decoder object": "its picture can't be unpacked",
     "next frame": "its picture can't be unpacked",
     "max_text": "its notes unpack to too much",
+    "when reading image file": "its picture can't be unpacked",
 }
 LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
@@ -193,6 +194,9 @@ def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
     is more than may be passed over."""
     start, frame = 2, b""
     while (marker := content[start : start + 2]) != SCAN:
+        if marker == b"\xff\xff":  # a fill byte
+            start += 1
+            continue
         if marker in BASELINE:
             frame = content[start + 5 : start + 10]
         elif marker not in PLAIN_SEGMENTS and (is_plain or marker[:1] != b"\xff"):

@@ -27,7 +27,8 @@ EVEN = 0.92  # of the most light is the least, in even light
 SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
 STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
 DEEPEST_SHADOW = 0.4  # of the usual light
-WIDER = 1.5, 1  # times, and px more, shade reaches farther that is not much paler than strokes
+WIDER = 1.5, 1  # times, and px: so much farther than strokes reaches shade that is little paler
+SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
 LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
 MOST_NOISE = 48  # of 255: what paper has of it
 
@@ -183,7 +184,8 @@ def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: 
     pale -= cv2.min(pale, cv2.dilate(strong, NEAR))
     if cv2.countNonZero(pale) < LEAST_SHADE:
         return False
-    return measure_reach(pale) > times * max(1, measure_reach(strong)) + more
+    widest = max(times * max(1, measure_reach(strong)) + more, SHADE * min(ink.shape))
+    return measure_reach(pale) > widest
 
 
 def estimate_ground(small: Grey) -> Grey:

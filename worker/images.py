@@ -15,13 +15,7 @@ import numpy as np
 
 from protocol.chunk import ARRAY
 from worker.colours import to_grey
-from worker.decoding import (
-    Grey,
-    ImageError,
-    Picture,
-    TimeLimitError,
-    open_image,
-)
+from worker.decoding import Grey, ImageError, Picture, TimeLimitError, open_image
 from worker.ground import measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
@@ -48,7 +42,7 @@ MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS,
 MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its moments down and right
 STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
-WIDEST = 4.2  # px: half as wide a stroke is; what is wider is solid, as garments are
+WIDEST = 4.2  # px: half the width of the widest stroke; what is wider is solid, as garments are
 
 PAGES = "the file has more pages than this"
 ANOTHER = "another shape there may be a digit too"
@@ -149,10 +143,11 @@ def trace_steps(read: Read) -> Iterator[Step]:
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
-        longer = max(longer, round(longer / STRIP * max(height, width) / min(height, width)))
         all_seen = min(height, width) < shorter and max(height, width) <= longer
         doubt = "" if window == WHOLE else doubt  # all is seen again, and better
-        grey = to_grey(shrink(cut(picture, window), longer))
+        part = cut(picture, window)
+        slender = max(part.shape[:2]) / min(part.shape[:2])
+        grey = to_grey(shrink(part, max(longer, round(longer / STRIP * slender))))
         yield Step(look, grey, doubt)
         if is_normalised(grey):
             return

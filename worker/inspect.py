@@ -60,16 +60,18 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
 
     Raises `ImageError` where it ends early.
     """
-    original = decode_image(content, PANEL)
+    with within_limits():
+        original = decode_image(content, PANEL)
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original, {file.width} x {file.height}", original)])
-    for step in trace_digit(content):
-        if step.name in CLOSER:
-            panels.append([])
-        height, width = step.image.shape
-        name = NAMES.get(step.name, step.name.replace("_", " "))
-        panel = f"{name}, {width} x {height}", PIL.Image.fromarray(step.image)
-        panels[-1].append(panel)
+    with within_limits():
+        for step in trace_digit(content):
+            if step.name in CLOSER:
+                panels.append([])
+            height, width = step.image.shape
+            name = NAMES.get(step.name, step.name.replace("_", " "))
+            panel = f"{name}, {width} x {height}", PIL.Image.fromarray(step.image)
+            panels[-1].append(panel)
     return step
 
 
@@ -83,7 +85,7 @@ def ask(
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < ASK_BELOW:
-        with suppress(ImageError), within_limits():
+        with suppress(Exception), within_limits():  # a worker, too, does without these then
             *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
@@ -271,8 +273,9 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
     panels: Panels = []
     probabilities, status = None, 0
     try:
-        with within_limits():
-            digit = collect_panels(content, panels)
+        digit = collect_panels(content, panels)
+    except MemoryError:
+        headline, status = f"{title}: needs too much memory", 1
     except Exception as error:  # as for a worker: whatever an image does to a step is its error
         reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"

@@ -17,6 +17,7 @@ FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
 COVERED = 0.75  # of the length of a frame's side there is ink, or more
+FRAMED = 0.3  # of a frame's height a digit in it is high, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
@@ -25,7 +26,8 @@ EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, o
 
 
 def remove_lines(ink: Grey) -> Grey:
-    """Without ruled lines and the lines of a grid: straight, thin, and right across the image.
+    """Without ruled lines and the lines of a grid: straight, thin, and right across the image; or
+    of a frame, across what is inked.
 
     Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
     """
@@ -40,8 +42,11 @@ def remove_lines(ink: Grey) -> Grey:
         box = np.s_[top : top + inked_height, left : left + inked_width]
         if min(inked_height, inked_width) < LEAST_SIDE or not is_frame(mask[box]):
             return ink
+        inside = remove_lines(ink[box])
+        if not is_framed(inside):
+            return ink  # its sides are the digit's own, as on a display
         ink = ink.copy()
-        ink[box] = remove_lines(ink[box])
+        ink[box] = inside
         return ink
     none = np.zeros_like(mask)
     across = find_lines(mask) if wide else none
@@ -75,12 +80,19 @@ def is_frame(mask: Mask) -> bool:
         missing += cv2.countNonZero(along) < COVERED * along.size
         if missing > 1:
             return False  # as nearly always
-    across = find_lines(mask.copy())
+    across = find_lines(mask)
     found = int(across[:down].any()) + int(across[-down:].any())
     if not found:
         return False
     along = find_lines(mask.T.copy())
     return found + int(along[:right].any()) + int(along[-right:].any()) > 2
+
+
+def is_framed(ink: Grey) -> bool:
+    """Whether what is left of a frame without its lines is a digit in its middle."""
+    digit = largest_shape(cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1])
+    (height, width), (x, y, w, h) = ink.shape, cv2.boundingRect(digit)
+    return h >= FRAMED * height and x < width / 2 < x + w and y < height / 2 < y + h
 
 
 def find_lines(mask: Mask) -> Mask:

@@ -27,10 +27,10 @@ STROKES = 30  # times its area, or more, is the square of the edge of what is ma
 SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
 RIM = 0.03  # of its shorter side is cut off
 SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
-DESK = 0.15  # of the image or more is around the box of a sheet,
+DESK = 0.15  # of the image or more is around the box of a sheet
 LEAST_SHEET = 14  # px: a side of it
 DARKER = 0.85  # of the lightest are three corners of the image, at most
-LIGHT = 0.1  # of which, at most, is as light as the sheet
+LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
 AROUND = 0.08  # of the longer side of a digit on a disc is left around it
 
 
@@ -115,10 +115,9 @@ def find_sheet(grey: Grey) -> Window | None:
     outline = max(outlines, key=cv2.contourArea)
     left, top, w, h = cv2.boundingRect(outline)
     height, width = mask.shape
-    across, down = left == 0 and w == width, top == 0 and h == height
     if (
-        across
-        or down
+        w == width
+        or h == height
         or min(w, h) < LEAST_SHEET
         or not LEAST * mask.size <= w * h <= (1 - DESK) * mask.size
         or not NARROW * h <= w <= WIDE * h

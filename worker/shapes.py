@@ -24,13 +24,13 @@ FILLED = 0.8  # of its box is a button's ink
 SHORTEST, LONGEST = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
 UNDER = 0.06  # of the digit's height is between the two: else it may be the base of a 2
 MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
-WIDER, WIDEST = 1.2, 1.4  # than the digit is a line that leaves no doubt; wherever under it
-STOP, LOW = (
-    0.3,
-    0.25,
-)  # of the digit's length, a full stop is shorter; of its height, so near its foot
+WIDER = 1.2  # than the digit is a line that leaves no doubt
+NO_BASE = 1.8  # times as wide as the digit is a line that is no base of a 2, however near
+STOP = 0.3  # of the digit's length: a full stop is shorter
+LOW = 0.25  # of its height: so near its foot it lies
 HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
 LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
+BOX = 0.9  # of a rectangle is a frame with rounded corners; a circle is less
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 
 Sizes = NDArray[np.float64]  # (shapes,)
@@ -164,7 +164,7 @@ def find_open_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -
         rows, columns = np.nonzero(labels == outer + 1)
         for inner in np.flatnonzero(inside).tolist():
             down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
-            turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi))
+            turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi)) % DIRECTIONS
             around[outer] |= len(np.unique(turns)) >= OPEN * DIRECTIONS
     return around
 
@@ -179,10 +179,11 @@ def find_underlines(
     if not about_flat.any():
         return flat
     digit = int(np.where(about_flat, -1, score).argmax())
-    wide = w > WIDEST * w[digit]
+    wide = w > WIDER * w[digit]
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
     long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
-    under = top >= top[digit] + np.where(wide, 1, 1 + UNDER) * h[digit]
+    no_base = w > NO_BASE * w[digit]
+    under = top >= top[digit] + np.where(no_base, 1, 1 + UNDER) * h[digit]
     lines: NDArray[np.bool_] = (flat | about_flat & wide) & long & ~beside & under
     if np.count_nonzero(lines) > 2:  # a digit in stripes
         return np.zeros_like(flat)
@@ -223,9 +224,16 @@ def group_pieces(
     return group[1:]
 
 
+def is_box(shape: NDArray[np.bool_]) -> bool:
+    """Whether a shape fills a rectangle, but for what may be inside: no digit's strokes do."""
+    hull = cv2.convexHull(cv2.findNonZero(shape.view(np.uint8)))
+    _, sides, _ = cv2.minAreaRect(hull)
+    return bool(cv2.contourArea(hull) > BOX * sides[0] * sides[1])
+
+
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
-    neither small beside the one that was, nor pale, nor a line that is wider, nor around it."""
+    neither small beside the one that was, nor pale, nor a line that is wider, nor a frame."""
     if kept is ink:  # as usual; it takes no time then
         return False
     digit, dropped = (
@@ -247,10 +255,11 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         and max(w, h) >= least_length
         and area >= least_area
         and not (h <= LINE * w and w > WIDER * digit_width)
+        and ink[labels == number].mean() >= least_strength
         and not (
             left < digit_left < digit_left + digit_width < left + w
             and top < digit_top < digit_top + digit_height < top + h
+            and is_box(labels == number)
         )
-        and ink[labels == number].mean() >= least_strength
         for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
     )

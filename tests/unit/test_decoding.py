@@ -21,6 +21,7 @@ from worker.decoding import (
     flatten_alpha,
     load_heif,
     open_image,
+    read_jpeg_frame,
     read_picture,
     reduce,
     to_picture,
@@ -237,6 +238,14 @@ def test_what_is_damaged_is_said_in_plain_words(format: str, length: int, reason
     content = encode_image(draw_one((100, 100)), format)
     with pytest.raises(ImageError, match=f"^damaged: {reason}$"):
         read_picture(content[:-length], SIDE)
+
+
+def test_a_fill_byte_in_a_jpeg_is_passed_over() -> None:
+    content = encode_image(PIL.Image.new("RGB", (64, 64)), "JPEG")
+    frame = content.index(b"\xff\xc0")
+    filled = content[:frame] + b"\xff" + content[frame:]
+    assert read_jpeg_frame(filled) == read_jpeg_frame(content) == b"\0\x40\0\x40\x03"
+    assert read_jpeg_frame(content[:frame]) is read_jpeg_frame(b"\xff\xd8" + bytes(99)) is None
 
 
 def test_a_jpeg_that_is_held_whole_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

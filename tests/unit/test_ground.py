@@ -243,6 +243,16 @@ def test_a_shadow_that_is_wider_than_strokes_is_no_ink(depth: float) -> None:
     assert likeness(ink, separate_ink(draw_ring(ink=30, ground=220))) > 0.95
 
 
+@pytest.mark.parametrize("width", [20, 30])
+def test_a_pale_digit_is_no_shade_beside_a_dark_line(width: int) -> None:
+    paper = np.full((400, 400), 230) * (1 - np.linspace(0, 0.25, 400))
+    strokes = np.zeros((400, 400), np.uint8)
+    cv2.ellipse(strokes, (200, 190), (60, 110), 0, 0, 360, 1, width)
+    photo = add_grain(np.where(strokes, paper * 0.68, paper).astype(np.uint8), 2)
+    lined = cv2.line(photo.copy(), (0, 360), (399, 360), 25, 4)
+    assert same_digit(normalise(lined), normalise(photo), least=0.85)
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_image_of_one_colour_is_blank(value: int) -> None:
     with pytest.raises(ImageError, match="blank"):

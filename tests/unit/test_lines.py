@@ -111,6 +111,19 @@ def test_a_frame_that_the_digit_touches_is_taken_from_it(sides: int) -> None:
     assert np.array_equal(remove_lines(five), five)
 
 
+@pytest.mark.parametrize("digit", ["abcdef", "abcdg", "acdefg", "abcdefg", "abcfg"])
+def test_the_bars_of_a_digit_on_a_display_are_no_frame(digit: str) -> None:
+    """Of seven segments, named as is usual."""
+    corners = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5}
+    points = [(40, 20), (90, 20), (90, 64), (90, 108), (40, 108), (40, 64)]
+    ink = np.zeros((128, 128), np.uint8)
+    for segment in digit:
+        start = corners.get(segment, 5)
+        end = points[(start + 1) % 6] if segment != "g" else points[2]
+        cv2.line(ink, points[start], end, 255, 5)
+    assert np.array_equal(remove_lines(ink), ink)
+
+
 def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
     seven = np.zeros((60, 40), np.uint8)
     cv2.line(seven, (0, 3), (39, 3), 255, 5)

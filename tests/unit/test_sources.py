@@ -446,6 +446,12 @@ def test_a_parquet_image_over_the_limit_is_an_error(
 def test_a_name_that_is_too_long_is_no_traceback() -> None:
     with pytest.raises(UsageError, match="File name too long"):
         open_sources(["x" * 300])
+    (entry,) = open_sources("x" * 300 + ".png").pieces
+    assert isinstance(entry, Entry)
+    with pytest.raises(OSError, match="File name too long"):
+        entry.read()
+    with pytest.raises(UsageError, match="no such file"):
+        open_sources("a\0.png")
 
 
 def test_a_folder_that_can_t_be_read_is_a_row_unless_it_is_the_source(
