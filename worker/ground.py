@@ -291,7 +291,8 @@ def count_below(grey: Grey) -> Counts:
 
 def percentiles(below: Counts, *percents: float) -> list[int]:
     """Values below which such parts of the values lie."""
-    ranks = [int(part / 100 * below[-1]) for part in percents]
+    total = int(below[-1])
+    ranks = [int(part / 100 * total) for part in percents]
     return below.searchsorted(ranks, side="right").tolist()
 
 

@@ -16,12 +16,13 @@ THICK = 0.08  # of it; one that something lies along may be no thicker
 FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
-COVERED = 0.75  # of the length of a frame's side there is ink, or more
+COVERED = 0.85  # of the length of a frame's side there is ink, or more
 FRAMED = 0.3  # of a frame's height a digit in it is high, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
 AS_THICK = 0.7  # as strokes are is a bar, or more
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 
 
@@ -108,23 +109,23 @@ def find_lines(mask: Mask) -> Mask:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
         black = measure_rows(level)
-        whole = black >= WHOLE
-        if not whole.any():
+        if black.max() < WHOLE:
             continue
-        whole &= measure_rows(level[:, :end]) > AT_ENDS
-        whole &= measure_rows(level[:, -end:]) > AT_ENDS
+        at_ends = np.minimum(measure_rows(level[:, :end]), measure_rows(level[:, -end:]))
+        whole = (black >= WHOLE) & (at_ends > AT_ENDS)
         if not whole.any():
             continue
         level_lines = np.zeros_like(mask)
-        count, numbers = cv2.connectedComponents((black >= HALF).astype(np.uint8)[:, None])
-        for number in range(1, count):
-            band = numbers[:, 0] == number
-            if not (whole & band).any():
+        for start, stop in find_runs(black >= HALF):
+            if not whole[start:stop].any():
                 continue
-            row = int(np.argmax(np.where(band, black, 0)))
-            above, below = measure_thickness(level[row::-1]), measure_thickness(level[row:])
-            free = band.sum() <= max(3, THICKEST * height)  # else something lies along it
-            if above + below - 1 <= max(2, (THICKEST if free else THICK) * height):
+            row = start + int(black[start:stop].argmax())
+            free = stop - start <= max(3, THICKEST * height)  # else something lies along it
+            most = int(max(2, (THICKEST if free else THICK) * height))
+            around = level[max(0, row - most) : row + most + 1]
+            middle = min(row, most)
+            above, below = measure_thickness(around[middle::-1]), measure_thickness(around[middle:])
+            if above + below - 1 <= most:
                 level_lines[row - above + 1 : row + below] = 1
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         lines |= cv2.warpAffine(level_lines, shear, (width, height), flags=flags)
@@ -164,7 +165,7 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     As the bar of a 7 does, or both of a 4: what else there is goes on to the edges, or the lines
     are bars by themselves.
     """
-    across, down = count_runs(rows.max(axis=1)), count_runs(columns.max(axis=0))
+    across, down = len(find_runs(rows.max(axis=1) > 0)), len(find_runs(columns.max(axis=0) > 0))
     if max(across, down) > 1:
         return False
     above, below, left, right = (
@@ -193,14 +194,16 @@ def is_bar(lines: Mask, stroke: float) -> bool:
 def measure_stroke(mask: Mask) -> float:
     """The mean width of the strokes in px: twice their area for the length of their edge."""
     area = cv2.countNonZero(mask)
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    inner = cv2.erode(mask, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    inner = cv2.erode(mask, CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return 2 * area / max(area - cv2.countNonZero(inner), 1)
 
 
-def count_runs(flags: Mask) -> int:
-    """How many runs of 1 there are in a row of 0 and 1."""
-    return int(flags[0]) + int(np.count_nonzero(flags[1:] > flags[:-1]))
+def find_runs(flags: NDArray[np.bool_]) -> list[list[int]]:
+    """From where to where each run of true goes in a row of flags."""
+    padded = np.zeros(len(flags) + 2, np.bool_)
+    padded[1:-1] = flags
+    runs: list[list[int]] = np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2).tolist()
+    return runs
 
 
 def bridge(rest: Mask, lines: Mask) -> Mask:

@@ -69,11 +69,11 @@ def find_plate(mask: Mask) -> Window | None:
     """The part of the image that is a plate with a digit on it: a rectangle or anything convex."""
     height, width = mask.shape
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    around = tree[0, :, 3]  # which outline a hole lies in
+    around = tree[0, :, 3].tolist()  # which outline a hole lies in
     sizes = [cv2.contourArea(outline) for outline in outlines]
-    largest = int(np.where(around < 0, sizes, -1).argmax())
-    holes = [outlines[number] for number in np.flatnonzero(around == largest).tolist()]
+    largest = max((n for n, of in enumerate(around) if of < 0), key=sizes.__getitem__)
     outline, size = outlines[largest], sizes[largest]
+    holes = [hole for hole, of in zip(outlines, around, strict=True) if of == largest]
     left, top, w, h = cv2.boundingRect(outline)
     narrow = not NARROW * h <= w <= WIDE * h
     if (

@@ -108,14 +108,14 @@ def fill_outline(ink: Grey) -> Grey:
     """
     mask = cv2.threshold(ink, DRAWN, 1, cv2.THRESH_BINARY)[1]
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if len(outlines) < 2 or (around := tree[0, :, 3]).max() < 0:
+    if len(outlines) < 2 or max(around := tree[0, :, 3].tolist()) < 0:
         return ink  # no hole
     sizes = [cv2.contourArea(outline) for outline in outlines]
-    main = int(np.where(around < 0, sizes, -1).argmax())
-    holes = np.flatnonzero(around == main)
-    if not len(holes):
+    main = max((n for n, of in enumerate(around) if of < 0), key=sizes.__getitem__)
+    holes = [hole for hole, of in zip(outlines, around, strict=True) if of == main]
+    if not holes:
         return ink
-    outer, hole = outlines[main], max((outlines[number] for number in holes), key=cv2.contourArea)
+    outer, hole = outlines[main], max(holes, key=cv2.contourArea)
     if cv2.arcLength(hole, True) < HOLLOW * cv2.arcLength(outer, True):
         return ink
     _, sides, _ = cv2.minAreaRect(outer)
@@ -123,9 +123,10 @@ def fill_outline(ink: Grey) -> Grey:
     if is_round and min(sides) > SLIMMEST * max(sides):
         return ink
     filled = cv2.drawContours(np.zeros_like(ink), [outer], -1, 255, cv2.FILLED)
-    for number in np.flatnonzero(around >= 0).tolist():
-        start = outlines[around[number]][0, 0].tolist()
-        if around[number] != main and cv2.pointPolygonTest(hole, start, False) > 0:
+    for number, of in enumerate(around):
+        if of < 0 or of == main:
+            continue
+        if cv2.pointPolygonTest(hole, outlines[of][0, 0].tolist(), False) > 0:
             cv2.drawContours(filled, outlines, number, 0, cv2.FILLED)  # a hole in the digit itself
     return np.asarray(cv2.max(ink, filled))
 
