@@ -194,9 +194,12 @@ def read_weights(card_path: Path) -> tuple[Card, bytes]:
 def read_model(card_path: Path) -> Model:
     """Read a model from its card and weights. Raises `DigitqError` where they don't belong."""
     card, data = read_weights(card_path)
+    weights = load(data)
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise DigitqError(f"{card_path}: some weights are no numbers: train the model again")
     with torch.inference_mode():
         network = NETWORKS[card.architecture](card.mean, card.std)
-        network.load_state_dict(load(data))
+        network.load_state_dict(weights)
     network.temperature = card.temperature
     return Model(freeze(network), card)
 

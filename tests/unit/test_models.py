@@ -1,5 +1,6 @@
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, TILE_ROWS, settings
@@ -170,6 +172,17 @@ def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> No
         read_model(tmp_path / "mlp.json")
     weights.unlink()
     with pytest.raises(DigitqError, match="can't be read"):
+        read_model(tmp_path / "mlp.json")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    weights = load((models.WEIGHTS / "mlp.safetensors").read_bytes())
+    weights["w2"][3, 3] = torch.nan  # as of a training that ran away
+    data = save(weights)
+    (tmp_path / "mlp.safetensors").write_bytes(data)
+    card = dataclasses.replace(load_model("mlp").card, sha256=hashlib.sha256(data).hexdigest())
+    card.write(tmp_path / "mlp.json")
+    with pytest.raises(DigitqError, match="some weights are no numbers"):
         read_model(tmp_path / "mlp.json")
 
 
