@@ -14,16 +14,16 @@ class Recipe:
 
     epochs: int = 1
     batch_rows: int = 512
-    averaged: float = 0.999  # what the moving average of the weights keeps at a step
+    ema_decay: float = 0.999  # what the moving average of the weights keeps at a step
     mean: float = 0.1307  # of MNIST's training pixels
     std: float = 0.3081
     bfloat16: bool = False  # multiply in 16 bits, where the processor has that
     copies: int = 3  # pictures rendered of each image
-    share: float = 0.25  # of the pictures, that an epoch shows
+    picture_share: float = 0.25  # of the pictures, that an epoch shows
     teachers: int = 0  # networks of the same kind whose mean answer is learned, not the labels
-    softness: float = 2.0  # the temperature at which it is
+    distillation_temperature: float = 2.0
     distortion: Distortion = Distortion()
-    settling: "Recipe | None" = None  # how to train the folded network on, a third as many epochs
+    fine_tuning: "Recipe | None" = None  # of the folded network, for a third as many epochs
 
     def draw_network(self) -> Network:
         """An untrained network, as it trains."""
@@ -38,7 +38,7 @@ class Recipe:
         return network
 
     @property
-    def teaching(self) -> "Recipe":
+    def teacher(self) -> "Recipe":
         """How to train a teacher, for half as many epochs."""
         return replace(self, teachers=0)
 
@@ -54,9 +54,9 @@ class MlpRecipe(Recipe):
     """
 
     epochs: int = 900
-    share: float = 0.4
-    first_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
-    second_rate: float = 0.3
+    picture_share: float = 0.4
+    first_learning_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
+    second_learning_rate: float = 0.3
     first_scale: float = 0.02  # standard deviation of the initial weights
     second_scale: float = 30.0
 
@@ -72,8 +72,8 @@ class MlpRecipe(Recipe):
     def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
         first, second = [network.w1, network.b1], [network.w2, network.b2]
         groups = [
-            {"params": first, "lr": self.first_rate},
-            {"params": second, "lr": self.second_rate},
+            {"params": first, "lr": self.first_learning_rate},
+            {"params": second, "lr": self.second_learning_rate},
         ]
         return torch.optim.Adam(groups, fused=True)
 
@@ -100,8 +100,8 @@ class CnnRecipe(Recipe):
     batch_rows: int = 256
     bfloat16: bool = True
     teachers: int = 4
-    rate: float = 3e-3
-    decay: float = 0.05
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
     distortion: Distortion = Distortion(
         rotation_degrees=8.0,
         stretch=0.15,
@@ -115,7 +115,7 @@ class CnnRecipe(Recipe):
 
     def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            network.parameters(), lr=self.rate, weight_decay=self.decay, fused=True
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
 
     def finish(self, network: Network) -> TwoViewNetwork:
@@ -125,5 +125,5 @@ class CnnRecipe(Recipe):
 
 
 # Closer to MNIST: more of it, less distorted, at a lower rate
-SETTLING = CnnRecipe(rate=5e-4, share=0.2, distortion=Distortion())
-RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe(settling=SETTLING)}
+FINE_TUNING = CnnRecipe(learning_rate=5e-4, picture_share=0.2, distortion=Distortion())
+RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe(fine_tuning=FINE_TUNING)}

@@ -44,13 +44,13 @@ class Trainer:
     ) -> None:
         """`steps` is the length of the cosine along which the rates fall to 0."""
         self.network = network.train()
-        average = get_ema_multi_avg_fn(recipe.averaged)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
+        average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
         self.distort = Distorter(recipe.distortion)
         self.recipe = recipe
         self.bfloat16 = recipe.bfloat16 and torch.cpu._is_avx512_bf16_supported()
         self.teachers = teachers
-        self.softness = recipe.softness if teachers else 1.0
+        self.temperature = recipe.distillation_temperature if teachers else 1.0
         self.optimiser = recipe.make_optimiser(network)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
 
@@ -70,25 +70,26 @@ class Trainer:
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             logits = self.network.logits(pixels)
-            aims = self.ask_teachers(pixels) if self.teachers else aim(labels)
-        loss = F.cross_entropy(logits.float() / self.softness, aims) * self.softness**2
+            targets = self.ask_teachers(pixels) if self.teachers else target_probabilities(labels)
+        loss = F.cross_entropy(logits.float() / self.temperature, targets) * self.temperature**2
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.schedule.step()
-        self.averaged.update_parameters(self.network)
+        self.ema.update_parameters(self.network)
         return loss.detach()
 
     def ask_teachers(self, pixels: Tensor) -> Tensor:
         """The mean of what they answer to the very pixels that are shown: (N, 784) → (N, 10)."""
         with torch.no_grad():
             answers = [
-                softmax(teacher.logits(pixels).float() / self.softness) for teacher in self.teachers
+                softmax(teacher.logits(pixels).float() / self.temperature)
+                for teacher in self.teachers
             ]
         return torch.stack(answers).mean(0)
 
 
-def aim(labels: Tensor) -> Tensor:
+def target_probabilities(labels: Tensor) -> Tensor:
     """The probabilities to learn, (N,) → (N, 10): 1 for the label; all alike for `NO_DIGIT`."""
     exact = F.one_hot(labels.clamp(min=0), LABELS).float()
     return torch.where((labels == NO_DIGIT)[:, None], 1 / LABELS, exact)
@@ -102,7 +103,7 @@ def count_held_back(images: Tensor) -> int:
 Labelled = tuple[Tensor, Tensor]  # (N, 28, 28) uint8 and (N,) int64
 
 
-class Lessons(NamedTuple):
+class TrainingData(NamedTuple):
     """What a network learns from, and what chooses the epoch that is kept."""
 
     digits: Labelled
@@ -110,7 +111,7 @@ class Lessons(NamedTuple):
     validation: Labelled
 
 
-def prepare_lessons(images: Tensor, labels: Tensor, seed: int, copies: int) -> Lessons:
+def prepare_data(images: Tensor, labels: Tensor, seed: int, copies: int) -> TrainingData:
     """MNIST without what is held back, `copies` pictures of each image, and what is held back."""
     held_back = count_held_back(images)
     digits = images[:-held_back], labels[:-held_back]
@@ -119,7 +120,7 @@ def prepare_lessons(images: Tensor, labels: Tensor, seed: int, copies: int) -> L
         print(f"drawing {copies * len(digits[0]):,} pictures to learn from …", file=sys.stderr)
         rendered, known = render_set(digits[0].numpy(), digits[1].numpy(), seed, copies)
         pictures = torch.from_numpy(rendered), torch.from_numpy(known)
-    return Lessons(digits, pictures, (images[-held_back:], labels[-held_back:]))
+    return TrainingData(digits, pictures, (images[-held_back:], labels[-held_back:]))
 
 
 def train_network(
@@ -131,17 +132,17 @@ def train_network(
     gives the same weights on the same machine: each network has one thread, one random generator.
     """
     torch.manual_seed(seed)
-    lessons = prepare_lessons(images, labels, seed, recipe.copies)
-    teachers = train_teachers(lessons, seed, max(1, epochs // 2), recipe)
-    return recipe.finish(train_stages(lessons, epochs, recipe, teachers))
+    data = prepare_data(images, labels, seed, recipe.copies)
+    teachers = train_teachers(data, seed, max(1, epochs // 2), recipe)
+    return recipe.finish(train_stages(data, epochs, recipe, teachers))
 
 
-def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> list[Network]:
+def train_teachers(data: TrainingData, seed: int, epochs: int, recipe: Recipe) -> list[Network]:
     """Each from a seed of its own; as many at a time as there are cores."""
     if not recipe.teachers:
         return []
-    arrays = [[tensor.numpy() for tensor in labelled] for labelled in lessons]
-    train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teaching)
+    arrays = [[tensor.numpy() for tensor in labelled] for labelled in data]
+    train = partial(train_teacher, arrays, epochs=epochs, recipe=recipe.teacher)
     seeds = range(seed + 1, seed + 1 + recipe.teachers)
     with start_processes() as pool:
         return list(pool.map(train, seeds))
@@ -150,41 +151,41 @@ def train_teachers(lessons: Lessons, seed: int, epochs: int, recipe: Recipe) -> 
 def train_teacher(
     arrays: list[list[NDArray[Any]]], seed: int, epochs: int, recipe: Recipe
 ) -> Network:
-    """Train one in a process of its own; `arrays` are the lessons, which as tensors would need
-    much of the memory that processes share."""
+    """Train one in a process of its own; `arrays` are the data, which as tensors would need much of
+    the memory that processes share."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    lessons = Lessons(*((torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
-    return train_stages(lessons, epochs, recipe, said=f"teacher {seed}: ")
+    data = TrainingData(*((torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
+    return train_stages(data, epochs, recipe, said=f"teacher {seed}: ")
 
 
 def train_stages(
-    lessons: Lessons,
+    data: TrainingData,
     epochs: int,
     recipe: Recipe,
     teachers: Sequence[Network] = (),
     said: str = "",
 ) -> Network:
     """An untrained network, trained as the recipe has it."""
-    network = train_stage(recipe.draw_network(), lessons, epochs, recipe, teachers, said)
+    network = train_stage(recipe.draw_network(), data, epochs, recipe, teachers, said)
     network = network.fold()
-    if recipe.settling:
+    if recipe.fine_tuning:
         epochs = max(1, epochs // 3)
-        network = train_stage(network, lessons, epochs, recipe.settling, teachers, said)
+        network = train_stage(network, data, epochs, recipe.fine_tuning, teachers, said)
     return network
 
 
 def train_stage(
     network: Network,
-    lessons: Lessons,
+    data: TrainingData,
     epochs: int,
     recipe: Recipe,
     teachers: Sequence[Network],
     said: str,
 ) -> Network:
     """Train a network along one cosine; gives the average that was best at its end."""
-    (digits, labels), (pictures, known), validation = lessons
-    part = round(len(pictures) * recipe.share)
+    (digits, labels), (pictures, known), validation = data
+    part = round(len(pictures) * recipe.picture_share)
     steps = epochs * math.ceil((len(digits) + part) / recipe.batch_rows)
     trainer = Trainer(recipe, network, steps, teachers)
     best, best_accuracy = copy.deepcopy(network).eval(), -1.0
@@ -194,9 +195,9 @@ def train_stage(
         loss = trainer.train_epoch(
             torch.cat([digits, pictures[chosen]]), torch.cat([labels, known[chosen]])
         )
-        accuracy = measure_accuracy(classify(trainer.averaged, validation[0]), validation[1])
+        accuracy = measure_accuracy(classify(trainer.ema, validation[0]), validation[1])
         if accuracy >= best_accuracy and epoch > epochs - max(1, epochs // LAST_PART):
-            best.load_state_dict(trainer.averaged.module.state_dict())
+            best.load_state_dict(trainer.ema.module.state_dict())
             best_accuracy = accuracy
         print(
             f"{said}epoch {epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}  "

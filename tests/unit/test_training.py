@@ -18,16 +18,26 @@ from worker.models import Card, read_model
 from worker.network import LABELS, DigitNetwork, softmax
 from worker.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.rendering import NO_DIGIT
-from worker.training import aim, main, prepare_lessons, train_network, train_stages
+from worker.training import (
+    main,
+    prepare_data,
+    target_probabilities,
+    train_network,
+    train_stages,
+)
 
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
 )
-QUICK_MLP = MlpRecipe(batch_rows=50, first_rate=1e-2, averaged=0.9, copies=0, distortion=STILL)
-QUICK_STAGE = CnnRecipe(
-    batch_rows=50, averaged=0.9, bfloat16=False, copies=0, teachers=0, distortion=STILL
+QUICK_MLP = MlpRecipe(
+    batch_rows=50, first_learning_rate=1e-2, ema_decay=0.9, copies=0, distortion=STILL
 )
-QUICK_CNN = dataclasses.replace(QUICK_STAGE, settling=dataclasses.replace(QUICK_STAGE, rate=5e-4))
+QUICK_STAGE = CnnRecipe(
+    batch_rows=50, ema_decay=0.9, bfloat16=False, copies=0, teachers=0, distortion=STILL
+)
+QUICK_CNN = dataclasses.replace(
+    QUICK_STAGE, fine_tuning=dataclasses.replace(QUICK_STAGE, learning_rate=5e-4)
+)
 
 
 @pytest.mark.parametrize(("recipe", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
@@ -36,7 +46,7 @@ def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixt
     network = train_network(images, labels, seed=0, epochs=epochs, recipe=recipe)
     lines = capsys.readouterr().err.splitlines()
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
-    assert len(losses) == epochs + (epochs // 3 if recipe.settling else 0)
+    assert len(losses) == epochs + (epochs // 3 if recipe.fine_tuning else 0)
     assert losses[epochs - 1] < losses[0] / 4
     assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.95
 
@@ -44,8 +54,8 @@ def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixt
 def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = draw_bars(600)
     torch.manual_seed(0)
-    lessons = prepare_lessons(images, (labels + 1) % LABELS, seed=0, copies=0)
-    teacher = train_stages(lessons, epochs=5, recipe=QUICK_CNN)
+    data = prepare_data(images, (labels + 1) % LABELS, seed=0, copies=0)
+    teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
     monkeypatch.setattr(training, "train_teachers", lambda *_: [teacher])
     network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
     answers = network(images.flatten(1)).argmax(1)
@@ -94,9 +104,9 @@ def test_the_command_writes_weights_and_a_complete_card(
 
 
 def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
-    aims = aim(torch.tensor([3, NO_DIGIT]))
-    assert aims[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    torch.testing.assert_close(aims[1], torch.full((LABELS,), 0.1))
+    targets = target_probabilities(torch.tensor([3, NO_DIGIT]))
+    assert targets[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    torch.testing.assert_close(targets[1], torch.full((LABELS,), 0.1))
 
 
 def make_network(sharpness: float) -> DigitNetwork:
