@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import sys
 import textwrap
 import warnings
@@ -11,7 +10,6 @@ from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
 from pathlib import Path
 
-import click
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -19,8 +17,8 @@ import PIL.ImageFont
 import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
-from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import INSPECTED, MODELS, settings
+from protocol.errors import OutputError, UsageError
+from protocol.settings import INSPECTED, settings
 from protocol.text import in_one_line
 from worker.classify import ASK_BELOW, ask_again, watch
 from worker.decoding import (
@@ -171,39 +169,6 @@ def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -
     ]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument(
-    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
-)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"the picture of one IMAGE, a .png [its name with {INSPECTED}, in this folder]",
-)
-@click.option("--model", type=click.Choice(MODELS), help="network to ask [DIGITQ_MODEL]")
-def main(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
-    """Show how each IMAGE came to its answer: the steps to the 28×28 that the network sees, and the
-    ten probabilities. Exit status: 0, 1 if an image can't be read, 2 bad usage, 3 if a picture
-    can't be written."""
-    if not sys.stdout:  # `>&-`
-        sys.exit("digitq: stdout is closed")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    status = 0
-    for image in images:
-        try:
-            if out and len(images) > 1:
-                raise UsageError("--out names the picture of one IMAGE")
-            status = max(status, inspect(image, out, model or settings().model))
-        except DigitqError as error:
-            print(f"digitq: {error}", file=sys.stderr)
-            status = max(status, 3 if isinstance(error, OutputError) else 2)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
-    sys.exit(status)
-
-
 def check_out(out: Path) -> None:
     """Raises `UsageError` where the picture would replace anything but one drawn before."""
     if out.suffix.lower() != ".png":
@@ -262,7 +227,7 @@ def shows_colours() -> bool:
     return sys.stdout.isatty() and not plain
 
 
-def inspect(path: Path, out: Path | None, name: str) -> int:
+def inspect_image(path: Path, out: Path | None, name: str) -> int:
     """Draw and print; 1 where the image can't be read. Raises `UsageError`, `OutputError`."""
     if out:
         check_out(out)
@@ -308,7 +273,3 @@ def inspect(path: Path, out: Path | None, name: str) -> int:
     if panels:
         print(f"the steps are in {in_one_line(str(out))}", file=sys.stderr)
     return status
-
-
-if __name__ == "__main__":
-    main(prog_name="digitq inspect")

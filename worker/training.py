@@ -1,4 +1,4 @@
-"""Training the networks: `python -m worker.training NAME --out DIR`.
+"""Training the networks: `digitq train NAME --out DIR`.
 
 On MNIST, distorted anew for each epoch; on pictures rendered around its digits, and drawn ones,
 taken to 28×28 as a person's images are; and on what is no digit.
@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
-import click
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from protocol.errors import DigitqError, UsageError
+from protocol.errors import UsageError
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter
@@ -244,7 +243,7 @@ def train_model(
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
-        command=f"python -m worker.training {name} {options}",
+        command=f"digitq train {name} {options}",
         validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
         test_accuracy=round(measure_accuracy(answers, test_labels), 6),
         test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
@@ -254,44 +253,3 @@ def train_model(
     )
     card.write(out / f"{name}.json")
     return card
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("name", type=click.Choice(sorted(RECIPES)))
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="the same seed, the same weights",
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(1),
-    help="[default: "
-    + ", ".join(f"{recipe.epochs} for {name}" for name, recipe in RECIPES.items())
-    + "]",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="folder for NAME.safetensors and NAME.json",
-)
-@click.option("--limit-images", type=click.IntRange(60), help="train on the first images only")
-def main(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
-    """Train the network NAME on MNIST and write its weights and its card to a folder."""
-    try:
-        card = train_model(name, seed, epochs, out, limit_images)
-    except DigitqError as error:
-        print(f"digitq: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(
-        f"{out / name}.safetensors: right on {card.test_accuracy:.2%} of the test images; "
-        f"workers with DIGITQ_WEIGHTS={out.absolute()} use it",
-        file=sys.stderr,
-    )
-
-
-if __name__ == "__main__":
-    main(prog_name="digitq train")

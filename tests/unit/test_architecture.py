@@ -57,9 +57,10 @@ def test_producer_and_flower_need_no_torch(name: str) -> None:
     run_python(f"import sys; sys.modules['torch'] = sys.modules['worker'] = None; import {name}")
 
 
-def test_help_waits_for_nothing_heavy() -> None:
+@pytest.mark.parametrize("module", ["producer.cli", "worker.commands"])
+def test_help_waits_for_nothing_heavy(module: str) -> None:
     heavy = {"celery", "pyarrow", "numpy", "torch", "rich", "redis"}
-    run_python(f"import sys, producer.cli; assert not {heavy} & set(sys.modules)")
+    run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
 
 
 def test_the_public_names() -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from protocol.chunk import Chunk
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from worker import commands
 from worker.classify import classify_chunk
 from worker.images import Step, read_digit
 from worker.inspect import (
@@ -28,7 +29,6 @@ from worker.inspect import (
     draw_blocks,
     fit,
     list_probabilities,
-    main,
     shows_colours,
 )
 from worker.limits import Watch
@@ -36,7 +36,7 @@ from worker.models import load_model
 
 
 def inspect(path: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, [str(path), *options])
+    return CliRunner().invoke(commands.inspect, [str(path), *options])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])

@@ -236,7 +236,7 @@ def test_the_card_holds_what_a_reader_asks(name: str, architecture: str) -> None
     card = json.loads((models.WEIGHTS / f"{name}.json").read_text())
     assert card["labels"] == [str(digit) for digit in range(10)]
     assert architecture in card["architecture"]
-    assert card["command"].startswith(f"python -m worker.training {name} --seed")
+    assert card["command"].startswith(f"digitq train {name} --seed")
 
 
 @pytest.mark.parametrize(("name", "least"), [("mlp", 0.991), ("cnn", 0.9955)])

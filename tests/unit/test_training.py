@@ -13,13 +13,13 @@ from tests.drawing import draw_bars
 from tests.waiting import wait_for
 from worker import training
 from worker.calibration import REVIEWED, calibrate, measure_calibration_error
+from worker.commands import train
 from worker.distortion import Distortion
 from worker.models import Card, read_model
 from worker.network import LABELS, DigitNetwork, softmax
 from worker.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.rendering import NO_DIGIT
 from worker.training import (
-    main,
     prepare_data,
     target_probabilities,
     train_network,
@@ -88,7 +88,7 @@ def test_the_command_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path
 ) -> None:
     arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "200"]
-    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "new")])
+    result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     assert "epoch 1/1" in result.stderr
     assert result.stdout == ""
@@ -98,7 +98,7 @@ def test_the_command_writes_weights_and_a_complete_card(
     assert None not in dataclasses.asdict(model.card).values()
     assert model.card.seed == 3
     assert model.card.architecture == model.network.architecture
-    assert model.card.command == f"python -m worker.training {' '.join(arguments)} --out DIR"
+    assert model.card.command == f"digitq train {' '.join(arguments)} --out DIR"
     assert model.card.test_accuracy is not None and 0.05 < model.card.test_accuracy < 1
     assert model.card.validation_accuracy is not None and 0.05 < model.card.validation_accuracy < 1
 
@@ -159,21 +159,21 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
 
 
 def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["random", "--out", str(tmp_path)])
+    result = CliRunner().invoke(train, ["random", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    result = CliRunner().invoke(main, ["mlp", "--out", str(tmp_path / "file" / "weights")])
+    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path / "file" / "weights")])
     assert result.exit_code == 2
     assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
 
 
 def test_weights_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mlp.safetensors").write_bytes(b"an hour's work")
-    result = CliRunner().invoke(main, ["mlp", "--out", str(tmp_path)])
+    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path)])
     assert result.exit_code == 2 and "is there already: name another --out" in result.output
     assert (tmp_path / "mlp.safetensors").read_bytes() == b"an hour's work"
 
