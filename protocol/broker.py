@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -22,11 +23,18 @@ from redis.retry import Retry
 
 from protocol.address import Address
 from protocol.errors import BrokerError, UsageError
-from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, Packer, Parser
+from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 OLDEST_REDIS = 6  # the first with HELLO, by which Celery's connections begin
 TIMEOUT_SECONDS = 5  # longer than any blocking read
+# The system takes no more ahead of a slow way: else a reply is awaited while most is still to go
+SLOW_WAYS = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        number: SEND_BYTES for number in [getattr(socket, "TCP_NOTSENT_LOWAT", None)] if number
+    },
+}
 MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (AuthenticationError, AuthorizationError)
@@ -144,8 +152,11 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
         if takes_chunks
         else {"socket_read_size": HIREDIS_READ_BYTES}
     )
+    address = read_address(url)
+    if address.scheme != "unix":
+        reading |= SLOW_WAYS
     client = PatientRedis.from_url(
-        read_address(url).redis_url,
+        address.redis_url,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError
 LARGE_BYTES = 1 << 16  # a string that is not worth a copy
 READ_BYTES = 1 << 16  # at a time, of all else
 HIREDIS_READ_BYTES = 1 << 18  # with 64 kB, results take half as long again
+SEND_BYTES = 1 << 18  # at a time: each has a connection's time limit, however slow the way
 END = b"\r\n"  # of a string
 
 
@@ -30,8 +31,16 @@ class Packer:
     def pack(self, *args: Any) -> list[bytes]:
         """A command as pieces to be sent one after the other."""
         large = any(isinstance(arg, (bytes, memoryview)) and len(arg) > LARGE_BYTES for arg in args)
-        pieces: list[bytes] = (self._without if large else self._with_copies).pack(*args)
-        return pieces
+        pack: Any = (self._without if large else self._with_copies).pack
+        return [part for piece in pack(*args) for part in _split(piece)]
+
+
+def _split(piece: Any) -> list[Any]:
+    """The piece in parts of `SEND_BYTES`, as they lie."""
+    if len(piece) <= SEND_BYTES:
+        return [piece]
+    view = memoryview(piece)
+    return [view[start : start + SEND_BYTES] for start in range(0, len(view), SEND_BYTES)]
 
 
 class Parser(_RESP2Parser):

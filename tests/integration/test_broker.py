@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -250,3 +251,38 @@ def test_what_is_interrupted_leaves_no_reply_for_the_next(way: str, redis_only: 
         ):
             client.get("x") if way == "execute_command" else client.transact(("GET", "x"))
         assert client.get("y") == b"of y"
+
+
+@contextmanager
+def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
+    """The URL of a Redis behind a way that is so slow towards it; it takes little ahead."""
+    with socket.socket() as door, ExitStack() as stack:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+
+        def carry(near: socket.socket, far: socket.socket, seconds: float) -> None:
+            with suppress(OSError):
+                while block := near.recv(1 << 14):
+                    far.sendall(block)
+                    time.sleep(len(block) * seconds)
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    near = stack.enter_context(door.accept()[0])
+                    far = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    far.connect(str(behind))
+                    for ends in ((near, far, 1 / bytes_per_second), (far, near, 0)):
+                        threading.Thread(target=carry, args=ends, daemon=True).start()
+
+        threading.Thread(target=take, daemon=True).start()
+        yield f"redis://127.0.0.1:{door.getsockname()[1]}/0"
+
+
+def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.broker, "TIMEOUT_SECONDS", 1.0)
+    with slow_way(redis_only.socket, 2 << 20) as url, connect(url) as client:
+        payload = bytes(6 << 20)  # three seconds
+        assert client.transact(("SET", "large", payload)) == [True]
+        assert client.strlen("large") == len(payload)

@@ -10,7 +10,7 @@ import pytest
 from redis.connection import Encoder, HiredisRespSerializer
 from redis.exceptions import ConnectionError
 
-from protocol.wire import LARGE_BYTES, READ_BYTES, Packer, Parser
+from protocol.wire import LARGE_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
 
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256 + 1)
 
@@ -23,6 +23,14 @@ def test_a_large_argument_is_sent_as_it_lies(form: type) -> None:
     assert any(piece is payload for piece in pieces)
     assert b"".join(pieces) == b"".join(HiredisRespSerializer().pack(*command))
     assert Packer().pack("GET", b"small") == HiredisRespSerializer().pack("GET", b"small")
+
+
+def test_a_huge_argument_is_sent_in_parts_as_they_lie() -> None:
+    payload = bytes(range(256)) * (SEND_BYTES // 100)
+    pieces = Packer().pack("SET", "key", payload)
+    assert max(map(len, pieces)) == SEND_BYTES
+    assert all(piece.obj is payload for piece in pieces if isinstance(piece, memoryview))
+    assert b"".join(pieces) == b"".join(HiredisRespSerializer().pack("SET", "key", payload))
 
 
 @contextmanager
