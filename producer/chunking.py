@@ -15,6 +15,7 @@ from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
 from protocol.errors import UsageError
 from protocol.settings import TILE_ROWS, settings
+from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
@@ -138,10 +139,10 @@ def _read_entry(entry: Entry) -> Row:
             raise UnreadableImageError(too_large(limit))
         return Row(id, content, None, entry.truth)
     except UnreadableImageError as error:
-        return Row(id, None, str(error), entry.truth)
+        reason = str(error)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        return Row(id, None, f"can't be read: {reason}", entry.truth)
+        reason = f"can't be read: {getattr(error, 'strerror', None) or error}"
+    return Row(id, None, printable(reason), entry.truth)  # a name in it may be no UTF-8
 
 
 def _batch_rows(rows: list[Row]) -> pa.RecordBatch:

@@ -3,7 +3,11 @@
 
 def printable(name: str) -> str:
     """The name with bytes that are no UTF-8 written as `\\xNN`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        content = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair of UTF-16, which stands for no byte
+        content = name.encode("utf-8", "surrogatepass")
+    return content.decode("utf-8", "backslashreplace")
 
 
 def in_one_line(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from producer.chunking import cut_chunks
 from producer.sources import Entry, UnreadableImageError, open_sources
 from protocol.errors import UsageError
 from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
@@ -188,6 +189,18 @@ def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
     assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
     with pytest.raises(UnreadableImageError, match="under another name only: 7/a.png"):
         second.read()
+
+
+def test_a_hard_link_to_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png")
+    link = tarfile.TarInfo("b.png")
+    link.type, link.linkname = tarfile.LNKTYPE, os.fsdecode(b"\xff.png")
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(link)
+        archive.add(tmp_path / "a.png", "c.png")
+    (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).pieces)
+    error, none = chunk.batch.column("error").to_pylist()
+    assert error.endswith(r"another name only: \xff.png") and none is None
 
 
 def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> None:

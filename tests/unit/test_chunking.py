@@ -189,7 +189,12 @@ def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "id"), [("é/7.png", "é/7.png"), (os.fsdecode(b"a\xff.png"), "a\\xff.png")]
+    ("name", "id"),
+    [
+        ("é/7.png", "é/7.png"),
+        (os.fsdecode(b"a\xff.png"), "a\\xff.png"),
+        ("\ud83d.png", "\\xed\\xa0\\xbd.png"),  # as JSON may have it
+    ],
 )
 def test_a_name_that_is_no_text_is_spelled_out(name: str, id: str) -> None:
     assert printable(name) == id
