@@ -39,6 +39,7 @@ BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
 SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+POINT_ZERO = re.compile(r"\.0*$")
 
 
 class PixelColumns(NamedTuple):
@@ -123,7 +124,7 @@ def _open_csv(path: Path, prefix: str) -> Source:
 def _parse_sample(sample: bytes, names: Sequence[str], lines_in_cells: bool) -> pa.Table:
     """The first rows, to see what columns there are."""
     return pyarrow.csv.read_csv(
-        pa.BufferReader(sample),
+        pa.BufferReader(sample.decode(errors="replace").encode()),  # else a row may stop Arrow
         pyarrow.csv.ReadOptions(column_names=names),
         pyarrow.csv.ParseOptions(
             newlines_in_values=lines_in_cells, invalid_row_handler=lambda row: "skip"
@@ -181,7 +182,7 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
         whole = len(cells) == len(schema)
         rows.append([cells[int(name)].strip() if whole else "" for name in types])
     columns = [
-        pa.array(column if kind in TEXTS else [_to_number(cell) for cell in column], kind)
+        pa.array(column if kind in TEXTS else [_to_number(cell, kind) for cell in column], kind)
         for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
     ]
     return pa.record_batch(columns, names=[*types])
@@ -209,8 +210,10 @@ def _split(row: bytes) -> list[str]:
         return []
 
 
-def _to_number(cell: str) -> int | None:
-    return int(cell) if SMALL_NUMBER.fullmatch(cell) else None
+def _to_number(cell: str, kind: pa.DataType) -> int | None:
+    """A whole number; of what need not be one, as a label, 3.0 too."""
+    whole = POINT_ZERO.sub("", cell) if _is_broken(kind) else cell
+    return int(whole) if SMALL_NUMBER.fullmatch(whole) else None
 
 
 def _find_image(path: Path, schema: pa.Schema) -> str:

@@ -153,6 +153,23 @@ def test_a_pixel_that_is_none_is_an_error_of_its_row(wrong: str, tmp_path: Path)
     assert found == [whole[0], whole[1], NO_PIXEL, whole[3]]
 
 
+def test_an_odd_row_costs_no_other_its_label(tmp_path: Path) -> None:
+    """Labels may be 3.0; a note at the end may be in another encoding."""
+    lines = [[f"{line[0]}.0", *line[1:]] for line in to_lines(random_digits(3))]
+    lines[1][5] = "x"
+    path = Path(write_lines(tmp_path / "a.csv", [["label", *PIXEL_NAMES], *lines]))
+    with path.open("ab") as file:
+        file.write(b"Fu\xdfnote\n")
+    ids, found, truths = read_set(str(path))
+    assert ids == list("0123") and [cell == NO_PIXEL for cell in found] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert truths == [int(line[0][0]) for line in lines] + [None]
+
+
 def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
     """In the row that it is cut in."""
     digits = random_digits(2000)
