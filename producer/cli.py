@@ -295,6 +295,9 @@ def evaluate(
         title = f"{model or settings().model} on the MNIST test images"
         plot_confusion(sink.confusion, title, plot)
         say(f"the matrix is in {plot}")
+    if sink.written.failed:
+        say(f"{plural(sink.written.failed, 'image')} with an error, as: {sink.error}")
+        sys.exit(FAILED_ROWS)
 
 
 @digitq.command()
@@ -330,6 +333,7 @@ def demo(workers: int | None, keep: bool) -> None:
             say(f"Redis    {local.url}\nCtrl-C ends")
             local.watch()
     say("all stopped; `digitq up` keeps Redis, workers and Flower running")
+    sys.exit(FAILED_ROWS if sink.written.failed else 0)
 
 
 def _open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":

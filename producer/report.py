@@ -75,12 +75,16 @@ class ConfusionSink:
     def __init__(self) -> None:
         self.written = Written()
         self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
+        self.error: str | None = None  # the first
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count a batch's rows; those without truth or answer count nowhere."""
         truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
         known = (truth >= 0) & (label >= 0)
         np.add.at(self.confusion, (truth[known], label[known]), 1)
+        errors = batch.column("error").drop_null()
+        if self.error is None and len(errors):
+            self.error = errors[0].as_py()
         self.written = self.written.add(batch)
 
     def finish(self) -> None:

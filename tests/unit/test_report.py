@@ -71,6 +71,7 @@ def make_confusion() -> np.ndarray:
             "id": list("abcde"),
             "label": pa.array([3, 3, 5, None, 9], pa.int8()),
             "truth": pa.array([3, 3, 3, 3, None], pa.int8()),
+            "error": [None, None, None, "damaged", None],
             "review": [False, False, True, True, False],
         }
     )
