@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
+from worker.models import WEIGHTS
 
 ROWS = 16_000
 GOES_ON = r"[0-9,]+ rows in {}/out.csv.partial: the same command goes on from there\n"
@@ -460,6 +462,23 @@ def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Pa
     assert plot.stat().st_size > 10_000
     status, out, _ = run("evaluate", "--model", "random", DIGITQ_BROKER_URL=local.url)
     assert 2 < float(out.splitlines()[-1].split()[1].rstrip("%")) < 30
+
+
+def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
+    mnist_root: Path, tmp_path: Path
+) -> None:
+    for name in ("cnn.json", "cnn.safetensors"):
+        shutil.copy(WEIGHTS / name, tmp_path)
+    (tmp_path / "cnn.safetensors").write_bytes(b"")
+    status, _, err = run("evaluate", "--model", "cnn", "--workers", 1, DIGITQ_WEIGHTS=tmp_path)
+    assert status == 1 and "10,000 images with an error, as: " in err and "SHA-256" in err
+
+
+def test_without_stderr_all_is_as_ever(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    command = f"{' '.join(DIGITQ)} classify {tmp_path}/1.png --workers 1 2>&-"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("id,label,")
 
 
 def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -> None:
