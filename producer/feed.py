@@ -1,5 +1,6 @@
 """The feeder: a thread that stores a job's chunks in Redis, within a window."""
 
+import logging
 import os
 import threading
 import time
@@ -13,11 +14,14 @@ from protocol.chunk import Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
 from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
 from protocol.settings import settings
+from protocol.text import printable
 
 POLL_SECONDS = 0.2  # between two looks at whether Redis has room again, or workers need more
 FULL = 0.7  # of Redis's maxmemory: results need room too
 BEAT_SECONDS = SUBMITTER_SECONDS / 3  # between two signs of life
 UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Parcel:
     number: int
     rows: int
     payload: memoryview
+
+
+def describe(error: BaseException | None) -> str:
+    """What it says, or its name."""
+    return printable(str(error)) or type(error).__name__
 
 
 class Feeder(threading.Thread):
@@ -44,6 +53,7 @@ class Feeder(threading.Thread):
         self.error: BaseException | None = None
         self.sent = 0
         self.ended = threading.Event()
+        self.is_awaited = False  # somebody waits for its end, and is told what stopped it
         self.waiting_for: str | None = None
         self.attached = spec.attached
         self._ledger, self._spec = ledger, spec
@@ -81,6 +91,8 @@ class Feeder(threading.Thread):
             self.error = error  # first: whoever waits is told of this, and not of the cancelling
             if self._dropped or self.has_source_failed and not self.has_results_left:
                 self.cancel()
+            if not (self.attached or self.is_awaited or self._stopped):  # nobody may ever ask
+                logger.error("job %s is not whole: %s", self._spec.id, describe(error))
         finally:
             self._chunks = iter(())  # what a source has open is closed
             self.ended.set()
@@ -97,8 +109,10 @@ class Feeder(threading.Thread):
 
     def cancel(self) -> None:
         """Drop what is in Redis of the job, where it can be reached."""
+        failed = isinstance(self.error, Exception) and self.has_source_failed
+        reason = [f"its source failed: {describe(self.error)}"] if failed else []
         with suppress(DigitqError):
-            self._ledger.cancel(self._spec.id)
+            self._ledger.cancel(self._spec.id, *reason)
 
     def _beat(self) -> None:
         """Let Redis know that the job's submitter lives, while the source or the window is waited

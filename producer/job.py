@@ -138,6 +138,7 @@ class Job:
         """
         if self._feeder is None or os.getpid() != self._process:
             return self._wait_until_fed(timeout_seconds)
+        self._feeder.is_awaited = True
         ended = self._feeder.ended.wait(timeout_seconds)
         if self._feeder.error:
             raise self._feeder.error
@@ -162,6 +163,8 @@ class Job:
 
     def _state(self, number: int) -> str:
         """The job's state, or `collected` where chunk `number` would be one too many."""
+        if self._feeder:
+            self._feeder.is_awaited = True
         if self._feeder and self._feeder.error and not self._feeder.has_results_left:
             if self._feeder.has_source_failed:
                 self._feeder.cancel()  # now that all is collected

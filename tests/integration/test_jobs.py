@@ -496,6 +496,20 @@ with Client({client.url!r}) as client:
     assert len(client.job(done.stdout.strip()).table()) == 3
 
 
+def test_a_detached_job_that_nobody_waits_for_tells_why_it_is_not_whole(
+    redis_only: Local, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield DIGITS
+        raise OSError("unplugged")
+
+    client = Client(redis_only.url)
+    job_id = client.submit(broken(), detached=True).id
+    wait_for(lambda: f"job {job_id} is not whole: unplugged" in caplog.messages)
+    with pytest.raises(JobCancelledError, match="cancelled: its source failed: unplugged"):
+        client.job(job_id).table()
+
+
 def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
     client = Client(redis_only.url, patience_seconds=0)
     client.ledger.redis.config_set("maxmemory", 1)
