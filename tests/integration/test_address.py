@@ -16,6 +16,7 @@ from urllib.parse import quote
 import pytest
 import redis
 
+from producer import deployment
 from producer.folders import private_folder
 from producer.local import Local
 from protocol.broker import connect
@@ -123,3 +124,11 @@ def test_tls_trusts_nobody_unasked(tls_port: int) -> None:
         celery.connect()
     with connect(url) as ledger, refused:
         ledger.ping()
+
+
+def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
+    tls_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_ways_from_outside", lambda host: ["127.0.0.1"])
+    url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
+    assert deployment._redis_open_at(url, tls_port) == ["127.0.0.1"]
