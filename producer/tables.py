@@ -27,7 +27,7 @@ SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
 PARQUET_BYTES = 1 << 20  # of a column that are read at a time: else a row group is, of a gigabyte
 CSV_BYTES = 4 << 20  # that are parsed at a time
-MOST_LINES, MOST_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell
+MOST_LINES, MOST_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell; of one line
 MOST_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
 LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
 INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
@@ -145,11 +145,12 @@ def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
         file.seek(skipped, os.SEEK_CUR)
+        read_line = partial(file.readline, MOST_LINES_BYTES)
         while block := file.read(CSV_BYTES):
-            parts = [block, file.readline()]
+            parts = [block, read_line()]
             end = file.tell() + MOST_LINES_BYTES
             open_quotes = sum(part.count(b'"') for part in parts)
-            while open_quotes % 2 and file.tell() < end and (line := file.readline()):
+            while open_quotes % 2 and file.tell() < end and (line := read_line()):
                 open_quotes += line.count(b'"')
                 parts.append(line)
             yield b"".join(parts)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from producer import tables
 from producer.mnist import PIECE_ROWS
 from producer.sources import Entry, Piece, open_sources
 from producer.tables import NO_PIXEL, PIXEL_ROWS
@@ -168,6 +169,14 @@ def test_an_odd_row_costs_no_other_its_label(tmp_path: Path) -> None:
         True,
     ]
     assert truths == [int(line[0][0]) for line in lines] + [None]
+
+
+def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.touch()
+    os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
+    sizes = [len(block) for block in tables._read_blocks(path, 0)]
+    assert sum(sizes) == 32 << 20 and max(sizes) <= tables.CSV_BYTES + tables.MOST_LINES_BYTES
 
 
 def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
