@@ -158,7 +158,7 @@ class FileSink:
         """Raises `UsageError` for another format, another run's file, one that is finished or being
         written by somebody else, and a place where nothing can be written."""
         if path.is_symlink():  # the file that it leads to is written
-            path = path.resolve()
+            path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
         if suffix not in ENCODERS:
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")

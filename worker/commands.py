@@ -9,6 +9,7 @@ import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECTED, MODELS, settings
+from protocol.text import in_one_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +44,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
                 raise UsageError("--out names the picture of one IMAGE")
             status = max(status, inspect_image(image, out, model or settings().model))
         except DigitqError as error:
-            print(f"digitq: {error}", file=sys.stderr)
+            print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
             status = max(status, 3 if isinstance(error, OutputError) else 2)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -257,6 +257,7 @@ def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
     result = inspect(path, "--out", str(out))
     assert result.stdout.startswith(r"a\x1b[31m\u202e\n1.png: 1, ")
     assert result.stderr == f"the steps are in {tmp_path}/\\x1b[0m.png\n" and out.exists()
+    assert r"no\x1b[31mne.png can't be read" in inspect(Path("no\x1b[31mne.png")).stderr
 
 
 @pytest.mark.parametrize(

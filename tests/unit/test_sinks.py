@@ -443,3 +443,9 @@ def test_an_ending_in_capitals_and_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "OUT.CSV").read_bytes().startswith(b"id,label,")
     assert {path.name for path in tmp_path.iterdir()} == {"link.csv", "OUT.CSV"}
     assert (tmp_path / "link.csv").is_symlink()
+
+
+def test_a_link_to_itself_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").symlink_to("out.csv")
+    write_all(tmp_path / "out.csv", result_batches())
+    assert (tmp_path / "out.csv").read_bytes().startswith(b"id,label,")
