@@ -57,7 +57,7 @@ class Sweeper(bootsteps.StartStopStep):
 
     def _sweep(self) -> None:
         try:
-            milliseconds = int(self._interval_seconds() * 900)
+            milliseconds = max(1, int(self._interval_seconds() * 900))
             if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
                 Ledger(self._redis).sweep(settings().deadline_seconds)
             elif self._redis.pttl(SWEEP_LOCK) > LONGEST_LOCK_MS:  # Redis's clock was set back
