@@ -87,7 +87,7 @@ class Client:
             in_flight=settings().in_flight_chunks,
             ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         )
-        chunks = cut_chunks(source.pieces, source.has_truth, resume, model)
+        chunks = cut_chunks(source.take(), source.has_truth, resume, model)
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, self.ledger, feeder)
         try:

@@ -6,6 +6,7 @@ must be sorted; only a zip, and whoever asks for the count, goes through all of 
 
 import codecs
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -60,6 +61,14 @@ class Source:
     has_truth: bool = False
     count: Callable[[], int | None] = lambda: None  # how many images, where that is cheap to know
     tally: Tally = field(default_factory=Tally)
+    _taken: bool = field(default=False, init=False)
+
+    def take(self) -> Iterator[Piece]:
+        """Its pieces. Raises `UsageError` the second time, when there would be none."""
+        if self._taken:
+            raise UsageError(f"{self.name} has been read: open it again for another job")
+        self._taken = True
+        yield from self.pieces
 
 
 def parent_digit(path: str) -> int | None:
@@ -321,7 +330,7 @@ def _stdin_paths() -> Iterator[str]:
         raise UsageError("no paths on stdin: it is closed")
     # past its buffer, whose lock a thread that waits for more would keep from Python's end
     stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    blocks = iter(partial(stdin.read, STDIN_BYTES), b"")
+    blocks = iter(partial(_read_block, stdin), b"")
     first = b""
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block
@@ -336,6 +345,14 @@ def _stdin_paths() -> Iterator[str]:
                 yield path
     if not found:
         raise UsageError("no paths on stdin")
+
+
+def _read_block(stdin: Any) -> bytes:
+    """What has come; nothing at the end. It waits, though whoever has the other end, as a shell's
+    other programs, may have set it not to."""
+    while (block := stdin.read(STDIN_BYTES)) is None:
+        select.select([stdin], [], [])
+    return bytes(block)
 
 
 def _refuse_overlap(names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from contextlib import nullcontext
 from decimal import Decimal
@@ -242,6 +243,26 @@ class InTwo(io.BytesIO):
 def test_what_ends_a_path_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Mock(buffer=InTwo(b"one.png\0two\n.png\0")))
     assert [*_stdin_paths()] == ["one.png", "two\n.png"]
+
+
+def test_a_stdin_that_does_not_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb") as stdin:
+        monkeypatch.setattr(sys, "stdin", Mock(buffer=stdin))
+        paths = _stdin_paths()
+        threading.Timer(0.2, lambda: os.write(writing, b"one.png\n")).start()
+        assert next(paths) == "one.png"
+        os.close(writing)
+        assert [*paths] == []
+
+
+def test_a_source_is_read_once(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png")
+    source = open_sources(tmp_path)
+    assert len([*source.take()]) == 1
+    with pytest.raises(UsageError, match="has been read: open it again"):
+        next(source.take())
 
 
 def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:
