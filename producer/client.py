@@ -20,6 +20,7 @@ from protocol.settings import DEFAULT_BROKER, MODELS, settings
 from protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
+IN_FLIGHT_CHUNKS = 16  # of a job, in the queue or at a worker; more where the queue is empty
 
 
 class Client:
@@ -84,7 +85,7 @@ class Client:
             model=model,
             source=printable(source.name),
             attached=not detached,
-            in_flight=settings().in_flight_chunks,
+            in_flight=IN_FLIGHT_CHUNKS,
             ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         )
         chunks = cut_chunks(source.take(), source.has_truth, resume, model)

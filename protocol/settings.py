@@ -71,12 +71,6 @@ class Settings(BaseSettings):
         description="chunks an attached job keeps in Redis and in memory at a time; more where "
         "workers have nothing to do",
     )
-    in_flight_chunks: int = Field(
-        16,
-        ge=1,
-        description="chunks of one job in the queue or at a worker at a time; more where the queue "
-        "is empty",
-    )
     budget_bytes: int = Field(
         256 << 20,
         ge=1,

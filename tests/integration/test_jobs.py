@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import producer.client
 import producer.job
 from producer import Client, chunking, feed, microbatch, open_sources
 from producer.feed import Feeder
@@ -147,8 +148,8 @@ def test_all_workers_have_something_to_do(
     detached: bool, redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are."""
-    for name in ("WINDOW", "IN_FLIGHT"):
-        monkeypatch.setenv(f"DIGITQ_{name}_CHUNKS", "2")
+    monkeypatch.setattr(producer.client, "IN_FLIGHT_CHUNKS", 2)
+    monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "2")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
     settings.cache_clear()
     client = Client(redis_only.url)
