@@ -27,6 +27,7 @@ SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
 PARQUET_BYTES = 1 << 20  # of a column that are read at a time: else a row group is, of a gigabyte
 CSV_BYTES = 4 << 20  # that are parsed at a time
+MOST_COLUMNS = 8192  # of a CSV
 MOST_LINES, MOST_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell; of one line
 MOST_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
 LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
@@ -96,6 +97,8 @@ def _open_csv(path: Path, prefix: str) -> Source:
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
     cells = [cell.strip() for cell in cells]
+    if len(cells) > MOST_COLUMNS:  # of each, Arrow takes 14 kB
+        raise UsageError(f"{path} has over {MOST_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
     rows = lines[first + named : len(lines) if all_read or len(lines) == 1 else -1]
