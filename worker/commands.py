@@ -77,7 +77,7 @@ def train(name: str, seed: int, epochs: int | None, out: Path, limit_images: int
         card = train_model(name, seed, epochs, out, limit_images)
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(3 if isinstance(error, OutputError) else 2)
     print(
         f"{out / name}.safetensors: right on {card.test_accuracy:.2%} of the test images; "
         f"workers with DIGITQ_WEIGHTS={out.absolute()} use it",

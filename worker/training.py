@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from protocol.errors import UsageError
+from protocol.errors import OutputError, UsageError
 from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
 from worker.distortion import Distorter
@@ -234,7 +234,6 @@ def train_model(
     test_images, test_labels = load_mnist("test")
     answers = classify(network, test_images)
     data = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
-    (out / f"{name}.safetensors").write_bytes(data)
     limit = "" if limit_images is None else f" --limit-images {limit_images}"
     options = f"--seed {seed} --epochs {epochs}{limit} --out DIR"
     card = Card(
@@ -251,5 +250,11 @@ def train_model(
         review_below=review_below,
         sha256=hashlib.sha256(data).hexdigest(),
     )
-    card.write(out / f"{name}.json")
+    weights = out / f"{name}.safetensors"
+    try:
+        weights.write_bytes(data)
+        card.write(out / f"{name}.json")
+    except OSError as error:
+        weights.unlink(missing_ok=True)
+        raise OutputError(f"can't write {out / name}: {error.strerror or error}") from None
     return card

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -169,6 +170,14 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
     result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path / "file" / "weights")])
     assert result.exit_code == 2
     assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
+
+
+def test_a_disk_that_is_full_in_the_end_is_told(mnist_root: Path, tmp_path: Path) -> None:
+    with patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")):
+        command = ["mlp", "--out", str(tmp_path), "--epochs", "1", "--limit-images", "60"]
+        result = CliRunner().invoke(main, command)
+    assert result.exit_code == 3 and "can't write" in result.stderr and "No space" in result.stderr
+    assert not [*tmp_path.iterdir()]
 
 
 def test_weights_are_not_replaced(tmp_path: Path) -> None:
