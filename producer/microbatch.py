@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.images import Image, image_source
+from producer.job import IDLE_MS, TOLD_LOOKS
 from producer.mnist import pixels_batch
 from producer.options import plural
 from producer.predictions import Prediction, to_predictions
@@ -28,11 +29,9 @@ from protocol.settings import settings
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
 GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
-IDLE_MS = 500  # without a result for so long a batch is late: look after it, and let others pass
 DEADLINE_SECONDS = 5.0  # of pixels, or less, as settings say; a step of a file may take longer
 REST_SECONDS = 10.0  # a thread waits for calls
 MOST_THREADS = 16  # that wait for results of one kind
-TOLD_LOOKS = 20  # after a batch, without a result, until that is logged
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +247,7 @@ class Calls:
             while True:
                 if not stored:
                     self._ledger.submit(spec, chunk.rows, payload)
-                last = self._ledger.wait(job_id, last, IDLE_MS)
+                last = self._ledger.wait(job_id, last, IDLE_MS)  # late after it: others pass then
                 result = self._ledger.take(job_id)
                 if result is not None:
                     return to_predictions(decode(result))
