@@ -63,12 +63,12 @@ class Source:
     tally: Tally = field(default_factory=Tally)
     _taken: bool = field(default=False, init=False)
 
-    def take(self) -> Iterator[Piece]:
+    def take(self) -> Iterable[Piece]:
         """Its pieces. Raises `UsageError` the second time, when there would be none."""
         if self._taken:
             raise UsageError(f"{self.name} has been read: open it again for another job")
         self._taken = True
-        yield from self.pieces
+        return self.pieces
 
 
 def parent_digit(path: str) -> int | None:

@@ -175,7 +175,7 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
 def test_a_disk_that_is_full_in_the_end_is_told(mnist_root: Path, tmp_path: Path) -> None:
     with patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")):
         command = ["mlp", "--out", str(tmp_path), "--epochs", "1", "--limit-images", "60"]
-        result = CliRunner().invoke(main, command)
+        result = CliRunner().invoke(train, command)
     assert result.exit_code == 3 and "can't write" in result.stderr and "No space" in result.stderr
     assert not [*tmp_path.iterdir()]
 
