@@ -24,6 +24,7 @@ LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
+FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
 
 def remove_lines(ink: Grey) -> Grey:
@@ -178,8 +179,9 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
         return True
     if across and down:
         return False
-    lines, near, far = (rows, above, below) if across else (columns.T, left, right)
-    edge = round(EDGE * len(lines)) + 1
+    lines, others = (rows, rest) if across else (columns.T, rest.T)
+    edge, free = round(EDGE * len(lines)) + 1, round(FREE_AROUND * len(lines)) + 1
+    near, far = others[:free].any(), others[-free:].any()
     return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
 
 

@@ -139,6 +139,15 @@ def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
+def test_a_digit_that_fills_the_image_may_leave_some_pixels_free(turned: bool) -> None:
+    seven = np.zeros((64, 64), np.uint8)
+    cv2.line(seven, (3, 4), (60, 4), 255, 5)
+    cv2.line(seven, (58, 4), (22, 59), 255, 5)
+    seven = seven.T.copy() if turned else seven
+    assert np.array_equal(remove_lines(seven), seven)
+
+
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("thickness", [3, 8])
 def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(
     thickness: int, turned: bool
