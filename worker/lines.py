@@ -175,7 +175,10 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     if above + below + left + right > 1:
         return True
     stroke = measure_stroke(rest)
-    if all(is_bar(lines, stroke) for lines in (rows, columns.T) if lines.any()):
+    width = cv2.countNonZero(rows) / max(cv2.countNonZero(rows.max(axis=0)), 1)
+    # ruled lines are seldom vertical: a thin stem is measured as a thin stroke is, not stricter
+    bars = (rows, width), (columns.T, measure_stroke(columns))
+    if all(is_bar(lines, thick, stroke) for lines, thick in bars if lines.any()):
         return True
     if across and down:
         return False
@@ -185,12 +188,10 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
 
 
-def is_bar(lines: Mask, stroke: float) -> bool:
+def is_bar(lines: Mask, width: float, stroke: float) -> bool:
     """Whether a horizontal line lies in the midst of the image and is about as thick as strokes."""
     edge = round(EDGE * len(lines)) + 1
-    if lines[:edge].any() or lines[-edge:].any():
-        return False
-    return cv2.countNonZero(lines) > AS_THICK * stroke * cv2.countNonZero(lines.max(axis=0))
+    return not (lines[:edge].any() or lines[-edge:].any()) and width > AS_THICK * stroke
 
 
 def measure_stroke(mask: Mask) -> float:

@@ -147,6 +147,13 @@ def test_a_digit_that_fills_the_image_may_leave_some_pixels_free(turned: bool) -
     assert np.array_equal(remove_lines(seven), seven)
 
 
+def test_the_stem_of_a_1_in_thin_strokes_is_no_line() -> None:
+    one = np.zeros((28, 28), np.uint8)
+    one[:, 18] = 255
+    cv2.line(one, (9, 13), (18, 1), 255, 1)
+    assert np.array_equal(remove_lines(one), one)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("thickness", [3, 8])
 def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(
