@@ -31,26 +31,64 @@ DESK = 0.15  # of the image or more is around the box of a sheet
 LEAST_SHEET = 14  # px: a side of it
 DARKER = 0.85  # of the lightest are three corners of the image, at most
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
+STRIP = 0.35  # of the image's side is a strip at an edge of it, at most
+ALONG = 0.5  # of an edge there is such a strip, or more
+PIECE = 0.1  # of the page's side: a longer one at its edge may be of a digit
 AROUND = 0.08  # of the longer side of a digit on a disc is left around it
 
 
 def find_panel(ink: Grey) -> Window | None:
     """The part of the image that has a digit on it, where the ink is that part and the digit a
-    hole in it, or the ink is bars on both sides of that part."""
+    hole in it, or the ink is bars on both sides of that part, or strips beside it."""
     mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
     inked = cv2.countNonZero(mask)
-    if inked < 2 * BAR * BLACK * mask.size:
+    if inked >= 2 * BAR * BLACK * mask.size:
+        if is_along(mask[0], BLACK) and (rows := between_bars(measure_rows(mask))):
+            return *rows, 0.0, 1.0
+        if is_along(mask[:, 0], BLACK) and (columns := between_bars(measure_rows(mask.T))):
+            return 0.0, 1.0, *columns
+        if inked >= LEAST * FULL * mask.size and (plate := find_plate(mask)):
+            return plate
+    height, width = mask.shape
+    middles = (0, width // 2), (height - 1, width // 2), (height // 2, 0), (height // 2, width - 1)
+    return beside_strips(ink, mask) if any(mask.item(*middle) for middle in middles) else None
+
+
+def is_along(edge: Mask, share: float) -> bool:
+    """Whether there may be a bar or a strip along so much of an edge of the image."""
+    return bool(np.count_nonzero(edge) >= share * len(edge))
+
+
+def beside_strips(ink: Grey, mask: Mask) -> Window | None:
+    """The part of the image that is a page, where the desk beside it is seen at edges of the
+    image; what may be a digit is in that part, away from its edges."""
+    height, width = mask.shape
+    top, left, bottom, right = (
+        measure_strip(part) for part in (mask, mask.T, mask[::-1], mask[:, ::-1].T)
+    )
+    page = ink[top : height - bottom, left : width - right]
+    if page.size == ink.size or min(page.shape) < LEAST_SHEET:
         return None
-    if is_black(mask[0]) and (rows := between_bars(measure_rows(mask))):
-        return *rows, 0.0, 1.0
-    if is_black(mask[:, 0]) and (columns := between_bars(measure_rows(mask.T))):
-        return 0.0, 1.0, *columns
-    return find_plate(mask) if inked >= LEAST * FULL * mask.size else None
+    _, _, stats, _ = cv2.connectedComponentsWithStats((page > 0).view(np.uint8), ltype=cv2.CV_16U)
+    x, y, w, h, _ = stats[1:].T
+    inside = (x > 0) & (y > 0) & (x + w < page.shape[1]) & (y + h < page.shape[0])
+    length = np.maximum(w, h) / min(page.shape)
+    if length[inside].max(initial=0) < HOLE or length[~inside].max(initial=0) > PIECE:
+        return None
+    return top / height, 1 - bottom / height, left / width, 1 - right / width
 
 
-def is_black(edge: Mask) -> bool:
-    """Whether an edge of the image may be a bar's: as good as all of it is ink."""
-    return bool(np.count_nonzero(edge) >= BLACK * len(edge))
+def measure_strip(mask: Mask) -> int:
+    """How many rows at the top of a mask a strip of ink takes, with some to spare; it may be
+    tilted, and there may be others at the sides."""
+    if not is_along(mask[0], ALONG):
+        return 0
+    height, width = mask.shape
+    deep = np.minimum.accumulate(mask, axis=0).sum(axis=0)
+    strip = deep[(deep > 0) & (deep < STRIP * height)]
+    if len(strip) < ALONG * width or strip.max() < BAR * height:
+        return 0
+    return int(strip.max()) + round(RIM * len(mask)) + 1
 
 
 def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
