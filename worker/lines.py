@@ -53,6 +53,9 @@ def remove_lines(ink: Grey) -> Grey:
     none = np.zeros_like(mask)
     across = find_lines(mask) if wide else none
     down = find_lines(mask.T.copy()).T if high else none
+    if count_lines(across, down) == 1:  # a step in a lone one, and it may be a stroke
+        across = find_lines(mask, 0) if across.any() else none
+        down = find_lines(mask.T.copy(), 0).T if down.any() else none
     if across.any() and down.any():
         across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if not (across.any() or down.any()):
@@ -97,28 +100,36 @@ def is_framed(ink: Grey) -> bool:
     return h >= FRAMED * height and x < width / 2 < x + w and y < height / 2 < y + h
 
 
-def find_lines(mask: Mask) -> Mask:
-    """The lines of a mask that run from left to right, somewhat tilted perhaps."""
+def count_lines(rows: Mask, columns: Mask) -> int:
+    """How many horizontal and vertical lines there are."""
+    return len(find_runs(rows.max(axis=1) > 0)) + len(find_runs(columns.max(axis=0) > 0))
+
+
+def find_lines(mask: Mask, step: int = 1) -> Mask:
+    """The lines of a mask that run from left to right, somewhat tilted perhaps; a thin one, or a
+    bent one, may have steps of so many px."""
     height, width = mask.shape
     lines = np.zeros_like(mask)
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
-    reach = 1 + 2 * ceil(SLOPES[-1] * width / 2)
+    reach = 1 + step + 2 * ceil(SLOPES[-1] * width / 2)
     if measure_rows(cv2.dilate(closed, np.ones((reach, 1), np.uint8))).max() < WHOLE:
         return lines  # with any tilt
     end = max(1, width // ENDS)
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
-        black = measure_rows(level)
-        if black.max() < WHOLE:
+        stepped = cv2.dilate(level, np.ones((1 + step, 1), np.uint8)) if step else level
+        inked = measure_rows(stepped)
+        if inked.max() < WHOLE:
             continue
-        at_ends = np.minimum(measure_rows(level[:, :end]), measure_rows(level[:, -end:]))
-        whole = (black >= WHOLE) & (at_ends > AT_ENDS)
+        at_ends = np.minimum(measure_rows(stepped[:, :end]), measure_rows(stepped[:, -end:]))
+        whole = (inked >= WHOLE) & (at_ends > AT_ENDS)
         if not whole.any():
             continue
         level_lines = np.zeros_like(mask)
+        black = measure_rows(level)
         for start, stop in find_runs(black >= HALF):
-            if not whole[start:stop].any():
+            if not whole[start : stop + step].any():
                 continue
             row = start + int(black[start:stop].argmax())
             free = stop - start <= max(3, THICKEST * height)  # else something lies along it

@@ -39,6 +39,26 @@ def test_lines_are_removed_and_strokes_that_cross_them_stay(
     assert likeness(drop_specks(cleaned), RING) > 0.9
 
 
+def test_thin_lines_in_steps_are_removed() -> None:
+    """Whatever tilt is tried, no row has nearly all of one."""
+    ink = np.zeros((64, 38), np.uint8)
+    for upper in (6, 56):
+        ink[upper, 4:] = ink[upper + 1, :16] = 200
+    cv2.line(ink, (18, 16), (20, 46), 255, 4)
+    cleaned = remove_lines(ink)
+    assert not cleaned[:10].any() and not cleaned[52:].any()
+    assert np.array_equal(cleaned[10:52], ink[10:52])
+
+
+def test_a_lone_stroke_in_steps_is_no_line() -> None:
+    """The stem of a 7 that fills its image may be bent as little as a thin line is."""
+    seven = np.zeros((28, 28), np.uint8)
+    cv2.line(seven, (4, 5), (18, 1), 255, 2)
+    cv2.line(seven, (10, 18), (24, 16), 255, 2)
+    seven[2:15, 18:20] = seven[15:21, 17:19] = seven[21:26, 16:18] = seven[26, 16] = 255
+    assert np.array_equal(remove_lines(seven), seven)
+
+
 def test_a_line_is_as_thick_as_where_nothing_lies_along_it() -> None:
     """For most of its length something may; and it may be broken."""
     rows = np.zeros((9, 20), np.uint8)
