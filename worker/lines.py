@@ -23,6 +23,7 @@ AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
@@ -71,8 +72,8 @@ def remove_lines(ink: Grey) -> Grey:
         if touched.any() and are_bars(rows, columns, digit):
             return ink
         rest |= bridge(rest, rows) | bridge(rest.T.copy(), columns.T).T
-        rest |= touched
-        return np.where((rest == 0) & (lines > 0), 0, ink)
+        rest = leave_out_scraps(rest | touched, lines, digit)
+        return np.where((rest == 0) & (mask > 0), 0, ink)
     return ink
 
 
@@ -169,6 +170,21 @@ def largest_shape(mask: Mask) -> Mask:
     """The connected shape of the most pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
     return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
+
+
+def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
+    """Without what is all on the rim and touches lines, or the edge: pieces of other lines, and of
+    what is in the cells around."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, ltype=cv2.CV_16U)
+    left, top, w, h, _ = stats.T
+    height, width = rest.shape
+    across, down = RIM * width, RIM * height
+    kept = (left + w > across) & (left < width - across) & (top + h > down) & (top < height - down)
+    form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    touching = labels[cv2.dilate(form, np.ones((5, 5), np.uint8)) > 0]
+    kept |= np.bincount(touching, minlength=len(kept)) == 0
+    kept[0], kept[labels[digit > 0]] = False, True
+    return kept.view(np.uint8).take(labels)
 
 
 def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:

@@ -59,6 +59,15 @@ def test_a_lone_stroke_in_steps_is_no_line() -> None:
     assert np.array_equal(remove_lines(seven), seven)
 
 
+def test_what_touches_a_line_on_the_rim_goes_with_it() -> None:
+    """The ticks of a comb do, and ends of other lines; a piece of the digit does not touch it."""
+    ink = draw_lines((0, 112, 119, 112), (10, 84, 10, 112), (109, 84, 109, 112), (60, 0, 84, 0))
+    ink = cv2.line(ink.copy(), (50, 14), (70, 14), 255, 6)
+    cleaned = remove_lines(ink)
+    assert not cleaned[84:, :20].any() and not cleaned[84:, 100:].any() and not cleaned[:4].any()
+    assert np.array_equal(cleaned[8:100, 20:100], ink[8:100, 20:100])
+
+
 def test_a_line_is_as_thick_as_where_nothing_lies_along_it() -> None:
     """For most of its length something may; and it may be broken."""
     rows = np.zeros((9, 20), np.uint8)
