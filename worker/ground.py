@@ -30,6 +30,7 @@ DEEPEST_SHADOW = 0.4  # of the usual light
 WIDER = 1.5, 1  # times, and px: so much farther than strokes reaches shade that is little paler
 SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
 LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
+INSET, ACROSS = 0.2, 0.9  # of each side: a digit reaches further in; and lines so far across
 MOST_NOISE = 48  # of 255: what paper has of it
 
 Counts = NDArray[np.int64]  # (256 + SHADES,): how many pixels have a grey value or a lower one
@@ -130,7 +131,8 @@ def separate_ink(grey: Grey) -> Grey:
 
     Light falls unevenly on paper; ink is what is darker than the paper around it by a share of
     that paper's light. Otsu's threshold parts the ink from the grain of the paper, first over
-    all, then only near ink, where there is about as much of the one as of the other.
+    all, then only near ink, where there is about as much of the one as of the other. Where all ink
+    is the lines of a form, around a digit that is much paler, it is asked again inside of them.
     """
     low, high, *_ = cv2.minMaxLoc(grey)
     if high - low < LEAST_CONTRAST:
@@ -153,17 +155,37 @@ def separate_ink(grey: Grey) -> Grey:
         noise = min(MOST_NOISE, 2 * percentiles(count_below(ink), 50)[0])
     if strongest <= noise or strongest < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
+    threshold, full = measure_ink(ink, noise)
+    down, right = (round(INSET * side) for side in ink.shape)
+    inside = ink[down : ink.shape[0] - down, right : ink.shape[1] - right]
+    strongest = int(cv2.minMaxLoc(inside)[1])
+    most = max(threshold, full // 4)
+    if max(noise, LEAST_CONTRAST) < strongest <= most and goes_across(ink, most):
+        threshold, full = measure_ink(np.ascontiguousarray(inside), noise)  # paler than lines
+    faintest = int(max(threshold / 2, full / 4, noise))
+    if not is_even:
+        faintest = leave_out_shade(ink, faintest, threshold)
+    kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
+    return cv2.convertScaleAbs(kept, alpha=255 / full)
+
+
+def measure_ink(ink: Grey, noise: int) -> tuple[int, int]:
+    """The threshold between ink and the grain of the paper near it, and how strong full ink is."""
     threshold = otsu_threshold(ink[ink > noise])
     near = cv2.dilate(cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1], NEAR)
     inked = ink[near.view(np.bool_)]
     threshold = otsu_threshold(inked)
     below = count_below(inked)
     (full,) = percentiles(below - below[threshold], 90)  # of what is over it
-    faintest = int(max(threshold / 2, full / 4, noise))
-    if not is_even:
-        faintest = leave_out_shade(ink, faintest, threshold)
-    kept = cv2.threshold(ink, faintest, 0, cv2.THRESH_TOZERO)[1]
-    return cv2.convertScaleAbs(kept, alpha=255 / full)
+    return threshold, full
+
+
+def goes_across(ink: Grey, threshold: int) -> bool:
+    """Whether what is over a threshold reaches from one side of the image to the other, as lines
+    do."""
+    mask = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
+    (height, width), (_, _, w, h) = ink.shape, cv2.boundingRect(mask)
+    return w >= ACROSS * width or h >= ACROSS * height
 
 
 def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:

@@ -253,6 +253,17 @@ def test_a_pale_digit_is_no_shade_beside_a_dark_line(width: int) -> None:
     assert same_digit(normalise(lined), normalise(photo), least=0.85)
 
 
+@pytest.mark.parametrize("inset", [4, 10])
+def test_a_pale_digit_among_the_dark_lines_of_a_cell(inset: int) -> None:
+    grey = (255 - 0.2 * (255 - draw_ring())).astype(np.uint8)
+    cell = 255 - np.zeros_like(grey)
+    for first in (inset, SIDE - inset - 4):
+        cell[first : first + 3] = cell[:, first : first + 3] = 0
+    ink = separate_ink(np.minimum(grey, cell))
+    inside = np.s_[16:-16, 16:-16]
+    assert likeness(ink[inside], (255 - draw_ring())[inside]) > 0.9
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_image_of_one_colour_is_blank(value: int) -> None:
     with pytest.raises(ImageError, match="blank"):
