@@ -51,16 +51,10 @@ def remove_lines(ink: Grey) -> Grey:
         ink = ink.copy()
         ink[box] = inside
         return ink
-    none = np.zeros_like(mask)
-    across = find_lines(mask) if wide else none
-    down = find_lines(mask.T.copy()).T if high else none
-    if count_lines(across, down) == 1:  # a step in a lone one, and it may be a stroke
-        across = find_lines(mask, 0) if across.any() else none
-        down = find_lines(mask.T.copy(), 0).T if down.any() else none
-    if across.any() and down.any():
-        across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
+    across, down = find_grid(mask, wide, high)
     if not (across.any() or down.any()):
         return ink
+    none = np.zeros_like(mask)
     for rows, columns in ((across, down), (across, none), (none, down)):
         lines = rows | columns
         rest = mask & ~lines
@@ -75,6 +69,19 @@ def remove_lines(ink: Grey) -> Grey:
         rest = leave_out_scraps(rest | touched, lines, digit)
         return np.where((rest == 0) & (mask > 0), 0, ink)
     return ink
+
+
+def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
+    """The horizontal lines of a mask, where its ink is so wide, and the vertical ones."""
+    none = np.zeros_like(mask)
+    across = find_lines(mask) if wide else none
+    down = find_lines(mask.T.copy()).T if high else none
+    if count_lines(across, down) == 1:  # a step in a lone one, and it may be a stroke
+        across = find_lines(mask, 0) if across.any() else none
+        down = find_lines(mask.T.copy(), 0).T if down.any() else none
+    if across.any() and down.any():
+        across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
+    return across, down
 
 
 def is_frame(mask: Mask) -> bool:
