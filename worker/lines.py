@@ -76,11 +76,13 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     none = np.zeros_like(mask)
     across = find_lines(mask) if wide else none
     down = find_lines(mask.T.copy()).T if high else none
-    if count_lines(across, down) == 1:  # a step in a lone one, and it may be a stroke
-        across = find_lines(mask, 0) if across.any() else none
-        down = find_lines(mask.T.copy(), 0).T if down.any() else none
-    if across.any() and down.any():
-        across, down = confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
+    is_wide, is_high = across.any(), down.any()
+    if is_wide and is_high:
+        return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
+    if is_wide and count_lines(across) == 1:  # a step in a lone one, and it may be a stroke
+        across = find_lines(mask, 0)
+    if is_high and count_lines(down.T) == 1:
+        down = find_lines(mask.T.copy(), 0).T
     return across, down
 
 
@@ -108,9 +110,9 @@ def is_framed(ink: Grey) -> bool:
     return h >= FRAMED * height and x < width / 2 < x + w and y < height / 2 < y + h
 
 
-def count_lines(rows: Mask, columns: Mask) -> int:
-    """How many horizontal and vertical lines there are."""
-    return len(find_runs(rows.max(axis=1) > 0)) + len(find_runs(columns.max(axis=0) > 0))
+def count_lines(rows: Mask) -> int:
+    """How many horizontal lines there are in a mask of nothing else."""
+    return len(find_runs(rows.max(axis=1) > 0))
 
 
 def find_lines(mask: Mask, step: int = 1) -> Mask:
@@ -126,16 +128,15 @@ def find_lines(mask: Mask, step: int = 1) -> Mask:
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
-        stepped = cv2.dilate(level, np.ones((1 + step, 1), np.uint8)) if step else level
-        inked = measure_rows(stepped)
-        if inked.max() < WHOLE:
+        black = measure_rows(level)
+        if (black[1:] + black[:-1]).max() < WHOLE:
             continue
+        stepped = cv2.dilate(level, np.ones((1 + step, 1), np.uint8))
         at_ends = np.minimum(measure_rows(stepped[:, :end]), measure_rows(stepped[:, -end:]))
-        whole = (inked >= WHOLE) & (at_ends > AT_ENDS)
+        whole = (measure_rows(stepped) >= WHOLE) & (at_ends > AT_ENDS)
         if not whole.any():
             continue
         level_lines = np.zeros_like(mask)
-        black = measure_rows(level)
         for start, stop in find_runs(black >= HALF):
             if not whole[start : stop + step].any():
                 continue
@@ -200,7 +201,7 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     As the bar of a 7 does, or both of a 4: what else there is goes on to the edges, or the lines
     are bars by themselves.
     """
-    across, down = len(find_runs(rows.max(axis=1) > 0)), len(find_runs(columns.max(axis=0) > 0))
+    across, down = count_lines(rows), count_lines(columns.T)
     if max(across, down) > 1:
         return False
     above, below, left, right = (
