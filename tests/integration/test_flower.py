@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from producer import Client
+from producer import Client, Job
 from producer.local import Local
 from tests.drawing import draw_one, random_digits
+from tests.waiting import wait_for
 
 QUIET = [
     "--no-sandbox",
@@ -53,13 +54,23 @@ def test_a_flower_that_dies_is_started_again_at_its_address(watched: Local) -> N
     watched.wait_until_ready()
 
 
+def show_tasks(page: Page, flower_url: str, job: Job, count: int) -> Locator:
+    """The rows of a job's tasks, once Flower has heard that all have succeeded."""
+    rows = page.locator("table tbody tr", has_text=f"job {job.id}").filter(has_text="SUCCESS")
+
+    def are_shown() -> bool:
+        page.goto(f"{flower_url}/tasks", wait_until="networkidle")  # it does not look again
+        return rows.count() == count
+
+    wait_for(are_shown)
+    return rows
+
+
 def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
     client = Client(watched.url)
     job = client.submit([random_digits(3000), b"broken", draw_one(), b""])
     assert job.table().num_rows == 3003
-    page.goto(f"{watched.flower_url}/tasks")
-    rows = page.locator("table tbody tr")
-    expect(rows).to_have_count(4, timeout=20_000)
+    rows = show_tasks(page, watched.flower_url, job, 4)
     texts = sorted(re.sub(r"\s+", " ", text) for text in rows.all_inner_texts())
     for number, images, failed in ((0, 1024, 0), (1, 1024, 0), (2, 952, 0), (3, 3, 2)):
         (text,) = (
@@ -80,8 +91,6 @@ def test_no_pixels_reach_flower(watched: Local, page: Page) -> None:
     secret = np.frombuffer(b"PIXELS!!" * 98, np.uint8).reshape(28, 28)
     job = Client(watched.url).submit([secret])
     job.table()
-    page.goto(f"{watched.flower_url}/tasks")
-    row = page.locator("table tbody tr", has_text=f"job {job.id}")
-    expect(row).to_have_count(1, timeout=20_000)
+    row = show_tasks(page, watched.flower_url, job, 1)
     assert "PIXELS" not in page.content()
     assert len(row.inner_text()) < 200
