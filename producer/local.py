@@ -202,6 +202,8 @@ class Local:
             port = FLOWER_PORT if is_free(FLOWER_PORT) else _free_port()
             self.flower_url = f"http://127.0.0.1:{port}"
         port_option = f"--port={urlsplit(self.flower_url).port}"
+        with connect(self.url) as client:
+            client.delete(EVENTS)  # of one that died: this one is not ready before its own is there
         self._start_celery("flower", "protocol", "flower", *flower_options(), port_option)
 
     def _start_celery(self, name: str, app: str, *command: str) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -52,6 +53,8 @@ def test_a_flower_that_dies_is_started_again_at_its_address(watched: Local) -> N
     watched.check()
     assert watched.flower_url == url and watched._processes["flower"].pid != first.pid
     watched.wait_until_ready()
+    with urlopen(f"{url}/tasks") as answer:  # it is not only the dead one's queue that is there
+        assert answer.status == 200
 
 
 def show_tasks(page: Page, flower_url: str, job: Job, count: int) -> Locator:
