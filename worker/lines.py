@@ -23,7 +23,8 @@ AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
+RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's,
+NEAR = 0.1  # of the shorter side from the digit it may be a part that a line cuts off
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
@@ -181,8 +182,8 @@ def largest_shape(mask: Mask) -> Mask:
 
 
 def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
-    """Without what is all on the rim and touches lines, or the edge: pieces of other lines, and of
-    what is in the cells around."""
+    """Without what is all on the rim, away from the digit, and touches lines, or the edge: pieces
+    of other lines, and of what is in the cells around."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, ltype=cv2.CV_16U)
     left, top, w, h, _ = stats.T
     height, width = rest.shape
@@ -191,7 +192,9 @@ def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
     form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     touching = labels[cv2.dilate(form, np.ones((5, 5), np.uint8)) > 0]
     kept |= np.bincount(touching, minlength=len(kept)) == 0
-    kept[0], kept[labels[digit > 0]] = False, True
+    reach = 2 * round(NEAR * min(height, width)) + 1
+    kept[labels[cv2.dilate(digit, np.ones((reach, reach), np.uint8)) > 0]] = True
+    kept[0] = False
     return kept.view(np.uint8).take(labels)
 
 
