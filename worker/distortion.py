@@ -1,4 +1,4 @@
-"""Distorting images while a network trains: moved and kneaded."""
+"""Distorting images while a network trains: moved and kneaded, some thresholded or faded."""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ from worker.network import PIXELS, SIDE
 
 @dataclass(frozen=True)
 class Distortion:
-    """How far images are distorted; standard deviations."""
+    """How far images are distorted, as standard deviations, and how many of them in values too."""
 
     rotation_degrees: float = 6.0
     stretch: float = 0.07
     shear: float = 0.07
     shift_pixels: float = 0.8
     elastic_pixels: float = 0.56
+    thresholded: float = 0.0  # the share that is black and white alone
+    faded: float = 0.0  # the share of less contrast
 
 
 class Distorter:
@@ -49,7 +51,20 @@ class Distorter:
         grid = (self.draw_mix(count).view(-1, fields) @ self.fields).view(count, 2, SIDE, SIDE)
         grid = grid.permute(0, 2, 3, 1)
         moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
-        return moved.view(count, PIXELS)
+        return self.change_values(moved.view(count, PIXELS))
+
+    def change_values(self, pixels: Tensor) -> Tensor:
+        """Threshold some, at any level, and fade some, to a quarter at most: (N, 784) → the same,
+        values in 0..255."""
+        if self.distortion.thresholded:
+            levels = torch.empty(len(pixels), 1).uniform_(1, 200)
+            chosen = torch.rand(len(pixels), 1) < self.distortion.thresholded
+            pixels = torch.where(chosen, torch.where(pixels > levels, 255.0, 0.0), pixels)
+        if self.distortion.faded:
+            contrast = torch.empty(len(pixels), 1).uniform_(0.25, 1)
+            chosen = torch.rand(len(pixels), 1) < self.distortion.faded
+            pixels = torch.where(chosen, pixels * contrast, pixels)
+        return pixels
 
     def draw_mix(self, count: int) -> Tensor:
         """How much of each field moves x, and y, in units of half a side: (count, 2, fields)."""

@@ -35,3 +35,18 @@ def test_elastic_pixels_is_how_far_a_pixel_moves() -> None:
     mix = distorter.draw_mix(500)[:, :, 3:]
     moved = mix @ distorter.fields[3:] * 14  # half a side is 14 pixels
     assert moved.std(0).mean().item() == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_share_is_black_and_white_and_a_share_is_faded() -> None:
+    torch.manual_seed(0)
+    images, _ = draw_bars(400)
+    plain = Distorter(Distortion())(images)
+    distort = Distorter(Distortion(thresholded=0.3, faded=0.0))
+    two_valued = ((changed := distort.change_values(plain)) % 255 == 0).all(1)
+    assert 0.2 < two_valued.float().mean() < 0.4
+    assert torch.equal(changed[~two_valued], plain[~two_valued])
+    faded = Distorter(Distortion(faded=0.3)).change_values(plain)
+    contrast = faded.amax(1) / plain.amax(1)
+    assert 0.2 < (contrast < 1).float().mean() < 0.4
+    assert 0.25 <= contrast.min() < 0.5
+    torch.testing.assert_close(faded, plain * contrast[:, None])

@@ -265,6 +265,15 @@ def test_confidence_is_the_share_of_right_answers(name: str, mnist_root: Path) -
     assert reviewed[wrong].float().mean() > 0.5
 
 
+def test_cnn_knows_digits_in_black_and_white_and_pale_ones(mnist_root: Path) -> None:
+    images, labels = (part[:3000] for part in load_mnist("test"))
+    model = load_model("cnn")
+    for changed in ((images > 127).byte() * 255, images // 3):
+        answers = model.classify(changed.flatten(1).numpy())
+        assert (answers.argmax(1) == labels.numpy()).mean() > 0.99
+        assert (answers.max(1) < model.card.review_below).mean() < 0.06
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_what_is_no_digit_is_to_be_reviewed(name: str) -> None:
     rng = np.random.default_rng(0)
