@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
-from worker.lines import measure_rows
+from worker.lines import measure_rows, remove_lines
 
 Outline = NDArray[np.int32]
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
@@ -33,7 +33,8 @@ DARKER = 0.85  # of the lightest are three corners of the image, at most
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
 STRIP = 0.35  # of the image's side is a strip at an edge of it, at most
 ALONG = 0.5  # of an edge there is such a strip, or more
-PIECE = 0.1  # of the page's side: a longer one at its edge may be of a digit
+PIECE = 0.1  # of the page's side: a longer one at the desk may be of a digit
+SMALL = 0.15  # of it: a digit on a page beside a desk is as long, or longer
 AROUND = 0.08  # of the longer side of a digit on a disc is left around it
 
 
@@ -61,7 +62,8 @@ def is_along(edge: Mask, share: float) -> bool:
 
 def beside_strips(ink: Grey, mask: Mask) -> Window | None:
     """The part of the image that is a page, where the desk beside it is seen at edges of the
-    image; what may be a digit is in that part, away from its edges."""
+    image; what may be a digit is in that part, away from its edges, and the largest shape but for
+    lines."""
     height, width = mask.shape
     top, left, bottom, right = (
         measure_strip(part) for part in (mask, mask.T, mask[::-1], mask[:, ::-1].T)
@@ -69,11 +71,16 @@ def beside_strips(ink: Grey, mask: Mask) -> Window | None:
     page = ink[top : height - bottom, left : width - right]
     if page.size == ink.size or min(page.shape) < LEAST_SHEET:
         return None
+    page = remove_lines(np.ascontiguousarray(page))
     _, _, stats, _ = cv2.connectedComponentsWithStats((page > 0).view(np.uint8), ltype=cv2.CV_16U)
     x, y, w, h, _ = stats[1:].T
-    inside = (x > 0) & (y > 0) & (x + w < page.shape[1]) & (y + h < page.shape[0])
+    edges = np.stack([y == 0, x == 0, y + h == page.shape[0], x + w == page.shape[1]])
+    cut_off = edges[np.array([top, left, bottom, right]) > 0].any(axis=0)
+    at_edge = edges.any(axis=0)
     length = np.maximum(w, h) / min(page.shape)
-    if length[inside].max(initial=0) < HOLE or length[~inside].max(initial=0) > PIECE:
+    largest = length[~at_edge].max(initial=0)
+    others = length[at_edge].max(initial=0)
+    if largest < max(SMALL, others) or length[cut_off].max(initial=0) > PIECE:
         return None
     return top / height, 1 - bottom / height, left / width, 1 - right / width
 

@@ -58,6 +58,16 @@ def test_a_desk_beside_a_page_is_no_part_of_a_digit(turns: int, end: int) -> Non
     assert same_digit(digit, normalise(page), least=0.8)
 
 
+def test_a_small_digit_on_a_ruled_page_beside_a_desk_and_a_neighbour_at_the_edge() -> None:
+    page = np.full((240, 200), 210, np.uint8)
+    page[110:170, 90:150] = draw_ring(60, width=4, ink=90, ground=210)
+    page[::60] = 150
+    ring = normalise(page)
+    page[25:50, 185:] = 90
+    page[:, :24] = 40
+    assert same_digit(normalise(page), ring, least=0.8)
+
+
 def test_a_digit_that_a_strip_reaches_is_not_cut() -> None:
     ink = np.zeros((64, 64), np.uint8)
     ink[:, :12] = 255
