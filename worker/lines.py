@@ -21,6 +21,8 @@ FRAMED = 0.3  # of a frame's height a digit in it is high, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
 LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
+LEAST_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
+MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's,
@@ -61,7 +63,9 @@ def remove_lines(ink: Grey) -> Grey:
         rest = mask & ~lines
         digit = largest_shape(rest)
         _, _, width, height = cv2.boundingRect(digit)
-        if max(width / ink.shape[1], height / ink.shape[0]) < LEAST_DIGIT:
+        many = max(count_lines(rows), count_lines(columns.T)) >= MANY
+        least = LEAST_AMONG if many else LEAST_DIGIT
+        if max(width / ink.shape[1], height / ink.shape[0]) < least:
             continue  # what was taken for a line is the digit: a 1
         touched = cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
         if touched.any() and are_bars(rows, columns, digit):

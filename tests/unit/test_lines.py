@@ -50,6 +50,16 @@ def test_thin_lines_in_steps_are_removed() -> None:
     assert np.array_equal(cleaned[10:52], ink[10:52])
 
 
+def test_lines_around_a_small_digit_are_no_strokes_of_it() -> None:
+    """One or two may be: what is left is too small beside a 1 or an 11, not beside so many."""
+    small = cv2.resize(255 - draw_ring(width=14), (30, 30), interpolation=cv2.INTER_AREA)
+    ink = np.zeros((120, 120), np.uint8)
+    ink[46:76, 50:80] = small
+    ruled = ink.copy()
+    ruled[8::26] = ruled[9::26] = 200
+    assert likeness(drop_specks(remove_lines(ruled)), ink) > 0.9
+
+
 def test_a_lone_stroke_in_steps_is_no_line() -> None:
     """The stem of a 7 that fills its image may be bent as little as a thin line is."""
     seven = np.zeros((28, 28), np.uint8)
