@@ -1,7 +1,8 @@
 """Other views of an image, for where the network is unsure of what it saw: test-time augmentation.
 
 Each is a way round what the steps of `worker.images` get wrong now and then: grain and broken
-strokes, a digit cut off at the edge, which of two colours is the ground, lines and ink around.
+strokes, a digit cut off at the edge, which of two colours is the ground, lines and ink around,
+shadows and desks.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,8 +10,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from worker.decoding import Picture
-from worker.ground import border, shrink
+from worker.colours import to_grey
+from worker.decoding import ImageError, Picture
+from worker.ground import border, count_below, is_photo, shrink
 
 View = Callable[[Picture], Picture]
 
@@ -19,6 +21,8 @@ BEYOND = 0.15  # of it, past each edge
 AROUND = 0.35  # of it, on each side
 SEEN = 0.6  # of each side is the middle
 SIDE = 128  # px: longer, an image is shrunk before it is blurred
+LEVELLED_SIDE = 64  # px: the same before it is levelled
+STROKE = np.ones((5, 5), np.uint8)  # of these: what is as wide or wider is no stroke
 
 
 def softened(picture: Picture) -> Picture:
@@ -51,4 +55,22 @@ def middle(picture: Picture) -> Picture:
     return picture[down : height - down, right : width - right].copy()
 
 
-VIEWS: tuple[View, ...] = (softened, extended, framed, middle)
+def levelled(picture: Picture) -> Picture:
+    """Without what is wider than thin strokes: the light, shadows and their edges, a desk.
+
+    Raises `ImageError` for a drawing: it has none of these, and may be in thick strokes.
+    """
+    grey = to_grey(shrink(picture, LEVELLED_SIDE))
+    if not is_photo(count_below(grey)):
+        raise ImageError("no light falls on a drawing")
+    lighter, darker = (
+        cv2.norm(cv2.morphologyEx(grey, kind, STROKE))
+        for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
+    )
+    if lighter > darker:
+        grey = cv2.bitwise_not(grey)
+    ground = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, STROKE)
+    return np.asarray(cv2.divide(grey, cv2.max(ground, 1), scale=255))
+
+
+VIEWS: tuple[View, ...] = (softened, extended, framed, middle, levelled)

@@ -14,12 +14,13 @@ from hypothesis.extra.numpy import arrays
 from tests.drawing import draw_ring, draw_tight_ring, encode_image, same_digit
 from worker import decoding, images
 from worker.classify import TOGETHER, take_turns
-from worker.decoding import TimeLimitError
+from worker.decoding import ImageError, TimeLimitError
 from worker.ground import is_ground_dark, shrink
 from worker.images import STEPS, normalise, trace_other_views, trace_views
-from worker.views import VIEWS, View, extended, framed, middle, softened
+from worker.views import VIEWS, View, extended, framed, levelled, middle, softened
 
 RING = draw_ring()
+DRAWN = VIEWS[:-1]  # a drawing isn't levelled
 
 
 def test_softened_has_less_grain() -> None:
@@ -58,6 +59,18 @@ def test_framed_shows_which_is_ground(light: bool) -> None:
 def test_the_middle_is_without_what_is_around() -> None:
     grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
     assert np.array_equal(middle(grey), grey[2:8, 2:8])
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_levelled_is_without_a_shadow(light: bool) -> None:
+    ring = 255 - RING if light else RING
+    depth = 0.7 if light else 0.4
+    shadow = np.where(np.add.outer(range(120), range(120)) > 120, depth, 1)
+    lit = (40 + 0.8 * ring) * shadow
+    photo = np.random.default_rng(0).normal(lit, 4).clip(0, 255).astype(np.uint8)
+    assert same_digit(normalise(levelled(photo)), normalise(ring), least=0.9)
+    with pytest.raises(ImageError):
+        levelled(ring)  # a drawing
 
 
 def test_views_that_show_no_digit_are_left_out() -> None:
@@ -107,7 +120,7 @@ def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoding, "read_picture", read)
     large = PIL.Image.fromarray(draw_ring(600, width=50))
     *_, views = trace_other_views(encode_image(large, "JPEG"))
-    assert len(views) == len(VIEWS)
+    assert len(views) == len(DRAWN)
     assert read.call_count == 1
 
 
@@ -120,7 +133,7 @@ def test_images_whose_views_are_read_in_turns_take_little_memory(format: str) ->
     tracemalloc.start()
     try:
         readings = {row: trace_other_views(content) for row in range(TOGETHER)}
-        assert all(len(views or {}) == len(VIEWS) for views, _ in take_turns(readings))
+        assert all(len(views or {}) == len(DRAWN) for views, _ in take_turns(readings))
         assert tracemalloc.get_traced_memory()[1] < 10e6 * TOGETHER
     finally:
         tracemalloc.stop()
@@ -148,6 +161,10 @@ def test_a_very_long_image_takes_little_memory() -> None:
 @given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_any_image_has_each_view(view: View, grey: np.ndarray) -> None:
     before = grey.copy()
-    seen = view(grey)
-    assert seen.dtype == np.uint8 and seen.ndim == 2 and seen.size
+    try:
+        seen = view(grey)
+    except ImageError:
+        assert view is levelled
+    else:
+        assert seen.dtype == np.uint8 and seen.ndim == 2 and seen.size
     assert np.array_equal(grey, before)
