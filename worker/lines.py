@@ -26,7 +26,7 @@ MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's,
-NEAR = 0.1  # of the shorter side from the digit it may be a part that a line cuts off
+NEAR = 0.14  # of the shorter side from the digit it may be a part that a line cuts off
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
@@ -225,7 +225,9 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     if across and down:
         return False
     lines, others = (rows, rest) if across else (columns.T, rest.T)
-    edge, free = round(EDGE * len(lines)) + 1, round(FREE_AROUND * len(lines)) + 1
+    edge, free = round(EDGE * len(lines)) + 1, 1
+    if not (lines[:, 0].any() and lines[:, -1].any()):  # as a ruled line goes
+        free += round(FREE_AROUND * len(lines))
     near, far = others[:free].any(), others[-free:].any()
     return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
 

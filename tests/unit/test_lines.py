@@ -180,10 +180,21 @@ def test_the_bars_of_a_digit_that_fills_the_image_are_no_lines() -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_digit_that_fills_the_image_may_leave_some_pixels_free(turned: bool) -> None:
     seven = np.zeros((64, 64), np.uint8)
-    cv2.line(seven, (3, 4), (60, 4), 255, 5)
+    cv2.line(seven, (4, 4), (59, 4), 255, 5)
     cv2.line(seven, (58, 4), (22, 59), 255, 5)
     seven = seven.T.copy() if turned else seven
     assert np.array_equal(remove_lines(seven), seven)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_line_over_a_digit_that_fills_the_rest_goes_on_past_the_edges(turned: bool) -> None:
+    lined = np.zeros((64, 64), np.uint8)
+    lined[3:5] = 255
+    cv2.circle(lined, (32, 19), 11, 255, 5)
+    cv2.circle(lined, (32, 46), 13, 255, 5)
+    freed = remove_lines(lined.T.copy()).T if turned else remove_lines(lined)
+    assert np.count_nonzero(freed[3:5]) < 64
+    assert np.array_equal(freed[8:], lined[8:])
 
 
 def test_the_stem_of_a_1_in_thin_strokes_is_no_line() -> None:
