@@ -156,11 +156,10 @@ def separate_ink(grey: Grey) -> Grey:
     if strongest <= noise or strongest < LEAST_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     threshold, full = measure_ink(ink, noise)
-    down, right = (round(INSET * side) for side in ink.shape)
-    inside = ink[down : ink.shape[0] - down, right : ink.shape[1] - right]
+    inside = inside_of(ink)
     strongest = int(cv2.minMaxLoc(inside)[1])
     most = max(threshold, full // 4)
-    if max(noise, LEAST_CONTRAST) < strongest <= most and goes_across(ink, most):
+    if max(noise, LEAST_CONTRAST) < strongest and is_form(ink, most):
         threshold, full = measure_ink(np.ascontiguousarray(inside), noise)  # paler than lines
     faintest = int(max(threshold / 2, full / 4, noise))
     if not is_even:
@@ -180,6 +179,17 @@ def measure_ink(ink: Grey, noise: int) -> tuple[int, int]:
     return threshold, full
 
 
+def inside_of(ink: Grey) -> Grey:
+    """What is inside of the lines of a form's cell."""
+    down, right = (round(INSET * side) for side in ink.shape)
+    return ink[down : ink.shape[0] - down, right : ink.shape[1] - right]
+
+
+def is_form(ink: Grey, threshold: int) -> bool:
+    """Whether all that is over a threshold is lines of a form, as far as their place tells."""
+    return cv2.minMaxLoc(inside_of(ink))[1] <= threshold and goes_across(ink, threshold)
+
+
 def goes_across(ink: Grey, threshold: int) -> bool:
     """Whether what is over a threshold reaches from one side of the image to the other, as lines
     do."""
@@ -189,11 +199,13 @@ def goes_across(ink: Grey, threshold: int) -> bool:
 
 
 def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:
-    """The faintest ink, or the threshold under which there is shade, a smear, creases."""
-    if has_shade(ink, faintest, threshold):
+    """The faintest ink, or the threshold under which there is shade, a smear, creases; but not
+    one over which there are lines of a form alone: what is under it is a digit among these."""
+    if has_shade(ink, faintest, threshold) and not is_form(ink, threshold):
         faintest = threshold
     threshold = otsu_threshold(ink[ink > faintest])
-    return threshold if has_shade(ink, faintest, threshold, *WIDER) else faintest
+    shade = has_shade(ink, faintest, threshold, *WIDER) and not is_form(ink, threshold)
+    return threshold if shade else faintest
 
 
 def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: float = 0) -> bool:

@@ -58,6 +58,7 @@ def remove_lines(ink: Grey) -> Grey:
     if not (across.any() or down.any()):
         return ink
     none = np.zeros_like(mask)
+    is_grid = across.any() and down.any()
     for rows, columns in ((across, down), (across, none), (none, down)):
         lines = rows | columns
         rest = mask & ~lines
@@ -67,6 +68,8 @@ def remove_lines(ink: Grey) -> Grey:
         least = LEAST_AMONG if many else LEAST_DIGIT
         if max(width / ink.shape[1], height / ink.shape[0]) < least:
             continue  # what was taken for a line is the digit: a 1
+        if is_grid and not (rows.any() and columns.any()) and is_on_rim(digit):
+            continue  # and what is left is a line of an empty cell
         touched = cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
         if touched.any() and are_bars(rows, columns, digit):
             return ink
@@ -183,6 +186,13 @@ def largest_shape(mask: Mask) -> Mask:
     """The connected shape of the most pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
     return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
+
+
+def is_on_rim(shape: Mask) -> bool:
+    """Whether all of a shape lies at one edge of the image."""
+    (height, width), (left, top, w, h) = shape.shape, cv2.boundingRect(shape)
+    across, down = RIM * width, RIM * height
+    return left + w <= across or left >= width - across or top + h <= down or top >= height - down
 
 
 def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:

@@ -95,6 +95,8 @@ def measure_strip(mask: Mask) -> int:
     strip = deep[(deep > 0) & (deep < STRIP * height)]
     if len(strip) < ALONG * width or strip.max() < BAR * height:
         return 0
+    if strip.max() > 2 * np.median(strip) + 2:  # no straight edge has it, however tilted
+        return 0  # as a line with the bar of a 7 along it
     return int(strip.max()) + round(RIM * len(mask)) + 1
 
 

@@ -69,6 +69,15 @@ def test_a_lone_stroke_in_steps_is_no_line() -> None:
     assert np.array_equal(remove_lines(seven), seven)
 
 
+@pytest.mark.parametrize("inset", [0, 5])
+def test_no_line_of_an_empty_cell_is_its_digit(inset: int) -> None:
+    """None is left alone, as a 1 would be."""
+    ink = np.zeros((64, 60), np.uint8)
+    for line in (inset, -3 - inset):
+        ink[line:][:2] = ink[:, line:][:, :2] = 255
+    assert np.array_equal(remove_lines(ink), ink)
+
+
 def test_what_touches_a_line_on_the_rim_goes_with_it() -> None:
     """The ticks of a comb do, and ends of other lines; a piece of the digit does not touch it."""
     ink = draw_lines((0, 112, 119, 112), (10, 84, 10, 112), (109, 84, 109, 112), (60, 0, 84, 0))
