@@ -33,7 +33,7 @@ class Parcel:
     payload: memoryview
 
 
-def describe(error: BaseException | None) -> str:
+def reason_of(error: BaseException | None) -> str:
     """What it says, or its name."""
     return printable(str(error)) or type(error).__name__
 
@@ -92,7 +92,7 @@ class Feeder(threading.Thread):
             if self._dropped or self.has_source_failed and not self.has_results_left:
                 self.cancel()
             if not (self.attached or self.is_awaited or self._stopped):  # nobody may ever ask
-                logger.error("job %s is not whole: %s", self._spec.id, describe(error))
+                logger.error("job %s is not whole: %s", self._spec.id, reason_of(error))
         finally:
             self._chunks = iter(())  # what a source has open is closed
             self.ended.set()
@@ -110,7 +110,7 @@ class Feeder(threading.Thread):
     def cancel(self) -> None:
         """Drop what is in Redis of the job, where it can be reached."""
         failed = isinstance(self.error, Exception) and self.has_source_failed
-        reason = [f"its source failed: {describe(self.error)}"] if failed else []
+        reason = [f"its source failed: {reason_of(self.error)}"] if failed else []
         with suppress(DigitqError):
             self._ledger.cancel(self._spec.id, *reason)
 

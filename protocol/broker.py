@@ -28,12 +28,13 @@ from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, SEND_BYTES, Packer, Pa
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 OLDEST_REDIS = 6  # the first with HELLO, by which Celery's connections begin
 TIMEOUT_SECONDS = 5  # longer than any blocking read
-# The system takes no more ahead of a slow way: else a reply is awaited while most is still to go
-SLOW_WAYS = {
-    "socket_keepalive": True,
-    "socket_keepalive_options": {
-        number: SEND_BYTES for number in [getattr(socket, "TCP_NOTSENT_LOWAT", None)] if number
-    },
+# The system takes no more ahead of a slow way: else a reply is awaited while most is still to go.
+# The others are redis-py's own: a peer that is silent for so many seconds is asked whether it lives
+TCP_OPTIONS = {
+    "TCP_NOTSENT_LOWAT": SEND_BYTES,
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
 }
 MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
 LOST = (redis.ConnectionError, redis.TimeoutError)
@@ -154,7 +155,12 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
     )
     address = read_address(url)
     if address.scheme != "unix":
-        reading |= SLOW_WAYS
+        reading["socket_keepalive"] = True
+        reading["socket_keepalive_options"] = {
+            getattr(socket, name): value
+            for name, value in TCP_OPTIONS.items()
+            if hasattr(socket, name)  # some systems have others
+        }
     client = PatientRedis.from_url(
         address.redis_url,
         retry=Retry(NoBackoff(), 1),

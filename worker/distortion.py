@@ -19,8 +19,8 @@ class Distortion:
     shear: float = 0.07
     shift_pixels: float = 0.8
     elastic_pixels: float = 0.56
-    thresholded: float = 0.0  # the share that is black and white alone
-    faded: float = 0.0  # the share of less contrast
+    thresholded_share: float = 0.0  # the share that is black and white alone
+    faded_share: float = 0.0  # the share of less contrast
 
 
 class Distorter:
@@ -56,13 +56,13 @@ class Distorter:
     def change_values(self, pixels: Tensor) -> Tensor:
         """Threshold some, at any level, and fade some, to a quarter at most: (N, 784) → the same,
         values in 0..255."""
-        if self.distortion.thresholded:
+        if self.distortion.thresholded_share:
             levels = torch.empty(len(pixels), 1).uniform_(1, 200)
-            chosen = torch.rand(len(pixels), 1) < self.distortion.thresholded
+            chosen = torch.rand(len(pixels), 1) < self.distortion.thresholded_share
             pixels = torch.where(chosen, torch.where(pixels > levels, 255.0, 0.0), pixels)
-        if self.distortion.faded:
+        if self.distortion.faded_share:
             contrast = torch.empty(len(pixels), 1).uniform_(0.25, 1)
-            chosen = torch.rand(len(pixels), 1) < self.distortion.faded
+            chosen = torch.rand(len(pixels), 1) < self.distortion.faded_share
             pixels = torch.where(chosen, pixels * contrast, pixels)
         return pixels
 

@@ -30,7 +30,8 @@ DEEPEST_SHADOW = 0.4  # of the usual light
 WIDER = 1.5, 1  # times, and px: so much farther than strokes reaches shade that is little paler
 SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
 LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
-INSET, ACROSS = 0.2, 0.9  # of each side: a digit reaches further in; and lines so far across
+INSET = 0.2  # of each side: a digit in a cell reaches further in
+ACROSS = 0.9  # of a side, or more: so far go the lines of a form
 MOST_NOISE = 48  # of 255: what paper has of it
 
 Counts = NDArray[np.int64]  # (256 + SHADES,): how many pixels have a grey value or a lower one

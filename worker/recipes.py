@@ -108,8 +108,8 @@ class CnnRecipe(Recipe):
         shear=0.15,
         shift_pixels=1.0,
         elastic_pixels=0.6,
-        thresholded=0.06,
-        faded=0.06,
+        thresholded_share=0.06,
+        faded_share=0.06,
     )
 
     def draw_network(self) -> ConvNetwork:
@@ -128,6 +128,8 @@ class CnnRecipe(Recipe):
 
 # Closer to MNIST: more of it, less distorted, at a lower rate
 FINE_TUNING = CnnRecipe(
-    learning_rate=5e-4, picture_share=0.2, distortion=Distortion(thresholded=0.04, faded=0.04)
+    learning_rate=5e-4,
+    picture_share=0.2,
+    distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
 )
 RECIPES: dict[str, Recipe] = {"mlp": MlpRecipe(), "cnn": CnnRecipe(fine_tuning=FINE_TUNING)}

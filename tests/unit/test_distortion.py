@@ -41,11 +41,11 @@ def test_a_share_is_black_and_white_and_a_share_is_faded() -> None:
     torch.manual_seed(0)
     images, _ = draw_bars(400)
     plain = Distorter(Distortion())(images)
-    distort = Distorter(Distortion(thresholded=0.3, faded=0.0))
+    distort = Distorter(Distortion(thresholded_share=0.3, faded_share=0.0))
     two_valued = ((changed := distort.change_values(plain)) % 255 == 0).all(1)
     assert 0.2 < two_valued.float().mean() < 0.4
     assert torch.equal(changed[~two_valued], plain[~two_valued])
-    faded = Distorter(Distortion(faded=0.3)).change_values(plain)
+    faded = Distorter(Distortion(faded_share=0.3)).change_values(plain)
     contrast = faded.amax(1) / plain.amax(1)
     assert 0.2 < (contrast < 1).float().mean() < 0.4
     assert 0.25 <= contrast.min() < 0.5

@@ -275,3 +275,13 @@ def test_an_image_of_one_colour_is_blank(value: int) -> None:
 def test_otsu_parts_two_heaps() -> None:
     values = np.repeat(np.array([10, 12, 200], np.uint8), [500, 400, 100])
     assert 12 <= otsu_threshold(values) < 200
+
+
+def test_a_pale_digit_in_wide_strokes_among_thin_lines_is_no_shade() -> None:
+    grey = np.full((64, 64), 230, np.uint8) - np.linspace(0, 30, 64).astype(np.uint8)
+    digit = np.zeros((64, 64), np.uint8)
+    cv2.polylines(digit, [np.array([(22, 18), (42, 18), (30, 48)])], False, 40, 8)
+    grey -= digit
+    for line in (5, 58):
+        grey[line] = grey[:, line] = 40
+    assert (separate_ink(grey)[digit > 0] > 0).all()

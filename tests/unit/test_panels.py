@@ -6,7 +6,7 @@ import pytest
 
 from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
 from worker.images import normalise, trace_steps
-from worker.panels import between_bars, find_panel
+from worker.panels import between_bars, find_panel, measure_strip
 
 
 def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarray:
@@ -210,3 +210,11 @@ def draw_disc(radii: tuple[int, int]) -> np.ndarray:
 )
 def test_what_is_no_panel(ink: np.ndarray) -> None:
     assert find_panel(ink) is None
+
+
+def test_a_line_with_a_bar_along_it_is_no_desk() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:8] = 1
+    assert measure_strip(mask) > 8
+    mask[2:8, :20] = mask[2:8, 44:] = 0  # a line, and under it the bar of a 7
+    assert measure_strip(mask) == 0
