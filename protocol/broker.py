@@ -148,18 +148,23 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
     as long to have one from its pool as for a small command, and `Parser` reads what comes.
     Raises `UsageError` where the URL is none of Redis.
     """
-    reading: dict[str, Any] = (
+    options: dict[str, Any] = (
         {"parser_class": Parser, "socket_read_size": READ_BYTES}
         if takes_chunks
         else {"socket_read_size": HIREDIS_READ_BYTES}
     )
     address = read_address(url)
-    if address.scheme != "unix":
-        reading["socket_keepalive"] = True
-        reading["socket_keepalive_options"] = {
-            getattr(socket, name): value
-            for name, value in TCP_OPTIONS.items()
-            if hasattr(socket, name)  # some systems have others
+    if address.scheme == "unix":
+        options |= {"command_packer": Packer()}
+    else:
+        options |= {
+            "command_packer": Packer(SEND_BYTES),
+            "socket_keepalive": True,
+            "socket_keepalive_options": {
+                getattr(socket, name): value
+                for name, value in TCP_OPTIONS.items()
+                if hasattr(socket, name)  # some systems have others
+            },
         }
     client = PatientRedis.from_url(
         address.redis_url,
@@ -168,8 +173,7 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
         socket_connect_timeout=TIMEOUT_SECONDS,
         max_connections=MOST_CONNECTIONS,
         protocol=2,
-        command_packer=Packer(),
-        **reading,
+        **options,
     )
     if takes_chunks:
         client.connection = cast(redis.Connection, client.connection_pool.make_connection())

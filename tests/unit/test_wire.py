@@ -27,7 +27,8 @@ def test_a_large_argument_is_sent_as_it_lies(form: type) -> None:
 
 def test_a_huge_argument_is_sent_in_parts_as_they_lie() -> None:
     payload = bytes(range(256)) * (SEND_BYTES // 100)
-    pieces = Packer().pack("SET", "key", payload)
+    assert max(map(len, Packer().pack("SET", "key", payload))) == len(payload)
+    pieces = Packer(SEND_BYTES).pack("SET", "key", payload)
     assert max(map(len, pieces)) == SEND_BYTES
     assert all(piece.obj is payload for piece in pieces if isinstance(piece, memoryview))
     assert b"".join(pieces) == b"".join(HiredisRespSerializer().pack("SET", "key", payload))
