@@ -265,7 +265,7 @@ def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
             with suppress(OSError):
                 while block := near.recv(1 << 14):
                     far.sendall(block)
-                    time.sleep(len(block) * seconds)
+                    time.sleep(len(block) * seconds)  # the fault itself
 
         def take() -> None:
             with suppress(OSError):
