@@ -160,7 +160,7 @@ def separate_ink(grey: Grey) -> Grey:
     inside = inside_of(ink)
     strongest = int(cv2.minMaxLoc(inside)[1])
     most = max(threshold, full // 4)
-    if max(noise, LEAST_CONTRAST) < strongest and is_form(ink, most):
+    if max(noise, LEAST_CONTRAST) < strongest <= most and goes_across(ink, most):
         threshold, full = measure_ink(np.ascontiguousarray(inside), noise)  # paler than lines
     faintest = int(max(threshold / 2, full / 4, noise))
     if not is_even:
