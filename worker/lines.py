@@ -1,6 +1,8 @@
 """Ruled lines and the lines of forms: finding them in the ink, and taking them out of it."""
 
+from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,8 +27,8 @@ LEAST_AMONG = 0.08  # of it, where there are many lines: no digit is so many str
 MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's,
-NEAR = 0.14  # of the shorter side from the digit it may be a part that a line cuts off
+RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
+NEAR = 0.14  # of the shorter side: so near the digit it may be a part of it that a line cuts off
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
@@ -68,7 +70,11 @@ def remove_lines(ink: Grey) -> Grey:
         least = LEAST_AMONG if many else LEAST_DIGIT
         if max(width / ink.shape[1], height / ink.shape[0]) < least:
             continue  # what was taken for a line is the digit: a 1
-        if is_grid and not (rows.any() and columns.any()) and is_on_rim(digit):
+        if (
+            is_grid
+            and not (rows.any() and columns.any())
+            and are_on_rim(cv2.boundingRect(digit), digit.shape)
+        ):
             continue  # and what is left is a line of an empty cell
         touched = cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
         if touched.any() and are_bars(rows, columns, digit):
@@ -188,25 +194,24 @@ def largest_shape(mask: Mask) -> Mask:
     return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
 
 
-def is_on_rim(shape: Mask) -> bool:
-    """Whether all of a shape lies at one edge of the image."""
-    (height, width), (left, top, w, h) = shape.shape, cv2.boundingRect(shape)
+def are_on_rim(boxes: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    """Whether what is in a box, or in each of some, lies at one edge of the image: left, top, width
+    and height → a flag, or as many."""
+    (left, top, w, h), (height, width) = boxes, shape
     across, down = RIM * width, RIM * height
-    return left + w <= across or left >= width - across or top + h <= down or top >= height - down
+    beside = (left + w <= across) | (left >= width - across)
+    return beside | (top + h <= down) | (top >= height - down)
 
 
 def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
     """Without what is all on the rim, away from the digit, and touches lines, or the edge: pieces
     of other lines, and of what is in the cells around."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, ltype=cv2.CV_16U)
-    left, top, w, h, _ = stats.T
-    height, width = rest.shape
-    across, down = RIM * width, RIM * height
-    kept = (left + w > across) & (left < width - across) & (top + h > down) & (top < height - down)
+    kept = ~are_on_rim(stats.T[:4], rest.shape)
     form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     touching = labels[cv2.dilate(form, np.ones((5, 5), np.uint8)) > 0]
     kept |= np.bincount(touching, minlength=len(kept)) == 0
-    reach = 2 * round(NEAR * min(height, width)) + 1
+    reach = 2 * round(NEAR * min(rest.shape)) + 1
     kept[labels[cv2.dilate(digit, np.ones((reach, reach), np.uint8)) > 0]] = True
     kept[0] = False
     return kept.view(np.uint8).take(labels)
