@@ -101,7 +101,7 @@ def draw_picture(
     panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
 ) -> PIL.Image.Image:
     """The panels, each look in rows of its own, under them the ten probabilities as bars."""
-    font, head = load_font(15), textwrap.fill(headline, COLUMNS * CHARACTERS)
+    font, head = load_font(14), textwrap.fill(headline, COLUMNS * CHARACTERS)
     rows = [
         look[start : start + COLUMNS] for look in panels for start in range(0, len(look), COLUMNS)
     ]
