@@ -12,6 +12,8 @@ ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
+HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and so long is a line
+BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
 HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
@@ -72,9 +74,11 @@ def drop_specks(ink: Grey) -> Grey:
     around |= find_open_surrounds((left, top, w, h), area, labels)
     score[around] = 0
     group = group_pieces(inked, shape, count)
+    ruled = find_ruled((left, top, w, h), strength, at_edge | slim, group, (height, width))
+    score[ruled] = 0
     under = find_underlines((left, top, w, h), area, score, group)
     score[under] = 0
-    drawn = around | under
+    drawn = around | under | ruled
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
     across, down = edges[1] | edges[3], edges[0] | edges[2]
@@ -168,6 +172,29 @@ def find_open_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -
             turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi)) % DIRECTIONS
             around[outer] |= len(np.unique(turns)) >= OPEN * DIRECTIONS
     return around
+
+
+def find_ruled(
+    boxes: Boxes,
+    strength: Sizes,
+    is_no_digit: NDArray[np.bool_],
+    group: NDArray[np.intp],
+    shape: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Which shapes are what is seen of a ruled line, as a margin's, beside a digit that is no paler
+    than they are: one that isn't slim, nor at the edge of the image."""
+    left, top, w, h = boxes
+    first, last = np.full((2, group.max() + 1), np.inf), np.zeros((2, group.max() + 1))
+    for axis, (start, length) in enumerate(((left, w), (top, h))):
+        np.minimum.at(first[axis], group, start)
+        np.maximum.at(last[axis], group, start + length)
+    width, height = last - first
+    down = (width <= HAIR * height) & (height >= MARGIN * shape[0])
+    ruled = (down | (height <= HAIR * width) & (width >= MARGIN * shape[1]))[group]
+    if ruled.any():
+        digit = ~is_no_digit & ~ruled & (np.maximum(w, h) >= BESIDE * max(shape))
+        ruled &= strength <= strength.max(initial=0, where=digit)
+    return ruled
 
 
 def find_underlines(

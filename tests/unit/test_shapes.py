@@ -234,6 +234,29 @@ def test_the_pieces_of_a_broken_stroke_stay_together() -> None:
     assert np.array_equal(drop_specks(dashes), dashes)
 
 
+@pytest.mark.parametrize("breaks", [(), (50,), (30, 64, 98)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_seen_of_a_margin_is_no_1(turned: bool, breaks: tuple[int, ...]) -> None:
+    digit = cv2.resize(RING, (40, 40), interpolation=cv2.INTER_AREA)
+    page = np.zeros((SIDE, SIDE), np.uint8)
+    page[70:110, 70:110] = digit
+    ruled = page.copy()
+    ruled[10:118, 30:33] = 180
+    for place in breaks:
+        ruled[place : place + 3] = page[place : place + 3]
+    if turned:
+        page, ruled = page.T.copy(), ruled.T.copy()
+    assert np.array_equal(drop_specks(ruled), page)
+
+
+def test_a_thin_1_is_no_margin() -> None:
+    page = np.zeros((SIDE, SIDE), np.uint8)
+    page[15:115, 60:63] = page[40:44, 80:84] = 255  # and a speck
+    one = page.copy()
+    one[40:44, 80:84] = 0
+    assert np.array_equal(drop_specks(page), one)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_is_left_of_a_frame_is_no_piece_of_a_stroke(turned: bool) -> None:
     dashes = draw_dashes()
