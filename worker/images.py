@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.chunk import ARRAY
 from worker.colours import to_grey
@@ -19,7 +20,7 @@ from worker.decoding import Grey, ImageError, Picture, TimeLimitError, open_imag
 from worker.ground import measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
-from worker.panels import Window, find_panel, find_sheet
+from worker.panels import Corners, Window, find_panel, find_sheet
 from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped
 from worker.views import SEEN, VIEWS, View
 
@@ -137,7 +138,8 @@ def trace_steps(read: Read) -> Iterator[Step]:
     there is of a digit in thin strokes. What is on a panel is looked at without what is
     around that. Raises `ImageError`.
     """
-    window, doubt, seen = WHOLE, "", 0
+    window: Window | Corners = WHOLE
+    doubt, seen = "", 0
     for look, (shorter, longer) in LOOKS.items():
         at_a_glance = look == FIRST
         if shorter != seen:
@@ -151,8 +153,8 @@ def trace_steps(read: Read) -> Iterator[Step]:
         yield Step(look, grey, doubt)
         if is_normalised(grey):
             return
-        if window == WHOLE and (panel := find_sheet(grey)):
-            window = panel
+        if window == WHOLE and (sheet := find_sheet(grey)):
+            window = sheet
             continue
         try:
             for step in STEPS:
@@ -192,13 +194,24 @@ def surroundings(ink: Grey) -> Window:
     )
 
 
-def cut(picture: Picture, window: Window) -> Picture:
+def cut(picture: Picture, window: Window | Corners) -> Picture:
     """A part of an image; never empty."""
     if window == WHOLE:
         return picture
     height, width = picture.shape[:2]
+    if isinstance(window[0], tuple):
+        return straighten(picture, np.multiply(window, (width, height)).astype(np.float32))
     top, bottom, left, right = np.multiply(window, (height, height, width, width))
     return picture[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
+
+
+def straighten(picture: Picture, corners: NDArray[np.float32]) -> Picture:
+    """What is between four corners, (4, 2), in px from the upper left on around, as a rectangle."""
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # the left one first
+    height, width = (max(1, round(max(pair))) for pair in (sides[::2], sides[1::2]))
+    rectangle = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    transform = cv2.getPerspectiveTransform(corners, rectangle)
+    return cv2.warpPerspective(picture, transform, (width, height))
 
 
 def is_normalised(grey: Grey) -> bool:

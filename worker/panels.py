@@ -12,6 +12,7 @@ from worker.lines import measure_rows, remove_lines
 
 Outline = NDArray[np.int32]
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
+Corners = tuple[tuple[float, float], ...]  # of its width and height, from the upper left on around
 
 BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
 BLACK, CLEAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at most
@@ -27,9 +28,13 @@ STROKES = 30  # times its area, or more, is the square of the edge of what is ma
 SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
 RIM = 0.03  # of its shorter side is cut off
 SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
+ASLANT = 0.85  # of the smallest rectangle around it
+FOUR_SIDES = 0.95  # of the area between its corners, at least, and that of its own
+PORTRAIT = 0.6  # times as wide as high, or wider: A4 is 0.71
 DESK = 0.15  # of the image or more is around the box of a sheet
 LEAST_SHEET = 14  # px: a side of it
 DARKER = 0.85  # of the lightest are three corners of the image, at most
+BLURRED = 1.25  # px at its edges: these are of the desk as well
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
 STRIP = 0.35  # of the image's side is a strip at an edge of it, at most
 ALONG = 0.5  # of an edge there is such a strip, or more
@@ -149,10 +154,11 @@ def find_plate(mask: Mask) -> Window | None:
     )
 
 
-def find_sheet(grey: Grey) -> Window | None:
-    """The part of the image that is a light sheet, about a rectangle, on a darker desk."""
-    corners = sorted([grey.item(0, 0), grey.item(0, -1), grey.item(-1, 0), grey.item(-1, -1)])
-    if corners[2] > DARKER * cv2.minMaxLoc(grey)[1]:
+def find_sheet(grey: Grey) -> Corners | None:
+    """The corners of a light sheet, about a rectangle, on a darker desk; without its rim, but where
+    it goes on to the edge of the image."""
+    around = sorted([grey.item(0, 0), grey.item(0, -1), grey.item(-1, 0), grey.item(-1, -1)])
+    if around[2] > DARKER * cv2.minMaxLoc(grey)[1]:
         return None  # as usual
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
     light = cv2.countNonZero(mask)
@@ -160,33 +166,39 @@ def find_sheet(grey: Grey) -> Window | None:
         return None
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(outlines, key=cv2.contourArea)
+    corners, size = find_corners(outline), cv2.contourArea(outline)
     left, top, w, h = cv2.boundingRect(outline)
     height, width = mask.shape
     if (
-        w == width
-        or h == height
-        or min(w, h) < LEAST_SHEET
+        min(w, h) < LEAST_SHEET
         or not LEAST * mask.size <= w * h <= (1 - DESK) * mask.size
-        or not NARROW * h <= w <= WIDE * h
-        or not is_rectangle(outline, cv2.contourArea(outline))
+        or not PORTRAIT * h <= w <= WIDE * h
+        or not is_rectangle(outline, size, ASLANT)
+        or not FOUR_SIDES <= size / max(cv2.contourArea(corners), 1) <= 1 / FOUR_SIDES
     ):
         return None
     sheet = cv2.drawContours(np.zeros_like(mask), [outline], -1, 1, cv2.FILLED)
-    size, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
-    if lit < SHEET * size or light - lit > LIGHT * (mask.size - size):
+    covered, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
+    if lit < SHEET * covered or light - lit > LIGHT * (mask.size - covered):
         return None
-    down, right = measure_margins(outline)
-    return (  # without a rim, but where it goes on to the edge of the image
-        (top + down * (top > 0)) / height,
-        (top + h - down * (top + h < height)) / height,
-        (left + right * (left > 0)) / width,
-        (left + w - right * (left + w < width)) / width,
-    )
+    x0, x1 = BLURRED / w * (left > 0), 1 - BLURRED / w * (left + w < width)
+    y0, y1 = BLURRED / h * (top > 0), 1 - BLURRED / h * (top + h < height)
+    inner = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    weights = [((1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y) for x, y in inner]
+    places = (weights @ corners + 0.5) / (width, height)
+    return tuple((x, y) for x, y in places.tolist())
 
 
-def is_rectangle(outline: Outline, size: float) -> bool:
+def find_corners(outline: Outline) -> Outline:
+    """What is farthest in each diagonal direction, the upper left first: (4, 2)."""
+    points = outline[:, 0]
+    along, across = points.sum(axis=1), points[:, 0] - points[:, 1]
+    return points[[along.argmin(), across.argmax(), along.argmax(), across.argmin()]]
+
+
+def is_rectangle(outline: Outline, size: float, least: float = RECTANGLE) -> bool:
     _, sides, angle = cv2.minAreaRect(outline)
-    return bool(measure_tilt(angle) <= TILT and size >= RECTANGLE * math.prod(sides))
+    return bool(measure_tilt(angle) <= TILT and size >= least * math.prod(sides))
 
 
 def measure_tilt(angle: float) -> float:

@@ -190,7 +190,9 @@ def find_ruled(
         np.maximum.at(last[axis], group, start + length)
     width, height = last - first
     down = (width <= HAIR * height) & (height >= MARGIN * shape[0])
-    ruled = (down | (height <= HAIR * width) & (width >= MARGIN * shape[1]))[group]
+    ruled: NDArray[np.bool_] = (down | (height <= HAIR * width) & (width >= MARGIN * shape[1]))[
+        group
+    ]
     if ruled.any():
         digit = ~is_no_digit & ~ruled & (np.maximum(w, h) >= BESIDE * max(shape))
         ruled &= strength <= strength.max(initial=0, where=digit)

@@ -46,6 +46,31 @@ def test_a_digit_on_a_sheet_on_a_desk_is_read(desk: int, tilt: float) -> None:
     assert not last.doubt
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_sheet_that_is_seen_aslant_is_read_as_from_above(turns: int) -> None:
+    sheet = np.full((297, 210), 220, np.uint8)
+    cv2.polylines(sheet, [np.array([(120, 190), (180, 190), (140, 270)])], False, 40, 9)
+    sides = np.array([(0, 0), (209, 0), (209, 296), (0, 296)], np.float32)
+    seen = np.array([(90, 40), (240, 62), (260, 330), (80, 320)], np.float32)
+    aslant = cv2.getPerspectiveTransform(sides, seen)
+    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 60}
+    on_desk = add_grain(cv2.warpPerspective(sheet, aslant, (320, 400), **border))
+    on_desk, sheet = (np.rot90(image, turns).copy() for image in (on_desk, sheet))
+    assert same_digit(normalise(on_desk), normalise(sheet), least=0.8)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sheet_may_go_on_to_two_edges_of_the_image(turned: bool) -> None:
+    sheet = np.full((360, 330), 200, np.uint8)
+    sheet[60:150, 180:270] = draw_ring(90, width=6, ink=90, ground=200)
+    between = cv2.copyMakeBorder(sheet, 130, 130, 0, 0, cv2.BORDER_CONSTANT)
+    if turned:
+        sheet, between = sheet.T.copy(), between.T.copy()
+    *_, last = trace_steps(lambda side: between)
+    assert not last.doubt
+    assert same_digit(last.image, normalise(sheet), least=0.85)
+
+
 @pytest.mark.parametrize("end", [24, 4, -8])
 @pytest.mark.parametrize("turns", range(4))
 def test_a_desk_beside_a_page_is_no_part_of_a_digit(turns: int, end: int) -> None:
@@ -91,7 +116,7 @@ def test_a_digit_on_any_convex_panel_is_read(panel: str) -> None:
     outlines = {
         "octagon": cv2.ellipse2Poly((150, 140), (110, 110), 22, 0, 360, 45),
         "oval": cv2.ellipse2Poly((150, 140), (95, 125), 10, 0, 360, 5),
-        "sheet": np.array([[60, 30], [250, 60], [230, 250], [30, 220]]),
+        "sheet": np.array([[60, 40], [250, 50], [230, 250], [40, 240]]),
     }
     strokes = np.array([[115, 100], [185, 100], [140, 190]])
     wall, alone = np.full((300, 300), 60, np.uint8), np.full((300, 300), 230, np.uint8)
