@@ -21,8 +21,8 @@ BEYOND = 0.15  # of it, past each edge
 AROUND = 0.35  # of it, on each side
 SEEN = 0.6  # of each side is the middle
 SIDE = 128  # px: longer, an image is shrunk before it is blurred
-LEVELLED_SIDE = 64  # px: the same before it is levelled
-STROKE = np.ones((5, 5), np.uint8)  # of these: what is as wide or wider is no stroke
+LEVELLED_SIDE = 192  # px: the same before it is levelled
+STROKE = np.ones((11, 11), np.uint8)  # of these: what is as wide or wider is no stroke
 
 
 def softened(picture: Picture) -> Picture:

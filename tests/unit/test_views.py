@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.drawing import draw_ring, draw_tight_ring, encode_image, same_digit
+from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 from worker import decoding, images
 from worker.classify import TOGETHER, take_turns
 from worker.decoding import ImageError, TimeLimitError
@@ -71,6 +71,14 @@ def test_levelled_is_without_a_shadow(light: bool) -> None:
     assert same_digit(normalise(levelled(photo)), normalise(ring), least=0.9)
     with pytest.raises(ImageError):
         levelled(ring)  # a drawing
+
+
+def test_levelled_still_shows_a_small_digit() -> None:
+    page = np.full((600, 600), 220, np.uint8)
+    page[400:460, 90:150] = draw_ring(60, width=5, ink=90, ground=220)
+    shades = np.random.default_rng(0).normal(1, 0.05, (6, 6))
+    photo = add_grain(page * cv2.resize(shades, (600, 600), interpolation=cv2.INTER_CUBIC))
+    assert same_digit(normalise(levelled(photo)), normalise(page), least=0.8)
 
 
 def test_views_that_show_no_digit_are_left_out() -> None:
