@@ -73,11 +73,9 @@ def read_digit(content: bytes) -> Step:
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):
-        yield Step("array", read_array(content))
-        return
+        return iter([Step("array", read_array(content))])
     doubt = PAGES if has_more_pages(content) else ""
-    for step in trace_steps(open_image(content, LOOK[0])):
-        yield step._replace(doubt=doubt or step.doubt)
+    return trace_steps(open_image(content, LOOK[0]), doubt)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
@@ -129,8 +127,9 @@ def normalise(picture: Picture) -> Grey:
     return last.image
 
 
-def trace_steps(read: Read) -> Iterator[Step]:
-    """The image as "grey", shrunk, and what it is after each step.
+def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
+    """The image as "grey", shrunk, and what it is after each step, with why it was `doubted` before
+    or what gives reason to doubt it now.
 
     `read` gives it with a shorter side of so many px, or longer, but for a very long one. Where a
     glance finds a small digit or none, there is a closer look, from the first step on; where the
@@ -139,14 +138,14 @@ def trace_steps(read: Read) -> Iterator[Step]:
     around that. Raises `ImageError`.
     """
     window: Window | Corners = WHOLE
-    doubt, seen = "", 0
+    doubt, seen = doubted, 0
     for look, (shorter, longer) in LOOKS.items():
         at_a_glance = look == FIRST
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
         all_seen = min(height, width) < shorter and max(height, width) <= longer
-        doubt = "" if window == WHOLE else doubt  # all is seen again, and better
+        doubt = doubted if window == WHOLE else doubt  # all is seen again, and better
         part = cut(picture, window)
         slender = max(part.shape[:2]) / min(part.shape[:2])
         grey = to_grey(shrink(part, max(longer, round(longer / STRIP * slender))))
