@@ -133,24 +133,27 @@ def find_lines(mask: Mask, step: int = 1) -> Mask:
     """The lines of a mask that run from left to right, somewhat tilted perhaps; a thin one, or a
     bent one, may have steps of so many px."""
     height, width = mask.shape
-    lines = np.zeros_like(mask)
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, max(1, width // GAP)), np.uint8))
-    reach = 1 + step + 2 * ceil(SLOPES[-1] * width / 2)
-    if measure_rows(cv2.dilate(closed, np.ones((reach, 1), np.uint8))).max() < WHOLE:
-        return lines  # with any tilt
+    lines = np.zeros(mask.shape, np.uint8)
+    gap = np.ones((1, max(1, width // GAP)), np.uint8)
+    reach = np.ones((1 + step + 2 * ceil(SLOPES[-1] * width / 2), 1), np.uint8)  # of any tilt
+    widened = cv2.dilate(mask, reach @ gap)
+    if measure_rows(widened).max() < WHOLE or measure_rows(cv2.erode(widened, gap)).max() < WHOLE:
+        return lines
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, gap)
     end = max(1, width // ENDS)
     for slope in SLOPES:
         shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
-        black = measure_rows(level)
-        if (black[1:] + black[:-1]).max() < WHOLE:
-            continue
         stepped = cv2.dilate(level, np.ones((1 + step, 1), np.uint8))
-        at_ends = np.minimum(measure_rows(stepped[:, :end]), measure_rows(stepped[:, -end:]))
-        whole = (measure_rows(stepped) >= WHOLE) & (at_ends > AT_ENDS)
+        whole = measure_rows(stepped) >= WHOLE
         if not whole.any():
             continue
-        level_lines = np.zeros_like(mask)
+        whole &= measure_rows(stepped[:, :end]) > AT_ENDS
+        whole &= measure_rows(stepped[:, -end:]) > AT_ENDS
+        if not whole.any():
+            continue
+        black = measure_rows(level)
+        level_lines = np.zeros(mask.shape, np.uint8)
         for start, stop in find_runs(black >= HALF):
             if not whole[start : stop + step].any():
                 continue
