@@ -143,15 +143,15 @@ def separate_ink(grey: Grey) -> Grey:
     if is_ground_dark(small):
         is_even = has_drawn_ground(count_below(small))
         grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
+    ground = small if is_even else estimate_ground(small)
+    darkest, lightest, *_ = cv2.minMaxLoc(ground)
+    is_even = is_even or darkest == lightest
     if is_even:
-        ground = np.full_like(grey, small.max())
+        ground = np.full(grey.shape, lightest, np.uint8)
     else:
-        ground = estimate_ground(small)
-        darkest, lightest, *_ = cv2.minMaxLoc(ground)
-        is_even = darkest == lightest
         ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
-    strongest, noise = int(ink.max()), 0
+    strongest, noise = int(cv2.minMaxLoc(ink)[1]), 0
     if 2 * cv2.countNonZero(ink) >= ink.size:  # else half of it is 0, and counting takes longer
         noise = min(MOST_NOISE, 2 * percentiles(count_below(ink), 50)[0])
     if strongest <= noise or strongest < LEAST_CONTRAST:
