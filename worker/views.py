@@ -12,7 +12,7 @@ import numpy as np
 
 from worker.colours import to_grey
 from worker.decoding import ImageError, Picture
-from worker.ground import border, count_below, is_photo, shrink
+from worker.ground import border, is_photo, order, shrink
 
 View = Callable[[Picture], Picture]
 
@@ -61,7 +61,7 @@ def levelled(picture: Picture) -> Picture:
     Raises `ImageError` for a drawing: it has none of these, and may be in thick strokes.
     """
     grey = to_grey(shrink(picture, LEVELLED_SIDE))
-    if not is_photo(count_below(grey)):
+    if not is_photo(order(grey)):
         raise ImageError("no light falls on a drawing")
     lighter, darker = (
         cv2.norm(cv2.morphologyEx(grey, kind, STROKE))
