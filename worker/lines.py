@@ -87,16 +87,16 @@ def remove_lines(ink: Grey) -> Grey:
 
 def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     """The horizontal lines of a mask, where its ink is so wide, and the vertical ones."""
-    none = np.zeros_like(mask)
+    none = np.zeros(mask.shape, np.uint8)
     across = find_lines(mask) if wide else none
-    down = find_lines(mask.T.copy()).T if high else none
+    down = find_lines(cv2.transpose(mask)).T if high else none
     is_wide, is_high = across.any(), down.any()
     if is_wide and is_high:
         return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if is_wide and count_lines(across) == 1:  # a step in a lone one, and it may be a stroke
         across = find_lines(mask, 0)
     if is_high and count_lines(down.T) == 1:
-        down = find_lines(mask.T.copy(), 0).T
+        down = find_lines(cv2.transpose(mask), 0).T
     return across, down
 
 
@@ -113,7 +113,7 @@ def is_frame(mask: Mask) -> bool:
     found = int(across[:down].any()) + int(across[-down:].any())
     if not found:
         return False
-    along = find_lines(mask.T.copy())
+    along = find_lines(cv2.transpose(mask))
     return found + int(along[:right].any()) + int(along[-right:].any()) > 2
 
 

@@ -122,6 +122,8 @@ def find_plate(mask: Mask) -> Window | None:
     height, width = mask.shape
     outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     around = tree[0, :, 3].tolist()  # which outline a hole lies in
+    if max(around) < 0:
+        return None
     sizes = [cv2.contourArea(outline) for outline in outlines]
     largest = max((n for n, of in enumerate(around) if of < 0), key=sizes.__getitem__)
     outline, size = outlines[largest], sizes[largest]

@@ -48,12 +48,12 @@ def drop_specks(ink: Grey) -> Grey:
     of it is what is not tiny beside it, nor pale; and unless the digit fills the image, what is
     not far from it, nor at the edge of the image without being close to it.
     """
-    inked = ink > FAINT
-    mask = inked.view(np.uint8)
-    height, width = mask.shape
+    mask = cv2.threshold(ink, FAINT, 1, cv2.THRESH_BINARY)[1]
     # the ground is one of the two; measuring them takes longer than counting
     if cv2.connectedComponents(mask, ltype=cv2.CV_16U)[0] <= 2:
         return ink
+    inked = mask.view(np.bool_)
+    height, width = mask.shape
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
     left, top, w, h, area = stats[1:].T.astype(np.float64)
     right, bottom = left + w, top + h
