@@ -13,6 +13,7 @@ LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), OUTER, np.float32)
 WEIGHTS[RIM:-RIM, RIM:-RIM] = 1
+OF_ONE_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[:-1]  # of two channels
 
 
 def to_grey(picture: Picture) -> Grey:
@@ -28,8 +29,8 @@ def project_colours(image: Picture) -> Grey:
     they count less: what is there may be a frame, whose colour says nothing of the ink's.
     """
     few = cv2.resize(image, (SAMPLED_SIDE, SAMPLED_SIDE), interpolation=cv2.INTER_NEAREST)
-    red, green, blue = cv2.split(few)
-    chroma = max(cv2.norm(red, green, cv2.NORM_INF), cv2.norm(green, blue, cv2.NORM_INF))
+    channels = few.reshape(-1)
+    chroma = cv2.norm(cv2.absdiff(channels[:-1], channels[1:]), cv2.NORM_INF, OF_ONE_PIXEL)
     if chroma < LEAST_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     rim = border(few[RIM:-RIM, RIM:-RIM])
