@@ -142,13 +142,13 @@ def _open_all(
     each is opened twice: at once, to see that it can be read, and when its turn comes, since a
     process may have only so many files open. Raises `UsageError`."""
     if len(names) == 1:
-        source = _open(names[0], False, truth_from_parent, tally)
+        source = _open(names[0], None, truth_from_parent, tally)
         return [source], source.pieces
     sources, kept = [], []
     empty: EmptyError | None = None
     for name in names:
         try:
-            source = _open(name, True, truth_from_parent, Tally())
+            source = _open(name, UniqueIds(), truth_from_parent, Tally())
         except EmptyError as error:
             empty = error
             tally.skip(name, "empty SOURCE")
@@ -159,9 +159,10 @@ def _open_all(
         raise empty
 
     def pieces() -> Iterator[Piece]:
+        unique = UniqueIds()
         for name in kept:
             try:
-                yield from _open(name, True, truth_from_parent, tally).pieces
+                yield from _open(name, unique, truth_from_parent, tally).pieces
             except EmptyError:  # by now
                 tally.skip(name, "empty SOURCE")
 
@@ -193,8 +194,12 @@ def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
             return
 
 
-def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> Source:
+def _open(name: str, unique: "UniqueIds | None", truth_from_parent: bool, tally: Tally) -> Source:
+    """One SOURCE; among several, with a name that is `unique`: some are written alike."""
     from producer import archives, arrays, mnist, tables
+
+    def prefix() -> str:
+        return f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
 
     if name == "-":
         return paths_source("paths on stdin", _stdin_paths(), truth_from_parent)
@@ -204,16 +209,15 @@ def _open(name: str, several: bool, truth_from_parent: bool, tally: Tally) -> So
         return mnist.mnist_source(name.removeprefix("mnist:"))
     path = Path(name)
     _check_kind(name, path)
-    prefix = printable(os.path.normpath(name)) + "/" if several else ""
     if os.path.isdir(path):
-        return folder_source(path, prefix, truth_from_parent, tally)
+        return folder_source(path, prefix(), truth_from_parent, tally)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return archives.archive_source(path, prefix, truth_from_parent, tally)
+        return archives.archive_source(path, prefix(), truth_from_parent, tally)
     if path.suffix.lower() in tables.SUFFIXES:
-        return tables.table_source(path, prefix)
+        return tables.table_source(path, prefix())
     if path.name.lower().endswith(arrays.SUFFIXES):
-        return arrays.array_source(path, prefix)
-    return paths_source(name, [name], truth_from_parent)
+        return arrays.array_source(path, prefix())
+    return paths_source(name, [name], truth_from_parent, unique)
 
 
 def _check_kind(name: str, path: Path) -> None:
@@ -242,14 +246,19 @@ def _check_kind(name: str, path: Path) -> None:
         )
 
 
-def paths_source(name: str, paths: Iterable[str], truth_from_parent: bool) -> Source:
+def paths_source(
+    name: str,
+    paths: Iterable[str],
+    truth_from_parent: bool,
+    unique: "UniqueIds | None" = None,
+) -> Source:
     """Images named one by one; each is a row, whatever its name. The id is the path."""
+    name_once = unique or UniqueIds()
 
     def entries() -> Iterator[Entry]:
-        unique = UniqueIds()
         for path in paths:
             truth = parent_digit(os.path.abspath(path)) if truth_from_parent else None
-            yield Entry(unique(printable(path)), partial(read_file, path), truth)
+            yield Entry(name_once(printable(path)), partial(read_file, path), truth)
 
     count = len(paths) if isinstance(paths, list) else None
     some = at_least_one(entries(), name, Tally())

@@ -43,7 +43,7 @@ def read_all(source: Source) -> dict[str, bytes]:
 def fill(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(os.fsencode(name))
     return folder
 
 
@@ -517,6 +517,19 @@ def test_names_that_are_written_alike_are_two_ids(
         assert sorted(read_all(open_sources([str(source)]))) == expected
     monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(os.fsencode("\n".join(names)))))
     assert sorted(entry.id for entry in open_sources(["-"]).pieces) == expected  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+def test_sources_that_are_written_alike_are_not_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path, os.fsdecode(b"\xff.png"), r"\xff.png")
+    fill(tmp_path, os.fsdecode(b"\xff/1.png"), r"\xff/1.png", "x/y/1.png", "y/1.png", "x/z/1.png")
+    (tmp_path / "link").symlink_to("x/z")  # so that link/../y is not y
+    names = [os.fsdecode(b"\xff.png"), r"\xff.png", os.fsdecode(b"\xff"), r"\xff", "link/../y", "y"]
+    ids = [r"\xff.png", r"\xff.png#2", r"\xff/1.png", r"\xff#2/1.png", "y/1.png", "y#2/1.png"]
+    assert list(read_all(open_sources(names))) == ids
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
