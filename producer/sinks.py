@@ -10,12 +10,13 @@ import fcntl
 import io
 import json
 import os
+import select
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -125,7 +126,8 @@ class StreamSink:
     """Rows onto an open binary stream, such as stdout; by default as CSV."""
 
     def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
-        self._stream, self._encode = stream, encode
+        self._raw: Any = getattr(stream, "raw", stream)  # past any buffer
+        self._encode = encode
         self.written = Written()
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -140,8 +142,7 @@ class StreamSink:
 
     def _write(self, content: bytes) -> None:
         try:
-            self._stream.write(content)
-            self._stream.flush()
+            _write_all(self._raw, content)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -289,7 +290,10 @@ def _write_all(file: FileIO, content: bytes) -> None:
     """Past any buffer, so that nothing is left to fail when the file is closed."""
     view = memoryview(content)
     while view:
-        view = view[file.write(view) :]
+        written = file.write(view)
+        if written is None:  # a terminal or a pipe that another program has set not to wait
+            select.select([], [file], [])
+        view = view[written or 0 :]
 
 
 @contextmanager

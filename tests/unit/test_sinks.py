@@ -8,10 +8,12 @@ import os
 import re
 import resource
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 from unittest.mock import Mock
 
 import numpy as np
@@ -21,7 +23,7 @@ import pytest
 
 from producer import sinks
 from producer.mnist import number_ids, pixels_batch
-from producer.sinks import ENCODERS, FileSink, StreamSink, encode_lines
+from producer.sinks import ENCODERS, FileSink, StreamSink, encode_csv, encode_lines
 from producer.written import Written
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import OutputError, UsageError
@@ -307,6 +309,26 @@ def test_rows_are_in_a_stream_as_soon_as_they_are_written() -> None:
 def test_rows_that_can_t_be_written_to_a_stream() -> None:
     with open("/dev/full", "wb") as full, pytest.raises(OutputError, match="No space left"):
         StreamSink(full.raw).write(result_batches()[0])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])  # without a buffer, as by PYTHONUNBUFFERED
+def test_a_stream_that_takes_a_part_and_does_not_wait_gets_all(buffering: int) -> None:
+    batch = pa.concat_batches([failed_batch()] * 5000)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    taken: list[bytes] = []
+
+    def take() -> None:
+        time.sleep(0.1)  # the pipe is full by then
+        with open(reading, "rb") as file:
+            taken.append(file.read())
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    with open(writing, "wb", buffering) as stream:
+        StreamSink(cast(BinaryIO, stream)).write(batch)
+    reader.join()
+    assert taken == [encode_csv(batch, header=True)]
 
 
 def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
