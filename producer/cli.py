@@ -421,6 +421,15 @@ def _prepare_process() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _give_up_stdout() -> None:
+    """What it could not take is not tried again as Python ends: the status would be 120."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] = ()) -> NoReturn:
     """Run a command and exit; the errors of digitq become one line and an exit status."""
     _prepare_process()
@@ -439,7 +448,6 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         say("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         say(f"digitq: {error}")
@@ -450,3 +458,5 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
     except Exception:  # a fault of digitq's own; Python's status would say that all is written
         traceback.print_exc()
         sys.exit(BROKEN)
+    finally:
+        _give_up_stdout()

@@ -31,7 +31,7 @@ def commands() -> None:
 def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
     """Show how each IMAGE came to its answer: the steps to the 28×28 that the network sees, and the
     ten probabilities. Exit status: 0, 1 if an image can't be read, 2 bad usage, 3 if a picture
-    can't be written."""
+    or stdout can't be written."""
     from worker.inspect import inspect_image
 
     if not sys.stdout:  # `>&-`
@@ -43,12 +43,16 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
             if out and len(images) > 1:
                 raise UsageError("--out names the picture of one IMAGE")
             status = max(status, inspect_image(image, out, model or settings().model))
+            sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
             status = max(status, 3 if isinstance(error, OutputError) else 2)
-        except BrokenPipeError:
+        except OSError as error:  # of stdout
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
+            if isinstance(error, BrokenPipeError):
+                sys.exit(128 + signal.SIGPIPE)
+            print(f"digitq: {error}", file=sys.stderr)
+            sys.exit(3)
     sys.exit(status)
 
 

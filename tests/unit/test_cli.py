@@ -112,6 +112,28 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["producer --version", "worker inspect 1.png"])
+def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
+    """Its status is no row's, and not Python's own."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("PYTHONUNBUFFERED", None)
+    reading, closed = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for stdout, status, said in ((full, 3, "digitq: "), (closed, 128 + signal.SIGPIPE, "")):
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=images,
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(stdout)
+        assert done.returncode == status
+        assert said in done.stderr and "Error" not in done.stderr
+
+
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 
 
