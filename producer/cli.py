@@ -30,7 +30,14 @@ from producer.options import (
     truth_option,
     workers_option,
 )
-from protocol.errors import DigitqError, JobAbandonedError, JobCancelledError, UsageError
+from protocol.errors import (
+    BrokerError,
+    DigitqError,
+    JobAbandonedError,
+    JobCancelledError,
+    UnknownJobError,
+    UsageError,
+)
 from protocol.settings import settings
 
 if TYPE_CHECKING:
@@ -365,19 +372,22 @@ def _told_what_is_left(
     try:
         yield
     except BaseException as error:
+        is_lost = collected and isinstance(error, UnknownJobError)  # it was there just now
         if (
             isinstance(sink, FileSink)
-            and not isinstance(error, UsageError)
+            and (is_lost or not isinstance(error, UsageError))
             and sink.written.rows
             and sink.partial.exists()
         ):
-            gone = collected and isinstance(error, JobCancelledError | JobAbandonedError)
+            gone = is_lost or collected and isinstance(error, JobCancelledError | JobAbandonedError)
             gone = gone or sink.path.exists()  # only --overwrite replaces it, and begins anew
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
             say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")
         elif collected and isinstance(error, KeyboardInterrupt):
             say(f"job {collected} is left as it is: the same command collects it")
+        if is_lost:
+            raise BrokerError(f"Redis no longer has job {collected}, or its results") from None
         raise
 
 

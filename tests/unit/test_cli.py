@@ -22,7 +22,13 @@ from producer.cli import COMPLETE, SECTIONS, _told_what_is_left, digitq, main
 from producer.services import check_flower
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
-from protocol.errors import BrokerError, JobCancelledError, OutputError, UsageError
+from protocol.errors import (
+    BrokerError,
+    JobCancelledError,
+    OutputError,
+    UnknownJobError,
+    UsageError,
+)
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ
 
@@ -253,6 +259,18 @@ def test_a_collect_broken_off_at_once_says_that_the_job_stays(
     with pytest.raises(KeyboardInterrupt), _told_what_is_left(Mock(), False, "j"):
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "job j is left as it is: the same command collects it\n"
+
+
+def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = FileSink(tmp_path / "out.csv", {})
+    row = {"id": "x", "error": "gone", "review": True}
+    sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
+    told_of = _told_what_is_left(sink, False, "j")
+    with closing(sink), pytest.raises(BrokerError, match="Redis no longer has job j"), told_of:
+        raise UnknownJobError("no job 'j'")
+    assert capsys.readouterr().err == f"1 row in {tmp_path}/out.csv.partial\n"
 
 
 def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
