@@ -270,7 +270,7 @@ class FileSink:
 
     def _convert_to_parquet(self) -> None:
         """From the partial file's Arrow stream to Parquet with row groups of one size."""
-        converted = self.partial.with_name(self.partial.name + ".parquet")
+        converted = self._journal_path.with_suffix(".new")  # a name no longer than that
         try:
             with (
                 pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,

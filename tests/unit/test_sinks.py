@@ -94,6 +94,13 @@ def test_json_numbers_are_exact_and_short(tmp_path: Path) -> None:
     assert max(len(repr(row["confidence"])) for row in rows) <= 14
 
 
+def test_a_name_that_is_as_long_as_names_may_be(tmp_path: Path) -> None:
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX") - len(".parquet.partial.run")
+    write_all(tmp_path / f"{'x' * longest}.parquet", result_batches())
+    with pytest.raises(UsageError, match="File name too long"):
+        FileSink(tmp_path / f"{'x' * (longest + 1)}.parquet", RUN)
+
+
 def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
     batches = result_batches()
     write_all(tmp_path / "out.parquet", batches)
