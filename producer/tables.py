@@ -92,6 +92,8 @@ def _open_csv(path: Path, prefix: str) -> Source:
     with open(path, "rb") as file:
         sample = file.read(CSV_BYTES)
     all_read = len(sample) < CSV_BYTES
+    if not all_read and b"\r" in sample and b"\n" not in sample:  # it is cut at line feeds
+        raise UsageError(rf"{path} ends its lines with \r alone: `tr '\r' '\n'` mends that")
     sample = sample.removeprefix(codecs.BOM_UTF8)
     lines = sample.splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)

@@ -345,6 +345,11 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         ),
         (
             "a.csv",
+            lambda path: write_lines(path, [PIXEL_NAMES, *[[100] * 784] * 1400], "\r"),
+            r"ends its lines with \\r alone",
+        ),
+        (
+            "a.csv",
             lambda path: write_lines(path, [["label", "label", *PIXEL_NAMES], [0] * 786]),
             "several columns that may be labels: label, label",
         ),
