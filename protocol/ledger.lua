@@ -1,10 +1,11 @@
 -- The ledger: one job's books in Redis, changed in single steps.
 -- KEYS[1] the job's record. KEYS[2] the watermark. KEYS[3] the broker's queue. KEYS[4] the set
--- of active jobs. KEYS[5] all jobs by time created. ARGV[1] names the step.
+-- of active jobs. KEYS[5] all jobs by time created. KEYS[6] the last message of a single call.
+-- ARGV[1] names the step.
 -- A chunk is stored, then published (queued: its message is put into the broker's queue), then begun
 -- (running), then completed. The first to complete it wins; every other delivery of it finds it
 -- gone and changes nothing. LARGE (bytes) and PATIENCE come from ledger.py, in front of all this.
-local record, watermark, queue, active, jobs = unpack(KEYS)
+local record, watermark, queue, active, jobs, last_call = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
@@ -39,9 +40,19 @@ local function create(base, base_row, ...)
   touch()
 end
 
--- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list; of
--- single calls', for which somebody waits, before all others, the newest first. The arguments' text
--- is what Flower shows.
+-- A message is put into the queue, at whose right end it is taken out: of single calls', for which
+-- somebody waits, before all others, and behind those of calls that still are there.
+local function enqueue(message)
+  if not get('call') then return redis.call('LPUSH', queue, message) end
+  local last = redis.call('GET', last_call)
+  if not last or redis.call('LINSERT', queue, 'BEFORE', last, message) < 1 then
+    redis.call('RPUSH', queue, message)
+  end
+  redis.call('SET', last_call, message, 'EX', get('ttl'))
+end
+
+-- A chunk is queued, and its message with it: Celery's, version 2, as kombu keeps it in a list. The
+-- arguments' text is what Flower shows.
 local function publish(n)
   local job, time = get('id'), stamp(now)
   local id = string.format('%s-%d-%s', job, n, time)
@@ -57,7 +68,7 @@ local function publish(n)
     ['content-encoding'] = 'utf-8',
   }
   redis.call('ZADD', queued, time, n)
-  redis.call(get('call') and 'RPUSH' or 'LPUSH', queue, cjson.encode(message))
+  enqueue(cjson.encode(message))
 end
 
 -- Of what a job has stored only a few chunks are in flight, so that jobs share the workers; more

@@ -22,6 +22,7 @@ from protocol.wire import LARGE_BYTES
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
+LAST_CALL = "digitq:last-call"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
 FLUSH_MS = 4000  # less than a connection waits for an answer
@@ -136,7 +137,7 @@ class Ledger:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
-        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS]
+        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, LAST_CALL]
 
     def open(self, spec: JobSpec) -> None:
         """Begin a job that is about to be fed."""

@@ -535,6 +535,21 @@ def test_single_calls_pass_chunks_of_jobs(ledger: Ledger) -> None:
     assert take_messages(ledger) == [0, 1]
 
 
+def test_single_calls_do_not_pass_each_other(ledger: Ledger) -> None:
+    """Else one would wait for as long as others come."""
+    store(ledger, 0, 1)
+    queued = []
+    for name in ("a", "b", "c", "d"):
+        ledger.submit(SPEC._replace(id=name), 1, b"chunk 0")
+        if name == "b":
+            ledger.redis.rpop(QUEUE)  # that of a
+    while message := ledger.redis.rpop(QUEUE):
+        queued.append(json.loads(json.loads(message)["body"])[0])
+    assert queued == [["b", 0], ["c", 0], ["d", 0], ["j", 0], ["j", 1]]
+    ledger.submit(SPEC._replace(id="e"), 1, b"chunk 0")
+    assert ledger.redis.llen(QUEUE) == 1
+
+
 def test_the_watermark_goes_back_with_the_clock(ledger: Ledger) -> None:
     store(ledger, 0)
     later = ledger.redis.time()[0] + 3600
