@@ -41,8 +41,10 @@ from protocol.errors import (
 from protocol.settings import settings
 
 if TYPE_CHECKING:
+    from producer.client import Client
     from producer.job import Job
     from producer.sinks import Sink
+    from protocol.ledger import JobRecord
 
 SECTIONS = {
     "Classify": ("demo", "classify", "inspect", "evaluate"),
@@ -203,6 +205,7 @@ def status(job_id: str, broker: str | None, as_json: bool) -> None:
     client = Client(broker)
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
+    _say_where_nobody_works(client, [record])
 
 
 @digitq.command()
@@ -220,6 +223,7 @@ def jobs(broker: str | None, as_json: bool) -> None:
         return
     for line in map(_to_json, records) if as_json else [list_jobs(records)]:
         click.echo(line)
+    _say_where_nobody_works(client, records)
 
 
 @digitq.command()
@@ -389,6 +393,15 @@ def _told_what_is_left(
         if is_lost:
             raise BrokerError(f"Redis no longer has job {collected}, or its results") from None
         raise
+
+
+def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
+    from protocol.broker import without_password
+
+    goes_on = any(record.state in ("feeding", "running") for record in records)
+    if goes_on and not client.ledger.has_worker():
+        broker = shlex.quote(without_password(client.url))
+        say(f"no worker is there: `digitq worker --broker {broker}` starts one")
 
 
 def _is_same_file(path: str, other: str) -> bool:

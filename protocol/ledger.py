@@ -25,6 +25,7 @@ WATERMARK = "digitq:watermark"
 LAST_CALL = "digitq:last-call"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, a list in the same database
+LOOK_SECONDS = 1.5  # for a worker's sweep
 FLUSH_MS = 4000  # less than a connection waits for an answer
 PATIENCE = 3  # a chunk is waited for so many times the longest silence of its workers
 SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
@@ -214,6 +215,13 @@ class Ledger:
     def is_running(self, job_id: str, number: int) -> bool:
         """Whether a worker is at the chunk; or died there, and nobody has swept since."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
+
+    def has_worker(self) -> bool:
+        """Whether one is there, which sweeps each second; to find none takes longer than that."""
+        end = time.monotonic() + LOOK_SECONDS
+        while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return bool(found)
 
     def running(self) -> list[str]:
         """The ids of the jobs at a chunk of which a worker is, or died."""

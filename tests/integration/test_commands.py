@@ -438,6 +438,19 @@ def test_no_jobs_are_said_to_be_none(redis_only: Local) -> None:
     assert run("jobs", "--json", "--broker", redis_only.url)[1:] == ("", "")
 
 
+def test_a_job_that_nobody_works_on_is_told(
+    redis_only: Local, client: Client, tmp_path: Path
+) -> None:
+    draw_one().save(tmp_path / "1.png")
+    job = run("submit", tmp_path, "--broker", redis_only.url)[1].strip()
+    told = f"no worker is there: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
+    for command in (["jobs"], ["status", job]):
+        assert run(*command, "--broker", redis_only.url)[2] == f"{told}\n"
+    run("cancel", job, "--broker", redis_only.url)
+    assert run("jobs", "--broker", redis_only.url)[2] == ""
+    assert client.ledger.has_worker()
+
+
 def test_an_unknown_job_is_bad_usage(local: Local) -> None:
     for command in ("status", "collect", "cancel"):
         status, _, err = run(command, "nope", "--broker", local.url)
