@@ -136,6 +136,7 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.set_title(title)
     figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
+    path = Path(os.path.realpath(path))  # of a link, the file that it leads to
     partial = path.with_name(path.name + ".partial")
     try:
         figure.savefig(partial, dpi=120, format=path.suffix[1:].lower())

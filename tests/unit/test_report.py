@@ -92,7 +92,8 @@ def test_the_table_has_recall_and_precision() -> None:
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.png")
+    (tmp_path / "link.png").symlink_to("matrix.png")  # what it leads to is written
+    plot_confusion(make_confusion(), "mlp", tmp_path / "link.png")
     with PIL.Image.open(tmp_path / "matrix.png") as picture:
         assert min(picture.size) > 500
 
