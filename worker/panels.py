@@ -31,9 +31,8 @@ SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
 ASLANT = 0.85  # of the smallest rectangle around it
 FOUR_SIDES = 0.95  # of the area between its corners, at least, and that of its own
 PORTRAIT = 0.6  # times as wide as high, or wider: A4 is 0.71
-DESK = 0.15  # of the image or more is around the box of a sheet
 LEAST_SHEET = 14  # px: a side of it
-DARKER = 0.85  # of the lightest are three corners of the image, at most
+DARKER = 0.85  # of the lightest are three corners of the image, at most: these are of the desk
 BLURRED = 1.25  # px at its edges: these are of the desk as well
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
 STRIP = 0.35  # of the image's side is a strip at an edge of it, at most
@@ -159,12 +158,11 @@ def find_plate(mask: Mask) -> Window | None:
 def find_sheet(grey: Grey) -> Corners | None:
     """The corners of a light sheet, about a rectangle, on a darker desk; without its rim, but where
     it goes on to the edge of the image."""
-    around = sorted([grey.item(0, 0), grey.item(0, -1), grey.item(-1, 0), grey.item(-1, -1)])
-    if around[2] > DARKER * cv2.minMaxLoc(grey)[1]:
+    if sorted(corner_values(grey))[2] > DARKER * cv2.minMaxLoc(grey)[1]:
         return None  # as usual
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
     light = cv2.countNonZero(mask)
-    if not LEAST * SHEET * mask.size <= light <= (1 - DESK * (1 - LIGHT)) * mask.size:
+    if sum(corner_values(mask)) > 1 or light < LEAST * SHEET * mask.size:
         return None
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(outlines, key=cv2.contourArea)
@@ -173,7 +171,7 @@ def find_sheet(grey: Grey) -> Corners | None:
     height, width = mask.shape
     if (
         min(w, h) < LEAST_SHEET
-        or not LEAST * mask.size <= w * h <= (1 - DESK) * mask.size
+        or w * h < LEAST * mask.size
         or not PORTRAIT * h <= w <= WIDE * h
         or not is_rectangle(outline, size, ASLANT)
         or not FOUR_SIDES <= size / max(cv2.contourArea(corners), 1) <= 1 / FOUR_SIDES
@@ -189,6 +187,10 @@ def find_sheet(grey: Grey) -> Corners | None:
     weights = [((1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y) for x, y in inner]
     places = (weights @ corners + 0.5) / (width, height)
     return tuple((x, y) for x, y in places.tolist())
+
+
+def corner_values(grey: Grey) -> list[int]:
+    return [grey.item(0, 0), grey.item(0, -1), grey.item(-1, 0), grey.item(-1, -1)]
 
 
 def find_corners(outline: Outline) -> Outline:

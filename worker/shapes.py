@@ -12,6 +12,7 @@ ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
+AS_FRAME = 0.33  # is what that counts
 HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and so long is a line
 BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
@@ -43,10 +44,10 @@ def drop_specks(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
-    what is left of frames and shadows, which count little, and less if they are solid. A circle
-    around a digit is none, nor is a line under it. Pieces of broken strokes are one shape. A part
-    of it is what is not tiny beside it, nor pale; and unless the digit fills the image, what is
-    not far from it, nor at the edge of the image without being close to it.
+    what is left of frames and shadows, which count little, and less if they are solid or slim. A
+    circle around a digit is none, nor is a line under it. Pieces of broken strokes are one shape. A
+    part of it is what is not tiny beside it, nor pale; and unless the digit fills the image, what
+    is not far from it, nor at the edge of the image without being close to it.
     """
     mask = cv2.threshold(ink, FAINT, 1, cv2.THRESH_BINARY)[1]
     # the ground is one of the two; measuring them takes longer than counting
@@ -69,7 +70,10 @@ def drop_specks(ink: Grey) -> Grey:
     at_edge = np.logical_or.reduce(edges)
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
     shadow = at_edge & (area > SOLID * w * h) & ~slim
+    across, down = edges[1] | edges[3], edges[0] | edges[2]
+    frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
     score[shadow] *= AS_SHADOW
+    score[frame] *= AS_FRAME
     around = find_surrounds(mask, labels, np.maximum(w, h))
     around |= find_open_surrounds((left, top, w, h), area, labels)
     score[around] = 0
@@ -81,8 +85,6 @@ def drop_specks(ink: Grey) -> Grey:
     drawn = around | under | ruled
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
-    across, down = edges[1] | edges[3], edges[0] | edges[2]
-    frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
     own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~drawn
     own[main] = True
     first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())

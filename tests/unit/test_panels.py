@@ -6,7 +6,7 @@ import pytest
 
 from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
 from worker.images import normalise, trace_steps
-from worker.panels import between_bars, find_panel, measure_strip
+from worker.panels import between_bars, find_panel, find_sheet, measure_strip
 
 
 def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarray:
@@ -57,6 +57,23 @@ def test_a_sheet_that_is_seen_aslant_is_read_as_from_above(turns: int) -> None:
     on_desk = add_grain(cv2.warpPerspective(sheet, aslant, (320, 400), **border))
     on_desk, sheet = (np.rot90(image, turns).copy() for image in (on_desk, sheet))
     assert same_digit(normalise(on_desk), normalise(sheet), least=0.8)
+
+
+@pytest.mark.parametrize("desk", [20, 70])
+def test_a_sheet_may_leave_only_corners_of_the_desk(desk: int) -> None:
+    sheet = np.full((300, 260), 220, np.uint8)
+    sheet[150:240, 100:190] = draw_ring(90, width=6, ink=60, ground=220)
+    image = hang(sheet, desk, 10, 7)
+    *_, last = trace_steps(lambda side: image)
+    assert not last.doubt
+    assert same_digit(last.image, normalise(sheet), least=0.85)
+
+
+def test_a_digit_whose_ends_are_in_the_corners_is_no_desk() -> None:
+    light = np.tile(np.linspace(230, 150, 200).astype(np.uint8), (200, 1)).T.copy()
+    seven = [np.array([(0, 8), (195, 8), (130, 170)])]
+    cv2.polylines(light, seven, False, 20, 14)
+    assert find_sheet(cv2.resize(light, (64, 64), interpolation=cv2.INTER_AREA)) is None
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -234,6 +234,16 @@ def test_the_pieces_of_a_broken_stroke_stay_together() -> None:
     assert np.array_equal(drop_specks(dashes), dashes)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_wedge_along_an_edge_is_less_than_a_digit(turned: bool) -> None:
+    page = np.zeros((SIDE, SIDE), np.uint8)
+    page[70:110, 60:100] = cv2.resize(RING, (40, 40), interpolation=cv2.INTER_AREA)
+    wedge = cv2.fillPoly(page.copy(), [np.array([(0, 5), (11, 5), (0, 95)])], 255)
+    if turned:
+        page, wedge = page.T.copy(), wedge.T.copy()
+    assert np.array_equal(drop_specks(wedge), page)
+
+
 @pytest.mark.parametrize("breaks", [(), (50,), (30, 64, 98)])
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_is_seen_of_a_margin_is_no_1(turned: bool, breaks: tuple[int, ...]) -> None:
