@@ -46,17 +46,17 @@ def find_panel(ink: Grey) -> Window | None:
     """The part of the image that has a digit on it, where the ink is that part and the digit a
     hole in it, or the ink is bars on both sides of that part, or strips beside it."""
     mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
-    inked = cv2.countNonZero(mask)
-    if inked >= 2 * BAR * BLACK * mask.size:
-        if is_along(mask[0], BLACK) and (rows := between_bars(measure_rows(mask))):
-            return *rows, 0.0, 1.0
-        if is_along(mask[:, 0], BLACK) and (columns := between_bars(measure_rows(mask.T))):
-            return 0.0, 1.0, *columns
-        if inked >= LEAST * FULL * mask.size and (plate := find_plate(mask)):
-            return plate
     height, width = mask.shape
-    middles = (0, width // 2), (height - 1, width // 2), (height // 2, 0), (height // 2, width - 1)
-    return beside_strips(ink, mask) if any(mask.item(*middle) for middle in middles) else None
+    top, left = mask.item(0, width // 2), mask.item(height // 2, 0)
+    if top and is_along(mask[0], BLACK) and (rows := between_bars(measure_rows(mask))):
+        return *rows, 0.0, 1.0
+    if left and is_along(mask[:, 0], BLACK) and (columns := between_bars(measure_rows(mask.T))):
+        return 0.0, 1.0, *columns
+    if cv2.countNonZero(mask) >= LEAST * FULL * mask.size and (plate := find_plate(mask)):
+        return plate
+    if top or left or mask.item(-1, width // 2) or mask.item(height // 2, -1):
+        return beside_strips(ink, mask)
+    return None
 
 
 def is_along(edge: Mask, share: float) -> bool:
