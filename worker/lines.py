@@ -91,6 +91,10 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     across = find_lines(mask) if wide else none
     down = find_lines(cv2.transpose(mask)).T if high else none
     is_wide, is_high = across.any(), down.any()
+    if is_wide and not is_high and (sides := find_sides(mask, across)).any():
+        return across, sides
+    if is_high and not is_wide and (sides := find_sides(mask.T.copy(), down.T)).any():
+        return sides.T, down
     if is_wide and is_high:
         return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if is_wide and count_lines(across) == 1:  # a step in a lone one, and it may be a stroke
@@ -98,6 +102,19 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     if is_high and count_lines(down.T) == 1:
         down = find_lines(cv2.transpose(mask), 0).T
     return across, down
+
+
+def find_sides(mask: Mask, rows: Mask) -> Mask:
+    """The vertical lines of a cell that go no farther than its horizontal ones; on the rim, since
+    elsewhere they may be the stem of a 1."""
+    free = find_runs(rows.max(axis=1) == 0) or [[0, len(rows)]]
+    start, stop = max(free, key=lambda run: run[1] - run[0])
+    found, sides = find_lines(mask[start:stop].T.copy()).T, np.zeros_like(mask)
+    rim = round(RIM * mask.shape[1])
+    for left, right in find_runs(found.max(axis=0) > 0):
+        if right <= rim or left >= mask.shape[1] - rim:
+            sides[start:stop, left:right] = found[:, left:right]
+    return sides
 
 
 def is_frame(mask: Mask) -> bool:

@@ -228,6 +228,19 @@ def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(
     assert is_kept == (thickness == 8)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_sides_of_a_cell_go_no_farther_than_its_lines(turned: bool) -> None:
+    """As in a row of boxes with space above and below; a 1 beside one stays."""
+    ink = np.zeros((100, 80), np.uint8)
+    ink[10:13] = ink[88:91] = 200
+    ink[13:88, 5:8] = ink[13:88, 66:69] = 200
+    ink[16:85, 56:61] = 255
+    digit = np.zeros_like(ink)
+    digit[16:85, 56:61] = 255
+    ink, digit = (np.ascontiguousarray(part.T if turned else part) for part in (ink, digit))
+    assert np.array_equal(remove_lines(ink), digit)
+
+
 @pytest.mark.parametrize("width", [4, 8, 12])
 def test_the_width_of_a_stroke(width: int) -> None:
     assert measure_stroke(255 - draw_ring(width=width) >> 7) == pytest.approx(width, abs=1.2)
