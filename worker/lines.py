@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
+from worker.ground import order, percentiles
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
@@ -19,6 +20,7 @@ FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
 COVERED = 0.85  # of the length of a frame's side there is ink, or more
+ALONG, CONVEX = 0.7, 0.85  # of it, where the corners are round; of its hull is the ground inside
 FRAMED = 0.3  # of a frame's height a digit in it is high, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
@@ -34,28 +36,36 @@ FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that f
 
 
 def remove_lines(ink: Grey) -> Grey:
-    """Without ruled lines and the lines of a grid: straight, thin, and right across the image; or
-    of a frame, across what is inked.
+    """Without the lines of a form: those that go right across the image, or across what is inked as
+    a frame does; or else without a frame of another shape."""
+    mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
+    (height, width), (left, top, w, h) = mask.shape, cv2.boundingRect(mask)
+    wide, high = w + width // GAP >= WHOLE * width, h + height // GAP >= WHOLE * height
+    if min(height, width) < LEAST_SIDE:
+        return ink
+    if wide or high:
+        without = remove_straight_lines(ink, mask, wide, high)
+        return leave_inside(ink, mask, 1) if without is ink else without
+    box = np.s_[top : top + h, left : left + w]
+    inked, mask = ink[box], mask[box]
+    if min(w, h) < LEAST_SIDE or not has_sides(mask, RIM, ALONG):
+        return ink  # as nearly always
+    inside = remove_straight_lines(inked, mask, True, True) if is_frame(mask) else inked
+    if inside is inked or not is_framed(inside):  # the lines are the digit's own, as on a display
+        inside = leave_inside(inked, mask, 0)
+    if inside is inked:
+        return ink
+    ink = ink.copy()
+    ink[box] = inside
+    return ink
+
+
+def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey:
+    """Without ruled lines and the lines of a grid: straight, thin, and right across the image, or
+    up and down it, where its ink is so wide, or so high.
 
     Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
     """
-    mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
-    (height, width), (_, _, inked_width, inked_height) = mask.shape, cv2.boundingRect(mask)
-    wide = inked_width + width // GAP >= WHOLE * width
-    high = inked_height + height // GAP >= WHOLE * height
-    if min(height, width) < LEAST_SIDE:
-        return ink
-    if not (wide or high):  # nothing goes right across
-        left, top, _, _ = cv2.boundingRect(mask)
-        box = np.s_[top : top + inked_height, left : left + inked_width]
-        if min(inked_height, inked_width) < LEAST_SIDE or not is_frame(mask[box]):
-            return ink
-        inside = remove_lines(ink[box])
-        if not is_framed(inside):
-            return ink  # its sides are the digit's own, as on a display
-        ink = ink.copy()
-        ink[box] = inside
-        return ink
     across, down = find_grid(mask, wide, high)
     if not (across.any() or down.any()):
         return ink
@@ -81,8 +91,15 @@ def remove_lines(ink: Grey) -> Grey:
             return ink
         rest |= bridge(rest, rows) | bridge(rest.T.copy(), columns.T).T
         rest = leave_out_scraps(rest | touched, lines, digit)
-        return np.where((rest == 0) & (mask > 0), 0, ink)
+        return strengthen(np.where((rest == 0) & (mask > 0), 0, ink))
     return ink
+
+
+def strengthen(ink: Grey) -> Grey:
+    """Ink as strong as usual: it may be much paler than the lines that were."""
+    strong = ink[ink > FAINT_LINE]
+    (full,) = percentiles(order(strong), 90)
+    return cv2.convertScaleAbs(ink, alpha=255 / full)
 
 
 def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
@@ -93,7 +110,7 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     is_wide, is_high = across.any(), down.any()
     if is_wide and not is_high and (sides := find_sides(mask, across)).any():
         return across, sides
-    if is_high and not is_wide and (sides := find_sides(mask.T.copy(), down.T)).any():
+    if is_high and not is_wide and (sides := find_sides(cv2.transpose(mask), down.T)).any():
         return sides.T, down
     if is_wide and is_high:
         return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
@@ -109,7 +126,7 @@ def find_sides(mask: Mask, rows: Mask) -> Mask:
     elsewhere they may be the stem of a 1."""
     free = find_runs(rows.max(axis=1) == 0) or [[0, len(rows)]]
     start, stop = max(free, key=lambda run: run[1] - run[0])
-    found, sides = find_lines(mask[start:stop].T.copy()).T, np.zeros_like(mask)
+    found, sides = find_lines(cv2.transpose(mask[start:stop])).T, np.zeros_like(mask)
     rim = round(RIM * mask.shape[1])
     for left, right in find_runs(found.max(axis=0) > 0):
         if right <= rim or left >= mask.shape[1] - rim:
@@ -119,19 +136,57 @@ def find_sides(mask: Mask, rows: Mask) -> Mask:
 
 def is_frame(mask: Mask) -> bool:
     """Whether there are lines along three of the four sides of what is inked, or along all."""
+    if not has_sides(mask, EDGE, COVERED):
+        return False
     down, right = (round(EDGE * side) + 1 for side in mask.shape)
-    missing = 0
-    for axis, band in enumerate((mask[:down], mask[:, :right], mask[-down:], mask[:, -right:])):
-        along = cv2.reduce(band, axis % 2, cv2.REDUCE_MAX)
-        missing += cv2.countNonZero(along) < COVERED * along.size
-        if missing > 1:
-            return False  # as nearly always
     across = find_lines(mask)
     found = int(across[:down].any()) + int(across[-down:].any())
     if not found:
         return False
     along = find_lines(cv2.transpose(mask))
     return found + int(along[:right].any()) + int(along[-right:].any()) > 2
+
+
+def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
+    """What is inside of a frame that goes along the edges of an image, of which so many may cut it
+    off, if there is a digit; else the ink itself.
+
+    The frame may have rounded corners, end at a neighbour's, or be touched by the digit; all that
+    is between its sides is in the convex hull of the ground there.
+    """
+    height, width = mask.shape
+    if not has_sides(mask, RIM, ALONG):
+        return ink
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        1 - mask, connectivity=4, ltype=cv2.CV_16U
+    )
+    ground = 1 + int(stats[1:, 4].argmax()) if len(stats) > 1 else 0
+    left, top, w, h, _ = stats[ground]
+    cut_off = int(left == 0) + int(top == 0) + int(left + w == width) + int(top + h == height)
+    if not ground or cut_off > most_cut_off or w < HALF * width or h < HALF * height:
+        return ink
+    outlines, _ = cv2.findContours(
+        (labels == ground).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    outline = max(outlines, key=cv2.contourArea)
+    hull = cv2.convexHull(outline)
+    if not most_cut_off and cv2.contourArea(outline) < CONVEX * cv2.contourArea(hull):
+        return ink  # it is the digit's own
+    inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, 1, cv2.FILLED)
+    framed: Grey = ink * cv2.erode(inside, np.ones((3, 3), np.uint8))  # no slivers of its sides
+    return framed if is_framed(framed[top : top + h, left : left + w]) else ink
+
+
+def has_sides(mask: Mask, rim: float, covered: float) -> bool:
+    """Whether there is so much ink along three of the four sides of a mask, or along all."""
+    down, right = (round(rim * side) + 1 for side in mask.shape)
+    missing = 0
+    for axis, band in enumerate((mask[:down], mask[:, :right], mask[-down:], mask[:, -right:])):
+        along = cv2.reduce(band, axis % 2, cv2.REDUCE_MAX)
+        missing += cv2.countNonZero(along) < covered * along.size
+        if missing > 1:
+            return False  # as nearly always
+    return True
 
 
 def is_framed(ink: Grey) -> bool:

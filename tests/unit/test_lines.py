@@ -228,6 +228,14 @@ def test_a_lone_line_in_the_midst_is_a_bar_if_it_is_as_thick_as_strokes(
     assert is_kept == (thickness == 8)
 
 
+def test_a_digit_paler_than_the_lines_is_as_strong_as_any_without_them() -> None:
+    ink = np.zeros((100, 100), np.uint8)
+    ink[8:12] = ink[88:92] = 255
+    cv2.line(ink, (50, 25), (45, 75), 100, 6)
+    cleaned = remove_lines(ink)
+    assert cleaned[25:75].max() == 255 and not cleaned[:15].any()
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_sides_of_a_cell_go_no_farther_than_its_lines(turned: bool) -> None:
     """As in a row of boxes with space above and below; a 1 beside one stays."""
@@ -239,6 +247,35 @@ def test_the_sides_of_a_cell_go_no_farther_than_its_lines(turned: bool) -> None:
     digit[16:85, 56:61] = 255
     ink, digit = (np.ascontiguousarray(part.T if turned else part) for part in (ink, digit))
     assert np.array_equal(remove_lines(ink), digit)
+
+
+@pytest.mark.parametrize("tilt", [0, 4])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "a neighbour's side"])
+def test_a_frame_with_rounded_corners_goes_though_the_digit_touches_it(
+    beside: bool, tilt: float
+) -> None:
+    ink, digit = np.zeros((2, 100, 100), np.uint8)
+    for start, stop in (((30, 8), (70, 8)), ((30, 92), (70, 92)), ((8, 30), (8, 70))):
+        cv2.line(ink, start, stop, 255, 3)
+    cv2.line(ink, (92, 30), (92, 70), 255, 3)
+    for corner, angle in (((30, 30), 180), ((70, 30), 270), ((70, 70), 0), ((30, 70), 90)):
+        cv2.ellipse(ink, corner, (22, 22), angle, 0, 90, 255, 3)
+    cv2.line(ink, (50, 40), (50, 90), 255, 5)
+    cv2.line(digit, (50, 40), (50, 88), 255, 9)
+    turn = cv2.getRotationMatrix2D((50, 50), tilt, 1)
+    ink, digit = (cv2.warpAffine(image, turn, image.shape) for image in (ink, digit))
+    if beside:
+        ink[20:, :2] = ink[:70, 98:] = 255
+    cleaned = remove_lines(ink)
+    assert np.count_nonzero(cleaned[digit > 0]) > 230
+    assert np.count_nonzero(cleaned[digit == 0]) < 30
+
+
+def test_a_stroke_inside_of_a_digit_alone_is_not_in_a_frame() -> None:
+    ink = np.zeros((100, 100), np.uint8)
+    cv2.ellipse(ink, (50, 50), (26, 34), 0, 0, 360, 255, 5)
+    cv2.line(ink, (46, 18), (52, 60), 255, 5)
+    assert np.array_equal(remove_lines(ink), ink)
 
 
 @pytest.mark.parametrize("width", [4, 8, 12])
