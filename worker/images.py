@@ -97,13 +97,15 @@ def trace_views(read: Read) -> Iterator[Views]:
     """After each step, those of the other views of an image that are done and show a digit: one
     dictionary that grows.
 
-    There are none of an image that is as MNIST's are. `read` gives it as to `trace_steps`. Raises
-    `TimeLimitError`.
+    There are none of an image that is as MNIST's are; those of a sheet on a desk are of the sheet.
+    `read` gives the image as to `trace_steps`. Raises `TimeLimitError`.
     """
     views: Views = {}
-    look = cache(lambda side: read(ceil(side / SEEN)))
-    picture = look(GLANCE[0])
-    if picture.shape[:2] != (SIDE, SIDE) or not is_normalised(to_grey(picture)):
+    see = cache(lambda side: read(ceil(side / SEEN)))
+    grey = to_grey(shrink(see(GLANCE[0]), GLANCE[1]))
+    if not is_normalised(grey):
+        window = find_sheet(grey) or WHOLE
+        look = cache(lambda side: cut(see(side), window))
         for view in VIEWS:
             try:
                 for step in trace_steps(partial(_look_at, view, look)):

@@ -81,6 +81,17 @@ def test_levelled_still_shows_a_small_digit() -> None:
     assert same_digit(normalise(levelled(photo)), normalise(page), least=0.8)
 
 
+def test_of_a_sheet_on_a_desk_the_views_are_of_the_sheet() -> None:
+    sheet = np.full((300, 260), 220, np.uint8)
+    sheet[150:240, 100:190] = draw_ring(90, width=6, ink=60, ground=220)
+    desk = {"borderType": cv2.BORDER_CONSTANT, "value": 60}
+    on_desk = add_grain(cv2.copyMakeBorder(sheet, 160, 160, 150, 150, **desk))
+    *_, views = trace_views(lambda side: on_desk)
+    assert [*views] == [view.__name__ for view in VIEWS]
+    del views["softened"]  # blurred
+    assert all(same_digit(view, normalise(sheet), least=0.8) for view in views.values())
+
+
 def test_views_that_show_no_digit_are_left_out() -> None:
     corner = np.full((100, 100), 255, np.uint8)
     corner[4:14, 8:11] = 0
