@@ -282,7 +282,14 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             served.workers += 2
         served.wait_until_ready()
         Client(served.url).submit([encode_image(draw_one((300, 400)))] * 20).table()
-        seen = look_at(served.url, None)
+        looks: list[Deployment] = []  # a busy machine's workers may not answer in time
+
+        def all_answer() -> bool:
+            looks.append(look_at(served.url, None))
+            return len(looks[-1].workers) == 2 and len(looks[-1].strangers) == 1
+
+        wait_for(all_answer)
+        seen = looks[-1]
         yield replace(seen, jobs=[replace(job, silent_seconds=1.0) for job in seen.jobs])
 
 
