@@ -136,10 +136,11 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.set_title(title)
     figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
-    path = Path(os.path.realpath(path))  # of a link, the file that it leads to
+    kind = path.suffix[1:].lower()
+    path = Path(os.path.realpath(path))  # of a link, the file that it leads to, whatever its name
     partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(partial, dpi=120, format=path.suffix[1:].lower())
+        figure.savefig(partial, dpi=120, format=kind)
         os.replace(partial, path)
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
