@@ -122,11 +122,13 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
 
 
 def find_sides(mask: Mask, rows: Mask) -> Mask:
-    """The vertical lines of a cell that go no farther than its horizontal ones; on the rim, since
-    elsewhere they may be the stem of a 1."""
-    free = find_runs(rows.max(axis=1) == 0) or [[0, len(rows)]]
+    """The vertical lines of a cell that go no farther than its horizontal ones, two or more: under
+    one it may be the stem of a 7; and on the rim, since elsewhere it may be that of a 1."""
+    sides, free = np.zeros_like(mask), find_runs(rows.max(axis=1) == 0)
+    if count_lines(rows) < 2 or not free:
+        return sides
     start, stop = max(free, key=lambda run: run[1] - run[0])
-    found, sides = find_lines(cv2.transpose(mask[start:stop])).T, np.zeros_like(mask)
+    found = find_lines(cv2.transpose(mask[start:stop])).T
     rim = round(RIM * mask.shape[1])
     for left, right in find_runs(found.max(axis=0) > 0):
         if right <= rim or left >= mask.shape[1] - rim:

@@ -7,7 +7,7 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
-from worker.lines import measure_stroke, measure_thickness, remove_lines
+from worker.lines import find_sides, measure_stroke, measure_thickness, remove_lines
 from worker.shapes import drop_specks
 
 
@@ -247,6 +247,16 @@ def test_the_sides_of_a_cell_go_no_farther_than_its_lines(turned: bool) -> None:
     digit[16:85, 56:61] = 255
     ink, digit = (np.ascontiguousarray(part.T if turned else part) for part in (ink, digit))
     assert np.array_equal(remove_lines(ink), digit)
+
+
+def test_the_stem_of_a_7_that_fills_the_image_is_no_side_of_a_cell() -> None:
+    mask = np.zeros((40, 20), np.uint8)
+    mask[:3] = mask[:, 17:19] = 1
+    bar = np.zeros_like(mask)
+    bar[:3] = 1
+    assert not find_sides(mask, bar).any()
+    bar[37:] = 1
+    assert find_sides(mask | bar, bar)[3:37, 17:19].all()
 
 
 @pytest.mark.parametrize("tilt", [0, 4])
