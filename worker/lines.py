@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
 from worker.ground import order, percentiles
+from worker.shapes import is_box
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
@@ -20,7 +21,7 @@ FREE = 0.3  # of its length nothing lies along it
 GAP = 10  # a line may be broken for a tenth of its length
 LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
 COVERED = 0.85  # of the length of a frame's side there is ink, or more
-ALONG, CONVEX = 0.7, 0.85  # of it, where the corners are round; of its hull is the ground inside
+ALONG = 0.7  # of it, where the corners are round
 FRAMED = 0.3  # of a frame's height a digit in it is high, or more
 ENDS = 16  # the first and the last sixteenth of a line
 AT_ENDS = 0.4  # of them is black
@@ -153,8 +154,8 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
     """What is inside of a frame that goes along the edges of an image, of which so many may cut it
     off, if there is a digit; else the ink itself.
 
-    The frame may have rounded corners, end at a neighbour's, or be touched by the digit; all that
-    is between its sides is in the convex hull of the ground there.
+    The frame may have rounded corners, end at a neighbour's, or be touched by the digit, but it is
+    no ring; all that is between its sides is in the convex hull of the ground there.
     """
     height, width = mask.shape
     if not has_sides(mask, RIM, ALONG):
@@ -167,13 +168,10 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
     cut_off = int(left == 0) + int(top == 0) + int(left + w == width) + int(top + h == height)
     if not ground or cut_off > most_cut_off or w < HALF * width or h < HALF * height:
         return ink
-    outlines, _ = cv2.findContours(
-        (labels == ground).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    outline = max(outlines, key=cv2.contourArea)
-    hull = cv2.convexHull(outline)
-    if not most_cut_off and cv2.contourArea(outline) < CONVEX * cv2.contourArea(hull):
-        return ink  # it is the digit's own
+    within = labels == ground
+    if not is_box(within):
+        return ink  # a 0's, with a stroke in it; of a circle, see drop_specks
+    hull = cv2.convexHull(cv2.findNonZero(within.view(np.uint8)))
     inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, 1, cv2.FILLED)
     framed: Grey = ink * cv2.erode(inside, np.ones((3, 3), np.uint8))  # no slivers of its sides
     return framed if is_framed(framed[top : top + h, left : left + w]) else ink

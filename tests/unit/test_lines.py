@@ -281,10 +281,13 @@ def test_a_frame_with_rounded_corners_goes_though_the_digit_touches_it(
     assert np.count_nonzero(cleaned[digit == 0]) < 30
 
 
-def test_a_stroke_inside_of_a_digit_alone_is_not_in_a_frame() -> None:
-    ink = np.zeros((100, 100), np.uint8)
-    cv2.ellipse(ink, (50, 50), (26, 34), 0, 0, 360, 255, 5)
-    cv2.line(ink, (46, 18), (52, 60), 255, 5)
+@pytest.mark.parametrize("around", [0, 20])
+@pytest.mark.parametrize("start", [(24, 4), (20, 22)])
+def test_a_stroke_inside_of_a_0_is_not_in_a_frame(start: tuple[int, int], around: int) -> None:
+    ink = np.zeros((73, 57), np.uint8)
+    cv2.ellipse(ink, (28, 36), (26, 34), 0, 0, 360, 255, 5)
+    cv2.line(ink, start, (30, 46), 255, 5)
+    ink = np.pad(ink, around)
     assert np.array_equal(remove_lines(ink), ink)
 
 
