@@ -220,7 +220,7 @@ class Ledger:
         """Whether one is there, which sweeps each second; to find none takes longer than that."""
         end = time.monotonic() + LOOK_SECONDS
         while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         return bool(found)
 
     def running(self) -> list[str]:
