@@ -71,8 +71,8 @@ def test_a_sheet_may_leave_only_corners_of_the_desk(desk: int) -> None:
 
 def test_a_digit_whose_ends_are_in_the_corners_is_no_desk() -> None:
     light = np.tile(np.linspace(230, 150, 200).astype(np.uint8), (200, 1)).T.copy()
-    seven = [np.array([(0, 8), (195, 8), (130, 170)])]
-    cv2.polylines(light, seven, False, 20, 14)
+    cv2.rectangle(light, (0, 0), (199, 16), 20, cv2.FILLED)  # the bar of a 7, and its stem
+    cv2.line(light, (150, 16), (110, 170), 20, 5)
     assert find_sheet(cv2.resize(light, (64, 64), interpolation=cv2.INTER_AREA)) is None
 
 
