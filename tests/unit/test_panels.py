@@ -69,6 +69,20 @@ def test_a_sheet_may_leave_only_corners_of_the_desk(desk: int) -> None:
     assert same_digit(last.image, normalise(sheet), least=0.85)
 
 
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [(24, 4), (40, 4), (40, 60), (24, 60)],
+        [(22, 6), (60, 6), (42, 57), (4, 57)],
+        [(18, 6), (46, 6), (56, 16), (56, 48), (46, 58), (18, 58), (8, 48), (8, 16)],
+    ],
+    ids=["a fat 1", "a slanted stroke", "an octagon"],
+)
+def test_a_light_shape_of_another_form_is_no_sheet(outline: list[tuple[int, int]]) -> None:
+    dark = np.full((64, 64), 40, np.uint8)
+    assert find_sheet(cv2.fillConvexPoly(dark, np.array(outline), 220)) is None
+
+
 def test_a_digit_whose_ends_are_in_the_corners_is_no_desk() -> None:
     light = np.tile(np.linspace(230, 150, 200).astype(np.uint8), (200, 1)).T.copy()
     cv2.rectangle(light, (0, 0), (199, 16), 20, cv2.FILLED)  # the bar of a 7, and its stem
