@@ -130,7 +130,7 @@ def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
     assert (normalise(thin) > 0).any()
 
 
-@pytest.mark.parametrize(("width", "left", "doubt"), [(18, 600, ""), (30, 613, ANOTHER)])
+@pytest.mark.parametrize(("width", "left", "doubt"), [(18, 600, ""), (32, 610, ANOTHER)])
 def test_what_may_be_a_digit_is_for_the_closer_look_to_say(
     width: int, left: int, doubt: str
 ) -> None:
