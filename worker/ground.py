@@ -17,6 +17,7 @@ RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings th
 CORNER = 0.15  # of either side
 STRAYS = 99.9  # %: pixels that stray farther from those around are specks
 WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
+OBVIOUS = 0.7  # of a vote of 1 is enough: all three never said otherwise
 CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
 LIT = 0.5  # of how much its pixels vary is smooth light: else an image shows ink above all
 PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
@@ -67,15 +68,21 @@ def is_ground_dark(small: Grey) -> bool:
     Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
     are ink, which is true in any light. In a photo that is mostly light and shade the first two
     are asked again with the light levelled, unless it has a light ground for certain; for a dark
-    one it needs a clear majority, since most are of light paper.
+    one it needs a clear majority, since most are of light paper. What is obvious from the first is
+    not asked further.
     """
     ordered = order(small)
-    votes = ask_two(small, ordered)
+    dark = find_dark(small, ordered)
+    vote = ask_share(dark)
+    if abs(vote) >= OBVIOUS:
+        return vote > 0
+    votes = vote + ask_width(dark)
     if votes > -CERTAIN and is_photo(ordered):
         light = fit_surface(small) - cv2.mean(small)[0]
         if cv2.meanStdDev(light)[1] ** 2 > LIT * cv2.meanStdDev(small)[1] ** 2:
             level = cv2.subtract(small, light, dtype=cv2.CV_8U)
-            votes = ask_two(level, order(level)) - PAPER_IS_LIGHT
+            dark = find_dark(level, order(level))
+            votes = ask_share(dark) + ask_width(dark) - PAPER_IS_LIGHT
     if abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
@@ -99,14 +106,22 @@ def has_drawn_ground(ordered: Ordered) -> bool:
     return count_to(ordered, low + 1) >= DRAWN_GROUND * len(ordered)
 
 
-def ask_two(small: Grey, ordered: Ordered) -> float:
-    """The first two votes."""
+def find_dark(small: Grey, ordered: Ordered) -> Mask:
+    """Which pixels are nearer to the darkest than to the lightest."""
     low, high = percentiles(ordered, 1, 99)
     if high - low < LEAST_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
-    dark = cv2.threshold(small, (low + high - 1) // 2, 1, cv2.THRESH_BINARY_INV)[1]
-    share = cv2.norm(weigh_ground(*dark.shape), cv2.NORM_L1, dark)  # of the image
-    return 2 * share - 1 + WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(1 - dark))
+    return cv2.threshold(small, (low + high - 1) // 2, 1, cv2.THRESH_BINARY_INV)[1]
+
+
+def ask_share(dark: Mask) -> float:
+    """Whether most of the image is dark: from −1 to 1."""
+    return 2 * cv2.norm(weigh_ground(*dark.shape), cv2.NORM_L1, dark) - 1
+
+
+def ask_width(dark: Mask) -> float:
+    """Whether what is dark is wider than what isn't: from −`WIDTH_VOTE` to as much."""
+    return WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(1 - dark))
 
 
 def weigh(first: float, second: float) -> float:
