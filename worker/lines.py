@@ -1,6 +1,7 @@
 """Ruled lines and the lines of forms: finding them in the ink, and taking them out of it."""
 
 from collections.abc import Sequence
+from functools import cache
 from math import ceil
 from typing import Any
 
@@ -13,6 +14,7 @@ from worker.ground import order, percentiles
 from worker.shapes import is_box
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
+STRAIGHT = 3
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
 WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height
@@ -46,7 +48,9 @@ def remove_lines(ink: Grey) -> Grey:
         return ink
     if wide or high:
         without = remove_straight_lines(ink, mask, wide, high)
-        return leave_inside(ink, mask, 1) if without is ink else without
+        if without is ink and has_sides(mask, RIM, ALONG):
+            return leave_inside(ink, mask, 1)
+        return without
     box = np.s_[top : top + h, left : left + w]
     inked, mask = ink[box], mask[box]
     if min(w, h) < LEAST_SIDE or not has_sides(mask, RIM, ALONG):
@@ -106,8 +110,8 @@ def strengthen(ink: Grey) -> Grey:
 def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     """The horizontal lines of a mask, where its ink is so wide, and the vertical ones."""
     none = np.zeros(mask.shape, np.uint8)
-    across = find_lines(mask) if wide else none
-    down = find_lines(cv2.transpose(mask)).T if high else none
+    across, level = trace_lines(mask) if wide else (none, none)
+    down, upright = (part.T for part in trace_lines(cv2.transpose(mask))) if high else (none, none)
     is_wide, is_high = across.any(), down.any()
     if is_wide and not is_high and (sides := find_sides(mask, across)).any():
         return across, sides
@@ -116,10 +120,16 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     if is_wide and is_high:
         return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
     if is_wide and count_lines(across) == 1:  # a step in a lone one, and it may be a stroke
-        across = find_lines(mask, 0)
+        across = level
     if is_high and count_lines(down.T) == 1:
-        down = find_lines(cv2.transpose(mask), 0).T
+        down = upright
     return across, down
+
+
+@cache
+def ones(height: int, width: int) -> Mask:
+    """A kernel."""
+    return np.ones((height, width), np.uint8)
 
 
 def find_sides(mask: Mask, rows: Mask) -> Mask:
@@ -158,8 +168,6 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
     no ring; all that is between its sides is in the convex hull of the ground there.
     """
     height, width = mask.shape
-    if not has_sides(mask, RIM, ALONG):
-        return ink
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         1 - mask, connectivity=4, ltype=cv2.CV_16U
     )
@@ -180,9 +188,10 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
 def has_sides(mask: Mask, rim: float, covered: float) -> bool:
     """Whether there is so much ink along three of the four sides of a mask, or along all."""
     down, right = (round(rim * side) + 1 for side in mask.shape)
+    sides = (mask[:, :right], 1), (mask[:, -right:], 1), (mask[:down], 0), (mask[-down:], 0)
     missing = 0
-    for axis, band in enumerate((mask[:down], mask[:, :right], mask[-down:], mask[:, -right:])):
-        along = cv2.reduce(band, axis % 2, cv2.REDUCE_MAX)
+    for side, axis in sides:
+        along = cv2.reduce(side, axis, cv2.REDUCE_MAX)
         missing += cv2.countNonZero(along) < covered * along.size
         if missing > 1:
             return False  # as nearly always
@@ -201,33 +210,32 @@ def count_lines(rows: Mask) -> int:
     return len(find_runs(rows.max(axis=1) > 0))
 
 
-def find_lines(mask: Mask, step: int = 1) -> Mask:
+def find_lines(mask: Mask) -> Mask:
     """The lines of a mask that run from left to right, somewhat tilted perhaps; a thin one, or a
-    bent one, may have steps of so many px."""
+    bent one, may have steps of a pixel."""
+    return trace_lines(mask)[0]
+
+
+def trace_lines(mask: Mask) -> tuple[Mask, Mask]:
+    """All of these lines, and those without steps."""
     height, width = mask.shape
     lines = np.zeros(mask.shape, np.uint8)
-    gap = np.ones((1, max(1, width // GAP)), np.uint8)
-    reach = np.ones((1 + step + 2 * ceil(SLOPES[-1] * width / 2), 1), np.uint8)  # of any tilt
-    widened = cv2.dilate(mask, reach @ gap)
-    if measure_rows(widened).max() < WHOLE or measure_rows(cv2.erode(widened, gap)).max() < WHOLE:
-        return lines
+    gap = ones(1, max(1, width // GAP))
+    reach = ones(2 + 2 * ceil(SLOPES[-1] * width / 2), gap.size)  # of any tilt
+    widened = cv2.dilate(mask, reach)
+    if not has_line(widened) or not has_line(cv2.erode(widened, gap)):
+        return lines, lines
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, gap)
-    end = max(1, width // ENDS)
     for slope in SLOPES:
-        shear = np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
+        shear = shear_by(slope, width)
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
-        stepped = cv2.dilate(level, np.ones((1 + step, 1), np.uint8))
-        whole = measure_rows(stepped) >= WHOLE
-        if not whole.any():
+        stepped = cv2.max(level[:-1], level[1:])
+        if not has_line(stepped) or not (whole := are_lines(stepped)).any():
             continue
-        whole &= measure_rows(stepped[:, :end]) > AT_ENDS
-        whole &= measure_rows(stepped[:, -end:]) > AT_ENDS
-        if not whole.any():
-            continue
-        black = measure_rows(level)
+        straight, black = are_lines(level), measure_rows(level)
         level_lines = np.zeros(mask.shape, np.uint8)
         for start, stop in find_runs(black >= HALF):
-            if not whole[start : stop + step].any():
+            if not whole[max(start - 1, 0) : stop].any():
                 continue
             row = start + int(black[start:stop].argmax())
             free = stop - start <= max(3, THICKEST * height)  # else something lies along it
@@ -236,16 +244,44 @@ def find_lines(mask: Mask, step: int = 1) -> Mask:
             middle = min(row, most)
             above, below = measure_thickness(around[middle::-1]), measure_thickness(around[middle:])
             if above + below - 1 <= most:
-                level_lines[row - above + 1 : row + below] = 1
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        lines |= cv2.warpAffine(level_lines, shear, (width, height), flags=flags)
-    return cv2.dilate(lines, np.ones((3, 1), np.uint8)) & mask
+                kind = STRAIGHT if straight[start:stop].any() else 1
+                level_lines[row - above + 1 : row + below] |= kind
+        if level_lines.any():
+            flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            lines |= cv2.warpAffine(level_lines, shear, (width, height), flags=flags)
+    lines = cv2.dilate(lines, ones(3, 1))
+    return cv2.min(lines, mask), cv2.min(lines >> 1, mask)
+
+
+@cache
+def shear_by(slope: float, width: int) -> NDArray[np.float64]:
+    """What makes a line level that has a slope: an affine transform, (2, 3)."""
+    return np.array([[1, 0, 0], [slope, 1, -slope * width / 2]])
+
+
+def has_line(mask: Mask) -> bool:
+    """Whether one of the rows may be a line's."""
+    return cv2.minMaxLoc(count_ink(mask))[1] >= WHOLE * mask.shape[1]
+
+
+def are_lines(mask: Mask) -> NDArray[np.bool_]:
+    """Which rows are those of a line, to both of its ends: (height, width) → (height,)."""
+    width = mask.shape[1]
+    end = max(1, width // ENDS)
+    first, last = count_ink(mask[:, :end]), count_ink(mask[:, -end:])
+    rows = (count_ink(mask) >= WHOLE * width) & (first > AT_ENDS * end) & (last > AT_ENDS * end)
+    return rows[:, 0]
 
 
 def measure_thickness(rows: Mask) -> int:
     """How many rows of a line there are, from one of them on: where nothing lies along it."""
-    runs = np.minimum.accumulate(rows, axis=0).sum(axis=0)
-    return max(1, int(np.sort(runs)[int(FREE * len(runs))]))
+    thickness, black, most = 1, rows[0], int(FREE * rows.shape[1])
+    for row in rows[1:]:
+        black = black & row
+        if len(black) - cv2.countNonZero(black) > most:
+            break
+        thickness += 1
+    return thickness
 
 
 def confirm(rows: Mask, columns: Mask, mask: Mask) -> Mask:
@@ -260,7 +296,12 @@ def confirm(rows: Mask, columns: Mask, mask: Mask) -> Mask:
 
 def measure_rows(mask: Mask) -> NDArray[np.float64]:
     """How much of each row is 1: (height, width) → (height,), 0..1."""
-    return cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0] / mask.shape[1]
+    return count_ink(mask)[:, 0] / mask.shape[1]
+
+
+def count_ink(mask: Mask) -> NDArray[np.int32]:
+    """How many pixels of each row are 1: (height, width) → (height, 1)."""
+    return cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
 
 
 def largest_shape(mask: Mask) -> Mask:

@@ -259,7 +259,10 @@ def group_pieces(
 def is_box(shape: NDArray[np.bool_]) -> bool:
     """Whether a shape fills a rectangle, but for what may be inside: hardly any digit's strokes
     do."""
-    hull = cv2.convexHull(cv2.findNonZero(shape.view(np.uint8)))
+    (outline, *_), _ = cv2.findContours(
+        shape.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    hull = cv2.convexHull(outline)
     _, sides, _ = cv2.minAreaRect(hull)
     return bool(cv2.contourArea(hull) > BOX * sides[0] * sides[1])
 
