@@ -20,7 +20,9 @@ DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
 HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
 CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
+LEAST_AROUND = 0.15  # of the longer side: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
+CLOSED = 0.95  # of them, what is solid
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
 PAIR = 0.3  # and two lines that run together, or one that is not straight
 FILLED = 0.8  # of its box is a button's ink
@@ -74,8 +76,7 @@ def drop_specks(ink: Grey) -> Grey:
     frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
     score[shadow] *= AS_SHADOW
     score[frame] *= AS_FRAME
-    around = find_surrounds(mask, labels, np.maximum(w, h))
-    around |= find_open_surrounds((left, top, w, h), area, labels)
+    around = find_surrounds((left, top, w, h), area, labels)
     score[around] = 0
     group = group_pieces(inked, shape, count)
     ruled = find_ruled((left, top, w, h), strength, at_edge | slim, group, (height, width))
@@ -137,42 +138,25 @@ def fill_outline(ink: Grey) -> Grey:
     return np.asarray(cv2.max(ink, filled))
 
 
-def find_surrounds(
-    mask: Mask, labels: NDArray[np.uint16], length: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Which shapes are drawn around another that is not small beside them: a digit in a circle, or
-    in a box, is what is inside."""
-    around = np.zeros(len(length), np.bool_)
-    outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    parent = tree[0, :, 3]
-    has_parent = parent >= 0
-    if not has_parent.any():
-        return around
-    columns, rows = np.array([line[0, 0] for line in outlines]).T
-    # that an outline's first pixel is of: a hole's, of the shape around it
-    shape = labels[rows, columns].astype(np.intp) - 1
-    inner, outer = shape[has_parent], shape[parent[has_parent]]
-    around[outer[(inner != outer) & (length[inner] >= SURROUNDED * length[outer])]] = True
-    return around
-
-
-def find_open_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Which shapes are strokes on most sides of another that is not small beside them: a circle
-    that is not closed, or is cut off at the edge of the image, three sides of a box."""
+    in a box, is what is inside. A circle of strokes may be open, or cut off at the edge of the
+    image, a box have three sides."""
     left, top, w, h = boxes
     right, bottom, length = left + w, top + h, np.maximum(w, h)
     around = np.zeros(len(w), np.bool_)
-    for outer in np.flatnonzero(area < SOLID * w * h).tolist():
+    for outer in np.flatnonzero(length >= LEAST_AROUND * max(labels.shape)).tolist():
         inside = (left > left[outer]) & (top > top[outer])
         inside &= (right < right[outer]) & (bottom < bottom[outer])
         inside &= length >= SURROUNDED * length[outer]
         if not inside.any():
             continue
+        closed = OPEN if area[outer] < SOLID * w[outer] * h[outer] else CLOSED
         rows, columns = np.nonzero(labels == outer + 1)
         for inner in np.flatnonzero(inside).tolist():
             down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
             turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi)) % DIRECTIONS
-            around[outer] |= len(np.unique(turns)) >= OPEN * DIRECTIONS
+            around[outer] |= len(np.unique(turns)) >= closed * DIRECTIONS
     return around
 
 
@@ -276,19 +260,22 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
         for part in (kept, cv2.subtract(ink, kept))
     )
-    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
+    height, width = ink.shape
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
+    others = [
+        (number, left, top, w, h, area)
+        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
+        if 0 < left < width - w and 0 < top < height - h
+    ]
+    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:] if others else []
     if not len(stats):
         return False
     digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
     least_length = AS_LONG * max(digit_width, digit_height)
     least_area = AS_MUCH * digit_area
     least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
-    height, width = ink.shape
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
     return any(
-        0 < left < width - w
-        and 0 < top < height - h
-        and max(w, h) >= least_length
+        max(w, h) >= least_length
         and area >= least_area
         and not (h <= LINE * w and w > WIDER * digit_width)
         and ink[labels == number].mean() >= least_strength
@@ -297,5 +284,5 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
             and top < digit_top < digit_top + digit_height < top + h
             and is_box(labels == number)
         )
-        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
+        for number, left, top, w, h, area in others
     )
