@@ -263,7 +263,7 @@ def estimate_ground(small: Grey) -> Grey:
     ground = close(level, WIDE)
     low, usual, high = percentiles(order(ground), 5, 50, 95)
     if low < EVEN * high:
-        ground = cv2.erode(darken_edges(closed), np.ones((3, 3), np.uint8))
+        ground = cv2.erode(darken_edges(closed), ones(3, 3))
         (usual,) = percentiles(order(ground), 50)
     elif light is not None:
         ground = cv2.multiply(ground, light, scale=1 / mean, dtype=cv2.CV_8U)
@@ -273,7 +273,7 @@ def estimate_ground(small: Grey) -> Grey:
 def close(grey: Grey, share: float) -> Grey:
     """Closed over what is dark and narrower than a share of the longer side."""
     side = 2 * reach_of(grey, share) + 1  # by an even one, all would move by a pixel
-    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, ones(side, side))
 
 
 def reach_of(grey: Grey, share: float) -> int:
@@ -339,6 +339,18 @@ def darken_edges(closed: Grey) -> Grey:
 def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
     """Views of an image whose first rows are those at one of its edges, each in turn."""
     return image, image[::-1], image.T, image.T[::-1]
+
+
+@cache
+def ones(height: int, width: int) -> Mask:
+    """A kernel that takes in all of a rectangle."""
+    return np.ones((height, width), np.uint8)
+
+
+@cache
+def disc(radius: int) -> Mask:
+    """A kernel that takes in all that is no farther away."""
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def order(grey: Grey) -> Ordered:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protocol.chunk import ARRAY
 from worker.colours import to_grey
 from worker.decoding import Grey, ImageError, Picture, TimeLimitError, open_image
-from worker.ground import measure_reach, separate_ink, shrink
+from worker.ground import disc, measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
 from worker.panels import Corners, Window, find_panel, find_sheet
@@ -255,9 +255,8 @@ def thicken(ink: Grey) -> Grey:
     radius = round(missing / 2)
     if radius < 1:
         return ink
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     around = (radius, radius, radius, radius)
-    return cv2.dilate(cv2.copyMakeBorder(enlarged, *around, cv2.BORDER_CONSTANT), kernel)
+    return cv2.dilate(cv2.copyMakeBorder(enlarged, *around, cv2.BORDER_CONSTANT), disc(radius))
 
 
 def scale(ink: Grey, side: int = BOX) -> Grey:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.decoding import Grey, Mask
-from worker.ground import order, percentiles
+from worker.ground import ones, order, percentiles
 from worker.shapes import is_box
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
@@ -91,7 +91,7 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
             and are_on_rim(cv2.boundingRect(digit), digit.shape)
         ):
             continue  # and what is left is a line of an empty cell
-        touched = cv2.dilate(digit, np.ones((3, 3), np.uint8), iterations=2) & lines
+        touched = cv2.dilate(digit, ones(3, 3), iterations=2) & lines
         if touched.any() and are_bars(rows, columns, digit):
             return ink
         rest |= bridge(rest, rows) | bridge(rest.T.copy(), columns.T).T
@@ -124,12 +124,6 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     if is_high and count_lines(down.T) == 1:
         down = upright
     return across, down
-
-
-@cache
-def ones(height: int, width: int) -> Mask:
-    """A kernel."""
-    return np.ones((height, width), np.uint8)
 
 
 def find_sides(mask: Mask, rows: Mask) -> Mask:
@@ -181,7 +175,7 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
         return ink  # a 0's, with a stroke in it; of a circle, see drop_specks
     hull = cv2.convexHull(cv2.findNonZero(within.view(np.uint8)))
     inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, 1, cv2.FILLED)
-    framed: Grey = ink * cv2.erode(inside, np.ones((3, 3), np.uint8))  # no slivers of its sides
+    framed: Grey = ink * cv2.erode(inside, ones(3, 3))  # no slivers of its sides
     return framed if is_framed(framed[top : top + h, left : left + w]) else ink
 
 
@@ -291,7 +285,7 @@ def confirm(rows: Mask, columns: Mask, mask: Mask) -> Mask:
     if free.mean() < 0.5:
         return rows
     found = find_lines(np.ascontiguousarray(mask[:, free])).max(axis=1, keepdims=True)
-    return rows & cv2.dilate(found, np.ones((3, 1), np.uint8))
+    return rows & cv2.dilate(found, ones(3, 1))
 
 
 def measure_rows(mask: Mask) -> NDArray[np.float64]:
@@ -325,10 +319,10 @@ def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, ltype=cv2.CV_16U)
     kept = ~are_on_rim(stats.T[:4], rest.shape)
     form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    touching = labels[cv2.dilate(form, np.ones((5, 5), np.uint8)) > 0]
+    touching = labels[cv2.dilate(form, ones(5, 5)) > 0]
     kept |= np.bincount(touching, minlength=len(kept)) == 0
     reach = 2 * round(NEAR * min(rest.shape)) + 1
-    kept[labels[cv2.dilate(digit, np.ones((reach, reach), np.uint8)) > 0]] = True
+    kept[labels[cv2.dilate(digit, ones(reach, reach)) > 0]] = True
     kept[0] = False
     return kept.view(np.uint8).take(labels)
 
@@ -389,5 +383,5 @@ def bridge(rest: Mask, lines: Mask) -> Mask:
     others = np.flatnonzero(np.concatenate([[0], lines.max(axis=1), [0]]) == 0)
     thick = (int(np.diff(others).max()) + 1) | 1  # an even kernel moves what it closes
     padded = cv2.copyMakeBorder(rest, thick, thick, 0, 0, cv2.BORDER_CONSTANT)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((thick, 1), np.uint8))
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ones(thick, 1))
     return closed[thick:-thick] & lines

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import Grey, Mask
+from worker.decoding import Grey
+from worker.ground import disc, ones
 
 FAINT = 64  # of 255: less is the soft edge of a stroke
 RIM = 0.12  # of the shorter side of the image
@@ -104,7 +105,7 @@ def drop_specks(ink: Grey) -> Grey:
             marks = find_marks((left, top, w, h), area, (*first, *last))
             keep &= ~marks | (group == group[main])
     wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
-    kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, np.ones((3, 3), np.uint8)))
+    kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
     return kept
 
 
@@ -233,8 +234,7 @@ def group_pieces(
     """A number for each shape, the same for those that are near each other; `shape` is the number
     of the one that each inked pixel is in, from 1 to below `count`."""
     reach = max(1, round(BROKEN * max(inked.shape)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    near = cv2.dilate(inked.view(np.uint8), kernel)
+    near = cv2.dilate(inked.view(np.uint8), disc(reach))
     group = np.zeros(count, np.intp)
     group[shape] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]
     return group[1:]
@@ -267,9 +267,9 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
         if 0 < left < width - w and 0 < top < height - h
     ]
-    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:] if others else []
-    if not len(stats):
+    if not others or not digit.any():
         return False
+    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
     digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
     least_length = AS_LONG * max(digit_width, digit_height)
     least_area = AS_MUCH * digit_area
