@@ -34,11 +34,28 @@ def test_a_large_image_is_shrunk_and_a_small_one_left() -> None:
     assert shrink(small, 64) is small
 
 
+@pytest.mark.parametrize("shape", [(1000, 801), (501, 999, 3), (1, 5000), (5000, 1)])
+def test_a_large_image_is_halved_first_which_is_hardly_another(shape: tuple[int, ...]) -> None:
+    large = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, shape, np.uint8), (0, 0), 9)
+    small = shrink(large, 64)
+    at_once = cv2.resize(large, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert max(small.shape) == 64
+    assert cv2.absdiff(small, at_once).max() <= 2
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> None:
     blot = np.full((60, 60), 255, np.uint8)
     blot[6:54, 6:54] = 0  # two thirds are ink
     assert is_ground_dark(255 - blot if dark else blot) == dark
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
+    monkeypatch.delattr("worker.ground.measure_reach")
+    monkeypatch.delattr("worker.ground.is_photo")
+    ring = draw_ring(width=6)
+    assert is_ground_dark(255 - ring if dark else ring) == dark
 
 
 def test_a_drawing_of_light_strokes_that_fill_it() -> None:

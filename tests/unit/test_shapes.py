@@ -111,14 +111,20 @@ def test_a_digit_in_two_strokes_stays_whole() -> None:
     assert np.array_equal(drop_specks(tight), tight)
 
 
-@pytest.mark.parametrize("radius", [40, 52])
-def test_a_digit_in_a_circle_is_what_is_inside(radius: int) -> None:
+@pytest.mark.parametrize(("radius", "width"), [(40, 5), (52, 5), (46, 22)])
+def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
     three = np.zeros((SIDE, SIDE), np.uint8)
     cv2.ellipse(three, (58, 46), (14, 14), 0, 200, 440, 255, 5)
     cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
-    circled = cv2.circle(three.copy(), (60, 60), radius, 255, 5)
+    circled = cv2.circle(three.copy(), (60, 60), radius, 255, width)
     assert np.array_equal(drop_specks(circled), three)
     assert is_digit_dropped(circled, three)
+
+
+def test_what_is_solid_and_open_is_no_circle() -> None:
+    dot = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 22, 255, -1)
+    solid = cv2.ellipse(dot.copy(), (60, 60), (44, 44), 0, 60, 300, 255, 22)
+    assert drop_specks(solid)[60, 16] > 0
 
 
 @pytest.mark.parametrize(("start", "stop"), [(20, 340), (200, 500)])
