@@ -263,7 +263,7 @@ def scale(ink: Grey, side: int = BOX) -> Grey:
     """The longer side `side` px, the other in proportion."""
     factor = side / max(ink.shape)
     size = [max(1, round(part * factor)) for part in ink.shape[::-1]]
-    return cv2.resize(ink, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    return cv2.resize(ink, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
 def centre_of_mass(ink: Grey) -> tuple[float, float]:
