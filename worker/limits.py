@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Self
 
 from worker.decoding import TimeLimitError
 
@@ -35,7 +34,7 @@ class Watch:
     def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
         self.seconds = seconds
         self._every = min(LOOK_SECONDS, seconds / 4)
-        self._image: int | None = None  # the one at hand; none between two
+        self.image: int | None = None  # the one at hand; none between two
         self._looked = 0.0  # when, of the processor's time
         self._work: defaultdict[int, float] = defaultdict(float)  # seconds, by image
         self._looks: Counter[int] = Counter()  # that found it at hand
@@ -46,7 +45,7 @@ class Watch:
         if not is_main_thread():
             yield
             return
-        self._image, self._looked = None, time.process_time()
+        self.image, self._looked = None, time.process_time()
         self._work.clear()
         self._looks.clear()
         look = signal.signal(signal.SIGALRM, self._look)
@@ -63,31 +62,20 @@ class Watch:
             signal.setitimer(signal.ITIMER_REAL, *alarm)
             signal.setitimer(signal.ITIMER_PROF, *profile)
 
-    def on(self, image: int) -> Self:
-        """`with watch.on(7):` what is done within is work on image 7, one turn of perhaps many."""
-        self._image = image
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: object) -> None:
-        self._image = None
-
     @contextmanager
-    def off(self) -> Iterator[None]:
-        """What is done within an image's turn, but is no work on it."""
-        image, self._image = self._image, None
+    def on(self, image: int | None) -> Iterator[None]:
+        """What is done within is work on an image, one turn of perhaps many; or on none."""
+        before, self.image = self.image, image
         try:
             yield
         finally:
-            self._image = image
+            self.image = before
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         now = time.process_time()
         passed, self._looked = now - self._looked, now
-        image = self._image
+        image = self.image
         if image is None:
             return
         self._work[image] += passed

@@ -104,7 +104,7 @@ class Renewal:
         """Say it where it is time to. Raises `Dropped`."""
         if time.monotonic() - self._renewed <= self._every:
             return
-        with watch.off(), suppress(BrokerError):  # the work goes on meanwhile
+        with watch.on(None), suppress(BrokerError):  # the work goes on meanwhile
             if not hasty_ledger().renew(self.job_id, self.number):
                 raise Dropped
         # where Redis was lost, too: a silence that it could not hear says nothing of the worker
@@ -128,7 +128,7 @@ def _careful(renewal: Renewal) -> Read:
     deaths = ledger().suspects(job_id, number)
 
     def note(suspects: list[int]) -> None:
-        with watch.off():  # a lost Redis is waited for
+        with watch.on(None):  # a lost Redis is waited for
             ledger().suspect(job_id, number, suspects)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:

@@ -100,7 +100,7 @@ def test_who_swallows_the_limit_meets_it_again() -> None:
 def test_what_is_no_work_on_the_image_at_hand_is_not_counted() -> None:
     watch = Watch(seconds=0.1)
     with watch.running(), watch.on(1):
-        with watch.off():
+        with watch.on(None):
             spin(0.3)
         with pytest.raises(ImageError):
             spin(5)
