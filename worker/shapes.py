@@ -32,6 +32,11 @@ UNDER = 0.06  # of the digit's height is between the two: else it may be the bas
 MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
 WIDER = 1.2  # than the digit is a line that leaves no doubt
 NO_BASE = 1.8  # times as wide as the digit is a line that is no base of a 2, however near
+PRINT = 0.12, 0.45  # of the digit's length, or between, printed characters are high
+WORD = 3.0  # times as wide as high, or less: so many may run together
+WHOLE = 0.6  # of all that is kept is the digit's length, or more: else it is in pieces
+AS_HIGH, LEVEL = 0.6, 0.8  # as the one beside it is a character; of its height it lies beside it
+OVERLAP = 0.2  # of that is one over the other at most, as in italics
 STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
 HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
@@ -48,9 +53,10 @@ def drop_specks(ink: Grey) -> Grey:
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
     what is left of frames and shadows, which count little, and less if they are solid or slim. A
-    circle around a digit is none, nor is a line under it. Pieces of broken strokes are one shape. A
-    part of it is what is not tiny beside it, nor pale; and unless the digit fills the image, what
-    is not far from it, nor at the edge of the image without being close to it.
+    circle around a digit is none, nor is a line under it, nor print beside it. Pieces of broken
+    strokes are one shape. A part of it is what is not tiny beside it, nor pale; and unless the
+    digit fills the image, what is not far from it, nor at the edge of the image without being close
+    to it.
     """
     mask = cv2.threshold(ink, FAINT, 1, cv2.THRESH_BINARY)[1]
     # the ground is one of the two; measuring them takes longer than counting
@@ -98,13 +104,15 @@ def drop_specks(ink: Grey) -> Grey:
     inside[main] = area[main]
     keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~drawn
     spread = (keep & (inside > 0) & edges).any(axis=1)
-    if spread.sum() < 3:  # else the digit fills the image
+    fills = spread.sum() > 2  # the digit fills the image
+    if not fills:
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
-        if max(height, width) >= LEAST_SIDE:
-            marks = find_marks((left, top, w, h), area, (*first, *last))
-            keep &= ~marks | (group == group[main])
-    wanted = np.concatenate([[False], keep | own]).view(np.uint8).take(labels)
+    keep |= own
+    others = find_print((left, top, w, h), main, keep)
+    if not fills and max(height, width) >= LEAST_SIDE:
+        others |= find_marks((left, top, w, h), area, (*first, *last)) & (group != group[main])
+    wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
     return kept
 
@@ -209,6 +217,32 @@ def find_underlines(
     whole = h[digit] >= MOST * (top - top[own].min())
     lines &= last & whole
     return lines
+
+
+def find_print(boxes: Boxes, main: int, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the shapes that are kept are characters in a row beside the digit, as a form's cell
+    has them; none where the main one is but a piece of it."""
+    left, top, w, h = boxes
+    printed = np.zeros(len(w), np.bool_)
+    length = max(w[main], h[main])
+    lowest, highest = PRINT
+    small = kept & (h >= lowest * length) & (h <= highest * length) & (w <= WORD * h)
+    if np.count_nonzero(small) < 2:
+        return printed
+    extents = (
+        (start + size)[kept].max() - start[kept].min() for start, size in ((left, w), (top, h))
+    )
+    if length < WHOLE * max(extents):
+        return printed
+    left, top, w, h = (part[small] for part in boxes)
+    lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
+    gap = np.maximum.outer(left, left) - np.minimum.outer(left + w, left + w)
+    level = np.minimum.outer(top + h, top + h) - np.maximum.outer(top, top)
+    in_row = (gap <= higher) & (gap >= -OVERLAP * higher)
+    in_row &= (lower >= AS_HIGH * higher) & (level >= LEVEL * lower)
+    np.fill_diagonal(in_row, False)
+    printed[small] = in_row.any(axis=1)
+    return printed
 
 
 def find_marks(

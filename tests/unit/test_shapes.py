@@ -102,6 +102,57 @@ def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
     assert np.array_equal(drop_specks(ink), digit)
 
 
+def draw_print(ink: np.ndarray, places: list[tuple[int, int, int]]) -> np.ndarray:
+    """Rings on an image: left, top and height."""
+    printed = ink.copy()
+    for left, top, height in places:
+        cv2.ellipse(printed, (left + 5, top + height // 2), (5, height // 2), 0, 0, 360, 255, 3)
+    return printed
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(20, 8, 14), (36, 8, 14), (52, 8, 14)],
+        [(80, 96, 20), (96, 102, 14)],  # a capital, and a small letter
+        [(10, 50, 14), (26, 53, 16)],  # one with a tail
+    ],
+)
+def test_print_beside_a_digit_is_left_out(places: list[tuple[int, int, int]]) -> None:
+    seven = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
+    printed = draw_print(seven, places)
+    assert np.array_equal(drop_specks(printed), seven)
+    assert not is_digit_dropped(printed, seven)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(20, 8, 14), (36, 26, 14)],  # not in a row
+        [(20, 8, 14), (36, 15, 14)],  # nor are these
+        [(12, 40, 32), (29, 40, 32)],  # too high
+        [(20, 6, 24), (38, 12, 8)],  # of other heights
+        [(20, 8, 14), (64, 8, 14)],  # far from each other
+    ],
+)
+def test_what_is_no_row_is_no_print(places: list[tuple[int, int, int]]) -> None:
+    seven = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
+    printed = draw_print(seven, places)
+    assert np.array_equal(drop_specks(printed), printed)
+
+
+def test_a_digit_in_pieces_is_no_print() -> None:
+    zero = np.zeros((SIDE, SIDE), np.uint8)
+    for left, top, width, height in (
+        (30, 30, 8, 30), (30, 70, 8, 28), (80, 30, 8, 29), (80, 70, 8, 28),
+        (44, 12, 10, 10), (62, 12, 10, 10),
+    ):  # fmt: skip
+        zero[top : top + height, left : left + width] = 255
+    assert np.array_equal(drop_specks(zero), zero)
+
+
 def test_a_digit_in_two_strokes_stays_whole() -> None:
     five = np.zeros((SIDE, SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
