@@ -93,10 +93,7 @@ def read_call(image: Image) -> Call:
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:
         raise UsageError(f"{rows} images, where one is asked for: `submit` takes many")
-    batch = batches[0]
-    if "pixels" in batch.schema.names:  # as of (28, 28, 1)
-        return Call(np.frombuffer(batch.column("pixels")[0].as_buffer(), np.uint8))
-    return Call(batch)
+    return Call(batches[0])
 
 
 def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
