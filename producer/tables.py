@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.mnist import number_pieces, pixels_batch
+from producer.options import plural
 from producer.sources import EmptyError, Entry, Piece, Source, raise_unreadable, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
@@ -83,9 +84,22 @@ def _open(path: Path, prefix: str) -> Source:
         label = None if place is None else str(schema.names[place])
         columns, has_truth = [image] if label is None else [image, label], label is not None
         rows, build = IMAGE_ROWS, partial(_build_images, image, label)
-    batches = file.iter_batches(batch_size=rows, columns=columns)
-    count = file.metadata.num_rows
+    batches, count = _read_groups(file, rows, columns), file.metadata.num_rows
     return Source(str(path), number_pieces(batches, prefix, build), has_truth, lambda: count)
+
+
+def _read_groups(
+    file: pq.ParquetFile, rows: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Batches of so many rows. Raises `EOFError` where a row group has less than it says: Arrow
+    passes over a damaged page without a word, and what follows would get its rows' numbers."""
+    for group in range(file.num_row_groups):
+        missing = file.metadata.row_group(group).num_rows
+        for batch in file.iter_batches(rows, [group], columns):
+            missing -= batch.num_rows
+            yield batch
+        if missing:
+            raise EOFError(f"{plural(missing, 'row')} missing")
 
 
 def _open_csv(path: Path, prefix: str) -> Source:

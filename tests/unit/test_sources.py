@@ -453,6 +453,28 @@ def test_a_damaged_parquet_file_gives_what_it_has(tmp_path: Path) -> None:
     assert sum(piece.num_rows for piece in pieces if isinstance(piece, pa.RecordBatch)) >= 100
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "whole", "missing"),
+    [(1, 1, [], "2 rows"), (8, 2, [b"a"], "1 row")],
+    ids=["another kind of page", "fewer values in it"],
+)
+def test_rows_that_a_damaged_page_loses_are_told_and_shift_no_other(
+    place: int, value: int, whole: list[bytes], missing: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.parquet"
+    images = pa.table({"image": [b"a", b"b", b"c", b"d"]})
+    pq.write_table(images, path, row_group_size=2, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[pq.read_metadata(path).row_group(0).column(0).data_page_offset + place] = value
+    path.write_bytes(content)
+    *batches, rest = open_sources(path).pieces
+    found = [image for batch in batches for image in batch.column("image").to_pylist()]  # type: ignore[union-attr]
+    assert found == whole
+    assert isinstance(rest, Entry) and rest.id == str(len(whole))
+    with pytest.raises(UnreadableImageError, match=f"damaged from here on: {missing} missing"):
+        rest.read()
+
+
 def test_a_parquet_image_over_the_limit_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
