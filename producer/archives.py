@@ -61,7 +61,7 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
             entries = _zip_entries(archive, prefix, truth_from_parent, tally)
-            count = sum(map(_is_image, archive.infolist()))
+            count = sum(is_image_name(_path(member)) for member in archive.infolist())
         else:
             stream = _decompress(path)
             entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
@@ -83,10 +83,6 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def _is_image(member: zipfile.ZipInfo) -> bool:
-    return not member.is_dir() and is_image_name(_path(member))
-
-
 def _path(member: zipfile.ZipInfo) -> str:
     """Its name; some programs for Windows part folders by \\."""
     return member.filename.replace("\\", "/")
@@ -97,14 +93,15 @@ def _zip_entries(
 ) -> Iterator[Entry]:
     unique = UniqueIds()
     for member in archive.infolist():
-        if _is_image(member):
+        path = _path(member)
+        if is_image_name(path):
             yield Entry(
                 prefix + unique(printable(member.filename)),
                 partial(_read_zipped, archive, member),
-                parent_digit(_path(member)) if truth_from_parent else None,
+                parent_digit(path) if truth_from_parent else None,
             )
-        elif not member.is_dir():
-            tally.skip(_path(member))
+        elif not path.endswith("/"):  # a folder's; `is_dir` fails where there is no name
+            tally.skip(path)
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -125,6 +125,14 @@ def test_a_zip_that_is_cut_is_not_the_zip_in_it(tmp_path: Path) -> None:
     assert isinstance(entry, Entry) and entry.read() == b"b"
 
 
+def test_a_zip_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "1.png", "X", "folder\\", "folder/")
+    path.write_bytes(path.read_bytes().replace(b"X", b"\0"))  # at which zipfile cuts a name
+    source = open_sources(path)
+    assert list(read_all(source)) == ["1.png"]
+    assert source.tally.describe() == "1 other file (no ending)" and source.count() == 1
+
+
 def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", "1.png", "2.png")
     content = path.read_bytes()
