@@ -373,7 +373,10 @@ def _refuse_overlap(names: Sequence[str]) -> None:
             raise UsageError(f"{named[path]} and {name} overlap: name each image once")
         named[path] = name
     for path, name in named.items():
-        for above in map(str, Path(path).parents):
+        folders = [*Path(path).parents]
+        if os.path.islink(name) and not os.path.isdir(name):  # a folder has those in it, too
+            folders += (Path(name).parent.resolve() / "link").parents
+        for above in map(str, folders):
             if above in named:
                 raise UsageError(f"{named[above]} and {name} overlap: name each image once")
 

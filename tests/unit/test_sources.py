@@ -289,17 +289,29 @@ def test_several_sources_keep_their_ids_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("a", "a"), ("a", "a/1.png"), ("a/1.png", "a"), ("a/../a", "a/."), ("a/1.png", "linked.png")],
+    [
+        *[("a", "a"), ("a", "a/1.png"), ("a/1.png", "a"), ("a/../a", "a/.")],
+        *[("a/1.png", "linked.png"), ("b", "b/linked.png"), ("b", "b/broken.png")],
+    ],
 )
 def test_no_image_is_named_twice(
     names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path, "a/1.png")
+    fill(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "linked.png").symlink_to("a/1.png")
+    (tmp_path / "b/linked.png").symlink_to("../a/1.png")
+    (tmp_path / "b/broken.png").symlink_to("nowhere")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="overlap: name each image once") as caught:
         open_sources(names)
     assert set(str(caught.value).split(" overlap")[0].split(" and ")) == set(names)
+
+
+def test_a_linked_folder_is_none_of_the_folder_that_has_the_link(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "b/a").symlink_to("../a")
+    ids = read_all(open_sources([tmp_path / "b", tmp_path / "b/a"]))
+    assert [*ids] == [f"{tmp_path}/b/2.png", f"{tmp_path}/b/a/1.png"]
 
 
 @pytest.mark.parametrize("names", [("-", "-"), ("a", "-"), ("-", "a")])
