@@ -199,7 +199,7 @@ class Local:
 
     def _start_flower(self) -> None:
         if not self.flower_url:
-            port = FLOWER_PORT if is_free(FLOWER_PORT) else _free_port()
+            port = FLOWER_PORT if is_free(FLOWER_PORT) else find_free_port()
             self.flower_url = f"http://127.0.0.1:{port}"
         port_option = f"--port={urlsplit(self.flower_url).port}"
         with connect(self.url) as client:
@@ -260,7 +260,8 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _free_port() -> int:
+def find_free_port() -> int:
+    """A port of this host on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -3,7 +3,6 @@
 Run as a command, this is the server; it takes mosec's options.
 """
 
-import socket
 import threading
 from http.client import HTTPConnection
 
@@ -13,6 +12,7 @@ from shared import classify, running, start_worker
 
 from producer.bench import Rows
 from producer.contenders import CALLERS, WORKERS, Bench, time_callers
+from producer.local import find_free_port
 from protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"
@@ -52,12 +52,6 @@ class Caller(threading.local):
         """(784,) uint8 → (10,) float32."""
         self._connection.request("POST", "/inference", pixels.tobytes())
         return np.frombuffer(self._connection.getresponse().read(), np.float32, CLASSES)
-
-
-def find_free_port() -> int:
-    """A port of this host on which nothing listens."""
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def measure_mosec(bench: Bench) -> Rows:

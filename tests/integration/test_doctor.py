@@ -16,7 +16,7 @@ import worker
 from producer import Client
 from producer.deployment import Deployment, look_at, look_at_flower
 from producer.doctor import examine
-from producer.local import Local, find_redis_server
+from producer.local import Local, find_free_port, find_redis_server
 from protocol.broker import connect
 from protocol.cores import usable_cores
 from protocol.settings import settings
@@ -32,7 +32,7 @@ class Served(Local):
     """A Redis on a port, started with options; workers and Flower as they are started."""
 
     def __init__(self, *options: str, password: str = "") -> None:
-        super().__init__(workers=0, port=free_port())
+        super().__init__(workers=0, port=find_free_port())
         self.options, self.password = options, password
 
     @property
@@ -53,17 +53,11 @@ class Served(Local):
 
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
-        port = free_port()
+        port = find_free_port()
         self._start_celery(f"flower{port}", "protocol", "flower", f"--port={port}", *options)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: look_at_flower(url, required=False))
         return url
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def found(deployment: Deployment, rule: str) -> str:
