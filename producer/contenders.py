@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from producer.bench import Figures, Rows, rotate
 from producer.local import Local, find_redis_server
 from producer.mnist import label_batches, load_mnist
+from producer.options import plural
 from producer.run import Service, private_service, take_results
 from producer.sinks import FileSink
 from producer.sources import Source, open_sources, take_first
@@ -227,7 +228,7 @@ def describe_machine() -> str:
     redis = re.search(r"v=([0-9.]+)", said.stdout)
     packages = ", ".join(f"{name} {version(name)}" for name in ("digitq", "torch", "celery"))
     return (
-        f"{usable_cores()} cores, Python {python_version()}, {packages}, "
+        f"{plural(usable_cores(), 'core')}, Python {python_version()}, {packages}, "
         f"Redis {redis[1] if redis else 'of an unknown version'}"
     )
 
