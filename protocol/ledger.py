@@ -86,16 +86,18 @@ class JobRecord:
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Self:
-        def when(name: str) -> datetime | None:
-            return datetime.fromtimestamp(float(fields[name]), UTC) if name in fields else None
+        """The record from the fields of its hash in Redis."""
+
+        def when(name: str) -> datetime:
+            return datetime.fromtimestamp(float(fields[name]), UTC)
 
         return cls(
             id=fields["id"],
             state=fields["state"],
             model=fields["model"],
             source=fields["source"],
-            created=when("created") or datetime.now(UTC),
-            finished=when("finished"),
+            created=when("created"),
+            finished=when("finished") if "finished" in fields else None,
             images=int(fields["images"]),
             done_images=int(fields["done_images"]),
             failed=int(fields.get("failed", 0)),
@@ -121,6 +123,7 @@ class JobRecord:
 
 
 def record_key(job_id: str) -> str:
+    """The key of a job's record; its other keys begin with it."""
     return f"digitq:job:{job_id}"
 
 

@@ -55,9 +55,9 @@ def test_the_checksum_of_ids_does_not_depend_on_how_they_are_cut() -> None:
 
 
 def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
-    counts = dict.fromkeys(("images", "done_images", "stored", "done_chunks", "attached"), "0")
+    counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
     named = {"id": "j", "state": "done", "model": "mlp", "source": "a\nb\x1b[2J\u202eé ü"}
-    record = JobRecord.parse(counts | named)
+    record = JobRecord.parse(dict.fromkeys(counts, "0") | named)
     shown = r"a\nb\x1b[2J\u202eé ü"
     assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
     _, line = list_jobs([record]).splitlines()
