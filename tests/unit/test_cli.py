@@ -392,10 +392,10 @@ def test_a_wrong_setting(
     ("name", "value"),
     [("BROKER_URL", "foo"), ("BROKER_URL", "redis://h?x=1"), ("CHUNK_ROWS", "abc")],
 )
-@pytest.mark.parametrize("command", ["worker", "flower"])
+@pytest.mark.parametrize("command", ["worker", "flower --port=0"])  # 5555 may be in use
 def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: str) -> None:
     done = subprocess.run(
-        [*DIGITQ, command],
+        [*DIGITQ, *command.split()],
         env={**os.environ, f"DIGITQ_{name}": value},
         capture_output=True,
         text=True,
