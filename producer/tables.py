@@ -193,19 +193,18 @@ def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.Recor
             ),
         )
         return table.combine_chunks().to_batches()[0]
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, IndexError):  # the latter where there is no row
         pass
-    except IndexError:  # no row
-        return pa.RecordBatch.from_pylist([], pa.schema(types.items()))
     rows = []
     for cells in _split_rows(block.splitlines(keepends=True), len(schema)):
         whole = len(cells) == len(schema)
         rows.append([cells[int(name)].strip() if whole else "" for name in types])
-    columns = [
+    columns = [*zip(*rows, strict=True)] or [()] * len(types)
+    arrays = [
         pa.array(column if kind in TEXTS else [_to_number(cell, kind) for cell in column], kind)
-        for column, kind in zip(zip(*rows, strict=True), types.values(), strict=True)
+        for column, kind in zip(columns, types.values(), strict=True)
     ]
-    return pa.record_batch(columns, names=[*types])
+    return pa.record_batch(arrays, names=[*types])
 
 
 def _split_rows(lines: Sequence[bytes], width: int) -> Iterator[list[str]]:

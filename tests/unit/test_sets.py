@@ -179,6 +179,19 @@ def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
     assert sum(sizes) == 32 << 20 and max(sizes) <= tables.CSV_BYTES + tables.MOST_LINES_BYTES
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+def test_lines_without_a_cell_are_no_rows(
+    blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of them alone there may be a whole block."""
+    digits = random_digits(4)
+    path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
+    monkeypatch.setattr(tables, "CSV_BYTES", path.stat().st_size)
+    with open(path, "a") as file:
+        file.write(f"{blank}\n" * 3)
+    assert read_set(path)[1] == [digit.tobytes() for digit in digits]
+
+
 def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
     """In the row that it is cut in."""
     digits = random_digits(2000)
