@@ -78,7 +78,7 @@ def _await_parent() -> None:
         os._exit(1)
 
 
-def render_set(images: Mask, labels: Labels, seed: int, copies: int = 1) -> tuple[Mask, Labels]:
+def render_set(images: Mask, labels: Labels, seed: int, copies: int) -> tuple[Mask, Labels]:
     """`copies` pictures of each digit at 28×28, and of things that are none, labelled `NO_DIGIT`.
 
     (N, 28, 28) and (N,) → about (1.2 N · copies, 28, 28) and as many labels. Uses all cores.

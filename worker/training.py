@@ -39,7 +39,7 @@ class Trainer:
     """A network being trained: its optimiser, its schedule and the average of its weights."""
 
     def __init__(
-        self, recipe: Recipe, network: Network, steps: int, teachers: Sequence[Network] = ()
+        self, recipe: Recipe, network: Network, steps: int, teachers: Sequence[Network]
     ) -> None:
         """`steps` is the length of the cosine along which the rates fall to 0."""
         self.network = network.train()
