@@ -18,7 +18,7 @@ from producer.folders import private_folder, private_socket
 from producer.options import plural, require
 from protocol.broker import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, settings
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5  # between two looks at processes that run
@@ -64,7 +64,7 @@ class Local:
         self._deaths: dict[str, list[float]] = {}  # when, of late
 
     def __enter__(self) -> Self:
-        """Raises `UsageError` where what it runs is not installed."""
+        """Raises `UsageError` where what it runs is not installed, or `DIGITQ_WEIGHTS` has none."""
         if self.workers:
             require("torch", "worker")
         if self.flower:
@@ -211,7 +211,7 @@ class Local:
 
     def _start(self, name: str, *command: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
-        weights = os.environ.get("DIGITQ_WEIGHTS", "")  # a path from here; they run elsewhere
+        weights = settings.__wrapped__().own_weights()  # of now, as all that the process will read
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
@@ -224,7 +224,7 @@ class Local:
                     **KEEP_FREED_MEMORY,
                     **{name: os.environ[name] for name in {*os.environ} - {*OTHER_BROKERS}},
                     "DIGITQ_BROKER_URL": self.url,
-                    "DIGITQ_WEIGHTS": weights and os.path.abspath(os.path.expanduser(weights)),
+                    "DIGITQ_WEIGHTS": str(weights or ""),  # absolute: it runs elsewhere
                     "TMPDIR": str(self.folder),
                 },
             )

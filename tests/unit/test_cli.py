@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.cli import COMPLETE, SECTIONS, _told_what_is_left, digitq, main
+from producer.local import find_free_port
 from producer.services import check_flower
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -386,6 +387,14 @@ def test_a_wrong_setting(
 ) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "none")
     check(capsys, 2, "DIGITQ_CHUNK_ROWS='none'", "jobs")
+
+
+def test_weights_that_are_none_are_told_before_workers_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
+    message = f"DIGITQ_WEIGHTS={tmp_path}: no NAME.json of `digitq train` is there"
+    check(capsys, 2, message, "up", "--port", str(find_free_port()))
 
 
 @pytest.mark.parametrize(
