@@ -146,8 +146,8 @@ def test_what_is_no_row_is_no_print(places: list[tuple[int, int, int]]) -> None:
 def test_a_digit_in_pieces_is_no_print() -> None:
     zero = np.zeros((SIDE, SIDE), np.uint8)
     for left, top, width, height in (
-        (30, 30, 8, 30), (30, 70, 8, 28), (80, 30, 8, 29), (80, 70, 8, 28),
-        (44, 12, 10, 10), (62, 12, 10, 10),
+        (40, 30, 8, 30), (40, 64, 8, 28), (72, 30, 8, 30), (72, 64, 8, 28),
+        (46, 18, 12, 8), (62, 18, 12, 8),
     ):  # fmt: skip
         zero[top : top + height, left : left + width] = 255
     assert np.array_equal(drop_specks(zero), zero)
