@@ -83,6 +83,14 @@ def test_a_light_shape_of_another_form_is_no_sheet(outline: list[tuple[int, int]
     assert find_sheet(cv2.fillConvexPoly(dark, np.array(outline), 220)) is None
 
 
+def test_what_lies_beside_as_much_that_is_as_light_is_no_sheet() -> None:
+    desk = np.full((64, 64), 40, np.uint8)
+    desk[14:50, 8:40] = 220
+    assert find_sheet(desk)
+    desk[10:54, 46:58] = 220
+    assert find_sheet(desk) is None
+
+
 def test_a_digit_whose_ends_are_in_the_corners_is_no_desk() -> None:
     light = np.tile(np.linspace(230, 150, 200).astype(np.uint8), (200, 1)).T.copy()
     cv2.rectangle(light, (0, 0), (199, 16), 20, cv2.FILLED)  # the bar of a 7, and its stem
