@@ -37,6 +37,8 @@ WHOLE = (0.0, 1.0, 0.0, 1.0)
 BOX = 20  # px: the longer side of the digit
 BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
 RINGING = 32  # of 255: up to so much JPEG leaves beside ink
+BLACK, WHITE = 8, 192  # of 255: so dark, or darker, is their ground; so light, or lighter, ink
+MOST = 0.6 * SIDE**2  # pixels are not: of MNIST's, 0.45 of them
 BORDER = 4 * (SIDE - 1)  # px around
 TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
 MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
@@ -216,10 +218,14 @@ def straighten(picture: Picture, corners: NDArray[np.float32]) -> Picture:
 
 
 def is_normalised(grey: Grey) -> bool:
-    """Whether the image is as MNIST's are: 28×28, dark around, box and centre of mass in place."""
+    """Whether the image is as MNIST's: 28×28, white on black, box and centre of mass in place."""
     if grey.shape != (SIDE, SIDE):
         return False
     _, ink = cv2.threshold(grey, RINGING, 0, cv2.THRESH_TOZERO)
+    if cv2.minMaxLoc(ink)[1] < WHITE:
+        return False
+    if cv2.countNonZero(cv2.threshold(grey, BLACK, 1, cv2.THRESH_BINARY)[1]) > MOST:
+        return False
     _, _, width, height = cv2.boundingRect(ink)
     if abs(max(width, height) - BOX) > BOX_TOLERANCE:
         return False

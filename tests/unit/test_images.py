@@ -67,8 +67,11 @@ def test_what_is_wider_than_strokes_is_a_doubt(radius: int, doubt: str) -> None:
         lambda digit: np.roll(digit, 4, axis=1),
         lambda digit: np.pad(digit[8:20, 8:20], 8),
         lambda digit: np.repeat(np.repeat(digit, 2, 0), 2, 1),
+        lambda digit: digit // 2,
+        lambda digit: 20 + digit // 255 * 235,
+        lambda digit: cv2.applyColorMap(digit, cv2.COLORMAP_VIRIDIS),
     ],
-    ids=["dark on light", "off the centre", "small", "large"],
+    ids=["dark on light", "off the centre", "small", "large", "pale", "on grey", "in colours"],
 )
 def test_what_is_not_mnist_like_is_made_so(
     change: Callable[[np.ndarray], np.ndarray],
