@@ -20,6 +20,7 @@ POLL_SECONDS = 0.2  # between two looks at whether Redis has room again, or work
 FULL = 0.7  # of Redis's maxmemory: results need room too
 BEAT_SECONDS = SUBMITTER_SECONDS / 3  # between two signs of life
 UNLIMITED_SECONDS = 1.0  # between two looks at whether a Redis without a limit has one now
+END_SECONDS = 0.5  # that a process's end waits for its feeders; one may wait for its source
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,7 @@ class Feeder(threading.Thread):
         self._sending = threading.Lock()
         self._stopped = self._dropped = False
         self._unlimited_until = 0.0  # until then Redis is not asked again for its limit
-        if not self.attached:
-            _store_at_exit(self)
+        _end_at_exit(self)
 
     def run(self) -> None:
         try:
@@ -232,19 +232,28 @@ class Feeder(threading.Thread):
         return self._ledger.seal(self._spec, self._base, total)
 
 
-detached: WeakSet[Feeder] = WeakSet()
-processes: set[int] = set()  # that wait for them in the end: a fork has to do so by itself
+feeders: WeakSet[Feeder] = WeakSet()
+processes: set[int] = set()  # that end them: a fork has to do so by itself
 
 
-def _store_at_exit(feeder: Feeder) -> None:
-    """A detached job outlives this process: see to it that all of it is in Redis by then."""
-    detached.add(feeder)
+def _end_at_exit(feeder: Feeder) -> None:
+    """As `_end_feeders`, when this process ends."""
+    feeders.add(feeder)
     if os.getpid() not in processes:
         processes.add(os.getpid())
-        Finalize(None, _store_detached, exitpriority=100)  # first; a fork heeds no `atexit`
+        Finalize(None, _end_feeders, exitpriority=100)  # first; a fork heeds no `atexit`
 
 
-def _store_detached() -> None:
-    for feeder in list(detached):
-        while feeder.is_alive() and not feeder._stopped:
+def _end_feeders() -> None:
+    """A detached job outlives this process: see to it that all of it is in Redis by then. And that
+    no feeder is in Arrow's code as Python ends: it would end by SIGABRT."""
+    alive = [feeder for feeder in feeders if feeder.is_alive()]
+    for feeder in alive:
+        while not feeder.attached and feeder.is_alive() and not feeder._stopped:
             feeder.join(POLL_SECONDS)
+    for feeder in alive:
+        feeder.stop()
+    end = time.monotonic() + END_SECONDS
+    with suppress(KeyboardInterrupt, SystemExit):  # the process ends anyway
+        for feeder in alive:
+            feeder.join(max(0, end - time.monotonic()))

@@ -497,6 +497,20 @@ with Client({client.url!r}) as client:
     assert len(client.job(done.stdout.strip()).table()) == 3
 
 
+def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local) -> None:
+    """In Arrow's code, it would end the process by SIGABRT."""
+    code = f"""
+import atexit, itertools, threading, numpy as np
+atexit.register(lambda: print(threading.enumerate()))  # after all that comes later
+from producer import Client
+
+job = Client({redis_only.url!r}).submit(itertools.repeat(np.zeros((28, 28), np.uint8)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert not done.stderr
+    assert "MainThread" in done.stdout and "feeder" not in done.stdout
+
+
 def test_a_detached_job_that_nobody_waits_for_tells_why_it_is_not_whole(
     redis_only: Local, caplog: pytest.LogCaptureFixture
 ) -> None:
