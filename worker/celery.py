@@ -76,6 +76,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     from worker.device import count_gpus
     from worker.models import card_path
 
+    sys.argv = sys.orig_argv[1:]  # as Celery starts anew at SIGHUP; of `python -c` it knew less
     try:
         follow_celery(conf)
         card_path(settings().model)

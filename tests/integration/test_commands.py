@@ -591,6 +591,22 @@ def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
     assert spawned.exists()
 
 
+def test_a_worker_starts_anew_at_sighup(redis_only: Local, tmp_path: Path) -> None:
+    """As Celery's do where they are on no terminal."""
+    log = tmp_path / "log"
+    options = ["--broker", redis_only.url, "--concurrency", "1", "--without-mingle"]
+    with (
+        log.open("wb") as file,
+        subprocess.Popen([*DIGITQ, "worker", *options], stdout=file, stderr=file) as worker,
+    ):
+        try:
+            wait_for(lambda: " ready." in log.read_text())
+            worker.send_signal(signal.SIGHUP)
+            wait_for(lambda: log.read_text().count(" ready.") == 2)
+        finally:
+            worker.terminate()
+
+
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.local.OLDEST_REDIS", 1000)
     with pytest.raises(UsageError, match=r"redis-server is Redis \d.*: 6 or newer is needed"):
