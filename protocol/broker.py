@@ -45,7 +45,7 @@ UNABLE_WORDS = re.compile(  # of other types, and out of scripts; the last three
 )
 TOLD_SECONDS = 2.0  # a Redis that is lost for longer is spoken of
 LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
-SCRIPT_ERROR = re.compile(r"^Error running script.*?@user_script: ?\d+: -?|( script: \w{40}.*)$")
+SCRIPT_ERROR = re.compile(r"^Error running script.*@user_script: ?\d+: -?|( script: \w{40}.*)$")
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)

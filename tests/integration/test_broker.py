@@ -200,6 +200,13 @@ def test_what_redis_can_t_do_now_it_may_do_later(text: str, passes: bool) -> Non
     assert is_passing(redis.ResponseError(text)) == passes
 
 
+def test_what_redis_says_of_a_script_is_told_without_its_place(redis_only: Local) -> None:
+    with connect(redis_only.url) as client:
+        client.replicaof("127.0.0.1", 1)  # nobody is there
+        with pytest.raises(BrokerError, match=r" says: READONLY You can't write .* replica$"):
+            Ledger(client).open(JobSpec("j", "mlp", "source", attached=True, in_flight=1, ttl=60))
+
+
 def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol.broker, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
