@@ -302,10 +302,7 @@ def _output_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"can't write {path}: {reason}; what is written stays, and the same "
-            "command continues it"
-        ) from None
+        raise OutputError(f"can't write {path}: {reason}") from None
 
 
 def _parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Written]]]:
