@@ -35,7 +35,8 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
     from worker.inspect import inspect_image
 
     if not sys.stdout:  # `>&-`
-        sys.exit("digitq: stdout is closed")
+        print("digitq: stdout is closed", file=sys.stderr)
+        sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     status = 0
     for image in images:

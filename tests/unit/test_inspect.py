@@ -132,6 +132,16 @@ def test_whoever_reads_may_stop(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+def test_a_closed_stdout_is_no_bad_image(tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "one.png")
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "worker", "inspect", "one.png"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "digitq: stdout is closed\n")
+
+
 UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(35, 16), np.array(draw_one((60, 90)))
 
 
