@@ -39,6 +39,7 @@ from protocol.errors import (
     UsageError,
 )
 from protocol.settings import settings
+from protocol.stderr import make_stderr_unfailing
 
 if TYPE_CHECKING:
     from producer.client import Client
@@ -427,13 +428,9 @@ for command in services.COMMANDS:
 
 
 def _prepare_process() -> None:
-    """Signals end it in order, and a terminal that has no UTF-8 shows what it can. Where stderr is
-    closed, what is said goes nowhere: else a file that is opened would take its place."""
-    if not sys.stderr:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.set_inheritable(2, True)
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+    """Signals end it in order, what can't be said goes nowhere, and a terminal that has no UTF-8
+    shows what it can."""
+    make_stderr_unfailing()
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +30,7 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
+from protocol.stderr import Unfailing
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ
 
@@ -139,6 +140,44 @@ def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
         os.close(stdout)
         assert done.returncode == status
         assert said in done.stderr and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("producer classify nowhere", 2),
+        ("producer classify", 2),
+        ("producer jobs --broker redis://127.0.0.1:1", 3),
+        ("worker inspect nowhere", 2),
+        ("worker inspect 1.png", 0),
+    ],
+)
+def test_a_stderr_that_can_t_be_written_changes_no_status(
+    command: str, status: int, images: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    reading, closed = os.pipe()
+    os.close(reading)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for stderr in (full, closed):
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()], cwd=images, env=environment, stderr=stderr
+        )
+        os.close(stderr)
+        assert done.returncode == status
+
+
+def test_a_stderr_that_was_set_not_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another program that has the same pipe or terminal."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with Unfailing(writing, "wb") as file, open(reading, "rb", buffering=0) as pipe:
+        with suppress(BlockingIOError):
+            while os.write(writing, b"." * 65536):
+                pass
+        monkeypatch.setattr("select.select", lambda *_: pipe.read(1 << 20))
+        assert file.write(b"said") == 4
+        assert pipe.read(5) == b"said"
 
 
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
