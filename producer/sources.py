@@ -185,7 +185,7 @@ def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
     """The pieces of the first `limit` images."""
     for piece in pieces:
         if isinstance(piece, pa.RecordBatch):
-            piece = piece.slice(0, limit)
+            piece = piece.slice(0, min(limit, piece.num_rows))  # Arrow takes no more than 64 bits
             limit -= piece.num_rows
         else:
             limit -= 1

@@ -90,7 +90,7 @@ def test_a_resumed_source_goes_on_where_it_was(sizes: list[tuple[str, int]], row
     assert not rest or rest[0].first_row == rows
 
 
-@given(pieces_strategy, st.integers(1, 100))
+@given(pieces_strategy, st.integers(1, 100) | st.just(10**20))
 def test_a_limit_takes_the_first_images(sizes: list[tuple[str, int]], limit: int) -> None:
     whole = ids([chunk.batch for chunk in cut_chunks(make_pieces(sizes))])
     first = cut_chunks(take_first(make_pieces(sizes), limit))
