@@ -1,6 +1,8 @@
 """The `digitq` command, which Ctrl-C ends without a traceback from its first moment on."""
 
+import atexit
 import os
+import threading
 from typing import NoReturn
 
 from protocol.signals import end_at_once
@@ -15,7 +17,13 @@ def main() -> NoReturn:
         os.environ.pop(name, None)
     from producer import cli
 
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        if threading.active_count() > 1:  # one in Arrow's code would make Python end by SIGABRT
+            atexit._run_exitfuncs()
+            os._exit(int(end.code or 0))
+        raise
 
 
 if __name__ == "__main__":

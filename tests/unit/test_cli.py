@@ -180,6 +180,39 @@ def test_a_stderr_that_was_set_not_to_wait_is_waited_for(monkeypatch: pytest.Mon
         assert pipe.read(5) == b"said"
 
 
+def test_a_thread_that_is_at_work_changes_no_status() -> None:
+    """In Arrow's code, it makes Python end by SIGABRT."""
+    code = """
+import sys, threading, time, pyarrow
+from producer import __main__, cli
+
+begun = threading.Event()
+
+class Endless:
+    closed = False
+
+    def read(self, size):
+        begun.set()
+        time.sleep(0.001)
+        return bytes(size)
+
+def work():
+    file = pyarrow.PythonFile(Endless(), "r")
+    while True:
+        file.read(1000)
+
+def main():
+    for _ in range(20):
+        threading.Thread(target=work, daemon=True).start()
+    begun.wait()
+    sys.exit(5)
+
+cli.main = main
+__main__.main()
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 5
+
+
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 
 
