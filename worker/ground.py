@@ -69,12 +69,12 @@ def is_ground_dark(small: Grey) -> bool:
     are ink, which is true in any light. In a photo that is mostly light and shade the first two
     are asked again with the light levelled, unless it has a light ground for certain; for a dark
     one it needs a clear majority, since most are of light paper. What is obvious from the first is
-    not asked further.
+    not asked further, but for a dark ground of a photo: it may be a shadow over most of it.
     """
     ordered = order(small)
     dark = find_dark(small, ordered)
     vote = ask_share(dark)
-    if abs(vote) >= OBVIOUS:
+    if vote <= -OBVIOUS or vote >= OBVIOUS and not is_photo(ordered):
         return vote > 0
     votes = vote + ask_width(dark)
     if votes > -CERTAIN and is_photo(ordered):

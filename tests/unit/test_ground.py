@@ -1,5 +1,7 @@
 """Ink and ground: which is which, in any light."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
 from worker.decoding import ImageError
 from worker.ground import (
     NARROW,
+    ROUGH_SIDE,
     WIDE,
     close,
     darken_edges,
@@ -53,9 +56,17 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
     monkeypatch.delattr("worker.ground.measure_reach")
-    monkeypatch.delattr("worker.ground.is_photo")
     ring = draw_ring(width=6)
     assert is_ground_dark(255 - ring if dark else ring) == dark
+
+
+@pytest.mark.parametrize("turn", [np.asarray, np.transpose])
+def test_a_shadow_over_most_of_a_photo_is_no_dark_ground(
+    turn: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    light = np.where(np.linspace(0, 1, SIDE) < 0.92, 0.3, 1)
+    photo = add_grain(draw_ring(ink=60, ground=220) * light)
+    assert not is_ground_dark(shrink(turn(photo).copy(), ROUGH_SIDE))
 
 
 def test_a_drawing_of_light_strokes_that_fill_it() -> None:
