@@ -21,7 +21,7 @@ DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
 HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
 CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
-LEAST_AROUND = 0.15  # of the longer side: so long, or longer, is a circle around a digit
+LEAST_AROUND = 8  # px: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
 CLOSED = 0.95  # of them, what is solid
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
@@ -154,7 +154,7 @@ def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDA
     left, top, w, h = boxes
     right, bottom, length = left + w, top + h, np.maximum(w, h)
     around = np.zeros(len(w), np.bool_)
-    for outer in np.flatnonzero(length >= LEAST_AROUND * max(labels.shape)).tolist():
+    for outer in np.flatnonzero(length >= LEAST_AROUND).tolist():
         inside = (left > left[outer]) & (top > top[outer])
         inside &= (right < right[outer]) & (bottom < bottom[outer])
         inside &= length >= SURROUNDED * length[outer]

@@ -172,6 +172,11 @@ def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
     assert is_digit_dropped(circled, three)
 
 
+def test_a_circle_that_is_small_in_a_large_image_is_one() -> None:
+    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 57), (60, 63), 255, 2)
+    assert np.array_equal(drop_specks(cv2.circle(one.copy(), (60, 60), 7, 255, 1)), one)
+
+
 def test_what_is_solid_and_open_is_no_circle() -> None:
     dot = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 22, 255, -1)
     solid = cv2.ellipse(dot.copy(), (60, 60), (44, 44), 0, 60, 300, 255, 22)
