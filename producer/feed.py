@@ -248,12 +248,14 @@ def _end_feeders() -> None:
     """A detached job outlives this process: see to it that all of it is in Redis by then. And that
     no feeder is in Arrow's code as Python ends: it would end by SIGABRT."""
     alive = [feeder for feeder in feeders if feeder.is_alive()]
-    for feeder in alive:
-        while not feeder.attached and feeder.is_alive() and not feeder._stopped:
-            feeder.join(POLL_SECONDS)
-    for feeder in alive:
-        feeder.stop()
-    end = time.monotonic() + END_SECONDS
-    with suppress(KeyboardInterrupt, SystemExit):  # the process ends anyway
+    try:
         for feeder in alive:
-            feeder.join(max(0, end - time.monotonic()))
+            while not feeder.attached and feeder.is_alive() and not feeder._stopped:
+                feeder.join(POLL_SECONDS)
+    finally:  # at Ctrl-C, too
+        for feeder in alive:
+            feeder.stop()
+        end = time.monotonic() + END_SECONDS
+        with suppress(KeyboardInterrupt, SystemExit):  # the process ends anyway
+            for feeder in alive:
+                feeder.join(max(0, end - time.monotonic()))

@@ -497,17 +497,26 @@ with Client({client.url!r}) as client:
     assert len(client.job(done.stdout.strip()).table()) == 3
 
 
-def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local, interrupted: bool) -> None:
     """In Arrow's code, it would end the process by SIGABRT."""
     code = f"""
 import atexit, itertools, threading, numpy as np
 atexit.register(lambda: print(threading.enumerate()))  # after all that comes later
-from producer import Client
+from producer import Client, feed
 
-job = Client({redis_only.url!r}).submit(itertools.repeat(np.zeros((28, 28), np.uint8)))
+def interrupt(feeder, timeout):
+    del feed.Feeder.join
+    raise KeyboardInterrupt
+
+feed.END_SECONDS = 60  # a busy machine is no failure
+if {interrupted}:
+    feed.Feeder.join = interrupt
+digits = itertools.repeat(np.zeros((28, 28), np.uint8))
+job = Client({redis_only.url!r}).submit(digits, detached={interrupted})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert not done.stderr
+    assert done.stderr.endswith("KeyboardInterrupt: \n") if interrupted else not done.stderr
     assert "MainThread" in done.stdout and "feeder" not in done.stdout
 
 
