@@ -37,6 +37,7 @@ WORD = 3.0  # times as wide as high, or less: so many may run together
 WHOLE = 0.6  # of all that is kept is the digit's length, or more: else it is in pieces
 AS_HIGH, LEVEL = 0.6, 0.8  # as the one beside it is a character; of its height it lies beside it
 OVERLAP = 0.2  # of that is one over the other at most, as in italics
+THINNER = 0.7  # times as wide as the digit's are its strokes, or less: a piece's are as wide
 STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
 HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
@@ -109,7 +110,7 @@ def drop_specks(ink: Grey) -> Grey:
         keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
     keep |= own
-    others = find_print((left, top, w, h), main, keep)
+    others = find_print((left, top, w, h), area, main, keep, labels)
     if not fills and max(height, width) >= LEAST_SIDE:
         others |= find_marks((left, top, w, h), area, (*first, *last)) & (group != group[main])
     wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
@@ -219,9 +220,11 @@ def find_underlines(
     return lines
 
 
-def find_print(boxes: Boxes, main: int, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def find_print(
+    boxes: Boxes, area: Sizes, main: int, kept: NDArray[np.bool_], labels: NDArray[np.uint16]
+) -> NDArray[np.bool_]:
     """Which of the shapes that are kept are characters in a row beside the digit, as a form's cell
-    has them; none where the main one is but a piece of it."""
+    has them, in thinner strokes; none where the main one is but a piece of it."""
     left, top, w, h = boxes
     printed = np.zeros(len(w), np.bool_)
     length = max(w[main], h[main])
@@ -242,6 +245,10 @@ def find_print(boxes: Boxes, main: int, kept: NDArray[np.bool_]) -> NDArray[np.b
     in_row &= (lower >= AS_HIGH * higher) & (level >= LEVEL * lower)
     np.fill_diagonal(in_row, False)
     printed[small] = in_row.any(axis=1)
+    if printed.any():
+        reach = cv2.distanceTransform(cv2.min(labels, 1).astype(np.uint8), cv2.DIST_L2, 3)
+        stroke = np.bincount(labels.ravel(), reach.ravel())[1:] / area  # a quarter of its width
+        printed &= stroke <= THINNER * stroke[main]
     return printed
 
 

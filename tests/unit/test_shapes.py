@@ -153,6 +153,16 @@ def test_a_digit_in_pieces_is_no_print() -> None:
     assert np.array_equal(drop_specks(zero), zero)
 
 
+@pytest.mark.parametrize("gap", [5, 12])
+def test_a_bar_in_pieces_is_no_print(gap: int) -> None:
+    five = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.line(five, (45, 50), (45, 62), 255, 9)
+    cv2.ellipse(five, (55, 78), (20, 20), 0, -120, 140, 255, 9)
+    top = int(np.flatnonzero(five.any(axis=1))[0]) - gap
+    five[top - 9 : top, 41:57] = five[top - 9 : top, 62:78] = 255
+    assert np.array_equal(drop_specks(five), five)
+
+
 def test_a_digit_in_two_strokes_stays_whole() -> None:
     five = np.zeros((SIDE, SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
