@@ -18,7 +18,7 @@ from producer.folders import private_folder, private_socket
 from producer.options import plural, require
 from protocol.broker import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, settings
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, read_settings
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5  # between two looks at processes that run
@@ -211,7 +211,7 @@ class Local:
 
     def _start(self, name: str, *command: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
-        weights = settings.__wrapped__().own_weights()  # of now, as all that the process will read
+        weights = read_settings().own_weights()
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],

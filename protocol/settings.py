@@ -121,6 +121,11 @@ def _expand(path: Path, variable: str) -> Path:
 @cache
 def settings() -> Settings:
     """This process's settings, read once. Raises `UsageError` where a variable is unusable."""
+    return read_settings()
+
+
+def read_settings() -> Settings:
+    """The settings of a process that starts now. Raises `UsageError` as `settings` does."""
     try:
         return Settings()
     except ValidationError as error:
