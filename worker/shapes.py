@@ -34,9 +34,7 @@ WIDER = 1.2  # than the digit is a line that leaves no doubt
 NO_BASE = 1.8  # times as wide as the digit is a line that is no base of a 2, however near
 PRINT = 0.12, 0.45  # of the digit's length, or between, printed characters are high
 WORD = 3.0  # times as wide as high, or less: so many may run together
-WHOLE = 0.6  # of all that is kept is the digit's length, or more: else it is in pieces
 AS_HIGH, LEVEL = 0.6, 0.8  # as the one beside it is a character; of its height it lies beside it
-OVERLAP = 0.2  # of that is one over the other at most, as in italics
 THINNER = 0.7  # times as wide as the digit's are its strokes, or less: a piece's are as wide
 STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
@@ -224,7 +222,7 @@ def find_print(
     boxes: Boxes, area: Sizes, main: int, kept: NDArray[np.bool_], labels: NDArray[np.uint16]
 ) -> NDArray[np.bool_]:
     """Which of the shapes that are kept are characters in a row beside the digit, as a form's cell
-    has them, in thinner strokes; none where the main one is but a piece of it."""
+    has them: in thinner strokes, which pieces of the digit are not."""
     left, top, w, h = boxes
     printed = np.zeros(len(w), np.bool_)
     length = max(w[main], h[main])
@@ -232,17 +230,11 @@ def find_print(
     small = kept & (h >= lowest * length) & (h <= highest * length) & (w <= WORD * h)
     if np.count_nonzero(small) < 2:
         return printed
-    extents = (
-        (start + size)[kept].max() - start[kept].min() for start, size in ((left, w), (top, h))
-    )
-    if length < WHOLE * max(extents):
-        return printed
     left, top, w, h = (part[small] for part in boxes)
     lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
     gap = np.maximum.outer(left, left) - np.minimum.outer(left + w, left + w)
     level = np.minimum.outer(top + h, top + h) - np.maximum.outer(top, top)
-    in_row = (gap <= higher) & (gap >= -OVERLAP * higher)
-    in_row &= (lower >= AS_HIGH * higher) & (level >= LEVEL * lower)
+    in_row = (gap <= higher) & (lower >= AS_HIGH * higher) & (level >= LEVEL * lower)
     np.fill_diagonal(in_row, False)
     printed[small] = in_row.any(axis=1)
     if printed.any():
