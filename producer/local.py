@@ -64,7 +64,7 @@ class Local:
         self._deaths: dict[str, list[float]] = {}  # when, of late
 
     def __enter__(self) -> Self:
-        """Raises `UsageError` where what it runs is not installed, or `DIGITQ_WEIGHTS` has none."""
+        """Raises `UsageError` where what it runs is missing, or `DIGITQ_WEIGHTS` has no weights."""
         if self.workers:
             require("torch", "worker")
         if self.flower:

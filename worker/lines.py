@@ -14,7 +14,7 @@ from worker.ground import ones, order, percentiles
 from worker.shapes import is_box
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
-STRAIGHT = 3
+STRAIGHT = 0b11  # marks a line without steps; 0b01, one with; what a shift leaves has none
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
 WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height

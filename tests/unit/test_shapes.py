@@ -102,12 +102,14 @@ def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
     assert np.array_equal(drop_specks(ink), digit)
 
 
-def draw_print(ink: np.ndarray, places: list[tuple[int, int, int]]) -> np.ndarray:
-    """Rings on an image: left, top and height."""
-    printed = ink.copy()
+def print_beside_a_seven(places: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """A 7; and one with rings, whose left, top and height these are."""
+    seven = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
+    printed = seven.copy()
     for left, top, height in places:
         cv2.ellipse(printed, (left + 5, top + height // 2), (5, height // 2), 0, 0, 360, 255, 3)
-    return printed
+    return seven, printed
 
 
 @pytest.mark.parametrize(
@@ -119,9 +121,7 @@ def draw_print(ink: np.ndarray, places: list[tuple[int, int, int]]) -> np.ndarra
     ],
 )
 def test_print_beside_a_digit_is_left_out(places: list[tuple[int, int, int]]) -> None:
-    seven = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
-    printed = draw_print(seven, places)
+    seven, printed = print_beside_a_seven(places)
     assert np.array_equal(drop_specks(printed), seven)
     assert not is_digit_dropped(printed, seven)
 
@@ -137,9 +137,7 @@ def test_print_beside_a_digit_is_left_out(places: list[tuple[int, int, int]]) ->
     ],
 )
 def test_what_is_no_row_is_no_print(places: list[tuple[int, int, int]]) -> None:
-    seven = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
-    printed = draw_print(seven, places)
+    _, printed = print_beside_a_seven(places)
     assert np.array_equal(drop_specks(printed), printed)
 
 
