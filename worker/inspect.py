@@ -90,7 +90,10 @@ def ask(
         said = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
         panels.append(
             [
-                (f"{name}: {answer.argmax()}, {answer.max():.0%}", PIL.Image.fromarray(view))
+                (
+                    f"{name.replace('_', ' ')}: {answer.argmax()}, {answer.max():.0%}",
+                    PIL.Image.fromarray(view),
+                )
                 for (name, view), answer in zip(seen.items(), said, strict=True)
             ]
         )

@@ -19,7 +19,8 @@ View = Callable[[Picture], Picture]
 SOFT = 0.025  # of the longer side: the blur's standard deviation
 BEYOND = 0.15  # of it, past each edge
 AROUND = 0.35  # of it, on each side
-SEEN = 0.6  # of each side is the middle
+FAR, NEAR, BETWEEN = 0.2, 0.1, 0.15  # of a side, left out at each of its ends
+SEEN = 1 - 2 * FAR  # of a side, at the least
 SIDE = 128  # px: longer, an image is shrunk before it is blurred
 LEVELLED_SIDE = 192  # px: the same before it is levelled
 STROKE = np.ones((11, 11), np.uint8)  # of these: what is as wide or wider is no stroke
@@ -50,9 +51,29 @@ def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] 
 
 def middle(picture: Picture) -> Picture:
     """Without what lies around the middle."""
+    return inner(picture, FAR, FAR)
+
+
+def trimmed(picture: Picture) -> Picture:
+    """Without its edges."""
+    return inner(picture, NEAR, NEAR)
+
+
+def middle_rows(picture: Picture) -> Picture:
+    """Without what lies above and below."""
+    return inner(picture, BETWEEN, 0)
+
+
+def middle_columns(picture: Picture) -> Picture:
+    """Without what lies at the sides."""
+    return inner(picture, 0, BETWEEN)
+
+
+def inner(picture: Picture, ends: float, sides: float) -> Picture:
+    """Without a share of its height at each end, and of its width at each side."""
     height, width = picture.shape[:2]
-    down, right = (int((1 - SEEN) / 2 * length) for length in (height, width))
-    return picture[down : height - down, right : width - right].copy()
+    top, left = int(ends * height), int(sides * width)
+    return picture[top : height - top, left : width - left].copy()
 
 
 def levelled(picture: Picture) -> Picture:
@@ -73,4 +94,6 @@ def levelled(picture: Picture) -> Picture:
     return np.asarray(cv2.divide(grey, cv2.max(ground, 1), scale=255))
 
 
-VIEWS: tuple[View, ...] = (softened, extended, framed, middle, levelled)
+PARTS: tuple[View, ...] = (middle, trimmed, middle_rows, middle_columns)
+VIEWS: tuple[View, ...] = (softened, extended, framed, levelled, *PARTS)
+WEIGHTS = {part.__name__: 0.5 for part in PARTS}  # 1 is the others': a part may lack some digit

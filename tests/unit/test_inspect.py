@@ -159,7 +159,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first
     assert result.stdout.splitlines()[1:] == list_probabilities(np.array(row["probabilities"]))
-    rows = 2 if image is SURE else 3
+    rows = 2 if image is SURE else 4
     with PIL.Image.open(tmp_path / "steps.png") as picture:
         assert picture.height == 12 * LINE + SPACE + rows * (PANEL + LINE + SPACE)
 

@@ -17,7 +17,18 @@ from worker.classify import TOGETHER, take_turns
 from worker.decoding import ImageError, TimeLimitError
 from worker.ground import is_ground_dark, shrink
 from worker.images import STEPS, normalise, trace_other_views, trace_views
-from worker.views import VIEWS, View, extended, framed, levelled, middle, softened
+from worker.views import (
+    VIEWS,
+    View,
+    extended,
+    framed,
+    levelled,
+    middle,
+    middle_columns,
+    middle_rows,
+    softened,
+    trimmed,
+)
 
 RING = draw_ring()
 DRAWN = [view for view in VIEWS if view is not levelled]  # a drawing isn't
@@ -56,9 +67,18 @@ def test_framed_shows_which_is_ground(light: bool) -> None:
     assert np.array_equal(wide[32:-32, 32:-32], tight)
 
 
-def test_the_middle_is_without_what_is_around() -> None:
-    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    assert np.array_equal(middle(grey), grey[2:8, 2:8])
+@pytest.mark.parametrize(
+    "view, rows, columns",
+    [
+        (middle, slice(4, 16), slice(4, 16)),
+        (trimmed, slice(2, 18), slice(2, 18)),
+        (middle_rows, slice(3, 17), slice(20)),
+        (middle_columns, slice(20), slice(3, 17)),
+    ],
+)
+def test_some_views_are_without_what_is_around(view: View, rows: slice, columns: slice) -> None:
+    grey = np.arange(400).reshape(20, 20).astype(np.uint8)
+    assert np.array_equal(view(grey), grey[rows, columns])
 
 
 @pytest.mark.parametrize("light", [False, True])
@@ -94,7 +114,7 @@ def test_of_a_sheet_on_a_desk_the_views_are_of_the_sheet() -> None:
 
 def test_views_that_show_no_digit_are_left_out() -> None:
     corner = np.full((100, 100), 255, np.uint8)
-    corner[4:14, 8:11] = 0
+    corner[1:10, 6:9] = 0
     *_, views = trace_views(lambda side: corner)
     assert [*views] == ["softened", "extended", "framed"]
 
