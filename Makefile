@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/digitq demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow
