@@ -42,6 +42,7 @@ HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own 
 LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 BOX = 0.9  # of a rectangle is a frame with rounded corners; a circle is less
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
+WITHIN = 0.2  # as long as a circle, or longer, may be a digit in it
 
 Sizes = NDArray[np.float64]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
@@ -287,8 +288,6 @@ def is_box(shape: NDArray[np.bool_]) -> bool:
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
     neither small beside the one that was, nor pale, nor a line that is wider, nor a frame."""
-    if kept is ink:  # as usual; it takes no time then
-        return False
     digit, dropped = (
         cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
         for part in (kept, cv2.subtract(ink, kept))
@@ -319,3 +318,21 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         )
         for number, left, top, w, h, area in others
     )
+
+
+def is_digit_within(kept: Grey) -> bool:
+    """Whether a shape closes around another that is neither tiny beside it nor pale: it may be a
+    circle around a digit, and no 0."""
+    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
+    outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    within = [] if tree is None else tree[0, :, 3].tolist()  # of a shape its hole's, or none
+    for shape, hole in enumerate(within):
+        if hole < 0 or (outer := within[hole]) < 0:
+            continue
+        left, top, width, height = cv2.boundingRect(outlines[shape])
+        if (
+            max(width, height) >= WITHIN * max(cv2.boundingRect(outlines[outer])[2:])
+            and kept[top : top + height, left : left + width].max() >= AS_STRONG * kept.max()
+        ):
+            return True
+    return False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring
-from worker.shapes import drop_specks, fill_outline, is_digit_dropped
+from worker.shapes import drop_specks, fill_outline, is_digit_dropped, is_digit_within
 
 
 def test_specks_and_neighbours_are_dropped() -> None:
@@ -178,6 +178,22 @@ def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
     circled = cv2.circle(three.copy(), (60, 60), radius, 255, width)
     assert np.array_equal(drop_specks(circled), three)
     assert is_digit_dropped(circled, three)
+
+
+@pytest.mark.parametrize(
+    ("height", "strength", "expected"), [(26, 255, True), (12, 255, False), (26, 90, False)]
+)
+def test_what_is_around_a_small_shape_may_be_a_circle(
+    height: int, strength: int, expected: bool
+) -> None:
+    ring = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 45, 255, 12)
+    ink = ring.copy()
+    ink[60 - height // 2 : 60 + height // 2, 57:63] = strength
+    ink[4:8, 4:8] = 255
+    assert is_digit_within(drop_specks(ink)) == expected
+    beside = np.pad(ring, ((0, 0), (0, 60)))
+    beside[60 - height // 2 : 60 + height // 2, 140:146] = strength
+    assert not is_digit_within(drop_specks(beside))
 
 
 def test_a_circle_that_is_small_in_a_large_image_is_one() -> None:
