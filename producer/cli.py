@@ -184,7 +184,6 @@ def submit(
             say(f"job {job.id} is cancelled")
         raise
     record = job.progress()
-    click.echo(job.id)
     skipped = source.tally.describe()
     stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
     there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
@@ -192,6 +191,7 @@ def submit(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
         f"`digitq collect {job.id} -o OUT{there}` takes the results"
     )
+    click.echo(job.id)  # last: where it can't be written, it was told
 
 
 @digitq.command()

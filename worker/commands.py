@@ -61,7 +61,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
 @click.argument("name", type=click.Choice([name for name in MODELS if name != "random"]))
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
     help="the same seed, the same weights",

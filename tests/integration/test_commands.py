@@ -451,6 +451,15 @@ def test_a_job_that_nobody_works_on_is_told(
     assert client.ledger.has_worker()
 
 
+def test_a_job_whose_id_can_t_be_written_is_told(redis_only: Local, tmp_path: Path) -> None:
+    draw_one().save(tmp_path / "1.png")
+    command = [*DIGITQ, "submit", tmp_path, "--broker", redis_only.url]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    (job,) = Client(redis_only.url).jobs()
+    assert done.returncode == 3 and f"`digitq collect {job.id} -o OUT " in done.stderr
+
+
 def test_an_unknown_job_is_bad_usage(local: Local) -> None:
     for command in ("status", "collect", "cancel"):
         status, _, err = run(command, "nope", "--broker", local.url)
