@@ -20,7 +20,13 @@ from kombu.exceptions import OperationalError
 
 from producer.client import Client
 from producer.options import plural
-from protocol.broker import TIMEOUT_SECONDS, connect, read_address, without_password
+from protocol.broker import (
+    TIMEOUT_SECONDS,
+    connect,
+    first_line,
+    read_address,
+    without_password,
+)
 from protocol.celery import make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
@@ -143,7 +149,7 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Strange
     try:
         app.control.broadcast(STATS, reply=True, timeout=ANSWER_SECONDS, callback=note)
     except (OperationalError, redis.RedisError) as error:
-        raise BrokerError(f"can't ask the workers: {error}") from error
+        raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
     return sorted(workers, key=attrgetter("name")), sorted(strangers, key=attrgetter("name"))
 
 

@@ -47,6 +47,16 @@ def examine(deployment: Deployment) -> list[Finding]:
     ]
 
 
+def check_role(deployment: Deployment) -> Advice:
+    """Redis can be written to."""
+    info = deployment.redis
+    if info["role"] != "master":
+        yield (
+            "Redis is a replica: what is written there is refused, or lost",
+            f"name its master as the broker, on {info['master_host']}:{info['master_port']}",
+        )
+
+
 def check_append_only(deployment: Deployment) -> Advice:
     """Redis writes what it knows to a file, at least every second."""
     if not deployment.redis["aof_enabled"]:
@@ -245,6 +255,7 @@ def check_flower_password(deployment: Deployment) -> Advice:
 
 
 RULES: dict[str, Rule] = {
+    "replica": check_role,
     "append-only": check_append_only,
     "eviction": check_eviction,
     "memory": check_memory,

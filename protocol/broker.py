@@ -124,7 +124,7 @@ class PatientRedis(redis.Redis):
                 if waited > TOLD_SECONDS and not self._told:
                     self._told = True
                     tell = self.on_loss or logger.warning
-                    tell(f"waiting for Redis at {shown} ({_first_line(error)})")
+                    tell(f"waiting for Redis at {shown} ({first_line(error)})")
             time.sleep(pause)  # longer each time
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -184,7 +184,7 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
 
 def _explain(error: redis.RedisError, shown: str) -> BrokerError:
     """What redis-py says, as a person can act on it."""
-    reason = _first_line(error).rstrip(".")
+    reason = first_line(error).rstrip(".")
     if isinstance(error, REFUSED):
         return BrokerError(
             f"Redis at {shown} refuses the login ({reason}): "
@@ -205,7 +205,8 @@ def _explain(error: redis.RedisError, shown: str) -> BrokerError:
     return BrokerError(f"Redis at {shown} says: {reason}")
 
 
-def _first_line(error: redis.RedisError) -> str:
+def first_line(error: Exception) -> str:
+    """What Redis says, in a line."""
     line = str(error).partition("\n")[0]
     line = line.rpartition(" of pipeline caused error: ")[2]  # what redis-py says before is long
     return SCRIPT_ERROR.sub("", line)

@@ -231,6 +231,16 @@ def test_a_full_redis_is_looked_at_though_workers_can_t_be_asked(careless: Serve
     assert "not at the workers (can't ask" in full.describe()
 
 
+def test_a_replica(careless: Served) -> None:
+    with connect(careless.url) as redis:
+        redis.replicaof("127.0.0.1", 1)
+        try:
+            replica = look_at(careless.url, careless.flower_url)
+        finally:
+            redis.replicaof("NO", "ONE")
+    assert found(replica, "replica").endswith("name its master as the broker, on 127.0.0.1:1")
+
+
 def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Deployment) -> None:
     rules = [finding.rule for finding in examine(neglected)]
     options = ("--broker", careless.url, "--flower", str(careless.flower_url))
