@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/digitq demo
 
 test: install
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow

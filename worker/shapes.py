@@ -321,18 +321,13 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
 
 
 def is_digit_within(kept: Grey) -> bool:
-    """Whether a shape closes around another that is neither tiny beside it nor pale: it may be a
-    circle around a digit, and no 0."""
+    """Whether a shape closes around another that is not tiny beside it: it may be a circle around
+    a digit, and no 0."""
     mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
     outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     within = [] if tree is None else tree[0, :, 3].tolist()  # of a shape its hole's, or none
-    for shape, hole in enumerate(within):
-        if hole < 0 or (outer := within[hole]) < 0:
-            continue
-        left, top, width, height = cv2.boundingRect(outlines[shape])
-        if (
-            max(width, height) >= WITHIN * max(cv2.boundingRect(outlines[outer])[2:])
-            and kept[top : top + height, left : left + width].max() >= AS_STRONG * kept.max()
-        ):
-            return True
-    return False
+    length = [max(cv2.boundingRect(outline)[2:]) for outline in outlines]
+    return any(
+        hole >= 0 and (outer := within[hole]) >= 0 and length[shape] >= WITHIN * length[outer]
+        for shape, hole in enumerate(within)
+    )

@@ -239,6 +239,7 @@ def test_a_replica(careless: Served) -> None:
         finally:
             redis.replicaof("NO", "ONE")
     assert found(replica, "replica").endswith("name its master as the broker, on 127.0.0.1:1")
+    assert "(can't ask the workers: READONLY You" in replica.describe()
 
 
 def test_a_line_and_an_object_for_each_finding(careless: Served, neglected: Deployment) -> None:

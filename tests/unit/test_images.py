@@ -154,6 +154,14 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
     assert digit.doubt == ANOTHER
 
 
+def test_a_circle_around_what_is_small_is_a_doubt() -> None:
+    picture = np.full((120, 120), 255, np.uint8)
+    cv2.circle(picture, (60, 60), 45, 0, 6)
+    assert not read_digit(encode_image(PIL.Image.fromarray(picture))).doubt
+    cv2.line(picture, (60, 48), (60, 72), 0, 6)
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == ANOTHER
+
+
 def test_of_four_digits_two_that_are_kept_hide_no_others(mnist_root: object) -> None:
     digits = load_mnist("test")[0][:160].numpy().reshape(40, 2, 2, 28, 28)
     fours = digits.transpose(0, 1, 3, 2, 4).reshape(40, 56, 56)

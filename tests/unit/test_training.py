@@ -159,6 +159,11 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
         assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
 
 
+def test_a_seed_has_a_range(tmp_path: Path) -> None:
+    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path), "--seed", str(2**64)])
+    assert result.exit_code == 2 and "is not in the range" in result.stderr
+
+
 def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
     result = CliRunner().invoke(train, ["random", "--out", str(tmp_path)])
     assert result.exit_code == 2
