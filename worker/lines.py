@@ -33,6 +33,7 @@ MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
+SIDES = 0.25  # of its width: so near its left or right edge a cell may have its sides
 NEAR = 0.14  # of the shorter side: so near the digit it may be a part of it that a line cuts off
 EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
@@ -128,13 +129,13 @@ def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
 
 def find_sides(mask: Mask, rows: Mask) -> Mask:
     """The vertical lines of a cell that go no farther than its horizontal ones, two or more: under
-    one it may be the stem of a 7; and on the rim, since elsewhere it may be that of a 1."""
+    one it may be the stem of a 7; and near the edges, since elsewhere it may be that of a 1."""
     sides, free = np.zeros_like(mask), find_runs(rows.max(axis=1) == 0)
     if count_lines(rows) < 2 or not free:
         return sides
     start, stop = max(free, key=lambda run: run[1] - run[0])
     found = find_lines(cv2.transpose(mask[start:stop])).T
-    rim = round(RIM * mask.shape[1])
+    rim = round(SIDES * mask.shape[1])
     for left, right in find_runs(found.max(axis=0) > 0):
         if right <= rim or left >= mask.shape[1] - rim:
             sides[start:stop, left:right] = found[:, left:right]

@@ -200,6 +200,16 @@ def test_a_small_digit_beside_the_edge_of_a_shadow(shadow: tuple[float, float, f
     assert same_digit(digit, normalise(draw_ring(100)), least=0.8)
 
 
+@pytest.mark.parametrize(("paper", "ink", "spot"), [(130, 60, 255), (110, 190, 5)])
+def test_a_small_spot_says_nothing_of_the_ground(paper: int, ink: int, spot: int) -> None:
+    """As where a lamp is mirrored, or of dirt."""
+    photo = draw_ring(ink=ink, ground=paper)
+    alone = normalise(add_grain(photo))
+    cv2.circle(photo, (100, 20), 4, spot, cv2.FILLED)
+    assert is_ground_dark(shrink(photo, 48)) == (ink > paper)
+    assert same_digit(normalise(add_grain(photo)), alone, least=0.85)
+
+
 def test_a_spot_of_light_is_no_ink() -> None:
     down, right = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 400), indexing="ij")
     light = 0.5 + 0.5 * np.exp(-((right - 0.9) ** 2 + (down - 0.95) ** 2) / 0.08)

@@ -249,6 +249,15 @@ def test_the_sides_of_a_cell_go_no_farther_than_its_lines(turned: bool) -> None:
     assert np.array_equal(remove_lines(ink), digit)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_box_may_have_its_sides_well_inside_of_the_image(turned: bool) -> None:
+    ink = np.zeros((100, 100), np.uint8)
+    ink[10:13] = ink[88:91] = ink[13:88, 21:24] = ink[13:88, 76:79] = 200
+    digit = cv2.ellipse(np.zeros_like(ink), (50, 50), (14, 25), 0, 0, 360, 255, 5)
+    ink, digit = (np.ascontiguousarray(p.T if turned else p) for p in (ink | digit, digit))
+    assert np.array_equal(remove_lines(ink), digit)
+
+
 def test_the_stem_of_a_7_that_fills_the_image_is_no_side_of_a_cell() -> None:
     mask = np.zeros((40, 20), np.uint8)
     mask[:3] = mask[:, 17:19] = 1

@@ -340,6 +340,22 @@ def test_what_is_seen_of_a_margin_is_no_1(turned: bool, breaks: tuple[int, ...])
     assert np.array_equal(drop_specks(ruled), page)
 
 
+def test_a_1_of_a_pen_is_no_margin() -> None:
+    """Though it is long and slim, and something larger than a speck lies beside it."""
+    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (55, 15), (68, 100), 255, 6)
+    blot = cv2.ellipse(one.copy(), (95, 40), (14, 9), 30, 0, 360, 255, 3)
+    assert np.array_equal(drop_specks(blot) & one, one)
+
+
+def test_pieces_of_a_broken_stroke_at_the_edge_are_the_digits() -> None:
+    """As a 9's stem is in an image that is binarised and stretched to its edges."""
+    nine = cv2.circle(np.zeros((60, 48), np.uint8), (30, 16), 11, 255, 2)
+    nine[16:, 44:46] = 255
+    for gap in (24, 36, 48):
+        nine[gap : gap + 3, 44:46] = 0
+    assert np.array_equal(drop_specks(nine), nine)
+
+
 def test_a_thin_1_is_no_margin() -> None:
     page = np.zeros((SIDE, SIDE), np.uint8)
     page[15:115, 60:63] = page[40:44, 80:84] = 255  # and a speck
