@@ -132,10 +132,15 @@ def _list(root: Path, below: str, tally: Tally) -> Iterator[tuple[str, bool]]:
         other = others.get(name)
         if other and other.is_dir(follow_symlinks=False) and not name.startswith("."):
             yield below + name, True
-        elif is_image_name(name) and (other is None or other.is_symlink()):
+        elif is_image_name(name) and (other is None or is_link_to_file(other)):
             yield below + name, False
         else:
             tally.skip(name, _describe_other(other) if other else "")
+
+
+def is_link_to_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link, and leads to no folder: one that leads nowhere becomes an error row."""
+    return entry.is_symlink() and not os.path.isdir(entry.path)
 
 
 def _describe_other(entry: os.DirEntry[str]) -> str:

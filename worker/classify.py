@@ -57,6 +57,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
         return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
+    watch.forget()
     pixels, errors, sure = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below

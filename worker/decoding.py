@@ -41,6 +41,7 @@ MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more
 # of WebP, whose decoder holds it four times
 MAX_MEGAPIXELS_DEEP = 35
 PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
+MAX_SIDE = 100_000  # px: Pillow notes where each row begins, which takes more than a row so short
 COLOUR = cv2.IMREAD_COLOR_RGB
 PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
     b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
@@ -60,14 +61,19 @@ JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
 DAMAGES = {  # by what Pillow says of them
     "truncated": "it breaks off",
+    "end of file": "it breaks off",
+    "unable to seek": "it breaks off",
     "broken png": "it has a part that no PNG has",
     "decoder object": "its picture can't be unpacked",
     "next frame": "its picture can't be unpacked",
     "max_text": "its notes unpack to too much",
     "when reading image file": "its picture can't be unpacked",
+    "cannot load": "its picture can't be unpacked",
+    "decode frame": "its picture can't be unpacked",
 }
 LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
+OPAQUE = 0.95  # of the highest alpha, or more: what is less may have the colour of what was around
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
 # Else a colour profile, or an editor's notes, of over 1 MB is taken for damage
@@ -218,10 +224,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; it does not matter
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image = PIL.Image.open(io.BytesIO(content), formats=formats)
-            limit = megapixel_limit(image, content)
-            if image.width * image.height > limit * 1e6:
-                size = f"{image.width}×{image.height} pixels"
-                raise ImageError(f"too large: {size}, over {limit} megapixels")
+            check_size(image, content)
             image.draft(None, (side, side))
             image.load()
             if image.mode == "P" and image.palette is None:
@@ -266,11 +269,22 @@ def describe_foreign(content: bytes) -> str:
     return ", but text" if TEXT.match(content[:TEXT_BYTES]) else ""
 
 
+def check_size(image: PIL.Image.Image, content: bytes) -> None:
+    """Raises `ImageError` where decoding would take too much memory."""
+    size = f"too large: {image.width}×{image.height} pixels, over"
+    limit = megapixel_limit(image, content)
+    if image.width * image.height > limit * 1e6:
+        raise ImageError(f"{size} {limit} megapixels")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{size} {MAX_SIDE} on a side")
+
+
 def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
     """The most megapixels that are read of such a file."""
     if image.format == "WEBP":
         return MAX_MEGAPIXELS_DEEP
-    bits, turned = 8 * len(image.getbands()), False
+    depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else 8
+    bits, turned = depth * len(image.getbands()), False
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         bits = max(bits, sum(image.tag_v2.get(BITS, ())))
         turned = image.tag_v2.get(ORIENTATION, 1) != 1
@@ -359,11 +373,15 @@ def _from_deep(values: NDArray[np.generic]) -> Grey:
 
 
 def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Onto white, or onto black where that leaves nothing to see."""
-    for ground in ("white", "black"):
-        flat = PIL.Image.new("RGBA", image.size, ground)
-        flat.alpha_composite(image)
-        grey = np.asarray(flat.convert("L"))
-        if int(grey.max()) - int(grey.min()) >= LEAST_CONTRAST:
-            break
+    """Onto white, or onto black where what is opaque does not show on that."""
+    alpha = np.asarray(image.getchannel("A"))
+    flat = lay_on("white", image)
+    seen = np.where(alpha >= OPAQUE * alpha.max(), flat.convert("L"), 255)
+    return flat if np.ptp(seen) >= LEAST_CONTRAST else lay_on("black", image)
+
+
+def lay_on(ground: str, image: PIL.Image.Image) -> PIL.Image.Image:
+    """An RGBA image in front of one colour."""
+    flat = PIL.Image.new("RGBA", image.size, ground)
+    flat.alpha_composite(image)
     return flat.convert("RGB")

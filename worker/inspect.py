@@ -49,6 +49,7 @@ Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 @contextmanager
 def within_limits() -> Iterator[None]:
     """What is done within has a worker's time and memory for an image."""
+    watch.forget()
     with watch.running(), limited_memory(), watch.on(0):
         yield
 

@@ -39,6 +39,11 @@ class Watch:
         self._work: defaultdict[int, float] = defaultdict(float)  # seconds, by image
         self._looks: Counter[int] = Counter()  # that found it at hand
 
+    def forget(self) -> None:
+        """Other images have the numbers now."""
+        self._work.clear()
+        self._looks.clear()
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Looks at the time as long as this lasts; elsewhere than in the main thread, never."""
@@ -46,8 +51,6 @@ class Watch:
             yield
             return
         self.image, self._looked = None, time.process_time()
-        self._work.clear()
-        self._looks.clear()
         look = signal.signal(signal.SIGALRM, self._look)
         lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's would only raise
         alarm = signal.setitimer(signal.ITIMER_REAL, self._every, self._every)

@@ -5,10 +5,12 @@ import struct
 import zlib
 from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.PngImagePlugin
+import pillow_heif
 import pytest
 
 from tests.drawing import draw_one, encode_image
@@ -67,6 +69,20 @@ def test_transparent_parts_take_white_unless_that_hides_the_rest() -> None:
         image.paste(colour, (10, 10, 20, 20))
         flat = np.asarray(flatten_alpha(image))
         assert (flat[0, 0] == ground).all() and (flat[15, 15] == 255 - ground).all()
+
+
+@pytest.mark.parametrize("digit", ["white", "black"])
+def test_edges_that_have_the_colour_of_what_was_around_do_not_count(digit: str) -> None:
+    """As of an image that was resized though its transparent parts were black."""
+    image = PIL.Image.new("RGBA", (600, 800), (0, 0, 0, 0))
+    shape = draw_one((600, 800), ink=255, ground=0).convert("L")
+    image.paste(digit, mask=shape)
+    small = PIL.Image.fromarray(
+        cv2.resize(np.asarray(image), (60, 80), interpolation=cv2.INTER_AREA)
+    )
+    shown = np.asarray(flatten_alpha(small).convert("L"))
+    assert shown[0, 0] == (255 if digit == "black" else 0)
+    assert likeness(read_digit(encode_image(small)).image) > 0.9
 
 
 @pytest.mark.parametrize("format", ["JPEG", "HEIF"])
@@ -226,12 +242,34 @@ def test_each_format_has_its_limit(
         read_picture(above, SIDE)
 
 
+def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder holds two bytes of each."""
+    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_DEEP", 0.01)
+    size = (128, 128)
+    for mode, bytes_each in (("RGB", 3), ("RGB;16", 6)):
+        file = io.BytesIO()
+        pillow_heif.encode(mode, size, bytes(128 * 128 * bytes_each), file)
+        if bytes_each == 3:
+            assert read_picture(file.getvalue(), SIDE).size
+            continue
+        with pytest.raises(ImageError, match="too large: 128×128 pixels, over 0.01 megapixels"):
+            read_picture(file.getvalue(), SIDE)
+
+
+def test_a_strip_may_be_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_SIDE", 1000)
+    assert read_picture(encode_image(PIL.Image.new("RGBA", (1, 1000))), SIDE).size
+    with pytest.raises(ImageError, match="too large: 1×1001 pixels, over 1000 on a side"):
+        read_picture(encode_image(PIL.Image.new("RGBA", (1, 1001))), SIDE)
+
+
 @pytest.mark.parametrize(
     ("format", "length", "reason"),
     [
         ("JPEG", 300, "it breaks off"),
         ("PNG", 60, "it breaks off"),
         ("WEBP", 60, "its picture can't be unpacked"),
+        ("HEIF", 60, "it breaks off"),
     ],
 )
 def test_what_is_damaged_is_said_in_plain_words(format: str, length: int, reason: str) -> None:

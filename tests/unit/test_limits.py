@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pyarrow as pa
@@ -74,19 +75,31 @@ def test_an_image_is_ended_in_its_own_time_though_others_are_slow_as_well() -> N
     assert 0.45 < time.process_time() - begun < 5  # about 4 × 0.4
 
 
-def test_an_image_has_its_own_time_each_time_that_images_are_read() -> None:
-    watch = Watch(seconds=0.2)
+def read_thrice(watch: Watch, work: Callable[[], object]) -> None:
     for _ in range(3):
         with watch.running(), watch.on(1):
-            spin(0.12)
+            work()
 
 
-def test_waiting_too_is_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_has_one_time_however_often_it_is_read() -> None:
+    with pytest.raises(ImageError):
+        read_thrice(Watch(seconds=0.2), lambda: spin(0.12))
+
+
+def test_the_time_that_it_waits_is_one_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
-    watch = Watch(seconds=1)
-    for _ in range(3):
-        with watch.running(), watch.on(1):
-            threading.Event().wait(0.6)
+    with pytest.raises(ImageError):
+        read_thrice(Watch(seconds=1), lambda: threading.Event().wait(0.6))
+
+
+def test_the_next_chunks_images_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    watch = Watch(seconds=0.2)
+    for work in (lambda: spin(0.12), lambda: threading.Event().wait(0.6)):
+        for _ in range(3):
+            watch.forget()
+            with watch.running(), watch.on(1):
+                work()
 
 
 def test_who_swallows_the_limit_meets_it_again() -> None:

@@ -102,6 +102,7 @@ def test_what_was_passed_over_is_told_in_plain_characters() -> None:
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
     fill(tmp_path, "images/1.png", "notes.txt")
     (tmp_path / "images" / "photos").symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "photos.png").symlink_to(tmp_path / "images")
     (tmp_path / "images" / "loop").symlink_to("loop")
     (tmp_path / "images" / "text").symlink_to(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "images" / "pipe.png")
