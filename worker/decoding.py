@@ -376,7 +376,7 @@ def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
     """Onto white, or onto black where what is opaque does not show on that."""
     alpha = np.asarray(image.getchannel("A"))
     flat = lay_on("white", image)
-    seen = np.where(alpha >= OPAQUE * alpha.max(), flat.convert("L"), 255)
+    seen = np.where(alpha >= OPAQUE * alpha.max(), np.asarray(flat.convert("L")), 255)
     return flat if np.ptp(seen) >= LEAST_CONTRAST else lay_on("black", image)
 
 

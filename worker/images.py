@@ -21,7 +21,14 @@ from worker.ground import disc, measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
 from worker.pages import has_more_pages
 from worker.panels import Corners, Window, find_panel, find_sheet
-from worker.shapes import FAINT, drop_specks, fill_outline, is_digit_dropped, is_digit_within
+from worker.shapes import (
+    FAINT,
+    drop_specks,
+    fill_outline,
+    is_digit_above,
+    is_digit_dropped,
+    is_digit_within,
+)
 from worker.views import SEEN, VIEWS, View
 
 SIDE = 28
@@ -182,7 +189,9 @@ def find_doubt(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
     if step is drop_specks:
         if after is before:  # as usual; it takes no time then
             return ""
-        return ANOTHER if is_digit_dropped(before, after) or is_digit_within(after) else ""
+        if is_digit_dropped(before, after) or is_digit_within(after) or is_digit_above(after):
+            return ANOTHER
+        return ""
     return SOLID if is_solid(after) else ""
 
 

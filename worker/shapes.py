@@ -43,6 +43,8 @@ LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 BOX = 0.9  # of a rectangle is a frame with rounded corners; a circle is less
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
 WITHIN = 0.2  # as long as a circle, or longer, may be a digit in it
+TALL = 1.7  # times as high as wide, or higher, are two digits one above the other
+EACH_HIGH, EACH_WIDE = 0.35, 0.3  # of the height and the width of both, or more, is each
 
 Sizes = NDArray[np.float64]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
@@ -317,6 +319,21 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
             and is_box(labels == number)
         )
         for number, left, top, w, h, area in others
+    )
+
+
+def is_digit_above(kept: Grey) -> bool:
+    """Whether there are two shapes, one above the other, of which each may be a digit: both are too
+    high for the pieces of one."""
+    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
+    _, _, width, height = cv2.boundingRect(mask)
+    shapes = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)[2][1:].tolist()
+    if height < TALL * width or len(shapes) < 2:
+        return False
+    largest = sorted(shapes, key=lambda shape: shape[4])[-2:]
+    upper, lower = sorted(largest, key=lambda shape: shape[1])
+    return upper[1] + upper[3] <= lower[1] and all(
+        w >= EACH_WIDE * width and h >= EACH_HIGH * height for _, _, w, h, _ in largest
     )
 
 

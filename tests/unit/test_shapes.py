@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring
-from worker.shapes import drop_specks, fill_outline, is_digit_dropped, is_digit_within
+from worker.shapes import (
+    drop_specks,
+    fill_outline,
+    is_digit_above,
+    is_digit_dropped,
+    is_digit_within,
+)
 
 
 def test_specks_and_neighbours_are_dropped() -> None:
@@ -189,6 +195,27 @@ def test_what_is_around_a_small_shape_may_be_a_circle(height: int, expected: boo
     beside = np.pad(RING, ((0, 0), (0, 60)))
     beside[place, 140:146] = 255
     assert not is_digit_within(drop_specks(beside))
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "expected"),
+    [
+        ((30, 36), (30, 40), True),
+        ((12, 36), (30, 40), True),
+        ((8, 36), (30, 40), False),  # a stroke of a broken digit
+        ((30, 22), (30, 50), False),  # and a bar
+        ((34, 24), (34, 25), False),  # a broken 8
+    ],
+)
+def test_a_digit_above_another_is_one_as_well(
+    upper: tuple[int, int], lower: tuple[int, int], expected: bool
+) -> None:
+    ink = np.zeros((SIDE, SIDE), np.uint8)
+    (w, h), (width, height) = upper, lower
+    ink[10 : 10 + h, 40 : 40 + w] = ink[12 + h : 12 + h + height, 40 : 40 + width] = 255
+    assert is_digit_above(drop_specks(ink)) == expected
+    assert not is_digit_above(cv2.transpose(ink))
+    assert not is_digit_above(ink[: 10 + h])
 
 
 def test_a_circle_that_is_small_in_a_large_image_is_one() -> None:
