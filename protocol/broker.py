@@ -50,6 +50,8 @@ SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
+Command = tuple[bytes | memoryview | str | float, ...]
+
 
 def read_address(url: str) -> Address:
     """What a broker's URL says. Raises `UsageError` where it is none of Redis."""
@@ -83,7 +85,26 @@ class PatientRedis(redis.Redis):
         send: Any = super().execute_command  # redis-py has no types here
         return self._patiently(lambda: send(*args, **options))
 
-    def transact(self, *commands: tuple[bytes | memoryview | str | float, ...]) -> list[Any]:
+    def ask_both(self, first: Command, second: Command) -> tuple[Any, float, Any]:
+        """Two commands in one round trip; gives the first's reply, when it came, by
+        `time.monotonic`, and the second's."""
+
+        def send() -> tuple[Any, float, Any]:
+            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
+            connection = own or pool.get_connection()
+            try:
+                connection.send_packed_command(connection.pack_commands((first, second)))
+                return connection.read_response(), time.monotonic(), connection.read_response()
+            except BaseException:  # a reply may be under way
+                connection.disconnect()
+                raise
+            finally:
+                if not own:
+                    pool.release(connection)
+
+        return cast(tuple[Any, float, Any], self._patiently(send))
+
+    def transact(self, *commands: Command) -> list[Any]:
         """Commands that nothing comes between; gives their replies."""
 
         def send() -> list[Any]:

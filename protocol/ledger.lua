@@ -4,7 +4,7 @@
 -- ARGV[1] names the step.
 -- A chunk is stored, then published (queued: its message is put into the broker's queue), then begun
 -- (running), then completed. The first to complete it wins; every other delivery of it finds it
--- gone and changes nothing. LARGE (bytes) and PATIENCE come from ledger.py, in front of all this.
+-- gone and changes nothing. PATIENCE comes from ledger.py, in front of all this.
 local record, watermark, queue, active, jobs, last_call = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
@@ -185,13 +185,11 @@ function steps.read()
   return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
--- A worker starts on a chunk: gives its payload (but a large one), the model, and how often it was
--- begun.
+-- A worker starts on a chunk: gives the model, and how often it was begun. (The payload is asked for
+-- along with this.)
 function steps.begin(n)
-  local published, size = redis.call('ZSCORE', queued, n), redis.call('HSTRLEN', chunks, n)
-  local model = get('model')
-  if not published or size == 0 or not model then return {} end
-  local payload = size <= LARGE and redis.call('HGET', chunks, n)
+  local published, model = redis.call('ZSCORE', queued, n), get('model')
+  if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
   local mark = tonumber(redis.call('GET', watermark) or 0)
@@ -203,7 +201,7 @@ function steps.begin(n)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
   publish_next()
   touch()
-  return {payload, model, attempt}
+  return {model, attempt}
 end
 
 -- A worker is still at a chunk, which has until the deadline again. Gives 0 where there is nothing

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple, Self
 
+from redis.exceptions import NoScriptError
+
 from protocol.broker import PatientRedis
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.wire import LARGE_BYTES
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
@@ -31,10 +33,7 @@ PATIENCE = 3  # a chunk is waited for so many times the longest silence of its w
 SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # else it might be another key of a job
-SCRIPT = (
-    f"local LARGE, PATIENCE = {LARGE_BYTES}, {PATIENCE}\n"
-    + files("protocol").joinpath("ledger.lua").read_text()
-)
+SCRIPT = f"local PATIENCE = {PATIENCE}\n" + files("protocol").joinpath("ledger.lua").read_text()
 
 
 class Begun(NamedTuple):
@@ -182,15 +181,20 @@ class Ledger:
 
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
-        reply = self._step(job_id, "begin", number)
-        if not reply:
+        keys = self._keys(job_id)
+        ask = partial(
+            self.redis.ask_both,
+            ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number),
+            ("HGET", record_key(job_id) + ":chunks", number),  # a script would copy it twice more
+        )
+        try:
+            reply, begun, payload = ask()
+        except NoScriptError:
+            self.redis.script_load(SCRIPT)
+            reply, begun, payload = ask()
+        if not reply or payload is None:
             return None
-        begun = time.monotonic()
-        payload, model, attempt = reply
-        if payload is None:  # a large one, which a script would copy twice more
-            payload = self.redis.hget(record_key(job_id) + ":chunks", number)
-            if payload is None:
-                return None
+        model, attempt = reply
         return Begun(payload, model.decode(), attempt, begun)
 
     def complete(

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ import pytest
 import redis
 
 import protocol.broker
-import protocol.ledger
 from producer import Client
 from producer.local import Local, find_redis_server
 from producer.mnist import pixels_batch
@@ -93,18 +92,22 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         return done
 
     with connect(redis_only.url) as client:
-        ledger, send = Ledger(client), client.execute_command
+        ledger = Ledger(client)
         ledger.dispatch(spec, (0, 0), 0, 1, Chunk(0, batch).encode())
 
-        def send_slowly(*args: Any, **options: Any) -> Any:
-            nonlocal passed
-            passed += 1.5
-            return send(*args, **options)
+        def slowly(send: Callable[..., Any]) -> Callable[..., Any]:
+            def send_slowly(*args: Any, **options: Any) -> Any:
+                nonlocal passed
+                passed += 1.5
+                return send(*args, **options)
+
+            return send_slowly
 
         clock = SimpleNamespace(monotonic=lambda: passed)
-        for module in (tasks, protocol.ledger):
+        for module in (tasks, protocol.broker):
             monkeypatch.setattr(module, "time", clock)
-        monkeypatch.setattr(client, "execute_command", send_slowly)
+        for name in ("ask_both", "execute_command"):
+            monkeypatch.setattr(client, name, slowly(getattr(client, name)))
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
         assert tasks.classify("j", 0).startswith("1 images")

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from producer.local import Local
-from protocol.broker import PatientRedis, connect
+from protocol.broker import Command, PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
@@ -101,14 +102,21 @@ def test_a_large_chunk_that_is_cancelled_as_it_is_begun_is_given_to_nobody(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.dispatch(SPEC, START, 0, 10, bytes(1 << 20))
-    get = ledger.redis.hget
+    ask = ledger.redis.execute_command
 
-    def get_late(*args: str | int) -> bytes | None:
+    def ask_late(first: Command, second: Command) -> tuple[Any, float, Any]:
+        reply = ask(*first)
         ledger.cancel("j")
-        return get(*args)
+        return reply, 0.0, ask(*second)
 
-    monkeypatch.setattr(ledger.redis, "hget", get_late)
+    monkeypatch.setattr(ledger.redis, "ask_both", ask_late)
     assert ledger.begin("j", 0) is None
+
+
+def test_a_redis_that_has_lost_its_scripts_gets_them_again(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.redis.script_flush()
+    assert ledger.begin("j", 0) is not None
 
 
 def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
