@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from producer.listing import IMAGE_SUFFIXES, Tally, is_image_name, walk
+from producer.listing import IMAGE_SUFFIXES, Tally, has_images, is_image_name, walk
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import printable
@@ -284,7 +284,7 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
     )
     return Source(
         str(root),
-        at_least_one(entries, root, tally),
+        entries if has_images(root) else at_least_one(entries, root, tally),
         truth_from_parent,
         count=lambda: sum(1 for _ in walk(root, Tally())),
     )
