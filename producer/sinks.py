@@ -273,17 +273,30 @@ class FileSink:
         converted = self._journal_path.with_suffix(".new")  # a name no longer than that
         try:
             with (
-                pa.ipc.open_stream(pa.memory_map(str(self.partial))) as reader,
+                pa.ipc.open_stream(pa.OSFile(str(self.partial))) as reader,
                 pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
             ):
-                table = reader.read_all()  # it stays on disk: the file is mapped
-                for start in range(0, len(table), ROW_GROUP_ROWS):
-                    writer.write_table(table.slice(start, ROW_GROUP_ROWS).combine_chunks())
+                for table in regroup(reader, ROW_GROUP_ROWS):
+                    writer.write_table(table)
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)  # as on a full disk
+
+
+def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    """The batches' rows in tables of so many; the last has the rest."""
+    pending: list[pa.RecordBatch] = []
+    missing = rows
+    for batch in reader:
+        while batch.num_rows >= missing:
+            yield pa.Table.from_batches([*pending, batch.slice(0, missing)]).combine_chunks()
+            batch, pending, missing = batch.slice(missing), [], rows
+        pending.append(batch)
+        missing -= batch.num_rows
+    if missing < rows:
+        yield pa.Table.from_batches(pending).combine_chunks()
 
 
 def _write_all(file: FileIO, content: bytes) -> None:
