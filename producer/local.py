@@ -18,7 +18,7 @@ from producer.folders import private_folder, private_socket
 from producer.options import plural, require
 from protocol.broker import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, read_settings
+from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, PLACE, read_settings
 
 START_SECONDS = 60  # torch is slow to load where the disk is
 WATCH_SECONDS = 0.5  # between two looks at processes that run
@@ -226,6 +226,7 @@ class Local:
                     "DIGITQ_BROKER_URL": self.url,
                     "DIGITQ_WEIGHTS": str(weights or ""),  # absolute: it runs elsewhere
                     "TMPDIR": str(self.folder),
+                    PLACE: str([*self._processes, name].index(name)),
                 },
             )
 

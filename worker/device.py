@@ -1,6 +1,7 @@
 """What the network runs on: the CPU, or a GPU for each process of a worker."""
 
 import copy
+import os
 from dataclasses import replace
 from functools import cache
 
@@ -8,7 +9,7 @@ import torch
 from billiard.process import current_process
 
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
+from protocol.settings import MODEL_ROWS, PLACE, TILE_ROWS, settings
 from worker.models import Model, load_model
 
 
@@ -27,11 +28,13 @@ def count_gpus() -> int:
 
 
 def choose_device() -> torch.device:
-    """This process's: with GPUs, the processes of a worker take them in turn."""
+    """This process's: with GPUs, the processes of a worker, and the workers of a command, take them
+    in turn."""
     gpus = count_gpus()
     if not gpus:
         return torch.device("cpu")
-    return torch.device("cuda", getattr(current_process(), "index", 0) % gpus)
+    place = int(os.environ.get(PLACE, "0")) + getattr(current_process(), "index", 0)
+    return torch.device("cuda", place % gpus)
 
 
 @cache
@@ -47,5 +50,6 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    network.tile_rows = network.grain_rows = TILE_ROWS
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # no chunk of it has more
+    network.tile_rows = network.grain_rows = rows
     return replace(model, network=network, device=device)

@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from producer.local import Local
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
+from protocol.settings import MODEL_ROWS, PLACE, TILE_ROWS, settings
 from tests.drawing import random_digits
 from worker import device
 from worker.device import choose_device, count_gpus, load_on_device, move_to_gpu
@@ -47,6 +50,27 @@ def test_processes_take_gpus_in_turn(name: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(device, "current_process", lambda process=process: process)
         chosen.append(str(choose_device()))
     assert count_gpus() == 2 and chosen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_the_workers_of_a_command_take_gpus_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = []
+
+    def start(command: list[str], env: dict[str, str], **options: object) -> Mock:
+        if "worker" in command:
+            monkeypatch.setenv(PLACE, env[PLACE])
+            chosen.append(str(choose_device()))
+        return Mock()
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    local = Local(workers=3)
+    local.folder = tmp_path
+    local._start("redis", "redis-server")
+    for name in ("worker1", "worker2", "worker3", "worker1"):
+        local._start_worker(name)
+    assert chosen == ["cuda:1", "cuda:0", "cuda:1", "cuda:1"]
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -93,5 +117,5 @@ def test_a_gpu_gets_whole_tiles_and_gives_the_same_answers(
     answers = model.classify(PIXELS, first_row)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, load_model(name).classify(PIXELS), atol=1e-5)
-    assert set(pinned) == {(TILE_ROWS, 784)}
+    assert set(pinned) == {(MODEL_ROWS.get(name, TILE_ROWS), 784)}
     assert len(pinned) == (2 if first_row == TILE_ROWS - 1 else 1)
