@@ -2,7 +2,9 @@
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,9 @@ from protocol.settings import TILE_ROWS, settings
 from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-FIRST_FILES, MOST_FILES = 512, 2048  # files must be decoded
+READ_FILES = 512  # at a time
+LEAST_FILES, UNKNOWN_FILES, MOST_FILES = 32, 128, 2048  # which must be decoded: it may take long
+CHUNK_SECONDS = 0.2  # that a worker takes for a chunk of files, about: others may have to wait
 PENDING_SECONDS = 1.0  # images wait for others; longer where the next are not there yet
 SHARE = 32  # a later chunk holds at most this part of what came before it
 
@@ -37,9 +41,11 @@ def cut_chunks(
     has_truth: bool = False,
     resume: Written = Written(),  # noqa: B008 (frozen)
     model: str = "",
+    ask_pace: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[Chunk]:
     """Chunks of at most `DIGITQ_CHUNK_ROWS` rows, or fewer where the model is a slow one, and about
-    `DIGITQ_CHUNK_BYTES` bytes.
+    `DIGITQ_CHUNK_BYTES` bytes; of files, as many as take `CHUNK_SECONDS` where each takes as long
+    as `ask_pace` says, in seconds, or 0 where nobody knows yet.
 
     `resume` is what of the source is written already. Raises `UsageError` where its images up to
     there have other ids than they had; and what the source raises, after all that it gave.
@@ -47,9 +53,9 @@ def cut_chunks(
     failure: list[Exception] = []
     remaining = _until_failure(_skip(pieces, resume), failure)
     first_row = resume.rows
-    most = settings().most_rows(model)
-    slices = _slices(_read(remaining), has_truth, first_row, most)
-    for batch in _join(slices, first_row, most):
+    limits = Limits(settings().most_rows(model), ask_pace)
+    slices = _slices(_read(remaining), has_truth, first_row, limits)
+    for batch in _join(slices, first_row, limits):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
     if failure:
@@ -64,14 +70,22 @@ def _until_failure(pieces: Iterator[Piece], failure: list[Exception]) -> Iterato
         failure.append(error)
 
 
-def _max_rows(schema: pa.Schema, first_row: int, most: int) -> int:
-    """Of a chunk that begins with this row of the job, and has `most` at most. The first hold few,
-    so that small jobs are shared out; of pixels they are whole tiles, unless settings say
-    otherwise."""
-    files = "image" in schema.names
-    share = first_row // SHARE // TILE_ROWS * TILE_ROWS
-    rows = max(FIRST_FILES, min(share, MOST_FILES)) if files else max(TILE_ROWS, share)
-    return min(rows, most)
+@dataclass(frozen=True)
+class Limits:
+    """How many rows a chunk may have."""
+
+    most: int
+    ask_pace: Callable[[], float]
+
+    def max_rows(self, schema: pa.Schema, first_row: int) -> int:
+        """Of one that begins with this row of the job. The first hold few, so that small jobs are
+        shared out; of pixels they are whole tiles, unless settings say otherwise."""
+        share = first_row // SHARE // TILE_ROWS * TILE_ROWS
+        if "image" not in schema.names:
+            return min(max(TILE_ROWS, share), self.most)
+        pace = self.ask_pace()
+        timely = max(LEAST_FILES, int(CHUNK_SECONDS / pace)) if pace else UNKNOWN_FILES
+        return min(max(READ_FILES, min(share, MOST_FILES)), timely, self.most)
 
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
@@ -116,7 +130,7 @@ def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
         row = _read_entry(piece)
         size += len(row.image or b"")
         if rows and (
-            len(rows) == FIRST_FILES or size > settings().chunk_bytes or _is_long_ago(since)
+            len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)
         ):
             yield _batch_rows(rows)
             rows, size = [], len(row.image or b"")
@@ -154,7 +168,7 @@ def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
 
 
 def _slices(
-    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int, most: int
+    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int, limits: Limits
 ) -> Iterator[pa.RecordBatch]:
     """Slices within the limits of a chunk, but for a single image over the limit of bytes."""
     max_bytes = settings().chunk_bytes
@@ -162,7 +176,10 @@ def _slices(
         batch = _with_truth(batch) if has_truth else _without_truth(batch)
         start = 0
         while start < batch.num_rows:
-            piece = batch.slice(start, _max_rows(batch.schema, first_row, most))
+            left, rows = batch.num_rows - start, limits.max_rows(batch.schema, first_row)
+            if "image" in batch.schema.names:
+                rows = ceil(left / ceil(left / rows))  # evenly: the rest may be too large to join
+            piece = batch.slice(start, rows)
             if piece.nbytes > max_bytes and piece.num_rows > 1:
                 piece = piece.slice(0, _rows_within(piece, max_bytes))
             yield piece
@@ -170,7 +187,9 @@ def _slices(
             first_row += piece.num_rows
 
 
-def _join(slices: Iterator[pa.RecordBatch], first_row: int, most: int) -> Iterator[pa.RecordBatch]:
+def _join(
+    slices: Iterator[pa.RecordBatch], first_row: int, limits: Limits
+) -> Iterator[pa.RecordBatch]:
     """Small slices of one schema put together, as far as a chunk's limits let them."""
     pending: list[pa.RecordBatch] = []
     rows = size = 0
@@ -178,7 +197,7 @@ def _join(slices: Iterator[pa.RecordBatch], first_row: int, most: int) -> Iterat
     for batch in slices:
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if pending and (
-            rows > _max_rows(batch.schema, first_row, most)
+            rows > limits.max_rows(batch.schema, first_row)
             or size > settings().chunk_bytes
             or batch.schema != pending[0].schema
             or _is_long_ago(since)

@@ -204,11 +204,17 @@ class Ledger:
         silent_seconds: float,
         result: bytes | memoryview,
         failed: int,
+        seconds: float = 0,
     ) -> bool:
-        """Hand in the result of a chunk, and for how long Redis heard nothing of it meanwhile, at
-        most. False where another was first."""
-        silent_ms = int(1000 * silent_seconds)
-        return bool(self._step(job_id, "complete", number, silent_ms, result, failed))
+        """Hand in the result of a chunk, for how long Redis heard nothing of it meanwhile, at most,
+        and how long it took. False where another was first."""
+        silent_ms, took_us = int(1e3 * silent_seconds), int(1e6 * seconds)
+        return bool(self._step(job_id, "complete", number, silent_ms, result, failed, took_us))
+
+    def pace(self, job_id: str) -> float:
+        """Seconds that a worker took for an image, on the mean of the last chunk; 0 where none is
+        done."""
+        return int(self.redis.hget(record_key(job_id), "image_us") or 0) / 1e6
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; gives how often that was so."""

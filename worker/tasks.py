@@ -73,7 +73,8 @@ def classify(job_id: str, number: int) -> str:
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    if not ledger().complete(job_id, number, renewal.silence(), encode(result), failed):
+    answers = encode(result), failed, seconds
+    if not ledger().complete(job_id, number, renewal.silence(), *answers):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)
 

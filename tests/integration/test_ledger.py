@@ -134,6 +134,16 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
+def test_the_pace_is_that_of_the_last_chunk(ledger: Ledger) -> None:
+    for number in range(2):
+        store(ledger, number)  # 10 images each
+        ledger.begin("j", number)
+    assert ledger.pace("j") == 0
+    for number, seconds in enumerate((0.5, 0.02)):
+        ledger.complete("j", number, 0, b"result", 0, seconds)
+        assert ledger.pace("j") == seconds / 10
+
+
 def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
     store(ledger, 0, 1)
     complete(ledger, 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import FIRST_FILES, cut_chunks
+from producer.chunking import LEAST_FILES, MOST_FILES, READ_FILES, UNKNOWN_FILES, cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
@@ -150,8 +150,22 @@ def test_large_files_fill_their_chunks() -> None:
 def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
     settings.cache_clear()
-    chunks = list(cut_chunks(make_pieces([("entry", 1)] * 600)))
-    assert [chunk.rows for chunk in chunks] == [FIRST_FILES, 600 - FIRST_FILES]
+    chunks = cut_chunks(make_pieces([("entry", 1)] * 600), ask_pace=lambda: 1e-5)
+    assert [chunk.rows for chunk in chunks] == [READ_FILES, 600 - READ_FILES]
+
+
+@pytest.mark.parametrize(
+    ("pace", "files"), [(0, UNKNOWN_FILES), (1e-5, MOST_FILES), (1e-3, 171), (1.0, LEAST_FILES)]
+)
+def test_chunks_of_files_take_as_long_whatever_each_takes(
+    pace: float, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
+        monkeypatch.delenv(name)
+    settings.cache_clear()
+    chunks = cut_chunks(make_pieces([("entry", 1)] * 72 * 1024), ask_pace=lambda: pace)
+    rows = [chunk.rows for chunk in chunks]
+    assert max(rows) == files and min(rows) > 0.8 * min(files, READ_FILES)
 
 
 def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +194,8 @@ def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.Monkey
     pieces = pixels if kind == "pixels" else make_pieces([("entry", 1)] * rows)
 
     def largest(model: str) -> int:
-        return max(chunk.rows for chunk in cut_chunks(pieces, model=model))
+        chunks = cut_chunks(pieces, model=model, ask_pace=lambda: 1e-5)
+        return max(chunk.rows for chunk in chunks)
 
     assert largest("cnn") == MODEL_ROWS["cnn"] < largest("mlp")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "128")
