@@ -25,6 +25,10 @@ IMAGE_SUFFIXES = (
     ".heic",
     ".heif",
     ".avif",
+    ".pgm",
+    ".pbm",
+    ".ppm",
+    ".pnm",
 )
 NUMBERS = re.compile("([0-9]+)")
 ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told

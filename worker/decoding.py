@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 LONGEST = 3  # times as long as wide: beyond it the longer side sets the scale, so that what a
 # worker holds of images at once takes some 200 MB at most
 TILE_PIXELS = 1 << 20
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
 PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xda"
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80

@@ -39,7 +39,9 @@ def likeness(digit: np.ndarray) -> float:
     return float(np.corrcoef(digit.reshape(-1), REFERENCE.reshape(-1))[0, 1])
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize(
+    "format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF"]
+)
 def test_formats(format: str) -> None:
     load_heif()  # else Pillow can't write it
     assert likeness(read_digit(encode_image(draw_one(), format)).image) > 0.97

@@ -30,6 +30,7 @@ FILES = [
     encode_image(IMAGE.convert("1"), "TIFF", compression="group4"),
     encode_image(IMAGE.convert("F"), "TIFF", compression="tiff_lzw"),
     encode_image(IMAGE, "BMP"),
+    encode_image(IMAGE, "PPM"),
     encode_image(IMAGE, "WEBP"),
     encode_image(IMAGE, "AVIF"),
     encode_image(IMAGE, "HEIF"),
