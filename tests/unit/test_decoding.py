@@ -260,9 +260,11 @@ def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_strip_may_be_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_SIDE", 1000)
-    assert read_picture(encode_image(PIL.Image.new("RGBA", (1, 1000))), SIDE).size
-    with pytest.raises(ImageError, match="too large: 1×1001 pixels, over 1000 on a side"):
-        read_picture(encode_image(PIL.Image.new("RGBA", (1, 1001))), SIDE)
+    for size in ((1, 1000), (1000, 1)):
+        assert read_picture(encode_image(PIL.Image.new("RGBA", size)), SIDE).size
+        longer = encode_image(PIL.Image.new("RGBA", tuple(side + 1 for side in size)))
+        with pytest.raises(ImageError, match="too large: .*1001.* pixels, over 1000 on a side"):
+            read_picture(longer, SIDE)
 
 
 @pytest.mark.parametrize(
