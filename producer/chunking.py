@@ -21,7 +21,8 @@ from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 READ_FILES = 512  # at a time
-LEAST_FILES, UNKNOWN_FILES, MOST_FILES = 32, 128, 2048  # which must be decoded: it may take long
+LEAST_FILES, MOST_FILES = 32, 2048  # in a chunk: they must be decoded, which may take long
+UNKNOWN_SHARE = 8  # as `SHARE`, where it isn't known how long
 CHUNK_SECONDS = 0.2  # that a worker takes for a chunk of files, about: others may have to wait
 PENDING_SECONDS = 1.0  # images wait for others; longer where the next are not there yet
 SHARE = 32  # a later chunk holds at most this part of what came before it
@@ -44,8 +45,8 @@ def cut_chunks(
     ask_pace: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[Chunk]:
     """Chunks of at most `DIGITQ_CHUNK_ROWS` rows, or fewer where the model is a slow one, and about
-    `DIGITQ_CHUNK_BYTES` bytes; of files, as many as take `CHUNK_SECONDS` where each takes as long
-    as `ask_pace` says, in seconds, or 0 where nobody knows yet.
+    `DIGITQ_CHUNK_BYTES` bytes; of files, as many as take `CHUNK_SECONDS`, but `LEAST_FILES`, where
+    each takes as long as `ask_pace` says, in seconds, or 0 where nobody knows yet.
 
     `resume` is what of the source is written already. Raises `UsageError` where its images up to
     there have other ids than they had; and what the source raises, after all that it gave.
@@ -84,8 +85,9 @@ class Limits:
         if "image" not in schema.names:
             return min(max(TILE_ROWS, share), self.most)
         pace = self.ask_pace()
-        timely = max(LEAST_FILES, int(CHUNK_SECONDS / pace)) if pace else UNKNOWN_FILES
-        return min(max(READ_FILES, min(share, MOST_FILES)), timely, self.most)
+        timely = int(CHUNK_SECONDS / pace) if pace else first_row // UNKNOWN_SHARE
+        files = min(max(READ_FILES, share), MOST_FILES, max(LEAST_FILES, timely))
+        return min(files, self.most)
 
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:

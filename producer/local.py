@@ -195,6 +195,7 @@ class Local:
             "--without-mingle",  # it waits a second for what other workers know
             "--without-gossip",
             *(["--task-events"] if self.flower else []),
+            **{PLACE: str(int(name.removeprefix("worker")) - 1)},
         )
 
     def _start_flower(self) -> None:
@@ -206,10 +207,10 @@ class Local:
             client.delete(EVENTS)  # of one that died: this one is not ready before its own is there
         self._start_celery("flower", "protocol", "flower", *flower_options(), port_option)
 
-    def _start_celery(self, name: str, app: str, *command: str) -> None:
-        self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command)
+    def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
+        self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)
 
-    def _start(self, name: str, *command: str) -> None:
+    def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a process of its own session, so that Ctrl-C is this process's to handle."""
         weights = read_settings().own_weights()
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -226,7 +227,7 @@ class Local:
                     "DIGITQ_BROKER_URL": self.url,
                     "DIGITQ_WEIGHTS": str(weights or ""),  # absolute: it runs elsewhere
                     "TMPDIR": str(self.folder),
-                    PLACE: str([*self._processes, name].index(name)),
+                    **variables,
                 },
             )
 

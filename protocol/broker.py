@@ -87,14 +87,18 @@ class PatientRedis(redis.Redis):
 
     def ask_both(self, first: Command, second: Command) -> tuple[Any, float, Any]:
         """Two commands in one round trip; gives the first's reply, when it came, by
-        `time.monotonic`, and the second's."""
+        `time.monotonic`, and the second's. The first is not sent again once it is answered."""
+        answered: list[Any] = []
 
         def send() -> tuple[Any, float, Any]:
             own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
             connection = own or pool.get_connection()
             try:
-                connection.send_packed_command(connection.pack_commands((first, second)))
-                return connection.read_response(), time.monotonic(), connection.read_response()
+                commands = (second,) if answered else (first, second)
+                connection.send_packed_command(connection.pack_commands(commands))
+                if not answered:
+                    answered[:] = connection.read_response(), time.monotonic()
+                return answered[0], answered[1], connection.read_response()
             except BaseException:  # a reply may be under way
                 connection.disconnect()
                 raise

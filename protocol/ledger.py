@@ -204,16 +204,16 @@ class Ledger:
         silent_seconds: float,
         result: bytes | memoryview,
         failed: int,
-        seconds: float = 0,
+        pace: float = 0,
     ) -> bool:
         """Hand in the result of a chunk, for how long Redis heard nothing of it meanwhile, at most,
-        and how long it took. False where another was first."""
-        silent_ms, took_us = int(1e3 * silent_seconds), int(1e6 * seconds)
-        return bool(self._step(job_id, "complete", number, silent_ms, result, failed, took_us))
+        and how many seconds each of its files took, where it is of files. False where another was
+        first."""
+        silent_ms, image_us = int(1e3 * silent_seconds), int(1e6 * pace)
+        return bool(self._step(job_id, "complete", number, silent_ms, result, failed, image_us))
 
     def pace(self, job_id: str) -> float:
-        """Seconds that a worker took for an image, on the mean of the last chunk; 0 where none is
-        done."""
+        """Seconds that a worker took for each file of the last chunk; 0 where none is done."""
         return int(self.redis.hget(record_key(job_id), "image_us") or 0) / 1e6
 
     def fail(self, job_id: str, number: int) -> int:

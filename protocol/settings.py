@@ -23,7 +23,7 @@ OTHER_BROKERS = (
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
 )
-PLACE = "DIGITQ_PLACE"  # of a process among those of one command, which take GPUs in turn
+PLACE = "_DIGITQ_PLACE"  # tells a worker its number among those of one command, from 0
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
 MODEL_ROWS = {"cnn": 512}  # most in one chunk: 0.1 to 0.2 s, which others may have to wait for

@@ -63,6 +63,9 @@ DAMAGES = {  # by what Pillow says of them
     "truncated": "it breaks off",
     "end of file": "it breaks off",
     "unable to seek": "it breaks off",
+    "not enough": "it breaks off",
+    "invalid literal": "its picture can't be unpacked",
+    "token": "its picture can't be unpacked",
     "broken png": "it has a part that no PNG has",
     "decoder object": "its picture can't be unpacked",
     "next frame": "its picture can't be unpacked",
@@ -73,7 +76,8 @@ DAMAGES = {  # by what Pillow says of them
 }
 LINE = 90  # characters of a decoder's error
 LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
-OPAQUE = 0.95  # of the highest alpha, or more: what is less may have the colour of what was around
+OPAQUE = 0.95  # of the highest alpha near, or more: less is an edge, perhaps of another colour
+EDGE = np.ones((5, 5), np.uint8)  # px around
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
 # Else a colour profile, or an editor's notes, of over 1 MB is taken for damage
@@ -373,10 +377,12 @@ def _from_deep(values: NDArray[np.generic]) -> Grey:
 
 
 def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Onto white, or onto black where what is opaque does not show on that."""
+    """Onto white, or onto black where nothing shows on that but edges, as of a light digit that was
+    shrunk on black."""
     alpha = np.asarray(image.getchannel("A"))
     flat = lay_on("white", image)
-    seen = np.where(alpha >= OPAQUE * alpha.max(), np.asarray(flat.convert("L")), 255)
+    is_edge = alpha < OPAQUE * cv2.dilate(alpha, EDGE)
+    seen = np.where(is_edge, 255, np.asarray(flat.convert("L")))
     return flat if np.ptp(seen) >= LEAST_CONTRAST else lay_on("black", image)
 
 

@@ -49,7 +49,6 @@ Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 @contextmanager
 def within_limits() -> Iterator[None]:
     """What is done within has a worker's time and memory for an image."""
-    watch.forget()
     with watch.running(), limited_memory(), watch.on(0):
         yield
 
@@ -59,8 +58,10 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
 
     Raises `ImageError` where it ends early.
     """
+    watch.forget()
     with within_limits():
         original = decode_image(content, PANEL)
+    watch.forget()  # no worker draws it
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original, {file.width} x {file.height}", original)])
     with within_limits():

@@ -64,9 +64,9 @@ class Deployment(Local):
             self.proxy = Proxy(self.folder / "proxy.sock", self.socket)
         super()._start_redis()
 
-    def _start(self, name: str, *command: str) -> None:
+    def _start(self, name: str, *command: str, **variables: str) -> None:
         with patch.dict(os.environ, self._settings):
-            super()._start(name, *command)
+            super()._start(name, *command, **variables)
 
     def _persistence(self) -> list[str]:
         return ["--save", "", "--appendonly", "yes"]

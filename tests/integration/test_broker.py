@@ -139,6 +139,45 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
     assert line.startswith("waiting for Redis at redis://***@127.0.0.1:1/0 (")
 
 
+class BrokenConnection:
+    """One that is lost between the replies to two commands."""
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+        self._replies = iter(
+            [redis.ConnectionError(), b"first", redis.ConnectionError(), b"second"]
+        )
+
+    def pack_commands(self, commands: object) -> object:
+        return commands
+
+    def send_packed_command(self, commands: object) -> None:
+        self.log.append(commands)
+
+    def read_response(self) -> object:
+        reply = next(self._replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def disconnect(self) -> None:
+        self.log.append("disconnect")
+
+
+def test_what_is_answered_is_not_sent_again(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, connection, pool = PatientRedis(), BrokenConnection(), Mock()
+    client.patience_seconds = 10
+    monkeypatch.setattr(client, "connection_pool", pool)
+    pool.get_connection.return_value = connection
+    begin, fetch = ("INCR", "count"), ("GET", "text")
+    assert client.ask_both(begin, fetch) == (b"first", pauses[0], b"second")
+    both, fetch_alone = (begin, fetch), (fetch,)
+    assert connection.log == [both, "disconnect", both, "disconnect", fetch_alone]
+    assert pool.release.call_count == 3
+
+
 def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

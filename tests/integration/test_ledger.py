@@ -134,14 +134,13 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
-def test_the_pace_is_that_of_the_last_chunk(ledger: Ledger) -> None:
-    for number in range(2):
-        store(ledger, number)  # 10 images each
-        ledger.begin("j", number)
+def test_the_pace_is_that_of_the_last_chunk_of_files(ledger: Ledger) -> None:
     assert ledger.pace("j") == 0
-    for number, seconds in enumerate((0.5, 0.02)):
-        ledger.complete("j", number, 0, b"result", 0, seconds)
-        assert ledger.pace("j") == seconds / 10
+    for number, (pace, expected) in enumerate([(0.5, 0.5), (0.02, 0.02), (0, 0.02)]):
+        store(ledger, number)
+        ledger.begin("j", number)
+        ledger.complete("j", number, 0, b"result", 0, pace)
+        assert ledger.pace("j") == expected
 
 
 def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import LEAST_FILES, MOST_FILES, READ_FILES, UNKNOWN_FILES, cut_chunks
+from producer.chunking import LEAST_FILES, MOST_FILES, READ_FILES, cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
@@ -154,9 +154,18 @@ def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     assert [chunk.rows for chunk in chunks] == [READ_FILES, 600 - READ_FILES]
 
 
-@pytest.mark.parametrize(
-    ("pace", "files"), [(0, UNKNOWN_FILES), (1e-5, MOST_FILES), (1e-3, 171), (1.0, LEAST_FILES)]
-)
+def test_chunks_of_files_begin_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And grow where nobody knows how long a file takes, as where no worker is there yet."""
+    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
+        monkeypatch.delenv(name)
+    settings.cache_clear()
+    rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 72 * 1024))]
+    assert rows[:9] == [LEAST_FILES] * 9 and max(rows) == MOST_FILES
+    limits = [max(LEAST_FILES, sum(rows[:n]) // 8) for n in range(len(rows))]
+    assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
+
+
+@pytest.mark.parametrize(("pace", "files"), [(1e-5, MOST_FILES), (1e-3, 171), (1.0, LEAST_FILES)])
 def test_chunks_of_files_take_as_long_whatever_each_takes(
     pace: float, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

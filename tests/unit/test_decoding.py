@@ -87,6 +87,16 @@ def test_edges_that_have_the_colour_of_what_was_around_do_not_count(digit: str) 
     assert likeness(read_digit(encode_image(small)).image) > 0.9
 
 
+@pytest.mark.parametrize("spot", [1, 20])
+def test_ink_that_is_not_quite_opaque_shows_beside_what_is(spot: int) -> None:
+    image = PIL.Image.new("RGBA", (60, 80), (0, 0, 0, 0))
+    shape = draw_one(ink=255, ground=0).convert("L").point(lambda alpha: alpha * 4 // 5)
+    image.putalpha(shape)
+    image.paste("white", (0, 0, spot, spot))
+    assert (np.asarray(flatten_alpha(image))[-1, -1] == 255).all()
+    assert likeness(read_digit(encode_image(image)).image) > 0.95
+
+
 @pytest.mark.parametrize("format", ["JPEG", "HEIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_upright(format: str, orientation: int) -> None:

@@ -162,6 +162,13 @@ def test_a_circle_around_what_is_small_is_a_doubt() -> None:
     assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == ANOTHER
 
 
+def test_a_digit_above_another_is_a_doubt() -> None:
+    picture = np.full((280, 180), 255, np.uint8)
+    for row in (90, 190):
+        cv2.circle(picture, (90, row), 42, 0, 8)
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == ANOTHER
+
+
 def test_of_four_digits_two_that_are_kept_hide_no_others(mnist_root: object) -> None:
     digits = load_mnist("test")[0][:160].numpy().reshape(40, 2, 2, 28, 28)
     fours = digits.transpose(0, 1, 3, 2, 4).reshape(40, 56, 56)

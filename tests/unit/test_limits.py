@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.waiting import wait_for
 from worker import classify, limits
+from worker.classify import Reader, T
 from worker.decoding import ImageError
 from worker.limits import Watch, limited_memory
 
@@ -100,6 +101,20 @@ def test_the_next_chunks_images_have_their_own(monkeypatch: pytest.MonkeyPatch) 
             watch.forget()
             with watch.running(), watch.on(1):
                 work()
+
+
+def test_an_image_of_another_chunk_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify, "watch", Watch(seconds=0.5))
+
+    def read_slowly(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
+        spin(0.3)
+        return reader(content)
+
+    file = encode_image(draw_one())
+    chunk = Chunk(0, pa.record_batch({"id": ["a"], "image": [file]}))
+    for _ in range(3):
+        result = classify.classify_chunk(chunk, "random", read_slowly)
+        assert result.column("error").to_pylist() == [None]
 
 
 def test_who_swallows_the_limit_meets_it_again() -> None:

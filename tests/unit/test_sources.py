@@ -122,6 +122,8 @@ def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path:
 def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.png", "b/1.png")
     pieces = iter(open_sources([str(tmp_path)]).pieces)
+    fill(tmp_path, "a/0.png")
+    assert next(pieces).id == "a/0.png"  # type: ignore[union-attr]
     next(pieces)
     fill(tmp_path, "b/2.png")
     assert [piece.id for piece in pieces if isinstance(piece, Entry)] == ["b/1.png", "b/2.png"]
