@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Iterable
-from functools import partial
 from typing import Self
 
 from producer.chunking import cut_chunks
@@ -89,8 +88,7 @@ class Client:
             in_flight=IN_FLIGHT_CHUNKS,
             ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         )
-        ask_pace = partial(self.ledger.pace, spec.id)
-        chunks = cut_chunks(source.take(), source.has_truth, resume, model, ask_pace)
+        chunks = cut_chunks(source.take(), source.has_truth, resume, model, lambda: feeder.pace)
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, self.ledger, feeder)
         try:

@@ -53,6 +53,7 @@ class Feeder(threading.Thread):
         self.total: int | None = None
         self.error: BaseException | None = None
         self.sent = 0
+        self.pace = 0.0  # seconds that a file took a worker of late; 0 where nobody knows
         self.ended = threading.Event()
         self.is_awaited = False  # somebody waits for its end, and is told what stopped it
         self.waiting_for: str | None = None
@@ -219,9 +220,10 @@ class Feeder(threading.Thread):
             self._dispatch(parcel)
 
     def _dispatch(self, parcel: Parcel) -> int:
-        return self._ledger.dispatch(
+        stored, self.pace = self._ledger.dispatch(
             self._spec, self._base, parcel.number, parcel.rows, parcel.payload
         )
+        return stored
 
     def _seal(self, total: int) -> None:
         with self._sending:

@@ -153,8 +153,9 @@ class Ledger:
         number: int,
         rows: int,
         payload: bytes | memoryview,
-    ) -> int:
-        """Store a chunk; how many Redis has now: no more than `number` where it has lost some.
+    ) -> tuple[int, float]:
+        """Store a chunk; how many Redis has now: no more than `number` where it has lost some. And
+        how many seconds each file of the last chunk that is done took; 0 where there is none.
 
         Where Redis has no record, `spec` makes one, with `base`, the first chunk not yet collected
         and its first row, as its start. Raises `JobCancelledError`.
@@ -165,8 +166,10 @@ class Ledger:
             ("HSET", chunks, number, payload),  # within the script it would be copied twice more
             ("EXPIRE", chunks, spec.ttl),
             ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
+            ("HGET", record_key(spec.id), "image_us"),
         )
-        return int(self._unless_cancelled(spec.id, self.redis.transact(*store)[-1]))
+        *_, stored, image_us = self.redis.transact(*store)
+        return int(self._unless_cancelled(spec.id, stored)), int(image_us or 0) / 1e6
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
@@ -211,10 +214,6 @@ class Ledger:
         first."""
         silent_ms, image_us = int(1e3 * silent_seconds), int(1e6 * pace)
         return bool(self._step(job_id, "complete", number, silent_ms, result, failed, image_us))
-
-    def pace(self, job_id: str) -> float:
-        """Seconds that a worker took for each file of the last chunk; 0 where none is done."""
-        return int(self.redis.hget(record_key(job_id), "image_us") or 0) / 1e6
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; gives how often that was so."""

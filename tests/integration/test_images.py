@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from producer import Client
+from producer.chunking import LEAST_FILES
 from protocol.chunk import ARRAY
 from protocol.errors import UsageError
+from protocol.ledger import Ledger
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from worker.models import load_model
@@ -154,11 +156,21 @@ def test_arrays_among_files_share_their_chunks(client: Client) -> None:
     file = encode_image(draw_one())
     mixed = client.submit(image for digit in digits for image in (digit, file))
     table = mixed.table()
-    assert mixed.progress().chunks <= 10
+    assert mixed.progress().chunks < 60
     expected = client.submit(np.repeat(digits, 2, axis=0)).table()
     assert table.column("id").equals(expected.column("id"))
     for name in ("label", "confidence", "probabilities", "review"):
         assert table.column(name).to_pylist()[::2] == expected.column(name).to_pylist()[::2]
+
+
+def test_where_a_file_takes_long_chunks_stay_small(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = Ledger.dispatch
+    monkeypatch.setattr(Ledger, "dispatch", lambda *chunk: (dispatch(*chunk)[0], 1.0))
+    job = client.submit([b"no image"] * 2000)
+    assert job.table().num_rows == 2000
+    assert job.progress().chunks >= 2000 / LEAST_FILES
 
 
 def test_an_array_that_is_cut_is_an_error(client: Client) -> None:
