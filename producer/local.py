@@ -195,7 +195,7 @@ class Local:
             "--without-mingle",  # it waits a second for what other workers know
             "--without-gossip",
             *(["--task-events"] if self.flower else []),
-            **{PLACE: str(int(name.removeprefix("worker")) - 1)},
+            **{PLACE: str([*self._processes, name].index(name) - 1)},  # after Redis
         )
 
     def _start_flower(self) -> None:
