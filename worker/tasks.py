@@ -73,7 +73,8 @@ def classify(job_id: str, number: int) -> str:
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    pace = seconds / max(1, chunk.rows - failed) if "image" in chunk.batch.schema.names else 0
+    read = chunk.rows - failed if "image" in chunk.batch.schema.names else 0
+    pace = seconds / read if read else 0
     answers = encode(result), failed, pace
     if not ledger().complete(job_id, number, renewal.silence(), *answers):
         return DISCARDED
