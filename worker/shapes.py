@@ -327,8 +327,10 @@ def is_digit_above(kept: Grey) -> bool:
     high for the pieces of one."""
     mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
     _, _, width, height = cv2.boundingRect(mask)
+    if height < TALL * width:
+        return False  # as nearly always
     shapes = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)[2][1:].tolist()
-    if height < TALL * width or len(shapes) < 2:
+    if len(shapes) < 2:
         return False
     largest = sorted(shapes, key=lambda shape: shape[4])[-2:]
     upper, lower = sorted(largest, key=lambda shape: shape[1])
