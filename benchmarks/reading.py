@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 import torchvision
 
-from worker.classify import read_image, read_pixels
+from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
 from worker.decoding import Picture
 from worker.images import read_digit
@@ -60,6 +60,7 @@ def write_files(kind: str) -> Files:
 
 
 def by_worker(files: Files) -> None:
+    watch.forget()
     ids = [str(number) for number in range(len(files))]
     read_pixels(pa.record_batch({"id": ids, "image": files}), read_image)
 
