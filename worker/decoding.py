@@ -41,7 +41,7 @@ MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more
 # of WebP, whose decoder holds it four times
 MAX_MEGAPIXELS_DEEP = 35
 PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
-MAX_SIDE = 1_000_000  # px: what is noted of each row, or of a column, takes more than short ones
+MAX_SIDE = TILE_PIXELS  # what is noted of each row, or of a column, takes more than short ones
 COLOUR = cv2.IMREAD_COLOR_RGB
 PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
     b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
