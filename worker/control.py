@@ -19,7 +19,7 @@ from protocol.errors import DigitqError
 from protocol.ledger import QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import STATS, WorkerStats
-from worker.integers import has_byte_products
+from worker.fast import has_byte_products
 from worker.models import THREADS, check_model, fingerprint
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's

@@ -17,7 +17,7 @@ from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, settings
-from worker.integers import hasten
+from worker.fast import hasten
 from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -137,7 +137,7 @@ def load_model(name: str) -> Model:
     torch.set_num_threads(THREADS)
     model = build_random_model() if name == "random" else read_model(card_path(name))
     if not has_mkl():  # only its strict mode adds up alike in any tile
-        model.fastest.grain_rows = model.fastest.tile_rows
+        model.fastest.grain_rows = model.fastest.tile_rows = model.network.tile_rows
     return model
 
 

@@ -1,23 +1,29 @@
-"""`mlp` in whole numbers is the same network, and nearer to the true answer."""
+"""`mlp` in its fastest form is the same network, also in whole numbers."""
 
 import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from worker import integers
+from worker import fast
 from worker.dataset import load_mnist
-from worker.integers import DIGITS, IntegerNetwork, hasten, split_digits
+from worker.fast import DIGITS, FastNetwork, split_digits
 from worker.models import load_model
 from worker.network import DigitNetwork, Network
 
 needs_bytes = pytest.mark.skipif(
-    not integers.multiplies_bytes(), reason="this processor doesn't multiply bytes"
+    not fast.multiplies_bytes(), reason="this processor doesn't multiply bytes"
 )
+
+
+@pytest.fixture(params=["floats", pytest.param("bytes", marks=needs_bytes)])
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[FastNetwork]:
+    """It builds the network with products of floats, or of bytes."""
+    monkeypatch.setattr(fast, "multiplies_bytes", lambda: request.param == "bytes")
+    return FastNetwork
 
 
 def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
@@ -28,13 +34,14 @@ def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
     return ((hidden @ w2 + b2) / network.temperature).softmax(1)
 
 
-@needs_bytes
 @pytest.mark.usefixtures("mnist_root")
 @pytest.mark.parametrize("name", ["mlp", "random"])
-def test_all_of_mnist_gets_the_same_labels_and_probabilities(name: str) -> None:
+def test_all_of_mnist_gets_the_same_labels_and_probabilities(
+    name: str, build: type[FastNetwork]
+) -> None:
     plain = load_model(name).network
     assert isinstance(plain, DigitNetwork)
-    fast = IntegerNetwork(plain)
+    fast = build(plain)
     worst = {"plain": 0.0, "fast": 0.0, "between": 0.0}
     for split in ("train", "test"):
         for pixels in load_mnist(split)[0].flatten(1).split(2048):
@@ -61,16 +68,15 @@ def test_digits_put_together_are_the_weights_to_24_bits() -> None:
     assert (errors[:, 5] == 0).all()
 
 
-@needs_bytes
-def test_sums_are_those_of_whole_numbers() -> None:
-    """At the ends of the range, where a sum of 16 bits would overflow."""
+def test_sums_are_right_at_the_ends_of_the_range(build: type[FastNetwork]) -> None:
+    """Where sums of 16 bits would overflow."""
     network = DigitNetwork(mean=0.0, std=1 / 255)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
         network.w1[:, 0], network.w1[:, 1] = 1 / 1024, -1 / 1024
         network.w2[0, 0], network.w2[1, 1] = 1.0, 1.0
-    fast = IntegerNetwork(network)
+    fast = build(network)
     for pixels in (torch.full((3, 784), value, dtype=torch.uint8) for value in (0, 1, 254, 255)):
         exact = answer_exactly(network, pixels.double())
         torch.testing.assert_close(fast(pixels).double(), exact, atol=1e-7, rtol=0)
@@ -79,7 +85,7 @@ def test_sums_are_those_of_whole_numbers() -> None:
 @needs_bytes
 def test_products_that_overflow_are_noticed() -> None:
     """On a processor without the instruction, torch takes another way, in 16 bits."""
-    code = "from worker.integers import multiplies_bytes; print(multiplies_bytes())"
+    code = "from worker.fast import multiplies_bytes; print(multiplies_bytes())"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout == b"False\n", done.stderr
@@ -87,15 +93,9 @@ def test_products_that_overflow_are_noticed() -> None:
 
 @needs_bytes
 def test_a_processor_that_multiplies_bytes_does_so() -> None:
-    assert isinstance(load_model("mlp").fastest, IntegerNetwork)
+    assert isinstance(load_model("mlp").fastest, FastNetwork)
+    assert len(load_model("mlp").fastest.products) == DIGITS
+
+
+def test_other_networks_are_left_as_they_are() -> None:
     assert load_model("cnn").fastest is load_model("cnn").network
-
-
-def test_any_other_gives_the_same_answers_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integers, "multiplies_bytes", lambda: False)
-    plain = load_model("mlp").network
-    assert hasten(plain) is plain
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 784), dtype=np.uint8)
-    with torch.inference_mode():
-        floats = plain(torch.from_numpy(pixels)).numpy()
-    np.testing.assert_allclose(load_model("mlp").classify(pixels), floats, atol=1e-4)
