@@ -2,9 +2,9 @@
 
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +14,17 @@ import pyarrow.compute as pc
 from producer.options import plural
 from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk, Kind, kind_of
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
+from protocol.settings import MOST_ROWS, TILE_ROWS, settings
 from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 READ_FILES = 512  # at a time
-LEAST_FILES, MOST_FILES = 32, 2048  # in a chunk: they must be decoded, which may take long
-UNKNOWN_SHARE = 8  # as `SHARE`, where it isn't known how long
-CHUNK_SECONDS = 0.2  # that a worker takes for a chunk of files, about: others may have to wait
+CHUNK_SECONDS = 0.2  # that a worker takes for a chunk, about: others may have to wait
 PENDING_SECONDS = 1.0  # images wait for others; longer where the next are not there yet
 SHARE = 32  # a later chunk holds at most this part of what came before it
+UNKNOWN_SHARE = 8  # as `SHARE`, of files of which nobody knows how long they take
 
 
 class Row(NamedTuple):
@@ -42,11 +41,11 @@ def cut_chunks(
     has_truth: bool = False,
     resume: Written = Written(),  # noqa: B008 (frozen)
     model: str = "",
-    ask_pace: Callable[[], float] = lambda: 0.0,
+    ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
 ) -> Iterator[Chunk]:
-    """Chunks of at most `DIGITQ_CHUNK_ROWS` rows, or fewer where the model is a slow one, and about
-    `DIGITQ_CHUNK_BYTES` bytes; of files, as many as take `CHUNK_SECONDS`, but `LEAST_FILES`, where
-    each takes as long as `ask_pace` says, in seconds, or 0 where nobody knows yet.
+    """Chunks of at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes of them, but for
+    one image that has more; and of as many as take about `CHUNK_SECONDS`, where each takes as long
+    as `ask_pace` says, in seconds, or 0 where nobody knows yet.
 
     `resume` is what of the source is written already. Raises `UsageError` where its images up to
     there have other ids than they had; and what the source raises, after all that it gave.
@@ -54,9 +53,8 @@ def cut_chunks(
     failure: list[Exception] = []
     remaining = _until_failure(_skip(pieces, resume), failure)
     first_row = resume.rows
-    limits = Limits(settings().most_rows(model), ask_pace)
-    slices = _slices(_read(remaining), has_truth, first_row, limits)
-    for batch in _join(slices, first_row, limits):
+    adapt = _with_truth if has_truth else _without_truth
+    for batch in _cut(map(adapt, _read(remaining)), Limits(model, ask_pace)):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
     if failure:
@@ -71,23 +69,41 @@ def _until_failure(pieces: Iterator[Piece], failure: list[Exception]) -> Iterato
         failure.append(error)
 
 
+class Bounds(NamedTuple):
+    """Numbers of a chunk's images, of one kind."""
+
+    least: int  # however long they take
+    first: int  # at most, in the first chunks: so that small jobs are shared out
+    most: int
+    grain: int  # they are a multiple of it, unless settings say otherwise
+
+
+BOUNDS: dict[Kind, Bounds] = {
+    "pixels": Bounds(128, TILE_ROWS, MOST_ROWS, 128),  # the smallest tile of a network
+    "image": Bounds(32, 512, 2048, 1),  # of files, the next may take longer
+}
+
+
 @dataclass(frozen=True)
 class Limits:
-    """How many rows a chunk may have."""
+    """How many images a chunk may have."""
 
-    most: int
-    ask_pace: Callable[[], float]
+    model: str
+    ask_pace: Callable[[Kind], float]
 
-    def max_rows(self, schema: pa.Schema, first_row: int) -> int:
-        """Of one that begins with this row of the job. The first hold few, so that small jobs are
-        shared out; of pixels they are whole tiles, unless settings say otherwise."""
-        share = first_row // SHARE // TILE_ROWS * TILE_ROWS
-        if "image" not in schema.names:
-            return min(max(TILE_ROWS, share), self.most)
-        pace = self.ask_pace()
-        timely = int(CHUNK_SECONDS / pace) if pace else first_row // UNKNOWN_SHARE
-        files = min(max(READ_FILES, share), MOST_FILES, max(LEAST_FILES, timely))
-        return min(files, self.most)
+    def max_rows(self, kind: Kind, before: int) -> int:
+        """Of one that comes after so many images of its kind."""
+        least, first, most, grain = BOUNDS[kind]
+        share = max(first, before // SHARE // first * first)
+        timely = max(least, self._find_timely(kind, before) // grain * grain)
+        return min(share, timely, most, settings().chunk_rows)
+
+    def _find_timely(self, kind: Kind, before: int) -> int:
+        """How many take `CHUNK_SECONDS`, as far as is known."""
+        if pace := self.ask_pace(kind):
+            return int(CHUNK_SECONDS / pace)
+        usual = settings().most_rows(self.model)
+        return usual if kind == "pixels" else min(usual, before // UNKNOWN_SHARE)
 
 
 def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
@@ -169,46 +185,31 @@ def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=FILES_SCHEMA)
 
 
-def _slices(
-    batches: Iterator[pa.RecordBatch], has_truth: bool, first_row: int, limits: Limits
-) -> Iterator[pa.RecordBatch]:
-    """Slices within the limits of a chunk, but for a single image over the limit of bytes."""
-    max_bytes = settings().chunk_bytes
-    for batch in batches:
-        batch = _with_truth(batch) if has_truth else _without_truth(batch)
-        start = 0
-        while start < batch.num_rows:
-            left, rows = batch.num_rows - start, limits.max_rows(batch.schema, first_row)
-            if "image" in batch.schema.names:
-                rows = ceil(left / ceil(left / rows))  # evenly: the rest may be too large to join
-            piece = batch.slice(start, rows)
-            if piece.nbytes > max_bytes and piece.num_rows > 1:
-                piece = piece.slice(0, _rows_within(piece, max_bytes))
-            yield piece
-            start += piece.num_rows
-            first_row += piece.num_rows
-
-
-def _join(
-    slices: Iterator[pa.RecordBatch], first_row: int, limits: Limits
-) -> Iterator[pa.RecordBatch]:
-    """Small slices of one schema put together, as far as a chunk's limits let them."""
+def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches that fill a chunk, each of one schema."""
+    before: Counter[Kind] = Counter()  # images
     pending: list[pa.RecordBatch] = []
-    rows = size = 0
+    rows_left = bytes_left = 0
     since = 0.0
-    for batch in slices:
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if pending and (
-            rows > limits.max_rows(batch.schema, first_row)
-            or size > settings().chunk_bytes
-            or batch.schema != pending[0].schema
-            or _is_long_ago(since)
-        ):
+    for batch in batches:
+        if pending and (batch.schema != pending[0].schema or _is_long_ago(since)):
             yield _concat(pending)
-            first_row += rows - batch.num_rows
-            pending, rows, size = [], batch.num_rows, batch.nbytes
-        since = since if pending else time.monotonic()
-        pending.append(batch)
+            pending = []
+        kind = kind_of(batch)
+        while batch.num_rows:
+            if not pending:
+                rows_left = limits.max_rows(kind, before[kind])
+                bytes_left, since = settings().chunk_bytes, time.monotonic()
+            rows = _rows_within(batch.slice(0, rows_left), bytes_left) or int(not pending)
+            if rows:
+                pending.append(batch.slice(0, rows))
+                batch = batch.slice(rows)
+                before[kind] += rows
+                rows_left -= rows
+                bytes_left -= pending[-1].nbytes
+            if batch.num_rows or not rows_left:
+                yield _concat(pending)
+                pending = []
     if pending:
         yield _concat(pending)
 
@@ -219,10 +220,11 @@ def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def _rows_within(batch: pa.RecordBatch, max_bytes: int) -> int:
-    """How many of the first rows hold at most `max_bytes` of images; at least one."""
-    column = batch.column(1)
-    sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
-    return max(1, int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right")))
+    """How many of the first rows hold at most so many bytes of images."""
+    if batch.nbytes <= max_bytes:
+        return int(batch.num_rows)
+    sizes = pc.fill_null(pc.binary_length(batch.column(1)), 0).to_numpy(zero_copy_only=False)
+    return int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right"))
 
 
 def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -88,7 +88,8 @@ class Client:
             in_flight=IN_FLIGHT_CHUNKS,
             ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         )
-        chunks = cut_chunks(source.take(), source.has_truth, resume, model, lambda: feeder.pace)
+        pieces, has_truth = source.take(), source.has_truth
+        chunks = cut_chunks(pieces, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, self.ledger, feeder)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from weakref import WeakSet
 
-from protocol.chunk import Chunk
+from protocol.chunk import KINDS, Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError
 from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
 from protocol.settings import settings
@@ -53,7 +53,7 @@ class Feeder(threading.Thread):
         self.total: int | None = None
         self.error: BaseException | None = None
         self.sent = 0
-        self.pace = 0.0  # seconds that a file took a worker of late; 0 where nobody knows
+        self.paces = dict.fromkeys(KINDS, 0.0)  # seconds that an image took of late; 0: unknown
         self.ended = threading.Event()
         self.is_awaited = False  # somebody waits for its end, and is told what stopped it
         self.waiting_for: str | None = None
@@ -220,7 +220,7 @@ class Feeder(threading.Thread):
             self._dispatch(parcel)
 
     def _dispatch(self, parcel: Parcel) -> int:
-        stored, self.pace = self._ledger.dispatch(
+        stored, self.paces = self._ledger.dispatch(
             self._spec, self._base, parcel.number, parcel.rows, parcel.payload
         )
         return stored

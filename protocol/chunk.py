@@ -1,7 +1,7 @@
 """Chunks and results as Arrow IPC streams: the two schemas, their encoding and decoding."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 import pyarrow as pa
 
@@ -15,6 +15,9 @@ ARRAY = b"\x93digitq 28x28\n"  # before an image that is as in `pixels`, among f
 ERROR = pa.field("error", pa.string())  # null when classified
 TRUTH = pa.field("truth", pa.int8())  # the right answer, where the source knows it
 
+Kind = Literal["pixels", "image"]  # of images, by the column that has them
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
 RESULT_FIELDS = (
     ID,
@@ -25,6 +28,11 @@ RESULT_FIELDS = (
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should look at it
 )
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
+
+
+def kind_of(batch: pa.RecordBatch) -> Kind:
+    """Which images a chunk's batch holds."""
+    return "pixels" if "pixels" in batch.schema.names else "image"
 
 
 def encode(batch: pa.RecordBatch) -> memoryview:

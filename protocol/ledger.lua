@@ -226,10 +226,10 @@ function steps.fail(n)
   return count
 end
 
--- n, how long this attempt was silent at most on the worker's clock, result, failed rows, how long a
--- file took or 0: gives nothing where another was first. (Of a Redis that stood still, a result that
--- waits for it is no silence.)
-function steps.complete(n, silent_ms, result, failed, image_us)
+-- n, how long this attempt was silent at most on the worker's clock, result, failed rows, their kind
+-- and how long one took, or 0: gives nothing where another was first. (Of a Redis that stood still, a
+-- result that waits for it is no silence.)
+function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))
@@ -242,7 +242,7 @@ function steps.complete(n, silent_ms, result, failed, image_us)
   redis.call('HINCRBY', record, 'done_chunks', 1)
   redis.call('HINCRBY', record, 'done_images', count)
   redis.call('HINCRBY', record, 'failed', failed)
-  if tonumber(image_us) > 0 then redis.call('HSET', record, 'image_us', image_us) end
+  if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
   touch()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 from redis.exceptions import NoScriptError
 
 from protocol.broker import PatientRedis
+from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 
 ACTIVE = "digitq:active"
@@ -153,9 +154,10 @@ class Ledger:
         number: int,
         rows: int,
         payload: bytes | memoryview,
-    ) -> tuple[int, float]:
+    ) -> tuple[int, dict[Kind, float]]:
         """Store a chunk; how many Redis has now: no more than `number` where it has lost some. And
-        how many seconds each file of the last chunk that is done took; 0 where there is none.
+        how many seconds an image took, by its kind, of the last chunk that is done; 0 where there
+        is none.
 
         Where Redis has no record, `spec` makes one, with `base`, the first chunk not yet collected
         and its first row, as its start. Raises `JobCancelledError`.
@@ -166,10 +168,11 @@ class Ledger:
             ("HSET", chunks, number, payload),  # within the script it would be copied twice more
             ("EXPIRE", chunks, spec.ttl),
             ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
-            ("HGET", record_key(spec.id), "image_us"),
+            ("HMGET", record_key(spec.id), *(f"{kind}_ns" for kind in KINDS)),
         )
-        *_, stored, image_us = self.redis.transact(*store)
-        return int(self._unless_cancelled(spec.id, stored)), int(image_us or 0) / 1e6
+        *_, stored, paces = self.redis.transact(*store)
+        seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
+        return int(self._unless_cancelled(spec.id, stored)), seconds
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
@@ -207,13 +210,14 @@ class Ledger:
         silent_seconds: float,
         result: bytes | memoryview,
         failed: int,
+        kind: Kind = "pixels",
         pace: float = 0,
     ) -> bool:
         """Hand in the result of a chunk, for how long Redis heard nothing of it meanwhile, at most,
-        and how many seconds each of its files took, where it is of files. False where another was
+        and how many seconds each of its images took, 0 where it had none. False where another was
         first."""
-        silent_ms, image_us = int(1e3 * silent_seconds), int(1e6 * pace)
-        return bool(self._step(job_id, "complete", number, silent_ms, result, failed, image_us))
+        args = int(1e3 * silent_seconds), result, failed, kind, int(1e9 * pace)
+        return bool(self._step(job_id, "complete", number, *args))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; gives how often that was so."""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk
+from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
 from worker.decoding import ImageError, describe
 from worker.device import load_on_device
@@ -61,7 +61,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     pixels, errors, sure = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
-    if "image" in chunk.batch.schema.names:
+    if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
         sure &= confidence >= below  # else to be reviewed, whatever other views add
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
@@ -77,7 +77,7 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
     raised no doubt as it was read."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
-    if "pixels" in batch.schema.names:
+    if kind_of(batch) == "pixels":
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
         return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), sure

@@ -50,6 +50,6 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # no chunk of it has more
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as a job's first chunks
     network.tile_rows = network.grain_rows = rows
     return replace(model, network=network, device=device)

@@ -10,7 +10,7 @@ from celery.utils.log import get_task_logger
 
 from protocol.broker import connect
 from protocol.celery import CLASSIFY, app
-from protocol.chunk import Chunk, encode
+from protocol.chunk import Chunk, encode, kind_of
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
@@ -73,9 +73,8 @@ def classify(job_id: str, number: int) -> str:
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    read = chunk.rows - failed if "image" in chunk.batch.schema.names else 0
-    pace = seconds / read if read else 0
-    answers = encode(result), failed, pace
+    read = chunk.rows - failed
+    answers = encode(result), failed, kind_of(chunk.batch), seconds / read if read else 0
     if not ledger().complete(job_id, number, renewal.silence(), *answers):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)

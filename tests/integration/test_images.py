@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from producer import Client
-from producer.chunking import LEAST_FILES
-from protocol.chunk import ARRAY
+from producer.chunking import BOUNDS
+from protocol.chunk import ARRAY, KINDS
 from protocol.errors import UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
@@ -167,10 +167,11 @@ def test_where_a_file_takes_long_chunks_stay_small(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatch = Ledger.dispatch
-    monkeypatch.setattr(Ledger, "dispatch", lambda *chunk: (dispatch(*chunk)[0], 1.0))
+    slow = dict.fromkeys(KINDS, 1.0)
+    monkeypatch.setattr(Ledger, "dispatch", lambda *chunk: (dispatch(*chunk)[0], slow))
     job = client.submit([b"no image"] * 2000)
     assert job.table().num_rows == 2000
-    assert job.progress().chunks >= 2000 / LEAST_FILES
+    assert job.progress().chunks >= 2000 / BOUNDS["image"].least
 
 
 def test_an_array_that_is_cut_is_an_error(client: Client) -> None:

@@ -437,7 +437,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
         yield DIGITS[:20]
 
     job = client.submit(images(), detached=True)
-    wait_for(lambda: job.progress().chunks == 4)
+    wait_for(lambda: job.progress().chunks == 5)
     assert job._feeder and len(job._feeder._window) == 2
     client.ledger.redis.flushall()
     go_on.set()

@@ -9,6 +9,7 @@ import pytest
 from producer.local import Local
 from protocol.broker import Command, PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
+from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
 
@@ -135,13 +136,14 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
-def test_the_pace_is_that_of_the_last_chunk_of_files(ledger: Ledger) -> None:
-    known = 0.0
-    for number, (pace, known_next) in enumerate([(0.5, 0.5), (0.02, 0.02), (0, 0.02), (0, 0.02)]):
-        assert ledger.dispatch(SPEC, START, number, 10, b"chunk") == (number + 1, known)
+def test_the_pace_is_that_of_the_last_chunk_of_a_kind(ledger: Ledger) -> None:
+    paces: dict[Kind, float] = {"pixels": 0, "image": 0}
+    told: list[tuple[Kind, float]] = [("image", 0.5), ("pixels", 3e-7), ("image", 0.02)]
+    for number, (kind, pace) in enumerate([*told, ("image", 0), ("pixels", 0)]):
+        assert ledger.dispatch(SPEC, START, number, 10, b"chunk") == (number + 1, paces)
         ledger.begin("j", number)
-        ledger.complete("j", number, 0, b"result", 0, pace)
-        known = known_next
+        ledger.complete("j", number, 0, b"result", 0, kind, pace)
+        paces[kind] = pace or paces[kind]
 
 
 def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
@@ -311,7 +313,7 @@ def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
 def test_a_redis_that_forgot_all_names_the_chunk_it_needs(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2)
     ledger.redis.flushall()
-    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3") == (1, 0)
+    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3")[0] == 1
     assert not ledger.redis.exists("digitq:job:j:chunks")
     for number in (1, 2, 3):
         ledger.dispatch(SPEC, (1, 10), number, 10, b"chunk")
@@ -321,7 +323,7 @@ def test_a_redis_that_forgot_all_names_the_chunk_it_needs(ledger: Ledger) -> Non
 
 def test_a_redis_that_lost_its_last_second_is_caught_up(ledger: Ledger) -> None:
     store(ledger, 0)
-    assert ledger.dispatch(SPEC, (5, 50), 5, 10, b"chunk 5") == (6, 0)
+    assert ledger.dispatch(SPEC, (5, 50), 5, 10, b"chunk 5")[0] == 6
     assert take_messages(ledger) == [0, 5]
     assert ledger.record("j").chunks == 6
     assert ledger.seal(SPEC, (8, 80), 8) == 8
@@ -419,7 +421,7 @@ def test_the_list_of_jobs_stays_as_long_as_any_of_them(ledger: Ledger) -> None:
 
 
 def test_what_is_left_of_a_job_that_redis_forgot_goes_in_time(ledger: Ledger) -> None:
-    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3") == (1, 0)
+    assert ledger.dispatch(SPEC, (1, 10), 3, 10, b"chunk 3")[0] == 1
     assert ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
 
 

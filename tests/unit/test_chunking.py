@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import LEAST_FILES, MOST_FILES, READ_FILES, cut_chunks
+from producer.chunking import BOUNDS, READ_FILES, cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
@@ -21,6 +21,7 @@ from producer.sources import (
     take_first,
 )
 from producer.written import Written, add_ids
+from protocol.chunk import kind_of
 from protocol.errors import UsageError
 from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
 from protocol.text import printable
@@ -150,38 +151,68 @@ def test_large_files_fill_their_chunks() -> None:
 def test_files_travel_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
     settings.cache_clear()
-    chunks = cut_chunks(make_pieces([("entry", 1)] * 600), ask_pace=lambda: 1e-5)
+    chunks = cut_chunks(make_pieces([("entry", 1)] * 600), ask_pace=lambda kind: 1e-5)
     assert [chunk.rows for chunk in chunks] == [READ_FILES, 600 - READ_FILES]
 
 
-def test_chunks_of_files_begin_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And grow where nobody knows how long a file takes, as where no worker is there yet."""
+@pytest.fixture
+def usual_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
         monkeypatch.delenv(name)
     settings.cache_clear()
+
+
+@pytest.mark.usefixtures("usual_chunks")
+def test_chunks_of_files_begin_small() -> None:
+    """And grow where nobody knows how long a file takes, as where no worker is there yet."""
+    least, _, most, _ = BOUNDS["image"]
     rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 72 * 1024))]
-    assert rows[:9] == [LEAST_FILES] * 9 and max(rows) == MOST_FILES
-    limits = [max(LEAST_FILES, sum(rows[:n]) // 8) for n in range(len(rows))]
+    assert rows[:9] == [least] * 9 and max(rows) == most
+    limits = [max(least, sum(rows[:n]) // 8) for n in range(len(rows))]
     assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
 
 
-@pytest.mark.parametrize(("pace", "files"), [(1e-5, MOST_FILES), (1e-3, 171), (1.0, LEAST_FILES)])
-def test_chunks_of_files_take_as_long_whatever_each_takes(
-    pace: float, files: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("usual_chunks")
+def test_so_do_files_after_arrays() -> None:
+    pieces = [*make_pieces([("batch", 10_000)]), *make_pieces([("entry", 1)] * 40)]
+    kinds = [(kind_of(chunk.batch), chunk.rows) for chunk in cut_chunks(pieces)]
+    least = BOUNDS["image"].least
+    assert [rows for kind, rows in kinds if kind == "image"] == [least, 40 - least]
+
+
+@pytest.mark.usefixtures("usual_chunks")
+@pytest.mark.parametrize(
+    ("kind", "pace", "rows"),
+    [
+        *[("entry", 1e-5, 2048), ("entry", 1e-3, 200), ("entry", 1.0, 32)],
+        *[("batch", 1e-7, 5120), ("batch", 1e-4, 1920), ("batch", 5e-4, 384), ("batch", 1.0, 128)],
+    ],
+)
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_chunks_take_as_long_whatever_an_image_takes(
+    kind: str, pace: float, rows: int, model: str
 ) -> None:
-    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
-        monkeypatch.delenv(name)
-    settings.cache_clear()
-    chunks = cut_chunks(make_pieces([("entry", 1)] * 72 * 1024), ask_pace=lambda: pace)
-    rows = [chunk.rows for chunk in chunks]
-    assert max(rows) == files and min(rows) > 0.8 * min(files, READ_FILES)
+    sizes = [("entry", 1)] * 72 * 1024 if kind == "entry" else [("batch", 16384)] * 11
+    chunks = cut_chunks(make_pieces(sizes), model=model, ask_pace=lambda kind: pace)
+    found = [chunk.rows for chunk in chunks]
+    assert max(found) == rows
+    assert min(found[:-1]) == min(rows, BOUNDS["image" if kind == "entry" else "pixels"].first)
 
 
-def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("usual_chunks")
+def test_arrays_fill_their_chunks() -> None:
+    """However they come, and what does is not copied where it need not be."""
+    pixels = random_digits(6000).reshape(-1, 784)
+    pieces = [pixels_batch(number_ids("", 6000 * n, 6000), pixels) for n in range(3)]
+    chunks = [chunk.batch for chunk in cut_chunks(pieces)]
+    assert [chunk.num_rows for chunk in chunks] == [1024] * 17 + [18_000 - 17 * 1024]
+    addresses = [chunk.column("pixels").buffers()[1].address for chunk in chunks]
+    assert addresses.count(pixels.ctypes.data) == 16  # of 18
+
+
+@pytest.mark.usefixtures("usual_chunks")
+def test_chunks_grow_with_the_job() -> None:
     """A small job is shared out; a large one's chunks are large, in whole tiles."""
-    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
-        monkeypatch.delenv(name)
-    settings.cache_clear()
     pixels = random_digits(16384).reshape(-1, 784)
     pieces = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(12)]
     rows = [chunk.rows for chunk in cut_chunks(pieces)]
@@ -192,19 +223,16 @@ def test_chunks_grow_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(row % TILE_ROWS != 0 for row in rows) <= 1  # the last
 
 
+@pytest.mark.usefixtures("usual_chunks")
 @pytest.mark.parametrize("kind", ["pixels", "entry"])
 def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that none keeps a worker for long; unless settings ask for smaller ones yet."""
-    for name in ("DIGITQ_CHUNK_ROWS", "DIGITQ_CHUNK_BYTES"):
-        monkeypatch.delenv(name)
-    settings.cache_clear()
+    """Where nobody knows how slow it is; unless settings ask for smaller ones yet."""
     rows = 72 * 1024
     pixels = [pixels_batch(number_ids("", 0, rows), np.zeros((rows, 784), np.uint8))]
     pieces = pixels if kind == "pixels" else make_pieces([("entry", 1)] * rows)
 
     def largest(model: str) -> int:
-        chunks = cut_chunks(pieces, model=model, ask_pace=lambda: 1e-5)
-        return max(chunk.rows for chunk in chunks)
+        return max(chunk.rows for chunk in cut_chunks(pieces, model=model))
 
     assert largest("cnn") == MODEL_ROWS["cnn"] < largest("mlp")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "128")

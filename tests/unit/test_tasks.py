@@ -166,14 +166,14 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
     begin(ledger, [SURE, b"text"], attempt)
     assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
     assert ledger.suspect.called == noted
-    *_, failed, pace = ledger.complete.call_args.args
-    assert failed == 1 and 0 < pace < 60
+    *_, failed, kind, pace = ledger.complete.call_args.args
+    assert (failed, kind) == (1, "image") and 0 < pace < 60
 
 
 def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
     begin(ledger, [b"text"], 1)
     tasks.classify("job", 4)
-    assert ledger.complete.call_args.args[-2:] == (1, 0)
+    assert ledger.complete.call_args.args[-3:] == (1, "image", 0)
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
