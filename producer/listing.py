@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from producer.options import plural
 from protocol.errors import UsageError
 from protocol.settings import INSPECTED
@@ -30,10 +32,10 @@ IMAGE_SUFFIXES = (
     ".ppm",
     ".pnm",
 )
-NUMBERS = re.compile("([0-9]+)")
+DIGITS = 20  # of a number in a name
 ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told
 ODD = "odd ending"
-TAKEN_APART = 256  # names
+TOGETHER = 2048  # names, as they are sorted
 NAMED_KINDS, MOST_KINDS = 3, 100  # of files passed over: told, and counted
 
 
@@ -88,19 +90,32 @@ def describe_ending(name: str) -> str:
 def sort_naturally(names: list[str]) -> Iterator[str]:
     """In an order in which `2.png` comes before `10.png`: numbers of up to 20 digits count.
 
-    Each is put after the text by which it is sorted. Some hundred at a time are taken apart, and
-    texts are sorted in a third of the time of lists: a million names must not take seconds. They
-    are taken from the list, since both take 200 MB.
+    Each is put after the text by which it is sorted: a million names must not take seconds, and
+    texts are sorted in a third of the time of lists. They are taken from the list, since both take
+    200 MB.
     """
     keyed: list[str] = []
-    while block := names[-TAKEN_APART:]:
-        del names[-TAKEN_APART:]
-        parts = NUMBERS.split("\0".join(block))  # no name has a 0 byte
-        parts[1::2] = [number.rjust(20, "0") for number in parts[1::2]]
-        keyed += map("\0".join, zip("".join(parts).split("\0"), block, strict=True))
+    while block := names[-TOGETHER:]:
+        del names[-TOGETHER:]
+        keys = pad_numbers("\0".join(block)).split("\0")  # no name has a 0 byte
+        keyed += map("\0".join, zip(keys, block, strict=True))
     keyed.sort(reverse=True)
     while keyed:
         yield keyed.pop().rpartition("\0")[2]
+
+
+def pad_numbers(text: str) -> str:
+    """The text with zeros before each number of fewer than 20 digits."""
+    characters = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
+    is_digit = characters - ord("0") < 10  # below "0" it wraps around
+    edges = np.flatnonzero(np.diff(is_digit, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    places = np.ones(len(characters), np.intp)
+    places[starts] += np.maximum(DIGITS - (ends - starts), 0)
+    np.cumsum(places, out=places)
+    padded = np.full(places[-1] if len(places) else 0, ord("0"), np.uint8)
+    padded[places - 1] = characters
+    return padded.tobytes().decode(errors="surrogatepass")
 
 
 def has_images(root: Path) -> bool:

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from producer.listing import MOST_KINDS, TAKEN_APART, Tally, sort_naturally
+from producer.listing import MOST_KINDS, TOGETHER, Tally, sort_naturally
 from producer.sources import (
     Entry,
     Source,
@@ -131,11 +134,19 @@ def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
 
 def test_numbers_count_as_numbers() -> None:
     names = ["2", "02", "10", "a", "a2b", "a2b1", "a10b", "a10b\udcff", "img9.png", "img10.png"]
-    names += ["img99999.png", "img123456.png", "img20240501123456.png"]
+    names += ["img99999.png", "img123456.png", "img20240501123456.png", "é9", "é10.½", "\ud83d1"]
     assert list(sort_naturally(names[::-1])) == sorted(names[:2]) + names[2:]
-    many = [f"{number}.png" for number in range(3 * TAKEN_APART)]
+    many = [f"{number}.png" for number in range(3 * TOGETHER)]
     assert list(sort_naturally(sorted(many))) == many
     assert list(sort_naturally([])) == []
+
+
+@given(st.lists(st.text(st.sampled_from("0019ab/é\udcff\U0001f58a"), max_size=30), unique=True))
+def test_order_is_that_of_texts_in_which_numbers_are_padded(names: list[str]) -> None:
+    def key(name: str) -> tuple[str, str]:
+        return re.sub("[0-9]+", lambda number: number[0].rjust(20, "0"), name), name
+
+    assert list(sort_naturally(names[:])) == sorted(names, key=key)
 
 
 def try_to_read(entry: Entry) -> tuple[str, bytes | str]:
