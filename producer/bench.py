@@ -24,6 +24,7 @@ RIVALS = {  # of a row: its ratios, and to which row each is
     "folder (ImageFolder)": {"of_torch": "torch"},
     "latency": {"of_celery": "latency (celery)"},
     "concurrent": {"of_torch": "torch", "of_celery": "celery"},
+    "concurrent (asyncio)": {"of_torch": "torch", "of_celery": "celery"},
     "scale": {"of_one_worker": "scale (one worker)"},
 }
 MAIN_FIGURES = ("images_per_second", "median_ms")  # what ratios are of

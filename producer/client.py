@@ -132,7 +132,7 @@ class Client:
         """`classify` for a coroutine: the event loop runs on while the answer is waited for."""
         model = _known_model(model)
         call = read_call(image) if is_drawn(image) else await asyncio.to_thread(read_call, image)
-        return await asyncio.wrap_future(self._calls.ask_later(call, model))
+        return await self._calls.ask_async(call, model)
 
 
 def _known_model(model: str | None) -> str:

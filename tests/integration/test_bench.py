@@ -39,4 +39,5 @@ def test_all_the_others(mnist_root: Path) -> None:
         ("scale", "scale (one worker)", "of_one_worker", "images_per_second"),
     ]:
         assert rows[ours][ratio] == rows[ours][figure] / rows[theirs][figure]
+    assert "of_celery" in rows["concurrent (asyncio)"]
     assert {"median_ms", "p99_ms"} <= set(rows["latency"])

@@ -235,13 +235,14 @@ def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
 def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     """Until its deadline, as where a worker died with it."""
     client = Client(redis_only.url, patience_seconds=1)
-    lost = client._calls.ask_later(read_call(DIGITS[0]), "mlp")
+    lost = read_call(DIGITS[0])
+    client._calls._put_in_line(lost, "mlp")
     wait_for(lambda: client.ledger.redis.llen(QUEUE))
     client.ledger.redis.delete(QUEUE)
     client._calls._ledger = Mock(wraps=client.ledger, sweep_job=Mock())  # it stays lost
     redis_only._start_worker("worker1")
     assert client.classify(DIGITS[1], timeout_seconds=60).probabilities == ALONE[1]
-    assert not lost.done()
+    assert lost.outcome is None
 
 
 def test_nothing_keeps_python_from_ending(redis_only: Local) -> None:
