@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,17 @@ def sort_naturally(names: list[str]) -> Iterator[str]:
         del names[-TOGETHER:]
         keys = pad_numbers("\0".join(block)).split("\0")  # no name has a 0 byte
         keyed += map("\0".join, zip(keys, block, strict=True))
+    first = nsmallest(TOGETHER, keyed)  # there before the rest is sorted, which takes a while
+    yield from map(take_name, first)
     keyed.sort(reverse=True)
+    del keyed[-len(first) :]
     while keyed:
-        yield keyed.pop().rpartition("\0")[2]
+        yield take_name(keyed.pop())
+
+
+def take_name(keyed: str) -> str:
+    """What is behind the text by which it is sorted."""
+    return keyed.rpartition("\0")[2]
 
 
 def pad_numbers(text: str) -> str:
