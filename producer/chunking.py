@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from producer.options import plural
 from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk, Kind, kind_of
 from protocol.errors import UsageError
-from protocol.settings import MOST_ROWS, TILE_ROWS, settings
+from protocol.settings import TILE_ROWS, settings
 from protocol.text import printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
@@ -74,14 +75,14 @@ class Bounds(NamedTuple):
 
     least: int  # however long they take
     first: int  # at most, in the first chunks: so that small jobs are shared out
-    most: int
     grain: int  # they are a multiple of it, unless settings say otherwise
 
 
 BOUNDS: dict[Kind, Bounds] = {
-    "pixels": Bounds(128, TILE_ROWS, MOST_ROWS, 128),  # the smallest tile of a network
-    "image": Bounds(32, 512, 2048, 1),  # of files, the next may take longer
+    "pixels": Bounds(128, TILE_ROWS, 128),  # the smallest tile of a network
+    "image": Bounds(32, 512, 1),
 }
+MOST_FILES = 2048  # in a chunk, however fast the last were: the next may take longer
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ class Limits:
 
     def max_rows(self, kind: Kind, before: int) -> int:
         """Of one that comes after so many images of its kind."""
-        least, first, most, grain = BOUNDS[kind]
+        least, first, grain = BOUNDS[kind]
         share = max(first, before // SHARE // first * first)
         timely = max(least, self._find_timely(kind, before) // grain * grain)
+        most = MOST_FILES if kind == "image" else timely
         return min(share, timely, most, settings().chunk_rows)
 
     def _find_timely(self, kind: Kind, before: int) -> int:
@@ -200,13 +202,14 @@ def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.Recor
             if not pending:
                 rows_left = limits.max_rows(kind, before[kind])
                 bytes_left, since = settings().chunk_bytes, time.monotonic()
-            rows = _rows_within(batch.slice(0, rows_left), bytes_left) or int(not pending)
+            ends = _find_ends(batch.slice(0, rows_left))
+            rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
             if rows:
                 pending.append(batch.slice(0, rows))
                 batch = batch.slice(rows)
                 before[kind] += rows
                 rows_left -= rows
-                bytes_left -= pending[-1].nbytes
+                bytes_left -= int(ends[rows - 1])
             if batch.num_rows or not rows_left:
                 yield _concat(pending)
                 pending = []
@@ -219,12 +222,10 @@ def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
-def _rows_within(batch: pa.RecordBatch, max_bytes: int) -> int:
-    """How many of the first rows hold at most so many bytes of images."""
-    if batch.nbytes <= max_bytes:
-        return int(batch.num_rows)
-    sizes = pc.fill_null(pc.binary_length(batch.column(1)), 0).to_numpy(zero_copy_only=False)
-    return int(np.searchsorted(np.cumsum(sizes), max_bytes, side="right"))
+def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """How many bytes of images there are up to the end of each row."""
+    sizes = pc.fill_null(pc.binary_length(batch.column(kind_of(batch))), 0)
+    return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -100,7 +100,9 @@ def sort_naturally(names: list[str]) -> Iterator[str]:
         del names[-TOGETHER:]
         keys = pad_numbers("\0".join(block)).split("\0")  # no name has a 0 byte
         keyed += map("\0".join, zip(keys, block, strict=True))
-    first = nsmallest(TOGETHER, keyed)  # there before the rest is sorted, which takes a while
+    # the first are there before the rest is sorted; the other way round they are found slowly
+    falls = keyed[-1:] < keyed[:1]
+    first = nsmallest(TOGETHER, reversed(keyed) if falls else keyed)
     yield from map(take_name, first)
     keyed.sort(reverse=True)
     del keyed[-len(first) :]

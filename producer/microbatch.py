@@ -46,7 +46,7 @@ PIXELS_LANE = Lane(1024, 1)
 FILES_LANE = Lane(16, 16)  # decoding takes long: better shared out
 
 
-class Kind(NamedTuple):
+class CallKind(NamedTuple):
     """What calls of one batch have in common."""
 
     model: str
@@ -65,8 +65,7 @@ class Call:
     """One image on its way: a row of pixels (784,), or a batch of one row that holds a file.
 
     A thread waits for the lock `answered`, which is held until there is an `outcome`, and a
-    coroutine for the future `awaited`. (With `concurrent.futures`, 64 threads get two thirds of the
-    answers in the same time, and 64 coroutines half.)
+    coroutine for the future `awaited`. (Futures of `concurrent.futures` would take both longer.)
     """
 
     def __init__(self, image: "np.ndarray | pa.RecordBatch") -> None:
@@ -81,7 +80,7 @@ class Call:
 class Line:
     """Calls of one kind that wait, and the threads that send them: each a batch at a time."""
 
-    kind: Kind
+    kind: CallKind
     more: threading.Condition  # a call has come
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -133,7 +132,7 @@ class Calls:
     def forget(self) -> None:
         """Nothing waits, and no thread holds the lock: as in a process that was just forked."""
         self._lock = threading.Lock()
-        self._lines: dict[Kind, Line] = {}
+        self._lines: dict[CallKind, Line] = {}
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
         """The answer. Raises `TimeoutError`."""
@@ -167,7 +166,7 @@ class Calls:
                     line.waiting.remove(call)
 
     def _put_in_line(self, call: Call, model: str) -> Line:
-        kind = Kind(model, isinstance(call.image, np.ndarray))
+        kind = CallKind(model, isinstance(call.image, np.ndarray))
         with self._lock:
             line = self._lines.get(kind)
             if not line:
@@ -288,7 +287,7 @@ class Calls:
             with self._lock:
                 line.late -= 1
 
-    def _look_after(self, job_id: str, kind: Kind) -> bool:
+    def _look_after(self, job_id: str, kind: CallKind) -> bool:
         """No result yet: send again what is overdue. False where Redis has lost the job."""
         try:
             if self._ledger.record(job_id).state == "cancelled":

@@ -210,8 +210,8 @@ class Ledger:
         silent_seconds: float,
         result: bytes | memoryview,
         failed: int,
-        kind: Kind = "pixels",
-        pace: float = 0,
+        kind: Kind,
+        pace: float,
     ) -> bool:
         """Hand in the result of a chunk, for how long Redis heard nothing of it meanwhile, at most,
         and how many seconds each of its images took, 0 where it had none. False where another was

@@ -26,8 +26,7 @@ OTHER_BROKERS = (
 PLACE = "_DIGITQ_PLACE"  # tells a worker its number among those of one command, from 0
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
-MODEL_ROWS = {"cnn": 512}  # in one chunk, where nobody knows yet how long they take
-MOST_ROWS = 65536  # in any chunk
+MODEL_ROWS = {"cnn": 512}  # most in a job's first chunks, and in one of single calls
 
 
 class Settings(BaseSettings):
@@ -58,9 +57,9 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/digitq"), description="where MNIST is kept once it was downloaded"
     )
-    chunk_rows: int = Field(5120, ge=1, le=MOST_ROWS, description="most images in one chunk")
+    chunk_rows: int = Field(5120, ge=1, le=65536, description="most images in one chunk")
     chunk_bytes: int = Field(
-        4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of image files in one chunk"
+        4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of images in one chunk"
     )
     image_bytes: int = Field(
         64 << 20, ge=1, le=256 << 20, description="largest image file; a larger one is an error row"
@@ -91,7 +90,7 @@ class Settings(BaseSettings):
     )
 
     def most_rows(self, model: str) -> int:
-        """Most images in one chunk for this model, where nobody knows how long they take."""
+        """Most images in one chunk for this model, as long as nobody knows how long they take."""
         return min(self.chunk_rows, MODEL_ROWS.get(model, self.chunk_rows))
 
     def own_weights(self) -> Path | None:

@@ -136,7 +136,7 @@ def load_model(name: str) -> Model:
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
     torch.set_num_threads(THREADS)
     model = build_random_model() if name == "random" else read_model(card_path(name))
-    if not has_mkl():  # only its strict mode adds up alike in any tile
+    if not has_mkl():  # only its strict mode adds up alike in any tile: small ones are cheaper then
         model.fastest.grain_rows = model.fastest.tile_rows = model.network.tile_rows
     return model
 

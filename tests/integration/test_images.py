@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -12,7 +13,7 @@ import torch
 
 from producer import Client
 from producer.chunking import BOUNDS
-from protocol.chunk import ARRAY, KINDS
+from protocol.chunk import ARRAY, KINDS, Kind
 from protocol.errors import UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
@@ -163,15 +164,19 @@ def test_arrays_among_files_share_their_chunks(client: Client) -> None:
         assert table.column(name).to_pylist()[::2] == expected.column(name).to_pylist()[::2]
 
 
-def test_where_a_file_takes_long_chunks_stay_small(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("slow", KINDS)
+def test_where_images_of_a_kind_take_long_their_chunks_stay_small(
+    slow: Kind, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatch = Ledger.dispatch
-    slow = dict.fromkeys(KINDS, 1.0)
-    monkeypatch.setattr(Ledger, "dispatch", lambda *chunk: (dispatch(*chunk)[0], slow))
-    job = client.submit([b"no image"] * 2000)
-    assert job.table().num_rows == 2000
-    assert job.progress().chunks >= 2000 / BOUNDS["image"].least
+    paces = {kind: 1.0 if kind == slow else 1e-9 for kind in KINDS}
+    monkeypatch.setattr(Ledger, "dispatch", lambda *chunk: (dispatch(*chunk)[0], paces))
+    sources: dict[Kind, Any] = {"image": [b""] * 2000, "pixels": np.zeros((2000, 28, 28), "u1")}
+    for kind, images in sources.items():
+        job = client.submit(images)
+        assert job.table().num_rows == 2000
+        least, first, _ = BOUNDS[kind]
+        assert (job.progress().chunks > (2000 - first) / least) == (kind == slow)
 
 
 def test_an_array_that_is_cut_is_an_error(client: Client) -> None:

@@ -158,7 +158,7 @@ def test_all_workers_have_something_to_do(
         wait_for(lambda: client.ledger.redis.rpop(QUEUE))
         assert client.ledger.begin(job.id, number)
         if number:  # the oldest chunk takes long
-            assert client.ledger.complete(job.id, number, 0, b"", 0)
+            assert client.ledger.complete(job.id, number, 0, b"", 0, "pixels", 0)
     wait_for(lambda: client.ledger.redis.llen(QUEUE))
     if not detached:
         wait_for(lambda: job.waiting_for == "results")

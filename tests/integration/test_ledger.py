@@ -15,6 +15,7 @@ from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
+UNKNOWN_PACE: tuple[Kind, float] = ("pixels", 0)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def take_messages(ledger: Ledger) -> list[int]:
 
 
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
-    return ledger.complete("j", number, 0.1, b"result %d" % number, failed)
+    return ledger.complete("j", number, 0.1, b"result %d" % number, failed, *UNKNOWN_PACE)
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -130,8 +131,8 @@ def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
 def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.complete("j", 0, 0.1, b"first", 0)
-    assert not ledger.complete("j", 0, 0.1, b"second", 10)
+    assert ledger.complete("j", 0, 0.1, b"first", 0, *UNKNOWN_PACE)
+    assert not ledger.complete("j", 0, 0.1, b"second", 10, *UNKNOWN_PACE)
     assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
@@ -234,7 +235,7 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     ledger.sweep(0)
     assert ledger.begin("j", 0)
-    ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0)
+    ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0, *UNKNOWN_PACE)
     ledger.begin("j", 2)
     complete(ledger, 2)
     ledger.begin("j", 1)

@@ -116,7 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
         number = self.held.pop(worker)
         answer = b"chunk %d by the %s" % (number, worker.encode())
         for _ in range(times):
-            if self.ledger.complete("j", number, 0.0, answer, 0):
+            if self.ledger.complete("j", number, 0.0, answer, 0, "pixels", 0):
                 assert number not in self.answers
                 self.answers[number] = answer
 

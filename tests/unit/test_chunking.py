@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.chunking import BOUNDS, READ_FILES, cut_chunks
+from producer.chunking import BOUNDS, MOST_FILES, READ_FILES, cut_chunks
 from producer.images import image_source
 from producer.mnist import number_ids, pixels_batch
 from producer.sources import (
@@ -165,9 +165,9 @@ def usual_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("usual_chunks")
 def test_chunks_of_files_begin_small() -> None:
     """And grow where nobody knows how long a file takes, as where no worker is there yet."""
-    least, _, most, _ = BOUNDS["image"]
-    rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 72 * 1024))]
-    assert rows[:9] == [least] * 9 and max(rows) == most
+    least = BOUNDS["image"].least
+    rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 100 * 1024))]
+    assert rows[:9] == [least] * 9 and max(rows) == MOST_FILES
     limits = [max(least, sum(rows[:n]) // 8) for n in range(len(rows))]
     assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
 
@@ -192,11 +192,28 @@ def test_so_do_files_after_arrays() -> None:
 def test_chunks_take_as_long_whatever_an_image_takes(
     kind: str, pace: float, rows: int, model: str
 ) -> None:
-    sizes = [("entry", 1)] * 72 * 1024 if kind == "entry" else [("batch", 16384)] * 11
+    sizes = [("entry", 1)] * 100 * 1024 if kind == "entry" else [("batch", 16384)] * 11
     chunks = cut_chunks(make_pieces(sizes), model=model, ask_pace=lambda kind: pace)
     found = [chunk.rows for chunk in chunks]
     assert max(found) == rows
     assert min(found[:-1]) == min(rows, BOUNDS["image" if kind == "entry" else "pixels"].first)
+
+
+@pytest.mark.usefixtures("usual_chunks")
+def test_the_pace_is_asked_before_each_chunk() -> None:
+    paces = iter([0.0, 1e-4, 4e-4, 0.0])
+    chunks = cut_chunks(make_pieces([("batch", 2944)]), ask_pace=lambda kind: next(paces))
+    assert [chunk.rows for chunk in chunks] == [1024, 1024, 384, 512]
+
+
+@pytest.mark.usefixtures("usual_chunks")
+def test_bytes_are_those_of_images() -> None:
+    """Long ids cost an array none of its tiles."""
+    pixels = random_digits(5000).reshape(-1, 784)
+    ids = number_ids("a name of fifty letters or so, of one of several/", 0, 5000)
+    pieces = [pixels_batch(ids, pixels)] * 40
+    rows = [chunk.rows for chunk in cut_chunks(pieces)]
+    assert max(rows) == settings().chunk_rows and all(row % 128 == 0 for row in rows[:-1])
 
 
 @pytest.mark.usefixtures("usual_chunks")

@@ -210,8 +210,9 @@ def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> 
     load_model.cache_clear()
     try:
         for name in MODELS:
-            fastest = load_model(name).fastest
-            assert fastest.grain_rows == fastest.tile_rows
+            model = load_model(name)
+            fastest = model.fastest
+            assert fastest.grain_rows == fastest.tile_rows == model.network.tile_rows
     finally:
         load_model.cache_clear()
 

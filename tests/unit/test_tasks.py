@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from unittest.mock import Mock, call
 
 import PIL.Image
@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from producer.chunking import cut_chunks
-from producer.images import image_source
+from producer.images import Image, image_source
 from protocol.errors import BrokerError
 from protocol.ledger import Begun
 from protocol.settings import settings
-from tests.drawing import draw_one, draw_tight_ring, encode_image
+from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
 from worker.images import Step
@@ -33,7 +33,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
     return ledger
 
 
-def begin(ledger: Mock, images: list[bytes], attempt: int) -> None:
+def begin(ledger: Mock, images: Sequence[Image], attempt: int) -> None:
     """Let the ledger give a worker these images."""
     chunk = next(cut_chunks(image_source(images).pieces))
     ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
@@ -168,6 +168,13 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
     assert ledger.suspect.called == noted
     *_, failed, kind, pace = ledger.complete.call_args.args
     assert (failed, kind) == (1, "image") and 0 < pace < 60
+
+
+def test_chunks_of_pixels_have_a_pace_too(ledger: Mock) -> None:
+    begin(ledger, [random_digits(3)], 1)
+    tasks.classify("job", 4)
+    *_, failed, kind, pace = ledger.complete.call_args.args
+    assert (failed, kind) == (0, "pixels") and 0 < pace < 60
 
 
 def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
