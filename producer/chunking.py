@@ -95,7 +95,7 @@ class Limits:
     def max_rows(self, kind: Kind, before: int) -> int:
         """Of one that comes after so many images of its kind."""
         least, first, grain = BOUNDS[kind]
-        share = max(first, before // SHARE // first * first)
+        share = max(first, before // SHARE // TILE_ROWS * TILE_ROWS)
         timely = max(least, self._find_timely(kind, before) // grain * grain)
         most = MOST_FILES if kind == "image" else timely
         return min(share, timely, most, settings().chunk_rows)
