@@ -23,10 +23,10 @@ from producer.local import Local
 from producer.mnist import label_batches, load_mnist
 from protocol.broker import connect
 from protocol.celery import app
-from protocol.chunk import Chunk
+from protocol.chunk import Chunk, most_rows
 from protocol.cores import usable_cores
 from protocol.ledger import JobSpec, Ledger
-from protocol.settings import MODELS, settings
+from protocol.settings import MODELS
 from worker import classify, tasks
 from worker.celery import keep_freed_memory
 from worker.models import Model
@@ -81,7 +81,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
     app.conf.digitq_database_url = url
     ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
-    rows = settings().most_rows(model)
+    rows = most_rows(model)
     chunks = len(images) // rows
     spec = JobSpec(job, model, "mnist", attached=True, in_flight=ROUNDS * chunks, ttl=3600)
     ledger.open(spec)

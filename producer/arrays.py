@@ -17,10 +17,10 @@ from producer.mnist import (
     number_pieces,
     pixels_batch,
 )
-from producer.options import plural
 from producer.sources import EmptyError, Piece, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
+from protocol.text import plural
 
 READ_BYTES = 1 << 20  # at a time: of what is packed, all that came before an error is kept
 SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")

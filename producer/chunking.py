@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producer.options import plural
 from producer.sources import Entry, Piece, UnreadableImageError, too_large
 from producer.written import Written, add_ids
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH, Chunk, Kind, kind_of
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
 from protocol.errors import UsageError
-from protocol.settings import TILE_ROWS, settings
-from protocol.text import printable
+from protocol.settings import settings
+from protocol.text import plural, printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 READ_FILES = 512  # at a time
@@ -104,7 +103,7 @@ class Limits:
         """How many take `CHUNK_SECONDS`, as far as is known."""
         if pace := self.ask_pace(kind):
             return int(CHUNK_SECONDS / pace)
-        usual = settings().most_rows(self.model)
+        usual = most_rows(self.model)
         return usual if kind == "pixels" else min(usual, before // UNKNOWN_SHARE)
 
 

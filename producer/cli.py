@@ -22,7 +22,6 @@ from producer.options import (
     model_option,
     out_option,
     overwrite_option,
-    plural,
     private_broker_option,
     require,
     say,
@@ -40,6 +39,7 @@ from protocol.errors import (
 )
 from protocol.settings import settings
 from protocol.stderr import make_stderr_unfailing
+from protocol.text import plural
 
 if TYPE_CHECKING:
     from producer.client import Client

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from producer.bench import Figures, Rows, rotate
 from producer.local import Local, find_redis_server
 from producer.mnist import label_batches, load_mnist
-from producer.options import plural
 from producer.run import Service, private_service, take_results
 from producer.sinks import FileSink
 from producer.sources import Source, open_sources, take_first
 from protocol.cores import usable_cores
 from protocol.errors import DigitqError
 from protocol.plain import CLASSIFY, make_plain_app
+from protocol.text import plural
 
 MODEL, SCALED_MODEL = "mlp", "cnn"
 WORKERS = 2  # the same on every machine, as are torch's threads

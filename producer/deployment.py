@@ -19,7 +19,6 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer.client import Client
-from producer.options import plural
 from protocol.broker import (
     TIMEOUT_SECONDS,
     connect,
@@ -31,6 +30,7 @@ from protocol.celery import make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
 from protocol.stats import STATS, WorkerStats
+from protocol.text import plural
 
 ANSWER_SECONDS = 2.0  # after a worker's answer the next one is waited for so long
 FLOWER_URL = "http://localhost:5555"

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from producer.deployment import Deployment, Worker
 from producer.feed import FULL
-from producer.options import plural
 from protocol.address import UNIX_SCHEMES
 from protocol.broker import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats
+from protocol.text import plural
 
 CLOCK_SECONDS = 1.0  # that two clocks may be apart
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.options import plural
 from protocol.errors import UsageError
 from protocol.settings import INSPECTED
+from protocol.text import plural
 
 IMAGE_SUFFIXES = (
     ".png",

@@ -19,12 +19,12 @@ from producer.chunking import cut_chunks
 from producer.images import Image, image_source
 from producer.job import IDLE_MS, TOLD_LOOKS
 from producer.mnist import pixels_batch
-from producer.options import plural
 from producer.predictions import Prediction, to_predictions
-from protocol.chunk import PIXELS, Chunk, decode
+from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger
 from protocol.settings import settings
+from protocol.text import plural
 
 TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
 GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
@@ -243,7 +243,7 @@ class Calls:
         """Calls from the line, as many as a batch may hold."""
         calls: list[Call] = []
         size = 0
-        most = min(line.kind.lane.most_calls, settings().most_rows(line.kind.model))
+        most = min(line.kind.lane.most_calls, most_rows(line.kind.model))
         with self._lock:
             while line.waiting and len(calls) < most:
                 size += line.waiting[0].image.nbytes

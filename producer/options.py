@@ -9,7 +9,7 @@ import click
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
 from protocol.settings import DEFAULT_BROKER, MODELS
-from protocol.text import in_one_line
+from protocol.text import in_one_line, plural
 
 MOST_WORKERS_A_CORE = 8
 
@@ -61,11 +61,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="for scripts"
 sources_argument = click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)
 )
-
-
-def plural(number: int, noun: str) -> str:
-    """As `1 image` or `1,000 images`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def require(module: str, extra: str) -> None:

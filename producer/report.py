@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.options import plural
 from producer.written import Written
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord
-from protocol.text import in_one_line
+from protocol.text import in_one_line, plural
 
 Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answers
 

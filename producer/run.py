@@ -26,13 +26,14 @@ from rich.text import Text
 from producer.client import Client
 from producer.job import Job
 from producer.local import Local
-from producer.options import plural, say
+from producer.options import say
 from producer.sinks import Sink, StreamSink
 from protocol.broker import without_password
 from protocol.cores import usable_cores
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
+from protocol.text import plural
 
 FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
 SILENT_SECONDS = 5  # until it is said that nothing comes, and why

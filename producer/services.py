@@ -11,10 +11,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from producer.bench import BENCHMARKS
-from producer.options import broker_option, json_option, plural, require, say, workers_option
+from producer.options import broker_option, json_option, require, say, workers_option
 from protocol.cores import usable_cores
 from protocol.errors import UsageError
 from protocol.settings import settings
+from protocol.text import plural
 
 FOUND = 1
 # Where the current folder isn't on the path, Celery puts it first: what lies there would be run

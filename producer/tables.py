@@ -18,11 +18,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.mnist import number_pieces, pixels_batch
-from producer.options import plural
 from producer.sources import EmptyError, Entry, Piece, Source, raise_unreadable, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
 from protocol.settings import settings
+from protocol.text import plural
 
 SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large

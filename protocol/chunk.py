@@ -5,6 +5,12 @@ from typing import Literal, Self, get_args
 
 import pyarrow as pa
 
+from protocol.settings import settings
+
+TILE_ROWS = 1024  # the largest tile, see Model.classify; and a job's first chunks
+MODEL_ROWS = {"cnn": 512}  # most in a job's first chunks, and in one of single calls
+
+
 PIXELS = 28 * 28
 CLASSES = 10
 
@@ -28,6 +34,12 @@ RESULT_FIELDS = (
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should look at it
 )
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
+
+
+def most_rows(model: str) -> int:
+    """Most images in one chunk for this model, as long as nobody knows how long they take."""
+    rows = settings().chunk_rows
+    return min(rows, MODEL_ROWS.get(model, rows))
 
 
 def kind_of(batch: pa.RecordBatch) -> Kind:

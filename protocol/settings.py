@@ -9,7 +9,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-TILE_ROWS = 1024  # the largest tile, see Model.classify; and a job's first chunks
 KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
 KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
 INSPECTED = (
@@ -26,7 +25,6 @@ OTHER_BROKERS = (
 PLACE = "_DIGITQ_PLACE"  # tells a worker its number among those of one command, from 0
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
-MODEL_ROWS = {"cnn": 512}  # most in a job's first chunks, and in one of single calls
 
 
 class Settings(BaseSettings):
@@ -88,10 +86,6 @@ class Settings(BaseSettings):
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change",
     )
-
-    def most_rows(self, model: str) -> int:
-        """Most images in one chunk for this model, as long as nobody knows how long they take."""
-        return min(self.chunk_rows, MODEL_ROWS.get(model, self.chunk_rows))
 
     def own_weights(self) -> Path | None:
         """The folder of `weights`. Raises `UsageError` where it has no model."""

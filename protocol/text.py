@@ -17,3 +17,8 @@ def in_one_line(text: str) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in printable(text)
     )
+
+
+def plural(number: int, noun: str) -> str:
+    """As `1 image` or `1,000 images`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

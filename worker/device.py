@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from billiard.process import current_process
 
+from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
-from protocol.settings import MODEL_ROWS, PLACE, TILE_ROWS, settings
+from protocol.settings import PLACE, settings
 from worker.models import Model, load_model
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from protocol.settings import TILE_ROWS
+from protocol.chunk import TILE_ROWS
 from worker.network import HIDDEN, LABELS, PIXELS, DigitNetwork, Network
 
 DIGITS = 3

@@ -19,9 +19,9 @@ import torch
 from producer import Client
 from producer.local import Local
 from producer.microbatch import MOST_THREADS, PIXELS_LANE, CallKind, Line, read_call
+from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
-from protocol.settings import MODEL_ROWS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for
 from worker.models import load_model

@@ -21,9 +21,9 @@ from producer.sources import (
     take_first,
 )
 from producer.written import Written, add_ids
-from protocol.chunk import kind_of
+from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
 from protocol.errors import UsageError
-from protocol.settings import MODEL_ROWS, TILE_ROWS, settings
+from protocol.settings import settings
 from protocol.text import printable
 from tests.drawing import random_digits
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from producer.local import Local
+from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
-from protocol.settings import MODEL_ROWS, PLACE, TILE_ROWS, settings
+from protocol.settings import PLACE, settings
 from tests.drawing import random_digits
 from worker import device
 from worker.device import choose_device, count_gpus, load_on_device, move_to_gpu

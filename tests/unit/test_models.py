@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
+from protocol.chunk import TILE_ROWS
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, TILE_ROWS, settings
+from protocol.settings import MODELS, settings
 from tests.drawing import draw_bars, random_digits
 from worker import models
 from worker.calibration import measure_calibration_error
