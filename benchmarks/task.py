@@ -21,10 +21,10 @@ from unittest.mock import patch
 
 from producer.local import Local
 from producer.mnist import label_batches, load_mnist
-from protocol.broker import connect
+from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import Chunk, most_rows
-from protocol.cores import usable_cores
+from protocol.host.cores import usable_cores
 from protocol.ledger import JobSpec, Ledger
 from protocol.settings import MODELS
 from worker import classify, tasks

@@ -5,7 +5,7 @@ import os
 import threading
 from typing import NoReturn
 
-from protocol.signals import end_at_once
+from protocol.host.process import end_at_once
 
 
 def main() -> NoReturn:

@@ -37,8 +37,8 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
+from protocol.host.process import make_stderr_unfailing
 from protocol.settings import settings
-from protocol.stderr import make_stderr_unfailing
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def submit(
     """
     from producer.client import Client
     from producer.sources import open_sources
-    from protocol.broker import without_password
+    from protocol.broker.connection import without_password
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
@@ -397,7 +397,7 @@ def _told_what_is_left(
 
 
 def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
-    from protocol.broker import without_password
+    from protocol.broker.connection import without_password
 
     goes_on = any(record.state in ("feeding", "running") for record in records)
     if goes_on and not client.ledger.has_worker():

@@ -13,7 +13,7 @@ from producer.microbatch import Calls, is_drawn, read_call
 from producer.predictions import Prediction
 from producer.sources import Source
 from producer.written import Written
-from protocol.broker import connect, is_loading
+from protocol.broker.connection import connect, is_loading
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings

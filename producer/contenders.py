@@ -31,8 +31,8 @@ from producer.mnist import label_batches, load_mnist
 from producer.run import Service, private_service, take_results
 from producer.sinks import FileSink
 from producer.sources import Source, open_sources, take_first
-from protocol.cores import usable_cores
 from protocol.errors import DigitqError
+from protocol.host.cores import usable_cores
 from protocol.plain import CLASSIFY, make_plain_app
 from protocol.text import plural
 

@@ -19,7 +19,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer.client import Client
-from protocol.broker import (
+from protocol.broker.connection import (
     TIMEOUT_SECONDS,
     connect,
     first_line,

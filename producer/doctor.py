@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from producer.deployment import Deployment, Worker
 from producer.feed import FULL
-from protocol.address import UNIX_SCHEMES
-from protocol.broker import OLDEST_REDIS
+from protocol.broker.address import UNIX_SCHEMES
+from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import WorkerStats

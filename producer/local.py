@@ -16,9 +16,10 @@ from urllib.parse import quote, urlsplit
 from producer import tether
 from producer.folders import private_folder, private_socket
 from producer.options import require
-from protocol.broker import OLDEST_REDIS, connect
+from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.settings import KEPT_BLOCK_BYTES, KEPT_BYTES, OTHER_BROKERS, PLACE, read_settings
+from protocol.host.process import KEPT_BLOCK_BYTES, KEPT_BYTES
+from protocol.settings import OTHER_BROKERS, PLACE, read_settings
 from protocol.text import plural
 
 START_SECONDS = 60  # torch is slow to load where the disk is

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from protocol.cores import usable_cores
 from protocol.errors import UsageError
+from protocol.host.cores import usable_cores
 from protocol.settings import DEFAULT_BROKER, MODELS
 from protocol.text import in_one_line, plural
 

@@ -28,9 +28,9 @@ from producer.job import Job
 from producer.local import Local
 from producer.options import say
 from producer.sinks import Sink, StreamSink
-from protocol.broker import without_password
-from protocol.cores import usable_cores
+from protocol.broker.connection import without_password
 from protocol.errors import BrokerError, DigitqError, UsageError
+from protocol.host.cores import usable_cores
 from protocol.ledger import Ledger
 from protocol.settings import settings
 from protocol.text import plural

@@ -12,8 +12,8 @@ from click.shell_completion import CompletionItem
 
 from producer.bench import BENCHMARKS
 from producer.options import broker_option, json_option, require, say, workers_option
-from protocol.cores import usable_cores
 from protocol.errors import UsageError
+from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from protocol.text import plural
 
@@ -269,7 +269,7 @@ def become(broker: str | None, module: str, *options: str) -> NoReturn:
     of the broker in a traceback: here it is a `UsageError`."""
     default = settings().broker_url  # raises for any wrong setting
     if url := broker or default:
-        from protocol.broker import connect
+        from protocol.broker.connection import connect
 
         connect(url)
         os.environ["DIGITQ_BROKER_URL"] = url

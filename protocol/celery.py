@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from protocol.broker import TIMEOUT_SECONDS, read_address
+from protocol.broker.connection import TIMEOUT_SECONDS, read_address
 from protocol.ledger import QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 

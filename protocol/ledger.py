@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import NoScriptError
 
-from protocol.broker import PatientRedis
+from protocol.broker.connection import PatientRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 

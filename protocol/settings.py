@@ -9,8 +9,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
-KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
 INSPECTED = (
     ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
 )

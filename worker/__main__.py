@@ -3,8 +3,7 @@
 Ctrl-C ends them at once, while torch is imported as well.
 """
 
-from protocol.signals import end_at_once
-from protocol.stderr import make_stderr_unfailing
+from protocol.host.process import end_at_once, make_stderr_unfailing
 
 if __name__ == "__main__":
     end_at_once()

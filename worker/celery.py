@@ -10,14 +10,15 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
-from protocol.address import Address
-from protocol.broker import connect, read_address
+from protocol.broker.address import Address
+from protocol.broker.connection import connect, read_address
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
-from protocol.cores import usable_cores
 from protocol.errors import BrokerError, UsageError
+from protocol.host.cores import usable_cores
+from protocol.host.process import KEPT_BLOCK_BYTES, KEPT_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
-from protocol.settings import DEFAULT_BROKER, KEPT_BLOCK_BYTES, KEPT_BYTES, settings
+from protocol.settings import DEFAULT_BROKER, settings
 from worker import transport
 
 WARM_UP_ROWS = 256

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from celery.worker.control import inspect_command
 
-from protocol.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.errors import DigitqError
+from protocol.host.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import STATS, WorkerStats

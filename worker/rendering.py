@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.cores import usable_cores
-from protocol.signals import end_at_once
+from protocol.host.cores import usable_cores
+from protocol.host.process import end_at_once
 from worker.decoding import ImageError
 from worker.handwriting import SIDE
 from worker.images import normalise

@@ -8,7 +8,7 @@ from functools import cache
 
 from celery.utils.log import get_task_logger
 
-from protocol.broker import connect
+from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, encode, kind_of
 from protocol.errors import BrokerError

@@ -13,7 +13,7 @@ from celery.signals import worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from protocol.broker import PatientRedis, connect
+from protocol.broker.connection import PatientRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
 from protocol.ledger import QUEUE, Ledger

@@ -11,7 +11,7 @@ from threading import Timer
 from unittest.mock import patch
 
 from producer.local import Local
-from protocol.broker import connect
+from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.ledger import Ledger
 from tests.chaos.proxy import Proxy

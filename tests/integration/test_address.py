@@ -19,7 +19,7 @@ import redis
 from producer import deployment
 from producer.folders import private_folder
 from producer.local import Local
-from protocol.broker import connect
+from protocol.broker.connection import connect
 from protocol.celery import make_app
 from protocol.errors import BrokerError
 

@@ -16,21 +16,21 @@ import pyarrow as pa
 import pytest
 import redis
 
-import protocol.broker
+import protocol.broker.connection
 from producer import Client
 from producer.local import Local, find_redis_server
 from producer.mnist import pixels_batch
-from protocol.broker import (
+from protocol.broker.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     PatientRedis,
     connect,
     is_passing,
 )
+from protocol.broker.wire import LARGE_BYTES
 from protocol.chunk import PIXELS, Chunk
 from protocol.errors import BrokerError
 from protocol.ledger import JobSpec, Ledger, record_key
-from protocol.wire import LARGE_BYTES
 from tests.waiting import wait_for
 from worker import tasks
 from worker.classify import classify_chunk
@@ -104,7 +104,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
             return send_slowly
 
         clock = SimpleNamespace(monotonic=lambda: passed)
-        for module in (tasks, protocol.broker):
+        for module in (tasks, protocol.broker.connection):
             monkeypatch.setattr(module, "time", clock)
         for name in ("ask_both", "execute_command"):
             monkeypatch.setattr(client, name, slowly(getattr(client, name)))
@@ -120,7 +120,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds between two tries of whoever waits for Redis, by a clock that they alone move."""
     made: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(made), sleep=made.append)
-    monkeypatch.setattr(protocol.broker, "time", clock)
+    monkeypatch.setattr(protocol.broker.connection, "time", clock)
     return made
 
 
@@ -182,7 +182,7 @@ def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By who starts meanwhile, too, unless they wait for none."""
-    monkeypatch.setattr(protocol.broker, "TOLD_SECONDS", 0)
+    monkeypatch.setattr(protocol.broker.connection, "TOLD_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
@@ -224,7 +224,7 @@ def test_a_full_redis_is_waited_for(redis_only: Local, monkeypatch: pytest.Monke
         other.config_set("maxmemory", 1)
         make_room = Mock(side_effect=lambda seconds: other.config_set("maxmemory", 0))
         clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=make_room)
-        monkeypatch.setattr(protocol.broker, "time", clock)
+        monkeypatch.setattr(protocol.broker.connection, "time", clock)
         assert client.set("x", "y")
         make_room.assert_called_once_with(FIRST_PAUSE_SECONDS)
 
@@ -250,7 +250,7 @@ def test_what_redis_says_of_a_script_is_told_without_its_place(redis_only: Local
 
 
 def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         begun = time.monotonic()
@@ -330,7 +330,7 @@ def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
 
 
 def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 1.0)
     with slow_way(redis_only.socket, 2 << 20) as url, connect(url) as client:
         payload = bytes(6 << 20)  # three seconds
         assert client.transact(("SET", "large", payload)) == [True]

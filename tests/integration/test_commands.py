@@ -33,7 +33,7 @@ from producer.local import RESTARTS, RESTARTS_SECONDS, Local
 from producer.run import _look_after, _progress_bar, service
 from producer.sinks import FileSink
 from producer.sources import count_files, open_sources
-from protocol.broker import connect
+from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings

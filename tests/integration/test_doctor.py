@@ -17,8 +17,8 @@ from producer import Client
 from producer.deployment import Deployment, look_at, look_at_flower
 from producer.doctor import examine
 from producer.local import Local, find_free_port, find_redis_server
-from protocol.broker import connect
-from protocol.cores import usable_cores
+from protocol.broker.connection import connect
+from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, wait_for

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from producer.local import Local
-from protocol.broker import Command, PatientRedis, connect
+from protocol.broker.connection import Command, PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError

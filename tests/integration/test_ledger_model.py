@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from producer.feed import Feeder, Parcel
 from producer.local import Local
-from protocol.broker import connect
+from protocol.broker.connection import connect
+from protocol.broker.wire import LARGE_BYTES
 from protocol.ledger import QUEUE, JobSpec, Ledger, record_key
-from protocol.wire import LARGE_BYTES
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.broker import connect, read_address, without_password
+from protocol.broker.connection import connect, read_address, without_password
 from protocol.errors import UsageError
 
 

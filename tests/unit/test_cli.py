@@ -30,7 +30,7 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
-from protocol.stderr import Unfailing
+from protocol.host.process import Unfailing
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ
 

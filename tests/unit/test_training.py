@@ -194,7 +194,7 @@ def test_weights_are_not_replaced(tmp_path: Path) -> None:
 
 TEACHING = """
 import os, time
-from protocol.signals import end_at_once
+from protocol.host.process import end_at_once
 from worker.rendering import start_processes
 if __name__ == "__main__":
     end_at_once()

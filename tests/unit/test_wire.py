@@ -10,7 +10,7 @@ import pytest
 from redis.connection import Encoder, HiredisRespSerializer
 from redis.exceptions import ConnectionError
 
-from protocol.wire import LARGE_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
+from protocol.broker.wire import LARGE_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
 
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256 + 1)
 

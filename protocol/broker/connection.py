@@ -21,9 +21,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from protocol.address import Address
+from protocol.broker.address import Address
+from protocol.broker.wire import HIREDIS_READ_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
 from protocol.errors import BrokerError, UsageError
-from protocol.wire import HIREDIS_READ_BYTES, READ_BYTES, SEND_BYTES, Packer, Parser
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 OLDEST_REDIS = 6  # the first with HELLO, by which Celery's connections begin

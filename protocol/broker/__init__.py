@@ -1,0 +1,1 @@
+"""Redis as the broker: its address, and connections that retry."""

@@ -1,0 +1,1 @@
+"""What the process asks of its host: cores, signals, stderr, freed memory."""
