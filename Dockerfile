@@ -20,7 +20,7 @@ FROM base AS hollow
 WORKDIR /src
 COPY pyproject.toml .
 RUN --mount=type=cache,target=/var/cache/pip \
-    mkdir producer protocol worker && touch README.md \
+    mkdir digitq producer protocol worker && touch README.md \
  && pip wheel --quiet --no-deps --wheel-dir /dist .
 
 FROM base AS package
