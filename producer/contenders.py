@@ -25,10 +25,11 @@ import PIL.Image
 from celery import signature
 from numpy.typing import NDArray
 
+from digitq.backend import Service, private_service
+from digitq.local.processes import Local, find_redis_server
+from digitq.progress import take_results
 from producer.bench import Figures, Rows, rotate
-from producer.local import Local, find_redis_server
 from producer.mnist import label_batches, load_mnist
-from producer.run import Service, private_service, take_results
 from producer.sinks import FileSink
 from producer.sources import Source, open_sources, take_first
 from protocol.errors import DigitqError

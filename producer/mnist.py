@@ -1,5 +1,6 @@
 """MNIST as a source: its files are mapped into memory, so that no pixel is copied to feed them."""
 
+import logging
 import subprocess
 import sys
 import zlib
@@ -11,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.options import say
 from producer.sources import Entry, Piece, Source, raise_unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 from protocol.errors import UsageError
@@ -22,6 +22,9 @@ IMAGES_MAGIC, IMAGES_HEADER = 2051, 16  # bytes; yann.lecun.com/exdb/mnist, "FIL
 LABELS_MAGIC, LABELS_HEADER = 2049, 8
 SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
 PIECE_ROWS = 16384
+
+logger = logging.getLogger(__name__)
+
 Part = TypeVar("Part", np.ndarray, pa.RecordBatch)
 
 
@@ -58,7 +61,7 @@ def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
 def _download() -> None:
     """Torchvision fetches MNIST into the cache folder, in a process of its own: torch stays out."""
     if not settings().mnist:
-        say(f"fetching MNIST, once, to {settings().mnist_root} …")
+        logger.warning("fetching MNIST, once, to %s …", settings().mnist_root)
     command = [sys.executable, "-P", "-m", "worker.dataset"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from digitq.local.processes import Local
 from producer.client import Client
-from producer.local import Local
 from producer.mnist import FILES
 from protocol.settings import settings
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-DIGITQ = [sys.executable, "-m", "producer"]
+DIGITQ = [sys.executable, "-m", "digitq"]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

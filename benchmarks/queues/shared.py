@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from producer import tether
+from digitq.local import tether
 from producer.contenders import MODEL, WORKERS, Bench
 from producer.sinks import FileSink
 from protocol.chunk import PIXELS

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Timer
 from unittest.mock import patch
 
-from producer.local import Local
+from digitq.local.processes import Local
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.ledger import Ledger

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from digitq.local.processes import Local
 from producer import Client
 from producer.job import Job
-from producer.local import Local
 from protocol.celery import CLASSIFY, make_app
 from protocol.ledger import QUEUE
 from tests.drawing import random_digits

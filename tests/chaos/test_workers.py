@@ -11,8 +11,8 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
+from digitq.local.processes import Local
 from producer import Client
-from producer.local import Local
 from protocol.celery import make_app
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE, SWEEP_LOCK

@@ -16,9 +16,9 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from producer import deployment
-from producer.folders import private_folder
-from producer.local import Local
+from digitq.doctor import deployment, exposure
+from digitq.local.folders import private_folder
+from digitq.local.processes import Local
 from protocol.broker.connection import connect
 from protocol.celery import make_app
 from protocol.errors import BrokerError
@@ -131,4 +131,4 @@ def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
 ) -> None:
     monkeypatch.setattr(deployment, "_ways_from_outside", lambda host: ["127.0.0.1"])
     url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
-    assert deployment._redis_open_at(url, tls_port) == ["127.0.0.1"]
+    assert exposure._redis_open_at(url, tls_port) == ["127.0.0.1"]

@@ -17,8 +17,8 @@ import pytest
 import redis
 
 import protocol.broker.connection
+from digitq.local.processes import Local, find_redis_server
 from producer import Client
-from producer.local import Local, find_redis_server
 from producer.mnist import pixels_batch
 from protocol.broker.connection import (
     FIRST_PAUSE_SECONDS,

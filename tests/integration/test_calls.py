@@ -16,8 +16,8 @@ from warnings import catch_warnings
 import pytest
 import torch
 
+from digitq.local.processes import Local
 from producer import Client
-from producer.local import Local
 from producer.microbatch import MOST_THREADS, PIXELS_LANE, CallKind, Line, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError

@@ -26,11 +26,14 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-import producer.run
-from producer import chunking, tether
+import digitq.backend
+import digitq.progress
+from digitq.backend import service
+from digitq.local import tether
+from digitq.local.processes import RESTARTS, RESTARTS_SECONDS, Local
+from digitq.progress import _look_after, _progress_bar
+from producer import chunking
 from producer.client import Client
-from producer.local import RESTARTS, RESTARTS_SECONDS, Local
-from producer.run import _look_after, _progress_bar, service
 from producer.sinks import FileSink
 from producer.sources import count_files, open_sources
 from protocol.broker.connection import connect
@@ -104,7 +107,7 @@ def quiet(local: Local, table: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_few_images_start_few_workers(
     names: list[str], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(producer.run, "usable_cores", lambda: 9)
+    monkeypatch.setattr(digitq.backend, "usable_cores", lambda: 9)
     monkeypatch.setattr(Local, "_start_worker", lambda self, name: None)
     monkeypatch.setattr(Local, "wait_until_ready", lambda self, workers: None)
     with service(None, None, count_files(names)) as running:
@@ -254,7 +257,7 @@ def test_the_broker_of_another_program_is_passed_over(tmp_path: Path) -> None:
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
+    monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
     with service(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
@@ -285,13 +288,13 @@ def test_a_slow_source_is_what_is_waited_for(
         bar = _progress_bar()
         task = bar.add_task("", rate="", waiting="")
         look = _look_after(running, job, bar, task)
-        monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
+        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
         assert next(job.results()).num_rows == 1
         assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
         look = _look_after(running, job, bar, task)
-        monkeypatch.setattr(producer.run, "SILENT_SECONDS", 60)
+        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 60)
         monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
         bar.update(task, completed=1)
         look()
@@ -311,7 +314,7 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     with service(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
-        monkeypatch.setattr(producer.run, "SILENT_SECONDS", 0)
+        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
         look = _look_after(running, job, bar, bar.add_task("", waiting=""))
         look()
@@ -617,7 +620,7 @@ def test_a_worker_starts_anew_at_sighup(redis_only: Local, tmp_path: Path) -> No
 
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.local.OLDEST_REDIS", 1000)
+    monkeypatch.setattr("digitq.local.processes.OLDEST_REDIS", 1000)
     with pytest.raises(UsageError, match=r"redis-server is Redis \d.*: 6 or newer is needed"):
         Local(workers=0).__enter__()
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import worker
+from digitq.doctor.deployment import Deployment, look_at
+from digitq.doctor.exposure import look_at_flower
+from digitq.doctor.rules import examine
+from digitq.local.processes import Local, find_free_port, find_redis_server
 from producer import Client
-from producer.deployment import Deployment, look_at, look_at_flower
-from producer.doctor import examine
-from producer.local import Local, find_free_port, find_redis_server
 from protocol.broker.connection import connect
 from protocol.host.cores import usable_cores
 from protocol.settings import settings

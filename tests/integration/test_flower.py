@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from digitq.local.processes import Local
 from producer import Client, Job
-from producer.local import Local
 from tests.drawing import draw_one, random_digits
 from tests.waiting import wait_for
 

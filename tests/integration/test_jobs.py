@@ -18,10 +18,10 @@ import torch
 
 import producer.client
 import producer.job
+from digitq.local.processes import Local
 from producer import Client, chunking, feed, microbatch, open_sources
 from producer.feed import Feeder
 from producer.job import AHEAD
-from producer.local import Local
 from protocol import ledger
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
 from protocol.ledger import QUEUE, record_key

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from producer.local import Local
+from digitq.local.processes import Local
 from protocol.broker.connection import Command, PatientRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from digitq.local.processes import Local
 from producer.feed import Feeder, Parcel
-from producer.local import Local
 from protocol.broker.connection import connect
 from protocol.broker.wire import LARGE_BYTES
 from protocol.ledger import QUEUE, JobSpec, Ledger, record_key

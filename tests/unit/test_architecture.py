@@ -46,10 +46,10 @@ def run_python(code: str) -> None:
     "name",
     [
         "producer.client",
-        "producer.cli",
+        "digitq.cli",
         "producer.contenders",
-        "producer.doctor",
-        "producer.run",
+        "digitq.doctor.rules",
+        "digitq.progress",
         "protocol.celery",
     ],
 )
@@ -57,7 +57,7 @@ def test_producer_and_flower_need_no_torch(name: str) -> None:
     run_python(f"import sys; sys.modules['torch'] = sys.modules['worker'] = None; import {name}")
 
 
-@pytest.mark.parametrize("module", ["producer.cli", "worker.commands"])
+@pytest.mark.parametrize("module", ["digitq.cli", "worker.commands"])
 def test_help_waits_for_nothing_heavy(module: str) -> None:
     heavy = {"celery", "pyarrow", "numpy", "torch", "rich", "redis"}
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.cli import COMPLETE, SECTIONS, _told_what_is_left, digitq, main
-from producer.local import find_free_port
-from producer.services import check_flower
+from digitq.cli import COMPLETE, SECTIONS, digitq, main
+from digitq.commands.flower import check_flower
+from digitq.commands.output import _told_what_is_left
+from digitq.local.processes import find_free_port
 from producer.sinks import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
@@ -60,7 +61,7 @@ def check(capsys: pytest.CaptureFixture[str], status: int, message: str, *argume
 @pytest.mark.parametrize(("ignored", "meanwhile"), [(False, "SIG_DFL"), (True, "SIG_IGN")])
 @pytest.mark.parametrize(
     ("command", "heavy"),
-    [("producer", "producer.cli"), ("worker inspect", "worker.commands")],
+    [("digitq", "digitq.cli"), ("worker inspect", "worker.commands")],
 )
 def test_ctrl_c_ends_a_command_that_is_still_imported(
     command: str, heavy: str, ignored: bool, meanwhile: str, tmp_path: Path
@@ -113,7 +114,7 @@ def test_a_hang_up_that_is_ignored_stays_so() -> None:
 @pytest.mark.parametrize("closed", ["out", "in"])
 def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     command = "classify IMAGES >&-" if closed == "out" else "classify - -o IMAGES/x.csv <&-"
-    shell = f"{sys.executable} -m producer {command.replace('IMAGES', str(images))}"
+    shell = f"{sys.executable} -m digitq {command.replace('IMAGES', str(images))}"
     done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and f"digitq: {'stdout' if closed == 'out' else 'no paths'}" in (
         done.stderr
@@ -521,7 +522,7 @@ def test_no_redis_server_to_be_found(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", os.devnull)
-    monkeypatch.setattr("producer.local.find_spec", lambda name: None)
+    monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
     check(capsys, 2, "no redis-server: install Redis", "classify", str(images))
 
 
@@ -575,7 +576,7 @@ def test_what_lies_in_the_current_folder_is_not_run(
     """Celery takes a folder for a place of its app's modules."""
     (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "producer", *command.split(), *NO_BROKER],
+        [sys.executable, "-P", "-m", "digitq", *command.split(), *NO_BROKER],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from producer.cli import digitq
+from digitq.cli import digitq
 from protocol.settings import Settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

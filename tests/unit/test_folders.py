@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from producer import folders
-from producer.folders import (
+from digitq.local import folders
+from digitq.local.folders import (
     LOCK,
     SOCKET_PATH_BYTES,
     private_folder,
@@ -19,7 +19,9 @@ from producer.folders import (
 )
 from protocol.errors import UsageError
 
-HOLD = "from producer.folders import private_folder\nwith private_folder() as f: print(f); input()"
+HOLD = (
+    "from digitq.local.folders import private_folder\nwith private_folder() as f: print(f); input()"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,8 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from producer.report import (
-    ConfusionSink,
-    describe_job,
-    list_jobs,
-    plot_confusion,
-    summarise,
-    tabulate_confusion,
-)
+from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
+from digitq.report import describe_job, list_jobs, summarise
 from producer.written import Written, add_ids
 from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord

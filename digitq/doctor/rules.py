@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from urllib.parse import unquote, urlsplit
 
-from producer.deployment import Deployment, Worker
+from digitq.doctor.deployment import Deployment, Worker
 from producer.feed import FULL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS

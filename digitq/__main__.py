@@ -9,13 +9,13 @@ from protocol.host.process import end_at_once
 
 
 def main() -> NoReturn:
-    """Run the command line of `producer.cli`, which takes a while to import."""
+    """Run the command line of `digitq.cli`, which takes a while to import."""
     end_at_once()
     from protocol.settings import OTHER_BROKERS
 
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)
-    from producer import cli
+    from digitq import cli
 
     try:
         cli.main()

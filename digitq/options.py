@@ -1,15 +1,21 @@
 """Options and arguments that several commands share."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import click
 
-from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import DEFAULT_BROKER, MODELS
-from protocol.text import in_one_line, plural
+from protocol.text import plural
+
+FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
+SOURCES_HELP = (
+    "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz), "
+    ".parquet, .csv, .npy or idx3-ubyte file, "
+    "or - for paths on stdin."
+)
+
 
 MOST_WORKERS_A_CORE = 8
 
@@ -61,16 +67,3 @@ json_option = click.option("--json", "as_json", is_flag=True, help="for scripts"
 sources_argument = click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)
 )
-
-
-def require(module: str, extra: str) -> None:
-    """Raises `UsageError` where a module of one of digitq's extras is not installed."""
-    if find_spec(module) is None:
-        raise UsageError(
-            f"{module} is not installed: `pip install '.[{extra}]'`, in the folder digitq is in"
-        )
-
-
-def say(text: str) -> None:
-    """A line for people, or some: on stderr, whatever is in names that they tell of."""
-    click.echo("\n".join(map(in_one_line, text.split("\n"))), err=True)

@@ -4,8 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from threading import Thread
 
 import pyarrow as pa
@@ -23,70 +22,17 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from producer.client import Client
+from digitq.backend import Service
 from producer.job import Job
-from producer.local import Local
-from producer.options import say
 from producer.sinks import Sink, StreamSink
 from protocol.broker.connection import without_password
-from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.host.cores import usable_cores
+from protocol.errors import DigitqError
 from protocol.ledger import Ledger
 from protocol.settings import settings
-from protocol.text import plural
 
-FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
 SILENT_SECONDS = 5  # until it is said that nothing comes, and why
 FEW = 100  # images: of fewer, how long they took says more than how many that is in a second
 NARROW = 60  # columns of a terminal that has no room for all of the progress bar
-
-
-@dataclass(frozen=True)
-class Service:
-    """A client, and the private processes behind it where there are any."""
-
-    client: Client
-    local: Local | None
-
-
-@contextmanager
-def service(
-    broker: str | None, workers: int | None, images: int | None = None
-) -> Iterator[Service]:
-    """The broker that is named, or a private Redis with workers: one for each core, or fewer for
-    few `images`, where their number is known. Raises as `Client` does."""
-    if url := broker or settings().broker_url:
-        if workers:
-            of = "--broker" if broker else "DIGITQ_BROKER_URL"
-            raise UsageError(f"--workers starts private ones: it does not go with {of}")
-        if settings().weights:
-            say("DIGITQ_WEIGHTS is for workers: those of this Redis keep what they have")
-        client = Client(url)
-        client.ledger.redis.on_loss = say
-        yield Service(client, None)
-        return
-    if not workers:
-        workers = usable_cores()
-        if images is not None:
-            workers = min(workers, -(-images // FILES_OF_A_WORKER))
-    with ExitStack() as stack:
-        starting = f"starting Redis and {plural(workers, 'worker')} …"
-        with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
-            local = stack.enter_context(Local(workers))
-            running = stack.enter_context(private_service(local))
-        yield running
-
-
-@contextmanager
-def private_service(local: Local) -> Iterator[Service]:
-    """Private processes as a service, once the first worker is ready. A private Redis that is gone
-    does not come back: nobody waits for it."""
-    local.wait_until_ready(workers=1)
-    try:
-        yield Service(Client(local.url, patience_seconds=0), local)
-    except BrokerError:
-        local.check_after_loss()
-        raise
 
 
 def take_results(

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit
 
-from producer import tether
-from producer.folders import private_folder, private_socket
-from producer.options import require
+from digitq.local import tether
+from digitq.local.folders import private_folder, private_socket
+from digitq.terminal import require
 from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.host.process import KEPT_BLOCK_BYTES, KEPT_BYTES
@@ -240,7 +240,7 @@ class Local:
 
 def flower_options() -> list[str]:
     """Options of `celery flower` for a Flower that only this host sees."""
-    conf = Path(__file__).parent.parent / "protocol" / "flowerconfig.py"
+    conf = Path(__file__).with_name("flowerconfig.py")
     return [f"--conf={conf}", "--address=127.0.0.1"]
 
 

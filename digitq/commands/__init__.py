@@ -1,0 +1,1 @@
+"""The commands, one file for each family; `digitq/cli.py` adds them."""

@@ -1,0 +1,168 @@
+"""`submit`, `status`, `jobs`, `collect` and `cancel`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digitq.commands.output import open_sink, say_where, told_what_is_left
+from digitq.options import (
+    FAILED_ROWS,
+    SOURCES_HELP,
+    broker_option,
+    json_option,
+    limit_option,
+    model_option,
+    out_option,
+    overwrite_option,
+    sources_argument,
+    truth_option,
+)
+from digitq.terminal import say
+from protocol.text import plural
+
+if TYPE_CHECKING:
+    from producer.client import Client
+    from producer.job import Job
+    from protocol.ledger import JobRecord
+
+
+@click.command(epilog=SOURCES_HELP)
+@sources_argument
+@model_option
+@broker_option
+@limit_option
+@truth_option
+def submit(
+    sources: tuple[str, ...],
+    model: str | None,
+    broker: str | None,
+    limit: int | None,
+    truth: str | None,
+) -> None:
+    """Hand a job over to the workers and print its id.
+
+    Broken off before all of it is in Redis, it is cancelled.
+    """
+    from producer.client import Client
+    from producer.sources import open_sources
+    from protocol.broker.connection import without_password
+
+    source = open_sources(sources, truth == "parent", limit)
+    client = Client(broker)
+    client.ledger.redis.on_loss = say
+    job: Job | None = None
+    waited: str | None = None
+    try:
+        job = client.submit_source(source, model, detached=True)
+        while not job.wait_until_stored(timeout_seconds=1):
+            if job.waiting_for and job.waiting_for != waited:
+                say(f"waiting for {job.waiting_for}")
+                waited = job.waiting_for
+    except BaseException:
+        if job and client.abandon(job):
+            say(f"job {job.id} is cancelled")
+        raise
+    record = job.progress()
+    skipped = source.tally.describe()
+    stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
+    there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
+    say(
+        f"{stored}{f', {skipped} skipped' if skipped else ''}; "
+        f"`digitq collect {job.id} -o OUT{there}` takes the results"
+    )
+    click.echo(job.id)  # last: where it can't be written, it was told
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@broker_option
+@json_option
+def status(job_id: str, broker: str | None, as_json: bool) -> None:
+    """Show how far a job is."""
+    from digitq.report import describe_job
+    from producer.client import Client
+
+    client = Client(broker)
+    record = client.job(job_id).progress()
+    click.echo(_to_json(record) if as_json else describe_job(record))
+    _say_where_nobody_works(client, [record])
+
+
+@click.command()
+@broker_option
+@json_option
+def jobs(broker: str | None, as_json: bool) -> None:
+    """List the jobs that Redis knows."""
+    from digitq.report import list_jobs
+    from producer.client import Client
+
+    client = Client(broker)
+    records = client.jobs()
+    if not (records or as_json):
+        say("no jobs")
+        return
+    for line in map(_to_json, records) if as_json else [list_jobs(records)]:
+        click.echo(line)
+    _say_where_nobody_works(client, records)
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@out_option
+@broker_option
+@overwrite_option
+def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -> None:
+    """Write a submitted job's results.
+
+    Those that are still to come are waited for. It may be done again within an hour. Exit status as
+    of `classify`.
+    """
+    from digitq.backend import Service
+    from digitq.progress import take_results
+    from digitq.report import summarise
+    from producer.client import Client
+
+    client = Client(broker)
+    job = client.job(job_id)
+    with (
+        closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
+        told_what_is_left(sink, overwrite, job_id),
+    ):
+        take_results(Service(client, None), job, sink, lambda: job.progress().images)
+    say(summarise(sink.written))
+    say_where(sink)
+    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@broker_option
+def cancel(job_id: str, broker: str | None) -> None:
+    """Cancel a job: drop what is queued and its results."""
+    from producer.client import Client
+
+    client = Client(broker)
+    job = client.job(job_id)
+    was_done = job.progress().state in ("done", "collected")
+    job.cancel()
+    say(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
+
+
+def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
+    from protocol.broker.connection import without_password
+
+    goes_on = any(record.state in ("feeding", "running") for record in records)
+    if goes_on and not client.ledger.has_worker():
+        broker = shlex.quote(without_password(client.url))
+        say(f"no worker is there: `digitq worker --broker {broker}` starts one")
+
+
+def _to_json(record: Any) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(asdict(record), default=lambda time: time.isoformat())

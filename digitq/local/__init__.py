@@ -1,0 +1,1 @@
+"""Redis, workers and Flower that end with this process."""
