@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.written import Written
+from producer.checkpoint import Written
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 

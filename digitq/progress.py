@@ -24,7 +24,7 @@ from rich.text import Text
 
 from digitq.backend import Service
 from producer.job import Job
-from producer.sinks import Sink, StreamSink
+from producer.sinks.stream import Sink, StreamSink
 from protocol.broker.connection import without_password
 from protocol.errors import DigitqError
 from protocol.ledger import Ledger

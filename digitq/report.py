@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from producer.written import Written
+from producer.checkpoint import Written
 from protocol.ledger import JobRecord
 from protocol.text import in_one_line, plural
 

@@ -16,16 +16,16 @@ from protocol.errors import (
 if TYPE_CHECKING:
     from producer.client import Client
     from producer.job import Job
-    from producer.predictions import Prediction
-    from producer.sources import open_sources
+    from producer.prediction import Prediction
+    from producer.sources.opening import open_sources
     from protocol.ledger import JobRecord
 
 PLACES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
-    "Prediction": "producer.predictions",
-    "open_sources": "producer.sources",
+    "Prediction": "producer.prediction",
+    "open_sources": "producer.sources.opening",
 }
 __all__ = [
     "BrokerError",

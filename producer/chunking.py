@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producer.sources import Entry, Piece, UnreadableImageError, too_large
-from producer.written import Written, add_ids
+from producer.checkpoint import Written, add_ids
+from producer.sources.source import Entry, Piece, UnreadableImageError, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
 from protocol.errors import UsageError
 from protocol.settings import settings

@@ -5,14 +5,14 @@ import secrets
 from collections.abc import Iterable
 from typing import Self
 
+from producer.batching import Calls, is_drawn, read_call
+from producer.checkpoint import Written
 from producer.chunking import cut_chunks
-from producer.feed import Feeder
-from producer.images import Image, image_source
+from producer.feeder import Feeder
 from producer.job import Job
-from producer.microbatch import Calls, is_drawn, read_call
-from producer.predictions import Prediction
-from producer.sources import Source
-from producer.written import Written
+from producer.prediction import Prediction
+from producer.sources.python import Image, image_source
+from producer.sources.source import Source
 from protocol.broker.connection import connect, is_loading
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger

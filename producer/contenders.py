@@ -29,9 +29,11 @@ from digitq.backend import Service, private_service
 from digitq.local.processes import Local, find_redis_server
 from digitq.progress import take_results
 from producer.bench import Figures, Rows, rotate
-from producer.mnist import label_batches, load_mnist
-from producer.sinks import FileSink
-from producer.sources import Source, open_sources, take_first
+from producer.sinks.files import FileSink
+from producer.sources.batches import label_batches
+from producer.sources.mnist import load_mnist
+from producer.sources.opening import open_sources
+from producer.sources.source import Source, take_first
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
 from protocol.plain import CLASSIFY, make_plain_app

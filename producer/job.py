@@ -10,7 +10,7 @@ from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feed import POLL_SECONDS, Feeder
+from producer.feeder import POLL_SECONDS, Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
 from protocol.errors import JobAbandonedError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger

@@ -8,7 +8,7 @@ import pytest
 
 from digitq.local.processes import Local
 from producer.client import Client
-from producer.mnist import FILES
+from producer.sources.mnist import FILES
 from protocol.settings import settings
 
 

@@ -16,7 +16,7 @@ import torch
 
 from digitq.local import tether
 from producer.contenders import MODEL, WORKERS, Bench
-from producer.sinks import FileSink
+from producer.sinks.files import FileSink
 from protocol.chunk import PIXELS
 from worker.bench import BATCH_ROWS
 from worker.classify import build_result, read_image, read_pixels

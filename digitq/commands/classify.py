@@ -60,7 +60,7 @@ def classify(
     from digitq.backend import service
     from digitq.progress import describe_speed, take_results
     from digitq.report import summarise
-    from producer.sources import count_files, is_set, open_sources
+    from producer.sources.opening import count_files, is_set, open_sources
 
     if out and any(_is_same_file(name, out) for name in sources):
         raise UsageError(f"{out} is a SOURCE: the results would take its place; name another OUT")
@@ -108,7 +108,7 @@ def evaluate(
     from digitq.backend import service
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
     from digitq.progress import take_results
-    from producer.sources import open_sources
+    from producer.sources.opening import open_sources
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"can't write {plot}: no such folder")
@@ -145,8 +145,8 @@ def demo(workers: int | None, keep: bool) -> None:
     from digitq.local.processes import Local
     from digitq.progress import describe_speed, take_results
     from digitq.report import summarise
-    from producer.sinks import FileSink
-    from producer.sources import open_sources
+    from producer.sinks.files import FileSink
+    from producer.sources.opening import open_sources
 
     source = open_sources(["mnist:test"])
     out = Path("results/demo.csv")

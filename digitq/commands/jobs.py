@@ -48,7 +48,7 @@ def submit(
     Broken off before all of it is in Redis, it is cancelled.
     """
     from producer.client import Client
-    from producer.sources import open_sources
+    from producer.sources.opening import open_sources
     from protocol.broker.connection import without_password
 
     source = open_sources(sources, truth == "parent", limit)

@@ -17,11 +17,13 @@ from protocol.errors import (
 from protocol.text import plural
 
 if TYPE_CHECKING:
-    from producer.sinks import Sink
+    from producer.sinks.stream import Sink
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
-    from producer.sinks import FileSink, StreamSink, encode_csv, encode_lines
+    from producer.sinks.encoders import encode_csv, encode_lines
+    from producer.sinks.files import FileSink
+    from producer.sinks.stream import StreamSink
 
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)
@@ -32,7 +34,7 @@ def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
 
 
 def say_where(sink: "Sink") -> None:
-    from producer.sinks import FileSink
+    from producer.sinks.files import FileSink
 
     if isinstance(sink, FileSink):
         say(f"the rows are in {sink.path}")
@@ -44,7 +46,7 @@ def told_what_is_left(
 ) -> Iterator[None]:
     """Broken off, say what there is of a result file, and how it goes on; and what becomes of the
     job that was `collected`."""
-    from producer.sinks import FileSink
+    from producer.sinks.files import FileSink
 
     try:
         yield

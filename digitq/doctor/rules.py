@@ -12,7 +12,7 @@ from operator import attrgetter
 from urllib.parse import unquote, urlsplit
 
 from digitq.doctor.deployment import Deployment, Worker
-from producer.feed import FULL
+from producer.feeder import FULL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE

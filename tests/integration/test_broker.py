@@ -19,7 +19,7 @@ import redis
 import protocol.broker.connection
 from digitq.local.processes import Local, find_redis_server
 from producer import Client
-from producer.mnist import pixels_batch
+from producer.sources.batches import pixels_batch
 from protocol.broker.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,

@@ -18,7 +18,7 @@ import torch
 
 from digitq.local.processes import Local
 from producer import Client
-from producer.microbatch import MOST_THREADS, PIXELS_LANE, CallKind, Line, read_call
+from producer.batching import MOST_THREADS, PIXELS_LANE, CallKind, Line, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE

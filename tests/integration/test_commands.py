@@ -34,8 +34,8 @@ from digitq.local.processes import RESTARTS, RESTARTS_SECONDS, Local
 from digitq.progress import _look_after, _progress_bar
 from producer import chunking
 from producer.client import Client
-from producer.sinks import FileSink
-from producer.sources import count_files, open_sources
+from producer.sinks.files import FileSink
+from producer.sources.opening import count_files, open_sources
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import SUBMITTER_SECONDS, record_key

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from producer.client import Client
-from producer.sources import Source, open_sources
+from producer.sources.opening import open_sources
+from producer.sources.source import Source
 from tests.drawing import draw_one, encode_image
 from tests.gallery import READ, make_gallery, make_zip
 from tests.waiting import children_of

@@ -19,8 +19,8 @@ import torch
 import producer.client
 import producer.job
 from digitq.local.processes import Local
-from producer import Client, chunking, feed, microbatch, open_sources
-from producer.feed import Feeder
+from producer import Client, batching, chunking, feeder, open_sources
+from producer.feeder import Feeder
 from producer.job import AHEAD
 from protocol import ledger
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
@@ -48,7 +48,7 @@ def test_an_array_s_answers_are_the_network_s(client: Client) -> None:
 def test_a_submitter_that_waits_is_not_gone(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(feeder, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(ledger, "SUBMITTER_SECONDS", 1)
     go_on = threading.Event()
 
@@ -546,7 +546,7 @@ def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
 def test_what_is_waited_for_is_logged(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in (microbatch, producer.job):
+    for module in (batching, producer.job):
         monkeypatch.setattr(module, "TOLD_LOOKS", 1)
     client = Client(redis_only.url)
     with pytest.raises(TimeoutError):

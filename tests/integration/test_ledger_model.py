@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from digitq.local.processes import Local
-from producer.feed import Feeder, Parcel
+from producer.feeder import Feeder, Parcel
 from protocol.broker.connection import connect
 from protocol.broker.wire import LARGE_BYTES
 from protocol.ledger import QUEUE, JobSpec, Ledger, record_key

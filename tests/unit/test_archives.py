@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from producer.chunking import cut_chunks
-from producer.sources import Entry, UnreadableImageError, open_sources
+from producer.sources.opening import open_sources
+from producer.sources.source import Entry, UnreadableImageError
 from protocol.errors import UsageError
 from tests.unit.test_sources import fill, make_odd_zip, make_zip, read_all, try_to_read
 

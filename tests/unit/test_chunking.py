@@ -9,18 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.checkpoint import Written, add_ids
 from producer.chunking import BOUNDS, MOST_FILES, READ_FILES, cut_chunks
-from producer.images import image_source
-from producer.mnist import number_ids, pixels_batch
-from producer.sources import (
-    Entry,
-    Piece,
-    UnreadableImageError,
-    open_sources,
-    paths_source,
-    take_first,
-)
-from producer.written import Written, add_ids
+from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.opening import open_sources
+from producer.sources.paths import paths_source
+from producer.sources.python import image_source
+from producer.sources.source import Entry, Piece, UnreadableImageError, take_first
 from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
 from protocol.errors import UsageError
 from protocol.settings import settings

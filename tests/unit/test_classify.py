@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.chunking import cut_chunks
-from producer.images import image_source
-from producer.mnist import number_ids, pixels_batch
+from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.python import image_source
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits

@@ -22,7 +22,7 @@ from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.flower import check_flower
 from digitq.commands.output import _told_what_is_left
 from digitq.local.processes import find_free_port
-from producer.sinks import FileSink
+from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
     BrokerError,
@@ -537,7 +537,9 @@ def test_up_on_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_fault_of_its_own_is_no_row_s_error(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.sources.open_sources", Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr(
+        "producer.sources.opening.open_sources", Mock(side_effect=ZeroDivisionError)
+    )
     assert run("classify", str(images)) == 3
     assert "Traceback" in capsys.readouterr().err
 

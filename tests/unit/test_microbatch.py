@@ -9,8 +9,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from producer.microbatch import Call, wake_callers
-from producer.predictions import Prediction
+from producer.batching import Call, wake_callers
+from producer.prediction import Prediction
 
 SEVEN = Prediction(7, 1.0, [0.0] * 7 + [1.0, 0.0, 0.0], None, False)
 LOST = OSError("Redis is lost")

@@ -10,7 +10,7 @@ import pytest
 
 from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
 from digitq.report import describe_job, list_jobs, summarise
-from producer.written import Written, add_ids
+from producer.checkpoint import Written, add_ids
 from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer import tables
-from producer.mnist import PIECE_ROWS
-from producer.sources import Entry, Piece, open_sources
-from producer.tables import NO_PIXEL, PIXEL_ROWS
+from producer.sources import parquet, pixel_csv
+from producer.sources.batches import PIECE_ROWS
+from producer.sources.columns import NO_PIXEL
+from producer.sources.opening import open_sources
+from producer.sources.parquet import PIXEL_ROWS
+from producer.sources.source import Entry, Piece
 from protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
@@ -175,8 +177,8 @@ def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.touch()
     os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
-    sizes = [len(block) for block in tables._read_blocks(path, 0)]
-    assert sum(sizes) == 32 << 20 and max(sizes) <= tables.CSV_BYTES + tables.MOST_LINES_BYTES
+    sizes = [len(block) for block in pixel_csv._read_blocks(path, 0)]
+    assert sum(sizes) == 32 << 20 and max(sizes) <= pixel_csv.CSV_BYTES + pixel_csv.MOST_LINES_BYTES
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -186,7 +188,7 @@ def test_lines_without_a_cell_are_no_rows(
     """Of them alone there may be a whole block."""
     digits = random_digits(4)
     path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
-    monkeypatch.setattr(tables, "CSV_BYTES", path.stat().st_size)
+    monkeypatch.setattr(parquet, "CSV_BYTES", path.stat().st_size)
     with open(path, "a") as file:
         file.write(f"{blank}\n" * 3)
     assert read_set(path)[1] == [digit.tobytes() for digit in digits]

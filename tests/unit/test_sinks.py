@@ -21,10 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer import sinks
-from producer.mnist import number_ids, pixels_batch
-from producer.sinks import ENCODERS, FileSink, StreamSink, encode_csv, encode_lines
-from producer.written import Written
+from producer.checkpoint import Written
+from producer.sinks import files
+from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
+from producer.sinks.files import FileSink
+from producer.sinks.stream import StreamSink
+from producer.sources.batches import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import OutputError, UsageError
 from tests.drawing import random_digits
@@ -114,7 +116,7 @@ def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
 def test_row_groups_have_one_size_and_all_rows(
     rows: int, count: int, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "ROW_GROUP_ROWS", 16)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 16)
     batches = result_batches(rows, count)
     write_all(tmp_path / "out.parquet", batches)
     with pq.ParquetFile(tmp_path / "out.parquet") as file:

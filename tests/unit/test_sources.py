@@ -23,17 +23,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.listing import MOST_KINDS, TOGETHER, Tally, sort_naturally
-from producer.sources import (
-    Entry,
-    Source,
-    UniqueIds,
-    UnreadableImageError,
-    _stdin_paths,
-    open_sources,
-    read_limited,
-)
-from producer.tables import ELSEWHERE
+from producer.sources.folders import TOGETHER, sort_naturally
+from producer.sources.names import MOST_KINDS, Tally
+from producer.sources.opening import open_sources
+from producer.sources.parquet import ELSEWHERE
+from producer.sources.paths import stdin_paths
+from producer.sources.source import Entry, Source, UniqueIds, UnreadableImageError, read_limited
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -256,7 +251,7 @@ class InTwo(io.BytesIO):
 
 def test_what_ends_a_path_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Mock(buffer=InTwo(b"one.png\0two\n.png\0")))
-    assert [*_stdin_paths()] == ["one.png", "two\n.png"]
+    assert [*stdin_paths()] == ["one.png", "two\n.png"]
 
 
 def test_a_stdin_that_does_not_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +259,7 @@ def test_a_stdin_that_does_not_wait_is_waited_for(monkeypatch: pytest.MonkeyPatc
     os.set_blocking(reading, False)
     with open(reading, "rb") as stdin:
         monkeypatch.setattr(sys, "stdin", Mock(buffer=stdin))
-        paths = _stdin_paths()
+        paths = stdin_paths()
         threading.Timer(0.2, lambda: os.write(writing, b"one.png\n")).start()
         assert next(paths) == "one.png"
         os.close(writing)
@@ -280,7 +275,9 @@ def test_a_source_is_read_once(tmp_path: Path) -> None:
 
 
 def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:
-    script = "from producer.sources import _stdin_paths; print(next(_stdin_paths()), flush=True)"
+    script = (
+        "from producer.sources.paths import stdin_paths; print(next(stdin_paths()), flush=True)"
+    )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from producer.chunking import cut_chunks
-from producer.images import Image, image_source
+from producer.sources.python import Image, image_source
 from protocol.errors import BrokerError
 from protocol.ledger import Begun
 from protocol.settings import settings

@@ -10,14 +10,9 @@ from typing import IO, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from producer.mnist import (
-    IMAGES_HEADER,
-    IMAGES_MAGIC,
-    PIECE_ROWS,
-    number_pieces,
-    pixels_batch,
-)
-from producer.sources import EmptyError, Piece, Source
+from producer.sources.batches import PIECE_ROWS, number_pieces, pixels_batch
+from producer.sources.mnist import IMAGES_HEADER, IMAGES_MAGIC
+from producer.sources.source import EmptyError, Piece, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 from protocol.text import plural

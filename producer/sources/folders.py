@@ -1,91 +1,20 @@
 """The images in a folder by name: which files are any, in what order, and what is passed over."""
 
 import os
-import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
 
+from producer.sources.names import Tally, is_image_name
+from producer.sources.source import Entry, Source, UniqueIds, at_least_one, parent_digit, read_file
 from protocol.errors import UsageError
-from protocol.settings import INSPECTED
-from protocol.text import plural
+from protocol.text import printable
 
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".heic",
-    ".heif",
-    ".avif",
-    ".pgm",
-    ".pbm",
-    ".ppm",
-    ".pnm",
-)
 DIGITS = 20  # of a number in a name
-ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told
-ODD = "odd ending"
 TOGETHER = 2048  # names, as they are sorted
-NAMED_KINDS, MOST_KINDS = 3, 100  # of files passed over: told, and counted
-
-
-@dataclass
-class Tally:
-    """The files a source passed over, hidden ones and what is no image: how many of which kind."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-
-    def skip(self, name: str, kind: str = "") -> None:
-        """Pass over what has that name, a path below its folder or archive: a file, or a `kind`."""
-        if is_hidden(name):
-            kind = f"hidden {kind}".rstrip()
-        elif not kind:
-            kind = describe_ending(name)
-        self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
-
-    def describe(self) -> str:
-        """As `3 other files (.txt, hidden)`: the commonest kinds first; nothing where none was."""
-        if not self.kinds:
-            return ""
-        kinds = [kind for kind, _ in self.kinds.most_common(NAMED_KINDS)]
-        more = " …" * (len(self.kinds) > NAMED_KINDS)
-        return f"{plural(self.kinds.total(), 'other file')} ({', '.join(kinds)}{more})"
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name in a folder or an archive is taken for an image."""
-    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECTED):
-        return False
-    return not is_hidden(name)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether the file, or a folder that it lies in, begins with a dot."""
-    if not name.startswith(".") and "/." not in name:
-        return False
-    return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
-
-
-def describe_ending(name: str) -> str:
-    """A file's ending, as it may be shown."""
-    if name.endswith(INSPECTED):
-        return INSPECTED
-    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
-    if not dot:
-        return "no ending"
-    return f".{ending}" if ENDING.fullmatch(ending) else ODD
 
 
 def sort_naturally(names: list[str]) -> Iterator[str]:
@@ -212,3 +141,28 @@ def _describe_other(entry: os.DirEntry[str]) -> str:
     if not entry.is_symlink():
         return "pipe or device"
     return "linked folder" if os.path.isdir(entry.path) else "broken link"
+
+
+def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
+    """A folder's images, recursively, in natural order. Raises `UsageError` where it has none."""
+    above = os.path.abspath(root)
+    unique = UniqueIds()
+
+    def name_once(name: str) -> str:
+        """No two alike, though bytes that are no UTF-8 are written as another may be named."""
+        return unique(name) if "\\x" in name else name
+
+    entries = (
+        Entry(
+            prefix + name_once(printable(name)),
+            partial(read_file, f"{root}/{name}"),
+            parent_digit(f"{above}/{name}") if truth_from_parent else None,
+        )
+        for name in walk(root, tally)
+    )
+    return Source(
+        str(root),
+        entries if has_images(root) else at_least_one(entries, root, tally),
+        truth_from_parent,
+        count=lambda: sum(1 for _ in walk(root, Tally())),
+    )

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from producer.chunking import cut_chunks
-from producer.images import Image, image_source
 from producer.job import IDLE_MS, TOLD_LOOKS
-from producer.mnist import pixels_batch
-from producer.predictions import Prediction, to_predictions
+from producer.prediction import Prediction, to_predictions
+from producer.sources.batches import pixels_batch
+from producer.sources.python import Image, image_source
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger

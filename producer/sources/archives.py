@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from producer.listing import Tally, is_image_name
-from producer.sources import (
+from producer.sources.names import Tally, is_image_name
+from producer.sources.source import (
     Entry,
     Source,
     UniqueIds,
@@ -25,6 +25,9 @@ from producer.sources import (
 )
 from protocol.errors import UsageError
 from protocol.text import printable
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
 
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from producer.mnist import number_ids, pixels_batch
-from producer.sources import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
+from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.source import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 from protocol.text import printable

@@ -1,0 +1,92 @@
+"""Result batches as CSV, JSON lines, Arrow, or lines for a terminal."""
+
+import io
+import json
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from protocol.chunk import CLASSES, RESULT_SCHEMA
+from protocol.text import in_one_line
+
+CSV_ROWS = 1 << 13  # at a time
+NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
+Encode = Callable[[pa.RecordBatch, bool], bytes]
+
+
+def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with ten columns `p0` … `p9` in the place of `probabilities`."""
+    lists = batch.column("probabilities")
+    start, stop = CLASSES * lists.offset, CLASSES * (lists.offset + len(lists))
+    values = lists.values[start:stop].to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+    none = lists.is_null().to_numpy(zero_copy_only=False)
+    # a tenth of the time of Arrow's list_element
+    digits = {f"p{digit}": pa.array(values[:, digit], mask=none) for digit in range(CLASSES)}
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        columns |= digits if name == "probabilities" else {name: column}
+    return pa.record_batch(columns)
+
+
+def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
+    """The batch's rows as CSV, quoted as RFC 4180 has it, each ending in a line feed."""
+    rows = flatten(batch)
+    file = io.BytesIO()
+    if header:
+        file.write(",".join(rows.schema.names).encode() + b"\n")
+    options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_ROWS)
+    pyarrow.csv.write_csv(rows, file, options)
+    return file.getvalue()
+
+
+def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
+    """One JSON object a line; numbers as short as a float32 needs."""
+    rows = flatten_floats(batch).to_pylist()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """float32 columns as the doubles that print as short: 0.1, not 0.10000000149."""
+
+    def shortest(values: pa.Array) -> pa.Array:
+        return pc.cast(pc.cast(values, pa.string()), pa.float64())
+
+    lists = batch.column("probabilities")
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["confidence"] = shortest(columns["confidence"])
+    columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
+        shortest(lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)),
+        CLASSES,
+        mask=lists.is_null(),
+    )
+    return pa.record_batch(columns)
+
+
+def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
+    """The batch as messages of an Arrow stream."""
+    return bytes(batch.schema.serialize() if header else b"") + bytes(batch.serialize())
+
+
+def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
+    """A line for each row, for a person: the answer, how sure the network is, the id."""
+    lines = []
+    for row in batch.drop_columns(["probabilities"]).to_pylist():
+        label, truth = row["label"], row.get("truth")
+        if label is None:
+            error = f"{row['id']}: {row['error']}"
+            lines.append(f"-           error   {in_one_line(error)}\n")
+            continue
+        mark = "review" if row["review"] else ""
+        if truth not in (None, label):
+            mark = f"not {truth}"
+        lines.append(f"{label}  {row['confidence']:7.2%}  {mark:6}  {in_one_line(row['id'])}\n")
+    return "".join(lines).encode()
+
+
+ENCODERS: dict[str, Encode] = {
+    ".csv": encode_csv,
+    ".jsonl": encode_jsonl,
+    ".parquet": encode_arrow,
+}

@@ -1,0 +1,56 @@
+"""Record batches of 28×28 images, and their ids."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.sources.source import Entry, Piece, raise_unreadable
+from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
+
+SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
+PIECE_ROWS = 16384
+Part = TypeVar("Part", np.ndarray, pa.RecordBatch)
+
+
+def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """Images (N, 784) with the right answers, under the ids `<prefix>0`, `<prefix>1` …"""
+    for start in range(0, len(images), PIECE_ROWS):
+        pixels = images[start : start + PIECE_ROWS]
+        truth = pa.array(labels[start : start + PIECE_ROWS].astype(np.int8))
+        yield pixels_batch(number_ids(prefix, start, len(pixels)), pixels, truth)
+
+
+def number_pieces(
+    parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[Piece]]
+) -> Iterator[Piece]:
+    """What is built of each part of a file and the ids of its rows, which are numbers. Where it is
+    damaged, the rest is an entry that can't be read."""
+    start = 0
+    try:
+        for part in parts:
+            yield from build(number_ids(prefix, start, len(part)), part)
+            start += len(part)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        reason = f"the file is damaged from here on: {error}".partition("\n")[0]
+        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
+
+
+def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
+    """The ids `<prefix><start>`, `<prefix><start + 1>` … made without a loop."""
+    numbers = pc.cast(pa.array(np.arange(start, start + rows)), pa.string())
+    return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "")
+
+
+def pixels_batch(
+    ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
+) -> pa.RecordBatch:
+    """A record batch over the memory of `pixels`, (N, 784) uint8; `truth` is int8."""
+    buffer = pa.py_buffer(np.ascontiguousarray(pixels))
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
+    if truth is None:
+        return pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
+    return pa.record_batch([ids, column, truth], schema=SCHEMA)
