@@ -23,8 +23,8 @@ import torchvision
 
 from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
-from worker.decoding import Picture
-from worker.images import read_digit
+from worker.pictures import Picture
+from worker.reading import read_digit
 from worker.scenes import KINDS, draw_shape, enlarge, warp
 
 FILES = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}  # so many of each

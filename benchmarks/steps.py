@@ -16,11 +16,12 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 
-from worker import colours, decoding, ground, images
+from worker import colours, ground, images
 from worker.classify import ASK_BELOW, ask_again
 from worker.dataset import load_mnist
-from worker.decoding import Grey, ImageError, Picture
+from worker.decoding import opening
 from worker.models import load_model
+from worker.pictures import Grey, ImageError, Picture
 from worker.scenes import KINDS, draw_shape, enlarge, warp
 
 Sample = tuple[Picture, int, str]  # an image, its digit, its kind
@@ -31,7 +32,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield decoding.read_picture(content, images.LOOK[0]), int(row["label"]), row["kind"]
+            yield opening.read_picture(content, images.LOOK[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int) -> Iterator[Sample]:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
-from worker.decoding import ImageError, describe
 from worker.device import load_on_device
-from worker.images import Views, trace_digit, trace_other_views
+from worker.images import Views
 from worker.limits import Watch, limited_memory
 from worker.models import Model
+from worker.pictures import ImageError, describe
+from worker.reading import trace_digit, trace_other_views
 from worker.views import WEIGHTS
 
 Pixels = NDArray[np.uint8]  # (N, 784)

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from worker.decoding import Grey, Picture
 from worker.ground import border
+from worker.pictures import Grey, Picture
 
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
 RIM = 10  # of these at each edge may be a frame, or a desk,

@@ -32,7 +32,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
     """Show how each IMAGE came to its answer: the steps to the 28×28 that the network sees, and the
     ten probabilities. Exit status: 0, 1 if an image can't be read, 2 bad usage, 3 if a picture
     or stdout can't be written."""
-    from worker.inspect import inspect_image
+    from worker.inspection import inspect_image
 
     if not sys.stdout:  # `>&-`
         print("digitq: stdout is closed", file=sys.stderr)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import LEAST_CONTRAST, Grey, ImageError, Mask, Picture
+from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Mask, Picture
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 FAR = 7  # times as long, or more, is an image that is halved before it is shrunk

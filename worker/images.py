@@ -14,13 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.chunk import ARRAY
 from worker.colours import to_grey
-from worker.decoding import Grey, ImageError, Picture, TimeLimitError, open_image
 from worker.ground import disc, measure_reach, separate_ink, shrink
 from worker.lines import measure_stroke, remove_lines
-from worker.pages import has_more_pages
 from worker.panels import Corners, Window, find_panel, find_sheet
+from worker.pictures import Grey, ImageError, Picture, TimeLimitError
 from worker.shapes import (
     FAINT,
     drop_specks,
@@ -54,7 +52,6 @@ STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quar
 STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
 WIDEST = 4.2  # px: half the width of the widest stroke; what is wider is solid, as garments are
 
-PAGES = "the file has more pages than this"
 ANOTHER = "another shape there may be a digit too"
 SOLID = "it is too solid for strokes"
 
@@ -68,38 +65,6 @@ class Step(NamedTuple):
     name: str
     image: Grey
     doubt: str = ""  # why a person should look at the image, however sure the network is
-
-
-def read_digit(content: bytes) -> Step:
-    """The digit in a file, 28×28, as the network sees it. Raises `ImageError`.
-
-    What already is like an image of MNIST passes through unchanged.
-    """
-    *_, last = trace_digit(content)
-    return last
-
-
-def trace_digit(content: bytes) -> Iterator[Step]:
-    """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
-    if content.startswith(ARRAY):
-        return iter([Step("array", read_array(content))])
-    doubt = PAGES if has_more_pages(content) else ""
-    return trace_steps(open_image(content, LOOK[0]), doubt)
-
-
-def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them; an array has none. Raises
-    `ImageError`."""
-    if content.startswith(ARRAY):
-        return iter([{}])
-    return trace_views(open_image(content, LOOK[0], partial(shrink, side=LARGEST)))
-
-
-def read_array(content: bytes) -> Grey:
-    """28×28 pixels that came among files. Raises `ImageError`."""
-    if len(content) != len(ARRAY) + SIDE * SIDE:
-        raise ImageError("an array of another size")
-    return np.frombuffer(content, np.uint8, offset=len(ARRAY)).reshape(SIDE, SIDE)
 
 
 def trace_views(read: Read) -> Iterator[Views]:

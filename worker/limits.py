@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from worker.decoding import TimeLimitError
+from worker.pictures import TimeLimitError
 
 IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
 CLOCK_SECONDS = 60.0  # by the clock, for one that waits and computes nothing

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import Grey, Mask
 from worker.ground import ones, order, percentiles
+from worker.pictures import Grey, Mask
 from worker.shapes import is_box
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit

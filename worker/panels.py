@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import Grey, Mask
 from worker.lines import measure_rows, remove_lines
+from worker.pictures import Grey, Mask
 
 Outline = NDArray[np.int32]
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to

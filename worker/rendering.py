@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
-from worker.decoding import ImageError
 from worker.handwriting import SIDE
 from worker.images import normalise
 from worker.outliers import OUTLIERS
+from worker.pictures import ImageError
 from worker.scenes import KINDS, Mask, Rng, draw_shape, enlarge, warp
 
 Labels = NDArray[np.int64]  # (N,)

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.decoding import Grey
 from worker.ground import disc, ones
+from worker.pictures import Grey
 
 FAINT = 64  # of 255: less is the soft edge of a stroke
 RIM = 0.12  # of the shorter side of the image

@@ -15,9 +15,9 @@ from protocol.errors import BrokerError
 from protocol.ledger import Begun, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
-from worker.decoding import ImageError
-from worker.decoding import describe as describe_error
-from worker.images import trace_other_views
+from worker.pictures import ImageError
+from worker.pictures import describe as describe_error
+from worker.reading import trace_other_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from worker.colours import to_grey
-from worker.decoding import ImageError, Picture
 from worker.ground import border, is_photo, order, shrink
+from worker.pictures import ImageError, Picture
 
 View = Callable[[Picture], Picture]
 

@@ -63,8 +63,8 @@ if not os.path.exists(MARK):
 """
 DEADLY = """
 import hashlib, os, signal
-import worker.decoding
-decode = worker.decoding.decode_image
+import worker.decoding.opening
+decode = worker.decoding.opening.decode_image
 
 def deadly(content, side):
     image = decode(content, side)
@@ -73,7 +73,7 @@ def deadly(content, side):
         DEED
     return image
 
-worker.decoding.decode_image = deadly
+worker.decoding.opening.decode_image = deadly
 import worker.classify
 worker.classify.watch.seconds = 1.0
 """

@@ -32,10 +32,11 @@ from worker.classify import (
     read_rows,
     take_turns,
 )
-from worker.decoding import ImageError
-from worker.images import Step, read_digit, trace_digit, trace_other_views
+from worker.images import Step
 from worker.limits import Watch
 from worker.models import load_model
+from worker.pictures import ImageError
+from worker.reading import read_digit, trace_digit, trace_other_views
 
 DIGITS = random_digits(300)
 WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))

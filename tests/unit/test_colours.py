@@ -6,7 +6,7 @@ import pytest
 
 from tests.drawing import draw_one, encode_image, likeness, same_digit
 from worker.colours import project_colours, to_grey
-from worker.images import read_digit
+from worker.reading import read_digit
 
 REFERENCE = read_digit(encode_image(draw_one())).image
 

@@ -14,21 +14,12 @@ import pillow_heif
 import pytest
 
 from tests.drawing import draw_one, encode_image
-from worker import decoding
-from worker.decoding import (
-    ImageError,
-    decode_image,
-    decode_plain_jpeg,
-    decode_plain_png,
-    flatten_alpha,
-    load_heif,
-    open_image,
-    read_jpeg_frame,
-    read_picture,
-    reduce,
-    to_picture,
-)
-from worker.images import read_digit
+from worker.decoding import pillow
+from worker.decoding.opening import open_image, read_picture
+from worker.decoding.pillow import decode_image, flatten_alpha, load_heif, reduce, to_picture
+from worker.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
+from worker.pictures import ImageError
+from worker.reading import read_digit
 
 SIDE = 112  # px: as short a shorter side will do
 REFERENCE = read_digit(encode_image(draw_one())).image
@@ -175,7 +166,7 @@ def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
 
 def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Mock(side_effect=read_picture)
-    monkeypatch.setattr(decoding, "read_picture", read)
+    monkeypatch.setattr(pillow, "read_picture", read)
     for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
         look = open_image(encode_image(draw_one((900, 1200)), format), 448)
         for side in (SIDE, 448):
@@ -242,9 +233,9 @@ def test_each_format_has_its_limit(
     limit: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_DEEP", 1)
-    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WHOLE", 2)
-    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS", 3)
+    monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_DEEP", 1)
+    monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_WHOLE", 2)
+    monkeypatch.setattr(pillow, "MAX_MEGAPIXELS", 3)
     within, above = (
         encode_image(PIL.Image.new(mode, (1000, 1000 * limit + more)), format, **options)
         for more in (0, 1)
@@ -256,7 +247,7 @@ def test_each_format_has_its_limit(
 
 def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder holds two bytes of each."""
-    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_DEEP", 0.01)
+    monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_DEEP", 0.01)
     size = (128, 128)
     for mode, bytes_each in (("RGB", 3), ("RGB;16", 6)):
         file = io.BytesIO()
@@ -269,7 +260,7 @@ def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_strip_may_be_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_SIDE", 1000)
+    monkeypatch.setattr(pillow, "MAX_SIDE", 1000)
     for size in ((1, 1000), (1000, 1)):
         assert read_picture(encode_image(PIL.Image.new("RGBA", size)), SIDE).size
         longer = encode_image(PIL.Image.new("RGBA", tuple(side + 1 for side in size)))
@@ -302,7 +293,7 @@ def test_a_fill_byte_in_a_jpeg_is_passed_over() -> None:
 
 def test_a_jpeg_that_is_held_whole_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its components come one after the other: a frame of three, and a scan of one."""
-    monkeypatch.setattr(decoding, "MAX_MEGAPIXELS_WHOLE", 0.001)
+    monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_WHOLE", 0.001)
     content = encode_image(PIL.Image.new("RGB", (64, 64)), "JPEG")
     assert read_picture(content, SIDE).size
     scan = content.index(b"\xff\xda")
@@ -318,7 +309,7 @@ def test_shrinking_in_tiles_is_shrinking(
 ) -> None:
     image = _sixteen_bit(draw_one(size)) if mode == "I;16" else draw_one(size).convert(mode)
     whole = reduce(image, SIDE)
-    monkeypatch.setattr(decoding, "TILE_PIXELS", 5000)
+    monkeypatch.setattr(pillow, "TILE_PIXELS", 5000)
     assert whole.size != image.size
     assert np.array_equal(np.asarray(reduce(image, SIDE)), np.asarray(whole))
 

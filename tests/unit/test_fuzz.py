@@ -13,8 +13,9 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from worker.classify import classify_chunk
-from worker.decoding import ImageError, load_heif
-from worker.images import read_digit
+from worker.decoding.pillow import load_heif
+from worker.pictures import ImageError
+from worker.reading import read_digit
 
 load_heif()  # else Pillow can't write it
 IMAGE = draw_one((50, 60), mode="RGB")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
-from worker.decoding import ImageError
 from worker.ground import (
     NARROW,
     ROUGH_SIDE,
@@ -22,6 +21,7 @@ from worker.ground import (
     shrink,
 )
 from worker.images import crop, normalise
+from worker.pictures import ImageError
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (40, 200), (220, 90), (100, 130)])

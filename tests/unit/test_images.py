@@ -12,7 +12,7 @@ import pytest
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
 from worker import images
 from worker.dataset import load_mnist
-from worker.decoding import ImageError, TimeLimitError, open_image
+from worker.decoding.opening import open_image
 from worker.images import (
     ANOTHER,
     BOX,
@@ -28,12 +28,13 @@ from worker.images import (
     is_normalised,
     normalise,
     place,
-    read_digit,
     scale,
     thicken,
     trace_steps,
 )
 from worker.lines import measure_stroke
+from worker.pictures import ImageError, TimeLimitError
+from worker.reading import read_digit
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -17,8 +17,8 @@ from tests.drawing import draw_one, encode_image
 from tests.waiting import wait_for
 from worker import classify, limits
 from worker.classify import Reader, T
-from worker.decoding import ImageError
 from worker.limits import Watch, limited_memory
+from worker.pictures import ImageError
 
 
 def loop(content: bytes) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_decoding import likeness
-from worker.decoding import load_heif
-from worker.images import PAGES, read_digit
-from worker.pages import has_more_pages
+from worker.decoding.pages import has_more_pages
+from worker.decoding.pillow import load_heif
+from worker.reading import PAGES, read_digit
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
-from worker import decoding, images
+from worker import images
 from worker.classify import TOGETHER, take_turns
-from worker.decoding import ImageError, TimeLimitError
+from worker.decoding import opening, pillow
 from worker.ground import is_ground_dark, shrink
-from worker.images import STEPS, normalise, trace_other_views, trace_views
+from worker.images import STEPS, normalise, trace_views
+from worker.pictures import ImageError, TimeLimitError
+from worker.reading import trace_other_views
 from worker.views import (
     VIEWS,
     View,
@@ -155,8 +157,8 @@ def test_the_middle_is_looked_at_as_closely_as_the_whole(
 
 
 def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Mock(side_effect=decoding.read_picture)
-    monkeypatch.setattr(decoding, "read_picture", read)
+    read = Mock(side_effect=opening.read_picture)
+    monkeypatch.setattr(pillow, "read_picture", read)
     large = PIL.Image.fromarray(draw_ring(600, width=50))
     *_, views = trace_other_views(encode_image(large, "JPEG"))
     assert len(views) == len(DRAWN)

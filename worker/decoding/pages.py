@@ -4,7 +4,9 @@ import io
 
 import PIL.Image
 
-from worker.decoding import PNG, TIFF, TimeLimitError
+from worker.decoding.pillow import TIFF
+from worker.decoding.plain import PNG
+from worker.pictures import TimeLimitError
 
 GIF, AVIF_SEQUENCE = b"GIF8", b"ftypavis"
 

@@ -21,16 +21,12 @@ from protocol.errors import OutputError, UsageError
 from protocol.settings import INSPECTED, settings
 from protocol.text import in_one_line
 from worker.classify import ASK_BELOW, ask_again, watch
-from worker.decoding import (
-    Grey,
-    ImageError,
-    decode_image,
-    describe,
-    to_picture,
-)
-from worker.images import LOOKS, Step, Views, trace_digit, trace_other_views
+from worker.decoding.pillow import decode_image, to_picture
+from worker.images import LOOKS, Step, Views
 from worker.limits import limited_memory
 from worker.models import Model, load_model
+from worker.pictures import Grey, ImageError, describe
+from worker.reading import trace_digit, trace_other_views
 
 PANEL = 168  # px: the side of one step's picture
 SPACE, LINE = 16, 26

@@ -3,10 +3,7 @@
 import io
 import re
 import struct
-import textwrap
 import warnings
-import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
@@ -18,12 +15,11 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-LONGEST = 3  # times as long as wide: beyond it the longer side sets the scale, so that what a
-# worker holds of images at once takes some 200 MB at most
-TILE_PIXELS = 1 << 20
+from worker.decoding.plain import JPEG, MAX_MEGAPIXELS, TILE_PIXELS, count_shrinks, read_jpeg_frame
+from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Picture, describe
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
-PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xda"
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # files that are none, or none that is known, by their beginnings
     JPEG: "a JPEG that is damaged, or of a rare kind",
@@ -35,29 +31,12 @@ FOREIGN = {  # files that are none, or none that is known, by their beginnings
     b"\x93NUMPY": "a NumPy array",
     b"\0\0\x08\3": "a set of images as MNIST has them",
 }
-MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
 MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
 # Of such a file of more than `PLAIN_BITS` a pixel, and of a TIFF that is turned as it is read; and
 # of WebP, whose decoder holds it four times
 MAX_MEGAPIXELS_DEEP = 35
 PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
 MAX_SIDE = TILE_PIXELS  # what is noted of each row, or of a column, takes more than short ones
-COLOUR = cv2.IMREAD_COLOR_RGB
-PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
-    b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
-    b"\x08\x02\0\0\0": COLOUR,
-    b"\x08\x03\0\0\0": COLOUR,  # by a palette
-}
-PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
-BASELINE = {b"\xff\xc0", b"\xff\xc1"}  # begin a JPEG's frame header
-# Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
-PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
-JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
-    cv2.IMREAD_GRAYSCALE,
-    cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    cv2.IMREAD_REDUCED_GRAYSCALE_8,
-]
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
 DAMAGES = {  # by what Pillow says of them
     "truncated": "it breaks off",
@@ -74,8 +53,6 @@ DAMAGES = {  # by what Pillow says of them
     "cannot load": "its picture can't be unpacked",
     "decode frame": "its picture can't be unpacked",
 }
-LINE = 90  # characters of a decoder's error
-LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 OPAQUE = 0.95  # of the highest alpha near, or more: less is an edge, perhaps of another colour
 EDGE = np.ones((5, 5), np.uint8)  # px around
 
@@ -86,134 +63,6 @@ PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
 PIL.TiffImagePlugin.OPEN_INFO[(b"II", 1, (3,), 1, (64,), ())] = ("F", "F;64F")
 cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-Grey = NDArray[np.uint8]  # (height, width)
-Picture = NDArray[np.uint8]  # grey, or (height, width, 3): red, green and blue
-Mask = NDArray[np.uint8]  # (height, width), 0 or 1
-
-
-class ImageError(Exception):
-    """Raised when there is no digit to be had from an image; its text goes into the row."""
-
-
-class TimeLimitError(ImageError):
-    """Raised when an image takes too long."""
-
-
-def describe(error: Exception) -> str:
-    """An error's text, in a short line; its type where it has none."""
-    return textwrap.shorten(str(error), LINE, placeholder=" …") or type(error).__name__
-
-
-def open_image(
-    content: bytes, side: int, prepare: Callable[[Picture], Picture] = lambda picture: picture
-) -> Callable[[int], Picture]:
-    """`read_picture` of a file by the side, up to `side` px, and prepared. Raises `ImageError`,
-    then or before.
-
-    Only a JPEG is decoded the faster the smaller it is, and each time; any other file, once.
-    """
-    if content.startswith(JPEG):
-        return lambda side: prepare(read_picture(content, side))
-    picture = prepare(read_picture(content, side))
-    return lambda side: picture
-
-
-def read_picture(content: bytes, side: int) -> Picture:
-    """The image in a file, 0..255. Raises `ImageError`.
-
-    A large one is shrunk: its shorter side stays as long as `side` px or longer, unless the other
-    is `LONGEST` times as long.
-    """
-    picture = decode_plain_png(content, side)
-    if picture is None:
-        picture = decode_plain_jpeg(content, side)
-    return to_picture(decode_image(content, side)) if picture is None else picture
-
-
-def decode_plain_png(content: bytes, side: int) -> Picture | None:
-    """A small whole PNG of 8-bit grey values or opaque colours; `None` for any other file.
-
-    Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
-    """
-    if not content.startswith(PNG) or content[24:29] not in PLAIN_PNG:
-        return None
-    width, height = struct.unpack(">II", content[16:24])
-    if width * height > TILE_PIXELS or not has_plain_chunks(content):
-        return None
-    return decode_plain(content, PLAIN_PNG[content[24:29]], side)
-
-
-def has_plain_chunks(content: bytes) -> bool:
-    """Whether a PNG is whole and has no chunk that changes how it looks."""
-    start = 8
-    while True:
-        size, kind = content[start : start + 4], content[start + 4 : start + 8]
-        if kind not in PLAIN_CHUNKS:
-            return False
-        end = start + 8 + int.from_bytes(size, "big")
-        check = zlib.crc32(content[start + 4 : end]).to_bytes(4, "big")
-        if content[end : end + 4] != check:
-            return False
-        if kind == b"IEND":
-            return True
-        start = end + 4
-
-
-def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
-    """A whole baseline JPEG which nothing says to turn, shrunk as it is decoded; `None` for any
-    other file.
-
-    OpenCV takes two thirds of Pillow's time, which copies the pixels twice.
-    """
-    if not content.startswith(JPEG) or not content.endswith(b"\xff\xd9"):
-        return None
-    frame = read_jpeg_frame(content, is_plain=True)
-    if frame is None:
-        return None
-    height, width, components = struct.unpack(">HHB", frame)
-    if width * height > MAX_MEGAPIXELS * 1e6 or components not in (1, 3):
-        return None
-    halvings = min(len(JPEG_FLAGS), (min(width, height) // side or 1).bit_length()) - 1
-    return decode_plain(content, JPEG_FLAGS[halvings] | COLOUR * (components == 3), side)
-
-
-def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
-    """What OpenCV makes of a file; `None` where it makes nothing of it."""
-    try:
-        image = cv2.imdecode(
-            np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        return None
-    if image is None:
-        return None
-    height, width = image.shape[:2]
-    factor = count_shrinks(width, height, side)
-    if factor > 1:  # but for what is left over below and on the right: whole factors are fast
-        height, width = max(1, height // factor), max(1, width // factor)
-        whole = image[: height * factor, : width * factor]
-        image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    return image
-
-
-def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
-    """Height, width and number of components from the frame header of a baseline JPEG that can be
-    decoded row by row; `None` of any other file, or where it breaks off. (Of a progressive one, or
-    one component after the other, all is held at once.) With `is_plain`, `None` as well where there
-    is more than may be passed over."""
-    start, frame = 2, b""
-    while (marker := content[start : start + 2]) != SCAN:
-        if marker == b"\xff\xff":  # a fill byte
-            start += 1
-            continue
-        if marker in BASELINE:
-            frame = content[start + 5 : start + 10]
-        elif marker not in PLAIN_SEGMENTS and (is_plain or marker[:1] != b"\xff"):
-            return None
-        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-    components = content[start + 4 : start + 5]
-    return frame if components and frame[4:] == components else None
 
 
 def decode_image(content: bytes, side: int) -> PIL.Image.Image:
@@ -336,12 +185,6 @@ def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
         reduced.paste(tile, (left // factor, top // factor))
     reduced.info = image.info  # says which way up it is
     return reduced
-
-
-def count_shrinks(width: int, height: int, side: int) -> int:
-    """How many pixels of an image, each way, become one."""
-    shorter, longer = sorted((width, height))
-    return max(shorter // side, longer // (LONGEST * side))
 
 
 def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:

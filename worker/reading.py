@@ -1,0 +1,47 @@
+"""From the bytes of a file to what the network sees: decode, then normalise."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from protocol.chunk import ARRAY
+from worker.decoding.opening import open_image
+from worker.decoding.pages import has_more_pages
+from worker.ground import shrink
+from worker.images import LARGEST, LOOK, SIDE, Step, Views, trace_steps, trace_views
+from worker.pictures import Grey, ImageError
+
+PAGES = "the file has more pages than this"
+
+
+def read_digit(content: bytes) -> Step:
+    """The digit in a file, 28×28, as the network sees it. Raises `ImageError`.
+
+    What already is like an image of MNIST passes through unchanged.
+    """
+    *_, last = trace_digit(content)
+    return last
+
+
+def trace_digit(content: bytes) -> Iterator[Step]:
+    """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
+    if content.startswith(ARRAY):
+        return iter([Step("array", read_array(content))])
+    doubt = PAGES if has_more_pages(content) else ""
+    return trace_steps(open_image(content, LOOK[0]), doubt)
+
+
+def trace_other_views(content: bytes) -> Iterator[Views]:
+    """The other views of a file, as `trace_views` has them; an array has none. Raises
+    `ImageError`."""
+    if content.startswith(ARRAY):
+        return iter([{}])
+    return trace_views(open_image(content, LOOK[0], partial(shrink, side=LARGEST)))
+
+
+def read_array(content: bytes) -> Grey:
+    """28×28 pixels that came among files. Raises `ImageError`."""
+    if len(content) != len(ARRAY) + SIDE * SIDE:
+        raise ImageError("an array of another size")
+    return np.frombuffer(content, np.uint8, offset=len(ARRAY)).reshape(SIDE, SIDE)
