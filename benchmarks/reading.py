@@ -25,7 +25,7 @@ from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
 from worker.pictures import Picture
 from worker.reading import read_digit
-from worker.scenes import KINDS, draw_shape, enlarge, warp
+from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
 
 FILES = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}  # so many of each
 QUALITY = 85

@@ -16,13 +16,13 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 
-from worker import colours, ground, images
 from worker.classify import ASK_BELOW, ask_again
 from worker.dataset import load_mnist
 from worker.decoding import opening
-from worker.models import load_model
+from worker.models.model import load_model
+from worker.normalisation import background, colours, measuring, steps
 from worker.pictures import Grey, ImageError, Picture
-from worker.scenes import KINDS, draw_shape, enlarge, warp
+from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
 
 Sample = tuple[Picture, int, str]  # an image, its digit, its kind
 
@@ -32,7 +32,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield opening.read_picture(content, images.LOOK[0]), int(row["label"]), row["kind"]
+            yield opening.read_picture(content, steps.LOOK[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int) -> Iterator[Sample]:
@@ -52,7 +52,7 @@ def is_mostly_dark(grey: Grey) -> bool:
 
 
 def even_ground(grey: Grey) -> Grey:
-    return np.full_like(grey, np.median(ground.border(grey)))
+    return np.full_like(grey, np.median(measuring.border(grey)))
 
 
 def luma(image: np.ndarray) -> Grey:
@@ -64,16 +64,16 @@ def leave_out(name: str) -> Iterator[None]:
     """One step left out, or done as the simplest programs do it."""
     simpler = {
         "colours by their own line": (colours, "project_colours", luma),
-        "which is ground": (ground, "is_ground_dark", is_mostly_dark),
-        "uneven light": (ground, "estimate_ground", even_ground),
-        "other views": (images, "VIEWS", ()),
+        "which is ground": (background, "is_ground_dark", is_mostly_dark),
+        "uneven light": (background, "estimate_ground", even_ground),
+        "other views": (steps, "VIEWS", ()),
     }
     with ExitStack() as stack:
         if name in simpler:
             stack.enter_context(patch.object(*simpler[name]))
         else:
-            kept = tuple(step for step in images.STEPS if step.__name__ != name)
-            stack.enter_context(patch.object(images, "STEPS", kept))
+            kept = tuple(step for step in steps.STEPS if step.__name__ != name)
+            stack.enter_context(patch.object(steps, "STEPS", kept))
         yield
 
 
@@ -95,12 +95,12 @@ def answer(pictures: list[Picture], name: str) -> np.ndarray:
     model, labels = load_model(name), np.zeros(len(pictures), int)
     for row, picture in enumerate(pictures):
         try:
-            digit = images.normalise(picture)
+            digit = steps.normalise(picture)
         except ImageError:
             continue
         probabilities = model.classify(digit.reshape(1, -1))[0]
         if probabilities.max() < ASK_BELOW:
-            *_, views = images.trace_views(lambda side: picture)  # noqa: B023
+            *_, views = steps.trace_views(lambda side: picture)  # noqa: B023
             probabilities = ask_again(model, probabilities, views)
         labels[row] = probabilities.argmax()
     return labels

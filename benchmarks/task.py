@@ -30,7 +30,7 @@ from protocol.ledger import JobSpec, Ledger
 from protocol.settings import MODELS
 from worker import classify, tasks
 from worker.celery import keep_freed_memory
-from worker.models import Model
+from worker.models.model import Model
 
 ROUNDS = 7  # the first to warm up
 PARTS = {  # by their names in the table: where a function is, and its name there

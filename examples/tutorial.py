@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from worker.dataset import load_mnist
-from worker.models import load_model
+from worker.models.model import load_model
 
 SHADES = " ░▒▓█"
 

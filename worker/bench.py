@@ -16,8 +16,8 @@ from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
 from worker.dataset import ensure_mnist, load_mnist
-from worker.models import load_model
-from worker.network import PIXELS, Network
+from worker.models.model import load_model
+from worker.models.network import PIXELS, Network
 
 MODEL = "mlp"
 THREADS = 2  # and processes of a loader: as many as the queue has workers

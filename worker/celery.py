@@ -74,8 +74,8 @@ app.steps["worker"].add(Sweeper)
 def prepare_worker(conf: Any, **_: Any) -> None:
     """Before the fork: with GPUs, a process for each of them, unless `--concurrency` says
     otherwise."""
-    from worker.device import count_gpus
-    from worker.models import card_path
+    from worker.models.card import card_path
+    from worker.models.device import count_gpus
 
     sys.argv = sys.orig_argv[1:]  # as Celery starts anew at SIGHUP; of `python -c` it knew less
     try:
@@ -121,7 +121,7 @@ def prepare_process(**_: Any) -> None:
     import torch
 
     from worker.classify import classify_chunk
-    from worker.models import THREADS
+    from worker.models.model import THREADS
 
     torch.set_num_threads(THREADS)
     keep_freed_memory()

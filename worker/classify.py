@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
-from worker.device import load_on_device
-from worker.images import Views
 from worker.limits import Watch, limited_memory
-from worker.models import Model
+from worker.models.device import load_on_device
+from worker.models.model import Model
+from worker.normalisation.steps import Views
+from worker.normalisation.views import WEIGHTS
 from worker.pictures import ImageError, describe
 from worker.reading import trace_digit, trace_other_views
-from worker.views import WEIGHTS
 
 Pixels = NDArray[np.uint8]  # (N, 784)
 Probabilities = NDArray[np.float32]  # (N, 10)

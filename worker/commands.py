@@ -76,7 +76,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
 @click.option("--limit-images", type=click.IntRange(60), help="train on the first images only")
 def train(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
-    from worker.training import train_model
+    from worker.training.trainer import train_model
 
     try:
         card = train_model(name, seed, epochs, out, limit_images)

@@ -19,8 +19,9 @@ from protocol.host.cores import MEMBERSHIP, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
 from protocol.settings import MODELS, settings
 from protocol.stats import STATS, WorkerStats
-from worker.fast import has_byte_products
-from worker.models import THREADS, check_model, fingerprint
+from worker.models.card import fingerprint
+from worker.models.fast import has_byte_products
+from worker.models.model import THREADS, check_model
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
 

@@ -22,9 +22,9 @@ from protocol.settings import INSPECTED, settings
 from protocol.text import in_one_line
 from worker.classify import ASK_BELOW, ask_again, watch
 from worker.decoding.pillow import decode_image, to_picture
-from worker.images import LOOKS, Step, Views
 from worker.limits import limited_memory
-from worker.models import Model, load_model
+from worker.models.model import Model, load_model
+from worker.normalisation.steps import LOOKS, Step, Views
 from worker.pictures import Grey, ImageError, describe
 from worker.reading import trace_digit, trace_other_views
 

@@ -7,7 +7,7 @@ from celery.signals import worker_process_init
 
 from protocol.plain import CLASSIFY, make_plain_app
 from protocol.settings import DEFAULT_BROKER, settings
-from worker.models import load_model
+from worker.models.model import load_model
 
 app = make_plain_app(settings().broker_url or DEFAULT_BROKER)
 app.conf.worker_proc_alive_timeout = 120  # seconds for torch and the weights to load

@@ -8,8 +8,9 @@ import numpy as np
 from protocol.chunk import ARRAY
 from worker.decoding.opening import open_image
 from worker.decoding.pages import has_more_pages
-from worker.ground import shrink
-from worker.images import LARGEST, LOOK, SIDE, Step, Views, trace_steps, trace_views
+from worker.normalisation.measuring import shrink
+from worker.normalisation.placing import SIDE
+from worker.normalisation.steps import LARGEST, LOOK, Step, Views, trace_steps, trace_views
 from worker.pictures import Grey, ImageError
 
 PAGES = "the file has more pages than this"

@@ -12,9 +12,9 @@ from dramatiq.results.backends import RedisBackend
 from redis import Redis
 from shared import classify_chunk, cut_chunks, running, start_worker, write_answers
 
+from digitq.bench.contenders import ANSWER_SECONDS, WORKERS, Bench
+from digitq.bench.rounds import Rows
 from digitq.local.processes import Local
-from producer.bench import Rows
-from producer.contenders import ANSWER_SECONDS, WORKERS, Bench
 from protocol.chunk import decode, encode
 
 CHUNK_ROWS = 1024

@@ -10,9 +10,9 @@ import numpy as np
 from mosec import Server, Worker
 from shared import classify, running, start_worker
 
+from digitq.bench.contenders import CALLERS, WORKERS, Bench, time_callers
+from digitq.bench.rounds import Rows
 from digitq.local.processes import find_free_port
-from producer.bench import Rows
-from producer.contenders import CALLERS, WORKERS, Bench, time_callers
 from protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"

@@ -9,8 +9,8 @@ import pyarrow as pa
 import ray
 from shared import classify_chunk, cut_chunks, warm_up, write_answers
 
-from producer.bench import Rows
-from producer.contenders import WORKERS, Bench
+from digitq.bench.contenders import WORKERS, Bench
+from digitq.bench.rounds import Rows
 
 BLOCK_ROWS = 16384  # faster than 4096 or 8192
 START_SECONDS = 60  # until Ray gives its actors up

@@ -13,8 +13,8 @@ from functools import partial
 from dramatiq_queue import measure_dramatiq
 from ray_data import measure_ray_data
 
-from producer.bench import Rows, describe, run_rounds
-from producer.contenders import Bench, measure_concurrent, measure_queue
+from digitq.bench.contenders import Bench, measure_concurrent, measure_queue
+from digitq.bench.rounds import Rows, describe, run_rounds
 
 Measure = Callable[[Bench], Rows]
 

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from digitq.bench.contenders import MODEL, WORKERS, Bench
 from digitq.local import tether
-from producer.contenders import MODEL, WORKERS, Bench
 from producer.sinks.files import FileSink
 from protocol.chunk import PIXELS
 from worker.bench import BATCH_ROWS
 from worker.classify import build_result, read_image, read_pixels
-from worker.models import load_model
+from worker.models.model import load_model
 
 WARM = "warm-"  # with a worker's process id, the file that says that it is warm
 STOP_SECONDS = 10

@@ -2,9 +2,9 @@
 
 import click
 
+from digitq.bench.rounds import BENCHMARKS
 from digitq.options import json_option
 from digitq.terminal import require, say
-from producer.bench import BENCHMARKS
 
 
 @click.command()
@@ -50,8 +50,8 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     import json
     from functools import partial
 
-    from producer.bench import run_rounds, tabulate
-    from producer.contenders import CONTENDERS, Bench, describe_machine
+    from digitq.bench.contenders import CONTENDERS, Bench, describe_machine
+    from digitq.bench.rounds import run_rounds, tabulate
 
     say(describe_machine())
     with Bench(images) as shared:

@@ -14,7 +14,7 @@ from protocol.celery import CLASSIFY, make_app
 from protocol.ledger import QUEUE
 from tests.drawing import random_digits
 from tests.waiting import wait_for
-from worker.models import load_model
+from worker.models.model import load_model
 
 DIGITS = random_digits(2000)
 torch.set_num_threads(1)  # as in a worker

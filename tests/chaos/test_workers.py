@@ -19,8 +19,8 @@ from protocol.ledger import QUEUE, SWEEP_LOCK
 from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
-from worker.images import normalise
-from worker.models import load_model
+from worker.models.model import load_model
+from worker.normalisation.steps import normalise
 
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
@@ -79,12 +79,12 @@ worker.classify.watch.seconds = 1.0
 """
 DEADLY_VIEWS = """
 import os, signal
-import worker.images
+import worker.normalisation.steps
 
 def deadly(picture):
     os.kill(os.getpid(), signal.SIGKILL)
 
-worker.images.VIEWS = (*worker.images.VIEWS, deadly)
+worker.normalisation.steps.VIEWS = (*worker.normalisation.steps.VIEWS, deadly)
 """
 
 Start = Callable[..., Local]

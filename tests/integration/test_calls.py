@@ -24,7 +24,7 @@ from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for
-from worker.models import load_model
+from worker.models.model import load_model
 
 CALLERS = 64
 UNDER_WAY = PIXELS_LANE.most_under_way  # batches at a time; the other calls wait

@@ -42,7 +42,7 @@ from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
-from worker.models import WEIGHTS
+from worker.models.card import WEIGHTS
 
 ROWS = 16_000
 GOES_ON = r"[0-9,]+ rows in {}/out.csv.partial: the same command goes on from there\n"

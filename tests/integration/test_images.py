@@ -18,7 +18,7 @@ from protocol.errors import UsageError
 from protocol.ledger import Ledger
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
-from worker.models import load_model
+from worker.models.model import load_model
 
 DIGITS = random_digits(64)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads

@@ -28,7 +28,7 @@ from protocol.ledger import QUEUE, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
-from worker.models import load_model
+from worker.models.model import load_model
 
 DIGITS = random_digits(5000)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads

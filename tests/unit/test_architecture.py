@@ -1,8 +1,9 @@
-"""The rooms keep to their doors: producer → protocol ← worker."""
+"""The rooms keep to their doors: digitq → producer → protocol ← worker, and no import circle."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,32 +11,66 @@ import pytest
 import producer
 from protocol import errors
 from protocol.settings import MODELS
-from worker.models import WEIGHTS
+from worker.models.card import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = {
-    "producer": {"worker", "torch", "torchvision", "safetensors"},
-    "protocol": {"worker", "producer", "torch", "torchvision", "safetensors"},
-    "worker": {"producer"},
+TORCH = {"torch", "torchvision", "safetensors"}
+FORBIDDEN = {  # by room: what no module in it may import
+    "digitq": {"worker", *TORCH},
+    "producer": {"digitq", "worker", *TORCH},
+    "protocol": {"digitq", "producer", "worker", *TORCH},
+    "worker": {"digitq", "producer"},
+    "worker.decoding": {"worker.normalisation"},
+    "worker.normalisation": {"worker.decoding"},
 }
+PACKAGES = ("digitq", "producer", "protocol", "worker")
 
 
-def imported_packages(path: Path) -> set[str]:
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for room in PACKAGES for path in (ROOT / room).rglob("*.py")}
+
+
+def imported_names(path: Path) -> set[str]:
+    """All that a module imports, inside of its functions too: `a.b` for `from a import b`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {name.partition(".")[0] for name in names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def lies_in(name: str, room: str) -> bool:
+    return name == room or name.startswith(f"{room}.")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Which of the project's modules it imports."""
+    names = imported_names(path)
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} & {*MODULES}
 
 
 @pytest.mark.parametrize("room", sorted(FORBIDDEN))
 def test_a_room_imports_only_what_it_may(room: str) -> None:
-    modules = list((ROOT / room).rglob("*.py"))
-    assert modules
-    for module in modules:
-        assert not imported_packages(module) & FORBIDDEN[room], module
+    inside = {name: path for name, path in MODULES.items() if lies_in(name, room)}
+    assert inside
+    for name, path in inside.items():
+        for imported in imported_names(path):
+            assert not any(lies_in(imported, other) for other in FORBIDDEN[room]), (name, imported)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter({name: imported_modules(path) for name, path in MODULES.items()}).prepare()
+
+
+def test_no_command_imports_the_command_line() -> None:
+    for name, path in MODULES.items():
+        if lies_in(name, "digitq.commands"):
+            assert "digitq.cli" not in imported_modules(path), name
 
 
 def run_python(code: str) -> None:
@@ -45,11 +80,11 @@ def run_python(code: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "producer.client",
+        "digitq.bench.contenders",
         "digitq.cli",
-        "producer.contenders",
         "digitq.doctor.rules",
         "digitq.progress",
+        "producer.client",
         "protocol.celery",
     ],
 )
@@ -75,5 +110,6 @@ def test_producer_and_worker_know_the_same_models() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
-    for module in [*ROOT.glob("p*/*.py"), *ROOT.glob("worker/*.py")]:
-        assert not imported_packages(module) & {"pickle", "dill", "cloudpickle"}, module
+    for name, path in MODULES.items():
+        packages = {imported.partition(".")[0] for imported in imported_names(path)}
+        assert not packages & {"pickle", "dill", "cloudpickle"}, name

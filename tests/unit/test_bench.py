@@ -2,7 +2,8 @@
 
 import pytest
 
-from producer.bench import (
+from digitq.bench.contenders import CONTENDERS, describe_latencies
+from digitq.bench.rounds import (
     BENCHMARKS,
     RIVALS,
     Rows,
@@ -12,7 +13,6 @@ from producer.bench import (
     take_medians,
     with_ratios,
 )
-from producer.contenders import CONTENDERS, describe_latencies
 from tests.unit.test_cli import check
 
 

@@ -32,9 +32,9 @@ from worker.classify import (
     read_rows,
     take_turns,
 )
-from worker.images import Step
 from worker.limits import Watch
-from worker.models import load_model
+from worker.models.model import load_model
+from worker.normalisation.steps import Step
 from worker.pictures import ImageError
 from worker.reading import read_digit, trace_digit, trace_other_views
 

@@ -20,7 +20,7 @@ import pytest
 
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.flower import check_flower
-from digitq.commands.output import _told_what_is_left
+from digitq.commands.output import told_what_is_left
 from digitq.local.processes import find_free_port
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -121,7 +121,7 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["producer --version", "worker inspect 1.png"])
+@pytest.mark.parametrize("command", ["digitq --version", "worker inspect 1.png"])
 def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
     """Its status is no row's, and not Python's own."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -146,9 +146,9 @@ def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "status"),
     [
-        ("producer classify nowhere", 2),
-        ("producer classify", 2),
-        ("producer jobs --broker redis://127.0.0.1:1", 3),
+        ("digitq classify nowhere", 2),
+        ("digitq classify", 2),
+        ("digitq jobs --broker redis://127.0.0.1:1", 3),
         ("worker inspect nowhere", 2),
         ("worker inspect 1.png", 0),
     ],
@@ -185,7 +185,7 @@ def test_a_thread_that_is_at_work_changes_no_status() -> None:
     """In Arrow's code, it makes Python end by SIGABRT."""
     code = """
 import sys, threading, time, pyarrow
-from producer import __main__, cli
+from digitq import __main__, cli
 
 begun = threading.Event()
 
@@ -306,7 +306,7 @@ def test_a_run_broken_off_says_what_there_is(
     row = {"id": "x", "error": "gone", "review": True}
     sink = FileSink(tmp_path / "out.csv", {})
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    told_of = _told_what_is_left(sink, **{"overwrite": False, **how})
+    told_of = told_what_is_left(sink, **{"overwrite": False, **how})
     with closing(sink), pytest.raises(type(error)), told_of:
         raise error
     assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
@@ -320,7 +320,7 @@ def test_a_run_that_was_to_replace_a_file_promises_nothing(
     sink = FileSink(out, {}, overwrite=True)
     row = {"id": "x", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    with closing(sink), pytest.raises(BrokerError), _told_what_is_left(sink, overwrite=True):
+    with closing(sink), pytest.raises(BrokerError), told_what_is_left(sink, overwrite=True):
         raise BrokerError("gone")
     assert capsys.readouterr().err == f"1 row in {out}.partial\n"
     with pytest.raises(UsageError, match="out.csv is there already: --overwrite replaces it"):
@@ -330,7 +330,7 @@ def test_a_run_that_was_to_replace_a_file_promises_nothing(
 def test_a_collect_broken_off_at_once_says_that_the_job_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), _told_what_is_left(Mock(), False, "j"):
+    with pytest.raises(KeyboardInterrupt), told_what_is_left(Mock(), False, "j"):
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "job j is left as it is: the same command collects it\n"
 
@@ -341,7 +341,7 @@ def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
     sink = FileSink(tmp_path / "out.csv", {})
     row = {"id": "x", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    told_of = _told_what_is_left(sink, False, "j")
+    told_of = told_what_is_left(sink, False, "j")
     with closing(sink), pytest.raises(BrokerError, match="Redis no longer has job j"), told_of:
         raise UnknownJobError("no job 'j'")
     assert capsys.readouterr().err == f"1 row in {tmp_path}/out.csv.partial\n"

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from tests.drawing import draw_one, encode_image, likeness, same_digit
-from worker.colours import project_colours, to_grey
+from worker.normalisation.colours import project_colours, to_grey
 from worker.reading import read_digit
 
 REFERENCE = read_digit(encode_image(draw_one())).image

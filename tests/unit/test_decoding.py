@@ -14,7 +14,7 @@ import pillow_heif
 import pytest
 
 from tests.drawing import draw_one, encode_image
-from worker.decoding import pillow
+from worker.decoding import opening, pillow, plain
 from worker.decoding.opening import open_image, read_picture
 from worker.decoding.pillow import decode_image, flatten_alpha, load_heif, reduce, to_picture
 from worker.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
@@ -166,7 +166,7 @@ def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
 
 def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Mock(side_effect=read_picture)
-    monkeypatch.setattr(pillow, "read_picture", read)
+    monkeypatch.setattr(opening, "read_picture", read)
     for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
         look = open_image(encode_image(draw_one((900, 1200)), format), 448)
         for side in (SIDE, 448):
@@ -236,6 +236,7 @@ def test_each_format_has_its_limit(
     monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_DEEP", 1)
     monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_WHOLE", 2)
     monkeypatch.setattr(pillow, "MAX_MEGAPIXELS", 3)
+    monkeypatch.setattr(plain, "MAX_MEGAPIXELS", 3)
     within, above = (
         encode_image(PIL.Image.new(mode, (1000, 1000 * limit + more)), format, **options)
         for more in (0, 1)

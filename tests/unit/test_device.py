@@ -17,9 +17,9 @@ from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
 from protocol.settings import PLACE, settings
 from tests.drawing import random_digits
-from worker import device
-from worker.device import choose_device, count_gpus, load_on_device, move_to_gpu
-from worker.models import load_model
+from worker.models import device
+from worker.models.device import choose_device, count_gpus, load_on_device, move_to_gpu
+from worker.models.model import load_model
 
 PIXELS = random_digits(300).reshape(-1, 784)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.drawing import draw_bars
-from worker.distortion import Distorter, Distortion
+from worker.training.augmentation import Distorter, Distortion
 
 
 def test_distortions_keep_shape_and_range() -> None:

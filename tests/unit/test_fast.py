@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker import fast
 from worker.dataset import load_mnist
-from worker.fast import DIGITS, FastNetwork, split_digits
-from worker.models import load_model
-from worker.network import DigitNetwork, Network
+from worker.models import fast
+from worker.models.fast import DIGITS, FastNetwork, split_digits
+from worker.models.model import load_model
+from worker.models.network import DigitNetwork, Network
 
 needs_bytes = pytest.mark.skipif(
     not fast.multiplies_bytes(), reason="this processor doesn't multiply bytes"
@@ -85,7 +85,7 @@ def test_sums_are_right_at_the_ends_of_the_range(build: type[FastNetwork]) -> No
 @needs_bytes
 def test_products_that_overflow_are_noticed() -> None:
     """On a processor without the instruction, torch takes another way, in 16 bits."""
-    code = "from worker.fast import multiplies_bytes; print(multiplies_bytes())"
+    code = "from worker.models.fast import multiplies_bytes; print(multiplies_bytes())"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout == b"False\n", done.stderr

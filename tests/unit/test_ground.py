@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
-from worker.ground import (
+from worker.normalisation.background import (
     NARROW,
     ROUGH_SIDE,
     WIDE,
@@ -16,11 +16,11 @@ from worker.ground import (
     estimate_ground,
     fit_light,
     is_ground_dark,
-    otsu_threshold,
     separate_ink,
-    shrink,
 )
-from worker.images import crop, normalise
+from worker.normalisation.measuring import otsu_threshold, shrink
+from worker.normalisation.placing import crop
+from worker.normalisation.steps import normalise
 from worker.pictures import ImageError
 
 
@@ -55,7 +55,7 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
-    monkeypatch.delattr("worker.ground.measure_reach")
+    monkeypatch.delattr("worker.normalisation.background.measure_reach")
     ring = draw_ring(width=6)
     assert is_ground_dark(255 - ring if dark else ring) == dark
 

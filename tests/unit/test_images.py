@@ -10,29 +10,31 @@ import PIL.Image
 import pytest
 
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
-from worker import images
 from worker.dataset import load_mnist
 from worker.decoding.opening import open_image
-from worker.images import (
-    ANOTHER,
+from worker.normalisation import steps
+from worker.normalisation.measuring import measure_stroke
+from worker.normalisation.placing import (
     BOX,
-    GLANCE,
-    LOOK,
-    LOOKS,
-    SOLID,
-    STRIP,
     STROKE,
     STROKE_SIDE,
     centre_of_mass,
     crop,
     is_normalised,
-    normalise,
     place,
     scale,
     thicken,
+)
+from worker.normalisation.steps import (
+    ANOTHER,
+    GLANCE,
+    LOOK,
+    LOOKS,
+    SOLID,
+    STRIP,
+    normalise,
     trace_steps,
 )
-from worker.lines import measure_stroke
 from worker.pictures import ImageError, TimeLimitError
 from worker.reading import read_digit
 
@@ -219,7 +221,7 @@ def test_an_image_that_took_its_time_at_a_glance_has_no_closer_look() -> None:
     def slow(grey: np.ndarray) -> np.ndarray:
         raise TimeLimitError("takes longer than 10 s")
 
-    with patch.object(images, "STEPS", (slow,)), pytest.raises(TimeLimitError):
+    with patch.object(steps, "STEPS", (slow,)), pytest.raises(TimeLimitError):
         list(trace_steps(read))
     assert sides == [GLANCE[0]]
 

@@ -21,7 +21,6 @@ from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import commands
 from worker.classify import classify_chunk
-from worker.images import Step
 from worker.inspection import (
     LINE,
     PANEL,
@@ -32,7 +31,8 @@ from worker.inspection import (
     shows_colours,
 )
 from worker.limits import Watch
-from worker.models import load_model
+from worker.models.model import load_model
+from worker.normalisation.steps import Step
 from worker.reading import read_digit
 
 

@@ -7,8 +7,10 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
-from worker.lines import find_sides, measure_stroke, measure_thickness, remove_lines
-from worker.shapes import drop_specks
+from worker.normalisation.line_finding import find_sides, measure_thickness
+from worker.normalisation.lines import remove_lines
+from worker.normalisation.measuring import measure_stroke
+from worker.normalisation.shapes import drop_specks
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:

@@ -19,15 +19,16 @@ from protocol.chunk import TILE_ROWS
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, settings
 from tests.drawing import draw_bars, random_digits
-from worker import models
-from worker.calibration import measure_calibration_error
 from worker.dataset import load_mnist
-from worker.handwriting import draw_digit
-from worker.images import normalise
-from worker.models import load_model, read_model
-from worker.network import Network
-from worker.outliers import OUTLIERS
-from worker.scenes import crop
+from worker.models import card as cards
+from worker.models import model as models
+from worker.models.model import load_model, read_model
+from worker.models.network import Network
+from worker.normalisation.steps import normalise
+from worker.training.calibration import measure_calibration_error
+from worker.training.synthetic.handwriting import draw_digit
+from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.scenes import crop
 
 ROWS = TILE_ROWS + 2 * Network.tile_rows + 3
 
@@ -64,7 +65,7 @@ def test_an_answer_does_not_depend_on_its_company(
 def test_nor_does_it_on_a_processor_without_avx512() -> None:
     code = """
 import numpy as np
-from worker.models import load_model
+from worker.models.model import load_model
 model, pixels = load_model("random"), np.random.default_rng(0).integers(0, 256, (300, 784), "u1")
 whole = model.classify(pixels)
 for rows in range(16, 300, 16):
@@ -163,7 +164,7 @@ def test_the_random_model_is_the_same_everywhere() -> None:
 
 def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> None:
     for suffix in (".json", ".safetensors"):
-        shutil.copy(models.WEIGHTS / f"mlp{suffix}", tmp_path)
+        shutil.copy(cards.WEIGHTS / f"mlp{suffix}", tmp_path)
     assert read_model(tmp_path / "mlp.json").card.name == "mlp"
     weights = tmp_path / "mlp.safetensors"
     data = bytearray(weights.read_bytes())
@@ -177,7 +178,7 @@ def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> No
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    weights = load((models.WEIGHTS / "mlp.safetensors").read_bytes())
+    weights = load((cards.WEIGHTS / "mlp.safetensors").read_bytes())
     weights["w2"][3, 3] = torch.nan  # as of a training that ran away
     data = save(weights)
     (tmp_path / "mlp.safetensors").write_bytes(data)
@@ -190,7 +191,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_own_weights_take_the_place_of_those_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(models.WEIGHTS / "mlp.safetensors", tmp_path)
+    shutil.copy(cards.WEIGHTS / "mlp.safetensors", tmp_path)
     dataclasses.replace(load_model("mlp").card, temperature=7.0).write(tmp_path / "mlp.json")
     monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
     settings.cache_clear()
@@ -226,7 +227,7 @@ def test_a_card_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_an_architecture_this_version_lacks_is_refused(tmp_path: Path) -> None:
-    shutil.copy(models.WEIGHTS / "mlp.safetensors", tmp_path)
+    shutil.copy(cards.WEIGHTS / "mlp.safetensors", tmp_path)
     card = dataclasses.replace(load_model("mlp").card, architecture="transformer")
     card.write(tmp_path / "mlp.json")
     with pytest.raises(DigitqError, match="asks for 'transformer'"):
@@ -235,7 +236,7 @@ def test_an_architecture_this_version_lacks_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "architecture"), [("mlp", "784-256-10"), ("cnn", "convolutions")])
 def test_the_card_holds_what_a_reader_asks(name: str, architecture: str) -> None:
-    card = json.loads((models.WEIGHTS / f"{name}.json").read_text())
+    card = json.loads((cards.WEIGHTS / f"{name}.json").read_text())
     assert card["labels"] == [str(digit) for digit in range(10)]
     assert architecture in card["architecture"]
     assert card["command"].startswith(f"digitq train {name} --seed")

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.network import NETWORKS, ConvNetwork, DigitNetwork, Network, TwoViewNetwork, softmax
+from worker.models.network import (
+    NETWORKS,
+    ConvNetwork,
+    DigitNetwork,
+    Network,
+    TwoViewNetwork,
+    softmax,
+)
 
 NOWHERE = -math.inf
 

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 
 from tests.drawing import draw_bars
-from worker.handwriting import LETTERS, SIDE, WAYS, draw_digit, draw_letter, draw_scribble, smooth
-from worker.outliers import OUTLIERS
-from worker.rendering import NO_DIGIT, render_block, render_set
-from worker.scenes import KINDS, crop, enlarge, warp
+from worker.training.synthetic.handwriting import (
+    LETTERS,
+    SIDE,
+    WAYS,
+    draw_digit,
+    draw_letter,
+    draw_scribble,
+    smooth,
+)
+from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.rendering import NO_DIGIT, render_block, render_set
+from worker.training.synthetic.scenes import KINDS, crop, enlarge, warp
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[4:24, 12:16] = DIGIT[20:24, 8:20] = 255

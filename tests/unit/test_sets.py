@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer.sources import parquet, pixel_csv
+from producer.sources import pixel_csv
 from producer.sources.batches import PIECE_ROWS
 from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
@@ -188,7 +188,7 @@ def test_lines_without_a_cell_are_no_rows(
     """Of them alone there may be a whole block."""
     digits = random_digits(4)
     path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
-    monkeypatch.setattr(parquet, "CSV_BYTES", path.stat().st_size)
+    monkeypatch.setattr(pixel_csv, "CSV_BYTES", path.stat().st_size)
     with open(path, "a") as file:
         file.write(f"{blank}\n" * 3)
     assert read_set(path)[1] == [digit.tobytes() for digit in digits]

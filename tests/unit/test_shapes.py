@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring
-from worker.shapes import (
-    drop_specks,
-    fill_outline,
-    is_digit_above,
-    is_digit_dropped,
-    is_digit_within,
-)
+from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
+from worker.normalisation.outlines import fill_outline
+from worker.normalisation.shapes import drop_specks
 
 
 def test_specks_and_neighbours_are_dropped() -> None:

@@ -17,7 +17,7 @@ from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
-from worker.images import Step
+from worker.normalisation.steps import Step
 
 RENEWAL = ("job", 4, 0.0)  # of which job and chunk; when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))

@@ -12,20 +12,16 @@ from click.testing import CliRunner
 
 from tests.drawing import draw_bars
 from tests.waiting import wait_for
-from worker import training
-from worker.calibration import REVIEWED, calibrate, measure_calibration_error
 from worker.commands import train
-from worker.distortion import Distortion
-from worker.models import Card, read_model
-from worker.network import LABELS, DigitNetwork, softmax
-from worker.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
-from worker.rendering import NO_DIGIT
-from worker.training import (
-    prepare_data,
-    target_probabilities,
-    train_network,
-    train_stages,
-)
+from worker.models.card import Card
+from worker.models.model import read_model
+from worker.models.network import LABELS, DigitNetwork, softmax
+from worker.training import trainer
+from worker.training.augmentation import Distortion
+from worker.training.calibration import REVIEWED, calibrate, measure_calibration_error
+from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
+from worker.training.synthetic.rendering import NO_DIGIT
+from worker.training.trainer import prepare_data, target_probabilities, train_network, train_stages
 
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
@@ -57,7 +53,7 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     data = prepare_data(images, (labels + 1) % LABELS, seed=0, copies=0)
     teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
-    monkeypatch.setattr(training, "train_teachers", lambda *_: [teacher])
+    monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
     network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
     answers = network(images.flatten(1)).argmax(1)
     assert (answers == (labels + 1) % LABELS).float().mean() > 0.95
@@ -195,7 +191,7 @@ def test_weights_are_not_replaced(tmp_path: Path) -> None:
 TEACHING = """
 import os, time
 from protocol.host.process import end_at_once
-from worker.rendering import start_processes
+from worker.training.synthetic.rendering import start_processes
 if __name__ == "__main__":
     end_at_once()
     with start_processes() as pool:

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
-from worker import images
 from worker.classify import TOGETHER, take_turns
-from worker.decoding import opening, pillow
-from worker.ground import is_ground_dark, shrink
-from worker.images import STEPS, normalise, trace_views
-from worker.pictures import ImageError, TimeLimitError
-from worker.reading import trace_other_views
-from worker.views import (
+from worker.decoding import opening
+from worker.normalisation import steps
+from worker.normalisation.background import is_ground_dark
+from worker.normalisation.measuring import shrink
+from worker.normalisation.steps import STEPS, normalise, trace_views
+from worker.normalisation.views import (
     VIEWS,
     View,
     extended,
@@ -31,6 +30,8 @@ from worker.views import (
     softened,
     trimmed,
 )
+from worker.pictures import ImageError, TimeLimitError
+from worker.reading import trace_other_views
 
 RING = draw_ring()
 DRAWN = [view for view in VIEWS if view is not levelled]  # a drawing isn't
@@ -125,7 +126,7 @@ def test_what_a_view_does_to_a_step_is_no_other_s(monkeypatch: pytest.MonkeyPatc
     def odd(picture: np.ndarray) -> np.ndarray:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr(images, "VIEWS", (softened, odd, middle))
+    monkeypatch.setattr(steps, "VIEWS", (softened, odd, middle))
     *_, views = trace_views(lambda side: RING)
     assert [*views] == ["softened", "middle"]
 
@@ -137,7 +138,7 @@ def test_the_limit_of_time_ends_all_views(first: bool, monkeypatch: pytest.Monke
     def slow(picture: np.ndarray) -> np.ndarray:
         raise TimeLimitError("takes longer than 10 s")
 
-    monkeypatch.setattr(images, "VIEWS", (slow, middle) if first else (middle, slow))
+    monkeypatch.setattr(steps, "VIEWS", (slow, middle) if first else (middle, slow))
     with pytest.raises(TimeLimitError):
         list(trace_views(lambda side: RING))
 
@@ -149,8 +150,8 @@ def test_the_middle_is_looked_at_as_closely_as_the_whole(
     photo = np.full((1000, 1000), 255, np.uint8)
     photo[430:570, 430:570] = draw_ring(140, width=12)
     looks: list[tuple[int, ...]] = []
-    monkeypatch.setattr(images, "VIEWS", (middle,))
-    monkeypatch.setattr(images, "shrink", lambda grey, side: looks.append(grey.shape[:2]) or grey)
+    monkeypatch.setattr(steps, "VIEWS", (middle,))
+    monkeypatch.setattr(steps, "shrink", lambda grey, side: looks.append(grey.shape[:2]) or grey)
     list(trace_other_views(encode_image(PIL.Image.fromarray(photo), format)))
     assert min(min(shape) for shape in looks) >= 56
     assert max(max(shape) for shape in looks) >= 448
@@ -158,7 +159,7 @@ def test_the_middle_is_looked_at_as_closely_as_the_whole(
 
 def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Mock(side_effect=opening.read_picture)
-    monkeypatch.setattr(pillow, "read_picture", read)
+    monkeypatch.setattr(opening, "read_picture", read)
     large = PIL.Image.fromarray(draw_ring(600, width=50))
     *_, views = trace_other_views(encode_image(large, "JPEG"))
     assert len(views) == len(DRAWN)

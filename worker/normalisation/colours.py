@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from worker.ground import border
+from worker.normalisation.measuring import border
 from worker.pictures import Grey, Picture
 
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are

@@ -1,6 +1,5 @@
 """Ink and ground: which of the two is lighter, what light falls on it, and the ink alone."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -9,10 +8,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Mask, Picture
+from worker.normalisation.measuring import (
+    Ordered,
+    border,
+    count_to,
+    measure_reach,
+    ones,
+    order,
+    otsu_threshold,
+    percentiles,
+    shrink,
+)
+from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
-FAR = 7  # times as long, or more, is an image that is halved before it is shrunk
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
 CORNER = 0.15  # of either side
 STRAYS = 99.9  # %: pixels that stray farther from those around are specks
@@ -36,30 +45,6 @@ LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
 INSET = 0.2  # of each side: a digit in a cell reaches further in
 ACROSS = 0.9  # of a side, or more: so far go the lines of a form
 MOST_NOISE = 48  # of 255: what paper has of it
-
-Ordered = NDArray[np.uint8]  # (pixels,): grey values in their order
-
-
-def shrink(picture: Picture, side: int) -> Picture:
-    """The longer side at most `side` px."""
-    height, width = picture.shape[:2]
-    while max(height, width) >= FAR * side and min(height, width) > 1:
-        # but for what is left over below and on the right: this takes a tenth of the time
-        height, width = height // 2, width // 2
-        whole = picture[: 2 * height, : 2 * width]
-        picture = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    factor = side / max(height, width)
-    if factor >= 1:
-        return picture
-    size = [max(1, round(length * factor)) for length in (width, height)]
-    # the mean of all pixels takes four times as long, and is hardly another in a size that is near
-    kind = cv2.INTER_LINEAR if factor > 0.7 else cv2.INTER_AREA
-    return cv2.resize(picture, size, interpolation=kind)
-
-
-def border(image: NDArray[Any]) -> NDArray[Any]:
-    """The outermost pixels, in a row."""
-    return np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
 
 
 def is_ground_dark(small: Grey) -> bool:
@@ -143,11 +128,6 @@ def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
     parts += [places, np.concatenate([corners[:, :left], corners[:, -left:]])]
     shares = [np.bincount(part.ravel(), minlength=places.size) / part.size for part in parts]
     return np.mean(shares, axis=0).reshape(height, width)
-
-
-def measure_reach(mask: Mask) -> float:
-    """The largest distance, in px, from a pixel of the mask to one outside of it."""
-    return cv2.norm(cv2.distanceTransform(mask, cv2.DIST_L2, 3), cv2.NORM_INF)
 
 
 def separate_ink(grey: Grey) -> Grey:
@@ -339,38 +319,3 @@ def darken_edges(closed: Grey) -> Grey:
 def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
     """Views of an image whose first rows are those at one of its edges, each in turn."""
     return image, image[::-1], image.T, image.T[::-1]
-
-
-@cache
-def ones(height: int, width: int) -> Mask:
-    """A kernel that takes in all of a rectangle."""
-    return np.ones((height, width), np.uint8)
-
-
-@cache
-def disc(radius: int) -> Mask:
-    """A kernel that takes in all that is no farther away."""
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def order(grey: Grey) -> Ordered:
-    """All grey values, from the darkest to the lightest: by a stable sort, which counts them."""
-    return np.sort(grey, axis=None, kind="stable")
-
-
-def count_to(ordered: Ordered, value: int) -> int:
-    """How many of the values are no higher than this."""
-    return bisect_right(ordered, value)
-
-
-def percentiles(ordered: Ordered, *percents: float) -> list[int]:
-    """Values below which such parts of the values lie."""
-    return [ordered.item(int(part / 100 * len(ordered))) for part in percents]
-
-
-def otsu_threshold(values: Grey) -> int:
-    """The threshold that parts values into two classes farthest apart.
-
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979.
-    """
-    return int(cv2.threshold(values, 0, 1, cv2.THRESH_OTSU)[0])

@@ -1,10 +1,8 @@
 """The models by name: a network, its weights, and the card that says where they come from."""
 
 import hashlib
-import json
 import math
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,47 +14,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, settings
-from worker.fast import hasten
-from worker.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
+from protocol.settings import MODELS
+from worker.models.card import Card, card_path, read_card
+from worker.models.fast import hasten
+from worker.models.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
 
-WEIGHTS = Path(__file__).parent / "weights"
 RANDOM_SEED = 0
 THREADS = 1  # of torch in a process; with two, sums are added up in another order
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known about a model's weights; `weights/NAME.json` holds one."""
-
-    name: str
-    architecture: str
-    mean: float  # of grey values scaled to 0..1
-    std: float
-    labels: tuple[str, ...] = tuple(str(digit) for digit in range(LABELS))
-    seed: int = 0
-    command: str | None = None  # the command that made the weights
-    validation_accuracy: float | None = None  # on the training images held back to choose by
-    test_accuracy: float | None = None  # measured once, after choosing
-    test_calibration_error: float | None = None  # of its confidences, 0..1
-    temperature: float = 1.0  # logits are divided by it, so that confidence is accuracy
-    review_below: float = 1.0  # a confidence under which a person should look at the answer
-    sha256: str | None = None  # of the weights file
-
-    def write(self, path: Path) -> None:
-        """Write the card as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-
-
-def read_card(path: Path) -> Card:
-    """Read a card that `Card.write` wrote. Raises `DigitqError` where it isn't one."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Card(**{**fields, "labels": tuple(fields["labels"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DigitqError(
-            f"{path} isn't a model card ({error}); install digitq again or train the model again"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -117,14 +81,6 @@ class Model:
         return probabilities[before : before + len(rows)]
 
 
-def card_path(name: str) -> Path:
-    """Where a model's card is: in `DIGITQ_WEIGHTS` where it has one, else digitq's own. Raises
-    `UsageError` where it has none at all."""
-    own = settings().own_weights()
-    path = own / f"{name}.json" if own else None
-    return path if path and path.exists() else WEIGHTS / f"{name}.json"
-
-
 @cache
 def load_model(name: str) -> Model:
     """The model of that name, loaded once in a process.
@@ -161,13 +117,6 @@ def check_model(name: str) -> None:
     """Raises `DigitqError` where `load_model` would not find the weights its card describes."""
     if name != "random":
         read_weights(card_path(name))
-
-
-def fingerprint(name: str) -> str:
-    """The SHA-256 of a model's card, which has that of its weights; nothing where there is none."""
-    with suppress(DigitqError, OSError):
-        return hashlib.sha256(card_path(name).read_bytes()).hexdigest()
-    return ""
 
 
 def read_weights(card_path: Path) -> tuple[Card, bytes]:

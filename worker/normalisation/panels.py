@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.lines import measure_rows, remove_lines
+from worker.normalisation.lines import remove_lines
+from worker.normalisation.measuring import measure_rows
 from worker.pictures import Grey, Mask
 
 Outline = NDArray[np.int32]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worker.network import Network, softmax
+from worker.models.network import Network, softmax
 
 BINS = 15  # of the calibration error
 REVIEWED = 0.015  # of the held back images are less sure than what a person should look at

@@ -1,6 +1,6 @@
 """Pictures of digits, and of what is none, at 28×28: what the networks learn from beside MNIST.
 
-Each has gone through the steps of `worker.images`, as a person's image does.
+Each has gone through the steps of `worker.normalisation`, as a person's image does.
 """
 
 import os
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
-from worker.handwriting import SIDE
-from worker.images import normalise
-from worker.outliers import OUTLIERS
+from worker.normalisation.steps import normalise
 from worker.pictures import ImageError
-from worker.scenes import KINDS, Mask, Rng, draw_shape, enlarge, warp
+from worker.training.synthetic.handwriting import SIDE
+from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.scenes import KINDS, Mask, Rng, draw_shape, enlarge, warp
 
 Labels = NDArray[np.int64]  # (N,)
 NO_DIGIT = -1  # the label of what is none
 
 
 def render_digit(digit: Mask, label: int, other: Mask, rng: Rng) -> Mask:
-    """A picture of a digit, as `worker.images` brings it to 28×28. Raises `ImageError`."""
+    """A picture of a digit, as `worker.normalisation` brings it to 28×28. Raises `ImageError`."""
     kinds = tuple(KINDS.values())
     kind = kinds[rng.integers(len(kinds))]
     picture = kind(draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng)

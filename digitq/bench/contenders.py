@@ -26,9 +26,9 @@ from celery import signature
 from numpy.typing import NDArray
 
 from digitq.backend import Service, private_service
+from digitq.bench.rounds import Figures, Rows, rotate
 from digitq.local.processes import Local, find_redis_server
 from digitq.progress import take_results
-from producer.bench import Figures, Rows, rotate
 from producer.sinks.files import FileSink
 from producer.sources.batches import label_batches
 from producer.sources.mnist import load_mnist

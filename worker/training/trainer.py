@@ -23,13 +23,18 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import OutputError, UsageError
-from worker.calibration import calibrate, classify, measure_accuracy, measure_calibration_error
 from worker.dataset import load_mnist
-from worker.distortion import Distorter
-from worker.models import Card
-from worker.network import LABELS, Network, softmax
-from worker.recipes import RECIPES, Recipe
-from worker.rendering import NO_DIGIT, render_set, start_processes
+from worker.models.card import Card
+from worker.models.network import LABELS, Network, softmax
+from worker.training.augmentation import Distorter
+from worker.training.calibration import (
+    calibrate,
+    classify,
+    measure_accuracy,
+    measure_calibration_error,
+)
+from worker.training.recipes import RECIPES, Recipe
+from worker.training.synthetic.rendering import NO_DIGIT, render_set, start_processes
 
 HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.network import PIXELS, SIDE
+from worker.models.network import PIXELS, SIDE
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from worker.distortion import Distortion
-from worker.network import ConvNetwork, DigitNetwork, Network, TwoViewNetwork
+from worker.models.network import ConvNetwork, DigitNetwork, Network, TwoViewNetwork
+from worker.training.augmentation import Distortion
 
 
 @dataclass(frozen=True)

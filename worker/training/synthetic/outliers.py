@@ -8,8 +8,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from worker.handwriting import SIDE, draw_letter, draw_scribble
-from worker.scenes import Mask, Rng, lay_out, put, resize, warp
+from worker.training.synthetic.handwriting import SIDE, draw_letter, draw_scribble
+from worker.training.synthetic.scenes import Mask, Rng, lay_out, put, resize, warp
 
 
 def letter(mask: Mask, other: Mask, rng: Rng) -> Mask:

@@ -5,7 +5,7 @@ box and placed so that its centre of mass is the centre of the 28×28 image
 (yann.lecun.com/exdb/mnist). Those before part it from paper, shadow, lines and neighbours.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from math import ceil
 from typing import NamedTuple
@@ -14,22 +14,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.colours import to_grey
-from worker.ground import disc, measure_reach, separate_ink, shrink
-from worker.lines import measure_stroke, remove_lines
-from worker.panels import Corners, Window, find_panel, find_sheet
-from worker.pictures import Grey, ImageError, Picture, TimeLimitError
-from worker.shapes import (
-    FAINT,
-    drop_specks,
-    fill_outline,
-    is_digit_above,
-    is_digit_dropped,
-    is_digit_within,
+from worker.normalisation.background import separate_ink
+from worker.normalisation.colours import to_grey
+from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
+from worker.normalisation.lines import remove_lines
+from worker.normalisation.measuring import shrink
+from worker.normalisation.outlines import fill_outline
+from worker.normalisation.panels import Corners, Window, find_panel, find_sheet
+from worker.normalisation.placing import (
+    box_of,
+    crop,
+    is_normalised,
+    is_solid,
+    place,
+    scale,
+    thicken,
 )
-from worker.views import SEEN, VIEWS, View
+from worker.normalisation.shapes import drop_specks
+from worker.normalisation.views import SEEN, VIEWS, View
+from worker.pictures import Grey, ImageError, Picture, TimeLimitError
 
-SIDE = 28
 GLANCE = (56, 64)  # px: the least shorter side to decode to, and the longer side to shrink to
 LOOK = (448, 128)  # the same where a glance finds nothing, or a small digit
 LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
@@ -39,18 +43,6 @@ STRIP = 5  # times as long as wide is a strip: its width stays as it is in one s
 SMALL = 14  # px: the longer side of a digit that is looked at closer
 MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
 WHOLE = (0.0, 1.0, 0.0, 1.0)
-BOX = 20  # px: the longer side of the digit
-BOX_TOLERANCE, PLACE_TOLERANCE = 2, 1.5  # px: so far off, an image still is as MNIST's are
-RINGING = 32  # of 255: up to so much JPEG leaves beside ink
-BLACK, WHITE = 8, 192  # of 255: so dark, or darker, is their ground; so light, or lighter, ink
-MOST = 0.6 * SIDE**2  # pixels are not: of MNIST's, 0.45 of them
-BORDER = 4 * (SIDE - 1)  # px around
-TICKS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
-MOMENTS = np.stack([np.ones(SIDE * SIDE), np.repeat(TICKS, SIDE), np.tile(TICKS, SIDE)])
-MOMENTS = MOMENTS.astype(np.float32)  # (3, 784): an image's mass, and its moments down and right
-STROKE = 2.2  # px of the box: a thinner stroke is grown to this, the lower quartile of MNIST's own
-STROKE_SIDE = 80  # px: the longer side of the ink whose strokes are measured and grown
-WIDEST = 4.2  # px: half the width of the widest stroke; what is wider is solid, as garments are
 
 ANOTHER = "another shape there may be a digit too"
 SOLID = "it is too solid for strokes"
@@ -191,84 +183,6 @@ def straighten(picture: Picture, corners: NDArray[np.float32]) -> Picture:
     rectangle = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     transform = cv2.getPerspectiveTransform(corners, rectangle)
     return cv2.warpPerspective(picture, transform, (width, height))
-
-
-def is_normalised(grey: Grey) -> bool:
-    """Whether the image is as MNIST's: 28×28, white on black, box and centre of mass in place."""
-    if grey.shape != (SIDE, SIDE):
-        return False
-    _, ink = cv2.threshold(grey, RINGING, 0, cv2.THRESH_TOZERO)
-    if cv2.minMaxLoc(ink)[1] < WHITE:
-        return False
-    if cv2.countNonZero(cv2.threshold(grey, BLACK, 1, cv2.THRESH_BINARY)[1]) > MOST:
-        return False
-    _, _, width, height = cv2.boundingRect(ink)
-    if abs(max(width, height) - BOX) > BOX_TOLERANCE:
-        return False
-    if cv2.countNonZero(ink) - cv2.countNonZero(ink[1:-1, 1:-1]) >= BORDER / 2:
-        return False
-    mass, down, right = (MOMENTS @ ink.reshape(-1)).tolist()  # twice as fast as cv2.moments
-    return abs(down / mass) < PLACE_TOLERANCE and abs(right / mass) < PLACE_TOLERANCE
-
-
-def crop(ink: Grey) -> Grey:
-    """The box of the ink."""
-    left, top, width, height = box_of(ink)
-    return ink[top : top + height, left : left + width]
-
-
-def box_of(ink: Grey) -> Sequence[int]:
-    """Left, top, width and height of the ink. Raises `ImageError` where there is none."""
-    box: Sequence[int] = cv2.boundingRect(cv2.threshold(ink, FAINT, 1, cv2.THRESH_BINARY)[1])
-    if not any(box):
-        raise ImageError("blank: no ink to be seen")
-    return box
-
-
-def thicken(ink: Grey) -> Grey:
-    """The ink with strokes of about `STROKE` px in the box, where they would be thinner.
-
-    A pen is thin beside MNIST's, all the more on a digit written large.
-    """
-    enlarged = scale(ink, STROKE_SIDE)
-    missing = STROKE * STROKE_SIDE / BOX - measure_stroke(
-        cv2.threshold(enlarged, 127, 1, cv2.THRESH_BINARY)[1]
-    )
-    radius = round(missing / 2)
-    if radius < 1:
-        return ink
-    around = (radius, radius, radius, radius)
-    return cv2.dilate(cv2.copyMakeBorder(enlarged, *around, cv2.BORDER_CONSTANT), disc(radius))
-
-
-def scale(ink: Grey, side: int = BOX) -> Grey:
-    """The longer side `side` px, the other in proportion."""
-    factor = side / max(ink.shape)
-    size = [max(1, round(part * factor)) for part in ink.shape[::-1]]
-    return cv2.resize(ink, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-
-
-def centre_of_mass(ink: Grey) -> tuple[float, float]:
-    """Row and column of the middle of the ink, in px from the upper left corner of the image."""
-    moments = cv2.moments(ink)
-    mass = moments["m00"] or 1.0
-    return moments["m01"] / mass + 0.5, moments["m10"] / mass + 0.5
-
-
-def is_solid(digit: Grey) -> bool:
-    """Whether some of a 28×28 image is wider than strokes are."""
-    return measure_reach(cv2.threshold(digit, 127, 1, cv2.THRESH_BINARY)[1]) > WIDEST
-
-
-def place(ink: Grey) -> Grey:
-    """A 28×28 image with the ink's centre of mass at its centre, as far as it has room."""
-    height, width = ink.shape
-    row, column = centre_of_mass(ink)
-    top = min(max(round(SIDE / 2 - row), 0), SIDE - height)
-    left = min(max(round(SIDE / 2 - column), 0), SIDE - width)
-    placed = np.zeros((SIDE, SIDE), np.uint8)
-    placed[top : top + height, left : left + width] = ink
-    return placed
 
 
 DOUBTED = (drop_specks, place)  # what they do may give reason to doubt

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from protocol.chunk import TILE_ROWS
-from worker.network import HIDDEN, LABELS, PIXELS, DigitNetwork, Network
+from worker.models.network import HIDDEN, LABELS, PIXELS, DigitNetwork, Network
 
 DIGITS = 3
 BASE = 256

@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.ground import disc, ones
+from worker.normalisation.measuring import FAINT, disc, ones
 from worker.pictures import Grey
 
-FAINT = 64  # of 255: less is the soft edge of a stroke
 RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
 SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
@@ -17,9 +16,6 @@ AS_FRAME = 0.33  # is what that counts
 HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and so long is a line
 BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
-DRAWN = 100  # of 255: a thin outline, too; paler ink inside of it is less
-HOLLOW = 0.75  # of its own edge is the hole's of what is drawn as an outline, or more
-CONVEX, SLIMMEST = 0.85, 0.27  # of its hull is a 0; as wide as long it is, or wider
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
 LEAST_AROUND = 8  # px: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
@@ -40,11 +36,6 @@ STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
 HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
 LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
-BOX = 0.9  # of a rectangle is a frame with rounded corners; a circle is less
-AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
-WITHIN = 0.2  # as long as a circle, or longer, may be a digit in it
-TALL = 1.7  # times as high as wide, or higher, are two digits one above the other
-EACH_HIGH, EACH_WIDE = 0.35, 0.3  # of the height and the width of both, or more, is each
 
 Sizes = NDArray[np.float64]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
@@ -117,36 +108,6 @@ def drop_specks(ink: Grey) -> Grey:
     wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
     return kept
-
-
-def fill_outline(ink: Grey) -> Grey:
-    """A digit that is drawn hollow, filled; any other as it is.
-
-    Of such a one the hole's edge is about as long as its own, and it is no ring, as a thin 0 is.
-    """
-    mask = cv2.threshold(ink, DRAWN, 1, cv2.THRESH_BINARY)[1]
-    outlines, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if len(outlines) < 2 or max(around := tree[0, :, 3].tolist()) < 0:
-        return ink  # no hole
-    sizes = [cv2.contourArea(outline) for outline in outlines]
-    main = max((n for n, of in enumerate(around) if of < 0), key=sizes.__getitem__)
-    holes = [hole for hole, of in zip(outlines, around, strict=True) if of == main]
-    if not holes:
-        return ink
-    outer, hole = outlines[main], max(holes, key=cv2.contourArea)
-    if cv2.arcLength(hole, True) < HOLLOW * cv2.arcLength(outer, True):
-        return ink
-    _, sides, _ = cv2.minAreaRect(outer)
-    is_round = sizes[main] >= CONVEX * cv2.contourArea(cv2.convexHull(outer))
-    if is_round and min(sides) > SLIMMEST * max(sides):
-        return ink
-    filled = cv2.drawContours(np.zeros_like(ink), [outer], -1, 255, cv2.FILLED)
-    for number, of in enumerate(around):
-        if of < 0 or of == main:
-            continue
-        if cv2.pointPolygonTest(hole, outlines[of][0, 0].tolist(), False) > 0:
-            cv2.drawContours(filled, outlines, number, 0, cv2.FILLED)  # a hole in the digit itself
-    return np.asarray(cv2.max(ink, filled))
 
 
 def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -274,79 +235,3 @@ def group_pieces(
     group = np.zeros(count, np.intp)
     group[shape] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]
     return group[1:]
-
-
-def is_box(shape: NDArray[np.bool_]) -> bool:
-    """Whether a shape fills a rectangle, but for what may be inside: hardly any digit's strokes
-    do."""
-    (outline, *_), _ = cv2.findContours(
-        shape.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    hull = cv2.convexHull(outline)
-    _, sides, _ = cv2.minAreaRect(hull)
-    return bool(cv2.contourArea(hull) > BOX * sides[0] * sides[1])
-
-
-def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
-    """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
-    neither small beside the one that was, nor pale, nor a line that is wider, nor a frame."""
-    digit, dropped = (
-        cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
-        for part in (kept, cv2.subtract(ink, kept))
-    )
-    height, width = ink.shape
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
-    others = [
-        (number, left, top, w, h, area)
-        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
-        if 0 < left < width - w and 0 < top < height - h
-    ]
-    if not others or not digit.any():
-        return False
-    stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
-    digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
-    least_length = AS_LONG * max(digit_width, digit_height)
-    least_area = AS_MUCH * digit_area
-    least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
-    return any(
-        max(w, h) >= least_length
-        and area >= least_area
-        and not (h <= LINE * w and w > WIDER * digit_width)
-        and ink[labels == number].mean() >= least_strength
-        and not (
-            left < digit_left < digit_left + digit_width < left + w
-            and top < digit_top < digit_top + digit_height < top + h
-            and is_box(labels == number)
-        )
-        for number, left, top, w, h, area in others
-    )
-
-
-def is_digit_above(kept: Grey) -> bool:
-    """Whether there are two shapes, one above the other, of which each may be a digit: both are too
-    high for the pieces of one."""
-    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
-    _, _, width, height = cv2.boundingRect(mask)
-    if height < TALL * width:
-        return False  # as nearly always
-    shapes = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)[2][1:].tolist()
-    if len(shapes) < 2:
-        return False
-    largest = sorted(shapes, key=lambda shape: shape[4])[-2:]
-    upper, lower = sorted(largest, key=lambda shape: shape[1])
-    return upper[1] + upper[3] <= lower[1] and all(
-        w >= EACH_WIDE * width and h >= EACH_HIGH * height for _, _, w, h, _ in largest
-    )
-
-
-def is_digit_within(kept: Grey) -> bool:
-    """Whether a shape closes around another that is not tiny beside it: it may be a circle around
-    a digit, and no 0."""
-    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
-    outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    within = [] if tree is None else tree[0, :, 3].tolist()  # of a shape its hole's, or none
-    length = [max(cv2.boundingRect(outline)[2:]) for outline in outlines]
-    return any(
-        hole >= 0 and (outer := within[hole]) >= 0 and length[shape] >= WITHIN * length[outer]
-        for shape, hole in enumerate(within)
-    )

@@ -1,8 +1,7 @@
 """Other views of an image, for where the network is unsure of what it saw: test-time augmentation.
 
-Each is a way round what the steps of `worker.images` get wrong now and then: grain and broken
-strokes, a digit cut off at the edge, which of two colours is the ground, lines and ink around,
-shadows and desks.
+Each is a way round what the steps get wrong now and then: grain and broken strokes, a digit cut off
+at the edge, which of two colours is the ground, lines and ink around, shadows and desks.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +9,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from worker.colours import to_grey
-from worker.ground import border, is_photo, order, shrink
+from worker.normalisation.background import is_photo
+from worker.normalisation.colours import to_grey
+from worker.normalisation.measuring import border, order, shrink
 from worker.pictures import ImageError, Picture
 
 View = Callable[[Picture], Picture]

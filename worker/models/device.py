@@ -11,7 +11,7 @@ from billiard.process import current_process
 from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
 from protocol.settings import PLACE, settings
-from worker.models import Model, load_model
+from worker.models.model import Model, load_model
 
 
 def count_gpus() -> int:

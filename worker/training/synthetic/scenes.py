@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.handwriting import SIDE, draw_digit
+from worker.training.synthetic.handwriting import SIDE, draw_digit
 
 Mask = NDArray[np.uint8]  # (height, width), ink 255 on 0
 Picture = NDArray[np.uint8]  # (height, width) or (height, width, 3)

@@ -1,0 +1,1 @@
+"""`digitq bench`: what is measured, in rounds, and the medians."""

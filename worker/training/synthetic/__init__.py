@@ -1,0 +1,1 @@
+"""Rendered training pictures: handwriting, scenes, and pictures of no digit."""
