@@ -16,7 +16,7 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 
-from worker.classify import ASK_BELOW, ask_again
+from worker.classify import TTA_BELOW, combine_views
 from worker.dataset import load_mnist
 from worker.decoding import opening
 from worker.models.model import load_model
@@ -32,7 +32,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield opening.read_picture(content, steps.LOOK[0]), int(row["label"]), row["kind"]
+            yield opening.read_picture(content, steps.FINE[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int) -> Iterator[Sample]:
@@ -84,8 +84,8 @@ STEPS = [
     "uneven light",
     "remove_lines",
     "fill_outline",
-    "drop_specks",
-    "thicken",
+    "select_digit",
+    "dilate_thin_strokes",
     "other views",
 ]
 
@@ -99,9 +99,9 @@ def answer(pictures: list[Picture], name: str) -> np.ndarray:
         except ImageError:
             continue
         probabilities = model.classify(digit.reshape(1, -1))[0]
-        if probabilities.max() < ASK_BELOW:
+        if probabilities.max() < TTA_BELOW:
             *_, views = steps.trace_views(lambda side: picture)  # noqa: B023
-            probabilities = ask_again(model, probabilities, views)
+            probabilities = combine_views(model, probabilities, views)
         labels[row] = probabilities.argmax()
     return labels
 

@@ -22,7 +22,7 @@ from digitq.options import (
     INTERRUPTED,
     USAGE,
 )
-from digitq.terminal import say
+from digitq.terminal import echo_err
 from protocol.errors import (
     DigitqError,
     UsageError,
@@ -109,15 +109,15 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted")
+        echo_err("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        say(f"digitq: {error}")
+        echo_err(f"digitq: {error}")
         sys.exit(BROKEN)
     except DigitqError as error:
-        say(f"digitq: {error}")
+        echo_err(f"digitq: {error}")
         sys.exit(USAGE if isinstance(error, UsageError) else BROKEN)
     except Exception:  # a fault of digitq's own; Python's status would say that all is written
         traceback.print_exc()

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.checkpoint import Written
+from producer.checkpoint import Checkpoint
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 
@@ -19,19 +19,19 @@ class ConfusionSink:
     """A sink that keeps the confusion matrix and nothing else."""
 
     def __init__(self) -> None:
-        self.written = Written()
+        self.checkpoint = Checkpoint()
         self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
         self.error: str | None = None  # the first
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count a batch's rows; those without truth or answer count nowhere."""
         truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
-        known = (truth >= 0) & (label >= 0)
-        np.add.at(self.confusion, (truth[known], label[known]), 1)
+        labelled = (truth >= 0) & (label >= 0)
+        np.add.at(self.confusion, (truth[labelled], label[labelled]), 1)
         errors = batch.column("error").drop_null()
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
-        self.written = self.written.add(batch)
+        self.checkpoint = self.checkpoint.add(batch)
 
     def finish(self) -> None:
         """All rows are counted."""
@@ -42,16 +42,16 @@ class ConfusionSink:
 
 def tabulate_confusion(confusion: Confusion) -> str:
     """Per-class recall and precision beside the matrix."""
-    right = confusion.diagonal()
-    recall = right / np.maximum(confusion.sum(axis=1), 1)
-    precision = right / np.maximum(confusion.sum(axis=0), 1)
+    correct = confusion.diagonal()
+    recall = correct / np.maximum(confusion.sum(axis=1), 1)
+    precision = correct / np.maximum(confusion.sum(axis=0), 1)
     head = "".join(f"{digit:5}" for digit in range(CLASSES))
     lines = [f"{'answer':>11}", f"truth{head}   recall  precision"]
     for digit in range(CLASSES):
         counts = "".join(f"{count:5}" for count in confusion[digit])
         lines.append(f"{digit:>5}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
-    known = int(confusion.sum())
-    lines.append(f"accuracy {right.sum() / max(known, 1):.2%} of {known:,}")
+    labelled = int(confusion.sum())
+    lines.append(f"accuracy {correct.sum() / max(labelled, 1):.2%} of {labelled:,}")
     return "\n".join(lines)
 
 

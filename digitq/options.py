@@ -17,7 +17,7 @@ SOURCES_HELP = (
 )
 
 
-MOST_WORKERS_A_CORE = 8
+MAX_WORKERS_A_CORE = 8
 
 BROKER = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 broker_option = click.option("--broker", metavar="URL", help=BROKER.format(DEFAULT_BROKER))
@@ -28,10 +28,10 @@ model_option = click.option(
 
 
 def check_workers(_: click.Context, __: click.Parameter, workers: int | None) -> int | None:
-    """As many as `MOST_WORKERS_A_CORE` allows: more only take memory."""
-    if workers and workers > MOST_WORKERS_A_CORE * (cores := usable_cores()):
+    """As many as `MAX_WORKERS_A_CORE` allows: more only take memory."""
+    if workers and workers > MAX_WORKERS_A_CORE * (cores := usable_cores()):
         raise click.BadParameter(
-            f"{workers:,} for {plural(cores, 'core')}: at most {MOST_WORKERS_A_CORE} a core"
+            f"{workers:,} for {plural(cores, 'core')}: at most {MAX_WORKERS_A_CORE} a core"
         )
     return workers
 
@@ -43,7 +43,7 @@ def workers_option(default: str = "as the work needs") -> Callable[[Any], Any]:
         type=click.IntRange(1),
         metavar="N",
         callback=check_workers,
-        help=f"private workers to start, at most {MOST_WORKERS_A_CORE} a core [{default}]",
+        help=f"private workers to start, at most {MAX_WORKERS_A_CORE} a core [{default}]",
     )
 
 

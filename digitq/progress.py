@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from digitq.backend import Service
+from digitq.backend import Backend
 from producer.job import Job
 from producer.sinks.stream import Sink, StreamSink
 from protocol.broker.connection import without_password
@@ -36,39 +36,39 @@ NARROW = 60  # columns of a terminal that has no room for all of the progress ba
 
 
 def take_results(
-    service: Service, job: Job, sink: Sink, count: Callable[[], int | None]
+    backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]
 ) -> tuple[int, float]:
     """Write a job's results, showing how far it is; gives how many, and the seconds it took.
 
     Whatever goes wrong, Ctrl-C too, drops an attached job from Redis; what is written stays.
     """
-    before, started = sink.written.rows, time.monotonic()
+    before, started = sink.checkpoint.rows, time.monotonic()
     is_seen = isinstance(sink, StreamSink) and sys.stdout.isatty()  # a bar would come between
     try:
         with _progress_bar(hidden=is_seen) as progress:
             bar = progress.add_task("", total=None, completed=before, rate="", waiting="")
             if not progress.disable:
                 Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
-            job.on_idle = _look_after(service, job, progress, bar)
+            job.on_idle = _look_after(backend, job, progress, bar)
 
             def tell_of_loss(text: str) -> None:
                 progress.update(bar, rate="", waiting="no Redis")
                 _note(progress, text)
 
-            service.client.ledger.redis.on_loss = tell_of_loss
+            backend.client.ledger.redis.on_disconnect = tell_of_loss
             for batch in _after(before, job):
                 sink.write(batch)
-                done = sink.written.rows
+                done = sink.checkpoint.rows
                 rate = (done - before) / (time.monotonic() - started)
                 progress.update(bar, completed=done, rate=f"{rate:,.0f} images/s", waiting="")
         sink.finish()
     except BaseException:
         if job.attached:
-            service.client.abandon(job)
+            backend.client.abandon(job)
         raise
     finally:
         sink.close()
-    return sink.written.rows - before, time.monotonic() - started
+    return sink.checkpoint.rows - before, time.monotonic() - started
 
 
 def describe_speed(images: int, seconds: float) -> str:
@@ -92,26 +92,26 @@ def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
         left = max(0, left - batch.num_rows)
 
 
-def _look_after(service: Service, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+def _look_after(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """While nothing comes: see to the private processes, and say what is waited for."""
     idle_since, seen = time.monotonic(), 0.0
     said = False
 
     def look() -> None:
         nonlocal idle_since, seen, said
-        if service.local:
-            service.local.check()
+        if backend.local:
+            backend.local.check()
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
-        if what == "a worker" and (busy := _find_busy(service.client.ledger)):
+        if what == "a worker" and (busy := _find_busy(backend.client.ledger)):
             progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
             idle_since = time.monotonic()
             return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > SILENT_SECONDS:
-            if what == "a worker" and not service.local:
-                broker = shlex.quote(without_password(service.client.ledger.redis.url))
+            if what == "a worker" and not backend.local:
+                broker = shlex.quote(without_password(backend.client.ledger.redis.url))
                 what += f": `digitq worker --broker {broker}` starts one"
             _note(progress, f"waiting for {what}")
             said = True

@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 
-from producer.checkpoint import Written
+from producer.checkpoint import Checkpoint
 from protocol.ledger import JobRecord
 from protocol.text import in_one_line, plural
 
 
-def summarise(written: Written, skipped: str = "") -> str:
+def summarise(checkpoint: Checkpoint, skipped: str = "") -> str:
     """One line: how many images, how many failed, how many a person should look at, what else was
-    `skipped` (as `Tally.describe` has it), and how many were right."""
-    parts = [plural(written.rows, "image")]
-    if written.failed:
-        parts.append(f"{written.failed:,} with an error")
-    if written.review:
-        parts.append(f"{written.review:,} {'more ' * bool(written.failed)}to review")
+    `skipped` (as `SkippedFiles.describe` has it), and how many were right."""
+    parts = [plural(checkpoint.rows, "image")]
+    if checkpoint.failed:
+        parts.append(f"{checkpoint.failed:,} with an error")
+    if checkpoint.review:
+        parts.append(f"{checkpoint.review:,} {'more ' * bool(checkpoint.failed)}to review")
     if skipped:
         parts.append(f"{skipped} skipped")
-    if written.known:
-        parts.append(f"accuracy {written.right / written.known:.2%} of {written.known:,}")
+    if checkpoint.labelled:
+        parts.append(
+            f"accuracy {checkpoint.correct / checkpoint.labelled:.2%} of {checkpoint.labelled:,}"
+        )
     return ", ".join(parts)
 
 

@@ -16,6 +16,6 @@ def require(module: str, extra: str) -> None:
         )
 
 
-def say(text: str) -> None:
+def echo_err(text: str) -> None:
     """A line for people, or some: on stderr, whatever is in names that they tell of."""
     click.echo("\n".join(map(in_one_line, text.split("\n"))), err=True)

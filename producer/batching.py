@@ -30,20 +30,20 @@ TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after
 GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
 DEADLINE_SECONDS = 5.0  # of pixels, or less, as settings say; a step of a file may take longer
 REST_SECONDS = 10.0  # a thread waits for calls
-MOST_THREADS = 16  # that wait for results of one kind
+MAX_THREADS = 16  # that wait for results of one kind
 
 logger = logging.getLogger(__name__)
 
 
-class Lane(NamedTuple):
+class BatchLimits(NamedTuple):
     """How calls of one kind are put together: at most so many in a batch, and so many batches."""
 
     most_calls: int
     most_under_way: int
 
 
-PIXELS_LANE = Lane(1024, 1)
-FILES_LANE = Lane(16, 16)  # decoding takes long: better shared out
+PIXELS_LANE = BatchLimits(1024, 1)
+FILES_LANE = BatchLimits(16, 16)  # decoding takes long: better shared out
 
 
 class CallKind(NamedTuple):
@@ -53,7 +53,7 @@ class CallKind(NamedTuple):
     drawn: bool  # 28×28 pixels, not a file
 
     @property
-    def lane(self) -> Lane:
+    def limits(self) -> BatchLimits:
         return PIXELS_LANE if self.drawn else FILES_LANE
 
 
@@ -77,7 +77,7 @@ class Call:
 
 
 @dataclass
-class Line:
+class CallQueue:
     """Calls of one kind that wait, and the threads that send them: each a batch at a time."""
 
     kind: CallKind
@@ -92,21 +92,21 @@ class Line:
     @property
     def most_threads(self) -> int:
         """As many as there may be batches under way, the late ones not counted."""
-        return min(self.kind.lane.most_under_way + self.late, MOST_THREADS)
+        return min(self.kind.limits.most_under_way + self.late, MAX_THREADS)
 
 
 def read_call(image: Image) -> Call:
     """Read an image, as `Client.submit` does. Raises `UsageError` for what is not one image."""
-    if is_drawn(image):
+    if is_pixels(image):
         return Call(np.array(image).reshape(PIXELS))  # the caller may use it again meanwhile
-    batches = [chunk.batch for chunk in cut_chunks(image_source([image]).pieces)]
+    batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items)]
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:
         raise UsageError(f"{rows} images, where one is asked for: `submit` takes many")
     return Call(batches[0])
 
 
-def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
+def is_pixels(image: Image) -> TypeGuard[np.ndarray]:
     """Whether it is pixels as the network sees them: nothing to read, nothing to encode."""
     return (
         isinstance(image, np.ndarray)
@@ -115,7 +115,7 @@ def is_drawn(image: Image) -> TypeGuard[np.ndarray]:
     )
 
 
-class Calls:
+class Batcher:
     """Calls from any number of threads.
 
     Threads of its own send them: a caller may be interrupted at any moment. A call that finds few
@@ -132,7 +132,7 @@ class Calls:
     def forget(self) -> None:
         """Nothing waits, and no thread holds the lock: as in a process that was just forked."""
         self._lock = threading.Lock()
-        self._lines: dict[CallKind, Line] = {}
+        self._lines: dict[CallKind, CallQueue] = {}
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
         """The answer. Raises `TimeoutError`."""
@@ -165,12 +165,12 @@ class Calls:
                 with self._lock, suppress(ValueError):  # it is under way
                     line.waiting.remove(call)
 
-    def _put_in_line(self, call: Call, model: str) -> Line:
+    def _put_in_line(self, call: Call, model: str) -> CallQueue:
         kind = CallKind(model, isinstance(call.image, np.ndarray))
         with self._lock:
             line = self._lines.get(kind)
             if not line:
-                line = self._lines[kind] = Line(kind, threading.Condition(self._lock))
+                line = self._lines[kind] = CallQueue(kind, threading.Condition(self._lock))
             line.waiting.append(call)
             if len(line.waiting) == line.hoped_for:
                 line.enough.set()
@@ -181,7 +181,7 @@ class Calls:
                 raise
         return line
 
-    def _call_thread(self, line: Line) -> None:
+    def _call_thread(self, line: CallQueue) -> None:
         """Have a thread see that calls wait. The lock is held. Raises `RuntimeError` where there is
         none, and none can be started."""
         line.more.notify()
@@ -196,7 +196,7 @@ class Calls:
             else:
                 line.threads.append(thread)
 
-    def _send_batches(self, line: Line) -> None:
+    def _send_batches(self, line: CallQueue) -> None:
         """What a thread does, until nothing has come for a while."""
         while self._wait_for_calls(line):
             calls = self._take_calls(line)
@@ -205,7 +205,7 @@ class Calls:
             if len(calls) > 1:
                 self._gather(line, len(calls))
 
-    def _wait_for_calls(self, line: Line) -> bool:
+    def _wait_for_calls(self, line: CallQueue) -> bool:
         """False where the thread is to end."""
         with self._lock:
             while not line.waiting and len(line.threads) <= line.most_threads:
@@ -220,7 +220,7 @@ class Calls:
             line.threads = [thread for thread in line.threads if thread is not own]
             return False
 
-    def _gather(self, line: Line, calls: int) -> None:
+    def _gather(self, line: CallQueue, calls: int) -> None:
         """Let so many calls come, of the callers that were just answered, or as many as do."""
         with self._lock:
             if len(line.waiting) >= calls:
@@ -230,7 +230,7 @@ class Calls:
         line.enough.wait(GATHER_SECONDS)
         line.hoped_for = 0
 
-    def _send_batch(self, line: Line, calls: list[Call]) -> None:
+    def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
         """Answer the calls, with an error where it comes to that."""
         answered: list[tuple[Call, Outcome]]
         try:
@@ -239,11 +239,11 @@ class Calls:
             answered = [(call, error) for call in calls]
         wake_callers(answered)
 
-    def _take_calls(self, line: Line) -> list[Call]:
+    def _take_calls(self, line: CallQueue) -> list[Call]:
         """Calls from the line, as many as a batch may hold."""
         calls: list[Call] = []
         size = 0
-        most = min(line.kind.lane.most_calls, most_rows(line.kind.model))
+        most = min(line.kind.limits.most_calls, most_rows(line.kind.model))
         with self._lock:
             while line.waiting and len(calls) < most:
                 size += line.waiting[0].image.nbytes
@@ -252,7 +252,7 @@ class Calls:
                 calls.append(line.waiting.popleft())
         return calls
 
-    def _classify(self, batch: pa.RecordBatch, line: Line) -> list[Prediction]:
+    def _classify(self, batch: pa.RecordBatch, line: CallQueue) -> list[Prediction]:
         """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
         job_id, chunk = secrets.token_hex(6), Chunk(0, batch)
         source = "single images from Python"
@@ -275,7 +275,7 @@ class Calls:
                     logger.warning("a worker is waited for, by %s", plural(chunk.rows, "image"))
 
     @contextmanager
-    def _late(self, line: Line) -> Iterator[None]:
+    def _late(self, line: CallQueue) -> Iterator[None]:
         """While a batch is late, those that wait may go in another."""
         with self._lock:
             line.late += 1
@@ -294,13 +294,13 @@ class Calls:
                 return False
         except UnknownJobError:
             return False
-        self._ledger.alive(job_id)
+        self._ledger.heartbeat(job_id)
         deadline = settings().deadline_seconds
         self._ledger.sweep_job(job_id, min(DEADLINE_SECONDS, deadline) if kind.drawn else deadline)
         return True
 
 
-living: WeakSet[Calls] = WeakSet()
+living: WeakSet[Batcher] = WeakSet()
 
 
 def _forget_all() -> None:

@@ -24,28 +24,28 @@ def add_ids(checksum: int, ids: pa.StringArray) -> int:
 
 
 @dataclass(frozen=True)
-class Written:
+class Checkpoint:
     """Counts of rows in source order, from the job's first; and which images they are of."""
 
     rows: int = 0
     ids: int = 0  # the checksum of `add_ids`
     failed: int = 0
-    known: int = 0  # rows with a truth and an answer
-    right: int = 0  # of those, the ones whose answer is the truth
+    labelled: int = 0  # rows with a truth and an answer
+    correct: int = 0  # of those, the ones whose answer is the truth
     review: int = 0  # rows with an answer that a person should look at
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts with one more result batch."""
-        right = known = 0
+        correct = labelled = 0
         if "truth" in batch.schema.names:
             equal = pc.equal(batch.column("label"), batch.column("truth"))
-            right, known = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
+            correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
         failed = batch.column("label").null_count
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
             self.failed + failed,
-            self.known + known,
-            self.right + right,
+            self.labelled + labelled,
+            self.correct + correct,
             self.review + (pc.sum(batch.column("review")).as_py() or 0) - failed,
         )

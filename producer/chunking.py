@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producer.checkpoint import Written, add_ids
-from producer.sources.source import Entry, Piece, UnreadableImageError, too_large
+from producer.checkpoint import Checkpoint, add_ids
+from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -37,9 +37,9 @@ class Row(NamedTuple):
 
 
 def cut_chunks(
-    pieces: Iterable[Piece],
+    items: Iterable[SourceItem],
     has_truth: bool = False,
-    resume: Written = Written(),  # noqa: B008 (frozen)
+    resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
 ) -> Iterator[Chunk]:
@@ -51,7 +51,7 @@ def cut_chunks(
     there have other ids than they had; and what the source raises, after all that it gave.
     """
     failure: list[Exception] = []
-    remaining = _until_failure(_skip(pieces, resume), failure)
+    remaining = _until_failure(_skip(items, resume), failure)
     first_row = resume.rows
     adapt = _with_truth if has_truth else _without_truth
     for batch in _cut(map(adapt, _read(remaining)), Limits(model, ask_pace)):
@@ -61,10 +61,10 @@ def cut_chunks(
         raise failure[0]
 
 
-def _until_failure(pieces: Iterator[Piece], failure: list[Exception]) -> Iterator[Piece]:
+def _until_failure(items: Iterator[SourceItem], failure: list[Exception]) -> Iterator[SourceItem]:
     """The pieces before one that the source raises at; what it raises is noted."""
     try:
-        yield from pieces
+        yield from items
     except Exception as error:
         failure.append(error)
 
@@ -81,7 +81,7 @@ BOUNDS: dict[Kind, Bounds] = {
     "pixels": Bounds(128, TILE_ROWS, 128),  # the smallest tile of a network
     "image": Bounds(32, 512, 1),
 }
-MOST_FILES = 2048  # in a chunk, however fast the last were: the next may take longer
+MAX_FILES = 2048  # in a chunk, however fast the last were: the next may take longer
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Limits:
         least, first, grain = BOUNDS[kind]
         share = max(first, before // SHARE // TILE_ROWS * TILE_ROWS)
         timely = max(least, self._find_timely(kind, before) // grain * grain)
-        most = MOST_FILES if kind == "image" else timely
+        most = MAX_FILES if kind == "image" else timely
         return min(share, timely, most, settings().chunk_rows)
 
     def _find_timely(self, kind: Kind, before: int) -> int:
@@ -107,27 +107,27 @@ class Limits:
         return usual if kind == "pixels" else min(usual, before // UNKNOWN_SHARE)
 
 
-def _skip(pieces: Iterable[Piece], resume: Written) -> Iterator[Piece]:
+def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
     """The pieces after the resumed row. Skipped files are not read."""
     left, seen = resume.rows, 0
-    for piece in pieces:
+    for item in items:
         if left:
-            if isinstance(piece, Entry):
-                used, seen = 1, zlib.crc32(piece.id.encode(), seen)  # as `add_ids`
+            if isinstance(item, Entry):
+                used, seen = 1, zlib.crc32(item.id.encode(), seen)  # as `add_ids`
             else:
-                used = min(left, piece.num_rows)
-                seen = add_ids(seen, piece.column("id").slice(0, used))
+                used = min(left, item.num_rows)
+                seen = add_ids(seen, item.column("id").slice(0, used))
             left -= used
             if not left:
                 _require(seen == resume.ids, resume)
-            if isinstance(piece, Entry) or used == piece.num_rows:
+            if isinstance(item, Entry) or used == item.num_rows:
                 continue
-            piece = piece.slice(used)
-        yield piece
+            item = item.slice(used)
+        yield item
     _require(left == 0, resume)
 
 
-def _require(holds: bool, resume: Written) -> None:
+def _require(holds: bool, resume: Checkpoint) -> None:
     if not holds:
         raise UsageError(
             f"the source has changed: its first {plural(resume.rows, 'image')} are no longer those "
@@ -135,18 +135,18 @@ def _require(holds: bool, resume: Written) -> None:
         )
 
 
-def _read(pieces: Iterator[Piece]) -> Iterator[pa.RecordBatch]:
+def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Batches pass through; entries are read and become batches."""
     rows: list[Row] = []
     size, since = 0, 0.0
-    for piece in pieces:
-        if isinstance(piece, pa.RecordBatch):
+    for item in items:
+        if isinstance(item, pa.RecordBatch):
             if rows:
                 yield _batch_rows(rows)
                 rows, size = [], 0
-            yield piece
+            yield item
             continue
-        row = _read_entry(piece)
+        row = _read_entry(item)
         size += len(row.image or b"")
         if rows and (
             len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)

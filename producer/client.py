@@ -5,8 +5,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Self
 
-from producer.batching import Calls, is_drawn, read_call
-from producer.checkpoint import Written
+from producer.batching import Batcher, is_pixels, read_call
+from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
@@ -29,21 +29,19 @@ class Client:
     Raises `BrokerError` where it can't be reached, `UsageError` where the URL is none of Redis.
     """
 
-    def __init__(
-        self, broker_url: str | None = None, patience_seconds: float | None = None
-    ) -> None:
-        """`patience_seconds` is how long a lost Redis is waited for."""
+    def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
+        """`retry_seconds` is how long a lost Redis is waited for."""
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
-        if patience_seconds is None:
-            patience_seconds = settings().broker_patience_seconds
+        if retry_seconds is None:
+            retry_seconds = settings().broker_retry_seconds
         with connect(self.url) as redis:
             try:
                 redis.ping()  # one that isn't there is told at once
             except BrokerError as error:
-                if not (patience_seconds and is_loading(error)):
+                if not (retry_seconds and is_loading(error)):
                     raise
-        self.ledger = Ledger(connect(self.url, patience_seconds))
-        self._calls = Calls(self.ledger)
+        self.ledger = Ledger(connect(self.url, retry_seconds))
+        self._calls = Batcher(self.ledger)
 
     def close(self) -> None:
         """Give the connections back. Calls and jobs that still run open others."""
@@ -75,7 +73,7 @@ class Client:
         model: str | None = None,
         *,
         detached: bool = False,
-        resume: Written = Written(),  # noqa: B008 (frozen)
+        resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over folders, archives, tables and sets: what `producer.open_sources` gave.
         Raises as `submit`."""
@@ -88,8 +86,8 @@ class Client:
             in_flight=IN_FLIGHT_CHUNKS,
             ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
         )
-        pieces, has_truth = source.take(), source.has_truth
-        chunks = cut_chunks(pieces, has_truth, resume, model, lambda kind: feeder.paces[kind])
+        items, has_truth = source.take(), source.has_truth
+        chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, self.ledger, feeder)
         try:
@@ -131,7 +129,7 @@ class Client:
     async def classify_async(self, image: Image, model: str | None = None) -> Prediction:
         """`classify` for a coroutine: the event loop runs on while the answer is waited for."""
         model = _known_model(model)
-        call = read_call(image) if is_drawn(image) else await asyncio.to_thread(read_call, image)
+        call = read_call(image) if is_pixels(image) else await asyncio.to_thread(read_call, image)
         return await self._calls.ask_async(call, model)
 
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parcel:
+class StoredChunk:
     """A chunk as it is stored; kept until its result is collected, so that it can be again."""
 
     number: int
@@ -61,7 +61,7 @@ class Feeder(threading.Thread):
         self._ledger, self._spec = ledger, spec
         self._key = record_key(spec.id)
         self._chunks = chunks
-        self._window: dict[int, Parcel] = {}
+        self._window: dict[int, StoredChunk] = {}
         self._base = (0, 0)  # the oldest chunk not collected, and the images before it
         self._most = settings().window_chunks  # in the window
         self._changed = threading.Condition()
@@ -75,7 +75,7 @@ class Feeder(threading.Thread):
             threading.Thread(target=self._beat, daemon=True).start()
             for number, chunk in enumerate(self._chunks):
                 self._wait_for_room(number)
-                parcel = Parcel(number, chunk.rows, chunk.encode())
+                parcel = StoredChunk(number, chunk.rows, chunk.encode())
                 with self._changed:
                     self._window[number] = parcel
                     if not self.attached:
@@ -120,7 +120,7 @@ class Feeder(threading.Thread):
         for."""
         while not self.ended.wait(BEAT_SECONDS) and not self._stopped:
             with suppress(DigitqError):
-                self._ledger.alive(self._spec.id)
+                self._ledger.heartbeat(self._spec.id)
 
     def stop(self) -> None:
         """Feed nothing more."""
@@ -199,7 +199,7 @@ class Feeder(threading.Thread):
             return f"room in Redis: over {FULL:.0%} of its maxmemory is used"
         return None
 
-    def _send(self, parcel: Parcel) -> None:
+    def _send(self, parcel: StoredChunk) -> None:
         with self._sending:
             stored = self._dispatch(parcel)
             if stored <= parcel.number:
@@ -219,7 +219,7 @@ class Feeder(threading.Thread):
         for parcel in parcels:
             self._dispatch(parcel)
 
-    def _dispatch(self, parcel: Parcel) -> int:
+    def _dispatch(self, parcel: StoredChunk) -> int:
         stored, self.paces = self._ledger.dispatch(
             self._spec, self._base, parcel.number, parcel.rows, parcel.payload
         )

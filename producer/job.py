@@ -193,7 +193,7 @@ class Job:
             if self._window:
                 self._look_for_cancel(self._window)
                 self._window.repair()
-                self._ledger.alive(self.id)
+                self._ledger.heartbeat(self.id)
             if self.on_idle:
                 self.on_idle()
             elif self._looks == TOLD_LOOKS:

@@ -9,9 +9,9 @@ local record, watermark, queue, active, jobs, last_call = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
-local attempts, suspects = record .. ':attempts', record .. ':suspects'
+local attempts, poison_rows = record .. ':attempts', record .. ':poison_rows'
 local failures = record .. ':failures'
-local work = {chunks, rows, queued, running, attempts, suspects, failures}
+local work = {chunks, rows, queued, running, attempts, poison_rows, failures}
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -172,7 +172,7 @@ function steps.submit(count, payload, ...)
 end
 
 -- Its submitter lives, though it has nothing to store.
-function steps.alive()
+function steps.heartbeat()
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('HDEL', record, 'fed') -- first, as in put_off
   redis.call('HSET', record, 'fed', stamp(now))
@@ -212,9 +212,9 @@ function steps.renew(n)
 end
 
 -- A worker is about to touch an image that it may die of; it has until the deadline again.
-function steps.suspect(n, rows)
+function steps.note_poison_rows(n, rows)
   if not put_off(n) then return end
-  redis.call('HSET', suspects, n, rows)
+  redis.call('HSET', poison_rows, n, rows)
   touch()
 end
 
@@ -237,7 +237,7 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
     redis.call('HSET', record, 'silent_ms', silent_ms)
   end
   redis.call('HINCRBY', record, 'bytes', -redis.call('HSTRLEN', chunks, n))
-  for _, key in ipairs({chunks, rows, attempts, suspects, failures}) do redis.call('HDEL', key, n) end
+  for _, key in ipairs({chunks, rows, attempts, poison_rows, failures}) do redis.call('HDEL', key, n) end
   redis.call('HSET', results, n, result)
   redis.call('HINCRBY', record, 'done_chunks', 1)
   redis.call('HINCRBY', record, 'done_images', count)

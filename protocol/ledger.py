@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import NoScriptError
 
-from protocol.broker.connection import PatientRedis
+from protocol.broker.connection import RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
 
@@ -133,7 +133,7 @@ class Ledger:
     Every method may raise `BrokerError` where Redis can't be reached.
     """
 
-    def __init__(self, redis: PatientRedis) -> None:
+    def __init__(self, redis: RetryingRedis) -> None:
         self.redis: Any = redis  # its types allow for decoded answers; ours gives bytes
         self._script = redis.register_script(SCRIPT)
 
@@ -189,7 +189,7 @@ class Ledger:
         """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
         keys = self._keys(job_id)
         ask = partial(
-            self.redis.ask_both,
+            self.redis.execute_pair,
             ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number),
             ("HGET", record_key(job_id) + ":chunks", number),  # a script would copy it twice more
         )
@@ -243,26 +243,26 @@ class Ledger:
         """The ids of the jobs at a chunk of which a worker is, or died."""
         return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
 
-    def suspects(self, job_id: str, number: int) -> list[int]:
+    def poison_rows(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that were being read when a worker died, one for each death; ~row
         where it was for other views of the image."""
-        noted = self.redis.hget(record_key(job_id) + ":suspects", str(number)) or b""
+        noted = self.redis.hget(record_key(job_id) + ":poison_rows", str(number)) or b""
         return [int(row) for row in noted.split()]
 
-    def suspect(self, job_id: str, number: int, rows: list[int]) -> None:
-        """Note what `suspects` gives should the worker die now."""
-        self._step(job_id, "suspect", number, " ".join(map(str, rows)))
+    def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
+        """Note what `poison_rows` gives should the worker die now."""
+        self._step(job_id, "note_poison_rows", number, " ".join(map(str, rows)))
 
     def flush(self, job_id: str) -> None:
         """Wait until all of the job so far is on Redis's disk: where it keeps an append-only file,
         and can say so (from 7.2 on)."""
         with self.redis.client() as connection, suppress(BrokerError):
-            self._script(keys=self._keys(job_id), args=["alive"], client=connection)
+            self._script(keys=self._keys(job_id), args=["heartbeat"], client=connection)
             connection.execute_command("WAITAOF", 1, 0, FLUSH_MS)
 
-    def alive(self, job_id: str) -> None:
+    def heartbeat(self, job_id: str) -> None:
         """Note that the job's submitter lives, though it may have nothing to store."""
-        self._step(job_id, "alive")
+        self._step(job_id, "heartbeat")
 
     def sweep(self, deadline_seconds: float) -> None:
         """Publish the overdue chunks of all active jobs again."""

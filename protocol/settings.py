@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-INSPECTED = (
+INSPECT_SUFFIX = (
     ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
 )
 DEFAULT_BROKER = "redis://localhost:6379/0"
@@ -20,7 +20,9 @@ OTHER_BROKERS = (
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
 )
-PLACE = "_DIGITQ_PLACE"  # tells a worker its number among those of one command, from 0
+WORKER_INDEX = (
+    "_DIGITQ_WORKER_INDEX"  # tells a worker its number among those of one command, from 0
+)
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
 
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         30, gt=0, description="a chunk of which a worker says nothing for so long is sent again"
     )
-    broker_patience_seconds: float = Field(
+    broker_retry_seconds: float = Field(
         120, gt=0, description="how long a lost Redis is waited for"
     )
     job_ttl_seconds: int = Field(

@@ -16,7 +16,7 @@ from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, UsageError
 from protocol.host.cores import usable_cores
-from protocol.host.process import KEPT_BLOCK_BYTES, KEPT_BYTES
+from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
 from worker import transport
@@ -110,8 +110,8 @@ def keep_freed_memory() -> None:
     the private Redis told the same, a job of `mlp` in a virtual machine is 7 % faster.)"""
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES)
+        mallopt(M_TRIM_THRESHOLD, MALLOC_TRIM_BYTES)
 
 
 @worker_process_init.connect

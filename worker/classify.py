@@ -33,7 +33,7 @@ class Read(Protocol):
 
 TOGETHER = 24  # images are read in turns, a step of each: what a step needs is in the processor's
 # caches then, and a photo takes an eighth to a fifth less time
-ASK_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
+TTA_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
 SHARPNESS = 1.2  # the power of views' mean square that is as sure as it is right
 FIRST_MOST = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # a column's place from the end
 
@@ -66,10 +66,10 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
         _, confidence = find_best(probabilities)
         sure &= confidence >= below  # else to be reviewed, whatever other views add
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
-        unsure = np.flatnonzero(read_well & (confidence < ASK_BELOW)).tolist()
+        unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
         for row, (views, _) in zip(unsure, outcomes, strict=True):
-            probabilities[row] = ask_again(loaded, probabilities[row], views or {})
+            probabilities[row] = combine_views(loaded, probabilities[row], views or {})
     return build_result(chunk.batch, probabilities, errors, sure, below)
 
 
@@ -89,7 +89,7 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
     for row, (digit, error) in zip(unread, outcomes, strict=True):
         errors[row] = error
         if digit is not None:
-            pixels[row], sure[row] = digit.image.reshape(PIXELS), not digit.doubt
+            pixels[row], sure[row] = digit.image.reshape(PIXELS), not digit.review_reason
     return pixels, pa.array(errors, pa.string()), sure
 
 
@@ -142,7 +142,7 @@ def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
     return [*outcomes.values()]
 
 
-def ask_again(model: Model, first: NDArray[np.float32], views: Views) -> NDArray[np.float32]:
+def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDArray[np.float32]:
     """What the network says of an image, (10,), once it has seen other views of it.
 
     It is the mean square of what it says of each, in which the views that it is sure of count for

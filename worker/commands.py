@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import INSPECTED, MODELS, settings
+from protocol.settings import INSPECT_SUFFIX, MODELS, settings
 from protocol.text import in_one_line
 
 
@@ -25,7 +25,7 @@ def commands() -> None:
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"the picture of one IMAGE, a .png [its name with {INSPECTED}, in this folder]",
+    help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, in this folder]",
 )
 @click.option("--model", type=click.Choice(MODELS), help="network to ask [DIGITQ_MODEL]")
 def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:

@@ -18,13 +18,13 @@ import PIL.PngImagePlugin
 from numpy.typing import NDArray
 
 from protocol.errors import OutputError, UsageError
-from protocol.settings import INSPECTED, settings
+from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line
-from worker.classify import ASK_BELOW, ask_again, watch
+from worker.classify import TTA_BELOW, combine_views, watch
 from worker.decoding.pillow import decode_image, to_picture
 from worker.limits import limited_memory
 from worker.models.model import Model, load_model
-from worker.normalisation.steps import LOOKS, Step, Views
+from worker.normalisation.steps import SCALES, Step, Views
 from worker.pictures import Grey, ImageError, describe
 from worker.reading import trace_digit, trace_other_views
 
@@ -37,7 +37,7 @@ NO_DIGIT = 0.2  # a top probability is about 0.1 where the network sees none
 BAR = 40  # characters of a probability of 1 in the terminal
 PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
 DRAWN_BY, DRAWN_FROM = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
-CLOSER = [*LOOKS][1:]
+CLOSER = [*SCALES][1:]
 NAMES = {"place": "seen"}  # of steps, where another says more
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
 
@@ -80,7 +80,7 @@ def ask(
     """
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
-    if first.max() < ASK_BELOW:
+    if first.max() < TTA_BELOW:
         with suppress(Exception), within_limits():  # a worker, too, does without these then
             *_, views = trace_other_views(content)
     if views:
@@ -95,7 +95,7 @@ def ask(
                 for (name, view), answer in zip(seen.items(), said, strict=True)
             ]
         )
-    return float(first.max()), ask_again(model, first, views)
+    return float(first.max()), combine_views(model, first, views)
 
 
 def draw_picture(
@@ -144,9 +144,9 @@ def fit(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith(("I", "F")):
         image = PIL.Image.fromarray(to_picture(image))
     if image.has_transparency_data:
-        ground = PIL.Image.new("RGBA", image.size, "#cccccc")
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
+        background = PIL.Image.new("RGBA", image.size, "#cccccc")
+        background.alpha_composite(image.convert("RGBA"))
+        image = background
     factor = PANEL / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     resampling = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX
@@ -182,7 +182,9 @@ def check_out(out: Path) -> None:
 
 def choose_out(path: Path, source: str) -> Path:
     """The first of some names that is free, or has an earlier picture of the same image."""
-    names = (f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECTED}" for number in count(1))
+    names = (
+        f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECT_SUFFIX}" for number in count(1)
+    )
     return next(out for out in map(Path, names) if not out.exists() or drawn_from(out) == source)
 
 
@@ -195,13 +197,15 @@ def drawn_from(path: Path) -> str | None:
     return None
 
 
-def describe_doubt(first: float, confidence: float, review_below: float, doubt: str) -> str:
+def describe_review_reason(
+    first: float, confidence: float, review_below: float, review_reason: str
+) -> str:
     """What makes an answer one to be reviewed, given how sure the network was at first and is in
     the end, and the last step's doubt; nothing where it is none."""
     if confidence < NO_DIGIT:
         return ", to review: it looks like no digit"
-    if doubt:
-        return f", to review: {doubt}"
+    if review_reason:
+        return f", to review: {review_reason}"
     if confidence < review_below:
         return f", to review: under {review_below:.2%}"
     return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
@@ -250,8 +254,12 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
         model = load_model(name)
         first, probabilities = ask(content, digit, model, panels)
         confidence = float(probabilities.max())
-        doubt = describe_doubt(first, confidence, model.card.review_below, digit.doubt)
-        headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{doubt}"
+        review_reason = describe_review_reason(
+            first, confidence, model.card.review_below, digit.review_reason
+        )
+        headline = (
+            f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{review_reason}"
+        )
     if panels:
         partial = out.with_name(out.name + ".partial")
         try:

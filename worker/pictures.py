@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 LINE = 90  # characters of a decoder's error
 
 
-LEAST_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
+MIN_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
 
 
 Grey = NDArray[np.uint8]  # (height, width)

@@ -10,7 +10,7 @@ from worker.decoding.opening import open_image
 from worker.decoding.pages import has_more_pages
 from worker.normalisation.measuring import shrink
 from worker.normalisation.placing import SIDE
-from worker.normalisation.steps import LARGEST, LOOK, Step, Views, trace_steps, trace_views
+from worker.normalisation.steps import FINE, LARGEST, Step, Views, trace_steps, trace_views
 from worker.pictures import Grey, ImageError
 
 PAGES = "the file has more pages than this"
@@ -29,8 +29,8 @@ def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([Step("array", read_array(content))])
-    doubt = PAGES if has_more_pages(content) else ""
-    return trace_steps(open_image(content, LOOK[0]), doubt)
+    review_reason = PAGES if has_more_pages(content) else ""
+    return trace_steps(open_image(content, FINE[0]), review_reason)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
@@ -38,7 +38,7 @@ def trace_other_views(content: bytes) -> Iterator[Views]:
     `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
-    return trace_views(open_image(content, LOOK[0], partial(shrink, side=LARGEST)))
+    return trace_views(open_image(content, FINE[0], partial(shrink, side=LARGEST)))
 
 
 def read_array(content: bytes) -> Grey:

@@ -21,8 +21,8 @@ from worker.reading import trace_other_views
 
 RENEW_SECONDS = 1.0
 CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
-MOST_FAILURES = 5  # of a chunk: then its job fails
-MOST_ATTEMPTS = 50  # at a chunk, whatever becomes of the workers: then too
+MAX_FAILURES = 5  # of a chunk: then its job fails
+MAX_ATTEMPTS = 50  # at a chunk, whatever becomes of the workers: then too
 FATAL_DEATHS = 2  # one may have been anybody's kill
 DISCARDED = "discarded: another worker was first, or the job was cancelled"
 
@@ -35,15 +35,15 @@ own = threading.local()  # `--pool threads` runs tasks in several
 def ledger() -> Ledger:
     """This thread's ledger, connected on first use: after the fork."""
     if not hasattr(own, "ledger"):
-        patience_seconds = settings().broker_patience_seconds
-        redis = connect(app.conf.digitq_database_url, patience_seconds, takes_chunks=True)
+        retry_seconds = settings().broker_retry_seconds
+        redis = connect(app.conf.digitq_database_url, retry_seconds, takes_chunks=True)
         own.ledger = Ledger(redis)
     found: Ledger = own.ledger
     return found
 
 
 @cache
-def hasty_ledger() -> Ledger:
+def ledger_without_retry() -> Ledger:
     """The same, but it waits for no lost Redis."""
     return Ledger(connect(app.conf.digitq_database_url))
 
@@ -54,20 +54,22 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: done already, or cancelled"
-    if begun.attempt > MOST_ATTEMPTS:
-        ledger().cancel(job_id, f"chunk {number} was begun {MOST_ATTEMPTS} times and never done")
+    if begun.attempt > MAX_ATTEMPTS:
+        ledger().cancel(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
-    renewal = Renewal(job_id, number, begun.time)
+    heartbeat = Heartbeat(job_id, number, begun.time)
     careful = begun.attempt >= CAREFUL_ATTEMPT
     try:
         chunk = Chunk.decode(begun.payload)
-        result = classify_chunk(chunk, begun.model, _careful(renewal) if careful else renewal.read)
+        result = classify_chunk(
+            chunk, begun.model, _careful(heartbeat) if careful else heartbeat.read
+        )
     except Dropped:
         return DISCARDED
     except BrokerError:
         raise
     except Exception as error:  # of the chunk, since an image's would be in its row
-        if ledger().fail(job_id, number) >= MOST_FAILURES:
+        if ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe_error(error)}"
             ledger().cancel(job_id, why)
         raise
@@ -75,7 +77,7 @@ def classify(job_id: str, number: int) -> str:
     seconds = time.monotonic() - begun.time
     read = chunk.rows - failed
     answers = encode(result), failed, kind_of(chunk.batch), seconds / read if read else 0
-    if not ledger().complete(job_id, number, renewal.silence(), *answers):
+    if not ledger().complete(job_id, number, heartbeat.longest_gap(), *answers):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)
 
@@ -90,7 +92,7 @@ class Dropped(BaseException):
     """There is nothing left to do for the chunk at hand. It is no error of an image's."""
 
 
-class Renewal:
+class Heartbeat:
     """Says now and then that a worker still is at its chunk, and knows for how long it did not."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
@@ -98,7 +100,7 @@ class Renewal:
         self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
         self._renewed, self._longest = begun, 0.0  # by `time.monotonic`; seconds
 
-    def silence(self) -> float:
+    def longest_gap(self) -> float:
         """The longest silence so far, this one included, in seconds."""
         return max(self._longest, time.monotonic() - self._renewed)
 
@@ -107,10 +109,10 @@ class Renewal:
         if time.monotonic() - self._renewed <= self._every:
             return
         with watch.on(None), suppress(BrokerError):  # the work goes on meanwhile
-            if not hasty_ledger().renew(self.job_id, self.number):
+            if not ledger_without_retry().renew(self.job_id, self.number):
                 raise Dropped
         # where Redis was lost, too: a silence that it could not hear says nothing of the worker
-        self._longest, self._renewed = self.silence(), time.monotonic()
+        self._longest, self._renewed = self.longest_gap(), time.monotonic()
 
     def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         """As the reader reads an image. Raises `Dropped`."""
@@ -120,18 +122,18 @@ class Renewal:
             self.renew()
 
 
-def _careful(renewal: Renewal) -> Read:
+def _careful(heartbeat: Heartbeat) -> Read:
     """Reads images one by one to the end, each noted first: one that two workers died of is an
     error row.
 
     Where they died of its other views, it does without these.
     """
-    job_id, number = renewal.job_id, renewal.number
-    deaths = ledger().suspects(job_id, number)
+    job_id, number = heartbeat.job_id, heartbeat.number
+    deaths = ledger().poison_rows(job_id, number)
 
-    def note(suspects: list[int]) -> None:
+    def note(poison_rows: list[int]) -> None:
         with watch.on(None):  # a lost Redis is waited for
-            ledger().suspect(job_id, number, suspects)
+            ledger().note_poison_rows(job_id, number, poison_rows)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         mark = ~row if reader is trace_other_views else row
@@ -139,7 +141,7 @@ def _careful(renewal: Renewal) -> Read:
             raise ImageError("workers die of this image")
         note([*deaths, mark])
         try:
-            *_, outcome = renewal.read(row, content, reader)
+            *_, outcome = heartbeat.read(row, content, reader)
         finally:
             note(deaths)
         yield outcome

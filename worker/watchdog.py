@@ -13,7 +13,7 @@ from celery.signals import worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from protocol.broker.connection import PatientRedis, connect
+from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
 from protocol.ledger import QUEUE, Ledger
@@ -53,7 +53,7 @@ class Watchdog(threading.Thread):
             except Exception:  # Celery's sets may change while they are looked at
                 logger.exception("the watchdog could not look")
 
-    def _look(self, redis: PatientRedis) -> None:
+    def _look(self, redis: RetryingRedis) -> None:
         now = time.monotonic()
         requests = [
             request

@@ -28,7 +28,7 @@ STOP_SECONDS = 10
 
 def cut_chunks(bench: Bench, rows: int) -> Iterator[pa.RecordBatch]:
     """The images of digitq's `queue`, with ids and right answers, at most so many rows a chunk."""
-    batches: Iterable[pa.RecordBatch] = bench.repeat_mnist(bench.images).pieces
+    batches: Iterable[pa.RecordBatch] = bench.repeat_mnist(bench.images).items
     for batch in batches:
         yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 

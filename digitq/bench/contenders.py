@@ -25,7 +25,7 @@ import PIL.Image
 from celery import signature
 from numpy.typing import NDArray
 
-from digitq.backend import Service, private_service
+from digitq.backend import Backend, private_backend
 from digitq.bench.rounds import Figures, Rows, rotate
 from digitq.local.processes import Local, find_redis_server
 from digitq.progress import take_results
@@ -43,7 +43,7 @@ MODEL, SCALED_MODEL = "mlp", "cnn"
 WORKERS = 2  # the same on every machine, as are torch's threads
 CALLERS = 64
 CALLS_IN_A_ROW = 200
-LEAST_IMAGES = 64
+MIN_IMAGES = 64
 WARM_UP_IMAGES = 4096
 # How torch's threads wait: spinning is faster, but on a busy machine it costs most of the speed.
 WAIT_POLICIES = ("ACTIVE", "PASSIVE")
@@ -66,7 +66,7 @@ class Bench(ExitStack):
 
     def part(self, divisor: int) -> int:
         """How many images a slower contender gets."""
-        return max(LEAST_IMAGES, self.images // divisor)
+        return max(MIN_IMAGES, self.images // divisor)
 
     @cached_property
     def folder(self) -> Path:
@@ -86,20 +86,20 @@ class Bench(ExitStack):
         return root
 
     @cached_property
-    def service(self) -> Service:
+    def backend(self) -> Backend:
         """Digitq's own workers, warm."""
         return self._serve(WORKERS)
 
     @cached_property
-    def one_worker(self) -> Service:
+    def one_worker(self) -> Backend:
         return self._serve(1)
 
-    def _serve(self, workers: int) -> Service:
+    def _serve(self, workers: int) -> Backend:
         local = self.enter_context(Local(workers))
         local.wait_until_ready()  # all of them; the service alone waits for the first
-        service = self.enter_context(private_service(local))
-        service.client.submit(self.digits[:WARM_UP_IMAGES].reshape(-1, 28, 28), MODEL).table()
-        return service
+        backend = self.enter_context(private_backend(local))
+        backend.client.submit(self.digits[:WARM_UP_IMAGES].reshape(-1, 28, 28), MODEL).table()
+        return backend
 
     @cached_property
     def plain(self) -> Any:
@@ -110,11 +110,11 @@ class Bench(ExitStack):
         task.delay(self.digits[0].tolist()).get(timeout=ANSWER_SECONDS)
         return task
 
-    def classify(self, service: Service, source: Source, name: str, model: str = MODEL) -> Figures:
+    def classify(self, backend: Backend, source: Source, name: str, model: str = MODEL) -> Figures:
         """A source to a result file, as `digitq classify` does it."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
-        job = service.client.submit_source(source, model)
-        done, seconds = take_results(service, job, sink, source.count)
+        job = backend.client.submit_source(source, model)
+        done, seconds = take_results(backend, job, sink, source.count)
         return {"images_per_second": done / seconds}
 
     def repeat_mnist(self, images: int) -> Source:
@@ -131,8 +131,8 @@ def measure_torch(bench: Bench) -> Rows:
 
 def measure_queue(bench: Bench) -> Rows:
     """Arrays to CSV; memory is the peak, until now, of this process and of Redis."""
-    figures = bench.classify(bench.service, bench.repeat_mnist(bench.images), "queue.csv")
-    peak = bench.service.client.ledger.redis.info("memory")["used_memory_peak"]
+    figures = bench.classify(bench.backend, bench.repeat_mnist(bench.images), "queue.csv")
+    peak = bench.backend.client.ledger.redis.info("memory")["used_memory_peak"]
     return {
         "queue": figures | {"producer_mb": _peak_bytes() / 2**20, "redis_mb": peak / 2**20},
     }
@@ -140,7 +140,7 @@ def measure_queue(bench: Bench) -> Rows:
 
 def measure_parquet(bench: Bench) -> Rows:
     source = bench.repeat_mnist(bench.images)
-    return {"queue (parquet)": bench.classify(bench.service, source, "queue.parquet")}
+    return {"queue (parquet)": bench.classify(bench.backend, source, "queue.parquet")}
 
 
 def measure_celery(bench: Bench) -> Rows:
@@ -159,7 +159,7 @@ def measure_dataloader(bench: Bench) -> Rows:
 
 def measure_folder(bench: Bench) -> Rows:
     source = open_sources([str(bench.pngs)], truth_from_parent=True)
-    return {"folder": bench.classify(bench.service, source, "folder.csv")}
+    return {"folder": bench.classify(bench.backend, source, "folder.csv")}
 
 
 def measure_image_folder(bench: Bench) -> Rows:
@@ -171,7 +171,7 @@ def measure_latency(bench: Bench) -> Rows:
 
     Call by call, each would find the processor's caches full of the other.
     """
-    client, plain = bench.service.client, bench.plain
+    client, plain = bench.backend.client, bench.plain
     calls: dict[str, Callable[[Digits], object]] = {
         "latency": lambda pixels: client.classify(pixels.reshape(28, 28), MODEL),
         "latency (celery)": lambda pixels: plain.delay(pixels.tolist()).get(timeout=ANSWER_SECONDS),
@@ -190,14 +190,14 @@ def measure_latency(bench: Bench) -> Rows:
 def measure_concurrent(bench: Bench) -> Rows:
     """Many callers in threads of this process, each with one image at a time."""
     digits = bench.digits[: bench.part(100)].reshape(-1, 28, 28)
-    client = bench.service.client
+    client = bench.backend.client
     return {"concurrent": time_callers(lambda image: client.classify(image, MODEL), digits)}
 
 
 def measure_coroutines(bench: Bench) -> Rows:
     """As many in one event loop."""
     digits = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
-    client = bench.service.client
+    client = bench.backend.client
 
     async def call_each(part: NDArray[np.uint8]) -> None:
         for image in part:
@@ -224,7 +224,7 @@ def time_callers(call: Callable[[NDArray[np.uint8]], object], images: NDArray[np
 
 def measure_scale(bench: Bench) -> Rows:
     source = bench.repeat_mnist(bench.part(15))
-    return {"scale": bench.classify(bench.service, source, "scale.csv", SCALED_MODEL)}
+    return {"scale": bench.classify(bench.backend, source, "scale.csv", SCALED_MODEL)}
 
 
 def measure_one_worker(bench: Bench) -> Rows:

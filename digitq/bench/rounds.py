@@ -41,7 +41,7 @@ def rotate(contenders: Sequence[T], number: int) -> list[T]:
 
 
 def run_rounds(
-    measures: Sequence[Callable[[], Rows]], rounds: int, say: Callable[[str], None]
+    measures: Sequence[Callable[[], Rows]], rounds: int, echo_err: Callable[[str], None]
 ) -> Rows:
     """The medians of so many rounds, with ratios; the rows are in the order of `measures`."""
     samples: dict[str, list[Figures]] = {}
@@ -49,7 +49,7 @@ def run_rounds(
         for measure in rotate(measures, number):
             for name, figures in measure().items():
                 samples.setdefault(name, []).append(figures)
-                say(f"round {number + 1} of {rounds}: {describe(name, figures)}")
+                echo_err(f"round {number + 1} of {rounds}: {describe(name, figures)}")
     return with_ratios({name: take_medians(found) for name, found in samples.items()})
 
 

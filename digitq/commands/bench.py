@@ -4,7 +4,7 @@ import click
 
 from digitq.bench.rounds import BENCHMARKS
 from digitq.options import json_option
-from digitq.terminal import require, say
+from digitq.terminal import echo_err, require
 
 
 @click.command()
@@ -53,7 +53,7 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     from digitq.bench.contenders import CONTENDERS, Bench, describe_machine
     from digitq.bench.rounds import run_rounds, tabulate
 
-    say(describe_machine())
+    echo_err(describe_machine())
     with Bench(images) as shared:
         measures = [
             partial(measure, shared)
@@ -61,5 +61,5 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
             if name in (only or BENCHMARKS)
             for measure in CONTENDERS[name]
         ]
-        rows = run_rounds(measures, rounds, say)
+        rows = run_rounds(measures, rounds, echo_err)
     click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))

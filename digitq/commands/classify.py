@@ -21,7 +21,7 @@ from digitq.options import (
     truth_option,
     workers_option,
 )
-from digitq.terminal import require, say
+from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural
@@ -57,7 +57,7 @@ def classify(
     Broken off, the same command goes on where it was. Exit status: 0 all classified, 1 some rows
     carry an error, 2 bad usage or input, 3 Redis or the disk failed, 130 Ctrl-C.
     """
-    from digitq.backend import service
+    from digitq.backend import open_backend
     from digitq.progress import describe_speed, take_results
     from digitq.report import summarise
     from producer.sources.opening import count_files, is_set, open_sources
@@ -76,16 +76,16 @@ def classify(
     if weights := settings().own_weights():
         run["weights"] = str(weights)
     with closing(open_sink(out, run, overwrite)) as sink, told_what_is_left(sink, overwrite):
-        if sink.written.rows:
-            say(f"{out} goes on after {sink.written.rows:,} images")
-        with service(broker, workers, count_files(sources)) as running:
-            job = running.client.submit_source(source, model, resume=sink.written)
+        if sink.checkpoint.rows:
+            echo_err(f"{out} goes on after {sink.checkpoint.rows:,} images")
+        with open_backend(broker, workers, count_files(sources)) as running:
+            job = running.client.submit_source(source, model, resume=sink.checkpoint)
             done = take_results(running, job, sink, source.count)
-    say(f"{summarise(sink.written, source.tally.describe())}, {describe_speed(*done)}")
+    echo_err(f"{summarise(sink.checkpoint, source.skipped.describe())}, {describe_speed(*done)}")
     say_where(sink)
-    if truth and not sink.written.known:
-        say("no image that was read lies in a folder named by a digit: no accuracy")
-    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+    if truth and not sink.checkpoint.labelled:
+        echo_err("no image that was read lies in a folder named by a digit: no accuracy")
+    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
@@ -105,7 +105,7 @@ def evaluate(
 
     Prints recall and precision for each class, the confusion matrix, and the accuracy.
     """
-    from digitq.backend import service
+    from digitq.backend import open_backend
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
     from digitq.progress import take_results
     from producer.sources.opening import open_sources
@@ -120,16 +120,16 @@ def evaluate(
         require("matplotlib", "plot")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
-    with service(broker, workers) as running:
+    with open_backend(broker, workers) as running:
         job = running.client.submit_source(source, model)
         take_results(running, job, sink, source.count)
     click.echo(tabulate_confusion(sink.confusion))
     if plot:
         title = f"{model or settings().model} on the MNIST test images"
         plot_confusion(sink.confusion, title, plot)
-        say(f"the matrix is in {plot}")
-    if sink.written.failed:
-        say(f"{plural(sink.written.failed, 'image')} with an error, as: {sink.error}")
+        echo_err(f"the matrix is in {plot}")
+    if sink.checkpoint.failed:
+        echo_err(f"{plural(sink.checkpoint.failed, 'image')} with an error, as: {sink.error}")
         sys.exit(FAILED_ROWS)
 
 
@@ -141,7 +141,7 @@ def demo(workers: int | None, keep: bool) -> None:
 
     Starts Redis, two workers and Flower, writes results/demo.csv, and takes all down again.
     """
-    from digitq.backend import private_service
+    from digitq.backend import private_backend
     from digitq.local.processes import Local
     from digitq.progress import describe_speed, take_results
     from digitq.report import summarise
@@ -156,18 +156,18 @@ def demo(workers: int | None, keep: bool) -> None:
         raise UsageError(f"can't write {out}: {error.strerror}") from None
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
-        say(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
-        with private_service(local) as running:
-            say(f"Flower   {local.flower_url}")
+        echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
+        with private_backend(local) as running:
+            echo_err(f"Flower   {local.flower_url}")
             job = running.client.submit_source(source)
             done = take_results(running, job, sink, source.count)
-        say(f"{summarise(sink.written)}, {describe_speed(*done)}")
+        echo_err(f"{summarise(sink.checkpoint)}, {describe_speed(*done)}")
         say_where(sink)
         if keep:
-            say(f"Redis    {local.url}\nCtrl-C ends")
+            echo_err(f"Redis    {local.url}\nCtrl-C ends")
             local.watch()
-    say("all stopped; `digitq up` keeps Redis, workers and Flower running")
-    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+    echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
+    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 def _is_same_file(path: str, other: str) -> bool:

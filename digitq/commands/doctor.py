@@ -5,7 +5,7 @@ import sys
 import click
 
 from digitq.options import broker_option, json_option
-from digitq.terminal import say
+from digitq.terminal import echo_err
 
 FOUND = 1
 
@@ -30,5 +30,5 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     findings = examine(deployment)
     for finding in findings:
         click.echo(json.dumps(asdict(finding)) if as_json else finding)
-    say(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
+    echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
     sys.exit(FOUND if findings else 0)

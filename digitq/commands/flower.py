@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from digitq.local.exec import WITH_OTHERS, become
+from digitq.local.exec import WITH_OTHERS, exec_module
 from digitq.options import broker_option
 from digitq.terminal import require
 from protocol.errors import UsageError
@@ -28,7 +28,9 @@ def flower(broker: str | None, options: tuple[str, ...]) -> None:
 
     show_help_for(options)
     require("flower", "flower")
-    become(broker, "celery", "-A", "protocol", "flower", *flower_options(), *check_flower(options))
+    exec_module(
+        broker, "celery", "-A", "protocol", "flower", *flower_options(), *check_flower(options)
+    )
 
 
 def check_flower(options: Sequence[str]) -> list[str]:

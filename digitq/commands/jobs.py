@@ -21,7 +21,7 @@ from digitq.options import (
     sources_argument,
     truth_option,
 )
-from digitq.terminal import say
+from digitq.terminal import echo_err
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -53,24 +53,24 @@ def submit(
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
-    client.ledger.redis.on_loss = say
+    client.ledger.redis.on_disconnect = echo_err
     job: Job | None = None
     waited: str | None = None
     try:
         job = client.submit_source(source, model, detached=True)
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != waited:
-                say(f"waiting for {job.waiting_for}")
+                echo_err(f"waiting for {job.waiting_for}")
                 waited = job.waiting_for
     except BaseException:
         if job and client.abandon(job):
-            say(f"job {job.id} is cancelled")
+            echo_err(f"job {job.id} is cancelled")
         raise
     record = job.progress()
-    skipped = source.tally.describe()
+    skipped = source.skipped.describe()
     stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
     there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
-    say(
+    echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
         f"`digitq collect {job.id} -o OUT{there}` takes the results"
     )
@@ -103,7 +103,7 @@ def jobs(broker: str | None, as_json: bool) -> None:
     client = Client(broker)
     records = client.jobs()
     if not (records or as_json):
-        say("no jobs")
+        echo_err("no jobs")
         return
     for line in map(_to_json, records) if as_json else [list_jobs(records)]:
         click.echo(line)
@@ -121,7 +121,7 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     Those that are still to come are waited for. It may be done again within an hour. Exit status as
     of `classify`.
     """
-    from digitq.backend import Service
+    from digitq.backend import Backend
     from digitq.progress import take_results
     from digitq.report import summarise
     from producer.client import Client
@@ -132,10 +132,10 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         told_what_is_left(sink, overwrite, job_id),
     ):
-        take_results(Service(client, None), job, sink, lambda: job.progress().images)
-    say(summarise(sink.written))
+        take_results(Backend(client, None), job, sink, lambda: job.progress().images)
+    echo_err(summarise(sink.checkpoint))
     say_where(sink)
-    sys.exit(FAILED_ROWS if sink.written.failed else 0)
+    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
@@ -149,7 +149,7 @@ def cancel(job_id: str, broker: str | None) -> None:
     job = client.job(job_id)
     was_done = job.progress().state in ("done", "collected")
     job.cancel()
-    say(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
+    echo_err(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
 
 
 def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
@@ -158,7 +158,7 @@ def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") ->
     goes_on = any(record.state in ("feeding", "running") for record in records)
     if goes_on and not client.ledger.has_worker():
         broker = shlex.quote(without_password(client.url))
-        say(f"no worker is there: `digitq worker --broker {broker}` starts one")
+        echo_err(f"no worker is there: `digitq worker --broker {broker}` starts one")
 
 
 def _to_json(record: Any) -> str:

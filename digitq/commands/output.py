@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digitq.terminal import say
+from digitq.terminal import echo_err
 from protocol.errors import (
     BrokerError,
     JobAbandonedError,
@@ -37,7 +37,7 @@ def say_where(sink: "Sink") -> None:
     from producer.sinks.files import FileSink
 
     if isinstance(sink, FileSink):
-        say(f"the rows are in {sink.path}")
+        echo_err(f"the rows are in {sink.path}")
 
 
 @contextmanager
@@ -55,16 +55,16 @@ def told_what_is_left(
         if (
             isinstance(sink, FileSink)
             and (is_lost or not isinstance(error, UsageError))
-            and sink.written.rows
+            and sink.checkpoint.rows
             and sink.partial.exists()
         ):
             gone = is_lost or collected and isinstance(error, JobCancelledError | JobAbandonedError)
             gone = gone or sink.path.exists()  # only --overwrite replaces it, and begins anew
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
-            say(f"{plural(sink.written.rows, 'row')} in {sink.partial}{goes_on}")
+            echo_err(f"{plural(sink.checkpoint.rows, 'row')} in {sink.partial}{goes_on}")
         elif collected and isinstance(error, KeyboardInterrupt):
-            say(f"job {collected} is left as it is: the same command collects it")
+            echo_err(f"job {collected} is left as it is: the same command collects it")
         if is_lost:
             raise BrokerError(f"Redis no longer has job {collected}, or its results") from None
         raise

@@ -4,9 +4,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from digitq.commands.flower import show_help_for
-from digitq.local.exec import WITH_OTHERS, PassOn, become
+from digitq.local.exec import WITH_OTHERS, PassThrough, exec_module
 from digitq.options import broker_option, workers_option
-from digitq.terminal import require, say
+from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.text import plural
@@ -23,7 +23,7 @@ def worker(broker: str | None, options: tuple[str, ...]) -> None:
     """
     show_help_for(options)
     require("torch", "worker")
-    become(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
+    exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
 
 
 @click.command()
@@ -43,14 +43,14 @@ def up(workers: int | None, port: int) -> None:
     if not is_free(port):
         raise UsageError(f"port {port} is in use: --port takes another")
     with Local(workers or usable_cores(), port=port, flower=True) as local:
-        say(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
+        echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         local.wait_until_ready()
-        say(f"Redis   {local.url}\nFlower  {local.flower_url}\nCtrl-C ends")
+        echo_err(f"Redis   {local.url}\nFlower  {local.flower_url}\nCtrl-C ends")
         local.watch()
-    say("all stopped")
+    echo_err("all stopped")
 
 
-@click.command(cls=PassOn)
+@click.command(cls=PassThrough)
 @click.argument(
     "options",
     nargs=-1,
@@ -63,10 +63,10 @@ def up(workers: int | None, port: int) -> None:
 def train(options: tuple[str, ...]) -> None:
     """Train a network on MNIST."""
     require("torch", "worker")
-    become(None, "worker", "train", *options)
+    exec_module(None, "worker", "train", *options)
 
 
-@click.command(cls=PassOn)
+@click.command(cls=PassThrough)
 @click.argument(
     "options",
     nargs=-1,
@@ -77,4 +77,4 @@ def train(options: tuple[str, ...]) -> None:
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")
-    become(None, "worker", "inspect", *options)
+    exec_module(None, "worker", "inspect", *options)

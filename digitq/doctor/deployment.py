@@ -36,7 +36,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class UnknownWorker:
     """A worker whose answer was another than a worker's of this version; it may have said which
     version it is of."""
 
@@ -57,7 +57,7 @@ class Deployment:
     jobs: Sequence[JobRecord]
     asked: bool  # whether the workers could be
     workers: Sequence[Worker]
-    strangers: Sequence[Stranger]
+    strangers: Sequence[UnknownWorker]
     flower: Flower | None
     unseen: Sequence[str]
 
@@ -79,7 +79,7 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     that was given.
     """
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
-    client = Client(broker_url, patience_seconds=0)
+    client = Client(broker_url, retry_seconds=0)
     server = client.ledger.redis
     info = server.info()
     appendfsync = _read_appendfsync(server)
@@ -88,7 +88,7 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; --flower names another)")
     elif not flower_url:
         unseen.append("whether that Flower is of this Redis (--flower says which one is)")
-    asked, workers, strangers = True, list[Worker](), list[Stranger]()
+    asked, workers, strangers = True, list[Worker](), list[UnknownWorker]()
     try:
         workers, strangers = ask_workers(make_app(client.url), client.ledger)
     except BrokerError as error:  # Redis is full perhaps, or a replica
@@ -110,10 +110,10 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     )
 
 
-def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Stranger]]:
+def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[UnknownWorker]]:
     """Every worker that answers, by name. Raises `BrokerError`."""
     workers: list[Worker] = []
-    strangers: list[Stranger] = []
+    strangers: list[UnknownWorker] = []
     asked, started = _redis_time(ledger), time.monotonic()
 
     def note(replies: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Strange
             if stats := WorkerStats.parse(reply):
                 workers.append(Worker(name, stats, _ahead(stats.time, asked, answered)))
             else:
-                strangers.append(Stranger(name, reply.get("version")))
+                strangers.append(UnknownWorker(name, reply.get("version")))
 
     try:
         app.control.broadcast(STATS, reply=True, timeout=ANSWER_SECONDS, callback=note)

@@ -19,14 +19,14 @@ WITH_OTHERS = {  # click would take the h in -Pthreads for -h
 }
 
 
-class PassOn(click.Command):
+class PassThrough(click.Command):
     """A command that takes whatever follows its name as it is, `--` and `-h` too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, ["--", *args])
 
 
-def become(broker: str | None, module: str, *options: str) -> NoReturn:
+def exec_module(broker: str | None, module: str, *options: str) -> NoReturn:
     """Replace this process by `python -m module`, which would tell of an unusable setting or URL
     of the broker in a traceback: here it is a `UsageError`."""
     default = settings().broker_url  # raises for any wrong setting

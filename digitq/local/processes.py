@@ -18,8 +18,8 @@ from digitq.local.folders import private_folder, private_socket
 from digitq.terminal import require
 from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.host.process import KEPT_BLOCK_BYTES, KEPT_BYTES
-from protocol.settings import OTHER_BROKERS, PLACE, read_settings
+from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
+from protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
 from protocol.text import plural
 
 START_SECONDS = 60  # torch is slow to load where the disk is
@@ -30,8 +30,8 @@ POLL_SECONDS = 0.02  # between two looks at processes that start
 FLOWER_PORT = 5555
 # For glibc's malloc; a worker sets them for itself as well
 KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BLOCK_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+    "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),
 }
 # Of commands, not those that write files or stop Redis
 HARMLESS = ("-@admin", "-@dangerous", "+info", "+config|get")
@@ -197,7 +197,7 @@ class Local:
             "--without-mingle",  # it waits a second for what other workers know
             "--without-gossip",
             *(["--task-events"] if self.flower else []),
-            **{PLACE: str([*self._processes, name].index(name) - 1)},  # after Redis
+            **{WORKER_INDEX: str([*self._processes, name].index(name) - 1)},  # after Redis
         )
 
     def _start_flower(self) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.checkpoint import Written
+from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import ENCODERS, NO_ROWS, encode_arrow
 from producer.sinks.journal import Run, difference, parse_journal
 from producer.sinks.stream import write_all
@@ -43,7 +43,7 @@ class FileSink:
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
         self.path = path
-        self.written: Written
+        self.checkpoint: Checkpoint
         self._journal: FileIO
         self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
@@ -57,14 +57,14 @@ class FileSink:
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them as whole. Raises `OutputError`, as for a full disk."""
         with _output_errors(self.path):
-            write_all(self._file, self._encode(batch, self.written.rows == 0))
-            self.written = self.written.add(batch)
-            self._note([self._file.tell(), *astuple(self.written)])
+            write_all(self._file, self._encode(batch, self.checkpoint.rows == 0))
+            self.checkpoint = self.checkpoint.add(batch)
+            self._note([self._file.tell(), *astuple(self.checkpoint)])
 
     def finish(self) -> None:
         """Give the file its name. Raises `OutputError`."""
         with _output_errors(self.path):
-            if self.written.rows == 0:
+            if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(NO_ROWS, True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
@@ -77,7 +77,7 @@ class FileSink:
 
     def close(self) -> None:
         """Leave what is written, to be resumed; leave nothing where no row is."""
-        if self.written.rows == 0 and not self._file.closed:
+        if self.checkpoint.rows == 0 and not self._file.closed:
             for path in (self.partial, self._journal_path):
                 path.unlink(missing_ok=True)
         self._file.close()
@@ -94,7 +94,7 @@ class FileSink:
                 raise UsageError(f"{self.path} is there already: --overwrite replaces it")
             if overwrite:
                 self._journal.truncate(0)
-            self.written, size = self._read_journal(run)
+            self.checkpoint, size = self._read_journal(run)
             if not size:
                 stack.callback(self._journal_path.unlink)
             if is_new and not overwrite and os.path.lexists(self.partial):
@@ -118,7 +118,7 @@ class FileSink:
         if not is_free:
             raise UsageError(f"{self.path} is being written by another run")
 
-    def _read_journal(self, run: Run) -> tuple[Written, int]:
+    def _read_journal(self, run: Run) -> tuple[Checkpoint, int]:
         """What is written already, and its size in bytes. Begins a new journal where none is."""
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
@@ -126,7 +126,7 @@ class FileSink:
         if not whole:
             self._journal.truncate(0)
             self._note(run)
-            return Written(), 0
+            return Checkpoint(), 0
         try:
             old, notes = parse_journal(whole)
         except ValueError:
@@ -140,7 +140,7 @@ class FileSink:
         while notes and notes[-1][0] > on_disk:
             notes.pop()  # else it might be taken for true when as much is written again
         self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
-        return notes[-1][::-1] if notes else (Written(), 0)
+        return notes[-1][::-1] if notes else (Checkpoint(), 0)
 
     def _note(self, fact: object) -> None:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")

@@ -3,12 +3,12 @@
 import json
 from dataclasses import fields
 
-from producer.checkpoint import Written
+from producer.checkpoint import Checkpoint
 
 Run = dict[str, str | int | bool | list[str] | None]
 
 
-def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Written]]]:
+def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
     """Which run it is, and what was written after each batch, with its size in bytes. Raises
     `ValueError` where this is no journal."""
     run, *notes = map(json.loads, lines)
@@ -16,11 +16,11 @@ def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Written]]]:
         raise ValueError("no run")
     for note in notes:
         counts = note if isinstance(note, list) else []
-        if len(counts) != 1 + len(fields(Written)) or not all(
+        if len(counts) != 1 + len(fields(Checkpoint)) or not all(
             isinstance(count, int) and count >= 0 for count in counts
         ):
             raise ValueError("no counts")
-    return run, [(size, Written(*written)) for size, *written in notes]
+    return run, [(size, Checkpoint(*written)) for size, *written in notes]
 
 
 def difference(old: Run, new: Run) -> str:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from producer.checkpoint import Written
+from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import NO_ROWS, Encode, encode_csv
 from protocol.errors import OutputError
 
@@ -14,7 +14,7 @@ from protocol.errors import OutputError
 class Sink(Protocol):
     """Where result batches go. `written` counts them, with those of an earlier, broken run."""
 
-    written: Written
+    checkpoint: Checkpoint
 
     def write(self, batch: pa.RecordBatch) -> None: ...
     def finish(self) -> None: ...
@@ -27,16 +27,16 @@ class StreamSink:
     def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
         self._raw: Any = getattr(stream, "raw", stream)  # past any buffer
         self._encode = encode
-        self.written = Written()
+        self.checkpoint = Checkpoint()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows. Raises `OutputError`, and `BrokenPipeError` where nobody reads them."""
-        self._write(self._encode(batch, self.written.rows == 0))
-        self.written = self.written.add(batch)
+        self._write(self._encode(batch, self.checkpoint.rows == 0))
+        self.checkpoint = self.checkpoint.add(batch)
 
     def finish(self) -> None:
         """All rows are written; where there was none, the header is."""
-        if self.written.rows == 0:
+        if self.checkpoint.rows == 0:
             self._write(self._encode(NO_ROWS, True))
 
     def _write(self, content: bytes) -> None:

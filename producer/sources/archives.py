@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from producer.sources.names import Tally, is_image_name
+from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.source import (
     Entry,
     Source,
@@ -52,10 +52,12 @@ HEADERS = (  # which tarfile reads whole
 )
 HEADER_BYTES = 1 << 20
 XZ_BYTES = 256 << 20  # of memory that an archive may ask for; `xz -9` takes 65 MB
-MOST_EMPTY = 4  # reads past the end of a stream
+MAX_EMPTY = 4  # reads past the end of a stream
 
 
-def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
+def archive_source(
+    path: Path, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
+) -> Source:
     """The images of an archive in its own order; the id is the member's name.
 
     Raises `UsageError` where it is no archive, or holds no image.
@@ -63,12 +65,12 @@ def archive_source(path: Path, prefix: str, truth_from_parent: bool, tally: Tall
     try:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
-            entries = _zip_entries(archive, prefix, truth_from_parent, tally)
+            entries = _zip_entries(archive, prefix, truth_from_parent, skipped)
             count = sum(is_image_name(_path(member)) for member in archive.infolist())
         else:
             stream = _decompress(path)
-            entries, count = _tar_entries(stream, prefix, truth_from_parent, tally), None
-        some = at_least_one(entries, path, tally)
+            entries, count = _tar_entries(stream, prefix, truth_from_parent, skipped), None
+        some = at_least_one(entries, path, skipped)
     except (*BROKEN, NotImplementedError) as error:  # of another version
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, truth_from_parent, lambda: count)
@@ -92,7 +94,7 @@ def _path(member: zipfile.ZipInfo) -> str:
 
 
 def _zip_entries(
-    archive: zipfile.ZipFile, prefix: str, truth_from_parent: bool, tally: Tally
+    archive: zipfile.ZipFile, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Iterator[Entry]:
     unique = UniqueIds()
     for member in archive.infolist():
@@ -104,7 +106,7 @@ def _zip_entries(
                 parent_digit(path) if truth_from_parent else None,
             )
         elif not path.endswith("/"):  # a folder's; `is_dir` fails where there is no name
-            tally.skip(path)
+            skipped.skip(path)
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -140,7 +142,7 @@ class _Ending:
     def read(self, size: int) -> bytes:
         block = self._stream.read(size)
         self._empty = 0 if block else self._empty + 1
-        if self._empty > MOST_EMPTY:
+        if self._empty > MAX_EMPTY:
             raise EOFError("it breaks off")
         return block
 
@@ -159,7 +161,7 @@ def _decompress(path: Path) -> IO[bytes]:
 
 
 def _tar_entries(
-    stream: IO[bytes], prefix: str, truth_from_parent: bool, tally: Tally
+    stream: IO[bytes], prefix: str, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Iterator[Entry]:
     """A stream can't go back: each entry must be read before the next is asked for."""
     unique = UniqueIds()
@@ -178,7 +180,7 @@ def _tar_entries(
                         parent_digit(name) if truth_from_parent else None,
                     )
                 elif not member.isdir():
-                    tally.skip(name, "" if member.isfile() else "link or device")
+                    skipped.skip(name, "" if member.isfile() else "link or device")
             _require_end(archive, stream)
     except BROKEN as error:
         if not started:

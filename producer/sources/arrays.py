@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from producer.sources.batches import PIECE_ROWS, number_pieces, pixels_batch
 from producer.sources.mnist import IMAGES_HEADER, IMAGES_MAGIC
-from producer.sources.source import EmptyError, Piece, Source
+from producer.sources.source import EmptyError, Source, SourceItem
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 from protocol.text import plural
@@ -33,7 +33,7 @@ def array_source(path: Path, prefix: str) -> Source:
     return Source(str(path), number_pieces(parts, prefix, _build), count=lambda: count)
 
 
-def _build(ids: pa.Array, part: np.ndarray) -> list[Piece]:
+def _build(ids: pa.Array, part: np.ndarray) -> list[SourceItem]:
     return [pixels_batch(ids, part.reshape(-1, PIXELS))]
 
 

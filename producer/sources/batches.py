@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.source import Entry, Piece, raise_unreadable
+from producer.sources.source import Entry, SourceItem, raise_unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 
 SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
@@ -25,8 +25,8 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
 
 
 def number_pieces(
-    parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[Piece]]
-) -> Iterator[Piece]:
+    parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[SourceItem]]
+) -> Iterator[SourceItem]:
     """What is built of each part of a file and the ids of its rows, which are numbers. Where it is
     damaged, the rest is an entry that can't be read."""
     start = 0

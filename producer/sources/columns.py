@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.batches import pixels_batch
-from producer.sources.source import Entry, Piece, raise_unreadable
+from producer.sources.source import Entry, SourceItem, raise_unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -24,7 +24,7 @@ TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 Build = Callable[
-    [pa.Array, pa.RecordBatch], Iterable[Piece]
+    [pa.Array, pa.RecordBatch], Iterable[SourceItem]
 ]  # of ids, and of rows as they are read
 
 
@@ -149,7 +149,7 @@ def is_broken(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[Piece]:
+def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
     """Batches of pixels, and for a row that has other numbers, an image that can't be read."""
     columns = [batch.column(place) for place in found.pixels]
     values = np.column_stack([_to_numbers(column) for column in columns])

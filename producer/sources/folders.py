@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.sources.names import Tally, is_image_name
+from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.source import Entry, Source, UniqueIds, at_least_one, parent_digit, read_file
 from protocol.errors import UsageError
 from protocol.text import printable
@@ -91,23 +91,23 @@ def is_file_or_link_to_one(entry: os.DirEntry[str]) -> bool:
     return entry.is_file()
 
 
-def walk(root: Path, tally: Tally) -> Iterator[str]:
+def walk(root: Path, skipped: SkippedFiles) -> Iterator[str]:
     """Paths of the images in a folder, relative to `root`, and of folders that can't be read.
 
     Links to folders are not followed.
     """
-    levels = [_list(root, "", tally)]
+    levels = [_list(root, "", skipped)]
     while levels:
         for path, is_folder in levels[-1]:
             if is_folder:
-                levels.append(_list(root, f"{path}/", tally))
+                levels.append(_list(root, f"{path}/", skipped))
                 break
             yield path
         else:
             levels.pop()
 
 
-def _list(root: Path, below: str, tally: Tally) -> Iterator[tuple[str, bool]]:
+def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, bool]]:
     """The images and folders in one folder, and whether it is a folder; as `walk`."""
     names: list[str] = []
     others: dict[str, os.DirEntry[str]] = {}  # but files
@@ -129,7 +129,7 @@ def _list(root: Path, below: str, tally: Tally) -> Iterator[tuple[str, bool]]:
         elif is_image_name(name) and (other is None or is_file_or_link_to_one(other)):
             yield below + name, False
         else:
-            tally.skip(name, _describe_other(other) if other else "")
+            skipped.skip(name, _describe_other(other) if other else "")
 
 
 def _describe_other(entry: os.DirEntry[str]) -> str:
@@ -143,7 +143,9 @@ def _describe_other(entry: os.DirEntry[str]) -> str:
     return "linked folder" if os.path.isdir(entry.path) else "broken link"
 
 
-def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally) -> Source:
+def folder_source(
+    root: Path, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
+) -> Source:
     """A folder's images, recursively, in natural order. Raises `UsageError` where it has none."""
     above = os.path.abspath(root)
     unique = UniqueIds()
@@ -158,11 +160,11 @@ def folder_source(root: Path, prefix: str, truth_from_parent: bool, tally: Tally
             partial(read_file, f"{root}/{name}"),
             parent_digit(f"{above}/{name}") if truth_from_parent else None,
         )
-        for name in walk(root, tally)
+        for name in walk(root, skipped)
     )
     return Source(
         str(root),
-        entries if has_images(root) else at_least_one(entries, root, tally),
+        entries if has_images(root) else at_least_one(entries, root, skipped),
         truth_from_parent,
-        count=lambda: sum(1 for _ in walk(root, Tally())),
+        count=lambda: sum(1 for _ in walk(root, SkippedFiles())),
     )

@@ -28,8 +28,8 @@ def mnist_source(split: str) -> Source:
     if split not in FILES:
         raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
     images, labels = load_mnist(split)
-    pieces = label_batches(f"mnist/{split}/", images, labels)
-    return Source(f"mnist:{split}", pieces, has_truth=True, count=lambda: len(labels))
+    items = label_batches(f"mnist/{split}/", images, labels)
+    return Source(f"mnist:{split}", items, has_truth=True, count=lambda: len(labels))
 
 
 def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from protocol.settings import INSPECTED
+from protocol.settings import INSPECT_SUFFIX
 from protocol.text import plural
 
 IMAGE_SUFFIXES = (
@@ -28,11 +28,11 @@ IMAGE_SUFFIXES = (
 )
 ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # that is told
 ODD = "odd ending"
-NAMED_KINDS, MOST_KINDS = 3, 100  # of files passed over: told, and counted
+NAMED_KINDS, MAX_KINDS = 3, 100  # of files passed over: told, and counted
 
 
 @dataclass
-class Tally:
+class SkippedFiles:
     """The files a source passed over, hidden ones and what is no image: how many of which kind."""
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class Tally:
             kind = f"hidden {kind}".rstrip()
         elif not kind:
             kind = describe_ending(name)
-        self.kinds[kind if kind in self.kinds or len(self.kinds) < MOST_KINDS else ODD] += 1
+        self.kinds[kind if kind in self.kinds or len(self.kinds) < MAX_KINDS else ODD] += 1
 
     def describe(self) -> str:
         """As `3 other files (.txt, hidden)`: the commonest kinds first; nothing where none was."""
@@ -57,7 +57,7 @@ class Tally:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name in a folder or an archive is taken for an image."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECTED):
+    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECT_SUFFIX):
         return False
     return not is_hidden(name)
 
@@ -71,8 +71,8 @@ def is_hidden(name: str) -> bool:
 
 def describe_ending(name: str) -> str:
     """A file's ending, as it may be shown."""
-    if name.endswith(INSPECTED):
-        return INSPECTED
+    if name.endswith(INSPECT_SUFFIX):
+        return INSPECT_SUFFIX
     _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
     if not dot:
         return "no ending"

@@ -15,11 +15,11 @@ import pyarrow as pa
 from producer.sources import archives, arrays, mnist
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.folders import folder_source
-from producer.sources.names import Tally, is_image_name
+from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.parquet import parquet_source
 from producer.sources.paths import paths_source, stdin_paths
 from producer.sources.pixel_csv import pixel_csv_source
-from producer.sources.source import EmptyError, PathName, Piece, Source, UniqueIds, take_first
+from producer.sources.source import EmptyError, PathName, Source, SourceItem, UniqueIds, take_first
 from protocol.errors import UsageError
 from protocol.text import printable
 
@@ -56,49 +56,49 @@ def open_sources(
     if "-" in names and len(names) > 1:
         raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
     _refuse_overlap(names)
-    tally = Tally()
-    opened, pieces = _open_all(names, truth_from_parent, tally)
+    skipped = SkippedFiles()
+    opened, items = _open_all(names, truth_from_parent, skipped)
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
-        pieces=pieces if limit is None else take_first(pieces, limit),
+        items=items if limit is None else take_first(items, limit),
         has_truth=any(source.has_truth for source in opened),
         count=lambda: _count([source.count for source in opened], limit),
-        tally=tally,
+        skipped=skipped,
     )
 
 
 def _open_all(
-    names: Sequence[str], truth_from_parent: bool, tally: Tally
-) -> tuple[list[Source], Iterable[Piece]]:
+    names: Sequence[str], truth_from_parent: bool, skipped: SkippedFiles
+) -> tuple[list[Source], Iterable[SourceItem]]:
     """Each SOURCE, and the images of all. Where there are several, an empty one is passed over, and
     each is opened twice: at once, to see that it can be read, and when its turn comes, since a
     process may have only so many files open. Raises `UsageError`."""
     if len(names) == 1:
-        source = _open(names[0], None, truth_from_parent, tally)
-        return [source], source.pieces
+        source = _open(names[0], None, truth_from_parent, skipped)
+        return [source], source.items
     sources, kept = [], []
     empty: EmptyError | None = None
     for name in names:
         try:
-            source = _open(name, UniqueIds(), truth_from_parent, Tally())
+            source = _open(name, UniqueIds(), truth_from_parent, SkippedFiles())
         except EmptyError as error:
             empty = error
-            tally.skip(name, "empty SOURCE")
+            skipped.skip(name, "empty SOURCE")
         else:
-            sources.append(replace(source, pieces=()))
+            sources.append(replace(source, items=()))
             kept.append(name)
     if empty and not sources:
         raise empty
 
-    def pieces() -> Iterator[Piece]:
+    def items() -> Iterator[SourceItem]:
         unique = UniqueIds()
         for name in kept:
             try:
-                yield from _open(name, unique, truth_from_parent, tally).pieces
+                yield from _open(name, unique, truth_from_parent, skipped).items
             except EmptyError:  # by now
-                tally.skip(name, "empty SOURCE")
+                skipped.skip(name, "empty SOURCE")
 
-    return sources, pieces()
+    return sources, items()
 
 
 def is_set(name: str) -> bool:
@@ -111,7 +111,9 @@ def count_files(names: Sequence[str]) -> int | None:
     return len(names) if all(map(is_image_name, names)) else None
 
 
-def _open(name: str, unique: "UniqueIds | None", truth_from_parent: bool, tally: Tally) -> Source:
+def _open(
+    name: str, unique: "UniqueIds | None", truth_from_parent: bool, skipped: SkippedFiles
+) -> Source:
     """One SOURCE; among several, with a name that is `unique`: some are written alike."""
 
     def prefix() -> str:
@@ -126,9 +128,9 @@ def _open(name: str, unique: "UniqueIds | None", truth_from_parent: bool, tally:
     path = Path(name)
     _check_kind(name, path)
     if os.path.isdir(path):
-        return folder_source(path, prefix(), truth_from_parent, tally)
+        return folder_source(path, prefix(), truth_from_parent, skipped)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return archives.archive_source(path, prefix(), truth_from_parent, tally)
+        return archives.archive_source(path, prefix(), truth_from_parent, skipped)
     if path.suffix.lower() in SUFFIXES:
         return table_source(path, prefix())
     if path.name.lower().endswith(arrays.SUFFIXES):

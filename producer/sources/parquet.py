@@ -19,7 +19,7 @@ from producer.sources.columns import (
     find_pixels,
     may_be_image,
 )
-from producer.sources.source import EmptyError, Piece, Source, too_large
+from producer.sources.source import EmptyError, Source, SourceItem, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH
 from protocol.settings import settings
 from protocol.text import plural
@@ -63,7 +63,7 @@ def _read_groups(
 
 def _build_images(
     image: str, label: str | None, ids: pa.Array, batch: pa.RecordBatch
-) -> Iterator[Piece]:
+) -> Iterator[SourceItem]:
     """A batch of files; one over `DIGITQ_IMAGE_BYTES` is null and has an error."""
     images = column = batch.column(image)
     if pa.types.is_struct(column.type):

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from producer.sources.names import Tally
+from producer.sources.names import SkippedFiles
 from producer.sources.source import Entry, Source, UniqueIds, at_least_one, parent_digit, read_file
 from protocol.errors import UsageError
 from protocol.text import printable
@@ -32,7 +32,7 @@ def paths_source(
             yield Entry(name_once(printable(path)), partial(read_file, path), truth)
 
     count = len(paths) if isinstance(paths, list) else None
-    some = at_least_one(entries(), name, Tally())
+    some = at_least_one(entries(), name, SkippedFiles())
     return Source(name, some, truth_from_parent, lambda: count)
 
 

@@ -25,9 +25,9 @@ from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
 CSV_BYTES = 4 << 20  # that are parsed at a time
-MOST_COLUMNS = 8192  # of a CSV
-MOST_LINES, MOST_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell; of one line
-MOST_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
+MAX_COLUMNS = 8192  # of a CSV
+MAX_LINES, MAX_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell; of one line
+MAX_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
 SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 POINT_ZERO = re.compile(r"\.0*$")
@@ -44,8 +44,8 @@ def pixel_csv_source(path: Path, prefix: str) -> Source:
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
     cells = [cell.strip() for cell in cells]
-    if len(cells) > MOST_COLUMNS:  # of each, Arrow takes 14 kB
-        raise UsageError(f"{path} has over {MOST_COLUMNS:,} columns; {PIXELS} of pixels are needed")
+    if len(cells) > MAX_COLUMNS:  # of each, Arrow takes 14 kB
+        raise UsageError(f"{path} has over {MAX_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
     rows = lines[first + named : len(lines) if all_read or len(lines) == 1 else -1]
@@ -56,7 +56,7 @@ def pixel_csv_source(path: Path, prefix: str) -> Source:
     if not table.num_rows:
         raise EmptyError(f"no image in {path}: it has no rows of as many cells as its first line")
     schema = table.schema
-    found = find_pixels(path, schema, named, MOST_ODD)
+    found = find_pixels(path, schema, named, MAX_ODD)
     if not found:
         raise UsageError(
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
@@ -65,8 +65,8 @@ def pixel_csv_source(path: Path, prefix: str) -> Source:
     skipped = sum(map(len, lines[: first + named]))
     parts = (_parse_csv(block, schema, found) for block in _read_blocks(path, skipped))
     label = None if found.label is None else PIXELS
-    pieces = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
-    return Source(str(path), pieces, label is not None)
+    items = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
+    return Source(str(path), items, label is not None)
 
 
 def _parse_sample(sample: bytes, names: Sequence[str], lines_in_cells: bool) -> pa.Table:
@@ -93,10 +93,10 @@ def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
         file.seek(skipped, os.SEEK_CUR)
-        read_line = partial(file.readline, MOST_LINES_BYTES)
+        read_line = partial(file.readline, MAX_LINES_BYTES)
         while block := file.read(CSV_BYTES):
             parts = [block, read_line()]
-            end = file.tell() + MOST_LINES_BYTES
+            end = file.tell() + MAX_LINES_BYTES
             open_quotes = sum(part.count(b'"') for part in parts)
             while open_quotes % 2 and file.tell() < end and (line := read_line()):
                 open_quotes += line.count(b'"')
@@ -141,7 +141,7 @@ def _split_rows(lines: Sequence[bytes], width: int) -> Iterator[list[str]]:
     start = 0
     while start < len(lines):
         row, end = lines[start], start + 1
-        while row.count(b'"') % 2 and end < min(start + MOST_LINES, len(lines)):
+        while row.count(b'"') % 2 and end < min(start + MAX_LINES, len(lines)):
             row, end = row + lines[end], end + 1
         if len(cells := _split(row)) != width or row.count(b'"') % 2:
             cells, end = _split(lines[start]), start + 1

@@ -12,7 +12,14 @@ import PIL.Image
 import PIL.ImageOps
 
 from producer.sources.batches import number_ids, pixels_batch
-from producer.sources.source import Entry, Piece, Source, UniqueIds, UnreadableImageError, read_file
+from producer.sources.source import (
+    Entry,
+    Source,
+    SourceItem,
+    UniqueIds,
+    UnreadableImageError,
+    read_file,
+)
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 from protocol.text import printable
@@ -42,7 +49,7 @@ def _is_file(image: Any) -> bool:
     return not isinstance(image, PIL.Image.Image) and callable(getattr(image, "read", None))
 
 
-def _pieces(images: Iterable[Any], copies: bool) -> Iterator[Piece]:
+def _pieces(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     unique = UniqueIds()
     number = 0
     for image in images:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from producer.sources.names import IMAGE_SUFFIXES, Tally
+from producer.sources.names import IMAGE_SUFFIXES, SkippedFiles
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
     truth: int | None = None
 
 
-Piece: TypeAlias = Entry | pa.RecordBatch
+SourceItem: TypeAlias = Entry | pa.RecordBatch
 
 
 @dataclass
@@ -42,18 +42,18 @@ class Source:
     """A stream of images, read once from start to end."""
 
     name: str
-    pieces: Iterable[Piece]
+    items: Iterable[SourceItem]
     has_truth: bool = False
     count: Callable[[], int | None] = lambda: None  # how many images, where that is cheap to know
-    tally: Tally = field(default_factory=Tally)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     _taken: bool = field(default=False, init=False)
 
-    def take(self) -> Iterable[Piece]:
+    def take(self) -> Iterable[SourceItem]:
         """Its pieces. Raises `UsageError` the second time, when there would be none."""
         if self._taken:
             raise UsageError(f"{self.name} has been read: open it again for another job")
         self._taken = True
-        return self.pieces
+        return self.items
 
 
 def parent_digit(path: str) -> int | None:
@@ -86,25 +86,27 @@ def raise_unreadable(reason: str) -> bytes:
     raise UnreadableImageError(reason)
 
 
-def take_first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
+def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
     """The pieces of the first `limit` images."""
-    for piece in pieces:
-        if isinstance(piece, pa.RecordBatch):
-            piece = piece.slice(0, min(limit, piece.num_rows))  # Arrow takes no more than 64 bits
-            limit -= piece.num_rows
+    for item in items:
+        if isinstance(item, pa.RecordBatch):
+            item = item.slice(0, min(limit, item.num_rows))  # Arrow takes no more than 64 bits
+            limit -= item.num_rows
         else:
             limit -= 1
-        yield piece
+        yield item
         if limit == 0:
             return
 
 
-def at_least_one(entries: Iterator[Entry], where: Path | str, tally: Tally) -> Iterator[Entry]:
+def at_least_one(
+    entries: Iterator[Entry], where: Path | str, skipped: SkippedFiles
+) -> Iterator[Entry]:
     """The same entries. Raises `EmptyError` where there is none."""
     first = next(entries, None)
     if first is None:
         raise EmptyError(
-            f"no image in {where}, {tally.describe() or 'nor anything else'}: "
+            f"no image in {where}, {skipped.describe() or 'nor anything else'}: "
             f"images end in {' '.join(IMAGE_SUFFIXES)}; an archive, a table or a set of images in "
             "it is a SOURCE by itself"
         )

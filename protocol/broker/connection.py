@@ -36,7 +36,7 @@ TCP_OPTIONS = {
     "TCP_KEEPINTVL": 5,
     "TCP_KEEPCNT": 3,
 }
-MOST_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
+MAX_CONNECTIONS = 10_000  # of one client, as many as Redis takes; redis-py's own limit is 100
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (AuthenticationError, AuthorizationError)
 UNABLE = (OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError)
@@ -68,24 +68,24 @@ def without_password(url: str) -> str:
     return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
-class PatientRedis(redis.Redis):
+class RetryingRedis(redis.Redis):
     """A client that waits for a Redis that is lost, or can't write (its memory or disk is full),
     and raises `BrokerError` in the end.
 
-    All of the ledger's steps may be sent again. `on_loss` is told what is waited for, once for
-    each loss; where there is none, the log is.
+    All of the ledger's steps may be sent again. `on_disconnect` is called once for each loss, with
+    what is waited for; without it, the log says so.
     """
 
     url = ""
-    patience_seconds = 0.0
-    on_loss: Callable[[str], None] | None = None
+    retry_seconds = 0.0
+    on_disconnect: Callable[[str], None] | None = None
     _told = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         send: Any = super().execute_command  # redis-py has no types here
         return self._patiently(lambda: send(*args, **options))
 
-    def ask_both(self, first: Command, second: Command) -> tuple[Any, float, Any]:
+    def execute_pair(self, first: Command, second: Command) -> tuple[Any, float, Any]:
         """Two commands in one round trip; gives the first's reply, when it came, by
         `time.monotonic`, and the second's. The first is not sent again once it is answered."""
         answered: list[Any] = []
@@ -144,11 +144,11 @@ class PatientRedis(redis.Redis):
             except redis.RedisError as error:
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
-                if not is_passing(error) or waited > self.patience_seconds:
+                if not is_passing(error) or waited > self.retry_seconds:
                     raise _explain(error, shown) from error
                 if waited > TOLD_SECONDS and not self._told:
                     self._told = True
-                    tell = self.on_loss or logger.warning
+                    tell = self.on_disconnect or logger.warning
                     tell(f"waiting for Redis at {shown} ({first_line(error)})")
             time.sleep(pause)  # longer each time
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -166,7 +166,7 @@ def is_loading(error: BrokerError) -> bool:
     return isinstance(error.__cause__, BusyLoadingError)
 
 
-def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -> PatientRedis:
+def connect(url: str, retry_seconds: float = 0, takes_chunks: bool = False) -> RetryingRedis:
     """A client that waits so long for a lost Redis, each time.
 
     One that takes chunks is for one thread alone: it keeps to one connection, since redis-py takes
@@ -191,19 +191,19 @@ def connect(url: str, patience_seconds: float = 0, takes_chunks: bool = False) -
                 if hasattr(socket, name)  # some systems have others
             },
         }
-    client = PatientRedis.from_url(
+    client = RetryingRedis.from_url(
         address.redis_url,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
-        max_connections=MOST_CONNECTIONS,
+        max_connections=MAX_CONNECTIONS,
         protocol=2,
         **options,
     )
     if takes_chunks:
         client.connection = cast(redis.Connection, client.connection_pool.make_connection())
-    patient = cast(PatientRedis, client)
-    patient.url, patient.patience_seconds = url, patience_seconds
+    patient = cast(RetryingRedis, client)
+    patient.url, patient.retry_seconds = url, retry_seconds
     return patient
 
 

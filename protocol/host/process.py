@@ -7,8 +7,8 @@ import signal
 import sys
 from typing import Any
 
-KEPT_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
-KEPT_BLOCK_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
+MALLOC_TRIM_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
+MALLOC_MMAP_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
 
 
 def end_at_once() -> None:

@@ -23,7 +23,7 @@ from producer.sources.batches import pixels_batch
 from protocol.broker.connection import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    PatientRedis,
+    RetryingRedis,
     connect,
     is_passing,
 )
@@ -39,13 +39,13 @@ LARGE = bytes(range(256)) * (LARGE_BYTES // 128)
 
 
 @pytest.fixture
-def worker_redis(redis_only: Local) -> Iterator[PatientRedis]:
+def worker_redis(redis_only: Local) -> Iterator[RetryingRedis]:
     with connect(redis_only.url, takes_chunks=True) as client:
         client.mset({"large": LARGE, "x": b"of x", "y": b"of y"})
         yield client
 
 
-def test_a_large_string_comes_as_it_lies_over_one_connection(worker_redis: PatientRedis) -> None:
+def test_a_large_string_comes_as_it_lies_over_one_connection(worker_redis: RetryingRedis) -> None:
     connection = worker_redis.connection
     for _ in range(2):
         large = worker_redis.get("large")
@@ -55,9 +55,9 @@ def test_a_large_string_comes_as_it_lies_over_one_connection(worker_redis: Patie
     assert worker_redis.connection is connection
 
 
-def test_a_reply_that_nobody_waited_for_is_not_the_next_ones(worker_redis: PatientRedis) -> None:
+def test_a_reply_that_nobody_waited_for_is_not_the_next_ones(worker_redis: RetryingRedis) -> None:
     with (
-        patch.object(PatientRedis, "parse_response", side_effect=KeyboardInterrupt),
+        patch.object(RetryingRedis, "parse_response", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         worker_redis.get("x")
@@ -106,7 +106,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         clock = SimpleNamespace(monotonic=lambda: passed)
         for module in (tasks, protocol.broker.connection):
             monkeypatch.setattr(module, "time", clock)
-        for name in ("ask_both", "execute_command"):
+        for name in ("execute_pair", "execute_command"):
             monkeypatch.setattr(client, name, slowly(getattr(client, name)))
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
@@ -128,8 +128,8 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
     pauses: list[float],
 ) -> None:
     told: list[str] = []
-    with connect("redis://:secret@127.0.0.1:1/0", patience_seconds=10) as client:
-        client.on_loss = told.append
+    with connect("redis://:secret@127.0.0.1:1/0", retry_seconds=10) as client:
+        client.on_disconnect = told.append
         with pytest.raises(
             BrokerError, match=r"can't reach Redis at redis://\*\*\*@127\.0\.0\.1:1"
         ):
@@ -167,12 +167,12 @@ class BrokenConnection:
 def test_what_is_answered_is_not_sent_again(
     pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, connection, pool = PatientRedis(), BrokenConnection(), Mock()
-    client.patience_seconds = 10
+    client, connection, pool = RetryingRedis(), BrokenConnection(), Mock()
+    client.retry_seconds = 10
     monkeypatch.setattr(client, "connection_pool", pool)
     pool.get_connection.return_value = connection
     begin, fetch = ("INCR", "count"), ("GET", "text")
-    assert client.ask_both(begin, fetch) == (b"first", pauses[0], b"second")
+    assert client.execute_pair(begin, fetch) == (b"first", pauses[0], b"second")
     both, fetch_alone = (begin, fetch), (fetch,)
     assert connection.log == [both, "disconnect", both, "disconnect", fetch_alone]
     assert pool.release.call_count == 3
@@ -186,7 +186,7 @@ def test_a_redis_that_loads_its_file_is_waited_for(
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
-    with subprocess.Popen(command) as server, connect(url, patience_seconds=10) as redis:
+    with subprocess.Popen(command) as server, connect(url, retry_seconds=10) as redis:
         redis.mset({f"key {number}": bytes(3 << 20) for number in range(20)})  # it answers between
         redis.save()
         server.kill()
@@ -194,8 +194,8 @@ def test_a_redis_that_loads_its_file_is_waited_for(
         try:
             wait_for(lambda: is_loading(url))
             with pytest.raises(BrokerError, match="still loads its file: try again when it has"):
-                Client(url, patience_seconds=0)
-            with Client(url, patience_seconds=60) as client:
+                Client(url, retry_seconds=0)
+            with Client(url, retry_seconds=60) as client:
                 assert client.ledger.redis.exists("key 19")
         finally:
             server.kill()
@@ -214,13 +214,13 @@ def is_loading(url: str) -> bool:
 
 def test_a_login_that_is_refused_is_not_tried_again(redis_only: Local, pauses: list[float]) -> None:
     url = redis_only.url.replace("unix://", "unix://guest:wrong@")
-    with connect(url, patience_seconds=60) as client, pytest.raises(BrokerError, match="the login"):
+    with connect(url, retry_seconds=60) as client, pytest.raises(BrokerError, match="the login"):
         client.ping()
     assert pauses == []
 
 
 def test_a_full_redis_is_waited_for(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    with connect(redis_only.url, patience_seconds=60) as client, connect(redis_only.url) as other:
+    with connect(redis_only.url, retry_seconds=60) as client, connect(redis_only.url) as other:
         other.config_set("maxmemory", 1)
         make_room = Mock(side_effect=lambda seconds: other.config_set("maxmemory", 0))
         clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=make_room)

@@ -18,7 +18,7 @@ import torch
 
 from digitq.local.processes import Local
 from producer import Client
-from producer.batching import MOST_THREADS, PIXELS_LANE, CallKind, Line, read_call
+from producer.batching import MAX_THREADS, PIXELS_LANE, CallKind, Line, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
@@ -94,7 +94,7 @@ def test_tasks_of_an_event_loop_share_chunks(client: Client) -> None:
 
 def test_the_event_loop_runs_on_meanwhile(redis_only: Local) -> None:
     """Without workers there is no answer: a call can be given up."""
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
 
     async def give_up() -> None:
         for image in (DIGITS[0], encode_image(draw_one())):
@@ -160,7 +160,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
 def test_a_worker_is_killed_with_the_calls_in_hand(
     callers: ThreadPoolExecutor, worked: Local
 ) -> None:
-    client = Client(worked.url, patience_seconds=1)
+    client = Client(worked.url, retry_seconds=1)
     child = children_of(worked._processes["worker1"].pid)[0]
     os.kill(child, signal.SIGSTOP)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
@@ -170,7 +170,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
 
 
 def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
     wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
     client.ledger.redis.flushall()
@@ -180,7 +180,7 @@ def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local)
 
 def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> None:
     with Local(workers=0) as local:
-        client = Client(local.url, patience_seconds=0)
+        client = Client(local.url, retry_seconds=0)
         answers = [callers.submit(client.classify, digit) for digit in DIGITS]
         wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
     for answer in answers:
@@ -191,7 +191,7 @@ def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> No
 def test_a_cancelled_batch_is_every_caller_s_error(
     callers: ThreadPoolExecutor, redis_only: Local
 ) -> None:
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
     answer = callers.submit(client.classify, DIGITS[0])
     wait_for(client.jobs)
     client.ledger.cancel(client.jobs()[0].id, "a worker can't")
@@ -203,7 +203,7 @@ def test_a_thread_that_can_t_start_is_the_caller_s_error(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nobody's who asks later."""
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
         with pytest.raises(RuntimeError, match="no thread"):
@@ -215,11 +215,11 @@ def test_a_thread_that_can_t_start_is_the_caller_s_error(
 
 
 def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
     with pytest.raises(TimeoutError, match=r"no answer within 0.1 s"):  # sent
         client.classify(DIGITS[0], timeout_seconds=0.1)
     (line,) = client._calls._lines.values()
-    line.threads *= MOST_THREADS  # so that none is free
+    line.threads *= MAX_THREADS  # so that none is free
     for seconds in (0.1, 0, -1):
         with pytest.raises(TimeoutError):
             client.classify(DIGITS[1], timeout_seconds=seconds)
@@ -235,7 +235,7 @@ def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
 
 def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     """Until its deadline, as where a worker died with it."""
-    client = Client(redis_only.url, patience_seconds=1)
+    client = Client(redis_only.url, retry_seconds=1)
     lost = read_call(DIGITS[0])
     client._calls._put_in_line(lost, "mlp")
     wait_for(lambda: client.ledger.redis.llen(QUEUE))

@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 import digitq.backend
 import digitq.progress
-from digitq.backend import service
+from digitq.backend import open_backend
 from digitq.local import tether
 from digitq.local.processes import RESTARTS, RESTARTS_SECONDS, Local
 from digitq.progress import _look_after, _progress_bar
@@ -110,7 +110,7 @@ def test_a_few_images_start_few_workers(
     monkeypatch.setattr(digitq.backend, "usable_cores", lambda: 9)
     monkeypatch.setattr(Local, "_start_worker", lambda self, name: None)
     monkeypatch.setattr(Local, "wait_until_ready", lambda self, workers: None)
-    with service(None, None, count_files(names)) as running:
+    with open_backend(None, None, count_files(names)) as running:
         assert running.local and running.local.workers == workers
 
 
@@ -258,7 +258,7 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
-    with service(redis_only.url, None) as running:
+    with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         bar = _progress_bar()
@@ -283,7 +283,7 @@ def test_a_slow_source_is_what_is_waited_for(
         go_on.wait()
 
     monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
-    with service(local.url, None) as running:
+    with open_backend(local.url, None) as running:
         job = running.client.submit(images())
         bar = _progress_bar()
         task = bar.add_task("", rate="", waiting="")
@@ -311,7 +311,7 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     other = client.submit([draw_one()], detached=True)
     assert other.wait_until_stored(60)
     assert client.ledger.begin(other.id, 0)  # as a worker does
-    with service(redis_only.url, None) as running:
+    with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)

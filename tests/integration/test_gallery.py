@@ -56,7 +56,7 @@ def test_the_gallery(client: Client, tmp_path: Path) -> None:
         assert len(error) < 120 and "\n" not in error and "Traceback" not in error, error
         assert expected[name] in ("?", READ) or error.startswith(expected[name]), (name, error)
         assert expected[name] != READ or error == READ, (name, error)
-    assert source.tally.kinds.total() == 3  # a pipe, a text, and a link to a folder
+    assert source.skipped.kinds.total() == 3  # a pipe, a text, and a link to a folder
     assert peak_memory_kb() - at_rest < IMAGES_KB
     alive = classify(client, open_sources([str(tmp_path / "a png.jpg")]))
     assert list(alive.values()) == [READ]
@@ -67,7 +67,7 @@ def test_an_archive_of_odd_members(client: Client, tmp_path: Path) -> None:
     source = open_sources([str(tmp_path / "odd.zip")])
     errors = classify(client, source)
     assert errors == expected
-    assert source.tally.kinds.total() == 1  # the archive within
+    assert source.skipped.kinds.total() == 1  # the archive within
 
 
 def test_a_file_that_vanishes_and_one_that_is_cut(client: Client, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_file_that_vanishes_and_one_that_is_cut(client: Client, tmp_path: Path
     for name in ("1.png", "2.png", "3.png"):
         (tmp_path / name).write_bytes(content)
     source = open_sources([str(tmp_path)])
-    source.pieces = [*source.pieces]  # the folder is listed by now
+    source.items = [*source.items]  # the folder is listed by now
     (tmp_path / "1.png").unlink()
     os.truncate(tmp_path / "2.png", 60)
     errors = classify(client, source)

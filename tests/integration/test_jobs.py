@@ -429,7 +429,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     monkeypatch.setenv("DIGITQ_WINDOW_CHUNKS", "2")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "4")
     settings.cache_clear()
-    client, go_on = Client(redis_only.url, patience_seconds=0), threading.Event()
+    client, go_on = Client(redis_only.url, retry_seconds=0), threading.Event()
 
     def images() -> Iterator[np.ndarray]:
         yield DIGITS[:20]
@@ -535,7 +535,7 @@ def test_a_detached_job_that_nobody_waits_for_tells_why_it_is_not_whole(
 
 
 def test_a_redis_that_is_full_is_told_in_plain_words(redis_only: Local) -> None:
-    client = Client(redis_only.url, patience_seconds=0)
+    client = Client(redis_only.url, retry_seconds=0)
     client.ledger.redis.config_set("maxmemory", 1)
     with pytest.raises(BrokerError, match=r"is full: collect or cancel jobs .*maxmemory$"):
         client.submit(DIGITS)

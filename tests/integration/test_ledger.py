@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from digitq.local.processes import Local
-from protocol.broker.connection import Command, PatientRedis, connect
+from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
@@ -19,13 +19,13 @@ UNKNOWN_PACE: tuple[Kind, float] = ("pixels", 0)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PatientRedis]:
+def server() -> Iterator[RetryingRedis]:
     with Local(workers=0) as local, connect(local.url) as client:
         yield client
 
 
 @pytest.fixture
-def ledger(server: PatientRedis) -> Ledger:
+def ledger(server: RetryingRedis) -> Ledger:
     server.flushall()
     return Ledger(server)
 
@@ -112,7 +112,7 @@ def test_a_large_chunk_that_is_cancelled_as_it_is_begun_is_given_to_nobody(
         ledger.cancel("j")
         return reply, 0.0, ask(*second)
 
-    monkeypatch.setattr(ledger.redis, "ask_both", ask_late)
+    monkeypatch.setattr(ledger.redis, "execute_pair", ask_late)
     assert ledger.begin("j", 0) is None
 
 
@@ -257,8 +257,8 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
     try:
         assert ledger.begin("j", 0) is not None
         assert ledger.renew("j", 0)
-        ledger.suspect("j", 0, [1])
-        assert ledger.suspects("j", 0) == [1]
+        ledger.note_poison_rows("j", 0, [1])
+        assert ledger.poison_rows("j", 0) == [1]
         take_messages(ledger)
         ledger.sweep(deadline_seconds=0)  # of two jobs, one is queued and one is being done
         assert take_messages(ledger) == [0, 0]
@@ -295,7 +295,7 @@ def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> Non
     ledger.redis.expire("digitq:job:j", 5)
     ledger.sweep(deadline_seconds=60)
     assert ledger.redis.ttl("digitq:job:j") <= 5
-    ledger.alive("j")
+    ledger.heartbeat("j")
     assert ledger.redis.ttl("digitq:job:j") > 5
 
 
@@ -364,11 +364,11 @@ def test_nothing_comes_back_to_life(ledger: Ledger) -> None:
     take_messages(ledger)
     ledger.sweep_job("j", 0)
     assert take_messages(ledger) == []
-    ledger.suspect("j", 0, [1])
+    ledger.note_poison_rows("j", 0, [1])
     assert len(ledger.redis.keys("digitq:job:*")) == 2
     ledger.redis.flushall()
     ledger.finish("j")
-    ledger.alive("j")
+    ledger.heartbeat("j")
     assert ledger.redis.keys("*") == []
 
 
@@ -377,7 +377,7 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
     for silent_seconds, state in [(0, "feeding"), (50, "feeding"), (70, "abandoned")]:
         ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - silent_seconds)
         assert ledger.record("j").state == state
-    ledger.alive("j")
+    ledger.heartbeat("j")
     assert ledger.record("j").state == "feeding"
     ledger.seal(SPEC, START, 1)
     ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 70)
@@ -387,7 +387,7 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
 def test_a_chunk_that_is_done_leaves_only_its_result(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    ledger.suspect("j", 0, [1])
+    ledger.note_poison_rows("j", 0, [1])
     ledger.fail("j", 0)
     complete(ledger, 0)
     key = record_key("j").encode()
@@ -407,7 +407,7 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.begin("j", 1)
-    ledger.suspect("j", 1, [4])
+    ledger.note_poison_rows("j", 1, [4])
     ledger.fail("j", 1)
     assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
@@ -431,7 +431,7 @@ def test_a_worker_passes_over_a_job_whose_record_is_gone(ledger: Ledger) -> None
     ledger.begin("j", 0)
     ledger.redis.delete("digitq:job:j")
     assert ledger.begin("j", 1) is None
-    ledger.suspect("j", 0, [1])
+    ledger.note_poison_rows("j", 0, [1])
     assert not ledger.redis.exists("digitq:job:j") and endless_keys(ledger) == {b"digitq:active"}
 
 
@@ -470,11 +470,11 @@ def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
 def test_the_rows_workers_died_of_are_noted(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.suspects("j", 0) == []
-    ledger.suspect("j", 0, [3, 3, 5])
-    assert ledger.suspects("j", 0) == [3, 3, 5]
+    assert ledger.poison_rows("j", 0) == []
+    ledger.note_poison_rows("j", 0, [3, 3, 5])
+    assert ledger.poison_rows("j", 0) == [3, 3, 5]
     complete(ledger, 0)
-    assert ledger.suspects("j", 0) == []
+    assert ledger.poison_rows("j", 0) == []
 
 
 def test_local_redis_is_private(redis_only: Local) -> None:
@@ -482,7 +482,7 @@ def test_local_redis_is_private(redis_only: Local) -> None:
     assert redis_only.folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_hundred_threads_and_more_may_wait_at_once(server: PatientRedis) -> None:
+def test_a_hundred_threads_and_more_may_wait_at_once(server: RetryingRedis) -> None:
     with connect(server.url) as client:
         held = [client.connection_pool.get_connection() for _ in range(150)]
         assert server.info("clients")["connected_clients"] >= len(held)
@@ -495,7 +495,7 @@ def test_a_silent_submitter_is_heard_of_in_a_full_redis(ledger: Ledger) -> None:
     used = ledger.redis.info("memory")["used_memory"]
     ledger.redis.config_set("maxmemory", used // 2)
     try:
-        ledger.alive("j")
+        ledger.heartbeat("j")
     finally:
         ledger.redis.config_set("maxmemory", 0)
 

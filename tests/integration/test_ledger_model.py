@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from digitq.local.processes import Local
-from producer.feeder import Feeder, Parcel
+from producer.feeder import Feeder, StoredChunk
 from protocol.broker.connection import connect
 from protocol.broker.wire import LARGE_BYTES
 from protocol.ledger import QUEUE, JobSpec, Ledger, record_key
@@ -67,7 +67,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent < CHUNKS)
     @rule()
     def dispatch(self) -> None:
-        parcel = Parcel(self.sent, ROWS, memoryview(payload(self.sent)))
+        parcel = StoredChunk(self.sent, ROWS, memoryview(payload(self.sent)))
         self.feeder._window[parcel.number] = parcel
         self.feeder._send(parcel)
         self.sent += 1

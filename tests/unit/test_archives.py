@@ -40,7 +40,7 @@ def test_an_archive_is_read_in_its_own_order(name: str, tmp_path: Path) -> None:
     source = open_sources([str(path)])
     images = ["z/2.png", "a/1.png", "../../x.png"]
     assert read_all(source) == {member: member.encode() for member in images}
-    assert source.tally.describe() == "3 other files (no ending, hidden, .zip)"
+    assert source.skipped.describe() == "3 other files (no ending, hidden, .zip)"
     assert source.count() == (3 if name.endswith(".zip") else None)
 
 
@@ -60,7 +60,7 @@ def test_a_tar_that_breaks_off_gives_what_it_has_and_says_so(
 ) -> None:
     path = make_tar(tmp_path / "a.tar", *(f"{n}.png" for n in range(500)), mode=mode)
     path.write_bytes(path.read_bytes()[:-lost])
-    entries = iter(open_sources([str(path)]).pieces)
+    entries = iter(open_sources([str(path)]).items)
     *found, (last, error) = [try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
     whole = [name for name, content in found if content == name.encode()]
     assert len(found) - 1 <= len(whole) < 500
@@ -81,7 +81,7 @@ def test_a_tar_that_is_damaged_inside_gives_what_it_has_and_says_so(
     content = bytearray(path.read_bytes())
     content[120_000:140_000] = b"\xff" * 20_000
     path.write_bytes(content)
-    entries = iter(open_sources([str(path)]).pieces)
+    entries = iter(open_sources([str(path)]).items)
     found = [try_to_read(entry) for entry in entries if isinstance(entry, Entry)]
     assert 10 < sum(isinstance(content, bytes) for _, content in found) < 30
     last, error = found[-1]
@@ -98,7 +98,7 @@ def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
         (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it breaks off"),
     ]:
         (tmp_path / "a.tar").write_bytes(content)
-        entries = [try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[arg-type]
+        entries = [try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).items]  # type: ignore[arg-type]
         assert entries[0] == ("1.png", b"1.png")
         assert entries[-1] == ("(the rest)", f"the archive is broken from here on: {message}")
 
@@ -122,7 +122,7 @@ def test_a_zip_that_is_cut_is_not_the_zip_in_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it breaks off, is several in one"):
         open_sources(tmp_path / "a.zip")
     (tmp_path / "unpacks-itself.zip").write_bytes(b"#!/bin/sh\n" + inside)
-    (entry,) = open_sources(tmp_path / "unpacks-itself.zip").pieces
+    (entry,) = open_sources(tmp_path / "unpacks-itself.zip").items
     assert isinstance(entry, Entry) and entry.read() == b"b"
 
 
@@ -131,14 +131,14 @@ def test_a_zip_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"X", b"\0"))  # at which zipfile cuts a name
     source = open_sources(path)
     assert list(read_all(source)) == ["1.png"]
-    assert source.tally.describe() == "1 other file (no ending)" and source.count() == 1
+    assert source.skipped.describe() == "1 other file (no ending)" and source.count() == 1
 
 
 def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", "1.png", "2.png")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"1.png1.png", b"1.png9.png", 1))
-    entries = [piece for piece in open_sources([str(path)]).pieces if isinstance(piece, Entry)]
+    entries = [item for item in open_sources([str(path)]).items if isinstance(item, Entry)]
     with pytest.raises(UnreadableImageError, match="can't be read from the archive"):
         entries[0].read()
     assert entries[1].read() == b"2.png"
@@ -157,7 +157,7 @@ def test_a_zip_member_that_can_t_be_unpacked_says_why(
     value: int, central: int, local: int, message: str, tmp_path: Path
 ) -> None:
     path = make_odd_zip(tmp_path / "a.zip", value, central, local)
-    (entry,) = open_sources([str(path)]).pieces
+    (entry,) = open_sources([str(path)]).items
     assert isinstance(entry, Entry)
     with pytest.raises(UnreadableImageError, match=message):
         entry.read()
@@ -171,7 +171,7 @@ def test_a_header_of_a_tar_that_is_huge_is_not_read(kind: bytes, tmp_path: Path)
     path = make_tar(tmp_path / "a.tar", "1.png")
     whole = path.read_bytes()
     path.write_bytes(whole[:1024] + header.tobuf() + bytes(2 << 20) + whole)
-    *entries, last = [try_to_read(entry) for entry in open_sources([str(path)]).pieces]
+    *entries, last = [try_to_read(entry) for entry in open_sources([str(path)]).items]
     assert [name for name, _ in entries] == ["1.png"]
     assert last == ("(the rest)", "the archive is broken from here on: a header of 2,097,152 bytes")
 
@@ -191,7 +191,7 @@ def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
     os.link(tmp_path / "7/a.png", tmp_path / "7/b.png")
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(tmp_path / "7", "7")
-    entries = iter(open_sources([f"{tmp_path}/a.tar"], truth_from_parent=True).pieces)
+    entries = iter(open_sources([f"{tmp_path}/a.tar"], truth_from_parent=True).items)
     first = next(entries)
     assert isinstance(first, Entry) and first.id == "7/a.png" and first.read()
     second = next(entries)
@@ -207,7 +207,7 @@ def test_a_hard_link_to_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
         archive.addfile(link)
         archive.add(tmp_path / "a.png", "c.png")
-    (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).pieces)
+    (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).items)
     error, none = chunk.batch.column("error").to_pylist()
     assert error.endswith(r"another name only: \xff.png") and none is None
 
@@ -216,5 +216,5 @@ def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> No
     link = tarfile.TarInfo("1.png")
     link.type, link.linkname = tarfile.LNKTYPE, "x.txt"
     (tmp_path / "a.tar").write_bytes(link.tobuf(tarfile.GNU_FORMAT))
-    ids = [entry.id for entry in open_sources([f"{tmp_path}/a.tar"]).pieces]  # type: ignore[union-attr]
+    ids = [entry.id for entry in open_sources([f"{tmp_path}/a.tar"]).items]  # type: ignore[union-attr]
     assert ids == ["1.png", "(the rest)"]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.checkpoint import Written, add_ids
-from producer.chunking import BOUNDS, MOST_FILES, READ_FILES, cut_chunks
+from producer.checkpoint import Checkpoint, add_ids
+from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
 from producer.sources.batches import number_ids, pixels_batch
 from producer.sources.opening import open_sources
 from producer.sources.paths import paths_source
 from producer.sources.python import image_source
-from producer.sources.source import Entry, Piece, UnreadableImageError, take_first
+from producer.sources.source import Entry, SourceItem, UnreadableImageError, take_first
 from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -29,20 +29,20 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_BYTES", "10000")
 
 
-def make_pieces(sizes: list[tuple[str, int]]) -> list[Piece]:
+def make_pieces(sizes: list[tuple[str, int]]) -> list[SourceItem]:
     """Entries of so many bytes, and batches of so many rows, numbered through."""
-    pieces: list[Piece] = []
+    items: list[SourceItem] = []
     number = 0
     for kind, size in sizes:
         if kind == "entry":
             content = bytes([number % 256]) * size
-            pieces.append(Entry(str(number), lambda content=content: content))  # type: ignore[misc]
+            items.append(Entry(str(number), lambda content=content: content))  # type: ignore[misc]
             number += 1
         elif size:
             pixels = random_digits(size).reshape(size, 784)
-            pieces.append(pixels_batch(number_ids("", number, size), pixels))
+            items.append(pixels_batch(number_ids("", number, size), pixels))
             number += size
-    return pieces
+    return items
 
 
 pieces_strategy = st.lists(
@@ -93,8 +93,8 @@ def test_a_limit_takes_the_first_images(sizes: list[tuple[str, int]], limit: int
     assert ids([chunk.batch for chunk in first]) == whole[:limit]
 
 
-def written_of(ids: list[str]) -> Written:
-    return Written(len(ids), add_ids(0, pa.array(ids, pa.string())))
+def written_of(ids: list[str]) -> Checkpoint:
+    return Checkpoint(len(ids), add_ids(0, pa.array(ids, pa.string())))
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def written_of(ids: list[str]) -> Written:
     [written_of(["0", "1", "9"]), written_of(["9", "1", "2"]), written_of([*map(str, range(50))])],
     ids=["the last is another", "the first is another", "there were more"],
 )
-def test_a_source_that_has_changed_is_not_resumed(written: Written) -> None:
-    pieces = make_pieces([("entry", 5)] * 10 + [("batch", 10)])
+def test_a_source_that_has_changed_is_not_resumed(written: Checkpoint) -> None:
+    items = make_pieces([("entry", 5)] * 10 + [("batch", 10)])
     with pytest.raises(UsageError, match="the source has changed"):
-        list(cut_chunks(pieces, resume=written))
+        list(cut_chunks(items, resume=written))
 
 
 def test_skipped_files_are_not_read() -> None:
     def refuse() -> bytes:
         raise AssertionError("read")
 
-    pieces = [Entry("0", refuse), Entry("1", lambda: b"one")]
-    (chunk,) = cut_chunks(pieces, resume=written_of(["0"]))
+    items = [Entry("0", refuse), Entry("1", lambda: b"one")]
+    (chunk,) = cut_chunks(items, resume=written_of(["0"]))
     assert chunk.batch.column("image").to_pylist() == [b"one"]
 
 
@@ -121,10 +121,10 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
     def unreadable() -> bytes:
         raise UnreadableImageError("larger than 64 MB")
 
-    gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).pieces))
+    gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).items))
     os.unlink(tmp_path / "gone.png")
-    pieces = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], False).pieces]
-    (chunk,) = cut_chunks(pieces, has_truth=True)
+    items = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], False).items]
+    (chunk,) = cut_chunks(items, has_truth=True)
     assert chunk.batch.column("image").to_pylist() == [None] * 3
     assert chunk.batch.column("error").to_pylist() == [
         "can't be read: No such file or directory",
@@ -136,10 +136,10 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
 
 def test_large_files_fill_their_chunks() -> None:
     """Of 10,000 bytes: three files of 3,000, whatever came before."""
-    pieces = make_pieces([("entry", 3000)] * 12)
-    assert [chunk.rows for chunk in cut_chunks(pieces)] == [3] * 4
+    items = make_pieces([("entry", 3000)] * 12)
+    assert [chunk.rows for chunk in cut_chunks(items)] == [3] * 4
     assert [
-        chunk.rows for chunk in cut_chunks(pieces, resume=written_of(["0", "1", "2", "3", "4"]))
+        chunk.rows for chunk in cut_chunks(items, resume=written_of(["0", "1", "2", "3", "4"]))
     ] == [3, 3, 1]
 
 
@@ -162,15 +162,15 @@ def test_chunks_of_files_begin_small() -> None:
     """And grow where nobody knows how long a file takes, as where no worker is there yet."""
     least = BOUNDS["image"].least
     rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 100 * 1024))]
-    assert rows[:9] == [least] * 9 and max(rows) == MOST_FILES
+    assert rows[:9] == [least] * 9 and max(rows) == MAX_FILES
     limits = [max(least, sum(rows[:n]) // 8) for n in range(len(rows))]
     assert all(row <= limit for row, limit in zip(rows, limits, strict=True))
 
 
 @pytest.mark.usefixtures("usual_chunks")
 def test_so_do_files_after_arrays() -> None:
-    pieces = [*make_pieces([("batch", 10_000)]), *make_pieces([("entry", 1)] * 40)]
-    kinds = [(kind_of(chunk.batch), chunk.rows) for chunk in cut_chunks(pieces)]
+    items = [*make_pieces([("batch", 10_000)]), *make_pieces([("entry", 1)] * 40)]
+    kinds = [(kind_of(chunk.batch), chunk.rows) for chunk in cut_chunks(items)]
     least = BOUNDS["image"].least
     assert [rows for kind, rows in kinds if kind == "image"] == [least, 40 - least]
 
@@ -206,8 +206,8 @@ def test_bytes_are_those_of_images() -> None:
     """Long ids cost an array none of its tiles."""
     pixels = random_digits(5000).reshape(-1, 784)
     ids = number_ids("a name of fifty letters or so, of one of several/", 0, 5000)
-    pieces = [pixels_batch(ids, pixels)] * 40
-    rows = [chunk.rows for chunk in cut_chunks(pieces)]
+    items = [pixels_batch(ids, pixels)] * 40
+    rows = [chunk.rows for chunk in cut_chunks(items)]
     assert max(rows) == settings().chunk_rows and all(row % 128 == 0 for row in rows[:-1])
 
 
@@ -215,8 +215,8 @@ def test_bytes_are_those_of_images() -> None:
 def test_arrays_fill_their_chunks() -> None:
     """However they come, and what does is not copied where it need not be."""
     pixels = random_digits(6000).reshape(-1, 784)
-    pieces = [pixels_batch(number_ids("", 6000 * n, 6000), pixels) for n in range(3)]
-    chunks = [chunk.batch for chunk in cut_chunks(pieces)]
+    items = [pixels_batch(number_ids("", 6000 * n, 6000), pixels) for n in range(3)]
+    chunks = [chunk.batch for chunk in cut_chunks(items)]
     assert [chunk.num_rows for chunk in chunks] == [1024] * 17 + [18_000 - 17 * 1024]
     addresses = [chunk.column("pixels").buffers()[1].address for chunk in chunks]
     assert addresses.count(pixels.ctypes.data) == 16  # of 18
@@ -226,8 +226,8 @@ def test_arrays_fill_their_chunks() -> None:
 def test_chunks_grow_with_the_job() -> None:
     """A small job is shared out; a large one's chunks are large, in whole tiles."""
     pixels = random_digits(16384).reshape(-1, 784)
-    pieces = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(12)]
-    rows = [chunk.rows for chunk in cut_chunks(pieces)]
+    items = [pixels_batch(number_ids("", 16384 * n, 16384), pixels) for n in range(12)]
+    rows = [chunk.rows for chunk in cut_chunks(items)]
     assert rows[:32] == [1024] * 32 and max(rows) == settings().chunk_rows
     assert sum(rows) == 12 * 16384
     limits = [max(1024, sum(rows[:n]) // 32) for n in range(len(rows))]
@@ -241,10 +241,10 @@ def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.Monkey
     """Where nobody knows how slow it is; unless settings ask for smaller ones yet."""
     rows = 72 * 1024
     pixels = [pixels_batch(number_ids("", 0, rows), np.zeros((rows, 784), np.uint8))]
-    pieces = pixels if kind == "pixels" else make_pieces([("entry", 1)] * rows)
+    items = pixels if kind == "pixels" else make_pieces([("entry", 1)] * rows)
 
     def largest(model: str) -> int:
-        return max(chunk.rows for chunk in cut_chunks(pieces, model=model))
+        return max(chunk.rows for chunk in cut_chunks(items, model=model))
 
     assert largest("cnn") == MODEL_ROWS["cnn"] < largest("mlp")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "128")
@@ -262,10 +262,10 @@ def test_chunks_of_a_slow_model_stay_small(kind: str, monkeypatch: pytest.Monkey
 )
 def test_a_name_that_is_no_text_is_spelled_out(name: str, id: str) -> None:
     assert printable(name) == id
-    pieces = list(image_source([name, id, "last"]).pieces)
-    (chunk,) = cut_chunks(pieces)
+    items = list(image_source([name, id, "last"]).items)
+    (chunk,) = cut_chunks(items)
     assert ids([chunk.batch]) == [id, f"{id}#2", "last"]  # and no two alike
-    (rest,) = cut_chunks(pieces, resume=written_of([id, f"{id}#2"]))
+    (rest,) = cut_chunks(items, resume=written_of([id, f"{id}#2"]))
     assert ids([rest.batch]) == ["last"]
 
 

@@ -19,14 +19,14 @@ from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify
 from worker.classify import (
-    ASK_BELOW,
     SHARPNESS,
     TOGETHER,
+    TTA_BELOW,
     Reader,
     T,
-    ask_again,
     build_result,
     classify_chunk,
+    combine_views,
     find_best,
     read_image,
     read_rows,
@@ -76,7 +76,7 @@ def test_an_answer_does_not_depend_on_its_company(cuts: list[int]) -> None:
 
 def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
     good = encode_image(draw_one())
-    whole = cut_chunks(image_source([good, b"", b"text", good]).pieces, has_truth=True)
+    whole = cut_chunks(image_source([good, b"", b"text", good]).items, has_truth=True)
     result = classify_chunk(next(whole), "mlp")
     assert [error and error.split(":")[0] for error in result.column("error").to_pylist()] == [
         None,
@@ -86,7 +86,7 @@ def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
     ]
     assert result.column("label").null_count == result.column("probabilities").null_count == 2
     assert result.column("truth").null_count == 4
-    alone = classify_chunk(next(cut_chunks(image_source([good]).pieces)), "mlp")
+    alone = classify_chunk(next(cut_chunks(image_source([good]).items)), "mlp")
     assert result.column("probabilities")[0].as_py() == alone.column("probabilities")[0].as_py()
 
 
@@ -129,7 +129,7 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     below = load_model("mlp").card.review_below
     result = classify_chunk(pixel_chunk(0, 300), "mlp")
     assert result.column("review").to_pylist() == (WHOLE.max(axis=1) < below).tolist()
-    unread = classify_chunk(next(cut_chunks(image_source([b""]).pieces)), "mlp")
+    unread = classify_chunk(next(cut_chunks(image_source([b""]).items)), "mlp")
     assert unread.column("review").to_pylist() == [True]
 
 
@@ -148,7 +148,7 @@ def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
     two = PIL.Image.new("L", (400, 120), 255)
     two.paste(alone, (0, 0))
     two.paste(alone, (280, 0))
-    images = image_source([encode_image(alone), encode_image(two)]).pieces
+    images = image_source([encode_image(alone), encode_image(two)]).items
     result = classify_chunk(next(cut_chunks(images)), "mlp")
     assert result.column("label").to_pylist() == [1, 1]
     assert min(result.column("confidence").to_pylist()) > load_model("mlp").card.review_below
@@ -169,7 +169,7 @@ def test_whatever_an_image_does_to_a_step_is_its_own_row(monkeypatch: pytest.Mon
         return trace_digit(content)
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).pieces))
+    chunk = next(cut_chunks(image_source([b"odd", encode_image(draw_one())]).items))
     errors = classify_chunk(chunk, "mlp").column("error").to_pylist()
     assert errors == ["can't be read: odd", None]
 
@@ -249,7 +249,7 @@ VIEWS = ("softened", "extended", "framed", *PARTS)
 
 
 def classify_images(images: list[bytes]) -> pa.RecordBatch:
-    return classify_chunk(next(cut_chunks(image_source(images).pieces)), "mlp")
+    return classify_chunk(next(cut_chunks(image_source(images).items)), "mlp")
 
 
 def first_answer(image: bytes) -> np.ndarray:
@@ -274,8 +274,8 @@ def test_where_the_network_is_unsure_other_views_are_asked_too(image: bytes) -> 
 
 
 def test_the_images_are_those_that_the_tests_are_about() -> None:
-    assert first_answer(UNSURE).max() < BELOW < first_answer(ALMOST).max() < ASK_BELOW
-    assert first_answer(SURE).max() > ASK_BELOW
+    assert first_answer(UNSURE).max() < BELOW < first_answer(ALMOST).max() < TTA_BELOW
+    assert first_answer(SURE).max() > TTA_BELOW
 
 
 def test_an_answer_of_several_views_does_not_depend_on_its_company_either() -> None:
@@ -297,7 +297,7 @@ def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -
 def test_an_image_of_mnist_s_kind_has_no_other_views() -> None:
     """However unsure the network is: the answer is that to its pixels."""
     files = [encode_image(PIL.Image.fromarray(digit)) for digit in DIGITS[:20]]
-    assert WHOLE[:20].max(axis=1).min() < ASK_BELOW
+    assert WHOLE[:20].max(axis=1).min() < TTA_BELOW
     result = classify_images(files)
     assert np.array_equal(np.array(result.column("probabilities").to_pylist()), WHOLE[:20])
 
@@ -350,7 +350,7 @@ def test_a_worker_reads_other_views_as_it_reads_images() -> None:
         read.append((row, reader.__name__))
         return read_image(row, content, reader)
 
-    chunk = next(cut_chunks(image_source([SURE, UNSURE]).pieces))
+    chunk = next(cut_chunks(image_source([SURE, UNSURE]).items))
     classify_chunk(chunk, "mlp", note)
     assert read == [(0, "trace_digit"), (1, "trace_digit"), (1, "trace_other_views")]
 
@@ -377,5 +377,5 @@ def test_images_always_classified_together_need_no_zeros_around() -> None:
 def test_the_mean_of_views_that_agree_is_surer() -> None:
     digit = read_digit(ALMOST).image
     first = first_answer(ALMOST)
-    assert ask_again(MLP, first, dict.fromkeys(VIEWS, digit)).max() > first.max()
-    assert ask_again(MLP, first, {}) is first
+    assert combine_views(MLP, first, dict.fromkeys(VIEWS, digit)).max() > first.max()
+    assert combine_views(MLP, first, {}) is first

@@ -15,7 +15,7 @@ import torch
 from digitq.local.processes import Local
 from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
-from protocol.settings import PLACE, settings
+from protocol.settings import WORKER_INDEX, settings
 from tests.drawing import random_digits
 from worker.models import device
 from worker.models.device import choose_device, count_gpus, load_on_device, move_to_gpu
@@ -61,7 +61,7 @@ def test_the_workers_of_a_command_take_gpus_in_turn(
 
     def start(command: list[str], env: dict[str, str], **options: object) -> Mock:
         if "worker" in command:
-            monkeypatch.setenv(PLACE, env[PLACE])
+            monkeypatch.setenv(WORKER_INDEX, env[WORKER_INDEX])
             chosen.append(str(choose_device()))
         return Mock()
 

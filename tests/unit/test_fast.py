@@ -12,7 +12,7 @@ from worker.dataset import load_mnist
 from worker.models import fast
 from worker.models.fast import DIGITS, FastNetwork, split_digits
 from worker.models.model import load_model
-from worker.models.network import DigitNetwork, Network
+from worker.models.network import Mlp, Network
 
 needs_bytes = pytest.mark.skipif(
     not fast.multiplies_bytes(), reason="this processor doesn't multiply bytes"
@@ -27,8 +27,8 @@ def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ty
 
 
 def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
-    """A `DigitNetwork`'s probabilities in float64, of its float32 weights."""
-    assert isinstance(network, DigitNetwork)
+    """A `Mlp`'s probabilities in float64, of its float32 weights."""
+    assert isinstance(network, Mlp)
     w1, b1, w2, b2 = (parameter.double() for parameter in network.parameters())
     hidden = ((pixels * network.scale + network.shift) @ w1 + b1).softmax(1)
     return ((hidden @ w2 + b2) / network.temperature).softmax(1)
@@ -40,7 +40,7 @@ def test_all_of_mnist_gets_the_same_labels_and_probabilities(
     name: str, build: type[FastNetwork]
 ) -> None:
     plain = load_model(name).network
-    assert isinstance(plain, DigitNetwork)
+    assert isinstance(plain, Mlp)
     fast = build(plain)
     worst = {"plain": 0.0, "fast": 0.0, "between": 0.0}
     for split in ("train", "test"):
@@ -70,7 +70,7 @@ def test_digits_put_together_are_the_weights_to_24_bits() -> None:
 
 def test_sums_are_right_at_the_ends_of_the_range(build: type[FastNetwork]) -> None:
     """Where sums of 16 bits would overflow."""
-    network = DigitNetwork(mean=0.0, std=1 / 255)
+    network = Mlp(mean=0.0, std=1 / 255)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()

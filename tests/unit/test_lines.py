@@ -10,7 +10,7 @@ from tests.drawing import RING, SIDE, draw_ring, likeness
 from worker.normalisation.line_finding import find_sides, measure_thickness
 from worker.normalisation.lines import remove_lines
 from worker.normalisation.measuring import measure_stroke
-from worker.normalisation.shapes import drop_specks
+from worker.normalisation.shapes import select_digit
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_lines_are_removed_and_strokes_that_cross_them_stay(
     ink = draw_lines(*lines)
     cleaned = remove_lines(ink)
     assert likeness(ink, RING) < 0.95
-    assert likeness(drop_specks(cleaned), RING) > 0.9
+    assert likeness(select_digit(cleaned), RING) > 0.9
 
 
 def test_thin_lines_in_steps_are_removed() -> None:
@@ -59,7 +59,7 @@ def test_lines_around_a_small_digit_are_no_strokes_of_it() -> None:
     ink[46:76, 50:80] = small
     ruled = ink.copy()
     ruled[8::26] = ruled[9::26] = 200
-    assert likeness(drop_specks(remove_lines(ruled)), ink) > 0.9
+    assert likeness(select_digit(remove_lines(ruled)), ink) > 0.9
 
 
 def test_a_lone_stroke_in_steps_is_no_line() -> None:

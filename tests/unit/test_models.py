@@ -27,7 +27,7 @@ from worker.models.network import Network
 from worker.normalisation.steps import normalise
 from worker.training.calibration import measure_calibration_error
 from worker.training.synthetic.handwriting import draw_digit
-from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import crop
 
 ROWS = TILE_ROWS + 2 * Network.tile_rows + 3
@@ -50,7 +50,9 @@ def cut_at_random(rows: int, rng: random.Random) -> list[tuple[int, int]]:
 def test_an_answer_does_not_depend_on_its_company(
     name: str, floats: bool, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "hasten", (lambda network: network) if floats else models.hasten)
+    monkeypatch.setattr(
+        models, "optimise", (lambda network: network) if floats else models.optimise
+    )
     model = dataclasses.replace(load_model(name))  # it keeps what was fastest
     whole = model.classify(pixels)
     rng = random.Random(0)
@@ -81,7 +83,7 @@ class Places(Network):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         rows = len(pixels)
-        assert rows <= self.tile_rows and rows % self.grain_rows == 0
+        assert rows <= self.tile_rows and rows % self.row_multiple == 0
         return torch.arange(rows).float()[:, None].expand(rows, 10)
 
 
@@ -91,9 +93,9 @@ def test_the_network_sees_whole_grains_and_a_row_keeps_its_place(
 ) -> None:
     model = dataclasses.replace(load_model("random"), network=Places(0.5, 0.5))
     places = model.classify(pixels, first_row)
-    grain_rows = Places.grain_rows
-    expected = (first_row + np.arange(ROWS)) % grain_rows
-    np.testing.assert_array_equal(places % grain_rows, np.repeat(expected[:, None], 10, axis=1))
+    row_multiple = Places.row_multiple
+    expected = (first_row + np.arange(ROWS)) % row_multiple
+    np.testing.assert_array_equal(places % row_multiple, np.repeat(expected[:, None], 10, axis=1))
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
@@ -214,7 +216,7 @@ def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> 
         for name in MODELS:
             model = load_model(name)
             fastest = model.fastest
-            assert fastest.grain_rows == fastest.tile_rows == model.network.tile_rows
+            assert fastest.row_multiple == fastest.tile_rows == model.network.tile_rows
     finally:
         load_model.cache_clear()
 
@@ -281,7 +283,7 @@ def test_cnn_knows_digits_in_black_and_white_and_pale_ones(mnist_root: Path) -> 
 def test_what_is_no_digit_is_to_be_reviewed(name: str) -> None:
     rng = np.random.default_rng(0)
     digits = [crop(draw_digit(label, rng)) for label in range(10)]
-    for kind in OUTLIERS:
+    for kind in NEGATIVES:
         others = [kind(digits[n % 10], digits[n * 7 % 10], rng) for n in range(100)]
         pixels = np.stack([normalise(np.pad(other, 12)) for other in others]).reshape(-1, 784)
         model = load_model(name)

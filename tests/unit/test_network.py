@@ -6,10 +6,10 @@ from torch import Tensor
 
 from worker.models.network import (
     NETWORKS,
-    ConvNetwork,
-    DigitNetwork,
+    Cnn,
+    Mlp,
     Network,
-    TwoViewNetwork,
+    TwoViewCnn,
     softmax,
 )
 
@@ -94,7 +94,7 @@ def test_rows_far_apart_do_not_disturb_each_other(dtype: torch.dtype) -> None:
 
 def test_the_network_is_two_layers_with_a_softmax_after_each() -> None:
     torch.manual_seed(0)
-    network = DigitNetwork(mean=0.5, std=0.5)
+    network = Mlp(mean=0.5, std=0.5)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     pixels = torch.randint(0, 256, (7, 784), dtype=torch.uint8)
@@ -116,7 +116,7 @@ def test_a_network_leaves_the_pixels_it_was_given_alone(kind: type[Network]) -> 
     assert (pixels == 7).all()
 
 
-def train_a_little(network: ConvNetwork) -> None:
+def train_a_little(network: Cnn) -> None:
     """Give the batch normalisations something to have seen."""
     torch.manual_seed(0)
     for parameter in network.parameters():
@@ -126,7 +126,7 @@ def train_a_little(network: ConvNetwork) -> None:
 
 
 def test_a_folded_network_is_the_same_without_its_normalisations() -> None:
-    network = ConvNetwork(mean=0.1, std=0.3, normalised=True)
+    network = Cnn(mean=0.1, std=0.3, normalised=True)
     train_a_little(network)
     folded = network.fold()
     assert network.training  # it trains on
@@ -134,14 +134,14 @@ def test_a_folded_network_is_the_same_without_its_normalisations() -> None:
     torch.testing.assert_close(
         folded.logits(pixels), network.eval().logits(pixels), atol=1e-4, rtol=1e-4
     )
-    shipped = ConvNetwork(mean=0.1, std=0.3)
+    shipped = Cnn(mean=0.1, std=0.3)
     shipped.load_state_dict(folded.state_dict())
     torch.testing.assert_close(shipped(pixels), folded(pixels))
 
 
 def test_two_views_are_of_the_image_and_of_it_moved_by_a_pixel() -> None:
-    network = ConvNetwork(mean=0.1, std=0.3)
-    twice = TwoViewNetwork(mean=0.1, std=0.3)
+    network = Cnn(mean=0.1, std=0.3)
+    twice = TwoViewCnn(mean=0.1, std=0.3)
     twice.load_state_dict(network.state_dict())
     pixels = torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8)
     moved = torch.zeros_like(pixels)
@@ -152,7 +152,7 @@ def test_two_views_are_of_the_image_and_of_it_moved_by_a_pixel() -> None:
 
 
 def test_a_conv_network_takes_bytes_and_floats_and_gives_probabilities() -> None:
-    network = TwoViewNetwork(mean=0.1, std=0.3)
+    network = TwoViewCnn(mean=0.1, std=0.3)
     pixels = torch.randint(0, 256, (7, 784), dtype=torch.uint8)
     assert torch.equal(network(pixels.float()), network(pixels))
     assert network(pixels).shape == (7, 10)

@@ -21,8 +21,8 @@ def test_only_the_first_page_counts_and_that_is_told(format: str) -> None:
     pages = [draw_one(), PIL.Image.new("L", (60, 80), 255)]
     content = encode_image(pages[0], format, save_all=True, append_images=pages[1:])
     both = read_digit(content)
-    assert likeness(both.image) > 0.97 and both.doubt == PAGES
-    assert not read_digit(encode_image(pages[0], format)).doubt
+    assert likeness(both.image) > 0.97 and both.review_reason == PAGES
+    assert not read_digit(encode_image(pages[0], format)).review_reason
     assert not any(has_more_pages(content[:length]) for length in range(0, 12))
 
 

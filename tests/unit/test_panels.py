@@ -43,7 +43,7 @@ def test_a_digit_on_a_sheet_on_a_desk_is_read(desk: int, tilt: float) -> None:
     on_desk = add_grain(hang(sheet, desk, 110, tilt))
     assert same_digit(normalise(on_desk), normalise(hang(sheet, 220, 110, tilt)), least=0.85)
     *_, last = trace_steps(lambda side: on_desk)
-    assert not last.doubt
+    assert not last.review_reason
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -65,7 +65,7 @@ def test_a_sheet_may_leave_only_corners_of_the_desk(desk: int) -> None:
     sheet[150:240, 100:190] = draw_ring(90, width=6, ink=60, ground=220)
     image = hang(sheet, desk, 10, 7)
     *_, last = trace_steps(lambda side: image)
-    assert not last.doubt
+    assert not last.review_reason
     assert same_digit(last.image, normalise(sheet), least=0.85)
 
 
@@ -106,7 +106,7 @@ def test_a_sheet_may_go_on_to_two_edges_of_the_image(turned: bool) -> None:
     if turned:
         sheet, between = sheet.T.copy(), between.T.copy()
     *_, last = trace_steps(lambda side: between)
-    assert not last.doubt
+    assert not last.review_reason
     assert same_digit(last.image, normalise(sheet), least=0.85)
 
 
@@ -215,7 +215,7 @@ def test_bars_are_thick_and_clear_of_ink(
 def test_what_is_around_is_seen_first() -> None:
     picture = hang(255 - draw_ring(width=12), 255, 40)
     names = [step.name for step in trace_steps(lambda side: picture)]
-    assert names[:3] == ["grey", "separate_ink", "closer"]
+    assert names[:3] == ["grey", "extract_ink", "closer"]
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ import pytest
 
 from tests.drawing import draw_bars
 from worker.training.synthetic.handwriting import (
+    GLYPHS,
     LETTERS,
     SIDE,
-    WAYS,
     draw_digit,
     draw_letter,
     draw_scribble,
     smooth,
 )
-from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.rendering import NO_DIGIT, render_block, render_set
 from worker.training.synthetic.scenes import KINDS, crop, enlarge, warp
 
@@ -29,7 +29,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_each_digit_is_drawn_in_several_ways(label: int) -> None:
     drawn = [draw_digit(label, rng(seed)) for seed in range(30)]
     assert len({digit.tobytes() for digit in drawn}) == 30
-    assert len(WAYS[label]) >= 3
+    assert len(GLYPHS[label]) >= 3
     for digit in drawn:
         assert digit.shape == (SIDE, SIDE) and 0.01 < (digit > 127).mean() < 0.5
 
@@ -68,7 +68,7 @@ def test_pictures_are_of_many_sizes_and_show_the_digit(kind: str) -> None:
     assert len(shapes) > 3
 
 
-@pytest.mark.parametrize("other", OUTLIERS)
+@pytest.mark.parametrize("other", NEGATIVES)
 def test_there_is_something_to_see_that_is_no_digit(other) -> None:  # type: ignore[no-untyped-def]
     mask = crop(enlarge(DIGIT, rng()))
     seen = [other(mask, mask, rng(seed)) for seed in range(20)]

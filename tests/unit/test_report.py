@@ -10,15 +10,15 @@ import pytest
 
 from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
 from digitq.report import describe_job, list_jobs, summarise
-from producer.checkpoint import Written, add_ids
+from producer.checkpoint import Checkpoint, add_ids
 from protocol.errors import OutputError, UsageError
 from protocol.ledger import JobRecord
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:
-    assert summarise(Written(1000)) == "1,000 images"
-    assert summarise(Written(1), "1 other file (.txt)") == "1 image, 1 other file (.txt) skipped"
-    assert summarise(Written(10, 7, failed=2, known=8, right=6, review=1)) == (
+    assert summarise(Checkpoint(1000)) == "1,000 images"
+    assert summarise(Checkpoint(1), "1 other file (.txt)") == "1 image, 1 other file (.txt) skipped"
+    assert summarise(Checkpoint(10, 7, failed=2, labelled=8, correct=6, review=1)) == (
         "10 images, 2 with an error, 1 more to review, accuracy 75.00% of 8"
     )
 
@@ -33,7 +33,9 @@ def test_written_adds_up() -> None:
         }
     )
     ids = zlib.crc32(b"abcdabcd")
-    assert Written().add(batch).add(batch) == Written(8, ids, failed=2, known=4, right=2, review=2)
+    assert Checkpoint().add(batch).add(batch) == Checkpoint(
+        8, ids, failed=2, labelled=4, correct=2, review=2
+    )
 
 
 def test_the_checksum_of_ids_does_not_depend_on_how_they_are_cut() -> None:

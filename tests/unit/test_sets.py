@@ -15,7 +15,7 @@ from producer.sources.batches import PIECE_ROWS
 from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
 from producer.sources.parquet import PIXEL_ROWS
-from producer.sources.source import Entry, Piece
+from producer.sources.source import Entry, SourceItem
 from protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
@@ -49,22 +49,22 @@ Rows = tuple[list[str], list[bytes | str], list[int | None]]  # ids, pixels or e
 
 
 def read_set(path: Path | str) -> Rows:
-    return read_pieces(open_sources([str(path)]).pieces)
+    return read_pieces(open_sources([str(path)]).items)
 
 
-def read_pieces(pieces: Iterable[Piece]) -> Rows:
+def read_pieces(items: Iterable[SourceItem]) -> Rows:
     ids: list[str] = []
     found: list[bytes | str] = []
     truths: list[int | None] = []
-    for piece in pieces:
-        if isinstance(piece, Entry):
-            name, error = try_to_read(piece)
-            ids, found, truths = [*ids, name], [*found, error], [*truths, piece.truth]
+    for item in items:
+        if isinstance(item, Entry):
+            name, error = try_to_read(item)
+            ids, found, truths = [*ids, name], [*found, error], [*truths, item.truth]
         else:
-            ids += piece.column("id").to_pylist()
-            found += piece.column("pixels").to_pylist()
-            labelled = "truth" in piece.schema.names
-            truths += piece.column("truth").to_pylist() if labelled else [None] * len(piece)
+            ids += item.column("id").to_pylist()
+            found += item.column("pixels").to_pylist()
+            labelled = "truth" in item.schema.names
+            truths += item.column("truth").to_pylist() if labelled else [None] * len(item)
     return ids, found, truths
 
 
@@ -178,7 +178,7 @@ def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
     sizes = [len(block) for block in pixel_csv._read_blocks(path, 0)]
-    assert sum(sizes) == 32 << 20 and max(sizes) <= pixel_csv.CSV_BYTES + pixel_csv.MOST_LINES_BYTES
+    assert sum(sizes) == 32 << 20 and max(sizes) <= pixel_csv.CSV_BYTES + pixel_csv.MAX_LINES_BYTES
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -279,9 +279,9 @@ def test_a_set_that_is_cut_is_told(tmp_path: Path) -> None:
 def test_an_array_that_is_cut_while_it_is_read_costs_what_is_gone(tmp_path: Path) -> None:
     digits = random_digits(20)  # of which several pages are cut off: mapped, they would be fatal
     write_npy(tmp_path / "a.npy", digits)
-    pieces = open_sources([str(tmp_path / "a.npy")]).pieces
+    items = open_sources([str(tmp_path / "a.npy")]).items
     os.truncate(tmp_path / "a.npy", (tmp_path / "a.npy").stat().st_size - 18 * 784)
-    _, found, _ = read_pieces(pieces)
+    _, found, _ = read_pieces(items)
     assert found[:2] == [digit.tobytes() for digit in digits[:2]]
     assert found[2] == "the file is damaged from here on: 18 images missing"
 

@@ -9,7 +9,7 @@ import pytest
 from tests.drawing import RING, SIDE, draw_ring
 from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
 from worker.normalisation.outlines import fill_outline
-from worker.normalisation.shapes import drop_specks
+from worker.normalisation.shapes import select_digit
 
 
 def test_specks_and_neighbours_are_dropped() -> None:
@@ -17,14 +17,14 @@ def test_specks_and_neighbours_are_dropped() -> None:
     ink[5:8, 30:33] = 255  # a speck
     ink[40:90, :8] = 255  # a neighbour's edge
     ink[110:, 60:80] = 255  # and another's
-    assert np.array_equal(drop_specks(ink), RING)
+    assert np.array_equal(select_digit(ink), RING)
 
 
 def test_what_is_left_of_a_frame_is_dropped() -> None:
     ink = RING.copy()
     ink[:4, 10:] = ink[5:115, -3:] = 255  # at two edges each
     ink[118:, :100] = 255
-    assert np.array_equal(drop_specks(ink), RING)
+    assert np.array_equal(select_digit(ink), RING)
 
 
 def test_a_digit_drawn_as_an_outline_is_filled() -> None:
@@ -52,7 +52,7 @@ def test_a_digit_at_the_edge_is_more_than_a_speck_in_the_middle(speck: int) -> N
     digit = cv2.line(np.zeros((280, 280), np.uint8), (20, 90), (14, 180), 255, 8)
     ink = digit.copy()
     ink[140 : 140 + speck, 140 : 140 + speck] = 255
-    assert np.array_equal(drop_specks(ink), digit)
+    assert np.array_equal(select_digit(ink), digit)
 
 
 @pytest.mark.parametrize("shape", ["a digit's stroke", "a thin one that reaches in"])
@@ -64,7 +64,7 @@ def test_a_stroke_at_the_edge_is_no_end_of_a_shadow(shape: str) -> None:
         digit[20:100, :12] = 255
     else:  # as wide as it is long, and mostly not ink
         cv2.ellipse(digit, (25, 60), (25, 30), 0, 0, 360, 255, 4)
-    assert np.array_equal(drop_specks(ink | digit), digit)
+    assert np.array_equal(select_digit(ink | digit), digit)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_dropped_may_be_a_digit(other: tuple[slice, slice], expected: bo
     kept = np.pad(RING, ((0, 0), (60, 0)))
     ink = kept.copy()
     ink[other] = 255
-    assert np.array_equal(drop_specks(ink), kept)
+    assert np.array_equal(select_digit(ink), kept)
     assert is_digit_dropped(ink, kept) == expected
     ink[other] = 100
     assert not is_digit_dropped(ink, kept)  # pale
@@ -101,7 +101,7 @@ def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
     digit = np.pad(RING, ((0, 0), (200, 0)))
     ink = digit.copy()
     cv2.fillPoly(ink, [np.array([(0, 119), (0, 30), (100, 119)])], 255)
-    assert np.array_equal(drop_specks(ink), digit)
+    assert np.array_equal(select_digit(ink), digit)
 
 
 def print_beside_a_seven(places: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +124,7 @@ def print_beside_a_seven(places: list[tuple[int, int, int]]) -> tuple[np.ndarray
 )
 def test_print_beside_a_digit_is_left_out(places: list[tuple[int, int, int]]) -> None:
     seven, printed = print_beside_a_seven(places)
-    assert np.array_equal(drop_specks(printed), seven)
+    assert np.array_equal(select_digit(printed), seven)
     assert not is_digit_dropped(printed, seven)
 
 
@@ -140,7 +140,7 @@ def test_print_beside_a_digit_is_left_out(places: list[tuple[int, int, int]]) ->
 )
 def test_what_is_no_row_is_no_print(places: list[tuple[int, int, int]]) -> None:
     _, printed = print_beside_a_seven(places)
-    assert np.array_equal(drop_specks(printed), printed)
+    assert np.array_equal(select_digit(printed), printed)
 
 
 def test_a_digit_in_pieces_is_no_print() -> None:
@@ -150,7 +150,7 @@ def test_a_digit_in_pieces_is_no_print() -> None:
         (46, 18, 12, 8), (62, 18, 12, 8),
     ):  # fmt: skip
         zero[top : top + height, left : left + width] = 255
-    assert np.array_equal(drop_specks(zero), zero)
+    assert np.array_equal(select_digit(zero), zero)
 
 
 @pytest.mark.parametrize("gap", [5, 12])
@@ -160,16 +160,16 @@ def test_a_bar_in_pieces_is_no_print(gap: int) -> None:
     cv2.ellipse(five, (55, 78), (20, 20), 0, -120, 140, 255, 9)
     top = int(np.flatnonzero(five.any(axis=1))[0]) - gap
     five[top - 9 : top, 41:57] = five[top - 9 : top, 62:78] = 255
-    assert np.array_equal(drop_specks(five), five)
+    assert np.array_equal(select_digit(five), five)
 
 
 def test_a_digit_in_two_strokes_stays_whole() -> None:
     five = np.zeros((SIDE, SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
     five[32:100, 40:48] = 255
-    assert np.array_equal(drop_specks(five), five)
+    assert np.array_equal(select_digit(five), five)
     tight = five[20:100, 40:85]
-    assert np.array_equal(drop_specks(tight), tight)
+    assert np.array_equal(select_digit(tight), tight)
 
 
 @pytest.mark.parametrize(("radius", "width"), [(40, 5), (52, 5), (46, 22)])
@@ -178,7 +178,7 @@ def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
     cv2.ellipse(three, (58, 46), (14, 14), 0, 200, 440, 255, 5)
     cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
     circled = cv2.circle(three.copy(), (60, 60), radius, 255, width)
-    assert np.array_equal(drop_specks(circled), three)
+    assert np.array_equal(select_digit(circled), three)
     assert is_digit_dropped(circled, three)
 
 
@@ -187,10 +187,10 @@ def test_what_is_around_a_small_shape_may_be_a_circle(height: int, expected: boo
     ring = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 45, 255, 12)
     place = slice(60 - height // 2, 60 + height // 2)
     ring[place, 57:63] = 255
-    assert is_digit_within(drop_specks(ring)) == expected
+    assert is_digit_within(select_digit(ring)) == expected
     beside = np.pad(RING, ((0, 0), (0, 60)))
     beside[place, 140:146] = 255
-    assert not is_digit_within(drop_specks(beside))
+    assert not is_digit_within(select_digit(beside))
 
 
 @pytest.mark.parametrize(
@@ -209,30 +209,30 @@ def test_a_digit_above_another_is_one_as_well(
     ink = np.zeros((SIDE, SIDE), np.uint8)
     (w, h), (width, height) = upper, lower
     ink[10 : 10 + h, 40 : 40 + w] = ink[12 + h : 12 + h + height, 40 : 40 + width] = 255
-    assert is_digit_above(drop_specks(ink)) == expected
+    assert is_digit_above(select_digit(ink)) == expected
     assert not is_digit_above(cv2.transpose(ink))
     assert not is_digit_above(ink[: 10 + h])
 
 
 def test_a_circle_that_is_small_in_a_large_image_is_one() -> None:
     one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 57), (60, 63), 255, 2)
-    assert np.array_equal(drop_specks(cv2.circle(one.copy(), (60, 60), 7, 255, 1)), one)
+    assert np.array_equal(select_digit(cv2.circle(one.copy(), (60, 60), 7, 255, 1)), one)
 
 
 def test_what_is_solid_and_open_is_no_circle() -> None:
     dot = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 22, 255, -1)
     solid = cv2.ellipse(dot.copy(), (60, 60), (44, 44), 0, 60, 300, 255, 22)
-    assert drop_specks(solid)[60, 16] > 0
+    assert select_digit(solid)[60, 16] > 0
 
 
 @pytest.mark.parametrize(("start", "stop"), [(20, 340), (200, 500)])
 def test_a_circle_around_a_digit_need_not_close(start: int, stop: int) -> None:
     one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
     circled = cv2.ellipse(one.copy(), (60, 60), (45, 50), 0, start, stop, 255, 5)
-    assert np.array_equal(drop_specks(circled), one)
+    assert np.array_equal(select_digit(circled), one)
     assert is_digit_dropped(circled, one)
     half = cv2.ellipse(one.copy(), (60, 60), (45, 50), 0, 100, 260, 255, 5)
-    assert not np.array_equal(drop_specks(half), one)
+    assert not np.array_equal(select_digit(half), one)
 
 
 @pytest.mark.parametrize("ends", [(0, 0), (-7, 7)])
@@ -241,7 +241,7 @@ def test_two_lines_under_a_digit_are_dropped(ends: tuple[int, int]) -> None:
     lined = digit.copy()
     for down in (100, 108):
         cv2.line(lined, (30, down + ends[0]), (210, down + ends[1]), 255, 3)
-    assert np.array_equal(drop_specks(lined), digit)
+    assert np.array_equal(select_digit(lined), digit)
 
 
 def test_the_base_of_a_2_may_be_set_down_apart() -> None:
@@ -249,7 +249,7 @@ def test_the_base_of_a_2_may_be_set_down_apart() -> None:
     top = np.array([(50, 40), (55, 28), (68, 26), (75, 38), (70, 58), (46, 92)])
     cv2.polylines(two, [top], False, 255, 6)
     cv2.line(two, (38, 102), (84, 102), 255, 6)
-    assert np.array_equal(drop_specks(two), two)
+    assert np.array_equal(select_digit(two), two)
 
 
 def test_a_frame_is_no_second_digit_but_what_is_round_may_be() -> None:
@@ -257,7 +257,7 @@ def test_a_frame_is_no_second_digit_but_what_is_round_may_be() -> None:
     framed = cv2.rectangle(one.copy(), (20, 15), (100, 105), 255, 4)
     ringed = cv2.ellipse(one.copy(), (60, 60), (40, 45), 0, 0, 360, 255, 4)
     for around, doubted in [(framed, False), (ringed, True)]:
-        assert np.array_equal(drop_specks(around), one)
+        assert np.array_equal(select_digit(around), one)
         assert is_digit_dropped(around, one) == doubted
 
 
@@ -271,12 +271,12 @@ def test_a_frame_is_no_second_digit_but_what_is_round_may_be() -> None:
     ids=["full stop", "comma", "punched hole"],
 )
 def test_what_is_beside_a_digit_is_no_part_of_it(mark: Callable[[np.ndarray], np.ndarray]) -> None:
-    assert np.array_equal(drop_specks(mark(RING.copy())), RING)
+    assert np.array_equal(select_digit(mark(RING.copy())), RING)
 
 
 def test_a_ring_around_a_dot_is_a_0() -> None:
     dotted = cv2.circle(RING.copy(), (60, 60), 6, 255, -1)
-    assert np.array_equal(drop_specks(dotted), dotted)
+    assert np.array_equal(select_digit(dotted), dotted)
 
 
 @pytest.mark.parametrize(
@@ -296,18 +296,18 @@ def test_a_line_under_a_digit_is_none(box: tuple[int, int, int, int], dropped: b
     digit = np.pad(RING, ((0, 20), (0, 0)))
     ink = digit.copy()
     cv2.rectangle(ink, box[:2], box[2:], 255, -1)
-    assert np.array_equal(drop_specks(ink), digit if dropped else ink)
+    assert np.array_equal(select_digit(ink), digit if dropped else ink)
 
 
 def test_a_stroke_under_a_digit_is_no_button() -> None:
     ink = cv2.line(np.pad(RING, ((0, 20), (0, 0))), (10, 104), (50, 120), 255, 2)
-    assert np.array_equal(drop_specks(ink), ink)
+    assert np.array_equal(select_digit(ink), ink)
 
 
 def test_a_speck_above_does_not_make_a_line_of_a_flat_digit() -> None:
     digit = cv2.rectangle(np.zeros((SIDE, SIDE), np.uint8), (20, 60), (100, 72), 255, -1)
     ink = cv2.rectangle(digit.copy(), (55, 40), (65, 50), 255, -1)
-    assert (drop_specks(ink)[digit > 0] > 0).all()
+    assert (select_digit(ink)[digit > 0] > 0).all()
 
 
 @pytest.mark.parametrize("first", [9, 20])
@@ -316,13 +316,13 @@ def test_stripes_of_a_digit_are_no_lines_under_it(first: int) -> None:
     ink[20 : 20 + first, 45:75] = 255
     for top in range(23 + first, 90, 12):  # as a printer with a dead row has them
         ink[top : top + 9, 45:75] = 255
-    assert np.array_equal(drop_specks(ink), ink)
+    assert np.array_equal(select_digit(ink), ink)
 
 
 def test_a_thick_line_is_no_more_a_digit_than_a_thin_one() -> None:
     digit = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 20), (56, 80), 255, 4)
     ink = cv2.line(digit.copy(), (10, 100), (110, 96), 255, 9)
-    assert np.array_equal(drop_specks(ink), digit)
+    assert np.array_equal(select_digit(ink), digit)
 
 
 def draw_dashes() -> np.ndarray:
@@ -335,7 +335,7 @@ def draw_dashes() -> np.ndarray:
 
 def test_the_pieces_of_a_broken_stroke_stay_together() -> None:
     dashes = draw_dashes()
-    assert np.array_equal(drop_specks(dashes), dashes)
+    assert np.array_equal(select_digit(dashes), dashes)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -345,7 +345,7 @@ def test_a_wedge_along_an_edge_is_less_than_a_digit(turned: bool) -> None:
     wedge = cv2.fillPoly(page.copy(), [np.array([(0, 5), (11, 5), (0, 95)])], 255)
     if turned:
         page, wedge = page.T.copy(), wedge.T.copy()
-    assert np.array_equal(drop_specks(wedge), page)
+    assert np.array_equal(select_digit(wedge), page)
 
 
 @pytest.mark.parametrize("breaks", [(), (50,), (30, 64, 98)])
@@ -360,14 +360,14 @@ def test_what_is_seen_of_a_margin_is_no_1(turned: bool, breaks: tuple[int, ...])
         ruled[place : place + 3] = page[place : place + 3]
     if turned:
         page, ruled = page.T.copy(), ruled.T.copy()
-    assert np.array_equal(drop_specks(ruled), page)
+    assert np.array_equal(select_digit(ruled), page)
 
 
 def test_a_1_of_a_pen_is_no_margin() -> None:
     """Though it is long and slim, and something larger than a speck lies beside it."""
     one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (55, 15), (68, 100), 255, 6)
     blot = cv2.ellipse(one.copy(), (95, 40), (14, 9), 30, 0, 360, 255, 3)
-    assert np.array_equal(drop_specks(blot) & one, one)
+    assert np.array_equal(select_digit(blot) & one, one)
 
 
 def test_pieces_of_a_broken_stroke_at_the_edge_are_the_digits() -> None:
@@ -376,7 +376,7 @@ def test_pieces_of_a_broken_stroke_at_the_edge_are_the_digits() -> None:
     nine[16:, 44:46] = 255
     for gap in (24, 36, 48):
         nine[gap : gap + 3, 44:46] = 0
-    assert np.array_equal(drop_specks(nine), nine)
+    assert np.array_equal(select_digit(nine), nine)
 
 
 def test_a_thin_1_is_no_margin() -> None:
@@ -384,7 +384,7 @@ def test_a_thin_1_is_no_margin() -> None:
     page[15:115, 60:63] = page[40:44, 80:84] = 255  # and a speck
     one = page.copy()
     one[40:44, 80:84] = 0
-    assert np.array_equal(drop_specks(page), one)
+    assert np.array_equal(select_digit(page), one)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -394,4 +394,4 @@ def test_what_is_left_of_a_frame_is_no_piece_of_a_stroke(turned: bool) -> None:
     framed[61:, 4:28] = 255
     if turned:
         dashes, framed = dashes.T.copy(), framed.T.copy()
-    assert np.array_equal(drop_specks(framed), dashes)
+    assert np.array_equal(select_digit(framed), dashes)

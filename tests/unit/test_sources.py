@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.sources.folders import TOGETHER, sort_naturally
-from producer.sources.names import MOST_KINDS, Tally
+from producer.sources.names import MAX_KINDS, SkippedFiles
 from producer.sources.opening import open_sources
 from producer.sources.parquet import ELSEWHERE
 from producer.sources.paths import stdin_paths
@@ -35,7 +35,7 @@ from protocol.settings import settings
 
 def read_all(source: Source) -> dict[str, bytes]:
     """Id → content. Each entry is read before the next is asked for, as the chunker does."""
-    return {piece.id: piece.read() for piece in source.pieces if isinstance(piece, Entry)}
+    return {item.id: item.read() for item in source.items if isinstance(item, Entry)}
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -82,19 +82,19 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
-    assert source.tally.kinds.total() == 6
-    assert source.tally.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
+    assert source.skipped.kinds.total() == 6
+    assert source.skipped.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
 
 
 def test_what_was_passed_over_is_told_in_plain_characters() -> None:
-    tally = Tally()
-    assert tally.describe() == ""
+    skipped = SkippedFiles()
+    assert skipped.describe() == ""
     for name in ("a.\x1b[31m", "b.\udcff", "c.very-long-ending", "d.", "e.001"):
-        tally.skip(name)
-    assert tally.describe() == "5 other files (odd ending)"
-    for number in range(MOST_KINDS):
-        tally.skip(f"f.x{number}")
-    assert len(tally.kinds) == MOST_KINDS and tally.kinds.total() == 5 + MOST_KINDS
+        skipped.skip(name)
+    assert skipped.describe() == "5 other files (odd ending)"
+    for number in range(MAX_KINDS):
+        skipped.skip(f"f.x{number}")
+    assert len(skipped.kinds) == MAX_KINDS and skipped.kinds.total() == 5 + MAX_KINDS
 
 
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path / "images")])
     assert list(read_all(source)) == ["1.png"]
     kinds = ["broken link", "linked folder", "no ending", "pipe or device"]
-    assert sorted(source.tally.kinds) == kinds
+    assert sorted(source.skipped.kinds) == kinds
 
 
 def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path:
 
 def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.png", "b/1.png")
-    pieces = iter(open_sources([str(tmp_path)]).pieces)
+    items = iter(open_sources([str(tmp_path)]).items)
     fill(tmp_path, "a/0.png")
-    assert next(pieces).id == "a/0.png"  # type: ignore[union-attr]
-    next(pieces)
+    assert next(items).id == "a/0.png"  # type: ignore[union-attr]
+    next(items)
     fill(tmp_path, "b/2.png")
-    assert [piece.id for piece in pieces if isinstance(piece, Entry)] == ["b/1.png", "b/2.png"]
+    assert [item.id for item in items if isinstance(item, Entry)] == ["b/1.png", "b/2.png"]
 
 
 def test_numbers_count_as_numbers() -> None:
@@ -157,7 +157,7 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     fill(tmp_path, "1.png")
     make_zip(tmp_path / "a.zip", "1.png")
     for name in ("1.png", "a.zip"):
-        (entry,) = open_sources([str(tmp_path / name)]).pieces
+        (entry,) = open_sources([str(tmp_path / name)]).items
         assert isinstance(entry, Entry)
         with pytest.raises(UnreadableImageError, match="larger than"):
             entry.read()
@@ -177,7 +177,7 @@ def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None
     table = pa.table({"thumbnail": [b"no", b"no"], "image": images, "label": [7, -1]})
     pq.write_table(table, tmp_path / "a.parquet")
     source = open_sources([str(tmp_path / "a.parquet")])
-    (batch,) = source.pieces
+    (batch,) = source.items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.to_pylist() == [
         {"id": "0", "image": b"one", "error": None, "truth": 7},
@@ -202,7 +202,7 @@ def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None
 )
 def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"one"] * 3, "label": labels}), tmp_path / "a.parquet")
-    (batch,) = open_sources([str(tmp_path / "a.parquet")]).pieces
+    (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("truth").to_pylist() == [7, None, None]
 
@@ -352,7 +352,7 @@ def test_folders_may_be_nested_as_deep_as_paths_are_long(
         os.chdir("d")
     Path("1.png").touch()
     monkeypatch.chdir(tmp_path)
-    assert len(list(open_sources(["d"]).pieces)) == 1
+    assert len(list(open_sources(["d"]).items)) == 1
     subprocess.run(["rm", "-r", "d"], check=True)  # Python 3.11's rmtree can't
 
 
@@ -381,7 +381,7 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
         ("windows.zip", [4]),
     ]:
         source = open_sources([str(tmp_path / name)], truth_from_parent=True)
-        found = {piece.id: piece.truth for piece in source.pieces if isinstance(piece, Entry)}
+        found = {item.id: item.truth for item in source.items if isinstance(item, Entry)}
         assert sorted(found.values(), key=str, reverse=False) == sorted(truths, key=str)
 
 
@@ -390,7 +390,7 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
         (tmp_path / name).symlink_to(target)
     (tmp_path / "a.png").write_bytes(b"a")
     names = [str(tmp_path / name) for name in ("loop.png", "a.png", "gone.png")]
-    entries = [piece for piece in open_sources(names).pieces if isinstance(piece, Entry)]
+    entries = [item for item in open_sources(names).items if isinstance(item, Entry)]
     for entry, message in zip(entries, ["Too many levels", "", "No such file"], strict=True):
         with pytest.raises(OSError, match=message) if message else nullcontext():
             assert entry.read()
@@ -423,7 +423,7 @@ def test_an_unusable_source_is_said_at_once(make, message: str, tmp_path: Path) 
 
 def test_mnist_has_its_images_and_labels(mnist_root: Path) -> None:
     source = open_sources(["mnist:test"])
-    batch = next(iter(source.pieces))
+    batch = next(iter(source.items))
     assert isinstance(batch, pa.RecordBatch)
     assert source.count() == 10_000
     assert batch.column("id")[:2].to_pylist() == ["mnist/test/0", "mnist/test/1"]
@@ -472,8 +472,8 @@ def test_a_damaged_parquet_file_gives_what_it_has(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[120_000:120_200] = b"\xff" * 200
     (tmp_path / "a.parquet").write_bytes(content)
-    pieces = list(open_sources([str(tmp_path / "a.parquet")]).pieces)
-    assert sum(piece.num_rows for piece in pieces if isinstance(piece, pa.RecordBatch)) >= 100
+    items = list(open_sources([str(tmp_path / "a.parquet")]).items)
+    assert sum(item.num_rows for item in items if isinstance(item, pa.RecordBatch)) >= 100
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_rows_that_a_damaged_page_loses_are_told_and_shift_no_other(
     content = bytearray(path.read_bytes())
     content[pq.read_metadata(path).row_group(0).column(0).data_page_offset + place] = value
     path.write_bytes(content)
-    *batches, rest = open_sources(path).pieces
+    *batches, rest = open_sources(path).items
     found = [image for batch in batches for image in batch.column("image").to_pylist()]  # type: ignore[union-attr]
     assert found == whole
     assert isinstance(rest, Entry) and rest.id == str(len(whole))
@@ -503,7 +503,7 @@ def test_a_parquet_image_over_the_limit_is_an_error(
 ) -> None:
     monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "4")
     pq.write_table(pa.table({"image": [b"tiny", b"large"]}), tmp_path / "a.parquet")
-    (batch,) = open_sources([str(tmp_path / "a.parquet")]).pieces
+    (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [b"tiny", None]
     assert batch.column("error")[1].as_py().startswith("larger than")
@@ -512,7 +512,7 @@ def test_a_parquet_image_over_the_limit_is_an_error(
 def test_a_name_that_is_too_long_is_no_traceback() -> None:
     with pytest.raises(UsageError, match="File name too long"):
         open_sources(["x" * 300])
-    (entry,) = open_sources("x" * 300 + ".png").pieces
+    (entry,) = open_sources("x" * 300 + ".png").items
     assert isinstance(entry, Entry)
     with pytest.raises(OSError, match="File name too long"):
         entry.read()
@@ -532,7 +532,7 @@ def test_a_folder_that_can_t_be_read_is_a_row_unless_it_is_the_source(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    entries = [piece for piece in open_sources([str(tmp_path)]).pieces if isinstance(piece, Entry)]
+    entries = [item for item in open_sources([str(tmp_path)]).items if isinstance(item, Entry)]
     assert [entry.id for entry in entries] == ["a.png", "b", "c.png"]
     with pytest.raises(OSError):
         entries[1].read()
@@ -561,7 +561,7 @@ def test_names_that_are_written_alike_are_two_ids(
     for source in (tmp_path / "folder", tmp_path / "a.tar"):
         assert sorted(read_all(open_sources([str(source)]))) == expected
     monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(os.fsencode("\n".join(names)))))
-    assert sorted(entry.id for entry in open_sources(["-"]).pieces) == expected  # type: ignore[union-attr]
+    assert sorted(entry.id for entry in open_sources(["-"]).items) == expected  # type: ignore[union-attr]
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
@@ -579,7 +579,7 @@ def test_sources_that_are_written_alike_are_not_one(
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    (entry,) = open_sources([str(tmp_path / "pipe.png")]).pieces
+    (entry,) = open_sources([str(tmp_path / "pipe.png")]).items
     assert isinstance(entry, Entry)
     with pytest.raises(UnreadableImageError, match="a pipe"):
         entry.read()
@@ -621,7 +621,7 @@ def test_many_sources_are_not_open_at_once(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     source = open_sources(names)
     assert source.count() == 40
-    opened = [len(os.listdir("/proc/self/fd")) - before for _ in source.pieces]
+    opened = [len(os.listdir("/proc/self/fd")) - before for _ in source.items]
     assert len(opened) == 40 and max(opened) < 4
 
 
@@ -633,7 +633,7 @@ def test_an_empty_source_among_others_is_counted(tmp_path: Path) -> None:
     fill(tmp_path, "a/notes.txt")
     source = open_sources(names)
     assert [*read_all(source).values()] == [b"a/1.png", b"c/2.png"]
-    assert source.tally.describe() == "3 other files (empty SOURCE, .txt)"
+    assert source.skipped.describe() == "3 other files (empty SOURCE, .txt)"
     source = open_sources(names)
     (tmp_path / "c/2.png").unlink()  # it is empty when its turn comes
     assert [*read_all(source).values()] == [b"a/1.png"]
@@ -659,7 +659,7 @@ def test_any_type_of_bytes_may_be_images(kind: pa.DataType, tmp_path: Path) -> N
     labels = pa.array(["1", "2"], pa.string_view() if kind == pa.binary_view() else pa.string())
     table = pa.table({"image": pa.array([b"1", b"2"], kind), "label": labels})
     pq.write_table(table, tmp_path / "a.parquet")
-    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).pieces
+    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [b"1", b"2"]
     assert batch.column("truth").to_pylist() == [1, 2]
@@ -669,7 +669,7 @@ def test_a_row_that_has_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
     """As Hugging Face's data sets have it where images were not embedded."""
     images = [{"bytes": None, "path": "1.png"}, {"bytes": b"2", "path": "2.png"}, None]
     pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none")
-    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).pieces
+    (batch,) = open_sources([f"{tmp_path}/a.parquet"]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [None, b"2", None]
     assert batch.column("error").to_pylist() == [ELSEWHERE, None, None]
@@ -681,6 +681,6 @@ def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
     images = [image + n.to_bytes(2, "big") for n in range(10_000)]  # a page holds 1,024
     pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet", compression="none")
     before = pa.total_allocated_bytes()
-    pieces = open_sources([f"{tmp_path}/a.parquet"]).pieces
-    held = [pa.total_allocated_bytes() - before for _ in pieces]
+    items = open_sources([f"{tmp_path}/a.parquet"]).items
+    held = [pa.total_allocated_bytes() - before for _ in items]
     assert len(held) == 625 and max(held) < 20 << 20

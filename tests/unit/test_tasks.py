@@ -25,29 +25,29 @@ SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_t
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """One that suspects no image, of a job that goes on."""
+    """One that poison_rows no image, of a job that goes on."""
     ledger = Mock()
-    ledger.suspects.return_value = []
+    ledger.poison_rows.return_value = []
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
-    monkeypatch.setattr(tasks, "hasty_ledger", lambda: ledger)
+    monkeypatch.setattr(tasks, "ledger_without_retry", lambda: ledger)
     return ledger
 
 
 def begin(ledger: Mock, images: Sequence[Image], attempt: int) -> None:
     """Let the ledger give a worker these images."""
-    chunk = next(cut_chunks(image_source(images).pieces))
+    chunk = next(cut_chunks(image_source(images).items))
     ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
 
 
 def answer(images: list[bytes], read: Read) -> pa.RecordBatch:
-    return classify_chunk(next(cut_chunks(image_source(images).pieces)), "mlp", read)
+    return classify_chunk(next(cut_chunks(image_source(images).items)), "mlp", read)
 
 
 def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # each time
-    steps = tasks.Renewal(*RENEWAL).read(0, b"", lambda content: iter("abc"))
+    steps = tasks.Heartbeat(*RENEWAL).read(0, b"", lambda content: iter("abc"))
     for count, step in enumerate("abc", 1):
         assert next(steps) == step
         assert ledger.renew.mock_calls == [call("job", 4)] * count
@@ -56,7 +56,7 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 
 
 def test_a_worker_says_so_no_more_often_than_it_needs_to(ledger: Mock) -> None:
-    answer([SURE] * 3, tasks.Renewal("job", 4, time.monotonic()).read)
+    answer([SURE] * 3, tasks.Heartbeat("job", 4, time.monotonic()).read)
     assert ledger.renew.mock_calls == []
 
 
@@ -67,10 +67,10 @@ def test_a_worker_says_so_well_within_a_short_deadline(
     settings.cache_clear()
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
-    renewal = tasks.Renewal("job", 4, 0.0)
+    heartbeat = tasks.Heartbeat("job", 4, 0.0)
     for now, said in [(0.09, False), (0.11, True)]:
         clock.monotonic.return_value = now
-        renewal.renew()
+        heartbeat.renew()
         assert ledger.renew.called == said
 
 
@@ -81,7 +81,7 @@ def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
     ledger.renew.side_effect = [True, True, False]
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(tasks.Dropped):
-        answer([SURE] * 3, tasks.Renewal(*RENEWAL).read)
+        answer([SURE] * 3, tasks.Heartbeat(*RENEWAL).read)
     assert signal.getsignal(signal.SIGALRM) == before
 
 
@@ -92,14 +92,14 @@ def test_of_a_chunk_only_the_longest_silence_counts(
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
     clock.monotonic.return_value = 0.0
-    renewal = tasks.Renewal("job", 4, 0.0)
+    heartbeat = tasks.Heartbeat("job", 4, 0.0)
     for now in (0.5, 2.0, 5.0, 6.5):
         clock.monotonic.return_value = now
-        renewal.renew()
+        heartbeat.renew()
     assert ledger.renew.call_count == 3
-    assert renewal.silence() == 3.0
+    assert heartbeat.longest_gap() == 3.0
     clock.monotonic.return_value = 10.5
-    assert renewal.silence() == 4.0
+    assert heartbeat.longest_gap() == 4.0
 
 
 def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
@@ -107,25 +107,25 @@ def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 ) -> None:
     """Or one that is slow would be taken for dead, and its image for deadly."""
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    steps = tasks._careful(tasks.Renewal(*RENEWAL))(0, b"", lambda content: iter("abc"))
+    steps = tasks._careful(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
     assert [*steps] == ["c"]
     assert ledger.mock_calls == [
-        call.suspects("job", 4),
-        call.suspect("job", 4, [0]),
+        call.poison_rows("job", 4),
+        call.note_poison_rows("job", 4, [0]),
         *[call.renew("job", 4)] * 4,
-        call.suspect("job", 4, []),
+        call.note_poison_rows("job", 4, []),
     ]
 
 
 def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
     ledger.renew.side_effect = BrokerError("can't reach Redis")
-    result = answer([SURE], tasks.Renewal(*RENEWAL).read)
+    result = answer([SURE], tasks.Heartbeat(*RENEWAL).read)
     assert result.column("error").to_pylist() == [None]
 
 
 @pytest.mark.parametrize(
-    ("failures", "cancelled"), [(tasks.MOST_FAILURES - 1, False), (tasks.MOST_FAILURES, True)]
+    ("failures", "cancelled"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
 )
 def test_a_chunk_that_fails_again_and_again_ends_its_job(
     failures: int, cancelled: bool, ledger: Mock
@@ -143,7 +143,7 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
 
 def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:
     begin(ledger, [SURE], attempt=2)
-    ledger.suspect.side_effect = BrokerError("can't reach Redis")
+    ledger.note_poison_rows.side_effect = BrokerError("can't reach Redis")
     with pytest.raises(BrokerError):
         tasks.classify("job", 4)
     assert not ledger.fail.called and not ledger.cancel.called
@@ -165,7 +165,7 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
 ) -> None:
     begin(ledger, [SURE, b"text"], attempt)
     assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
-    assert ledger.suspect.called == noted
+    assert ledger.note_poison_rows.called == noted
     *_, failed, kind, pace = ledger.complete.call_args.args
     assert (failed, kind) == (1, "image") and 0 < pace < 60
 
@@ -184,10 +184,10 @@ def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
-    ledger.suspects.return_value = [3]
-    answer([SURE, UNSURE, b"text"], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
+    ledger.poison_rows.return_value = [3]
+    answer([SURE, UNSURE, b"text"], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
     notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
-    assert ledger.suspect.mock_calls == [call("job", 4, note) for note in notes]
+    assert ledger.note_poison_rows.mock_calls == [call("job", 4, note) for note in notes]
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,10 @@ def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger
 def test_an_image_is_given_up_or_its_other_views_are(
     deaths: list[int], errors: list[str | None], views: bool, ledger: Mock
 ) -> None:
-    ledger.suspects.return_value = deaths
-    result = answer([SURE, UNSURE], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
+    ledger.poison_rows.return_value = deaths
+    result = answer([SURE, UNSURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
     assert result.column("error").to_pylist() == errors
-    assert (call("job", 4, [*deaths, ~1]) in ledger.suspect.mock_calls) == views
+    assert (call("job", 4, [*deaths, ~1]) in ledger.note_poison_rows.mock_calls) == views
 
 
 def test_whatever_happens_to_an_image_it_is_noted_no_longer(
@@ -215,11 +215,11 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    answer([SURE], tasks._careful(tasks.Renewal("job", 4, time.monotonic())))
-    assert ledger.suspect.mock_calls[-1] == call("job", 4, [])
+    answer([SURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    assert ledger.note_poison_rows.mock_calls[-1] == call("job", 4, [])
 
 
-@pytest.mark.parametrize("step", ["suspect", "renew"])
+@pytest.mark.parametrize("step", ["note_poison_rows", "renew"])
 def test_waiting_for_redis_takes_no_image_s_time(
     step: str, ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,16 +231,16 @@ def test_waiting_for_redis_takes_no_image_s_time(
         return True
 
     getattr(ledger, step).side_effect = wait_long
-    result = answer([SURE], tasks._careful(tasks.Renewal(*RENEWAL)))
+    result = answer([SURE], tasks._careful(tasks.Heartbeat(*RENEWAL)))
     assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
 
 
 def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> None:
     """Whatever becomes of the workers meanwhile."""
-    begin(ledger, [SURE], attempt=tasks.MOST_ATTEMPTS)
+    begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS)
     assert tasks.classify("job", 4).startswith("1 images, 0 failed")
-    begin(ledger, [SURE], attempt=tasks.MOST_ATTEMPTS + 1)
+    begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS + 1)
     assert tasks.classify("job", 4) == tasks.DISCARDED
-    why = f"chunk 4 was begun {tasks.MOST_ATTEMPTS} times and never done"
+    why = f"chunk 4 was begun {tasks.MAX_ATTEMPTS} times and never done"
     assert ledger.cancel.mock_calls == [call("job", why)]

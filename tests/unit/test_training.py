@@ -15,7 +15,7 @@ from tests.waiting import wait_for
 from worker.commands import train
 from worker.models.card import Card
 from worker.models.model import read_model
-from worker.models.network import LABELS, DigitNetwork, softmax
+from worker.models.network import CLASSES, Mlp, softmax
 from worker.training import trainer
 from worker.training.augmentation import Distortion
 from worker.training.calibration import REVIEWED, calibrate, measure_calibration_error
@@ -51,12 +51,12 @@ def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixt
 def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = draw_bars(600)
     torch.manual_seed(0)
-    data = prepare_data(images, (labels + 1) % LABELS, seed=0, copies=0)
+    data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
     teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
     network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
     answers = network(images.flatten(1)).argmax(1)
-    assert (answers == (labels + 1) % LABELS).float().mean() > 0.95
+    assert (answers == (labels + 1) % CLASSES).float().mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -103,24 +103,24 @@ def test_the_command_writes_weights_and_a_complete_card(
 def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
     targets = target_probabilities(torch.tensor([3, NO_DIGIT]))
     assert targets[0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    torch.testing.assert_close(targets[1], torch.full((LABELS,), 0.1))
+    torch.testing.assert_close(targets[1], torch.full((CLASSES,), 0.1))
 
 
-def make_network(sharpness: float) -> DigitNetwork:
+def make_network(sharpness: float) -> Mlp:
     """Sees the label in the image's first pixels, and a random one in a tenth of the images."""
-    network = DigitNetwork(0.0, 1.0, hidden=LABELS)
+    network = Mlp(0.0, 1.0, hidden=CLASSES)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        network.w1[:LABELS] = torch.eye(LABELS) * 50
-        network.w2[:] = torch.eye(LABELS) * sharpness
+        network.w1[:CLASSES] = torch.eye(CLASSES) * 50
+        network.w2[:] = torch.eye(CLASSES) * sharpness
     return network
 
 
 def draw_labels(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    labels = torch.randint(LABELS, (count,))
-    shown = torch.where(torch.rand(count) < 0.1, torch.randint(LABELS, (count,)), labels)
+    labels = torch.randint(CLASSES, (count,))
+    shown = torch.where(torch.rand(count) < 0.1, torch.randint(CLASSES, (count,)), labels)
     images = torch.zeros(count, 28, 28, dtype=torch.uint8)
     images[torch.arange(count), 0, shown] = 255
     return images, labels
@@ -138,7 +138,7 @@ def test_a_temperature_makes_confidence_the_accuracy(sharpness: float) -> None:
 
 def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
     torch.manual_seed(0)
-    network = MlpRecipe().draw_network()
+    network = MlpRecipe().init_network()
     images = torch.randint(256, (2000, 28, 28), dtype=torch.uint8)
     network.temperature, below = calibrate(network, images, torch.randint(10, (2000,)))
     with torch.inference_mode():
@@ -228,14 +228,14 @@ def is_running(pid: int) -> bool:
 
 def test_mlp_ships_without_what_its_hidden_softmax_takes_out() -> None:
     torch.manual_seed(0)
-    network = MlpRecipe().draw_network().eval()
+    network = MlpRecipe().init_network().eval()
     with torch.no_grad():
         network.w1 += torch.randn(len(network.w1), 1) / 16
         network.b1 += 5
         pixels = 255 * torch.rand(64, 784, dtype=torch.float64)
         before = network.double()(pixels)
         shipped = MlpRecipe().finish(network)
-        assert isinstance(shipped, DigitNetwork)
+        assert isinstance(shipped, Mlp)
         assert torch.allclose(shipped(pixels), before, rtol=0, atol=1e-12)
         assert shipped.w1.mean(1).abs().max() < 1e-15
         assert shipped.b1.mean().abs() < 1e-12

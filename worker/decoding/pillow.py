@@ -16,7 +16,7 @@ import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
 from worker.decoding.plain import JPEG, MAX_MEGAPIXELS, TILE_PIXELS, count_shrinks, read_jpeg_frame
-from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Picture, describe
+from worker.pictures import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
@@ -226,11 +226,11 @@ def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
     flat = lay_on("white", image)
     is_edge = alpha < OPAQUE * cv2.dilate(alpha, EDGE)
     seen = np.where(is_edge, 255, np.asarray(flat.convert("L")))
-    return flat if np.ptp(seen) >= LEAST_CONTRAST else lay_on("black", image)
+    return flat if np.ptp(seen) >= MIN_CONTRAST else lay_on("black", image)
 
 
-def lay_on(ground: str, image: PIL.Image.Image) -> PIL.Image.Image:
+def lay_on(background: str, image: PIL.Image.Image) -> PIL.Image.Image:
     """An RGBA image in front of one colour."""
-    flat = PIL.Image.new("RGBA", image.size, ground)
+    flat = PIL.Image.new("RGBA", image.size, background)
     flat.alpha_composite(image)
     return flat.convert("RGB")

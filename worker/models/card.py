@@ -8,7 +8,7 @@ from pathlib import Path
 
 from protocol.errors import DigitqError
 from protocol.settings import settings
-from worker.models.network import LABELS
+from worker.models.network import CLASSES
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -21,7 +21,7 @@ class Card:
     architecture: str
     mean: float  # of grey values scaled to 0..1
     std: float
-    labels: tuple[str, ...] = tuple(str(digit) for digit in range(LABELS))
+    labels: tuple[str, ...] = tuple(str(digit) for digit in range(CLASSES))
     seed: int = 0
     command: str | None = None  # the command that made the weights
     validation_accuracy: float | None = None  # on the training images held back to choose by

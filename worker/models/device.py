@@ -10,7 +10,7 @@ from billiard.process import current_process
 
 from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
-from protocol.settings import PLACE, settings
+from protocol.settings import WORKER_INDEX, settings
 from worker.models.model import Model, load_model
 
 
@@ -34,7 +34,7 @@ def choose_device() -> torch.device:
     gpus = count_gpus()
     if not gpus:
         return torch.device("cpu")
-    place = int(os.environ.get(PLACE, "0")) + getattr(current_process(), "index", 0)
+    place = int(os.environ.get(WORKER_INDEX, "0")) + getattr(current_process(), "index", 0)
     return torch.device("cuda", place % gpus)
 
 
@@ -52,5 +52,5 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
     rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as a job's first chunks
-    network.tile_rows = network.grain_rows = rows
+    network.tile_rows = network.row_multiple = rows
     return replace(model, network=network, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from protocol.chunk import TILE_ROWS
-from worker.models.network import HIDDEN, LABELS, PIXELS, DigitNetwork, Network
+from worker.models.network import CLASSES, HIDDEN, PIXELS, Mlp, Network
 
 DIGITS = 3
 BASE = 256
@@ -45,18 +45,18 @@ def multiplies_bytes() -> bool:
 Product = Callable[[Tensor, Tensor], Tensor]  # pixels (N, 784) uint8, and sums (N, 256) to add to
 
 
-def hasten(network: Network) -> Network:
+def optimise(network: Network) -> Network:
     """The network in the form that classifies bytes fastest on this processor."""
-    return FastNetwork(network) if isinstance(network, DigitNetwork) else network
+    return FastNetwork(network) if isinstance(network, Mlp) else network
 
 
 class FastNetwork(Network):
-    """The answers of a `DigitNetwork`, to (N, 784) uint8 alone."""
+    """The answers of a `Mlp`, to (N, 784) uint8 alone."""
 
-    architecture = DigitNetwork.architecture
+    architecture = Mlp.architecture
     tile_rows = TILE_ROWS
 
-    def __init__(self, network: DigitNetwork) -> None:
+    def __init__(self, network: Mlp) -> None:
         super().__init__(0, 1)
         self.temperature = network.temperature
         weights = network.w1.detach().double()
@@ -64,7 +64,7 @@ class FastNetwork(Network):
         self.b1 = (network.b1 + network.shift * weights.sum(0)).float().detach()
         self.products = build_products(weights * network.scale)
         self.w2 = torch.zeros(COLUMNS, HIDDEN)
-        self.w2[:LABELS] = network.w2.t()
+        self.w2[:CLASSES] = network.w2.t()
         self.b2 = network.b2
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class FastNetwork(Network):
         for product in self.products:
             hidden = product(pixels, hidden)
         hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
-        weighted = linear(hidden, self.w2)[:, :LABELS]
+        weighted = linear(hidden, self.w2)[:, :CLASSES]
         return weighted.div_(hidden.sum(1, keepdim=True)).add_(self.b2)
 
 

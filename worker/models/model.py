@@ -16,8 +16,8 @@ from safetensors.torch import load
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS
 from worker.models.card import Card, card_path, read_card
-from worker.models.fast import hasten
-from worker.models.network import LABELS, NETWORKS, PIXELS, DigitNetwork, Network
+from worker.models.fast import optimise
+from worker.models.network import CLASSES, NETWORKS, PIXELS, Mlp, Network
 
 RANDOM_SEED = 0
 THREADS = 1  # of torch in a process; with two, sums are added up in another order
@@ -34,21 +34,21 @@ class Model:
     @cached_property
     def fastest(self) -> Network:
         """The network in the form that is fastest on its device."""
-        return hasten(self.network) if self.device.type == "cpu" else self.network
+        return optimise(self.network) if self.device.type == "cpu" else self.network
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
         the network only ever sees tiles of its `tile_rows`, or a part of one that is a multiple of
-        its `grain_rows`, which does a row's sums in the same order. Image i of a job (`first_row`
+        its `row_multiple`, which does a row's sums in the same order. Image i of a job (`first_row`
         is the place of the first one here) lies at row i % tile_rows of its tile, between zeros
         where there is no image: the bytes are the same however a job is cut.
         """
         with catch_warnings():  # of memory that is read only: nothing here writes to it
             simplefilter("ignore")
             rows = torch.from_numpy(np.ascontiguousarray(pixels))
-        probabilities = torch.empty(len(rows), LABELS)
+        probabilities = torch.empty(len(rows), CLASSES)
         with torch.inference_mode():
             tile_rows = self.fastest.tile_rows
             start, place = 0, first_row % tile_rows
@@ -67,9 +67,9 @@ class Model:
 
     def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
         """Classify up to a tile of rows, between zeros where they fill no whole grains."""
-        grain_rows = self.fastest.grain_rows
-        before = place % grain_rows
-        size = math.ceil((before + len(rows)) / grain_rows) * grain_rows
+        row_multiple = self.fastest.row_multiple
+        before = place % row_multiple
+        size = math.ceil((before + len(rows)) / row_multiple) * row_multiple
         if len(rows) == size:
             tile = rows
         else:
@@ -93,7 +93,7 @@ def load_model(name: str) -> Model:
     torch.set_num_threads(THREADS)
     model = build_random_model() if name == "random" else read_model(card_path(name))
     if not has_mkl():  # only its strict mode adds up alike in any tile: small ones are cheaper then
-        model.fastest.grain_rows = model.fastest.tile_rows = model.network.tile_rows
+        model.fastest.row_multiple = model.fastest.tile_rows = model.network.tile_rows
     return model
 
 
@@ -105,7 +105,7 @@ def has_mkl() -> bool:
 
 def build_random_model() -> Model:
     """The tutorial's untrained network, right about one time in ten: weights from N(0, 1)."""
-    network = DigitNetwork(mean=0.5, std=0.5)
+    network = Mlp(mean=0.5, std=0.5)
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 PIXELS = 28 * 28  # 784
 SIDE = 28
 HIDDEN = 256
-LABELS = 10
+CLASSES = 10
 CHANNELS = (16, 32, 64, 64, 96, 96)  # of the convolutions: 28 → 26 → 12 → 10 → 8 → 6 → 4 pixels
 STRIDES = (1, 2, 1, 1, 1, 1)
 CONVOLVED = CHANNELS[-1] * 4 * 4  # 1536
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
     architecture = ""
     tile_rows = 128  # it computes at once
-    grain_rows = 16  # a part of a tile is a multiple of it; with a row or two, last bits differ
+    row_multiple = 16  # a part of a tile is a multiple of it; with a row or two, last bits differ
 
     def __init__(self, mean: float, std: float) -> None:
         """Weights are arbitrary; `mean` and `std` are of grey values scaled to 0..1.
@@ -71,7 +71,7 @@ class Network(nn.Module):
         return self
 
 
-class DigitNetwork(Network):
+class Mlp(Network):
     """784-256-10 with a softmax after both layers."""
 
     architecture = "784-256-10, softmax after both layers"
@@ -81,8 +81,8 @@ class DigitNetwork(Network):
         super().__init__(mean, std)
         self.w1 = nn.Parameter(torch.empty(PIXELS, hidden))
         self.b1 = nn.Parameter(torch.empty(hidden))
-        self.w2 = nn.Parameter(torch.empty(hidden, LABELS))
-        self.b2 = nn.Parameter(torch.empty(LABELS))
+        self.w2 = nn.Parameter(torch.empty(hidden, CLASSES))
+        self.b2 = nn.Parameter(torch.empty(CLASSES))
 
     def logits(self, pixels: Tensor) -> Tensor:
         # the normalisation's shift is folded into the bias, so that pixels of 0 add nothing
@@ -92,11 +92,11 @@ class DigitNetwork(Network):
         return linear(hidden, self.w2.t().contiguous(), self.b2)
 
 
-class ConvNetwork(Network):
+class Cnn(Network):
     """Six 3×3 convolutions without padding, each with a ReLU, and one linear layer.
 
     It trains with a batch normalisation after each convolution (`normalised=True`). `fold` puts
-    those into the convolutions; what ships is a `TwoViewNetwork` of the same weights.
+    those into the convolutions; what ships is a `TwoViewCnn` of the same weights.
     """
 
     architecture = "3×3 convolutions 16-32/2-64-64-96-96 with ReLU, linear 1536-10"
@@ -112,7 +112,7 @@ class ConvNetwork(Network):
             steps.append(nn.ReLU())
             before = channels
         self.convolve = nn.Sequential(*steps)
-        self.decide = nn.Linear(CONVOLVED, LABELS)
+        self.decide = nn.Linear(CONVOLVED, CLASSES)
         cast(Any, self).to(memory_format=torch.channels_last)  # a sixth faster
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class ConvNetwork(Network):
         logits: Tensor = self.decide(self.convolve(images).flatten(1))
         return logits
 
-    def fold(self) -> "ConvNetwork":
+    def fold(self) -> "Cnn":
         """Without the batch normalisations."""
         steps = list(copy.deepcopy(self).eval().convolve)
         folded = copy.deepcopy(self)
@@ -133,15 +133,15 @@ class ConvNetwork(Network):
         return folded
 
 
-class TwoViewNetwork(ConvNetwork):
-    """A `ConvNetwork` that looks at each image again, as if it lay a pixel further up and left.
+class TwoViewCnn(Cnn):
+    """A `Cnn` that looks at each image again, as if it lay a pixel further up and left.
 
     With its stride of 2 it sees every other pixel of what the first convolution finds, (N, 16, 26,
     26), and then the others, (N, 16, 25, 25). The mean is right more often (test-time
     augmentation), at about half the speed.
     """
 
-    architecture = f"{ConvNetwork.architecture}, mean of two views"
+    architecture = f"{Cnn.architecture}, mean of two views"
 
     def logits(self, pixels: Tensor) -> Tensor:
         images = self.normalise(pixels).view(-1, 1, SIDE, SIDE)
@@ -152,6 +152,4 @@ class TwoViewNetwork(ConvNetwork):
         return logits
 
 
-NETWORKS: dict[str, type[Network]] = {
-    kind.architecture: kind for kind in (DigitNetwork, ConvNetwork, TwoViewNetwork)
-}
+NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

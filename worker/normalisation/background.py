@@ -19,7 +19,7 @@ from worker.normalisation.measuring import (
     percentiles,
     shrink,
 )
-from worker.pictures import LEAST_CONTRAST, Grey, ImageError, Mask
+from worker.pictures import MIN_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
 RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
@@ -41,10 +41,10 @@ STEEPEST = 0.85  # of the light that is seen at an edge of the image is left the
 DEEPEST_SHADOW = 0.4  # of the usual light
 WIDER = 1.5, 1  # times, and px: so much farther than strokes reaches shade that is little paler
 SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
-LEAST_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
+MIN_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
 INSET = 0.2  # of each side: a digit in a cell reaches further in
 ACROSS = 0.9  # of a side, or more: so far go the lines of a form
-MOST_NOISE = 48  # of 255: what paper has of it
+MAX_NOISE = 48  # of 255: what paper has of it
 
 
 def is_ground_dark(small: Grey) -> bool:
@@ -94,7 +94,7 @@ def has_drawn_ground(ordered: Ordered) -> bool:
 def find_dark(small: Grey, ordered: Ordered) -> Mask:
     """Which pixels are nearer to the darkest than to the lightest."""
     low, high = percentiles(ordered, 1, 99)
-    if high - low < LEAST_CONTRAST:  # the digit is small
+    if high - low < MIN_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
     return cv2.threshold(small, (low + high - 1) // 2, 1, cv2.THRESH_BINARY_INV)[1]
 
@@ -130,7 +130,7 @@ def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
     return np.mean(shares, axis=0).reshape(height, width)
 
 
-def separate_ink(grey: Grey) -> Grey:
+def extract_ink(grey: Grey) -> Grey:
     """Ink light on a ground of 0. Raises `ImageError` for a blank image.
 
     Light falls unevenly on paper; ink is what is darker than the paper around it by a share of
@@ -139,31 +139,31 @@ def separate_ink(grey: Grey) -> Grey:
     is the lines of a form, around a digit that is much paler, it is asked again inside of them.
     """
     low, high, *_ = cv2.minMaxLoc(grey)
-    if high - low < LEAST_CONTRAST:
+    if high - low < MIN_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     small = shrink(grey, ROUGH_SIDE)
     is_even = False
     if is_ground_dark(small):
         is_even = has_drawn_ground(order(small))
         grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
-    ground = small if is_even else estimate_ground(small)
-    darkest, lightest, *_ = cv2.minMaxLoc(ground)
+    background = small if is_even else estimate_ground(small)
+    darkest, lightest, *_ = cv2.minMaxLoc(background)
     is_even = is_even or darkest == lightest
     if is_even:
-        ground = np.full(grey.shape, lightest, np.uint8)
+        background = np.full(grey.shape, lightest, np.uint8)
     else:
-        ground = cv2.resize(ground, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    ink = cv2.bitwise_not(cv2.divide(grey, ground, scale=255))
+        background = cv2.resize(background, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    ink = cv2.bitwise_not(cv2.divide(grey, background, scale=255))
     strongest, noise = int(cv2.minMaxLoc(ink)[1]), 0
     if 2 * cv2.countNonZero(ink) >= ink.size:  # else half of it is 0, and counting takes longer
-        noise = min(MOST_NOISE, 2 * percentiles(order(ink), 50)[0])
-    if strongest <= noise or strongest < LEAST_CONTRAST:
+        noise = min(MAX_NOISE, 2 * percentiles(order(ink), 50)[0])
+    if strongest <= noise or strongest < MIN_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     threshold, full = measure_ink(ink, noise)
     inside = inside_of(ink)
     strongest = int(cv2.minMaxLoc(inside)[1])
     most = max(threshold, full // 4)
-    if max(noise, LEAST_CONTRAST) < strongest <= most and goes_across(ink, most):
+    if max(noise, MIN_CONTRAST) < strongest <= most and goes_across(ink, most):
         threshold, full = measure_ink(np.ascontiguousarray(inside), noise)  # paler than lines
     faintest = int(max(threshold / 2, full / 4, noise))
     if not is_even:
@@ -220,7 +220,7 @@ def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: 
     strong = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
     pale = cv2.threshold(ink, faintest, 1, cv2.THRESH_BINARY)[1]
     pale -= cv2.min(pale, cv2.dilate(strong, NEAR))
-    if cv2.countNonZero(pale) < LEAST_SHADE:
+    if cv2.countNonZero(pale) < MIN_SHADE:
         return False
     widest = max(times * max(1, measure_reach(strong)) + more, SHADE * min(ink.shape))
     return measure_reach(pale) > widest
@@ -240,14 +240,14 @@ def estimate_ground(small: Grey) -> Grey:
     mean = cv2.mean(closed)[0]
     light = fit_light(closed, mean)
     level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)
-    ground = close(level, WIDE)
-    low, usual, high = percentiles(order(ground), 5, 50, 95)
+    background = close(level, WIDE)
+    low, usual, high = percentiles(order(background), 5, 50, 95)
     if low < EVEN * high:
-        ground = cv2.erode(darken_edges(closed), ones(3, 3))
-        (usual,) = percentiles(order(ground), 50)
+        background = cv2.erode(darken_edges(closed), ones(3, 3))
+        (usual,) = percentiles(order(background), 50)
     elif light is not None:
-        ground = cv2.multiply(ground, light, scale=1 / mean, dtype=cv2.CV_8U)
-    return cv2.max(ground, int(max(1, DEEPEST_SHADOW * usual)))
+        background = cv2.multiply(background, light, scale=1 / mean, dtype=cv2.CV_8U)
+    return cv2.max(background, int(max(1, DEEPEST_SHADOW * usual)))
 
 
 def close(grey: Grey, share: float) -> Grey:
@@ -308,12 +308,12 @@ def darken_edges(closed: Grey) -> Grey:
     closing takes it from there."""
     lit, reach = closed.astype(np.int16), reach_of(closed, NARROW)
     floor = (STEEPEST * lit).astype(np.int16)
-    ground = lit.copy()
-    for seen, least, rows in zip(sides(lit), sides(floor), sides(ground), strict=True):
+    background = lit.copy()
+    for seen, least, rows in zip(sides(lit), sides(floor), sides(background), strict=True):
         if len(seen) > 2 * reach:
             onward = np.maximum(2 * seen[reach] - seen[2 * reach : reach : -1], least[:reach])
             np.minimum(rows[:reach], onward, out=rows[:reach])
-    return ground.astype(np.uint8)
+    return background.astype(np.uint8)
 
 
 def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:

@@ -9,7 +9,7 @@ from worker.pictures import Grey, Picture
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
 RIM = 10  # of these at each edge may be a frame, or a desk,
 OUTER = 0.2  # and count so much
-LEAST_CHROMA = 24  # between a pixel's channels, under which it counts as grey
+MIN_CHROMA = 24  # between a pixel's channels, under which it counts as grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), OUTER, np.float32)
 WEIGHTS[RIM:-RIM, RIM:-RIM] = 1
@@ -31,15 +31,15 @@ def project_colours(image: Picture) -> Grey:
     few = cv2.resize(image, (SAMPLED_SIDE, SAMPLED_SIDE), interpolation=cv2.INTER_NEAREST)
     channels = few.reshape(-1)
     chroma = cv2.norm(cv2.absdiff(channels[:-1], channels[1:]), cv2.NORM_INF, OF_ONE_PIXEL)
-    if chroma < LEAST_CHROMA:
+    if chroma < MIN_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     rim = border(few[RIM:-RIM, RIM:-RIM])
-    ground = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # about the median
-    away = cv2.subtract(few, (*ground, 0.0), dtype=cv2.CV_32F)
+    background = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # about the median
+    away = cv2.subtract(few, (*background, 0.0), dtype=cv2.CV_32F)
     away = cv2.multiply(away, WEIGHTS).reshape(-1, 3)
     axis = cv2.eigen(away.T @ away)[2][0]
     axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
     along = few.reshape(-1, 3) @ axis
-    offset = ground @ (LUMA - axis)  # the ground keeps its own grey value, where there is room
+    offset = background @ (LUMA - axis)  # the ground keeps its own grey value, where there is room
     offset = min(max(offset, -along.min()), 255 - along.max())
     return np.asarray(cv2.transform(image, np.array([[*axis, offset]])))

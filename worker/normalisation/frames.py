@@ -10,7 +10,7 @@ from worker.pictures import Grey, Mask
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
 
 
-LEAST_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
+MIN_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
 
 
 COVERED = 0.85  # of the length of a frame's side there is ink, or more
@@ -52,14 +52,14 @@ def leave_inside(ink: Grey, mask: Mask, most_cut_off: int) -> Grey:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         1 - mask, connectivity=4, ltype=cv2.CV_16U
     )
-    ground = 1 + int(stats[1:, 4].argmax()) if len(stats) > 1 else 0
-    left, top, w, h, _ = stats[ground]
+    background = 1 + int(stats[1:, 4].argmax()) if len(stats) > 1 else 0
+    left, top, w, h, _ = stats[background]
     cut_off = int(left == 0) + int(top == 0) + int(left + w == width) + int(top + h == height)
-    if not ground or cut_off > most_cut_off or w < HALF * width or h < HALF * height:
+    if not background or cut_off > most_cut_off or w < HALF * width or h < HALF * height:
         return ink
-    within = labels == ground
+    within = labels == background
     if not is_box(within):
-        return ink  # a 0's, with a stroke in it; of a circle, see drop_specks
+        return ink  # a 0's, with a stroke in it; of a circle, see select_digit
     hull = cv2.convexHull(cv2.findNonZero(within.view(np.uint8)))
     inside = cv2.drawContours(np.zeros_like(mask), [hull], -1, 1, cv2.FILLED)
     framed: Grey = ink * cv2.erode(inside, ones(3, 3))  # no slivers of its sides

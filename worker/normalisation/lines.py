@@ -10,7 +10,7 @@ from worker.normalisation.frames import (
     ALONG,
     EDGE,
     FAINT_LINE,
-    LEAST_SIDE,
+    MIN_SIDE,
     RIM,
     has_sides,
     is_frame,
@@ -27,8 +27,8 @@ from worker.normalisation.measuring import (
 )
 from worker.pictures import Grey, Mask
 
-LEAST_DIGIT = 0.2  # of the image's side: what is left must be as large
-LEAST_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
+MIN_DIGIT = 0.2  # of the image's side: what is left must be as large
+MIN_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
 MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
 NEAR = 0.14  # of the shorter side: so near the digit it may be a part of it that a line cuts off
@@ -41,7 +41,7 @@ def remove_lines(ink: Grey) -> Grey:
     mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
     (height, width), (left, top, w, h) = mask.shape, cv2.boundingRect(mask)
     wide, high = w + width // GAP >= WHOLE * width, h + height // GAP >= WHOLE * height
-    if min(height, width) < LEAST_SIDE:
+    if min(height, width) < MIN_SIDE:
         return ink
     if wide or high:
         without = remove_straight_lines(ink, mask, wide, high)
@@ -50,7 +50,7 @@ def remove_lines(ink: Grey) -> Grey:
         return without
     box = np.s_[top : top + h, left : left + w]
     inked, mask = ink[box], mask[box]
-    if min(w, h) < LEAST_SIDE or not has_sides(mask, RIM, ALONG):
+    if min(w, h) < MIN_SIDE or not has_sides(mask, RIM, ALONG):
         return ink  # as nearly always
     inside = remove_straight_lines(inked, mask, True, True) if is_frame(mask) else inked
     if inside is inked or not is_framed(inside):  # the lines are the digit's own, as on a display
@@ -79,7 +79,7 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
         digit = largest_shape(rest)
         _, _, width, height = cv2.boundingRect(digit)
         many = max(count_lines(rows), count_lines(columns.T)) >= MANY
-        least = LEAST_AMONG if many else LEAST_DIGIT
+        least = MIN_AMONG if many else MIN_DIGIT
         if max(width / ink.shape[1], height / ink.shape[0]) < least:
             continue  # what was taken for a line is the digit: a 1
         if (

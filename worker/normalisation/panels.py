@@ -32,7 +32,7 @@ SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
 ASLANT = 0.85  # of the smallest rectangle around it
 FOUR_SIDES = 0.95  # of the area between its corners, at least, and that of its own
 PORTRAIT = 0.6  # times as wide as high, or wider: A4 is 0.71
-LEAST_SHEET = 14  # px: a side of it
+MIN_SHEET = 14  # px: a side of it
 DARKER = 0.85  # of the lightest are three corners of the image, at most: these are of the desk
 BLURRED = 1.25  # px at its edges: these are of the desk as well
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
@@ -74,7 +74,7 @@ def beside_strips(ink: Grey, mask: Mask) -> Window | None:
         measure_strip(part) for part in (mask, mask.T, mask[::-1], mask[:, ::-1].T)
     )
     page = ink[top : height - bottom, left : width - right]
-    if page.size == ink.size or min(page.shape) < LEAST_SHEET:
+    if page.size == ink.size or min(page.shape) < MIN_SHEET:
         return None
     page = remove_lines(np.ascontiguousarray(page))
     _, _, stats, _ = cv2.connectedComponentsWithStats((page > 0).view(np.uint8), ltype=cv2.CV_16U)
@@ -171,7 +171,7 @@ def find_sheet(grey: Grey) -> Corners | None:
     left, top, w, h = cv2.boundingRect(outline)
     height, width = mask.shape
     if (
-        min(w, h) < LEAST_SHEET
+        min(w, h) < MIN_SHEET
         or w * h < LEAST * mask.size
         or not PORTRAIT * h <= w <= WIDE * h
         or not is_rectangle(outline, size, ASLANT)

@@ -1,4 +1,4 @@
-"""The last steps: crop, thicken, scale, centre."""
+"""The last steps: crop, dilate_thin_strokes, scale, centre."""
 
 from collections.abc import Sequence
 
@@ -79,7 +79,7 @@ def box_of(ink: Grey) -> Sequence[int]:
     return box
 
 
-def thicken(ink: Grey) -> Grey:
+def dilate_thin_strokes(ink: Grey) -> Grey:
     """The ink with strokes of about `STROKE` px in the box, where they would be thinner.
 
     A pen is thin beside MNIST's, all the more on a digit written large.
@@ -114,7 +114,7 @@ def is_solid(digit: Grey) -> bool:
     return measure_reach(cv2.threshold(digit, 127, 1, cv2.THRESH_BINARY)[1]) > WIDEST
 
 
-def place(ink: Grey) -> Grey:
+def centre(ink: Grey) -> Grey:
     """A 28×28 image with the ink's centre of mass at its centre, as far as it has room."""
     height, width = ink.shape
     row, column = centre_of_mass(ink)

@@ -17,7 +17,7 @@ HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and s
 BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
 BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
-LEAST_AROUND = 8  # px: so long, or longer, is a circle around a digit
+MIN_AROUND = 8  # px: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
 CLOSED = 0.95  # of them, what is solid
 LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
@@ -35,13 +35,13 @@ THINNER = 0.7  # times as wide as the digit's are its strokes, or less: a piece'
 STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
 HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
-LEAST_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
+MIN_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 
 Sizes = NDArray[np.float64]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
 
 
-def drop_specks(ink: Grey) -> Grey:
+def select_digit(ink: Grey) -> Grey:
     """The digit alone: without specks, and without neighbours that reach in from the edge.
 
     The digit is the shape with the most ink, the more so the nearer to the middle; on the rim lie
@@ -103,7 +103,7 @@ def drop_specks(ink: Grey) -> Grey:
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
     keep |= own
     others = find_print((left, top, w, h), area, main, keep, labels)
-    if not fills and max(height, width) >= LEAST_SIDE:
+    if not fills and max(height, width) >= MIN_SIDE:
         others |= find_marks((left, top, w, h), area, (*first, *last)) & (group != group[main])
     wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
@@ -117,7 +117,7 @@ def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDA
     left, top, w, h = boxes
     right, bottom, length = left + w, top + h, np.maximum(w, h)
     around = np.zeros(len(w), np.bool_)
-    for outer in np.flatnonzero(length >= LEAST_AROUND).tolist():
+    for outer in np.flatnonzero(length >= MIN_AROUND).tolist():
         inside = (left > left[outer]) & (top > top[outer])
         inside &= (right < right[outer]) & (bottom < bottom[outer])
         inside &= length >= SURROUNDED * length[outer]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.normalisation.background import separate_ink
+from worker.normalisation.background import extract_ink
 from worker.normalisation.colours import to_grey
 from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
 from worker.normalisation.lines import remove_lines
@@ -23,20 +23,20 @@ from worker.normalisation.outlines import fill_outline
 from worker.normalisation.panels import Corners, Window, find_panel, find_sheet
 from worker.normalisation.placing import (
     box_of,
+    centre,
     crop,
+    dilate_thin_strokes,
     is_normalised,
     is_solid,
-    place,
     scale,
-    thicken,
 )
-from worker.normalisation.shapes import drop_specks
+from worker.normalisation.shapes import select_digit
 from worker.normalisation.views import SEEN, VIEWS, View
 from worker.pictures import Grey, ImageError, Picture, TimeLimitError
 
-GLANCE = (56, 64)  # px: the least shorter side to decode to, and the longer side to shrink to
-LOOK = (448, 128)  # the same where a glance finds nothing, or a small digit
-LOOKS = {"grey": GLANCE, "closer": LOOK, "cut out": LOOK}  # by the names of their first steps
+COARSE = (56, 64)  # px: the least shorter side to decode to, and the longer side to shrink to
+FINE = (448, 128)  # the same where a glance finds nothing, or a small digit
+SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # by the names of their first steps
 FIRST = "grey"
 LARGEST = 1024  # px: the longer side of an image, or less, of which there are other views
 STRIP = 5  # times as long as wide is a strip: its width stays as it is in one so long
@@ -56,7 +56,7 @@ class Step(NamedTuple):
 
     name: str
     image: Grey
-    doubt: str = ""  # why a person should look at the image, however sure the network is
+    review_reason: str = ""  # why a person should look at the image, however sure the network is
 
 
 def trace_views(read: Read) -> Iterator[Views]:
@@ -68,7 +68,7 @@ def trace_views(read: Read) -> Iterator[Views]:
     """
     views: Views = {}
     see = cache(lambda side: read(ceil(side / SEEN)))
-    grey = to_grey(shrink(see(GLANCE[0]), GLANCE[1]))
+    grey = to_grey(shrink(see(COARSE[0]), COARSE[1]))
     if not is_normalised(grey):
         window = find_sheet(grey) or WHOLE
         look = cache(lambda side: cut(see(side), window))
@@ -106,18 +106,20 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
     around that. Raises `ImageError`.
     """
     window: Window | Corners = WHOLE
-    doubt, seen = doubted, 0
-    for look, (shorter, longer) in LOOKS.items():
+    review_reason, seen = doubted, 0
+    for look, (shorter, longer) in SCALES.items():
         at_a_glance = look == FIRST
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
         all_seen = min(height, width) < shorter and max(height, width) <= longer
-        doubt = doubted if window == WHOLE else doubt  # all is seen again, and better
+        review_reason = (
+            doubted if window == WHOLE else review_reason
+        )  # all is seen again, and better
         part = cut(picture, window)
         slender = max(part.shape[:2]) / min(part.shape[:2])
         grey = to_grey(shrink(part, max(longer, round(longer / STRIP * slender))))
-        yield Step(look, grey, doubt)
+        yield Step(look, grey, review_reason)
         if is_normalised(grey):
             return
         if window == WHOLE and (sheet := find_sheet(grey)):
@@ -126,9 +128,11 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
         try:
             for step in STEPS:
                 before, grey = grey, step(grey)
-                doubt = doubt or (find_doubt(step, before, grey) if step in DOUBTED else "")
-                yield Step(step.__name__, grey, doubt)
-                if window == WHOLE and step is separate_ink and (panel := find_panel(grey)):
+                review_reason = review_reason or (
+                    find_review_reason(step, before, grey) if step in DOUBTED else ""
+                )
+                yield Step(step.__name__, grey, review_reason)
+                if window == WHOLE and step is extract_ink and (panel := find_panel(grey)):
                     window = panel
                     break
                 if window == WHOLE and step is crop and not all_seen and max(grey.shape) < SMALL:
@@ -141,9 +145,9 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
                 raise
 
 
-def find_doubt(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
+def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
     """What gives reason to doubt an image once a step is taken; nothing where nothing does."""
-    if step is drop_specks:
+    if step is select_digit:
         if after is before:  # as usual; it takes no time then
             return ""
         if is_digit_dropped(before, after) or is_digit_within(after) or is_digit_above(after):
@@ -171,12 +175,12 @@ def cut(picture: Picture, window: Window | Corners) -> Picture:
         return picture
     height, width = picture.shape[:2]
     if isinstance(window[0], tuple):
-        return straighten(picture, np.multiply(window, (width, height)).astype(np.float32))
+        return rectify(picture, np.multiply(window, (width, height)).astype(np.float32))
     top, bottom, left, right = np.multiply(window, (height, height, width, width))
     return picture[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
 
 
-def straighten(picture: Picture, corners: NDArray[np.float32]) -> Picture:
+def rectify(picture: Picture, corners: NDArray[np.float32]) -> Picture:
     """What is between four corners, (4, 2), in px from the upper left on around, as a rectangle."""
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # the left one first
     height, width = (max(1, round(max(pair))) for pair in (sides[::2], sides[1::2]))
@@ -185,5 +189,14 @@ def straighten(picture: Picture, corners: NDArray[np.float32]) -> Picture:
     return cv2.warpPerspective(picture, transform, (width, height))
 
 
-DOUBTED = (drop_specks, place)  # what they do may give reason to doubt
-STEPS = (separate_ink, remove_lines, fill_outline, drop_specks, crop, thicken, scale, place)
+DOUBTED = (select_digit, centre)  # what they do may give reason to doubt
+STEPS = (
+    extract_ink,
+    remove_lines,
+    fill_outline,
+    select_digit,
+    crop,
+    dilate_thin_strokes,
+    scale,
+    centre,
+)

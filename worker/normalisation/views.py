@@ -39,8 +39,8 @@ def extended(picture: Picture) -> Picture:
 
 def framed(picture: Picture) -> Picture:
     """With more of its ground around, in the usual colour of its border."""
-    ground = np.atleast_1d(np.median(border(picture), axis=0)).tolist()
-    return surround(picture, AROUND, cv2.BORDER_CONSTANT, ground)
+    background = np.atleast_1d(np.median(border(picture), axis=0)).tolist()
+    return surround(picture, AROUND, cv2.BORDER_CONSTANT, background)
 
 
 def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] = ()) -> Picture:
@@ -90,8 +90,8 @@ def levelled(picture: Picture) -> Picture:
     )
     if lighter > darker:
         grey = cv2.bitwise_not(grey)
-    ground = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, STROKE)
-    return np.asarray(cv2.divide(grey, cv2.max(ground, 1), scale=255))
+    background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, STROKE)
+    return np.asarray(cv2.divide(grey, cv2.max(background, 1), scale=255))
 
 
 PARTS: tuple[View, ...] = (middle, trimmed, middle_rows, middle_columns)

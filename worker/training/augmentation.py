@@ -23,7 +23,7 @@ class Distortion:
     faded_share: float = 0.0  # the share of less contrast
 
 
-class Distorter:
+class Augmenter:
     """Moves, turns, stretches and kneads images, each at random and each in its own way.
 
     Where a pixel comes from is a sum of fields over the image: x, y, 1 (an affine map) and 7 × 7

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from worker.models.network import ConvNetwork, DigitNetwork, Network, TwoViewNetwork
+from worker.models.network import Cnn, Mlp, Network, TwoViewCnn
 from worker.training.augmentation import Distortion
 
 
@@ -25,7 +25,7 @@ class Recipe:
     distortion: Distortion = Distortion()
     fine_tuning: "Recipe | None" = None  # of the folded network, for a third as many epochs
 
-    def draw_network(self) -> Network:
+    def init_network(self) -> Network:
         """An untrained network, as it trains."""
         raise NotImplementedError
 
@@ -60,8 +60,8 @@ class MlpRecipe(Recipe):
     first_scale: float = 0.02  # standard deviation of the initial weights
     second_scale: float = 30.0
 
-    def draw_network(self) -> DigitNetwork:
-        network = DigitNetwork(self.mean, self.std)
+    def init_network(self) -> Mlp:
+        network = Mlp(self.mean, self.std)
         with torch.no_grad():
             network.w1.normal_(0, self.first_scale)
             network.w2.normal_(0, self.second_scale)
@@ -80,7 +80,7 @@ class MlpRecipe(Recipe):
     def finish(self, network: Network) -> Network:
         """The same answers from smaller sums, whose last bits weigh less: a softmax knows only by
         how much its 256 numbers differ, so their mean is taken out of the first layer."""
-        assert isinstance(network, DigitNetwork)
+        assert isinstance(network, Mlp)
         with torch.no_grad():
             for parameter in (network.w1, network.b1):
                 exact = parameter.double()
@@ -112,16 +112,16 @@ class CnnRecipe(Recipe):
         faded_share=0.06,
     )
 
-    def draw_network(self) -> ConvNetwork:
-        return ConvNetwork(self.mean, self.std, normalised=True)
+    def init_network(self) -> Cnn:
+        return Cnn(self.mean, self.std, normalised=True)
 
     def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
 
-    def finish(self, network: Network) -> TwoViewNetwork:
-        shipped = TwoViewNetwork(self.mean, self.std)
+    def finish(self, network: Network) -> TwoViewCnn:
+        shipped = TwoViewCnn(self.mean, self.std)
         shipped.load_state_dict(network.state_dict())
         return shipped.eval()
 

@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from protocol.errors import OutputError, UsageError
 from worker.dataset import load_mnist
 from worker.models.card import Card
-from worker.models.network import LABELS, Network, softmax
-from worker.training.augmentation import Distorter
+from worker.models.network import CLASSES, Network, softmax
+from worker.training.augmentation import Augmenter
 from worker.training.calibration import (
     calibrate,
     classify,
@@ -36,7 +36,7 @@ from worker.training.calibration import (
 from worker.training.recipes import RECIPES, Recipe
 from worker.training.synthetic.rendering import NO_DIGIT, render_set, start_processes
 
-HELD_BACK = 5_000  # the last training images, which choose the epoch that is kept
+VALIDATION_IMAGES = 5_000  # the last training images, which choose the epoch that is kept
 LAST_PART = 10  # it is one of the last tenth: earlier, a good epoch is mostly luck
 
 
@@ -50,7 +50,7 @@ class Trainer:
         self.network = network.train()
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
-        self.distort = Distorter(recipe.distortion)
+        self.distort = Augmenter(recipe.distortion)
         self.recipe = recipe
         self.bfloat16 = recipe.bfloat16 and torch.cpu._is_avx512_bf16_supported()
         self.teachers = teachers
@@ -95,13 +95,13 @@ class Trainer:
 
 def target_probabilities(labels: Tensor) -> Tensor:
     """The probabilities to learn, (N,) → (N, 10): 1 for the label; all alike for `NO_DIGIT`."""
-    exact = F.one_hot(labels.clamp(min=0), LABELS).float()
-    return torch.where((labels == NO_DIGIT)[:, None], 1 / LABELS, exact)
+    exact = F.one_hot(labels.clamp(min=0), CLASSES).float()
+    return torch.where((labels == NO_DIGIT)[:, None], 1 / CLASSES, exact)
 
 
 def count_held_back(images: Tensor) -> int:
     """How many of the training images are held back, at their end."""
-    return min(HELD_BACK, len(images) // 6)
+    return min(VALIDATION_IMAGES, len(images) // 6)
 
 
 Labelled = tuple[Tensor, Tensor]  # (N, 28, 28) uint8 and (N,) int64
@@ -171,7 +171,7 @@ def train_stages(
     said: str = "",
 ) -> Network:
     """An untrained network, trained as the recipe has it."""
-    network = train_stage(recipe.draw_network(), data, epochs, recipe, teachers, said)
+    network = train_stage(recipe.init_network(), data, epochs, recipe, teachers, said)
     network = network.fold()
     if recipe.fine_tuning:
         epochs = max(1, epochs // 3)

@@ -16,7 +16,7 @@ Mask = NDArray[np.uint8]  # (SIDE, SIDE), 0 to 255
 
 # Each digit's ways of being written: strokes as control points x,y in hundredths, a / between two;
 # a corner is a point given twice.
-WAYS: dict[int, list[str]] = {
+GLYPHS: dict[int, list[str]] = {
     0: [
         "55,0 10,25 5,70 45,100 90,70 90,25 50,2",
         "75,10 30,2 2,50 35,100 95,70 90,20 60,5 35,15",
@@ -127,7 +127,7 @@ LETTERS: list[str] = [
 
 def draw_digit(label: int, rng: np.random.Generator) -> Mask:
     """One digit in one of its ways, each control point a little off, in ink of one width."""
-    ways = WAYS[label]
+    ways = GLYPHS[label]
     strokes = read_strokes(ways[rng.integers(len(ways))])
     width = rng.uniform(0.3, 0.8) if label == 1 else rng.uniform(0.45, 1.0)
     return draw_strokes(strokes, width, rng.uniform(0.01, 0.05), rng)

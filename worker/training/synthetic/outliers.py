@@ -64,7 +64,7 @@ def texture(mask: Mask, other: Mask, rng: Rng) -> Mask:
     return (np.clip((noise - low) / (1 - low), 0, 1) * 255).astype(np.uint8)
 
 
-OUTLIERS: tuple[Callable[[Mask, Mask, Rng], Mask], ...] = (
+NEGATIVES: tuple[Callable[[Mask, Mask, Rng], Mask], ...] = (
     letter,
     scribble,
     several,

@@ -17,7 +17,7 @@ from protocol.host.process import end_at_once
 from worker.normalisation.steps import normalise
 from worker.pictures import ImageError
 from worker.training.synthetic.handwriting import SIDE
-from worker.training.synthetic.outliers import OUTLIERS
+from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import KINDS, Mask, Rng, draw_shape, enlarge, warp
 
 Labels = NDArray[np.int64]  # (N,)
@@ -34,7 +34,7 @@ def render_digit(digit: Mask, label: int, other: Mask, rng: Rng) -> Mask:
 
 def render_outlier(digit: Mask, other: Mask, rng: Rng) -> Mask:
     """What is no digit, at 28×28: brought there as a digit is, or filling all of it."""
-    kind = OUTLIERS[rng.integers(len(OUTLIERS))]
+    kind = NEGATIVES[rng.integers(len(NEGATIVES))]
     shape = kind(warp(enlarge(digit, rng), rng), warp(enlarge(other, rng), rng), rng)
     if rng.random() < 0.4:
         return cv2.resize(shape, (28, 28), interpolation=cv2.INTER_AREA)

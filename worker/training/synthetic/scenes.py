@@ -152,12 +152,12 @@ def photograph(ink: NDArray[np.float32], scene: Scene, rng: Rng) -> Picture:
     """Ink 0..1 on paper, under uneven light, with grain; in colour or grey."""
     height, width = ink.shape
     tint = np.array([1, 1, 1]) - rng.uniform(0, 0.25, 3) * (rng.random() < 0.4)
-    ground = rng.uniform(*scene.paper) * tint
+    background = rng.uniform(*scene.paper) * tint
     pen = rng.uniform(*scene.pen) * np.ones(3) * tint
     if rng.random() < scene.coloured:
-        pen = ground * (rng.uniform(0, 1, 3) ** 1.5)
+        pen = background * (rng.uniform(0, 1, 3) ** 1.5)
         pen[rng.integers(3)] *= rng.uniform(0, 0.4)
-    image = ground + ink[..., None] * (pen - ground)
+    image = background + ink[..., None] * (pen - background)
     grain = rng.normal(0, rng.uniform(0, scene.grain), (height, width, 1)).astype(np.float32)
     if rng.random() < 0.5:
         rough = rng.normal(0, 1, (max(2, height // 4), max(2, width // 4))).astype(np.float32)

@@ -14,9 +14,9 @@ from worker.normalisation.background import (
     close,
     darken_edges,
     estimate_ground,
+    extract_ink,
     fit_light,
     is_ground_dark,
-    separate_ink,
 )
 from worker.normalisation.measuring import otsu_threshold, shrink
 from worker.normalisation.placing import crop
@@ -116,7 +116,7 @@ def test_a_wide_stroke_at_the_edge_is_no_shadow_on_black() -> None:
     seven = np.zeros((96, 96), np.uint8)
     seven[:36, 12:84] = seven[:, 48:84] = 255
     seven = cv2.GaussianBlur(seven, (0, 0), 3)
-    assert likeness(separate_ink(seven), seven) > 0.98
+    assert likeness(extract_ink(seven), seven) > 0.98
 
 
 def test_where_the_votes_balance_the_ground_is_light() -> None:
@@ -265,7 +265,7 @@ def test_the_ground_under_a_digit_is_that_around_it() -> None:
 
 
 def test_the_grain_of_paper_is_no_ink() -> None:
-    ink = separate_ink(add_grain(draw_ring(ink=120, ground=200), 5))
+    ink = extract_ink(add_grain(draw_ring(ink=120, ground=200), 5))
     far = cv2.dilate((draw_ring() == 0).astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
     assert (ink[far] > 0).mean() < 0.001
     assert ink[draw_ring() == 0].mean() > 200
@@ -277,8 +277,8 @@ def test_a_shadow_that_is_wider_than_strokes_is_no_ink(depth: float) -> None:
     cv2.line(shadow, (0, 95), (45, 119), 1, 22)
     shadow = cv2.GaussianBlur(shadow, (0, 0), 2)
     photo = draw_ring(ink=30, ground=220) * (1 - depth * shadow)
-    ink = separate_ink(add_grain(photo.astype(np.uint8)))
-    assert likeness(ink, separate_ink(draw_ring(ink=30, ground=220))) > 0.95
+    ink = extract_ink(add_grain(photo.astype(np.uint8)))
+    assert likeness(ink, extract_ink(draw_ring(ink=30, ground=220))) > 0.95
 
 
 @pytest.mark.parametrize("width", [20, 30])
@@ -297,7 +297,7 @@ def test_a_pale_digit_among_the_dark_lines_of_a_cell(inset: int) -> None:
     cell = 255 - np.zeros_like(grey)
     for first in (inset, SIDE - inset - 4):
         cell[first : first + 3] = cell[:, first : first + 3] = 0
-    ink = separate_ink(np.minimum(grey, cell))
+    ink = extract_ink(np.minimum(grey, cell))
     inside = np.s_[16:-16, 16:-16]
     assert likeness(ink[inside], (255 - draw_ring())[inside]) > 0.9
 
@@ -305,7 +305,7 @@ def test_a_pale_digit_among_the_dark_lines_of_a_cell(inset: int) -> None:
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_image_of_one_colour_is_blank(value: int) -> None:
     with pytest.raises(ImageError, match="blank"):
-        separate_ink(np.full((40, 30), value, np.uint8))
+        extract_ink(np.full((40, 30), value, np.uint8))
     with pytest.raises(ImageError, match="blank"):
         crop(np.zeros((40, 30), np.uint8))
 
@@ -322,4 +322,4 @@ def test_a_pale_digit_in_wide_strokes_among_thin_lines_is_no_shade() -> None:
     grey -= digit
     for line in (5, 58):
         grey[line] = grey[:, line] = 40
-    assert (separate_ink(grey)[digit > 0] > 0).all()
+    assert (extract_ink(grey)[digit > 0] > 0).all()

@@ -20,16 +20,16 @@ from worker.normalisation.placing import (
     STROKE_SIDE,
     centre_of_mass,
     crop,
+    dilate_thin_strokes,
     is_normalised,
     place,
     scale,
-    thicken,
 )
 from worker.normalisation.steps import (
     ANOTHER,
-    GLANCE,
-    LOOK,
-    LOOKS,
+    COARSE,
+    FINE,
+    SCALES,
     SOLID,
     STRIP,
     normalise,
@@ -57,10 +57,10 @@ def test_a_jpeg_of_such_an_image_is_what_it_is_decoded_to(mnist_root: object) ->
 
 
 @pytest.mark.parametrize(("radius", "doubt"), [(40, SOLID), (18, "")])
-def test_what_is_wider_than_strokes_is_a_doubt(radius: int, doubt: str) -> None:
+def test_what_is_wider_than_strokes_is_a_doubt(radius: int, review_reason: str) -> None:
     picture = np.full((300, 300), 240, np.uint8)
     cv2.line(picture, (120, 110), (180, 190), 20, 2 * radius)
-    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == doubt
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).review_reason == review_reason
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_a_small_digit_in_a_large_photo_is_looked_at_closer(
     photo = np.full((2000, 1500), 255, np.uint8)
     photo[1200 : 1200 + side, 300 : 300 + side] = ring
     content = encode_image(PIL.Image.fromarray(photo), format, quality=95)
-    names = [step.name for step in trace_steps(open_image(content, LOOK[0]))]
-    assert [name for name in names if name in LOOKS] == [*LOOKS][:looks]
+    names = [step.name for step in trace_steps(open_image(content, FINE[0]))]
+    assert [name for name in names if name in SCALES] == [*SCALES][:looks]
     assert names.count("place") == 1
     digit = read_digit(content)
-    assert not digit.doubt and same_digit(digit.image, normalise(ring), least=0.85)
+    assert not digit.review_reason and same_digit(digit.image, normalise(ring), least=0.85)
 
 
 @pytest.mark.parametrize("radius", [12, 16])
@@ -127,7 +127,7 @@ def test_a_long_strip_stays_as_wide_as_a_short_one(times: int) -> None:
     strip[5:55, 100:150] = draw_ring(50, width=4)
     for picture in (strip, strip.T):
         glance = next(trace_steps(lambda side: picture))  # noqa: B023
-        assert abs(min(glance.image.shape) - GLANCE[1] / min(times, STRIP)) <= 1
+        assert abs(min(glance.image.shape) - COARSE[1] / min(times, STRIP)) <= 1
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
@@ -138,14 +138,14 @@ def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
 
 @pytest.mark.parametrize(("width", "left", "doubt"), [(18, 600, ""), (32, 610, ANOTHER)])
 def test_what_may_be_a_digit_is_for_the_closer_look_to_say(
-    width: int, left: int, doubt: str
+    width: int, left: int, review_reason: str
 ) -> None:
     photo = np.full((900, 900), 230, np.uint8)
     photo[300:400, 300:400] = draw_ring(100, width=4, ink=60, ground=230)
     photo[600:618, left : left + width] = 60
     *_, last = steps = list(trace_steps(lambda side: photo))
     glance = steps[[step.name for step in steps].index("closer") - 1]
-    assert last.doubt == doubt != glance.doubt
+    assert last.review_reason == review_reason != glance.review_reason
 
 
 def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
@@ -154,28 +154,30 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
         photo[400:540, left : left + 140] = draw_ring(140, width=11)
     digit = read_digit(encode_image(PIL.Image.fromarray(photo)))
     assert same_digit(digit.image, normalise(draw_ring(140, width=11)), least=0.85)
-    assert digit.doubt == ANOTHER
+    assert digit.review_reason == ANOTHER
 
 
 def test_a_circle_around_what_is_small_is_a_doubt() -> None:
     picture = np.full((120, 120), 255, np.uint8)
     cv2.circle(picture, (60, 60), 45, 0, 6)
-    assert not read_digit(encode_image(PIL.Image.fromarray(picture))).doubt
+    assert not read_digit(encode_image(PIL.Image.fromarray(picture))).review_reason
     cv2.line(picture, (60, 48), (60, 72), 0, 6)
-    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == ANOTHER
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).review_reason == ANOTHER
 
 
 def test_a_digit_above_another_is_a_doubt() -> None:
     picture = np.full((280, 180), 255, np.uint8)
     for row in (90, 190):
         cv2.circle(picture, (90, row), 42, 0, 8)
-    assert read_digit(encode_image(PIL.Image.fromarray(picture))).doubt == ANOTHER
+    assert read_digit(encode_image(PIL.Image.fromarray(picture))).review_reason == ANOTHER
 
 
 def test_of_four_digits_two_that_are_kept_hide_no_others(mnist_root: object) -> None:
     digits = load_mnist("test")[0][:160].numpy().reshape(40, 2, 2, 28, 28)
     fours = digits.transpose(0, 1, 3, 2, 4).reshape(40, 56, 56)
-    doubts = [read_digit(encode_image(PIL.Image.fromarray(255 - four))).doubt for four in fours]
+    doubts = [
+        read_digit(encode_image(PIL.Image.fromarray(255 - four))).review_reason for four in fours
+    ]
     assert doubts.count(ANOTHER) >= 32  # of others, three or four may be kept
 
 
@@ -185,10 +187,10 @@ def test_a_box_is_that_of_the_ink() -> None:
 
 def test_a_thin_stroke_is_thickened_and_a_thick_one_left() -> None:
     thin, thick = (crop(255 - draw_ring(width=width)) for width in (2, 12))
-    assert np.array_equal(thicken(thick), thick)
+    assert np.array_equal(dilate_thin_strokes(thick), thick)
     before, after = (
         measure_stroke(scale(ink, STROKE_SIDE) >> 7) * BOX / STROKE_SIDE
-        for ink in (thin, thicken(thin))
+        for ink in (thin, dilate_thin_strokes(thin))
     )
     assert before < STROKE / 2
     assert after == pytest.approx(STROKE, rel=0.25)
@@ -223,12 +225,12 @@ def test_an_image_that_took_its_time_at_a_glance_has_no_closer_look() -> None:
 
     with patch.object(steps, "STEPS", (slow,)), pytest.raises(TimeLimitError):
         list(trace_steps(read))
-    assert sides == [GLANCE[0]]
+    assert sides == [COARSE[0]]
 
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:
     names, images, _ = zip(*trace_steps(lambda side: draw_ring()), strict=True)
-    assert names[:2] == ("grey", "separate_ink") and names[-1] == "place"
+    assert names[:2] == ("grey", "extract_ink") and names[-1] == "place"
     assert np.array_equal(images[-1], normalise(draw_ring()))
     assert [step.name for step in trace_steps(lambda side: images[-1])] == ["grey"]
 
