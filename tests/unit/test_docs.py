@@ -6,13 +6,14 @@ import re
 import shlex
 from inspect import signature
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import pytest
 
 import producer
 from digitq.cli import digitq
-from producer import Client, Job, open_sources
+from producer import Client, Job, JobRecord, open_sources
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.names import IMAGE_SUFFIXES
 from protocol import errors
@@ -185,7 +186,8 @@ def test_the_settings_table_is_the_settings() -> None:
 
 def test_every_variable_that_is_named_is_a_setting() -> None:
     known = {f"DIGITQ_{name.upper()}" for name in Settings.model_fields}
-    assert set(re.findall(r"(?<!_)DIGITQ_[A-Z_]+", ALL)) == known
+    now = "".join(page for name, page in PAGES.items() if name != "CHANGELOG.md")
+    assert set(re.findall(r"(?<!_)DIGITQ_[A-Z_]+", now)) == known
 
 
 def first_column(page: str, heading: str) -> list[str]:
@@ -198,6 +200,16 @@ def test_the_steps_and_views_are_those_of_the_program() -> None:
     page = PAGES["docs/images.md"]
     assert first_column(page, "| step | what it does |") == [step.__name__ for step in STEPS]
     assert first_column(page, "| view | what it is |") == [view.__name__ for view in VIEWS]
+
+
+def test_the_keys_of_a_job_are_listed() -> None:
+    keys = re.findall(r"record \.\. '(:\w+)'", (ROOT / "protocol/ledger.lua").read_text())
+    assert {f"`{key}`" for key in keys} <= {*re.findall(r"`:[\w-]+`", PAGES["ARCHITECTURE.md"])}
+
+
+def test_the_states_of_a_job_are_explained() -> None:
+    states = get_args(get_type_hints(JobRecord)["state"])
+    assert {*states} <= {*first_column(PAGES["docs/operations.md"], "| state | meaning |")}
 
 
 @pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES])
