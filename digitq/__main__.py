@@ -2,14 +2,20 @@
 
 import atexit
 import os
+import sys
 import threading
 from typing import NoReturn
 
-from protocol.host.process import end_at_once
+from digitq.modules import describe_foreign_module
 
 
 def main() -> NoReturn:
     """Run the command line of `digitq.cli`, which takes a while to import."""
+    if reason := describe_foreign_module(("producer", "protocol")):
+        print(f"digitq: {reason}", file=sys.stderr)
+        sys.exit(2)
+    from protocol.host.process import end_at_once
+
     end_at_once()
     from protocol.settings import OTHER_BROKERS
 

@@ -18,7 +18,7 @@ import torch
 
 from digitq.local.processes import Local
 from producer import Client
-from producer.batching import MAX_THREADS, PIXELS_LANE, CallKind, Line, read_call
+from producer.batching import MAX_THREADS, PIXELS_LANE, CallKind, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
@@ -53,7 +53,7 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> N
     kind, lock = CallKind("mlp", drawn=True), client._calls._lock
     with lock:
         busy = [threading.current_thread()] * UNDER_WAY
-        client._calls._lines[kind] = Line(kind, threading.Condition(lock), threads=busy)
+        client._calls._lines[kind] = CallQueue(kind, threading.Condition(lock), threads=busy)
         with catch_warnings(action="ignore"):  # of forks beside threads
             child = os.fork()
         if not child:
@@ -133,7 +133,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
 
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
     calls = Client(redis_only.url)._calls
-    line = Line(CallKind("cnn", drawn=True), threading.Condition(calls._lock))
+    line = CallQueue(CallKind("cnn", drawn=True), threading.Condition(calls._lock))
     line.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
     assert len(calls._take_calls(line)) == MODEL_ROWS["cnn"]
 

@@ -269,7 +269,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     app. A job has run there."""
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(Path(worker.__file__).parent, site / "worker")
-    with (site / "worker/weights/cnn.safetensors").open("r+b") as weights:
+    with (site / "worker/models/weights/cnn.safetensors").open("r+b") as weights:
         weights.write(b"damaged")
     (site / "digitq-0.0.9.dist-info").mkdir()
     (site / "digitq-0.0.9.dist-info/METADATA").write_text("Name: digitq\nVersion: 0.0.9\n")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import producer
-from protocol import errors
 from protocol.settings import MODELS
 from worker.models.card import WEIGHTS
 
@@ -96,13 +94,6 @@ def test_producer_and_flower_need_no_torch(name: str) -> None:
 def test_help_waits_for_nothing_heavy(module: str) -> None:
     heavy = {"celery", "pyarrow", "numpy", "torch", "rich", "redis"}
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
-
-
-def test_the_public_names() -> None:
-    own = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    public = {"Client", "Job", "JobRecord", "Prediction", "open_sources", *own}
-    assert {*producer.__all__} == public
-    assert all(getattr(producer, name) for name in producer.__all__)
 
 
 def test_producer_and_worker_know_the_same_models() -> None:

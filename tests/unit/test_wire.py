@@ -19,30 +19,30 @@ LARGE = bytes(range(256)) * (LARGE_BYTES // 256 + 1)
 def test_a_large_argument_is_sent_as_it_lies(form: type) -> None:
     payload = form(bytes(LARGE_BYTES + 1))
     command = ("EVALSHA", "abc", 1, "key", "é", 2.5, payload, "rest")
-    items = Packer().pack(*command)
-    assert any(item is payload for item in items)
-    assert b"".join(items) == b"".join(HiredisRespSerializer().pack(*command))
+    pieces = Packer().pack(*command)
+    assert any(piece is payload for piece in pieces)
+    assert b"".join(pieces) == b"".join(HiredisRespSerializer().pack(*command))
     assert Packer().pack("GET", b"small") == HiredisRespSerializer().pack("GET", b"small")
 
 
 def test_a_huge_argument_is_sent_in_parts_as_they_lie() -> None:
     payload = bytes(range(256)) * (SEND_BYTES // 100)
     assert max(map(len, Packer().pack("SET", "key", payload))) == len(payload)
-    items = Packer(SEND_BYTES).pack("SET", "key", payload)
-    assert max(map(len, items)) == SEND_BYTES
-    assert all(item.obj is payload for item in items if isinstance(item, memoryview))
-    assert b"".join(items) == b"".join(HiredisRespSerializer().pack("SET", "key", payload))
+    pieces = Packer(SEND_BYTES).pack("SET", "key", payload)
+    assert max(map(len, pieces)) == SEND_BYTES
+    assert all(piece.obj is payload for piece in pieces if isinstance(piece, memoryview))
+    assert b"".join(pieces) == b"".join(HiredisRespSerializer().pack("SET", "key", payload))
 
 
 @contextmanager
-def replies(sent: bytes, item: int) -> Iterator[Parser]:
+def replies(sent: bytes, piece: int) -> Iterator[Parser]:
     """A parser of a connection that brings `sent`, so many bytes at a time, and ends."""
     near, far = socket.socketpair()
 
     def send() -> None:
         with far:
-            for start in range(0, len(sent), item):
-                far.sendall(sent[start : start + item])
+            for start in range(0, len(sent), piece):
+                far.sendall(sent[start : start + piece])
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -60,10 +60,10 @@ def bulk(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("piece", [7, READ_BYTES - 1, READ_BYTES, 1 << 20])
-def test_large_strings_are_read_whole_wherever_they_stand(item: int) -> None:
+def test_large_strings_are_read_whole_wherever_they_stand(piece: int) -> None:
     edge = LARGE[:LARGE_BYTES]
     array = b"*5\r\n" + bulk(LARGE) + b"$-1\r\n:7\r\n" + bulk(edge) + bulk(LARGE[::-1])
-    with replies(bulk(b"small") + array + bulk(LARGE) + b"+OK\r\n", item) as parser:
+    with replies(bulk(b"small") + array + bulk(LARGE) + b"+OK\r\n", piece) as parser:
         assert parser.read_response() == b"small"  # type: ignore[no-untyped-call]
         assert parser.read_response() == [LARGE, None, 7, edge, LARGE[::-1]]  # type: ignore[no-untyped-call]
         large = parser.read_response()  # type: ignore[no-untyped-call]
