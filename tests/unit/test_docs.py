@@ -11,9 +11,9 @@ from typing import get_args, get_type_hints
 import click
 import pytest
 
-import producer
-from digitq.cli import digitq
-from producer import Client, Job, JobRecord, open_sources
+import digitq
+from digitq import Client, Job, JobRecord, open_sources
+from digitq.cli import digitq as cli
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.names import IMAGE_SUFFIXES
 from protocol import errors
@@ -27,7 +27,7 @@ PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
 ALL = "\n".join(PAGES.values())
 README_WORDS = 900  # four minutes of reading
-PUBLIC = {*producer.__all__, "__version__"}  # of `digitq`
+PUBLIC = {*digitq.__all__, "__version__"}
 OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Compose's
 OTHERS_OPTIONS |= {"--port", "--address", "--concurrency"}  # Flower's and Celery's
 ROOM = r"(?:digitq|producer|protocol|worker|tests|benchmarks|examples|docs|\.ci|\.github)"
@@ -64,13 +64,13 @@ def options_of(command: click.Command) -> set[str]:
 
 def find_command(name: str) -> click.Command:
     """`train` and `inspect` are only passed on by the command line."""
-    return worker_commands.commands.get(name) or digitq.commands[name]
+    return worker_commands.commands.get(name) or cli.commands[name]
 
 
 # Commands
 
 
-@pytest.mark.parametrize("name", sorted(digitq.commands))
+@pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_command_is_shown(name: str) -> None:
     assert any(shlex.split(command)[1] == name for command in DIGITQ)
 
@@ -89,19 +89,19 @@ def test_a_shown_command_exists_with_its_options(command: str) -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = set().union(*(options_of(find_command(name)) for name in digitq.commands))
+    known = set().union(*(options_of(find_command(name)) for name in cli.commands))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", ALL)))
     assert named - known - OTHERS_OPTIONS <= {"--help", "--version"}
 
 
-@pytest.mark.parametrize("option", digitq.commands["classify"].params)
+@pytest.mark.parametrize("option", cli.commands["classify"].params)
 def test_every_option_of_classify_is_explained(option: click.Parameter) -> None:
     if isinstance(option, click.Option):
         assert f"| `{option.opts[0]}`" in PAGES["docs/operations.md"]
 
 
 def test_every_help_fits_a_line() -> None:
-    for command in digitq.commands.values():
+    for command in cli.commands.values():
         assert command.help and not command.get_short_help_str(limit=60).endswith("...")
 
 
