@@ -21,10 +21,10 @@ from protocol.errors import DigitqError, UsageError
 from protocol.host.process import make_stderr_unfailing
 
 SECTIONS = {
-    "Classify": ("demo", "classify", "inspect", "evaluate"),
-    "Submit jobs and collect them later": ("submit", "status", "jobs", "collect", "cancel"),
-    "Run and watch": ("up", "worker", "flower", "doctor"),
-    "Train and measure": ("train", "bench"),
+    "Classify": (demo, classify, inspect, evaluate),
+    "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
+    "Run and watch": (up, worker, flower, doctor),
+    "Train and measure": (train, bench),
 }
 COMPLETE = "_DIGITQ_COMPLETE"  # the variable by which a shell asks for completions
 
@@ -34,8 +34,7 @@ class Sections(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         limit = formatter.width - 12
-        for title, names in SECTIONS.items():
-            commands = [self.commands[name] for name in names]
+        for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [(f"{one.name:8}", one.get_short_help_str(limit)) for one in commands]
@@ -44,6 +43,7 @@ class Sections(click.Group):
 
 @click.group(
     cls=Sections,
+    commands=[command for commands in SECTIONS.values() for command in commands],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="digitq", message="digitq %(version)s")
@@ -54,13 +54,6 @@ def digitq() -> None:
     broker; `demo` always does. `submit`, `status`, `jobs`, `collect` and `cancel` need a running
     Redis, which `digitq up` can start.
     """
-
-
-for command in (
-    *(classify, demo, evaluate, submit, status, jobs, collect, cancel),
-    *(worker, flower, up, doctor, bench, train, inspect),
-):
-    digitq.add_command(command)
 
 
 def _prepare_process() -> None:
@@ -104,14 +97,11 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         sys.exit(ExitStatus.INTERRUPTED)
     except BrokenPipeError:
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
+    except (OSError, DigitqError) as error:
         echo_err(f"digitq: {error}")
-        sys.exit(ExitStatus.BROKEN)
-    except DigitqError as error:
-        echo_err(f"digitq: {error}")
-        sys.exit(ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.BROKEN)
+        sys.exit(ExitStatus.USAGE if isinstance(error, UsageError) else ExitStatus.FAILED)
     except Exception:  # a bug; Python's own status, 1, would mean that all rows are written
         traceback.print_exc()
-        sys.exit(ExitStatus.BROKEN)
+        sys.exit(ExitStatus.FAILED)
     finally:
         _give_up_stdout()

@@ -14,7 +14,7 @@ class ExitStatus(IntEnum):
 
     FAILED_ROWS = 1  # all rows are written, and some carry an error
     USAGE = 2  # an option or the input is wrong
-    BROKEN = 3  # Redis, the disk or a job failed
+    FAILED = 3  # Redis, the disk or a job failed
     INTERRUPTED = 130  # Ctrl-C
 
 

@@ -28,9 +28,9 @@ WATCH_POLL_SECONDS = 0.5  # time between two looks at processes that are running
 MAX_RESTARTS = 10  # of one process within RESTART_WINDOW_SECONDS; then it is given up
 RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
-# Mingle and gossip ask the other workers, which takes a second at the start
+# Without mingle and gossip, in which workers question each other, they start a second earlier
 WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
-KEEP_FREED_MEMORY = {  # for glibc's malloc, as a worker sets it for its own processes
+KEEP_FREED_MEMORY = {  # for the malloc of Redis, where that is glibc's; workers set it themselves
     "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),
 }

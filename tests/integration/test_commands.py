@@ -446,7 +446,9 @@ def test_a_job_that_nobody_works_on_is_told(
 ) -> None:
     draw_one().save(tmp_path / "1.png")
     job = run("submit", tmp_path, "--broker", redis_only.url)[1].strip()
-    told = f"no worker is running: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
+    told = (
+        f"no worker is running: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
+    )
     for command in (["jobs"], ["status", job]):
         assert run(*command, "--broker", redis_only.url)[2] == f"{told}\n"
     run("cancel", job, "--broker", redis_only.url)
@@ -582,7 +584,9 @@ def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
     out = tmp_path / "out.csv"
     shown = on_terminal(width, "classify", table, "-o", out, "--broker", local.url, "--limit", 1000)
     assert "1,000/1,000" in shown and "100%" in shown
-    last = shown.rpartition("\x1b[2K")[2].split("\r\n")  # the bar's line is erased before
+    bar, _, rest = shown.rpartition("\x1b[2K")  # which erases the bar
+    assert "20 with an error" in bar
+    last = rest.split("\r\n")
     assert last[0].startswith("1,000 images, 20 with an error") and last[0].endswith("images/s")
     assert last[1:] == [f"the rows are in {out}", ""]
 

@@ -113,7 +113,10 @@ def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
         f"models: the weights or cards of cnn differ: {worker.name}; odd; set DIGITQ_WEIGHTS"
         in "".join(lines)
     )
-    assert "versions: Redis is version 5.0.6: no worker can connect to it; install Redis 6 or newer" in lines
+    assert (
+        "versions: Redis is version 5.0.6: no worker can connect to it; install Redis 6 or newer"
+        in lines
+    )
 
 
 def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
