@@ -1,6 +1,6 @@
 """The confusion matrix: counted, as a table, and as a picture."""
 
-import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +75,15 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.set_title(title)
     figure.colorbar(image, label="% of the digit's images with this wrong answer", shrink=0.8)
-    picture = io.BytesIO()
+    kind = path.suffix[1:].lower()
+    path = path.resolve()  # the file that a link leads to
+    partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(picture, dpi=120, format=path.suffix[1:].lower())
-        path.write_bytes(picture.getvalue())
+        figure.savefig(partial, dpi=120, format=kind)
+        partial.replace(path)
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise OutputError(f"can't write {path}: {error.strerror or error}") from None

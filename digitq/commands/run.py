@@ -1,9 +1,11 @@
 """`worker`, `flower`, `up`, `train` and `inspect`: the commands that run other programs."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -152,16 +154,33 @@ def read_flower_options(options: Sequence[str]) -> list[str]:
             joined.append(option)
     for name in (option.partition("=")[0] for option in joined):
         if not name.startswith("-") or name.lstrip("-") not in known:
-            raise UsageError(f"Flower has no option {name}")
+            similar = get_close_matches(name.lstrip("-"), map(str, known), 1)
+            hint = f"; is it --{similar[0]}?" if similar else ""
+            raise UsageError(f"Flower has no option {name}{hint}")
     try:
         apply_env_options()
         known.parse_command_line(["flower", *joined], final=False)
+        _check_flower_files(known, joined)
         elsewhere = known.unix_socket or known.address or any("conf=" in one for one in joined)
         if not elsewhere and not is_free(known.port):
             raise UsageError(f"port {known.port} is in use: choose another with --port")
     except (Error, KeyError, ValueError, OverflowError) as error:  # the last for port 70000
         raise UsageError(f"Flower's options: {error}") from None
     return joined
+
+
+def _check_flower_files(known: Any, options: Sequence[str]) -> None:
+    """Raises `UsageError` for a file or an address that Flower would answer with a traceback."""
+    conf = next((option.partition("=")[2] for option in options if "conf=" in option), None)
+    if conf and not os.path.isfile(conf):
+        raise UsageError(f"--conf: no such file: {conf}")
+    if known.persistent and not os.access(os.path.dirname(known.db) or ".", os.W_OK):
+        raise UsageError(f"--db {known.db}: can't write to its folder")
+    if known.address and not known.unix_socket:
+        try:
+            socket.getaddrinfo(known.address, None)
+        except OSError:
+            raise UsageError(f"--address {known.address}: no such address") from None
 
 
 def _show_help_if_asked(options: Sequence[str]) -> None:

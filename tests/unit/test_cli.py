@@ -249,7 +249,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
         (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
-        (2, "Flower has no option --prot", ["flower", "--prot=5556"]),
+        (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
@@ -447,6 +447,9 @@ def test_flower_s_options_are_as_it_knows_them(
         (["--port", "abc"], "invalid literal"),
         (["--port=70000"], "port must be 0-65535"),
         (["-A", "x"], "no option -A"),
+        (["--conf=/nowhere/conf.py"], "--conf: no such file: /nowhere/conf.py"),
+        (["--address", "300.1.1.1"], "--address 300.1.1.1: no such address"),
+        (["--persistent=yes", "--db=/nowhere/db"], "--db /nowhere/db: can't write to its folder"),
     ],
 )
 def test_values_that_flower_can_t_read(unset: None, options: list[str], message: str) -> None:

@@ -97,6 +97,9 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't write .*matrix.xyz"):
         plot_confusion(make_confusion(), "mlp", tmp_path / "matrix.xyz")
-    (tmp_path / "full.png").symlink_to("/dev/full")
+    (tmp_path / "full.png").write_text("as it was")
+    (tmp_path / "full.png.partial").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="can't write .*full.png: No space left"):
         plot_confusion(make_confusion(), "mlp", tmp_path / "full.png")
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "as it was"
