@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -10,16 +9,21 @@ from dramatiq.encoder import PickleEncoder
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from redis import Redis
-from shared import classify_chunk, cut_chunks, running, start_worker, write_answers
 
-from digitq.bench.contenders import ANSWER_SECONDS, WORKERS, Bench
+from benchmarks.queues.shared import (
+    classify_chunk,
+    cut_chunks,
+    running,
+    start_worker,
+    write_answers,
+)
+from digitq.bench.measures import ANSWER_SECONDS, WORKERS, Bench
 from digitq.bench.rounds import Rows
 from digitq.local.processes import Local
 from protocol.chunk import decode, encode
 
 CHUNK_ROWS = 1024
 WAIT = 1000 * ANSWER_SECONDS  # milliseconds
-FOLDER = str(Path(__file__).parent)
 REDIS_URL = "BENCHMARK_REDIS_URL"
 
 
@@ -47,7 +51,7 @@ def serve() -> None:
 def measure_dramatiq(bench: Bench) -> Rows:
     """All chunks sent, then all answers taken and written in the order of the images."""
     options = ["--processes", str(WORKERS), "--threads", "1", "--skip-logging"]
-    command = ["-m", "dramatiq", "dramatiq_queue:serve", "--path", FOLDER, *options]
+    command = ["-m", "dramatiq", "benchmarks.queues.dramatiq_queue:serve", *options]
     with Local(workers=0) as redis, running(*command, **{REDIS_URL: redis.url}):
         actor = declare(redis.url)
         started = time.perf_counter()

@@ -8,9 +8,9 @@ from http.client import HTTPConnection
 
 import numpy as np
 from mosec import Server, Worker
-from shared import classify, running, start_worker
 
-from digitq.bench.contenders import CALLERS, WORKERS, Bench, time_callers
+from benchmarks.queues.shared import classify, running, start_worker
+from digitq.bench.measures import CALLERS, WORKERS, Bench, time_callers
 from digitq.bench.rounds import Rows
 from digitq.local.processes import find_free_port
 from protocol.chunk import CLASSES, PIXELS
@@ -57,7 +57,7 @@ class Caller(threading.local):
 def measure_mosec(bench: Bench) -> Rows:
     """As many callers in threads as digitq's `concurrent` has, each with one image at a time."""
     digits, port = bench.digits[: bench.part(100)], find_free_port()
-    server = running(__file__, "--address", HOST, "--port", str(port), "--log-level", "error")
+    server = running("-m", __name__, "--address", HOST, "--port", str(port), "--log-level", "error")
     with server:
         call = Caller(port).classify
         time_callers(call, bench.digits[:WARM_UP_CALLS])

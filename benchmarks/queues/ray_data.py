@@ -7,9 +7,9 @@ from unittest.mock import patch
 
 import pyarrow as pa
 import ray
-from shared import classify_chunk, cut_chunks, warm_up, write_answers
 
-from digitq.bench.contenders import WORKERS, Bench
+from benchmarks.queues.shared import classify_chunk, cut_chunks, warm_up, write_answers
+from digitq.bench.measures import WORKERS, Bench
 from digitq.bench.rounds import Rows
 
 BLOCK_ROWS = 16384  # faster than 4096 or 8192

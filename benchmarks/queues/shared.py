@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from digitq.bench.contenders import MODEL, WORKERS, Bench
+from benchmarks.rivals.torch_alone import BATCH_ROWS
+from digitq.bench.measures import MODEL, WORKERS, Bench
 from digitq.local import tether
 from producer.sinks.files import FileSink
 from protocol.chunk import PIXELS
-from worker.bench import BATCH_ROWS
 from worker.classify import build_result, read_image, read_pixels
 from worker.models.model import load_model
 

@@ -48,11 +48,14 @@ def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> Non
     """
     require("torch", "worker")
     import json
+    import os
     from functools import partial
+    from pathlib import Path
 
-    from digitq.bench.contenders import CONTENDERS, Bench, describe_machine
+    from digitq.bench.measures import CONTENDERS, Bench, describe_machine
     from digitq.bench.rounds import run_rounds, tabulate
 
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # of benchmarks
     echo_err(describe_machine())
     with Bench(images) as shared:
         measures = [

@@ -80,7 +80,7 @@ def run_python(code: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "digitq.bench.contenders",
+        "digitq.bench.measures",
         "digitq.cli",
         "digitq.doctor.rules",
         "digitq.progress",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from digitq.bench.contenders import CONTENDERS, describe_latencies
+from digitq.bench.measures import CONTENDERS, describe_latencies
 from digitq.bench.rounds import (
     BENCHMARKS,
     RIVALS,

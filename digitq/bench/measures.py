@@ -104,7 +104,7 @@ class Bench(ExitStack):
     @cached_property
     def plain(self) -> Any:
         """The task of plain Celery, as a signature, with as many workers behind it, warm."""
-        local = self.enter_context(Local(WORKERS, app="worker.plain"))
+        local = self.enter_context(Local(WORKERS, app="benchmarks.rivals.plain_celery"))
         local.wait_until_ready()
         task = signature(CLASSIFY, app=make_plain_app(local.url))
         task.delay(self.digits[0].tolist()).get(timeout=ANSWER_SECONDS)
@@ -257,7 +257,7 @@ def describe_machine() -> str:
 
 
 def _run_torch(*arguments: str) -> Figures:
-    """What `worker.bench` measures, in a process of its own: torch stays out of this one.
+    """What `torch_alone` measures, in a process of its own: torch stays out of this one.
 
     The better of two runs, whose threads wait in different ways.
     """
@@ -266,7 +266,7 @@ def _run_torch(*arguments: str) -> Figures:
 
 
 def _run_torch_once(policy: str, *arguments: str) -> Figures:
-    command = [sys.executable, "-P", "-m", "worker.bench", *arguments]
+    command = [sys.executable, "-P", "-m", "benchmarks.rivals.torch_alone", *arguments]
     environment = os.environ | {"OMP_WAIT_POLICY": policy, "MKL_CBWR": "OFF"}  # as others run it
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The worker of `protocol.plain`: `celery -A worker.plain worker`."""
+"""The worker of `protocol.plain`: `celery -A benchmarks.rivals.plain_celery worker`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What `digitq bench` measures of torch without a queue: `python -m worker.bench --help`.
+"""What `digitq bench` measures of torch without a queue; `--help` shows how.
 
 Each command prints `{"images_per_second": …}`. Nothing is written, and no answer is kept.
 """

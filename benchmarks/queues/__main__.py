@@ -1,6 +1,6 @@
 """Other queues beside digitq: the same images, the same network, as many worker processes.
 
-`python benchmarks/queues/run.py [--only NAME] [--images N] [--rounds N]`, where
+`python -m benchmarks.queues [--only NAME] [--images N] [--rounds N]`, where
 `digitq[worker,local]` and `benchmarks/queues/requirements.txt` are installed. What it needs it
 starts itself, and stops it again. It prints the medians, as `digitq bench` does.
 """
@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from dramatiq_queue import measure_dramatiq
-from ray_data import measure_ray_data
-
-from digitq.bench.contenders import Bench, measure_concurrent, measure_queue
+from benchmarks.queues.dramatiq_queue import measure_dramatiq
+from benchmarks.queues.ray_data import measure_ray_data
+from digitq.bench.measures import Bench, measure_concurrent, measure_queue
 from digitq.bench.rounds import Rows, describe, run_rounds
 
 Measure = Callable[[Bench], Rows]
@@ -27,7 +26,7 @@ def measure_warm_calls(bench: Bench) -> Rows:
 
 def measure_mosec(bench: Bench) -> Rows:
     """Imported late: mosec takes this program's options for its own."""
-    from mosec_http import measure_mosec
+    from benchmarks.queues.mosec_http import measure_mosec
 
     return measure_mosec(bench)
 
