@@ -1,99 +1,61 @@
-"""What `digitq bench` measures of torch without a queue; `--help` shows how.
+"""The loops of torch's tutorials; the arguments are LOOP SOURCE MODEL THREADS.
 
-Each command prints `{"images_per_second": …}`. Nothing is written, and no answer is kept.
+LOOP is `dataloader`, whose SOURCE is a number of MNIST training images, or `image-folder`, whose
+SOURCE is a folder. It prints `{"images_per_second": …}`. Nothing is written.
 """
 
-import json
-import time
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
-from worker.dataset import ensure_mnist, load_mnist
+from worker.alone import measure_network
+from worker.dataset import ensure_mnist
+from worker.models.card import Card
 from worker.models.model import load_model
-from worker.models.network import PIXELS, Network
+from worker.models.network import PIXELS
 
-MODEL = "mlp"
-THREADS = 2  # and processes of a loader: as many as the queue has workers
-BATCH_ROWS = 512  # faster than 1024 or 2048, whose sums leave the processor's cache
-TUTORIAL_BATCH_ROWS = 64
-WARM_UP_BATCHES = 10
+TUTORIAL_ROWS = 64  # images in a batch, as in torch's own MNIST example
 
 Labelled = Iterable[tuple[Tensor, Tensor]]  # images (N, 1, 28, 28) and labels (N,)
 
 
-def measure(network: Network, batches: Iterable[Tensor], warm_up: Tensor) -> None:
-    """Print images a second, from asking for the first batch (N, 784) to the last answer."""
-    torch.set_num_threads(THREADS)
-    with torch.inference_mode():
-        for _ in range(WARM_UP_BATCHES):
-            network(warm_up)
-        images, started = 0, time.perf_counter()
-        for pixels in batches:
-            network(pixels)
-            images += len(pixels)
-    print(json.dumps({"images_per_second": images / (time.perf_counter() - started)}))
-
-
-def measure_normalised(batches: Labelled) -> None:
-    """The same of images that `Normalize` has seen to."""
-    network = load_model(MODEL).network
-    network.scale, network.shift = 1.0, 0.0
-    pixels = (images.view(-1, PIXELS) for images, _ in batches)
-    measure(network, pixels, torch.zeros(TUTORIAL_BATCH_ROWS, PIXELS))
-
-
-def normalise() -> Compose:
-    """From a grey PIL image to what the network takes, as the tutorials have it."""
-    card = load_model(MODEL).card
+def to_network_input(card: Card) -> Compose:
+    """The tutorials' steps from a grey PIL image to what the network computes on."""
     return Compose([ToTensor(), Normalize((card.mean,), (card.std,))])
 
 
-@click.group()
-def main() -> None:
-    """Measure torch without a queue."""
+def load_dataset(images: int, card: Card) -> Labelled:
+    """The loop over `datasets.MNIST`, in the process that classifies."""
+    dataset = MNIST(ensure_mnist(), train=True, transform=to_network_input(card))
+    return DataLoader(Subset(dataset, range(min(images, len(dataset)))), TUTORIAL_ROWS)
 
 
-@main.command("torch")
-@click.argument("images", type=click.IntRange(1))
-def bare_torch(images: int) -> None:
-    """The network alone, over MNIST as an array, again and again."""
-    pixels = load_mnist("train")[0].view(-1, PIXELS)
-    batches = (
-        batch
-        for start in range(0, images, len(pixels))
-        for batch in pixels[: images - start].split(BATCH_ROWS)  # type: ignore[no-untyped-call]
-    )
-    measure(load_model(MODEL).network, batches, pixels[:BATCH_ROWS])
+def load_folder(folder: Path, card: Card, threads: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A folder of images, read and decoded by as many processes of a `DataLoader` as threads.
+
+    It is a generator, so that the time to list the folder counts.
+    """
+    dataset = ImageFolder(str(folder), Compose([Grayscale(), to_network_input(card)]))
+    yield from DataLoader(dataset, TUTORIAL_ROWS, num_workers=threads)
 
 
-@main.command()
-@click.argument("images", type=click.IntRange(1))
-def dataloader(images: int) -> None:
-    """The tutorials' loop over `datasets.MNIST`."""
-    dataset = MNIST(ensure_mnist(), train=True, transform=normalise())
-    part = Subset(dataset, range(min(images, len(dataset))))
-    measure_normalised(DataLoader(part, TUTORIAL_BATCH_ROWS))
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, path_type=Path))
-def image_folder(folder: Path) -> None:
-    """A folder of images: listed, read and decoded by `ImageFolder` and a loader's processes."""
-    transform = Compose([Grayscale(), normalise()])
-
-    def load() -> Iterator[tuple[Tensor, Tensor]]:
-        dataset = ImageFolder(str(folder), transform)
-        yield from DataLoader(dataset, TUTORIAL_BATCH_ROWS, num_workers=THREADS)
-
-    measure_normalised(load())
+def main(loop: str, source: str, model_name: str, threads: int) -> None:
+    model = load_model(model_name)
+    model.network.scale, model.network.shift = 1.0, 0.0  # `Normalize` has done it
+    labelled: Labelled
+    if loop == "dataloader":
+        labelled = load_dataset(int(source), model.card)
+    else:
+        labelled = load_folder(Path(source), model.card, threads)
+    pixels = (images.view(-1, PIXELS) for images, _ in labelled)
+    measure_network(model.network, pixels, torch.zeros(TUTORIAL_ROWS, PIXELS), threads)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

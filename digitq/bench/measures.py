@@ -1,9 +1,8 @@
-"""What `digitq bench` measures: ways to classify the same images with the same network."""
+"""What `digitq bench` measures: the network alone, and the workers under several loads."""
 
 import asyncio
 import json
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -11,210 +10,209 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
 from platform import python_version
-from typing import Any
 
 import numpy as np
-import PIL.Image
-from celery import signature
 from numpy.typing import NDArray
 
-from digitq.backend import Backend, private_backend
-from digitq.bench.rounds import Figures, Rows, rotate
-from digitq.local.processes import Local, find_redis_server
+from digitq.backend import Backend, open_backend, private_backend
+from digitq.bench.rounds import Figures, Ratios, Rows
+from digitq.local.processes import Local
 from digitq.progress import take_results
 from producer.sinks.files import FileSink
 from producer.sources.batches import label_batches
 from producer.sources.mnist import load_mnist
-from producer.sources.opening import open_sources
 from producer.sources.source import Source, take_first
+from protocol.broker.connection import without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
-from protocol.plain import CLASSIFY, make_plain_app
 from protocol.text import plural
 
-MODEL, SCALED_MODEL = "mlp", "cnn"
-WORKERS = 2  # the same on every machine, as are torch's threads
-CALLERS = 64
-CALLS_IN_A_ROW = 200
-MIN_IMAGES = 64
-WARM_UP_IMAGES = 4096
-# How torch's threads wait: spinning is faster, but on a busy machine it costs most of the speed.
+BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"
+WORKERS = 2  # private workers, the same number on every machine; torch alone has as many threads
+CALLERS = 64  # threads or coroutines that call at the same time
+MIN_IMAGES = 64  # every measurement gets at least as many images
+WARM_UP_IMAGES = 4096  # images that the workers classify before anything is measured
+# Torch's threads are faster if they spin while they wait, but much slower if the machine is busy
 WAIT_POLICIES = ("ACTIVE", "PASSIVE")
-ANSWER_SECONDS = 60  # after so long, a worker of plain Celery is taken to be gone
-
-Digits = NDArray[np.uint8]  # (784,)
+RATIOS: Ratios = {
+    "queue": {"of_network": "network"},
+    "queue (parquet)": {"of_network": "network", "of_csv": "queue"},
+    "concurrent": {"of_network": "network"},
+    "concurrent (asyncio)": {"of_network": "network"},
+    "scale": {"of_one_worker": "scale (one worker)"},
+}
 
 
 class Bench(ExitStack):
-    """What the contenders share: images, folders, private servers, each made when first asked for.
+    """The images, the workers and a temporary folder, each made when it is first asked for.
 
-    A round's sizes go with `images`, which is the queue's. Leaving it takes all down.
+    `images` go through the queue in one round; the slower measurements take a part of them.
+    With `broker`, the workers are those behind that Redis; without it, they are private.
     """
 
-    def __init__(self, images: int) -> None:
-        """Raises `UsageError` where MNIST can't be had."""
+    def __init__(self, images: int, broker: str | None = None) -> None:
+        """Raises `UsageError` if MNIST is missing and can't be downloaded."""
         super().__init__()
         self.images = images
+        self.broker = broker
         self.digits, self.labels = load_mnist("train")
 
     def part(self, divisor: int) -> int:
-        """How many images a slower contender gets."""
+        """The number of images for a measurement that is `divisor` times as slow as the queue."""
         return max(MIN_IMAGES, self.images // divisor)
 
     @cached_property
     def folder(self) -> Path:
-        """A temporary folder."""
         made = tempfile.TemporaryDirectory(prefix="digitq-bench-")
         return Path(self.enter_context(made))
 
     @cached_property
-    def pngs(self) -> Path:
-        """A folder of PNG files, each in a folder named by its digit."""
-        root = self.folder / "pngs"
-        for digit in range(10):
-            (root / str(digit)).mkdir(parents=True)
-        for number in range(min(self.part(10), len(self.digits))):
-            image = PIL.Image.fromarray(self.digits[number].reshape(28, 28))
-            image.save(root / str(self.labels[number]) / f"{number}.png")
-        return root
-
-    @cached_property
     def backend(self) -> Backend:
-        """Digitq's own workers, warm."""
-        return self._serve(WORKERS)
+        """The workers that are measured, warm."""
+        if self.broker:
+            return self._warm_up(self.enter_context(open_backend(self.broker, None)))
+        return self._start_private(WORKERS)
 
     @cached_property
     def one_worker(self) -> Backend:
-        return self._serve(1)
+        """A Redis of its own with one private worker, warm."""
+        return self._start_private(1)
 
-    def _serve(self, workers: int) -> Backend:
+    def _start_private(self, workers: int) -> Backend:
         local = self.enter_context(Local(workers))
-        local.wait_until_ready()  # all of them; the service alone waits for the first
-        backend = self.enter_context(private_backend(local))
-        backend.client.submit(self.digits[:WARM_UP_IMAGES].reshape(-1, 28, 28), MODEL).table()
+        local.wait_until_ready()
+        return self._warm_up(self.enter_context(private_backend(local)))
+
+    def _warm_up(self, backend: Backend) -> Backend:
+        self.classify(backend, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
         return backend
 
-    @cached_property
-    def plain(self) -> Any:
-        """The task of plain Celery, as a signature, with as many workers behind it, warm."""
-        local = self.enter_context(Local(WORKERS, app="benchmarks.rivals.plain_celery"))
-        local.wait_until_ready()
-        task = signature(CLASSIFY, app=make_plain_app(local.url))
-        task.delay(self.digits[0].tolist()).get(timeout=ANSWER_SECONDS)
-        return task
-
-    def classify(self, backend: Backend, source: Source, name: str, model: str = MODEL) -> Figures:
-        """A source to a result file, as `digitq classify` does it."""
+    def classify(
+        self, backend: Backend, source: Source, name: str, model: str = BENCH_MODEL
+    ) -> Figures:
+        """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
         job = backend.client.submit_source(source, model)
         done, seconds = take_results(backend, job, sink, source.count)
         return {"images_per_second": done / seconds}
 
     def repeat_mnist(self, images: int) -> Source:
-        """The training images, again and again, each time under ids of their own."""
+        """The training images, repeated until there are enough; each has an id of its own."""
         batches = chain.from_iterable(
             label_batches(f"mnist/{turn}/", self.digits, self.labels) for turn in count()
         )
         return Source("mnist", take_first(batches, images), True, lambda: images)
 
+    def describe(self) -> str:
+        """What every figure depends on: cores, versions, and whose workers are measured."""
+        redis = self.backend.client.ledger.redis
+        whose = f"of {without_password(redis.url)}" if self.broker else f"{WORKERS} private workers"
+        versions = [f"Python {python_version()}"]
+        for package in ("digitq", "torch", "celery"):
+            with suppress(PackageNotFoundError):
+                versions.append(f"{package} {version(package)}")
+        versions.append(f"Redis {redis.info('server')['redis_version']}")
+        return f"{plural(usable_cores(), 'core')}, {', '.join(versions)}, {whose}"
 
-def measure_torch(bench: Bench) -> Rows:
-    return {"torch": _run_torch("torch", str(bench.images))}
+
+def measure_alone(bench: Bench) -> Rows:
+    """The network in one process of this machine."""
+    return {"network": run_alone("worker.alone", BENCH_MODEL, bench.images, WORKERS)}
 
 
 def measure_queue(bench: Bench) -> Rows:
-    """Arrays to CSV; memory is the peak, until now, of this process and of Redis."""
+    """Arrays to CSV, with the peak memory of this process and of a private Redis until now."""
     figures = bench.classify(bench.backend, bench.repeat_mnist(bench.images), "queue.csv")
-    peak = bench.backend.client.ledger.redis.info("memory")["used_memory_peak"]
-    return {
-        "queue": figures | {"producer_mb": _peak_bytes() / 2**20, "redis_mb": peak / 2**20},
-    }
+    figures["producer_mb"] = _peak_bytes() / 2**20
+    if bench.backend.local:
+        memory = bench.backend.client.ledger.redis.info("memory")
+        figures["redis_mb"] = memory["used_memory_peak"] / 2**20
+    return {"queue": figures}
 
 
 def measure_parquet(bench: Bench) -> Rows:
+    """Arrays to Parquet."""
     source = bench.repeat_mnist(bench.images)
     return {"queue (parquet)": bench.classify(bench.backend, source, "queue.parquet")}
 
 
-def measure_celery(bench: Bench) -> Rows:
-    """All tasks sent, then all answers taken."""
-    plain, digits = bench.plain, bench.digits[: bench.part(400)]
-    started = time.perf_counter()
-    results = [plain.delay(pixels.tolist()) for pixels in digits]
-    for result in results:
-        result.get(timeout=ANSWER_SECONDS)
-    return {"celery": {"images_per_second": len(digits) / (time.perf_counter() - started)}}
-
-
-def measure_dataloader(bench: Bench) -> Rows:
-    return {"dataloader": _run_torch("dataloader", str(bench.part(10)))}
-
-
-def measure_folder(bench: Bench) -> Rows:
-    source = open_sources([str(bench.pngs)], truth_from_parent=True)
-    return {"folder": bench.classify(bench.backend, source, "folder.csv")}
-
-
-def measure_image_folder(bench: Bench) -> Rows:
-    return {"folder (ImageFolder)": _run_torch("image-folder", str(bench.pngs))}
-
-
 def measure_latency(bench: Bench) -> Rows:
-    """One caller and one image at a time, some calls of ours and some of plain Celery's in turn.
-
-    Call by call, each would find the processor's caches full of the other.
-    """
-    client, plain = bench.backend.client, bench.plain
-    calls: dict[str, Callable[[Digits], object]] = {
-        "latency": lambda pixels: client.classify(pixels.reshape(28, 28), MODEL),
-        "latency (celery)": lambda pixels: plain.delay(pixels.tolist()).get(timeout=ANSWER_SECONDS),
-    }
-    milliseconds: dict[str, list[float]] = {name: [] for name in calls}
-    digits = bench.digits[: bench.part(1000)]
-    for number, start in enumerate(range(0, len(digits), CALLS_IN_A_ROW)):
-        for name, call in rotate(list(calls.items()), number):
-            for pixels in digits[start : start + CALLS_IN_A_ROW]:
-                started = time.perf_counter()
-                call(pixels)
-                milliseconds[name].append(1000 * (time.perf_counter() - started))
-    return {name: describe_latencies(values) for name, values in milliseconds.items()}
+    """One caller with one image at a time."""
+    client = bench.backend.client
+    images = bench.digits[: bench.part(1000)].reshape(-1, 28, 28)
+    milliseconds = time_calls(lambda image: client.classify(image, BENCH_MODEL), images)
+    return {"latency": describe_latencies(milliseconds)}
 
 
 def measure_concurrent(bench: Bench) -> Rows:
-    """Many callers in threads of this process, each with one image at a time."""
-    digits = bench.digits[: bench.part(100)].reshape(-1, 28, 28)
+    """Threads of this process, each with one image at a time."""
     client = bench.backend.client
-    return {"concurrent": time_callers(lambda image: client.classify(image, MODEL), digits)}
+    images = bench.digits[: bench.part(100)].reshape(-1, 28, 28)
+    return {"concurrent": time_callers(lambda image: client.classify(image, BENCH_MODEL), images)}
 
 
 def measure_coroutines(bench: Bench) -> Rows:
-    """As many in one event loop."""
-    digits = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
+    """Coroutines of one event loop, each with one image at a time."""
     client = bench.backend.client
+    images = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
 
     async def call_each(part: NDArray[np.uint8]) -> None:
         for image in part:
-            await client.classify_async(image, MODEL)
+            await client.classify_async(image, BENCH_MODEL)
 
     async def call_all() -> None:
-        await asyncio.gather(*(call_each(digits[caller::CALLERS]) for caller in range(CALLERS)))
+        await asyncio.gather(*(call_each(images[caller::CALLERS]) for caller in range(CALLERS)))
 
     started = time.perf_counter()
     asyncio.run(call_all())
-    rate = len(digits) / (time.perf_counter() - started)
+    rate = len(images) / (time.perf_counter() - started)
     return {"concurrent (asyncio)": {"images_per_second": rate}}
+
+
+def measure_scale(bench: Bench) -> Rows:
+    """The cnn with all workers and, if they are private, with one worker."""
+
+    def classify_with(backend: Backend) -> Figures:
+        source = bench.repeat_mnist(bench.part(15))
+        return bench.classify(backend, source, "scale.csv", SCALE_MODEL)
+
+    rows = {"scale": classify_with(bench.backend)}
+    if bench.backend.local:
+        rows["scale (one worker)"] = classify_with(bench.one_worker)
+    return rows
+
+
+MEASURES: dict[str, tuple[Callable[[Bench], Rows], ...]] = {
+    "network": (measure_alone,),
+    "queue": (measure_queue, measure_parquet),
+    "latency": (measure_latency,),
+    "concurrent": (measure_concurrent, measure_coroutines),
+    "scale": (measure_scale,),
+}
+
+
+def time_calls(
+    call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]
+) -> list[float]:
+    """Milliseconds of one call after the other, one for each image."""
+    milliseconds = []
+    for image in images:
+        started = time.perf_counter()
+        call(image)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return milliseconds
 
 
 def time_callers(call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]) -> Figures:
     """The images shared out to `CALLERS` threads, each with one call at a time."""
-    own = np.array(images)  # of a mapped file, each view costs a call into Python
+    own = np.array(images)  # a view of a memory-mapped file is slower to slice
     parts = [[*own[caller::CALLERS]] for caller in range(CALLERS)]
     with ThreadPoolExecutor(CALLERS) as callers:
         started = time.perf_counter()
@@ -222,64 +220,35 @@ def time_callers(call: Callable[[NDArray[np.uint8]], object], images: NDArray[np
         return {"images_per_second": len(images) / (time.perf_counter() - started)}
 
 
-def measure_scale(bench: Bench) -> Rows:
-    source = bench.repeat_mnist(bench.part(15))
-    return {"scale": bench.classify(bench.backend, source, "scale.csv", SCALED_MODEL)}
+def describe_latencies(milliseconds: list[float]) -> Figures:
+    """The median and the 99th percentile."""
+    median, slow = np.percentile(milliseconds, [50, 99])
+    return {"median_ms": float(median), "p99_ms": float(slow)}
 
 
-def measure_one_worker(bench: Bench) -> Rows:
-    source = bench.repeat_mnist(bench.part(15))
-    figures = bench.classify(bench.one_worker, source, "scale.csv", SCALED_MODEL)
-    return {"scale (one worker)": figures}
+def run_alone(module: str, *arguments: object) -> Figures:
+    """Run a module that measures torch, in a process of its own: torch stays out of this one.
 
-
-CONTENDERS: dict[str, tuple[Callable[[Bench], Rows], ...]] = {
-    "torch": (measure_torch,),
-    "queue": (measure_queue, measure_parquet),
-    "celery": (measure_celery,),
-    "dataloader": (measure_dataloader,),
-    "folder": (measure_folder, measure_image_folder),
-    "latency": (measure_latency,),
-    "concurrent": (measure_concurrent, measure_coroutines),
-    "scale": (measure_scale, measure_one_worker),
-}
-
-
-def describe_machine() -> str:
-    """Cores and versions, on which every figure depends."""
-    said = subprocess.run([find_redis_server(), "--version"], capture_output=True, text=True)
-    redis = re.search(r"v=([0-9.]+)", said.stdout)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("digitq", "torch", "celery"))
-    return (
-        f"{plural(usable_cores(), 'core')}, Python {python_version()}, {packages}, "
-        f"Redis {redis[1] if redis else 'of an unknown version'}"
-    )
-
-
-def _run_torch(*arguments: str) -> Figures:
-    """What `torch_alone` measures, in a process of its own: torch stays out of this one.
-
-    The better of two runs, whose threads wait in different ways.
+    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError` if one
+    fails.
     """
-    runs = [_run_torch_once(policy, *arguments) for policy in WAIT_POLICIES]
+    runs = [_run_once(policy, module, *map(str, arguments)) for policy in WAIT_POLICIES]
     return max(runs, key=itemgetter("images_per_second"))
 
 
-def _run_torch_once(policy: str, *arguments: str) -> Figures:
-    command = [sys.executable, "-P", "-m", "benchmarks.rivals.torch_alone", *arguments]
-    environment = os.environ | {"OMP_WAIT_POLICY": policy, "MKL_CBWR": "OFF"}  # as others run it
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def _run_once(wait_policy: str, module: str, *arguments: str) -> Figures:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, *arguments],
+        env=os.environ | {"OMP_WAIT_POLICY": wait_policy},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        raise DigitqError(f"bench {arguments[0]}: {reason.removeprefix('digitq: ')}")
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise DigitqError(f"{module} failed: {reason}")
     figures: Figures = json.loads(done.stdout)
     return figures
-
-
-def describe_latencies(milliseconds: list[float]) -> Figures:
-    """Their median and their 99th percentile."""
-    median, slow = np.percentile(milliseconds, [50, 99])
-    return {"median_ms": float(median), "p99_ms": float(slow)}
 
 
 def _peak_bytes() -> int:
