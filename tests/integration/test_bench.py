@@ -22,8 +22,8 @@ def read_rows(out: str, err: str) -> dict[str, dict[str, float]]:
     return rows
 
 
-def measure(*options: str) -> tuple[dict[str, dict[str, float]], str]:
-    status, out, err = Command("bench", *SMALL, *options).end(seconds=150)
+def measure(*options: str, **variables: object) -> tuple[dict[str, dict[str, float]], str]:
+    status, out, err = Command("bench", *SMALL, *options, **variables).end(seconds=150)
     assert status == 0, err
     return read_rows(out, err), err
 
@@ -46,12 +46,12 @@ def test_private_workers(mnist_root: Path) -> None:
     assert set(rows["queue"]) == {"images_per_second", "of_network", "producer_mb", "redis_mb"}
 
 
-def test_the_workers_of_a_broker(local: Local, mnist_root: Path) -> None:
-    names = ("queue", "latency", "concurrent", "scale")
-    rows, err = measure(
-        *(word for name in names for word in ("--only", name)), "--broker", local.url
-    )
-    assert f"of {local.url}" in err and "it has no row for one worker" in err
+def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path) -> None:
+    """Where torch is not installed."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+    rows, err = measure("--broker", local.url, PYTHONPATH=tmp_path)
+    assert "`network` is left out" in err and "it has no row for one worker" in err
+    assert f"of {local.url}" in err
     assert list(rows) == [
         *("queue", "queue (parquet)", "latency", "concurrent", "concurrent (asyncio)", "scale")
     ]
