@@ -36,9 +36,7 @@ def declare(url: str) -> dramatiq.Actor:
     """`answer_chunk` as an actor over the Redis at `url`."""
     dramatiq.set_encoder(PickleEncoder())  # JSON would need base64 for bytes
     broker = RedisBroker(url=url)
-    client = Redis.from_url(
-        url, socket_timeout=None
-    )  # the default is shorter than a wait for a result
+    client = Redis.from_url(url, socket_timeout=None)  # a wait for a result outlasts the default
     broker.add_middleware(Results(backend=RedisBackend(client=client, encoder=PickleEncoder())))
     dramatiq.set_broker(broker)
     return dramatiq.actor(answer_chunk, store_results=True)

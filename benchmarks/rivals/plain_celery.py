@@ -7,6 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_process_init
 
+from digitq.bench.measures import BENCH_MODEL
 from protocol.broker.connection import read_address
 from protocol.settings import DEFAULT_BROKER, settings
 
@@ -39,5 +40,5 @@ def classify(pixels: list[int]) -> list[float]:
     from worker.models.model import load_model
 
     with torch.inference_mode():
-        answers: list[float] = load_model("mlp").network(torch.tensor([pixels]))[0].tolist()
+        answers: list[float] = load_model(BENCH_MODEL).network(torch.tensor([pixels]))[0].tolist()
     return answers
