@@ -14,7 +14,7 @@ from worker.models.card import WEIGHTS
 ROOT = Path(__file__).parents[2]
 TORCH = {"torch", "torchvision", "safetensors"}
 FORBIDDEN = {  # by room: what no module in it may import
-    "digitq": {"worker", *TORCH},
+    "digitq": {"benchmarks", "worker", *TORCH},
     "producer": {"digitq", "worker", *TORCH},
     "protocol": {"digitq", "producer", "worker", *TORCH},
     "worker": {"digitq", "producer"},
@@ -78,7 +78,7 @@ def run_python(code: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "digitq.bench.contenders",
+        "digitq.bench.measures",
         "digitq.cli",
         "digitq.doctor.rules",
         "digitq.progress",
