@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
+from protocol.chunk import PIXELS
 from worker.dataset import ensure_mnist, load_mnist
 from worker.models.model import load_model
-from worker.models.network import PIXELS, Network
+from worker.models.network import Network
 
 MODEL = "mlp"
 THREADS = 2  # and processes of a loader: as many as the queue has workers

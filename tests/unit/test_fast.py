@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worker.dataset import load_mnist
 from worker.models import fast
-from worker.models.fast import DIGITS, FastNetwork, split_digits
+from worker.models.fast import BASE_DIGITS, FastNetwork, split_digits
 from worker.models.model import load_model
 from worker.models.network import Mlp, Network
 
@@ -62,7 +62,7 @@ def test_digits_put_together_are_the_weights_to_24_bits() -> None:
     weights[:, 5] = 0
     digits, scales = split_digits(weights)
     assert digits.dtype == torch.int8
-    parts = (digits.double() * scales.double()).chunk(DIGITS, 1)
+    parts = (digits.double() * scales.double()).chunk(BASE_DIGITS, 1)
     errors = (sum(parts) - weights).abs()
     assert (errors <= weights.abs().amax(0) * 2**-22).all()
     assert (errors[:, 5] == 0).all()
@@ -94,5 +94,5 @@ def test_products_that_overflow_are_noticed() -> None:
 def test_the_fastest_form_is_what_classifies() -> None:
     fastest = load_model("mlp").fastest
     assert isinstance(fastest, FastNetwork)
-    assert len(fastest.products) == (DIGITS if fast.multiplies_bytes() else 1)
+    assert len(fastest.products) == (BASE_DIGITS if fast.multiplies_bytes() else 1)
     assert load_model("cnn").fastest is load_model("cnn").network
