@@ -77,4 +77,5 @@ def train(options: tuple[str, ...]) -> None:
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")
+    require("matplotlib", "plot")
     exec_module(None, "worker", "inspect", *options)

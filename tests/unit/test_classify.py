@@ -19,8 +19,8 @@ from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify
 from worker.classify import (
+    INTERLEAVED_IMAGES,
     SHARPNESS,
-    TOGETHER,
     TTA_BELOW,
     Reader,
     T,
@@ -209,10 +209,10 @@ def test_so_many_images_are_at_hand_at_once() -> None:
             turns.append((int(content), step))
             yield step
 
-    rows = range(2 * TOGETHER)
+    rows = range(2 * INTERLEAVED_IMAGES)
     files = pa.array([str(row).encode() for row in rows], pa.binary())
     assert read_rows(files, rows, count, read_image) == [(2, None)] * len(rows)
-    first, second = rows[:TOGETHER], rows[TOGETHER:]
+    first, second = rows[:INTERLEAVED_IMAGES], rows[INTERLEAVED_IMAGES:]
     assert turns == [(row, step) for part in (first, second) for step in range(3) for row in part]
 
 

@@ -13,10 +13,11 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from worker.classify import classify_chunk
-from worker.decoding.pillow import load_heif
+from worker.decoding.pillow import load_heif, prepare_libraries
 from worker.pictures import ImageError
 from worker.reading import read_digit
 
+prepare_libraries()
 load_heif()  # else Pillow can't write it
 IMAGE = draw_one((50, 60), mode="RGB")
 FILES = [

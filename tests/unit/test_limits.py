@@ -88,13 +88,13 @@ def test_an_image_has_one_time_however_often_it_is_read() -> None:
 
 
 def test_the_time_that_it_waits_is_one_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 1)
     with pytest.raises(ImageError):
         read_thrice(Watch(seconds=1), lambda: threading.Event().wait(0.6))
 
 
 def test_the_next_chunks_images_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 1)
     watch = Watch(seconds=0.2)
     for work in (lambda: spin(0.12), lambda: threading.Event().wait(0.6)):
         for _ in range(3):
@@ -135,14 +135,14 @@ def test_what_is_no_work_on_the_image_at_hand_is_not_counted() -> None:
 
 
 def test_what_only_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 0.1)
     watch = Watch(seconds=1)
     with watch.running(), pytest.raises(ImageError), watch.on(1):
         threading.Event().wait(60)
 
 
 def test_waiting_counts_in_all_turns_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 0.3)
     watch = Watch(seconds=0.2)
     with watch.running(), pytest.raises(ImageError):
         for _ in range(30):

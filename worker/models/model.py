@@ -160,7 +160,7 @@ def read_weights(card_path: Path) -> tuple[Card, bytes]:
         )
     if card.architecture not in NETWORKS:
         raise DigitqError(
-            f"{card_path} asks for {card.architecture!r}, which this version of digitq does not have; "
+            f"{card_path} asks for {card.architecture!r}, which this digitq does not have; "
             f"it has: {'; '.join(NETWORKS)}"
         )
     return card, data
