@@ -22,7 +22,7 @@ from tests.drawing import draw_bars, random_digits
 from worker.dataset import load_mnist
 from worker.models import card as cards
 from worker.models import model as models
-from worker.models.model import ROW_MULTIPLE, Tile, build_model, load_model, read_model
+from worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
 from worker.models.network import Network
 from worker.normalisation.steps import normalise
 from worker.training.calibration import measure_calibration_error
@@ -102,14 +102,14 @@ def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
     model = load_model(name)
     digits = np.concatenate([random_digits(50), draw_bars(10)[0].numpy()]).reshape(-1, 784)
     for digit in digits:
-        answers = model.classify(np.repeat(digit[None], model.tile.rows, axis=0))
+        answers = model.classify(np.repeat(digit[None], model.tile_rows, axis=0))
         assert len({answer.tobytes() for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_part_of_a_tile_gives_what_the_whole_gives(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)
-    tile = pixels[: model.tile.rows]
+    tile = pixels[: model.tile_rows]
     whole = model.classify(tile)
     for rows in range(1, len(tile), 5):
         assert model.classify(tile[:rows]).tobytes() == whole[:rows].tobytes()
@@ -216,7 +216,7 @@ def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         for name in MODELS:
             model = load_model(name)
-            assert model.tile == Tile(model.network.tile_rows, model.network.tile_rows)
+            assert model.row_multiple == model.tile_rows == model.network.tile_rows
     finally:
         load_model.cache_clear()
 

@@ -11,7 +11,7 @@ from billiard.process import current_process
 from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
 from protocol.settings import WORKER_INDEX, settings
-from worker.models.model import Model, Tile, load_model
+from worker.models.model import Model, load_model
 
 
 def count_gpus() -> int:
@@ -29,7 +29,7 @@ def count_gpus() -> int:
 
 
 def choose_device() -> torch.device:
-    """This process's device: a worker's processes, and a command's workers, share the GPUs in turn.
+    """This process's device: the processes of a worker, or the workers of a command, take turns.
 
     Raises `UsageError` as `count_gpus` does.
     """
@@ -54,4 +54,5 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
     rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
-    return replace(model, network=network, fastest=network, device=device, tile=Tile(rows, rows))
+    tiles = {"tile_rows": rows, "row_multiple": rows}
+    return replace(model, network=network, fastest=network, device=device, **tiles)

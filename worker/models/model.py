@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from warnings import catch_warnings, simplefilter
+from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import torch
@@ -29,13 +29,6 @@ ROW_MULTIPLE = 16  # with a part of a tile that is no multiple of this, a row's 
 logger = logging.getLogger(__name__)
 
 
-class Tile(NamedTuple):
-    """The batches that a network sees: of `rows`, or of a smaller multiple of `row_multiple`."""
-
-    rows: int
-    row_multiple: int
-
-
 @dataclass(frozen=True)
 class Model:
     """A network ready to classify."""
@@ -43,44 +36,43 @@ class Model:
     network: Network
     card: Card
     fastest: Network  # the form of the network that is fastest on its device
-    tile: Tile
+    tile_rows: int  # how many rows are classified at once
+    row_multiple: int  # a part of a tile is padded to a multiple of this
     device: torch.device = torch.device("cpu")
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network sees tiles of `tile.rows` only, or a part of a tile that is a multiple of
-        `tile.row_multiple`, in which a row's sums have the same order. Image i of a job is at row
-        i % tile.rows of its tile, and zeros fill the rows without an image: the result has the same
+        the network sees tiles of `tile_rows` only, or a part of a tile that is a multiple of
+        `row_multiple`, in which a row's sums have the same order. Image i of a job is at row
+        i % tile_rows of its tile, and zeros fill the rows without an image: the result has the same
         bytes however a job is cut. `first_row` is the number i of the first image here.
         """
-        with catch_warnings():  # Arrow's memory is read-only, which torch warns of: we do not write
-            simplefilter("ignore")
+        with catch_warnings(action="ignore"):  # torch warns of Arrow's read-only memory
             rows = torch.from_numpy(np.ascontiguousarray(pixels))
         probabilities = torch.empty(len(rows), CLASSES)
         with torch.inference_mode():
-            start, place = 0, first_row % self.tile.rows
+            start, place = 0, first_row % self.tile_rows
             while start < len(rows):
-                stop = min(start + self.tile.rows - place, len(rows))
+                stop = min(start + self.tile_rows - place, len(rows))
                 probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
                 start, place = stop, 0
         return probabilities.numpy()
 
     def classify_together(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Ten probabilities for each image of a fixed batch, (N, 784) uint8 → (N, 10) float32.
+        """Classify images that always form the same batch: (N, 784) uint8 → (N, 10) float32.
 
-        This is for images that are always classified together and in this order, so that no zeros
-        are needed around them.
+        They need no zeros around them.
         """
         with torch.inference_mode():
             probabilities: Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
         return probabilities.cpu().numpy()
 
     def _classify_tile(self, rows: Tensor, place: int) -> Tensor:
-        """Classify up to a tile of rows, padded with zeros to a multiple of `tile.row_multiple`."""
-        before = place % self.tile.row_multiple
-        size = math.ceil((before + len(rows)) / self.tile.row_multiple) * self.tile.row_multiple
+        """Classify up to a tile of rows, padded with zeros to a multiple of `row_multiple`."""
+        before = place % self.row_multiple
+        size = math.ceil((before + len(rows)) / self.row_multiple) * self.row_multiple
         if len(rows) == size:
             tile = rows
         else:
@@ -121,9 +113,9 @@ def build_model(network: Network, card: Card) -> Model:
     network = network.requires_grad_(False).eval()
     fastest = optimise(network)
     if has_mkl():
-        return Model(network, card, fastest, Tile(fastest.tile_rows, ROW_MULTIPLE))
+        return Model(network, card, fastest, fastest.tile_rows, ROW_MULTIPLE)
     # only MKL's strict mode sums rows alike in a part of a tile: whole tiles, but smaller ones
-    return Model(network, card, fastest, Tile(network.tile_rows, network.tile_rows))
+    return Model(network, card, fastest, network.tile_rows, network.tile_rows)
 
 
 def build_random_model() -> Model:
@@ -143,10 +135,7 @@ def check_model(name: str) -> None:
 
 
 def read_weights(card_path: Path) -> tuple[Card, bytes]:
-    """Read a card and the bytes of the `.safetensors` file beside it.
-
-    Raises `DigitqError` if one is missing or they don't match.
-    """
+    """Read a card and the file of its weights. Raises `DigitqError` if they don't match."""
     card = read_card(card_path)
     path = card_path.with_suffix(".safetensors")
     try:
@@ -172,12 +161,7 @@ def read_model(card_path: Path) -> Model:
     weights = load(data)
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise DigitqError(f"{card_path}: some weights are not finite: train the model again")
-    return build_model(build_network(card, weights), card)
-
-
-def build_network(card: Card, weights: dict[str, Tensor]) -> Network:
-    """The network that a card describes, with these weights."""
     with torch.inference_mode():
         network = NETWORKS[card.architecture](card.mean, card.std, card.temperature)
         network.load_state_dict(weights)
-    return network
+    return build_model(network, card)

@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,7 +28,6 @@ from protocol.errors import OutputError, UsageError
 from protocol.text import plural
 from worker.dataset import load_mnist
 from worker.models.card import Card
-from worker.models.model import build_network
 from worker.models.network import Network, softmax
 from worker.training.augmentation import Augmenter
 from worker.training.calibration import (
@@ -57,7 +55,10 @@ class Trainer:
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
         self.augment = Augmenter(recipe.distortion)
         self.recipe = recipe
-        self.bfloat16 = recipe.bfloat16 and multiplies_bfloat16()
+        has_bfloat16 = getattr(
+            torch.cpu, "_is_avx512_bf16_supported", bool
+        )  # no public name for it
+        self.bfloat16 = recipe.bfloat16 and has_bfloat16()
         self.teachers = teachers
         self.temperature = recipe.distillation_temperature if teachers else 1.0
         self.optimiser = recipe.make_optimiser(network)
@@ -96,11 +97,6 @@ class Trainer:
                 for teacher in self.teachers
             ]
         return torch.stack(answers).mean(0)
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has AVX-512 BF16."""
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())  # no public name for it
 
 
 def target_probabilities(labels: Tensor) -> Tensor:
@@ -166,10 +162,7 @@ def train_teachers(data: TrainingData, seed: int, epochs: int, recipe: Recipe) -
 def train_teacher(
     arrays: list[list[NDArray[Any]]], seed: int, epochs: int, recipe: Recipe
 ) -> Network:
-    """Train a teacher in a process of its own.
-
-    `arrays` are the fields of `TrainingData`; tensors would take too much shared memory.
-    """
+    """Train a teacher on `TrainingData` as arrays: tensors would take too much shared memory."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     data = TrainingData(*((torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
@@ -221,20 +214,16 @@ def train_stage(
             best.load_state_dict(trainer.ema.module.state_dict())
             best_accuracy = accuracy
         seconds = time.monotonic() - started
-        left = seconds / epoch * (epochs - epoch)
         print(
             f"{label}epoch {epoch}/{epochs}  loss {loss:.4f}  validation {accuracy:.2%}  "
-            f"{seconds:.0f} s, {left:.0f} s left",
+            f"{seconds:.0f} s, {seconds / epoch * (epochs - epoch):.0f} s left",
             file=sys.stderr,
         )
     return best
 
 
 def make_writable(folder: Path, name: str) -> None:
-    """Make the folder if it is missing.
-
-    Raises `UsageError` if it can't be written to, or if it has a model of that name.
-    """
+    """Make the folder. Raises `UsageError` if it can't be written to, or has this model already."""
     if (folder / f"{name}.safetensors").exists():
         raise UsageError(f"{folder / name}.safetensors exists: choose another --out")
     try:
@@ -258,21 +247,27 @@ def train_model(
     validation = count_validation(images)
     images, labels = images[-validation:], labels[-validation:]
     temperature, review_below = calibrate(trained, images, labels)
-    data = save({key: tensor.contiguous() for key, tensor in trained.state_dict().items()})
+    network = type(trained)(recipe.mean, recipe.std, temperature)
+    network.load_state_dict(trained.state_dict())
+    test_images, test_labels = load_mnist("test")
+    answers = classify(network, test_images)
+    data = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     limit = "" if limit_images is None else f" --limit-images {limit_images}"
     options = f"--seed {seed} --epochs {epochs}{limit} --out DIR"
     card = Card(
         name=name,
-        architecture=trained.architecture,
+        architecture=network.architecture,
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
         command=f"digitq train {name} {options}",
+        validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
+        test_accuracy=round(measure_accuracy(answers, test_labels), 6),
+        test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
         temperature=temperature,
         review_below=review_below,
         sha256=hashlib.sha256(data).hexdigest(),
     )
-    card = measure_model(card, build_network(card, trained.state_dict()), images, labels)
     weights = out / f"{name}.safetensors"
     try:
         weights.write_bytes(data)
@@ -281,15 +276,3 @@ def train_model(
         weights.unlink(missing_ok=True)
         raise OutputError(f"can't write {out / name}: {error.strerror or error}") from None
     return card
-
-
-def measure_model(card: Card, network: Network, images: Tensor, labels: Tensor) -> Card:
-    """The card with the accuracy on these validation images and on the test images of MNIST."""
-    test_images, test_labels = load_mnist("test")
-    answers = classify(network, test_images)
-    return replace(
-        card,
-        validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
-        test_accuracy=round(measure_accuracy(answers, test_labels), 6),
-        test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
-    )

@@ -4,11 +4,9 @@ Each goes through the steps of `worker.normalisation` to 28×28, as a user's ima
 """
 
 import os
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,11 +23,10 @@ from worker.training.synthetic.handwriting import SHAPE_SIDE
 from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
 
-T = TypeVar("T")
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)
 NO_DIGIT = -1  # the label of a picture without a digit
-BLOCK_IMAGES = 1000  # that a process renders in one go, with a seed of their own
+BLOCK_IMAGES = 1000  # are rendered by a process at a time, from a seed of their own
 
 
 def render_digit(digit: Grey, label: int, other: Grey, rng: Rng) -> Grey:
@@ -73,13 +70,6 @@ def render_block(images: Images, labels: Labels, seed: int) -> tuple[Images, Lab
     return np.stack(rendered), np.array(rendered_labels)
 
 
-def show_progress(parts: Iterator[T], total: int) -> Iterable[T]:
-    """Pass the parts on, with a progress bar on stderr if that is a terminal."""
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(parts, "drawing", total, console=console, transient=True, disable=hidden)
-
-
 def start_processes() -> ProcessPoolExecutor:
     """Start a process for each core; they end with this one, even if it is killed."""
     return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _end_with_parent)
@@ -104,8 +94,12 @@ def render_set(images: Images, labels: Labels, seed: int, copies: int) -> tuple[
     starts = range(0, len(images), BLOCK_IMAGES)
     blocks = [slice(start, start + BLOCK_IMAGES) for start in starts] * copies
     seeds = [seed * 1_000_003 + number for number in range(len(blocks))]
+    console = Console(stderr=True)
     with start_processes() as pool:
         digits, answers = ([of[block] for block in blocks] for of in (images, labels))
-        parts = list(show_progress(pool.map(render_block, digits, answers, seeds), len(blocks)))
+        done = pool.map(render_block, digits, answers, seeds)
+        hidden = not console.is_terminal
+        bar = track(done, "", len(blocks), console=console, transient=True, disable=hidden)
+        parts = list(bar)
     rendered, rendered_labels = zip(*parts, strict=True)
     return np.concatenate(rendered), np.concatenate(rendered_labels)
