@@ -13,7 +13,7 @@ from worker.dataset import MNIST_FILES, RAW, load_mnist
 
 @pytest.fixture
 def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A person's machine: an empty cache folder, and DIGITQ_MNIST unset."""
+    """As on a user's machine: an empty cache folder, and no DIGITQ_MNIST."""
     monkeypatch.delenv("DIGITQ_MNIST", raising=False)
     monkeypatch.setenv("DIGITQ_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()

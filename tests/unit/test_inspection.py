@@ -1,4 +1,4 @@
-"""`digitq inspect`: a picture of the steps, and the answer in the terminal."""
+"""`digitq inspect` draws the steps, and prints the answer."""
 
 import os
 import re

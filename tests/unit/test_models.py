@@ -98,7 +98,7 @@ def test_the_network_sees_whole_grains_and_a_row_keeps_its_place(
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
-    """So that single calls may travel together; also bars, whose answers have small parts."""
+    """So single calls may share a chunk. Bars are tested too: their answers have tiny parts."""
     model = load_model(name)
     digits = np.concatenate([random_digits(50), draw_bars(10)[0].numpy()]).reshape(-1, 784)
     for digit in digits:
@@ -179,7 +179,7 @@ def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> No
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     weights = load((cards.WEIGHTS_FOLDER / "mlp.safetensors").read_bytes())
-    weights["w2"][3, 3] = torch.nan  # as of a training that ran away
+    weights["w2"][3, 3] = torch.nan  # as after a training that diverged
     data = save(weights)
     (tmp_path / "mlp.safetensors").write_bytes(data)
     card = dataclasses.replace(load_model("mlp").card, sha256=hashlib.sha256(data).hexdigest())

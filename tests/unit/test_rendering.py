@@ -1,4 +1,4 @@
-"""What the networks learn from beside MNIST: drawn digits, pictures of digits, and other things."""
+"""The rendered training pictures: drawn digits, scenes of digits, and shapes that are no digit."""
 
 import numpy as np
 import pytest

@@ -108,7 +108,7 @@ def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
 
 
 def make_network(sharpness: float) -> Mlp:
-    """Sees the label in the image's first pixels, and a random one in a tenth of the images."""
+    """A network that reads the label from the first ten pixels, as `draw_labels` sets them."""
     network = Mlp(0.0, 1.0, hidden=CLASSES)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -220,7 +220,7 @@ def test_what_training_starts_ends_with_it(number: int, tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
+    """Whether this process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
