@@ -35,9 +35,7 @@ class Read(Protocol):
 INTERLEAVED_IMAGES = 24  # read in turns, a step of each, which keeps the step's code in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # the exponent of the views' mean square with which confidence matches accuracy
-FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[
-    :, None
-]  # 10 for the first column, 1 for the last
+FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()
 
@@ -75,10 +73,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
 
 
 def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), each image's error or null, and whether there was no doubt.
-
-    The pixels of an image with an error are 0.
-    """
+    """The batch's pixels (N, 784), each image's error or null, and flags of images without doubt."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
     if kind_of(batch) == "pixels":

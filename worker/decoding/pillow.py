@@ -203,9 +203,7 @@ def _from_deep(values: NDArray[np.generic]) -> Grey:
     numbers -= min(0.0, numbers.min())
     top = float(numbers.max())
     if values.dtype.kind in "iu":
-        top = (
-            2.0 ** int(top).bit_length() - 1
-        )  # a scanner's 12 bits in a 16-bit file fill the range
+        top = 2.0 ** int(top).bit_length() - 1  # a scanner may store 12 bits in a 16-bit file
     return np.rint(numbers * (255 / (top or 1))).astype(np.uint8)
 
 

@@ -20,9 +20,7 @@ from worker.models.network import HIDDEN, Mlp, Network
 
 BASE, BASE_DIGITS = 256, 3
 MAX_WEIGHT = 127 * BASE**2  # the largest integer that a weight becomes: its first digit is 127
-PADDED_CLASSES = (
-    16  # columns of the second layer: with ten, MKL's strict mode takes 1.5 times as long
-)
+PADDED_CLASSES = 16  # the second layer's columns: with ten, MKL's strict mode is slower by half
 
 
 def has_byte_products() -> bool:
@@ -39,10 +37,7 @@ def multiplies_bytes() -> bool:
     weights = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
     try:
         sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels, torch.zeros(len(pixels), HIDDEN))
-    except (
-        AttributeError,
-        RuntimeError,
-    ):  # this torch lacks the operator, or it has other parameters
+    except (AttributeError, RuntimeError):  # this torch has no such operator, or another form of it
         return False
     return torch.equal(sums, (255 * PIXELS * weights[0].long()).float().expand_as(sums))
 

@@ -49,10 +49,8 @@ class Augmenter:
     def __call__(self, images: Tensor) -> Tensor:
         """Distort a batch: (N, 28, 28) uint8 or float → (N, 784) float of the same range."""
         count, fields = len(images), len(self.fields)
-        grid = (self.draw_mix(count).view(-1, fields) @ self.fields).view(
-            count, 2, IMAGE_SIDE, IMAGE_SIDE
-        )
-        grid = grid.permute(0, 2, 3, 1)
+        grid = self.draw_mix(count).view(-1, fields) @ self.fields
+        grid = grid.view(count, 2, IMAGE_SIDE, IMAGE_SIDE).permute(0, 2, 3, 1)
         moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
         return self.change_values(moved.view(count, PIXELS))
 

@@ -55,9 +55,7 @@ class Trainer:
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True).eval()
         self.augment = Augmenter(recipe.distortion)
         self.recipe = recipe
-        has_bfloat16 = getattr(
-            torch.cpu, "_is_avx512_bf16_supported", bool
-        )  # no public name for it
+        has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # not a public name
         self.bfloat16 = recipe.bfloat16 and has_bfloat16()
         self.teachers = teachers
         self.temperature = recipe.distillation_temperature if teachers else 1.0

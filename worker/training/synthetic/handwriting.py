@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHAPE_SIDE = 112  # px, of the square in which a digit is drawn
-SHAPE_MARGIN = 16  # px, between that square's edge and the control points
+GLYPH_SIDE = 80  # px, of the box in its middle that holds the control points
 CURVE_POINTS = 12  # drawn between two control points
 
 Stroke = list[tuple[float, float]]  # control points x, y: 0 is left or top, 1 is right or bottom
@@ -160,10 +160,9 @@ def read_strokes(glyph: str) -> list[Stroke]:
 def draw_strokes(
     strokes: list[Stroke], width: float, loose: float, rng: np.random.Generator
 ) -> Shape:
-    """Draw strokes of one random thickness.
+    """Draw strokes of a random thickness.
 
-    `width` is the digit's width, of its height. `loose` is the standard deviation by which points
-    are moved, of its height too.
+    `width` and `loose`, the noise of the points, are shares of the digit's height.
     """
     mask = np.zeros((SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     thickness = int(rng.integers(3, 15))
@@ -172,9 +171,7 @@ def draw_strokes(
         off = rng.normal(0, loose, points.shape)
         same = np.all(np.diff(points, axis=0) == 0, axis=1)
         off[1:][same] = off[:-1][same]  # a corner stays a corner
-        points = (points + off - 0.5) * (width, 1) * (
-            SHAPE_SIDE - 2 * SHAPE_MARGIN
-        ) + SHAPE_SIDE / 2
+        points = (points + off - 0.5) * (width, 1) * GLYPH_SIDE + SHAPE_SIDE / 2
         curve = np.round(smooth(points) * 16).astype(np.int32)
         cv2.polylines(mask, [curve], False, 255, thickness, cv2.LINE_AA, 4)
     return mask
