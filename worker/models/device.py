@@ -2,7 +2,6 @@
 
 import copy
 import os
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -54,5 +53,4 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
     rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
-    tiles = {"tile_rows": rows, "row_multiple": rows}
-    return replace(model, network=network, fastest=network, device=device, **tiles)
+    return Model(network, model.card, network, rows, rows, device)
