@@ -25,7 +25,7 @@ from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
 from worker.pictures import Picture
 from worker.reading import read_digit
-from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
+from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}
 JPEG_QUALITY = 85
@@ -38,7 +38,9 @@ def draw_photos(width: int, height: int, count: int) -> Iterator[Picture]:
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
     rng = np.random.default_rng(0)
     for digit, other, label in zip(digits[:count], digits[-count:], labels.tolist(), strict=False):
-        scene = KINDS["paper"](draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng)
+        scene = PICTURE_KINDS["paper"](
+            draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng
+        )
         photo = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC)
         if photo.ndim == 2:
             photo = cv2.cvtColor(photo, cv2.COLOR_GRAY2RGB)

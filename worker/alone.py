@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from protocol.chunk import PIXELS
 from worker.dataset import load_mnist
 from worker.models.model import load_model
-from worker.models.network import PIXELS, Network
+from worker.models.network import Network
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
+from protocol.chunk import PIXELS
 from worker.alone import measure_network
 from worker.dataset import ensure_mnist
 from worker.models.card import Card
 from worker.models.model import load_model
-from worker.models.network import PIXELS
 
 TUTORIAL_ROWS = 64  # images in a batch, as in torch's own MNIST example
 

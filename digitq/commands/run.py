@@ -116,6 +116,7 @@ def train(options: tuple[str, ...]) -> None:
 def inspect(options: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")
+    require("matplotlib", "plot")
     exec_module(None, "worker", "inspect", *options)
 
 

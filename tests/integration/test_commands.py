@@ -42,7 +42,7 @@ from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
-from worker.models.card import WEIGHTS
+from worker.models.card import WEIGHTS_FOLDER
 
 ROWS = 16_000
 CONTINUES = r"[0-9,]+ rows in {}/out.csv.partial: the same command continues from there\n"
@@ -495,7 +495,7 @@ def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
     mnist_root: Path, tmp_path: Path
 ) -> None:
     for name in ("cnn.json", "cnn.safetensors"):
-        shutil.copy(WEIGHTS / name, tmp_path)
+        shutil.copy(WEIGHTS_FOLDER / name, tmp_path)
     (tmp_path / "cnn.safetensors").write_bytes(b"")
     status, _, err = run("evaluate", "--model", "cnn", "--workers", 1, DIGITQ_WEIGHTS=tmp_path)
     assert status == 1 and "10,000 images with an error, such as: " in err and "SHA-256" in err

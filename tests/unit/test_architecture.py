@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.settings import MODELS
-from worker.models.card import WEIGHTS
+from worker.models.card import WEIGHTS_FOLDER
 
 ROOT = Path(__file__).parents[2]
 TORCH = {"torch", "torchvision", "safetensors"}
@@ -97,7 +97,7 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
 
 
 def test_producer_and_worker_know_the_same_models() -> None:
-    assert {*MODELS} == {"random", *(card.stem for card in WEIGHTS.glob("*.json"))}
+    assert {*MODELS} == {"random", *(card.stem for card in WEIGHTS_FOLDER.glob("*.json"))}
 
 
 def test_nothing_is_unpickled() -> None:
