@@ -183,6 +183,7 @@ def digits(labels: pa.Array) -> pa.Array:
     if is_broken(labels.type):
         labels = pc.cast(labels, pa.float64())
     if labels.type in TEXTS:
-        labels = pc.cast(labels, pa.string())  # of views, index_in knows nothing
+        labels = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
+        labels = pc.replace_substring_regex(labels, r"\.0*$", "")
     digits = pa.array("0123456789" if labels.type in TEXTS else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())
