@@ -39,7 +39,7 @@ def open_backend(
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS is for workers: those of this Redis keep what they have")
         client = Client(url)
-        client.ledger.redis.on_disconnect = echo_err
+        client.on_disconnect = echo_err
         yield Backend(client, None)
         return
     if not workers:

@@ -55,7 +55,7 @@ def take_results(
                 progress.update(bar, rate="", waiting="no Redis")
                 _note(progress, text)
 
-            backend.client.ledger.redis.on_disconnect = tell_of_loss
+            backend.client.on_disconnect = tell_of_loss
             for batch in _after(before, job):
                 sink.write(batch)
                 done = sink.checkpoint.rows

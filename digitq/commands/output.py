@@ -11,6 +11,8 @@ from protocol.errors import (
     BrokerError,
     JobAbandonedError,
     JobCancelledError,
+    JobFailedError,
+    ResultsExpiredError,
     UnknownJobError,
     UsageError,
 )
@@ -58,7 +60,8 @@ def told_what_is_left(
             and sink.checkpoint.rows
             and sink.partial.exists()
         ):
-            gone = is_lost or collected and isinstance(error, JobCancelledError | JobAbandonedError)
+            ended = JobCancelledError | JobFailedError | JobAbandonedError | ResultsExpiredError
+            gone = is_lost or collected and isinstance(error, ended)
             gone = gone or sink.path.exists()  # only --overwrite replaces it, and begins anew
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"
@@ -66,5 +69,5 @@ def told_what_is_left(
         elif collected and isinstance(error, KeyboardInterrupt):
             echo_err(f"job {collected} is left as it is: the same command collects it")
         if is_lost:
-            raise BrokerError(f"Redis no longer has job {collected}, or its results") from None
+            raise BrokerError(f"Redis no longer has job {collected}") from None
         raise

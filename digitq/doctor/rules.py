@@ -12,7 +12,7 @@ from operator import attrgetter
 from urllib.parse import unquote, urlsplit
 
 from digitq.doctor.deployment import Deployment, Worker
-from producer.feeder import FULL
+from producer.feeder import MAX_FILL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
@@ -86,18 +86,19 @@ def check_memory(deployment: Deployment) -> Advice:
     """Redis has room for what it holds, and for a job."""
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
-    if limit and job > FULL * limit:
+    if limit and job > MAX_FILL * limit:
         yield (
             f"one job may put {_mb(job)} into Redis, which has maxmemory {_mb(limit)} and is fed "
-            f"up to {FULL:.0%} of it",
-            f"maxmemory from {_mb(math.ceil(job / FULL))} on, or a smaller DIGITQ_BUDGET_BYTES",
+            f"up to {MAX_FILL:.0%} of it",
+            f"maxmemory from {_mb(math.ceil(job / MAX_FILL))} on, or a smaller DIGITQ_BUDGET_BYTES",
         )
     name, room = "its maxmemory", limit
     if not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
-    if used > FULL * room:
+    if used > MAX_FILL * room:
         yield (
-            f"Redis holds {_mb(used)}, over {FULL:.0%} of {name}: producers wait, or it is killed",
+            f"Redis holds {_mb(used)}, over {MAX_FILL:.0%} of {name}: producers wait, "
+            "or it is killed",
             "`digitq collect` or `digitq cancel` what `digitq jobs` lists, or more memory",
         )
 
