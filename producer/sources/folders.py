@@ -11,7 +11,7 @@ from producer.sources.source import Entry, Source, UniqueIds, at_least_one, pare
 from protocol.errors import UsageError
 from protocol.text import printable
 
-NUMBER = re.compile("[0-9]+")
+DIGIT_RUN = re.compile("[0-9]+")
 
 
 def sort_naturally(names: list[str]) -> None:
@@ -20,7 +20,7 @@ def sort_naturally(names: list[str]) -> None:
     A million names `img_123.png` take 1.6 s of processor time.
     """
     names.sort()
-    names.sort(key=lambda name: NUMBER.sub(lambda number: number[0].zfill(20), name))
+    names.sort(key=lambda name: DIGIT_RUN.sub(lambda number: number[0].zfill(20), name))
 
 
 def has_images(root: Path) -> bool:

@@ -22,7 +22,7 @@ CSV_BYTES = 4 << 20  # this many bytes are parsed at a time
 MAX_LINE_BYTES = 1 << 20  # a longer line is cut, so that a file of zeros can't fill the memory
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
 MAX_ODD_COLUMNS = PIXELS // 10  # with more columns that are not whole numbers, these aren't pixels
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
+CSV_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
 WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
@@ -79,7 +79,7 @@ def _infer_schema(sample: bytes, names: Sequence[str]) -> tuple[pa.Schema, int]:
 def _are_names(cells: Sequence[str]) -> bool:
     """Whether a first line contains names: most cells are text, or most differ from each other, as
     in `label,0,1,…,783`. (784 pixels have at most 256 different values.)"""
-    texts = sum(not NUMBER.fullmatch(cell) for cell in cells if cell)
+    texts = sum(not CSV_NUMBER.fullmatch(cell) for cell in cells if cell)
     return 2 * texts > len(cells) or 2 * len(set(cells)) > len(cells)
 
 

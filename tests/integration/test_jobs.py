@@ -448,7 +448,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     assert job._feeder and len(job._feeder._window) == 2
     client.ledger.redis.flushall()
     go_on.set()
-    with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id} and it is no"):
+    with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id}, which"):
         job.wait_until_stored(60)
     assert job.progress().state == "cancelled"
 
