@@ -42,7 +42,7 @@ def open_backend(
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
         client = Client(url)
-        client.ledger.redis.on_disconnect = echo_err
+        client.on_disconnect = echo_err
         yield Backend(client, None)
         return
     if not workers:

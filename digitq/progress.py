@@ -56,7 +56,7 @@ def take_results(
                 progress.update(bar, rate="", waiting="no Redis")
                 _print_above(progress, text)
 
-            backend.client.ledger.redis.on_disconnect = report_disconnect
+            backend.client.on_disconnect = report_disconnect
             for batch in _results_after(before, job):
                 sink.write(batch)
                 done = sink.checkpoint.rows

@@ -1,4 +1,4 @@
-"""Feeds images to the queue and collects the answers: `from producer import Client`."""
+"""Feeds images to the queue and collects the results: `from producer import Client`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,9 @@ from protocol.errors import (
     DigitqError,
     JobAbandonedError,
     JobCancelledError,
+    JobFailedError,
     OutputError,
+    ResultsExpiredError,
     UnknownJobError,
     UsageError,
 )
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from producer.sources.opening import open_sources
     from protocol.ledger import JobRecord
 
-PLACES = {
+MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
@@ -34,9 +36,11 @@ __all__ = [
     "Job",
     "JobAbandonedError",
     "JobCancelledError",
+    "JobFailedError",
     "JobRecord",
     "OutputError",
     "Prediction",
+    "ResultsExpiredError",
     "UnknownJobError",
     "UsageError",
     "open_sources",
@@ -44,9 +48,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on demand, so that `digitq --help` need not wait for Celery and Arrow."""
-    if name in PLACES:
-        return getattr(import_module(PLACES[name]), name)
+    """Import a name on demand, so that `digitq --help` does not wait for Celery and Arrow."""
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'producer' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""Single images that are asked for at about the same time travel together, as one chunk."""
+"""Batches single calls: images that are asked for at about the same time share one chunk."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from producer.chunking import cut_chunks
-from producer.job import IDLE_MS, TOLD_LOOKS
+from producer.job import IDLE_MS, LOGGED_CHECKS
 from producer.prediction import Prediction, to_predictions
 from producer.sources.batches import pixels_batch
 from producer.sources.python import Image, image_source
@@ -26,35 +26,35 @@ from protocol.ledger import JobSpec, Ledger
 from protocol.settings import settings
 from protocol.text import plural
 
-TTL_SECONDS = 60  # of a batch whose client was killed; a living one looks after it
-GATHER_SECONDS = 0.003  # at most, after a batch of several: its callers may ask again
-DEADLINE_SECONDS = 5.0  # of pixels, or less, as settings say; a step of a file may take longer
-REST_SECONDS = 10.0  # a thread waits for calls
-MAX_THREADS = 16  # that wait for results of one kind
+CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
+GATHER_SECONDS = 0.003  # wait for new calls of the callers that a batch has just answered
+MAX_PIXELS_DEADLINE_SECONDS = 5.0  # of a batch of pixels; one step of a file may take longer
+IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
+MAX_THREADS = 16  # that wait for results of one kind of calls
 
 logger = logging.getLogger(__name__)
 
 
 class BatchLimits(NamedTuple):
-    """How calls of one kind are put together: at most so many in a batch, and so many batches."""
+    """How many calls of one kind share a batch, and how many batches are under way."""
 
-    most_calls: int
-    most_under_way: int
+    max_calls: int
+    max_batches: int
 
 
-PIXELS_LANE = BatchLimits(1024, 1)
-FILES_LANE = BatchLimits(16, 16)  # decoding takes long: better shared out
+PIXELS_LIMITS = BatchLimits(1024, 1)
+FILES_LIMITS = BatchLimits(16, 16)  # decoding is slow: small batches spread over workers
 
 
 class CallKind(NamedTuple):
-    """What calls of one batch have in common."""
+    """What the calls of one batch have in common."""
 
     model: str
-    drawn: bool  # 28×28 pixels, not a file
+    drawn: bool  # 28×28 pixels, not an image file
 
     @property
     def limits(self) -> BatchLimits:
-        return PIXELS_LANE if self.drawn else FILES_LANE
+        return PIXELS_LIMITS if self.drawn else FILES_LIMITS
 
 
 Outcome: TypeAlias = Prediction | Exception
@@ -62,10 +62,10 @@ Awaited: TypeAlias = tuple["asyncio.Future[Prediction]", Outcome]
 
 
 class Call:
-    """One image on its way: a row of pixels (784,), or a batch of one row that holds a file.
+    """One image that waits for its answer: pixels (784,), or a batch of one row with a file.
 
-    A thread waits for the lock `answered`, which is held until there is an `outcome`, and a
-    coroutine for the future `awaited`. (Futures of `concurrent.futures` would take both longer.)
+    A thread waits for the lock `answered`, which is held until there is an `outcome`. A coroutine
+    waits for the future `awaited`. (`concurrent.futures.Future` is slower for both.)
     """
 
     def __init__(self, image: "np.ndarray | pa.RecordBatch") -> None:
@@ -78,36 +78,36 @@ class Call:
 
 @dataclass
 class CallQueue:
-    """Calls of one kind that wait, and the threads that send them: each a batch at a time."""
+    """The waiting calls of one kind, and the threads that send them, each one batch at a time."""
 
     kind: CallKind
-    more: threading.Condition  # a call has come
+    more: threading.Condition  # notified when a call comes
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
-    idle: int = 0  # threads with nothing to send
-    late: int = 0  # batches whose answer is long in coming
-    hoped_for: int = 0  # calls until `enough` is set
+    idle: int = 0  # threads that wait for calls
+    late: int = 0  # batches that were not answered within `IDLE_MS`
+    expected: int = 0  # number of waiting calls at which `enough` is set
     enough: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def most_threads(self) -> int:
-        """As many as there may be batches under way, the late ones not counted."""
-        return min(self.kind.limits.most_under_way + self.late, MAX_THREADS)
+    def max_threads(self) -> int:
+        """One for each batch that may be under way; late batches do not count."""
+        return min(self.kind.limits.max_batches + self.late, MAX_THREADS)
 
 
 def read_call(image: Image) -> Call:
-    """Read an image, as `Client.submit` does. Raises `UsageError` for what is not one image."""
+    """Read an image as `Client.submit` does. Raises `UsageError` for anything but one image."""
     if is_pixels(image):
-        return Call(np.array(image).reshape(PIXELS))  # the caller may use it again meanwhile
+        return Call(np.array(image).reshape(PIXELS))  # the caller may change it meanwhile
     batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items)]
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:
-        raise UsageError(f"{rows} images, where one is asked for: `submit` takes many")
+        raise UsageError(f"{rows} images, but `classify` takes one: `submit` takes many")
     return Call(batches[0])
 
 
 def is_pixels(image: Image) -> TypeGuard[np.ndarray]:
-    """Whether it is pixels as the network sees them: nothing to read, nothing to encode."""
+    """Whether the image is pixels as the network takes them, with nothing to read or convert."""
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8
@@ -116,12 +116,12 @@ def is_pixels(image: Image) -> TypeGuard[np.ndarray]:
 
 
 class Batcher:
-    """Calls from any number of threads.
+    """Collects calls of any number of threads into batches.
 
-    Threads of its own send them: a caller may be interrupted at any moment. A call that finds few
-    batches under way is sent at once. What comes while `most_under_way` are is gathered, and goes
-    as the next. Each batch is an attached job of one chunk, of which nothing stays in Redis. A
-    call's place in its tile is chance: a network gives the same bits at every place.
+    Its own threads send them, because a caller may be interrupted at any moment. A call is sent at
+    once if fewer than `max_batches` are under way; else it waits for the next batch. Each batch is
+    an attached job of one chunk, of which nothing stays in Redis. The place of a call in its batch
+    does not matter: a network gives the same bits at every place of a tile.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -130,12 +130,12 @@ class Batcher:
         living.add(self)
 
     def forget(self) -> None:
-        """Nothing waits, and no thread holds the lock: as in a process that was just forked."""
+        """Start empty, as a process that was just forked must: it has none of the threads."""
         self._lock = threading.Lock()
         self._lines: dict[CallKind, CallQueue] = {}
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
-        """The answer. Raises `TimeoutError`."""
+        """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
         with self._on_its_way(call, model):
             if timeout_seconds is None:
                 call.answered.acquire()
@@ -147,22 +147,28 @@ class Batcher:
             raise TimeoutError(f"no answer within {timeout_seconds:g} s")
         return call.outcome
 
-    async def ask_async(self, call: Call, model: str) -> Prediction:
-        """The same for a coroutine: its event loop runs on meanwhile."""
+    async def ask_async(
+        self, call: Call, model: str, timeout_seconds: float | None = None
+    ) -> Prediction:
+        """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
         with self._on_its_way(call, model):
-            return await call.awaited
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await call.awaited
+            except TimeoutError:
+                raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
     @contextmanager
     def _on_its_way(self, call: Call, model: str) -> Iterator[None]:
-        """Have the call answered; it is given up where it was not until the end. Raises
-        `RuntimeError` where no thread can be started."""
+        """Queue the call; at the end, give it up if it has no answer. Raises `RuntimeError` if no
+        thread can be started."""
         line = self._put_in_line(call, model)
         try:
             yield
         finally:
             if call.outcome is None:
-                with self._lock, suppress(ValueError):  # it is under way
+                with self._lock, suppress(ValueError):  # it is no longer in the queue
                     line.waiting.remove(call)
 
     def _put_in_line(self, call: Call, model: str) -> CallQueue:
@@ -172,7 +178,7 @@ class Batcher:
             if not line:
                 line = self._lines[kind] = CallQueue(kind, threading.Condition(self._lock))
             line.waiting.append(call)
-            if len(line.waiting) == line.hoped_for:
+            if len(line.waiting) == line.expected:
                 line.enough.set()
             try:
                 self._call_thread(line)
@@ -182,11 +188,11 @@ class Batcher:
         return line
 
     def _call_thread(self, line: CallQueue) -> None:
-        """Have a thread see that calls wait. The lock is held. Raises `RuntimeError` where there is
-        none, and none can be started."""
+        """Wake or start a thread for the waiting calls. The caller holds the lock. Raises
+        `RuntimeError` if there is no thread and none can be started."""
         line.more.notify()
         line.threads = [thread for thread in line.threads if thread.is_alive()]
-        if line.idle < len(line.waiting) and len(line.threads) < line.most_threads:
+        if line.idle < len(line.waiting) and len(line.threads) < line.max_threads:
             thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
             try:
                 thread.start()
@@ -197,7 +203,7 @@ class Batcher:
                 line.threads.append(thread)
 
     def _send_batches(self, line: CallQueue) -> None:
-        """What a thread does, until nothing has come for a while."""
+        """The work of a thread, until no call has come for `IDLE_THREAD_SECONDS`."""
         while self._wait_for_calls(line):
             calls = self._take_calls(line)
             if calls:
@@ -206,32 +212,32 @@ class Batcher:
                 self._gather(line, len(calls))
 
     def _wait_for_calls(self, line: CallQueue) -> bool:
-        """False where the thread is to end."""
+        """Wait until there are calls; False if the thread must end."""
         with self._lock:
-            while not line.waiting and len(line.threads) <= line.most_threads:
+            while not line.waiting and len(line.threads) <= line.max_threads:
                 line.idle += 1
-                came = line.more.wait(REST_SECONDS)
+                came = line.more.wait(IDLE_THREAD_SECONDS)
                 line.idle -= 1
                 if not came:
                     break
-            if line.waiting and len(line.threads) <= line.most_threads:
+            if line.waiting and len(line.threads) <= line.max_threads:
                 return True
             own = threading.current_thread()
             line.threads = [thread for thread in line.threads if thread is not own]
             return False
 
     def _gather(self, line: CallQueue, calls: int) -> None:
-        """Let so many calls come, of the callers that were just answered, or as many as do."""
+        """Wait until `calls` calls have come, or for `GATHER_SECONDS`."""
         with self._lock:
             if len(line.waiting) >= calls:
                 return
-            line.hoped_for = calls
+            line.expected = calls
             line.enough.clear()
         line.enough.wait(GATHER_SECONDS)
-        line.hoped_for = 0
+        line.expected = 0
 
     def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
-        """Answer the calls, with an error where it comes to that."""
+        """Send the calls and hand over the answers, or the error."""
         answered: list[tuple[Call, Outcome]]
         try:
             answered = [*zip(calls, self._classify(put_together(calls), line), strict=True)]
@@ -240,10 +246,10 @@ class Batcher:
         wake_callers(answered)
 
     def _take_calls(self, line: CallQueue) -> list[Call]:
-        """Calls from the line, as many as a batch may hold."""
+        """Take as many calls from the queue as a batch may hold."""
         calls: list[Call] = []
         size = 0
-        most = min(line.kind.limits.most_calls, most_rows(line.kind.model))
+        most = min(line.kind.limits.max_calls, most_rows(line.kind.model))
         with self._lock:
             while line.waiting and len(calls) < most:
                 size += line.waiting[0].image.nbytes
@@ -253,34 +259,36 @@ class Batcher:
         return calls
 
     def _classify(self, batch: pa.RecordBatch, line: CallQueue) -> list[Prediction]:
-        """The batch as a job of one chunk. Raises `BrokerError`, `JobCancelledError`."""
+        """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, chunk = secrets.token_hex(6), Chunk(0, batch)
         source = "single images from Python"
-        spec = JobSpec(job_id, line.kind.model, source, attached=True, in_flight=1, ttl=TTL_SECONDS)
+        spec = JobSpec(
+            job_id, line.kind.model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS
+        )
         payload = chunk.encode()
-        stored, last, looks = False, b"0", 0
+        stored, last, checks = False, b"0", 0
         with ExitStack() as late:
             while True:
                 if not stored:
                     self._ledger.submit(spec, chunk.rows, payload)
-                last = self._ledger.wait(job_id, last, IDLE_MS)  # late after it: others pass then
+                last = self._ledger.wait(job_id, last, IDLE_MS)  # after that it is late
                 result = self._ledger.take(job_id)
                 if result is not None:
                     return to_predictions(decode(result))
                 stored = self._look_after(job_id, line.kind)
-                looks += 1
-                if looks == 1:
+                checks += 1
+                if checks == 1:
                     late.enter_context(self._late(line))
-                if looks == TOLD_LOOKS:
-                    logger.warning("a worker is waited for, by %s", plural(chunk.rows, "image"))
+                if checks == LOGGED_CHECKS:
+                    logger.warning("%s waiting for a worker", plural(chunk.rows, "image"))
 
     @contextmanager
     def _late(self, line: CallQueue) -> Iterator[None]:
-        """While a batch is late, those that wait may go in another."""
+        """While a batch is late, allow another one for the calls that wait."""
         with self._lock:
             line.late += 1
             if line.waiting:
-                self._call_thread(line)  # there is this one: nothing is raised
+                self._call_thread(line)  # does not raise: this thread is one of them
         try:
             yield
         finally:
@@ -288,7 +296,7 @@ class Batcher:
                 line.late -= 1
 
     def _look_after(self, job_id: str, kind: CallKind) -> bool:
-        """No result yet: send again what is overdue. False where Redis has lost the job."""
+        """Requeue the batch if it is overdue; False if Redis has lost the job."""
         try:
             if self._ledger.record(job_id).state == "cancelled":
                 return False
@@ -296,7 +304,9 @@ class Batcher:
             return False
         self._ledger.heartbeat(job_id)
         deadline = settings().deadline_seconds
-        self._ledger.sweep_job(job_id, min(DEADLINE_SECONDS, deadline) if kind.drawn else deadline)
+        self._ledger.sweep_job(
+            job_id, min(MAX_PIXELS_DEADLINE_SECONDS, deadline) if kind.drawn else deadline
+        )
         return True
 
 
@@ -312,22 +322,22 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
-    """Hand over the answers; an event loop is woken once for all of its own."""
-    own: defaultdict[asyncio.AbstractEventLoop, list[Awaited]] = defaultdict(list)
+    """Hand over the answers; each event loop is woken once for all of its calls."""
+    futures: defaultdict[asyncio.AbstractEventLoop, list[Awaited]] = defaultdict(list)
     for call, outcome in answered:
         call.outcome = outcome
         call.answered.release()
         if call.awaited:
-            own[call.awaited.get_loop()].append((call.awaited, outcome))
-    for loop, awaited in own.items():
-        with suppress(RuntimeError):  # it is closed: nobody waits any longer
+            futures[call.awaited.get_loop()].append((call.awaited, outcome))
+    for loop, awaited in futures.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(_settle, awaited)
 
 
 def _settle(awaited: list[Awaited]) -> None:
-    """In the event loop's thread."""
+    """Set the results of futures, in the thread of their event loop."""
     for future, outcome in awaited:
-        if future.done():  # given up
+        if future.done():  # the caller has given up
             continue
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
@@ -336,7 +346,7 @@ def _settle(awaited: list[Awaited]) -> None:
 
 
 def put_together(calls: list[Call]) -> pa.RecordBatch:
-    """The images of calls of one kind, a row each."""
+    """The images of calls of one kind, one row for each call."""
     if isinstance(calls[0].image, np.ndarray):
         pixels = np.stack([call.image for call in calls])
         return pixels_batch(pa.array(map(str, range(len(pixels)))), pixels)

@@ -1,4 +1,4 @@
-"""What of a job is written so far: the counts that a summary, an exit code and a resume need."""
+"""Counts of the rows written so far, for a summary, an exit status and resuming."""
 
 import zlib
 from dataclasses import dataclass
@@ -8,34 +8,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PIECE_BYTES = 4096  # over more, zlib gives up Python's lock, and the feeder may keep it for long
+CRC_BYTES = 4096  # for more, zlib releases Python's lock and may wait long to get it back
 
 
 def add_ids(checksum: int, ids: pa.StringArray) -> int:
-    """The CRC-32 of all ids so far, run together, with some more of them."""
+    """The CRC-32 of concatenated ids: `checksum` continued with more ids."""
     if not len(ids):
         return checksum
     _, offsets, characters = ids.buffers()
     ends = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
     view = memoryview(characters or b"")[ends[0] : ends[-1]]
-    for start in range(0, len(view), PIECE_BYTES):
-        checksum = zlib.crc32(view[start : start + PIECE_BYTES], checksum)
+    for start in range(0, len(view), CRC_BYTES):
+        checksum = zlib.crc32(view[start : start + CRC_BYTES], checksum)
     return checksum
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Counts of rows in source order, from the job's first; and which images they are of."""
+    """Counts of result rows from the first on, and a checksum of their ids."""
 
     rows: int = 0
     ids: int = 0  # the checksum of `add_ids`
     failed: int = 0
     labelled: int = 0  # rows with a truth and an answer
-    correct: int = 0  # of those, the ones whose answer is the truth
-    review: int = 0  # rows with an answer that a person should look at
+    correct: int = 0  # labelled rows whose answer equals the truth
+    review: int = 0  # rows with an answer that a person should check
 
     def add(self, batch: pa.RecordBatch) -> Self:
-        """The counts with one more result batch."""
+        """The counts including one more result batch."""
         correct = labelled = 0
         if "truth" in batch.schema.names:
             equal = pc.equal(batch.column("label"), batch.column("truth"))

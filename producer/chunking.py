@@ -1,4 +1,4 @@
-"""From a source's pieces to chunks: reads the files, and cuts at a number of rows and of bytes."""
+"""Makes chunks of a source's items: reads the files, and cuts at limits of rows and bytes."""
 
 import time
 import zlib
@@ -20,15 +20,15 @@ from protocol.settings import settings
 from protocol.text import plural, printable
 
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-READ_FILES = 512  # at a time
-CHUNK_SECONDS = 0.2  # that a worker takes for a chunk, about: others may have to wait
-PENDING_SECONDS = 1.0  # images wait for others; longer where the next are not there yet
-SHARE = 32  # a later chunk holds at most this part of what came before it
-UNKNOWN_SHARE = 8  # as `SHARE`, of files of which nobody knows how long they take
+READ_FILES = 512  # files that are read before they become one batch
+CHUNK_SECONDS = 0.2  # a worker's time for a chunk; single calls may have to wait for it
+PENDING_SECONDS = 1.0  # images that have waited longer for others become a chunk
+CHUNK_SHARE = 32  # a chunk holds at most 1/32 of the images before it, or a first chunk's number
+UNTIMED_SHARE = 8  # the same for files, as long as their time is unknown
 
 
 class Row(NamedTuple):
-    """An image as it was read, in the order of `FILES_SCHEMA`."""
+    """An image file that was read, or its error; the fields of `FILES_SCHEMA`."""
 
     id: str
     image: bytes | None
@@ -43,12 +43,14 @@ def cut_chunks(
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
 ) -> Iterator[Chunk]:
-    """Chunks of at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes of them, but for
-    one image that has more; and of as many as take about `CHUNK_SECONDS`, where each takes as long
-    as `ask_pace` says, in seconds, or 0 where nobody knows yet.
+    """Cut items into chunks.
 
-    `resume` is what of the source is written already. Raises `UsageError` where its images up to
-    there have other ids than they had; and what the source raises, after all that it gave.
+    A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
+    is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
+    of a kind, 0 if unknown.
+
+    The images that `resume` counts are skipped. Raises `UsageError` if their ids have changed, and
+    what the source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
     remaining = _until_failure(_skip(items, resume), failure)
@@ -62,7 +64,7 @@ def cut_chunks(
 
 
 def _until_failure(items: Iterator[SourceItem], failure: list[Exception]) -> Iterator[SourceItem]:
-    """The pieces before one that the source raises at; what it raises is noted."""
+    """The items until the source raises an exception, which is added to `failure`."""
     try:
         yield from items
     except Exception as error:
@@ -70,50 +72,50 @@ def _until_failure(items: Iterator[SourceItem], failure: list[Exception]) -> Ite
 
 
 class Bounds(NamedTuple):
-    """Numbers of a chunk's images, of one kind."""
+    """The numbers of images in a chunk, for one kind."""
 
-    least: int  # however long they take
-    first: int  # at most, in the first chunks: so that small jobs are shared out
-    grain: int  # they are a multiple of it, unless settings say otherwise
+    minimum: int  # even if images take long
+    first: int  # maximum in the first chunks, so that small jobs use all workers
+    multiple: int  # numbers are multiples of this, unless settings are lower
 
 
 BOUNDS: dict[Kind, Bounds] = {
-    "pixels": Bounds(128, TILE_ROWS, 128),  # the smallest tile of a network
+    "pixels": Bounds(128, TILE_ROWS, 128),  # 128 is the smallest tile of a network
     "image": Bounds(32, 512, 1),
 }
-MAX_FILES = 2048  # in a chunk, however fast the last were: the next may take longer
+MAX_FILES = 2048  # in a chunk even if the last files were fast, as the next may be slow
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many images a chunk may have."""
+    """Limits the number of images in a chunk."""
 
     model: str
     ask_pace: Callable[[Kind], float]
 
     def max_rows(self, kind: Kind, before: int) -> int:
-        """Of one that comes after so many images of its kind."""
-        least, first, grain = BOUNDS[kind]
-        share = max(first, before // SHARE // TILE_ROWS * TILE_ROWS)
-        timely = max(least, self._find_timely(kind, before) // grain * grain)
+        """The maximum for a chunk that comes after `before` images of its kind."""
+        minimum, first, multiple = BOUNDS[kind]
+        share = max(first, before // CHUNK_SHARE // TILE_ROWS * TILE_ROWS)
+        timely = max(minimum, self._find_timely(kind, before) // multiple * multiple)
         most = MAX_FILES if kind == "image" else timely
         return min(share, timely, most, settings().chunk_rows)
 
     def _find_timely(self, kind: Kind, before: int) -> int:
-        """How many take `CHUNK_SECONDS`, as far as is known."""
+        """How many images take `CHUNK_SECONDS`, or a guess."""
         if pace := self.ask_pace(kind):
             return int(CHUNK_SECONDS / pace)
         usual = most_rows(self.model)
-        return usual if kind == "pixels" else min(usual, before // UNKNOWN_SHARE)
+        return usual if kind == "pixels" else min(usual, before // UNTIMED_SHARE)
 
 
 def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
-    """The pieces after the resumed row. Skipped files are not read."""
+    """The items after those that `resume` counts, whose files are not read."""
     left, seen = resume.rows, 0
     for item in items:
         if left:
             if isinstance(item, Entry):
-                used, seen = 1, zlib.crc32(item.id.encode(), seen)  # as `add_ids`
+                used, seen = 1, zlib.crc32(item.id.encode(), seen)  # equals `add_ids`
             else:
                 used = min(left, item.num_rows)
                 seen = add_ids(seen, item.column("id").slice(0, used))
@@ -130,13 +132,13 @@ def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceIte
 def _require(holds: bool, resume: Checkpoint) -> None:
     if not holds:
         raise UsageError(
-            f"the source has changed: its first {plural(resume.rows, 'image')} are no longer those "
-            "that are written; --overwrite starts again"
+            f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
+            "the result file; --overwrite starts again"
         )
 
 
 def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
-    """Batches pass through; entries are read and become batches."""
+    """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
     size, since = 0, 0.0
     for item in items:
@@ -160,7 +162,7 @@ def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
 
 
 def _is_long_ago(since: float) -> bool:
-    """Whether what was read then, of a source that is slow, need wait no longer for more."""
+    """Whether images read at time `since` have waited long enough for others."""
     return time.monotonic() - since > PENDING_SECONDS
 
 
@@ -173,9 +175,9 @@ def _read_entry(entry: Entry) -> Row:
         return Row(id, content, None, entry.truth)
     except UnreadableImageError as error:
         reason = str(error)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+    except (OSError, ValueError) as error:  # ValueError: a 0 byte in the path
         reason = f"can't be read: {getattr(error, 'strerror', None) or error}"
-    return Row(id, None, printable(reason), entry.truth)  # a name in it may be no UTF-8
+    return Row(id, None, printable(reason), entry.truth)  # it may quote a name that is not UTF-8
 
 
 def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
@@ -187,8 +189,8 @@ def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
 
 
 def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches that fill a chunk, each of one schema."""
-    before: Counter[Kind] = Counter()  # images
+    """The same rows in batches that each fill a chunk and have one schema."""
+    before: Counter[Kind] = Counter()  # images so far
     pending: list[pa.RecordBatch] = []
     rows_left = bytes_left = 0
     since = 0.0
@@ -217,12 +219,12 @@ def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.Recor
 
 
 def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """One batch; a single one is not copied, as Arrow would."""
+    """One batch of all rows. Arrow would copy a single batch."""
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """How many bytes of images there are up to the end of each row."""
+    """The bytes of images up to the end of each row, (N,)."""
     sizes = pc.fill_null(pc.binary_length(batch.column(kind_of(batch))), 0)
     return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 

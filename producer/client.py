@@ -1,8 +1,8 @@
-"""`Client`: digitq from Python."""
+"""`Client`: submits jobs and classifies single images."""
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from producer.batching import Batcher, is_pixels, read_call
@@ -19,32 +19,42 @@ from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings
 from protocol.text import printable
 
-ATTACHED_TTL_SECONDS = 3600  # of a job whose producer was killed
-IN_FLIGHT_CHUNKS = 16  # of a job, in the queue or at a worker; more where the queue is empty
+ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
+IN_FLIGHT_CHUNKS = 16  # of one job in the queue or at workers; more if the queue is empty
 
 
 class Client:
-    """Submits jobs to the workers behind one Redis.
-
-    Raises `BrokerError` where it can't be reached, `UsageError` where the URL is none of Redis.
-    """
+    """Submits jobs to the workers of one Redis."""
 
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
-        """`retry_seconds` is how long a lost Redis is waited for."""
+        """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
+
+        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is no Redis URL.
+        """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         if retry_seconds is None:
             retry_seconds = settings().broker_retry_seconds
         with connect(self.url) as redis:
             try:
-                redis.ping()  # one that isn't there is told at once
+                redis.ping()  # without retries, so that a missing Redis is reported at once
             except BrokerError as error:
                 if not (retry_seconds and is_loading(error)):
                     raise
         self.ledger = Ledger(connect(self.url, retry_seconds))
         self._calls = Batcher(self.ledger)
 
+    @property
+    def on_disconnect(self) -> Callable[[str], None] | None:
+        """Called once for each lost connection, with a message; if None, the message is logged."""
+        found: Callable[[str], None] | None = self.ledger.redis.on_disconnect
+        return found
+
+    @on_disconnect.setter
+    def on_disconnect(self, tell: Callable[[str], None] | None) -> None:
+        self.ledger.redis.on_disconnect = tell
+
     def close(self) -> None:
-        """Give the connections back. Calls and jobs that still run open others."""
+        """Close the connections. Calls and jobs that still run open new ones."""
         self.ledger.redis.close()
 
     def __enter__(self) -> Self:
@@ -56,14 +66,17 @@ class Client:
     def submit(
         self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
     ) -> Job:
-        """Start a job over images: paths, bytes of image files, files open for reading, PIL images,
-        uint8 arrays of shape (28, 28) or (N, 28, 28), light on dark as MNIST is, or
-        (H, W[, channels]), or any iterable of them.
+        """Start a job over an image or an iterable of images.
 
-        The images are read while the job runs, by a thread of this process. With `detached` the
-        results stay in Redis until they are collected; this process does not end before all of the
-        job is there. Raises `BrokerError`, and `UsageError` for what is no model; what is wrong
-        with the images, `Job.results` raises.
+        An image is a path, the bytes of an image file, a file opened in binary mode, a PIL image,
+        or a uint8 array: (28, 28) or (N, 28, 28) with light ink on dark as in MNIST, or any
+        (height, width[, channels]). A thread of this process reads the images while the job runs.
+
+        With `detached=True` the job outlives this process, which exits once all images are
+        uploaded; the results stay in Redis until they are collected.
+
+        Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is no
+        image. Errors in an iterable of images are raised by `Job.results`.
         """
         return self.submit_source(image_source(images), model, detached=detached)
 
@@ -75,8 +88,7 @@ class Client:
         detached: bool = False,
         resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     ) -> Job:
-        """Start a job over folders, archives, tables and sets: what `producer.open_sources` gave.
-        Raises as `submit`."""
+        """Start a job over a source from `open_sources`. Raises as `submit`."""
         model = _known_model(model)
         spec = JobSpec(
             id=secrets.token_hex(6),
@@ -93,13 +105,13 @@ class Client:
         try:
             self.ledger.open(spec)
             feeder.start()
-        except BaseException:  # else nobody would know of the job
+        except BaseException:  # the caller never gets the job, so nobody else can cancel it
             self.abandon(job)
             raise
         return job
 
     def abandon(self, job: Job) -> bool:
-        """Cancel a job without waiting for a Redis that may be gone; False where it is."""
+        """Cancel a job without retries; False if Redis or the job is gone."""
         try:
             job.cancel(Ledger(connect(self.url)))
         except (BrokerError, UnknownJobError):
@@ -107,34 +119,36 @@ class Client:
         return True
 
     def job(self, job_id: str) -> Job:
-        """A job submitted earlier, here or elsewhere. Raises `UnknownJobError`."""
+        """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""
         self.ledger.record(job_id)
         return Job(job_id, self.ledger, feeder=None)
 
     def jobs(self) -> list[JobRecord]:
-        """All jobs that Redis still knows, the oldest first."""
+        """The records of all jobs in Redis, the oldest first."""
         return self.ledger.records()
 
     def classify(
         self, image: Image, model: str | None = None, timeout_seconds: float | None = None
     ) -> Prediction:
-        """Classify one image and wait for the answer. From any number of threads.
+        """Classify one image and wait for the answer. Threads may call it at the same time.
 
-        Calls at about the same time travel together; an answer is the same, to the bit, in any
-        company. What can't be read has an error in its own answer. Raises `UsageError` for what is
-        not one image, `TimeoutError`, and what `Job.results` raises.
+        Calls at about the same time are sent as one batch, which does not change a bit of their
+        answers. An image that can't be read gives a `Prediction` with an error. Raises
+        `UsageError` for anything but one image, `TimeoutError`, and what `Job.results` raises.
         """
         return self._calls.ask(read_call(image), _known_model(model), timeout_seconds)
 
-    async def classify_async(self, image: Image, model: str | None = None) -> Prediction:
-        """`classify` for a coroutine: the event loop runs on while the answer is waited for."""
+    async def classify_async(
+        self, image: Image, model: str | None = None, timeout_seconds: float | None = None
+    ) -> Prediction:
+        """`classify` for coroutines. Raises as `classify`."""
         model = _known_model(model)
         call = read_call(image) if is_pixels(image) else await asyncio.to_thread(read_call, image)
-        return await self._calls.ask_async(call, model)
+        return await self._calls.ask_async(call, model, timeout_seconds)
 
 
 def _known_model(model: str | None) -> str:
-    """The model, or the usual one. Raises `UsageError` for a name that is none."""
+    """The model, or the default for None. Raises `UsageError` for an unknown name."""
     model = model or settings().model
     if model not in MODELS:
         raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")

@@ -1,4 +1,4 @@
-"""A submitted job: its results in source order, its progress, and its end."""
+"""A submitted job: its results in source order, its progress, cancelling it."""
 
 import logging
 import math
@@ -10,15 +10,20 @@ from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feeder import POLL_SECONDS, Feeder
+from producer.feeder import FEEDER_POLL_SECONDS, Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
-from protocol.errors import JobAbandonedError, UnknownJobError, UsageError
+from protocol.errors import (
+    JobAbandonedError,
+    ResultsExpiredError,
+    UnknownJobError,
+    UsageError,
+)
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
-AHEAD = 8  # results asked for at a time
-IDLE_MS = 500  # without a result for so long, look after the job
-TOLD_LOOKS = 20  # after it, without a result, until that is logged
+MAX_RESULTS = 8  # chunks whose results are fetched in one request
+IDLE_MS = 500  # after this long without a result, the job is checked
+LOGGED_CHECKS = 20  # after this many checks without a result, a warning is logged
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +32,22 @@ class Job:
     """One job in Redis.
 
     An attached job (the default of `Client.submit`) is fed by this process while its results are
-    collected, once: each is deleted as it is taken. It is cancelled where nobody holds it any
-    longer while it is fed; once it is stored, Redis forgets it after an hour. A detached one lives
-    in Redis alone, can be collected again for an hour after the last time, from any host.
+    collected. Each result is deleted when it is taken. The job is cancelled if this object is
+    deleted before everything is fed; after that, Redis forgets the job after an hour.
+
+    A detached job can be collected from any host, and again within an hour after that.
     """
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
         self.id = job_id
-        self.on_idle: Callable[[], None] | None = None  # called while results are waited for
+        self.on_idle: Callable[[], None] | None = None  # called while the job waits for results
         self._ledger, self._feeder = ledger, feeder
-        self._window = feeder if feeder and feeder.attached else None  # an attached job's
+        self._window = feeder if feeder and feeder.attached else None  # None if detached
         self.attached = self._window is not None
-        self._looks = 0  # after it since a result came
-        self._process = os.getpid()  # a fork of it has no feeder
-        self._next = 0  # an attached job's chunk to be collected next
-        self._batches: list[pa.RecordBatch] = []  # that `table` of an attached job has so far
+        self._checks = 0  # since the last result
+        self._process = os.getpid()  # a forked process has no feeder
+        self._next = 0  # the chunk that an attached job collects next
+        self._batches: list[pa.RecordBatch] = []  # what `table` of an attached job has so far
         self._table: pa.Table | None = None
         if self._window:
             finalize(self, self._window.drop).atexit = False
@@ -50,17 +56,17 @@ class Job:
         return f"Job({self.id!r})"
 
     def progress(self) -> JobRecord:
-        """The job's counts as Redis has them now. Raises `UnknownJobError`."""
+        """The current counts of the job. Raises `UnknownJobError`."""
         return self._ledger.record(self.id)
 
     @property
     def waiting_for(self) -> str | None:
-        """What keeps the producer from storing more, in words."""
+        """What the feeder waits for before it stores more, in words; None if nothing."""
         return self._feeder.waiting_for if self._feeder else None
 
     @property
     def lacks(self) -> str:
-        """What there must be for results to come, in words. Raises `UnknownJobError`."""
+        """What is missing for the next result, in words. Raises `UnknownJobError`."""
         if self._feeder is None:
             record = self.progress()
             is_behind = record.state == "feeding" and record.done_chunks == record.chunks
@@ -70,12 +76,14 @@ class Job:
         return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
     def results(self) -> Iterator[pa.RecordBatch]:
-        """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
+        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_FIELDS`.
 
-        An attached job's go on where an earlier call left off; `cancel` a job of which no more are
-        wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, `UsageError` where two
-        read an attached job's at a time, and what the source raised while it was read: of an
-        attached job, after the results of the chunks before that.
+        For an attached job, a second call goes on where the first one stopped; `cancel` the job if
+        you need no more results. If reading the source raises an error, it is raised here; for an
+        attached job, after the results of the chunks before it.
+
+        Raises `JobCancelledError`, `JobFailedError`, `JobAbandonedError`, `UnknownJobError`,
+        `ResultsExpiredError`, `BrokerError`, and `UsageError` if an attached job has two readers.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
@@ -85,7 +93,7 @@ class Job:
             self._check_reader(number)
             if (state := self._state(number)) == "collected":
                 break
-            payloads = self._ledger.results(self.id, number, AHEAD, drop=taken)
+            payloads = self._ledger.results(self.id, number, MAX_RESULTS, drop=taken)
             taken = []
             for payload in payloads:
                 if payload is None:
@@ -98,7 +106,9 @@ class Job:
                 yield batch
             if payloads[0] is None:
                 if state == "done":
-                    raise UnknownJobError(f"the results of job {self.id} are no longer kept")
+                    raise ResultsExpiredError(
+                        f"Redis no longer keeps the results of job {self.id}: submit it again"
+                    )
                 last = self._wait(last)
         if self.attached:
             self._ledger.finish(self.id)
@@ -106,10 +116,10 @@ class Job:
             self._ledger.release(self.id)
 
     def _check_reader(self, number: int) -> None:
-        """Raises `UsageError` where an attached job's chunk went to another reader."""
+        """Raises `UsageError` if another reader has taken a chunk of an attached job."""
         if self._window and (number != self._next or os.getpid() != self._process):
             raise UsageError(
-                f"job {self.id} is attached: its results are given once, to one reader"
+                f"job {self.id} is attached: its results can be read once, by one reader"
             )
 
     def _take(self, number: int, window: Feeder) -> None:
@@ -118,12 +128,12 @@ class Job:
         self._next = number + 1
 
     def table(self) -> pa.Table:
-        """All results, of an attached job those that `results` has not given; waits for them.
+        """Wait for all results; for an attached job, those that `results` has not yielded.
 
-        Broken off, it may be called again.
+        It can be called again if it is interrupted. Raises as `results`.
         """
         if self._table is None:
-            batches = self._batches if self.attached else []  # those come from the first on
+            batches = self._batches if self.attached else []  # a detached job starts again
             for batch in self.results():
                 batches.append(batch)
             schema = batches[0].schema if batches else RESULT_SCHEMA
@@ -131,10 +141,10 @@ class Job:
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until Redis has all of a detached job, so that this process may end. (Of an attached
-        one it has no more than a window that is not yet collected.) Raises as `results`.
+        """Wait until all of a detached job is in Redis; False if `timeout_seconds` ran out.
 
-        False where the time ran out.
+        For an attached job this needs another thread that collects: Redis holds a limited number
+        of its chunks. Raises as `results`.
         """
         if self._feeder is None or os.getpid() != self._process:
             return self._wait_until_fed(timeout_seconds)
@@ -145,29 +155,31 @@ class Job:
         return ended
 
     def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
-        """The same of a job that somebody else feeds."""
+        """`wait_until_stored` for a job that another process feeds."""
         end = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (record := self.progress()).state == "feeding":
             if time.monotonic() > end:
                 return False
-            time.sleep(POLL_SECONDS)  # who feeds it can't wake this process
+            time.sleep(FEEDER_POLL_SECONDS)  # the other process can't wake this one
         self._raise_if_not_whole(record)
         return True
 
     def cancel(self, ledger: Ledger | None = None) -> None:
-        """Feed nothing more and drop what is in Redis of the job, but for its record. Raises
-        `UnknownJobError`, `BrokerError`."""
+        """Stop feeding and delete the job's data in Redis except its record.
+
+        Raises `UnknownJobError`, `BrokerError`.
+        """
         if self._feeder:
             self._feeder.stop()
         (ledger or self._ledger).cancel(self.id)
 
     def _state(self, number: int) -> str:
-        """The job's state, or `collected` where chunk `number` would be one too many."""
+        """The state of the job; `collected` if it has no chunk `number`."""
         if self._feeder:
             self._feeder.is_awaited = True
         if self._feeder and self._feeder.error and not self._feeder.has_results_left:
             if self._feeder.has_source_failed:
-                self._feeder.cancel()  # now that all is collected
+                self._feeder.cancel()  # only now is everything before it collected
             raise self._feeder.error
         if self._window:
             return "collected" if self._window.total == number else "running"
@@ -180,29 +192,29 @@ class Job:
         record.raise_if_cancelled()
         if record.state == "abandoned":
             raise JobAbandonedError(
-                f"job {self.id} is not whole: whoever submitted it is gone; "
-                f"`digitq cancel {self.id}` drops it"
+                f"job {self.id} is incomplete and its submitter is gone; "
+                f"`digitq cancel {self.id}` deletes it"
             )
 
     def _wait(self, last: bytes) -> bytes:
-        """Wait for a result; where none comes, see whether the job has lost something."""
+        """Wait for a result; if none comes, repair what Redis may have lost."""
         after = self._ledger.wait(self.id, last, IDLE_MS)
-        self._looks = self._looks + 1 if after == last else 0
+        self._checks = self._checks + 1 if after == last else 0
         if after == last:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
             if self._window:
-                self._look_for_cancel(self._window)
+                self._check_for_cancel(self._window)
                 self._window.repair()
                 self._ledger.heartbeat(self.id)
             if self.on_idle:
                 self.on_idle()
-            elif self._looks == TOLD_LOOKS:
+            elif self._checks == LOGGED_CHECKS:
                 logger.warning("job %s waits for %s", self.id, self.lacks)
         return after
 
-    def _look_for_cancel(self, window: Feeder) -> None:
-        """Raises `JobCancelledError` where somebody else has cancelled an attached job."""
-        with suppress(UnknownJobError):  # Redis has lost it; it is stored again
+    def _check_for_cancel(self, window: Feeder) -> None:
+        """Raises `JobCancelledError` or `JobFailedError` if an attached job was ended elsewhere."""
+        with suppress(UnknownJobError):  # Redis has lost the job; the feeder stores it again
             record = self.progress()
             if record.state == "cancelled":
                 window.stop()

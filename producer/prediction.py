@@ -1,4 +1,4 @@
-"""`Prediction`: the answer for one image, as Python has it."""
+"""`Prediction`: the answer for one image, as Python objects."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,23 @@ import pyarrow as pa
 class Prediction:
     """The answer for one image: ten probabilities that sum to 1, or an error.
 
-    `review` says that a person should look at it: the network is not sure, or there is no answer.
+    `review` is true if a person should look at the image: the network is unsure, or there is no
+    answer.
     """
 
     label: int | None
     confidence: float | None
-    probabilities: list[float] | None
+    probabilities: tuple[float, ...] | None
     error: str | None
     review: bool
 
 
 def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
-    """A result batch's rows."""
+    """One prediction for each row of a result batch."""
     names = Prediction.__dataclass_fields__
-    columns = [results.column(name).to_pylist() for name in names]
-    return [Prediction(*row) for row in zip(*columns, strict=True)]
+    rows = results.select(list(names)).to_pylist()
+    return [Prediction(**row | {"probabilities": _tuple(row["probabilities"])}) for row in rows]
+
+
+def _tuple(numbers: list[float] | None) -> tuple[float, ...] | None:
+    return None if numbers is None else tuple(numbers)

@@ -8,7 +8,7 @@ import pytest
 
 from digitq.local.processes import Local
 from producer.client import Client
-from producer.sources.mnist import FILES
+from producer.sources.mnist import FILE_PREFIXES
 from protocol.settings import settings
 
 
@@ -28,7 +28,8 @@ def mnist_root() -> Path:
     """The folder that holds MNIST. Where it can't be had: a skip here, a failure in CI."""
     root = settings().mnist_root
     if not all(
-        (root / "MNIST/raw" / f"{name}-images-idx3-ubyte").exists() for name in FILES.values()
+        (root / "MNIST/raw" / f"{name}-images-idx3-ubyte").exists()
+        for name in FILE_PREFIXES.values()
     ):
         reason = f"no MNIST in {root}: set DIGITQ_MNIST, or run `digitq demo` once"
         if os.environ.get("CI"):

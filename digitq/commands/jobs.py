@@ -52,7 +52,7 @@ def submit(
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
-    client.ledger.redis.on_disconnect = echo_err
+    client.on_disconnect = echo_err
     job: Job | None = None
     reported: str | None = None
     try:

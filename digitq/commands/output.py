@@ -64,5 +64,5 @@ def report_interruption(
         elif collected and isinstance(error, KeyboardInterrupt):
             echo_err(f"job {collected} is unchanged: the same command collects it")
         if lost:
-            raise BrokerError(f"Redis no longer has job {collected}, or its results") from None
+            raise BrokerError(f"Redis no longer has job {collected}") from None
         raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from digitq.doctor.deployment import Deployment
-from producer.feeder import FULL
+from producer.feeder import MAX_FILL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
@@ -85,19 +85,20 @@ def check_memory(deployment: Deployment) -> Advice:
     """Redis has memory for one more job."""
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
-    if limit and job > FULL * limit:
+    if limit and job > MAX_FILL * limit:
         yield (
             f"one job may put {_mb(job)} into Redis, which has maxmemory {_mb(limit)}; producers "
-            f"fill at most {FULL:.0%} of it",
-            f"set maxmemory to {_mb(math.ceil(job / FULL))} or more, or lower DIGITQ_BUDGET_BYTES",
+            f"fill at most {MAX_FILL:.0%} of it",
+            f"set maxmemory to {_mb(math.ceil(job / MAX_FILL))} or more, or lower "
+            "DIGITQ_BUDGET_BYTES",
         )
     name, room = "its maxmemory", limit
     if not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
-    if used > FULL * room:
+    if used > MAX_FILL * room:
         yield (
-            f"Redis holds {_mb(used)}, over {FULL:.0%} of {name}: producers wait, or the system "
-            "kills it",
+            f"Redis holds {_mb(used)}, over {MAX_FILL:.0%} of {name}: producers wait, or the "
+            "system kills it",
             "collect or cancel some of the jobs that `digitq jobs` lists, or give it more memory",
         )
 

@@ -1,1 +1,1 @@
-"""Where result rows go: encoders, a stream, files."""
+"""Where result rows go: files or a stream, and the encoders for both."""

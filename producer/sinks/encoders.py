@@ -11,18 +11,18 @@ import pyarrow.csv
 from protocol.chunk import CLASSES, RESULT_SCHEMA
 from protocol.text import in_one_line
 
-CSV_ROWS = 1 << 13  # at a time
+CSV_WRITE_ROWS = 1 << 13  # rows that Arrow formats at a time
 NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
 Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with ten columns `p0` … `p9` in the place of `probabilities`."""
+    """The batch with ten columns `p0` … `p9` in place of `probabilities`."""
     lists = batch.column("probabilities")
     start, stop = CLASSES * lists.offset, CLASSES * (lists.offset + len(lists))
     values = lists.values[start:stop].to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
-    # a tenth of the time of Arrow's list_element
+    # Arrow's `list_element` takes ten times as long
     digits = {f"p{digit}": pa.array(values[:, digit], mask=none) for digit in range(CLASSES)}
     columns: dict[str, pa.Array] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -31,24 +31,24 @@ def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
-    """The batch's rows as CSV, quoted as RFC 4180 has it, each ending in a line feed."""
+    """Rows as CSV, quoted as in RFC 4180, each ending in a line feed."""
     rows = flatten(batch)
     file = io.BytesIO()
     if header:
         file.write(",".join(rows.schema.names).encode() + b"\n")
-    options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_ROWS)
+    options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_WRITE_ROWS)
     pyarrow.csv.write_csv(rows, file, options)
     return file.getvalue()
 
 
 def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
-    """One JSON object a line; numbers as short as a float32 needs."""
+    """Rows as one JSON object per line, with numbers as short as a float32 allows."""
     rows = flatten_floats(batch).to_pylist()
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """float32 columns as the doubles that print as short: 0.1, not 0.10000000149."""
+    """The batch with float32 values as the doubles that print as 0.1, not 0.10000000149."""
 
     def shortest(values: pa.Array) -> pa.Array:
         return pc.cast(pc.cast(values, pa.string()), pa.float64())
@@ -65,12 +65,12 @@ def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
-    """The batch as messages of an Arrow stream."""
+    """Rows as messages of an Arrow stream."""
     return bytes(batch.schema.serialize() if header else b"") + bytes(batch.serialize())
 
 
 def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
-    """A line for each row, for a person: the answer, how sure the network is, the id."""
+    """One line per row for a terminal: label, confidence, remark, id."""
     lines = []
     for row in batch.drop_columns(["probabilities"]).to_pylist():
         label, truth = row["label"], row.get("truth")

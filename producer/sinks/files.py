@@ -1,9 +1,9 @@
 """Result files: CSV, JSON lines and Parquet, written in source order and resumable.
 
-Rows go to `OUT.partial`, beside a journal `OUT.partial.run`: its first line says what the run
-is, each further one how many rows and bytes were whole after a batch, and a checksum of the ids.
-The same run again cuts the file after the last whole batch and goes on there. When all rows are
-there the file gets its name. Parquet can't be cut, so its partial file is an Arrow stream.
+Rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the run; each
+further line has the file's size and the checkpoint after a batch. The same run started again
+truncates the file after the last complete batch and continues there. When all rows are written,
+the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
 """
 
 import fcntl
@@ -25,17 +25,20 @@ from producer.sinks.journal import Run, difference, parse_journal
 from producer.sinks.stream import write_all
 from protocol.errors import OutputError, UsageError
 
-ROW_GROUP_ROWS = 1 << 16
-FEW_VALUES = ["label", "error", "truth"]  # columns that a dictionary makes smaller, in Parquet
+ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
+DICTIONARY_COLUMNS = ["label", "error", "truth"]  # Parquet stores their few values once
 
 
 class FileSink:
-    """A result file while it grows; `written` begins with what an earlier try wrote."""
+    """A result file that is being written; `checkpoint` includes the rows of an earlier try."""
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
-        """Raises `UsageError` for another format, another run's file, one that is finished or being
-        written by somebody else, and a place where nothing can be written."""
-        if path.is_symlink():  # the file that it leads to is written
+        """Open or resume the file.
+
+        Raises `UsageError` if the format is unknown, or if the file belongs to another run, is
+        complete, is being written by another process, or can't be written.
+        """
+        if path.is_symlink():  # write its target
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
         if suffix not in ENCODERS:
@@ -55,14 +58,14 @@ class FileSink:
             raise UsageError(f"can't write {path}: {error.strerror or error}") from None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows and note them as whole. Raises `OutputError`, as for a full disk."""
+        """Append rows and note them in the journal. Raises `OutputError`."""
         with _output_errors(self.path):
             write_all(self._file, self._encode(batch, self.checkpoint.rows == 0))
             self.checkpoint = self.checkpoint.add(batch)
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
     def finish(self) -> None:
-        """Give the file its name. Raises `OutputError`."""
+        """Complete the file and rename it. Raises `OutputError`."""
         with _output_errors(self.path):
             if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(NO_ROWS, True))
@@ -76,7 +79,7 @@ class FileSink:
         self.close()
 
     def close(self) -> None:
-        """Leave what is written, to be resumed; leave nothing where no row is."""
+        """Close the file, which can be resumed; remove it if it has no rows."""
         if self.checkpoint.rows == 0 and not self._file.closed:
             for path in (self.partial, self._journal_path):
                 path.unlink(missing_ok=True)
@@ -85,20 +88,24 @@ class FileSink:
 
     def _open(self, run: Run, overwrite: bool) -> None:
         is_new = not self._journal_path.exists()
-        with ExitStack() as stack:  # undoes all should anything be wrong
+        with ExitStack() as stack:  # undoes everything if an exception is raised
             self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
             self._lock()
-            if os.path.exists(self.path) and not overwrite:  # perhaps by a run that has just ended
+            if (
+                os.path.exists(self.path) and not overwrite
+            ):  # checked under the lock: another run may just have ended
                 if is_new:
                     self._journal_path.unlink()
-                raise UsageError(f"{self.path} is there already: --overwrite replaces it")
+                raise UsageError(f"{self.path} exists: --overwrite replaces it")
             if overwrite:
                 self._journal.truncate(0)
             self.checkpoint, size = self._read_journal(run)
             if not size:
                 stack.callback(self._journal_path.unlink)
             if is_new and not overwrite and os.path.lexists(self.partial):
-                raise UsageError(f"{self.partial} is there, and of no run: --overwrite replaces it")
+                raise UsageError(
+                    f"{self.partial} exists without a journal: --overwrite replaces it"
+                )
             self._file = stack.enter_context(
                 open(self.partial, "r+b" if size else "wb", buffering=0)
             )
@@ -107,19 +114,19 @@ class FileSink:
             stack.pop_all()
 
     def _lock(self) -> None:
-        """Raises `UsageError` where another run has the journal, or had it just now."""
+        """Lock the journal. Raises `UsageError` if another run has it or has just removed it."""
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_free = os.fstat(self._journal.fileno()).st_nlink > 0
         except BlockingIOError:
             is_free = False
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             return
         if not is_free:
             raise UsageError(f"{self.path} is being written by another run")
 
     def _read_journal(self, run: Run) -> tuple[Checkpoint, int]:
-        """What is written already, and its size in bytes. Begins a new journal where none is."""
+        """The last checkpoint and its size in bytes. Begins a journal if there is none."""
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
@@ -133,12 +140,12 @@ class FileSink:
             raise UsageError(f"{self._journal_path} is damaged: --overwrite starts again") from None
         if old != run:
             raise UsageError(
-                f"{self.partial} is of another run ({difference(old, run)}): "
+                f"{self.partial} belongs to another run ({difference(old, run)}): "
                 "--overwrite starts again"
             )
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
         while notes and notes[-1][0] > on_disk:
-            notes.pop()  # else it might be taken for true when as much is written again
+            notes.pop()  # else it would seem valid once the file is as long again
         self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
         return notes[-1][::-1] if notes else (Checkpoint(), 0)
 
@@ -146,12 +153,16 @@ class FileSink:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
-        """From the partial file's Arrow stream to Parquet with row groups of one size."""
-        converted = self._journal_path.with_suffix(".new")  # a name no longer than that
+        """Convert the partial file to Parquet with row groups of one size."""
+        converted = self._journal_path.with_suffix(
+            ".new"
+        )  # not longer than the journal's name, which the file system allows
         try:
             with (
                 pa.ipc.open_stream(pa.OSFile(str(self.partial))) as reader,
-                pq.ParquetWriter(converted, reader.schema, use_dictionary=FEW_VALUES) as writer,
+                pq.ParquetWriter(
+                    converted, reader.schema, use_dictionary=DICTIONARY_COLUMNS
+                ) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
                     writer.write_table(table)
@@ -159,11 +170,11 @@ class FileSink:
                 os.fsync(file.fileno())
             os.replace(converted, self.path)
         finally:
-            converted.unlink(missing_ok=True)  # as on a full disk
+            converted.unlink(missing_ok=True)
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
-    """The batches' rows in tables of so many; the last has the rest."""
+    """The rows of all batches in tables of `rows` rows; the last table has the rest."""
     pending: list[pa.RecordBatch] = []
     missing = rows
     for batch in reader:

@@ -1,4 +1,4 @@
-"""The journal of a result file: which run it belongs to, and how far it is."""
+"""The journal of a result file: the run it belongs to, and its checkpoints."""
 
 import json
 from dataclasses import fields
@@ -9,8 +9,10 @@ Run = dict[str, str | int | bool | list[str] | None]
 
 
 def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
-    """Which run it is, and what was written after each batch, with its size in bytes. Raises
-    `ValueError` where this is no journal."""
+    """The run, and the file's size in bytes and checkpoint after each batch.
+
+    Raises `ValueError` if the lines are no journal.
+    """
     run, *notes = map(json.loads, lines)
     if not isinstance(run, dict):
         raise ValueError("no run")
@@ -24,11 +26,12 @@ def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]
 
 
 def difference(old: Run, new: Run) -> str:
+    """What two runs differ in, in words."""
     if set(old) != set(new):
-        return "begun by another command, or by an older version"
+        return "it was started by another command or an older version"
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
-        return "a table or a set was written anew"
+        return "a table or a set has changed since"
     return ", ".join(f"{name} was {_show(old[name])}" for name in changed if name != "modified")
 
 

@@ -12,7 +12,7 @@ from protocol.errors import OutputError
 
 
 class Sink(Protocol):
-    """Where result batches go. `written` counts them, with those of an earlier, broken run."""
+    """Takes result batches. `checkpoint` counts all rows, with those of an interrupted run."""
 
     checkpoint: Checkpoint
 
@@ -22,20 +22,20 @@ class Sink(Protocol):
 
 
 class StreamSink:
-    """Rows onto an open binary stream, such as stdout; by default as CSV."""
+    """Writes rows to an open binary stream such as stdout, by default as CSV."""
 
     def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
-        self._raw: Any = getattr(stream, "raw", stream)  # past any buffer
+        self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
         self._encode = encode
         self.checkpoint = Checkpoint()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write rows. Raises `OutputError`, and `BrokenPipeError` where nobody reads them."""
+        """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
         self._write(self._encode(batch, self.checkpoint.rows == 0))
         self.checkpoint = self.checkpoint.add(batch)
 
     def finish(self) -> None:
-        """All rows are written; where there was none, the header is."""
+        """Write the header if there were no rows."""
         if self.checkpoint.rows == 0:
             self._write(self._encode(NO_ROWS, True))
 
@@ -48,14 +48,14 @@ class StreamSink:
             raise OutputError(f"can't write the rows: {error.strerror or error}") from None
 
     def close(self) -> None:
-        """The stream is its owner's to close."""
+        """Do nothing: whoever opened the stream closes it."""
 
 
 def write_all(file: FileIO, content: bytes) -> None:
-    """Past any buffer, so that nothing is left to fail when the file is closed."""
+    """Write everything to an unbuffered file, so that closing it can't fail."""
     view = memoryview(content)
     while view:
         written = file.write(view)
-        if written is None:  # a terminal or a pipe that another program has set not to wait
+        if written is None:  # another program has made the terminal or pipe non-blocking
             select.select([], [file], [])
         view = view[written or 0 :]

@@ -27,40 +27,38 @@ from protocol.errors import UsageError
 from protocol.text import printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-MEMBER = b"PK\3\4"  # begins one in a zip
-ENCRYPTED = 1  # of a member's flags
-BROKEN = (
+ZIP_MAGIC = b"PK\3\4"
+ENCRYPTED_FLAG = 1  # a bit of a zip member's flags
+ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     EOFError,
     zlib.error,
     lzma.LZMAError,
     OSError,
-    ValueError,  # of odd names and numbers
+    ValueError,  # damaged names and numbers
     OverflowError,
 )
-HEADERS = (  # which tarfile reads whole
+EXTENDED_HEADERS = (  # tarfile reads these into memory
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
 )
-HEADER_BYTES = 1 << 20
-XZ_BYTES = 256 << 20  # of memory that an archive may ask for; `xz -9` takes 65 MB
-MAX_EMPTY = 4  # reads past the end of a stream
+MAX_HEADER_BYTES = 1 << 20  # a tar with a larger extended header is refused
+MAX_XZ_BYTES = 256 << 20  # memory that unpacking .xz may need; `xz -9` needs 65 MB
+MAX_EMPTY_READS = 4  # a stream that is read more often after its end is broken
 
 
 def archive_source(
     path: Path, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Source:
-    """The images of an archive in its own order; the id is the member's name.
+    """The images of an archive in its own order; an id is the name of a member.
 
-    Raises `UsageError` where it is no archive, or holds no image.
+    Raises `UsageError` if the file is no archive or contains no image.
     """
     try:
         if path.name.lower().endswith(".zip"):
@@ -71,25 +69,29 @@ def archive_source(
             stream = _decompress(path)
             entries, count = _tar_entries(stream, prefix, truth_from_parent, skipped), None
         some = at_least_one(entries, path, skipped)
-    except (*BROKEN, NotImplementedError) as error:  # of another version
+    except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # an unknown version of zip
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, truth_from_parent, lambda: count)
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-    """Raises `zipfile.BadZipFile` also where only what an archive ends with was found: of one that
-    is cut, that may be an archive in it."""
+    """Open a zip. Raises `zipfile.BadZipFile`, also if the first member is not at the start: in a
+    truncated archive, zipfile may find the directory of an archive inside it."""
     with open(path, "rb") as file:
-        begins = file.read(len(MEMBER)) == MEMBER  # else a program that unpacks itself
+        begins = (
+            file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        )  # a self-extracting one begins with a program
     archive = zipfile.ZipFile(path)
     if begins and min((member.header_offset for member in archive.infolist()), default=0):
         archive.close()
-        raise zipfile.BadZipFile("it breaks off, is several in one, or lacks its first member")
+        raise zipfile.BadZipFile(
+            "it is truncated, is several archives in one file, or lacks its first member"
+        )
     return archive
 
 
 def _path(member: zipfile.ZipInfo) -> str:
-    """Its name; some programs for Windows part folders by \\."""
+    """The path of a member; some Windows programs separate folders by a backslash."""
     return member.filename.replace("\\", "/")
 
 
@@ -105,36 +107,36 @@ def _zip_entries(
                 partial(_read_zipped, archive, member),
                 parent_digit(path) if truth_from_parent else None,
             )
-        elif not path.endswith("/"):  # a folder's; `is_dir` fails where there is no name
+        elif not path.endswith("/"):  # not a folder; `is_dir` fails for an empty name
             skipped.skip(path)
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    if member.flag_bits & ENCRYPTED:
-        raise UnreadableImageError("encrypted: the archive asks for a password")
+    if member.flag_bits & ENCRYPTED_FLAG:
+        raise UnreadableImageError("encrypted: the archive needs a password")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # of these zipfile unpacks all it has read, however large
-        raise UnreadableImageError("packed in a way that is not read: deflate is")
+        # zipfile can't limit what it unpacks with other methods
+        raise UnreadableImageError("compressed with another method than deflate")
     try:
         with archive.open(member) as file:
             return read_limited(file.read, member.file_size)
-    except (*BROKEN, RuntimeError) as error:  # of an unknown method
+    except (*ARCHIVE_ERRORS, RuntimeError) as error:  # an unknown method
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose long name, or other facts, are of a sane size."""
+    """A tar member whose extended headers have a limited size."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in HEADERS and self.size > HEADER_BYTES:
+        if self.type in EXTENDED_HEADERS and self.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        process: Any = super()  # it is no public name
+        process: Any = super()  # the method is not public
         return cast(tarfile.TarInfo, process._proc_member(archive))
 
 
-class _Ending:
-    """A stream that raises `EOFError` where it is read on and on past its end, as tarfile does for
-    a member that claims to be huge."""
+class _EndingStream:
+    """A stream that raises `EOFError` if it is read again and again after its end, as tarfile does
+    for a member that claims to be huge."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._empty = stream, 0
@@ -142,20 +144,20 @@ class _Ending:
     def read(self, size: int) -> bytes:
         block = self._stream.read(size)
         self._empty = 0 if block else self._empty + 1
-        if self._empty > MAX_EMPTY:
-            raise EOFError("it breaks off")
+        if self._empty > MAX_EMPTY_READS:
+            raise EOFError("it is truncated")
         return block
 
 
 def _decompress(path: Path) -> IO[bytes]:
-    """The tar inside, whatever its compression. Unlike tarfile's own, these readers raise
-    `EOFError` where the file breaks off."""
+    """Open the tar inside any compression. Unlike tarfile's readers, these raise `EOFError` if the
+    file is truncated."""
     with open(path, "rb") as file:
         head = file.read(4096)
     for start, opener in OPENERS.items():
         if head.startswith(start):
-            if opener is lzma.open:  # it has no limit of its own
-                lzma.LZMADecompressor(memlimit=XZ_BYTES).decompress(head, max_length=1)
+            if opener is lzma.open:  # `lzma.open` has no memory limit
+                lzma.LZMADecompressor(memlimit=MAX_XZ_BYTES).decompress(head, max_length=1)
             return cast(IO[bytes], opener(path))
     return open(path, "rb")
 
@@ -163,15 +165,15 @@ def _decompress(path: Path) -> IO[bytes]:
 def _tar_entries(
     stream: IO[bytes], prefix: str, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Iterator[Entry]:
-    """A stream can't go back: each entry must be read before the next is asked for."""
+    """The images of a tar stream: each must be read before the next is asked for."""
     unique = UniqueIds()
     started = False
     try:
-        reader = cast(IO[bytes], _Ending(stream))
+        reader = cast(IO[bytes], _EndingStream(stream))
         with stream, tarfile.open(fileobj=reader, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
-                cast(Any, archive).members = []  # else it keeps each one
-                name = member.name.removeprefix("./")  # as of `tar cf x.tar .`
+                cast(Any, archive).members = []  # tarfile would keep every member
+                name = member.name.removeprefix("./")  # `tar cf x.tar .` writes it
                 if (member.isfile() or member.islnk()) and is_image_name(name):
                     started = True
                     yield Entry(
@@ -182,7 +184,7 @@ def _tar_entries(
                 elif not member.isdir():
                     skipped.skip(name, "" if member.isfile() else "link or device")
             _require_end(archive, stream)
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         if not started:
             raise
         reason = f"the archive is broken from here on: {error}"
@@ -190,29 +192,31 @@ def _tar_entries(
 
 
 def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
-    """Read what is left. Raises `EOFError` where it isn't whole, or not the end: tarfile stops
-    there silently."""
+    """Read the rest. Raises `EOFError` if it is truncated or more members follow, where tarfile
+    stops silently."""
     blocks = cast(IO[bytes], archive.fileobj)
-    has_end = blocks.tell() > archive.offset  # a block of zeros
+    has_end = blocks.tell() > archive.offset  # tarfile has read the block of zeros at the end
     while rest := blocks.read(1 << 20):
         zeros = len(rest) - len(rest.lstrip(b"\0"))
         start = zeros - zeros % tarfile.BLOCKSIZE
-        with suppress(tarfile.TarError):  # of what is no member
+        with suppress(tarfile.TarError):  # not a member
             tarfile.TarInfo.frombuf(rest[start : start + tarfile.BLOCKSIZE], "utf-8", "replace")
-            raise EOFError("more follows after its end")
+            raise EOFError("more members follow after its end")
     if not has_end:
         cut = stream.tell() % tarfile.BLOCKSIZE
         raise EOFError("it ends in the middle of a block" if cut else "it ends without an end mark")
 
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if member.islnk():  # GNU tar's for one file's other names
-        raise UnreadableImageError(f"the archive has it under another name only: {member.linkname}")
+    if member.islnk():
+        raise UnreadableImageError(
+            f"a hard link: the archive has the image under another name, {member.linkname}"
+        )
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
     if len(content) < member.size:
-        raise UnreadableImageError("can't be read from the archive: it breaks off")
+        raise UnreadableImageError("can't be read from the archive: it is truncated")
     return content

@@ -1,4 +1,4 @@
-"""Files of whole sets of images, 28×28 as MNIST's are: NumPy's `.npy`, and MNIST's own format."""
+"""Files that hold many 28×28 images: NumPy's `.npy` and MNIST's IDX format."""
 
 import gzip
 import zlib
@@ -17,16 +17,17 @@ from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 from protocol.text import plural
 
-READ_BYTES = 1 << 20  # at a time: of what is packed, all that came before an error is kept
-SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
-MAGIC, SHAPE = IMAGES_MAGIC.to_bytes(4, "big"), (28).to_bytes(4, "big") * 2  # of a header
+BLOCK_BYTES = 1 << 20  # one read; if gzip data is damaged, earlier blocks are kept
+ARRAY_SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
+MAGIC = IMAGES_MAGIC.to_bytes(4, "big")
+SHAPE = (28).to_bytes(4, "big") * 2  # the height and width in an IDX header
 
 
 def array_source(path: Path, prefix: str) -> Source:
-    """The images of a file; an id is an image's number. Raises `UsageError` where it has none."""
+    """The images of a file; an id is the number of an image. Raises `UsageError` if it has none."""
     try:
         count, parts = _open_npy(path) if path.suffix.lower() == ".npy" else _open_idx(path)
-    except Exception as error:  # numpy raises whatever a damaged header does to Python's parser
+    except Exception as error:  # numpy raises anything for a damaged header, which it evaluates
         raise UsageError(f"can't read {path}: {str(error) or type(error).__name__}") from None
     if not count:
         raise EmptyError(f"no image in {path}")
@@ -38,7 +39,7 @@ def _build(ids: pa.Array, part: np.ndarray) -> list[SourceItem]:
 
 
 def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
-    """How many images there are, and they. Raises `ValueError`, and what numpy does."""
+    """The number of images, and the images in parts. Raises `ValueError`, and what numpy raises."""
     array = np.load(path, mmap_mode="r")
     if not isinstance(array, np.ndarray):
         array.close()
@@ -48,18 +49,20 @@ def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
             f"it holds {array.dtype}{array.shape}, where uint8 of the shape (N, 28, 28) or "
             f"(N, {PIXELS}) is needed"
         )
-    if array.flags.c_contiguous:  # else they lie scattered; a mapped file that is cut is fatal
+    if (
+        array.flags.c_contiguous
+    ):  # reading is safe: a mapped file that is truncated kills the process
         return len(array), _read_parts(path, cast(np.memmap, array).offset, len(array))
     starts = range(0, len(array), PIECE_ROWS)
     return len(array), (array[start : start + PIECE_ROWS] for start in starts)
 
 
 def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
-    """The same of MNIST's format. Raises `ValueError`, and what gzip does."""
+    """`_open_npy` for the IDX format. Raises `ValueError`, and what gzip raises."""
     with _open(path) as file:
         header = file.read(IMAGES_HEADER)
     if (header[:4], header[8:]) != (MAGIC, SHAPE):
-        raise ValueError("it is no file of 28×28 images as MNIST has them")
+        raise ValueError("it is no file of 28×28 images in MNIST's format")
     count = int.from_bytes(header[4:8], "big")
     return count, _read_parts(path, IMAGES_HEADER, count)
 
@@ -70,17 +73,17 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_all(file: IO[bytes], size: int) -> bytes:
-    """So many bytes; fewer where the file breaks off, or is damaged from there on."""
+    """The next `size` bytes; fewer if the file ends early or is damaged."""
     blocks = []
     with suppress(OSError, EOFError, zlib.error):
-        while size and (block := cast(Any, file).read1(min(size, READ_BYTES))):
+        while size and (block := cast(Any, file).read1(min(size, BLOCK_BYTES))):
             blocks.append(block)
             size -= len(block)
     return b"".join(blocks)
 
 
 def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
-    """The images from a byte of the file on, (N, 784). Raises `EOFError` where there are less."""
+    """`count` images from the offset `start`, in parts (N, 784). Raises `EOFError` for too few."""
     with _open(path) as file:
         file.seek(start)
         while count:

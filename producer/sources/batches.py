@@ -1,4 +1,4 @@
-"""Record batches of 28×28 images, and their ids."""
+"""Record batches of 28×28 images, with ids made of row numbers."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 from producer.sources.source import Entry, SourceItem, raise_unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 
-SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
-PIECE_ROWS = 16384
+LABELLED_SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
+PIECE_ROWS = 16384  # images in one record batch
 Part = TypeVar("Part", np.ndarray, pa.RecordBatch)
 
 
 def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
-    """Images (N, 784) with the right answers, under the ids `<prefix>0`, `<prefix>1` …"""
+    """Images (N, 784) with their labels (N,), under the ids `<prefix>0`, `<prefix>1` …"""
     for start in range(0, len(images), PIECE_ROWS):
         pixels = images[start : start + PIECE_ROWS]
         truth = pa.array(labels[start : start + PIECE_ROWS].astype(np.int8))
@@ -27,8 +27,8 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
 def number_pieces(
     parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[SourceItem]]
 ) -> Iterator[SourceItem]:
-    """What is built of each part of a file and the ids of its rows, which are numbers. Where it is
-    damaged, the rest is an entry that can't be read."""
+    """What `build` makes of the ids and rows of each part of a file. If the file is damaged, the
+    last item is an entry that can't be read."""
     start = 0
     try:
         for part in parts:
@@ -40,7 +40,7 @@ def number_pieces(
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
-    """The ids `<prefix><start>`, `<prefix><start + 1>` … made without a loop."""
+    """The ids `<prefix><start>`, `<prefix><start + 1>` …"""
     numbers = pc.cast(pa.array(np.arange(start, start + rows)), pa.string())
     return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "")
 
@@ -48,9 +48,9 @@ def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
 def pixels_batch(
     ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
 ) -> pa.RecordBatch:
-    """A record batch over the memory of `pixels`, (N, 784) uint8; `truth` is int8."""
+    """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is int8 (N,)."""
     buffer = pa.py_buffer(np.ascontiguousarray(pixels))
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
     if truth is None:
         return pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
-    return pa.record_batch([ids, column, truth], schema=SCHEMA)
+    return pa.record_batch([ids, column, truth], schema=LABELLED_SCHEMA)

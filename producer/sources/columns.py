@@ -1,4 +1,4 @@
-"""Which columns of a table are images, pixels or labels."""
+"""Finds the columns of a table that are images, pixels or labels."""
 
 import re
 from collections import defaultdict
@@ -16,37 +16,36 @@ from producer.sources.source import Entry, SourceItem, raise_unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
-LABELS = ("label", "class", "target", "digit", "y")  # beside pixels
-INDEX = ("", "unnamed: 0", "__index_level_0__", "id")  # the first three are pandas'
-SHOWN, SHOWN_LENGTH = 8, 40  # names of columns, and characters of each
-NO_PIXEL = "a pixel is missing, or no whole number from 0 to 255"
+LABEL_NAMES = ("label", "class", "target", "digit", "y")  # of the label column beside pixels
+INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
+MAX_SHOWN_NAMES = 8  # column names in a message
+MAX_SHOWN_CHARACTERS = 40  # of each column name in a message
+NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
-Build = Callable[
-    [pa.Array, pa.RecordBatch], Iterable[SourceItem]
-]  # of ids, and of rows as they are read
+Build = Callable[[pa.Array, pa.RecordBatch], Iterable[SourceItem]]  # from ids and rows to items
 
 
 class PixelColumns(NamedTuple):
-    """Which columns of a table are what, by their places."""
+    """The places of the pixel columns in their order, and of the label column."""
 
     pixels: Sequence[int]
     label: int | None
 
 
 def find_image(path: Path, schema: pa.Schema) -> str:
-    """The name of the column. Raises `UsageError`."""
+    """The name of the image column. Raises `UsageError`."""
     images = [field.name for field in schema if may_be_image(field)]
     if not images:
         raise UsageError(
-            f"{path} has no image column (bytes, or a struct with `bytes`), nor {PIXELS} of "
-            f"pixels; its columns: {list_columns(schema)}"
+            f"{path} has no image column (bytes, or a struct with `bytes`) and no {PIXELS} columns "
+            f"of pixels; its columns: {list_columns(schema)}"
         )
     if len(images) > 1 and images.count("image") != 1:
         raise UsageError(
             f"{path} has several columns that may hold images: {', '.join(images)}; "
-            "name the one to classify `image`"
+            "name the one to be classified `image`"
         )
     return "image" if "image" in images else str(images[0])
 
@@ -54,11 +53,14 @@ def find_image(path: Path, schema: pa.Schema) -> str:
 def find_pixels(
     path: Path, schema: pa.Schema, named: bool = True, most_odd: int = 0
 ) -> PixelColumns | None:
-    """784 columns of whole numbers, in the order of the numbers that they are named by, if they
-    are, and the one of labels. Raises `UsageError` where it may be any of 785."""
+    """The 784 columns of whole numbers and the label column; None if there are none.
+
+    Columns that are named by numbers are in the order of those numbers; up to `most_odd` of them
+    may have another type. Raises `UsageError` if 785 columns may be pixels.
+    """
     if not named:
         return _find_by_place(schema, most_odd)
-    label = find_label(path, schema, LABELS)
+    label = find_label(path, schema, LABEL_NAMES)
     if numbered := _find_numbered(schema.names):
         odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
         if len(odd) > most_odd:
@@ -69,7 +71,9 @@ def find_pixels(
     numbers = [
         place
         for place, field in enumerate(schema)
-        if place != label and field.name.lower() not in INDEX and pa.types.is_integer(field.type)
+        if place != label
+        and field.name.lower() not in INDEX_NAMES
+        and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
         raise UsageError(
@@ -79,8 +83,8 @@ def find_pixels(
 
 
 def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
-    """The same of columns without names: 784, or 785 of which the first is of labels, beside text
-    and empty ones before and after them."""
+    """The same for columns without names: 784, or 785 with the labels first. Empty columns and
+    text before and after them are ignored."""
     places = [*range(len(schema))]
     is_void = [kind in TEXTS or pa.types.is_null(kind) for kind in schema.types]
     for end in (0, -1):
@@ -94,8 +98,8 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
-    """The places of 784 columns named by one word and the numbers from 0 or 1 on, in their order;
-    none where there are no such."""
+    """The places of 784 columns named by one word and consecutive numbers, in that order; empty if
+    there are none."""
     groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for place, name in enumerate(names):
         if match := NUMBERED.fullmatch(name):
@@ -107,7 +111,7 @@ def _find_numbered(names: Sequence[str]) -> list[int]:
 
 
 def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | None:
-    """The place of the column with the truth, where there is one. Raises `UsageError` for more."""
+    """The place of the label column, or None. Raises `UsageError` if there are several."""
     places = [
         place
         for place, field in enumerate(schema)
@@ -121,10 +125,10 @@ def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | Non
 
 def list_columns(schema: pa.Schema) -> str:
     names = [
-        name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}…"
-        for name in schema.names[:SHOWN]
+        name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
+        for name in schema.names[:MAX_SHOWN_NAMES]
     ]
-    return ", ".join(names) + ", …" * (len(schema.names) > SHOWN)
+    return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
 
 
 def may_be_image(field: pa.Field) -> bool:
@@ -136,21 +140,21 @@ def may_be_image(field: pa.Field) -> bool:
 
 def _may_be_label(kind: pa.DataType) -> bool:
     kind = _plain(kind)
-    return bool(pa.types.is_integer(kind)) or is_broken(kind) or kind in TEXTS
+    return bool(pa.types.is_integer(kind)) or is_fractional(kind) or kind in TEXTS
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type of a dictionary's values; any other as it is."""
+    """The type of a dictionary's values; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def is_broken(kind: pa.DataType) -> bool:
-    """Whether its numbers need not be whole."""
+def is_fractional(kind: pa.DataType) -> bool:
+    """Whether the type holds numbers that need not be whole."""
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
-    """Batches of pixels, and for a row that has other numbers, an image that can't be read."""
+    """Batches of pixels, and an unreadable entry for each row with a number that is no pixel."""
     columns = [batch.column(place) for place in found.pixels]
     values = np.column_stack([_to_numbers(column) for column in columns])
     wrong = ((values < 0) | (values > 255)).any(axis=1)
@@ -169,7 +173,7 @@ def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> I
 
 
 def _to_numbers(column: pa.Array) -> np.ndarray:
-    """−1 where there is none."""
+    """The whole numbers of a column, −1 for null."""
     if column.null_count:
         column = pc.fill_null(pc.cast(column, pa.int64()), -1)
     numbers: np.ndarray = column.to_numpy()
@@ -177,12 +181,13 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
 
 
 def digits(labels: pa.Array) -> pa.Array:
-    """The labels that are digits, as numbers or as text; null for any other."""
+    """Labels as int8, from numbers or text such as `3` or `3.0`; null if a label is no digit."""
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
-    if is_broken(labels.type):
+    if is_fractional(labels.type):
         labels = pc.cast(labels, pa.float64())
     if labels.type in TEXTS:
-        labels = pc.cast(labels, pa.string())  # of views, index_in knows nothing
+        labels = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
+        labels = pc.replace_substring_regex(labels, r"\.0*$", "")
     digits = pa.array("0123456789" if labels.type in TEXTS else range(10), labels.type)
     return pc.cast(pc.index_in(labels, digits), pa.int8())

@@ -1,4 +1,4 @@
-"""MNIST as a source: its files are mapped into memory, so that no pixel is copied to feed them."""
+"""MNIST as a source. Its files are mapped into memory, so pixels are not copied."""
 
 import logging
 import subprocess
@@ -13,19 +13,20 @@ from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
 
-FILES = {"test": "t10k", "train": "train"}
-IMAGES_MAGIC, IMAGES_HEADER = 2051, 16  # bytes; yann.lecun.com/exdb/mnist, "FILE FORMATS"
+FILE_PREFIXES = {"test": "t10k", "train": "train"}
+# The first number of a file and the bytes of its header: yann.lecun.com/exdb/mnist, "FILE FORMATS"
+IMAGES_MAGIC, IMAGES_HEADER = 2051, 16
 LABELS_MAGIC, LABELS_HEADER = 2049, 8
 
 logger = logging.getLogger(__name__)
 
 
 def mnist_source(split: str) -> Source:
-    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with the right answers.
+    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels.
 
-    Raises `UsageError` for another name, or where MNIST can't be had.
+    Raises `UsageError` for another name, or if MNIST can't be loaded.
     """
-    if split not in FILES:
+    if split not in FILE_PREFIXES:
         raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
     images, labels = load_mnist(split)
     items = label_batches(f"mnist/{split}/", images, labels)
@@ -33,13 +34,14 @@ def mnist_source(split: str) -> Source:
 
 
 def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 784) and labels (N,), both uint8. Downloads them once where they may be.
+    """Images (N, 784) and labels (N,), both uint8. Downloads MNIST the first time, unless
+    `DIGITQ_MNIST` names its folder.
 
-    Raises `UsageError` where they can't be had.
+    Raises `UsageError` if MNIST can't be downloaded or read.
     """
     raw = settings().mnist_root / "MNIST" / "raw"
     images, labels = (
-        raw / f"{FILES[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")
+        raw / f"{FILE_PREFIXES[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")
     )
     if not (images.exists() and labels.exists()):
         _download()
@@ -51,14 +53,14 @@ def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _download() -> None:
-    """Torchvision fetches MNIST into the cache folder, in a process of its own: torch stays out."""
+    """Let torchvision fetch MNIST in another process, so that this one need not import torch."""
     if not settings().mnist:
-        logger.warning("fetching MNIST, once, to %s …", settings().mnist_root)
+        logger.warning("downloading MNIST once to %s …", settings().mnist_root)
     command = [sys.executable, "-P", "-m", "worker.dataset"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("digitq: ")
-        if "DIGITQ_MNIST" not in reason:  # as where torchvision is not installed
+        if "DIGITQ_MNIST" not in reason:  # for example, torchvision is not installed
             reason = f"no MNIST ({reason}): set DIGITQ_MNIST to a folder with MNIST/raw/*-ubyte"
         raise UsageError(reason)
 
@@ -71,5 +73,5 @@ def _read_idx(path: Path, magic: int, header: int) -> np.ndarray:
     if int.from_bytes(content[:4].tobytes(), "big") != magic:
         raise UsageError(f"{path} is no MNIST file")
     if (len(content) - header) % (PIXELS if magic == IMAGES_MAGIC else 1):
-        raise UsageError(f"{path} breaks off in the middle of an image")
+        raise UsageError(f"{path} is truncated in the middle of an image")
     return content[header:]

@@ -1,8 +1,4 @@
-"""Where images come from: each SOURCE becomes a stream of entries or of whole record batches.
-
-Nothing here decodes an image. Names are listed a folder at a time, as they are read, since those
-must be sorted; only a zip, and whoever asks for the count, goes through all of them first.
-"""
+"""Opens a SOURCE of any kind as a stream of entries or record batches. No image is decoded here."""
 
 import csv
 import os
@@ -12,22 +8,28 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from producer.sources import archives, arrays, mnist
-from producer.sources.archives import ARCHIVE_SUFFIXES
+from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
+from producer.sources.arrays import ARRAY_SUFFIXES, array_source
 from producer.sources.folders import folder_source
+from producer.sources.mnist import mnist_source
 from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.parquet import parquet_source
 from producer.sources.paths import paths_source, stdin_paths
 from producer.sources.pixel_csv import pixel_csv_source
-from producer.sources.source import EmptyError, PathName, Source, SourceItem, UniqueIds, take_first
+from producer.sources.source import (
+    EmptyError,
+    PathName,
+    Source,
+    SourceItem,
+    UniqueIds,
+    refuse_url,
+    take_first,
+)
 from protocol.errors import UsageError
 from protocol.text import printable
 
-SUFFIXES = (".parquet", ".csv")
-
-
-# Of files that are no image, named as SOURCE: one error row would pass for one bad image
-FOREIGN_SETS = {
+TABLE_SUFFIXES = (".parquet", ".csv")
+FOREIGN_SETS = {  # refused: an error row for one would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
     *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
 }
@@ -38,16 +40,21 @@ def open_sources(
     truth_from_parent: bool = False,
     limit: int | None = None,
 ) -> Source:
-    """One or several SOURCEs, as the command line takes them, or the first `limit` images of them.
+    """Open one or several SOURCEs, as the command line takes them; at most `limit` images.
 
-    With `truth_from_parent` the right answer is the name of an image's folder. Raises `UsageError`
-    for a source that can't be read.
-
-    One folder's ids are relative to it. Where there are several sources, each id begins with
-    the source's name, so that no two images of a job share one.
+    With `truth_from_parent` the label of an image is the name of its folder. An id is relative to
+    its source; if there are several sources, it begins with the source's name, so that ids are
+    unique. Raises `UsageError` if a source can't be read.
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
+    if not isinstance(sources, Sequence) or not all(
+        isinstance(source, str | os.PathLike) for source in sources
+    ):
+        raise UsageError(
+            f"open_sources takes a path or a list of paths, not a {type(sources).__name__}; "
+            "`Client.submit` takes images that are in memory"
+        )
     names = [os.fspath(source) for source in sources]
     if not names:
         raise UsageError("no SOURCE is named")
@@ -70,9 +77,11 @@ def open_sources(
 def _open_all(
     names: Sequence[str], truth_from_parent: bool, skipped: SkippedFiles
 ) -> tuple[list[Source], Iterable[SourceItem]]:
-    """Each SOURCE, and the images of all. Where there are several, an empty one is passed over, and
-    each is opened twice: at once, to see that it can be read, and when its turn comes, since a
-    process may have only so many files open. Raises `UsageError`."""
+    """Each SOURCE, and the images of all. Raises `UsageError`.
+
+    If there are several, empty ones are skipped, and each is opened twice: now, to check that it
+    can be read, and again when its turn comes, because the number of open files is limited.
+    """
     if len(names) == 1:
         source = _open(names[0], None, truth_from_parent, skipped)
         return [source], source.items
@@ -95,26 +104,26 @@ def _open_all(
         for name in kept:
             try:
                 yield from _open(name, unique, truth_from_parent, skipped).items
-            except EmptyError:  # by now
+            except EmptyError:  # it was emptied since the first check
                 skipped.skip(name, "empty SOURCE")
 
     return sources, items()
 
 
 def is_set(name: str) -> bool:
-    """Whether a SOURCE is a file whose images have numbers for names."""
-    return os.path.isfile(name) and name.lower().endswith((*SUFFIXES, *arrays.SUFFIXES))
+    """Whether a SOURCE is a file of many images whose ids are numbers."""
+    return os.path.isfile(name) and name.lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
 
 
 def count_files(names: Sequence[str]) -> int | None:
-    """How many images, where each SOURCE is an image file by its name; else None."""
+    """The number of images if each SOURCE is an image file by its name; else None."""
     return len(names) if all(map(is_image_name, names)) else None
 
 
 def _open(
     name: str, unique: "UniqueIds | None", truth_from_parent: bool, skipped: SkippedFiles
 ) -> Source:
-    """One SOURCE; among several, with a name that is `unique`: some are written alike."""
+    """Open one SOURCE; one of several gets an id prefix that is `unique`."""
 
     def prefix() -> str:
         return f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
@@ -124,32 +133,33 @@ def _open(
     if not name:
         raise UsageError("a SOURCE is empty; the current folder is .")
     if name.startswith("mnist:"):
-        return mnist.mnist_source(name.removeprefix("mnist:"))
+        return mnist_source(name.removeprefix("mnist:"))
     path = Path(name)
     _check_kind(name, path)
     if os.path.isdir(path):
         return folder_source(path, prefix(), truth_from_parent, skipped)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return archives.archive_source(path, prefix(), truth_from_parent, skipped)
-    if path.suffix.lower() in SUFFIXES:
+        return archive_source(path, prefix(), truth_from_parent, skipped)
+    if path.suffix.lower() in TABLE_SUFFIXES:
         return table_source(path, prefix())
-    if path.name.lower().endswith(arrays.SUFFIXES):
-        return arrays.array_source(path, prefix())
+    if path.name.lower().endswith(ARRAY_SUFFIXES):
+        return array_source(path, prefix())
     return paths_source(name, [name], truth_from_parent, unique)
 
 
 def _check_kind(name: str, path: Path) -> None:
-    """Raises `UsageError` where there is nothing of that name, or nothing that is read here."""
-    sets = (*ARCHIVE_SUFFIXES, *SUFFIXES, *arrays.SUFFIXES)
+    """Raises `UsageError` if there is nothing of that name, or its kind is not supported."""
+    refuse_url(name)
+    sets = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
     try:
         path.stat()
     except (OSError, ValueError) as error:
         nowhere = isinstance(error, FileNotFoundError) and not os.path.islink(path)
-        if nowhere or not isinstance(error, OSError):  # such as for a 0 byte in it
+        if nowhere or not isinstance(error, OSError):  # ValueError: a 0 byte in the name
             hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
             raise UsageError(f"no such file or folder: {name}{hint}") from None
         if is_image_name(name):
-            return  # its row tells
+            return  # it becomes a row with the error
         raise UsageError(f"can't read {name}: {error.strerror}") from None
     if os.path.isdir(path):
         return
@@ -157,14 +167,14 @@ def _check_kind(name: str, path: Path) -> None:
         raise UsageError(f"{name} is no file: a pipe, a socket or a device")
     if path.suffix.lower() in FOREIGN_SETS and not name.lower().endswith(sets):
         raise UsageError(
-            f"{name} may be a whole set of images, of a kind that is not read here: "
+            f"{name} may be a whole set of images, in a format that is not supported: "
             "`digitq classify --help` lists those that are"
         )
 
 
 def _refuse_overlap(names: Sequence[str]) -> None:
-    """Raise `UsageError` where one SOURCE is, or lies in, another."""
-    named: dict[str, str] = {}  # by where it really is
+    """Raises `UsageError` if one SOURCE is, or is inside, another."""
+    named: dict[str, str] = {}  # the name of each source by its real path
     for name in names:
         path = os.path.realpath(name) if os.path.exists(name) else name
         if path in named:
@@ -172,7 +182,7 @@ def _refuse_overlap(names: Sequence[str]) -> None:
         named[path] = name
     for path, name in named.items():
         folders = [*Path(path).parents]
-        if os.path.islink(name) and not os.path.isdir(name):  # a folder has those in it, too
+        if os.path.islink(name) and not os.path.isdir(name):  # the link is inside these folders too
             folders += (Path(name).parent.resolve() / "link").parents
         for above in map(str, folders):
             if above in named:
@@ -180,7 +190,7 @@ def _refuse_overlap(names: Sequence[str]) -> None:
 
 
 def _count(counts: list[Callable[[], int | None]], limit: int | None) -> int | None:
-    """The sum, as far as the limit; None where a part isn't known."""
+    """The sum, at most `limit`; None if a part is unknown."""
     total = 0
     for count in counts:
         if (part := count()) is None:
@@ -190,12 +200,11 @@ def _count(counts: list[Callable[[], int | None]], limit: int | None) -> int | N
 
 
 def table_source(path: Path, prefix: str) -> Source:
-    """The images of a table; an id is its row's number.
+    """The images of a table; an id is the number of a row.
 
-    The image column is the one called `image` or the only one that can be one: bytes, or a struct
-    with `bytes`, as Hugging Face's data sets have it. Else 784 columns of whole numbers are pixels,
-    row by row. A column of labels, numbers or text, is the truth, where it is a digit. Raises
-    `UsageError` where there are no such columns.
+    The image column is called `image`, or is the only one with bytes or a struct with `bytes`, as
+    in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels. A column of
+    labels, numbers or text, is the truth. Raises `UsageError` if there are no such columns.
     """
     try:
         is_csv = path.suffix.lower() == ".csv"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.sources.batches import number_pieces
@@ -24,12 +23,14 @@ from protocol.chunk import ERROR, ID, IMAGE_FIELD, TRUTH
 from protocol.settings import settings
 from protocol.text import plural
 
-IMAGE_ROWS, PIXEL_ROWS = 16, 2048  # that are read at a time: images may be large
-PARQUET_BYTES = 1 << 20  # of a column that are read at a time: else a row group is, of a gigabyte
-ELSEWHERE = "no image in this row, but the path of one: embed its bytes in the table"
+IMAGE_ROWS = 16  # rows read at a time if they hold image files, which may be large
+PIXEL_ROWS = 2048  # rows read at a time if they hold pixels
+PARQUET_BYTES = 1 << 20  # one read of a column; without it, a row group of a gigabyte is read
+PATH_ONLY = "the row has the path of an image, not its bytes: embed the bytes in the table"
 
 
 def parquet_source(path: Path, prefix: str) -> Source:
+    """The images of a Parquet file; an id is the number of its row. Raises as `table_source`."""
     file = pq.ParquetFile(path, buffer_size=PARQUET_BYTES, pre_buffer=False)
     if not file.metadata.num_rows:
         raise EmptyError(f"no image in {path}: it has no rows")
@@ -50,8 +51,11 @@ def parquet_source(path: Path, prefix: str) -> Source:
 def _read_groups(
     file: pq.ParquetFile, rows: int, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of so many rows. Raises `EOFError` where a row group has less than it says: Arrow
-    passes over a damaged page without a word, and what follows would get its rows' numbers."""
+    """Batches of at most `rows` rows.
+
+    Raises `EOFError` if a row group has fewer rows than its metadata says: Arrow skips a damaged
+    page silently, and later rows would get the wrong numbers.
+    """
     for group in range(file.num_row_groups):
         missing = file.metadata.row_group(group).num_rows
         for batch in file.iter_batches(rows, [group], columns):
@@ -64,7 +68,7 @@ def _read_groups(
 def _build_images(
     image: str, label: str | None, ids: pa.Array, batch: pa.RecordBatch
 ) -> Iterator[SourceItem]:
-    """A batch of files; one over `DIGITQ_IMAGE_BYTES` is null and has an error."""
+    """A batch of image files; a file over `DIGITQ_IMAGE_BYTES` is null and has an error."""
     images = column = batch.column(image)
     if pa.types.is_struct(column.type):
         images = pc.struct_field(column, "bytes")
@@ -73,8 +77,8 @@ def _build_images(
     large = pc.fill_null(pc.greater(pc.binary_length(images), limit), False)
     errors = pc.if_else(large, too_large(limit), pa.scalar(None, pa.string()))
     if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
-        is_elsewhere = pc.and_(images.is_null(), pc.struct_field(column, "path").is_valid())
-        errors = pc.if_else(is_elsewhere, ELSEWHERE, errors)
+        has_path_only = pc.and_(images.is_null(), pc.struct_field(column, "path").is_valid())
+        errors = pc.if_else(has_path_only, PATH_ONLY, errors)
     columns = [ids, pc.if_else(large, None, images), errors]
     if label is None:
         yield pa.record_batch(columns, schema=pa.schema([ID, IMAGE_FIELD, ERROR]))

@@ -1,4 +1,4 @@
-"""Images that are named one by one, or on stdin."""
+"""Image files whose paths are given one by one, or on stdin."""
 
 import codecs
 import os
@@ -14,7 +14,7 @@ from producer.sources.source import Entry, Source, UniqueIds, at_least_one, pare
 from protocol.errors import UsageError
 from protocol.text import printable
 
-STDIN_BYTES = 1 << 16  # at a time
+STDIN_BYTES = 1 << 16  # one read
 
 
 def paths_source(
@@ -23,7 +23,7 @@ def paths_source(
     truth_from_parent: bool,
     unique: "UniqueIds | None" = None,
 ) -> Source:
-    """Images named one by one; each is a row, whatever its name. The id is the path."""
+    """One image for each path, whatever its name; the id is the path."""
     name_once = unique or UniqueIds()
 
     def entries() -> Iterator[Entry]:
@@ -37,17 +37,17 @@ def paths_source(
 
 
 def stdin_paths() -> Iterator[str]:
-    """A path a line; or after each a 0 byte, as `find -print0` has it."""
+    """The paths on stdin: one on each line, or each followed by a 0 byte as from `find -print0`."""
     if not sys.stdin:  # `<&-`
         raise UsageError("no paths on stdin: it is closed")
-    # past its buffer, whose lock a thread that waits for more would keep from Python's end
+    # Unbuffered: a waiting thread would hold the buffer's lock while Python exits.
     stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     blocks = iter(partial(_read_block, stdin), b"")
     first = b""
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block
     end = b"\0" if b"\0" in first else b"\n"
-    first = first.removeprefix(codecs.BOM_UTF8)  # as of a list that was written on Windows
+    first = first.removeprefix(codecs.BOM_UTF8)  # Windows editors write it
     rest, found = b"", False
     for block in chain([first], blocks, [end]):
         *lines, rest = (rest + block).split(end)
@@ -60,8 +60,8 @@ def stdin_paths() -> Iterator[str]:
 
 
 def _read_block(stdin: Any) -> bytes:
-    """What has come; nothing at the end. It waits, though whoever has the other end, as a shell's
-    other programs, may have set it not to."""
+    """The bytes that are there; empty at the end. Waits even if another program has made the pipe
+    non-blocking."""
     while (block := stdin.read(STDIN_BYTES)) is None:
         select.select([stdin], [], [])
     return bytes(block)

@@ -1,4 +1,4 @@
-"""CSV files with a column for each pixel."""
+"""CSV files with a column for each pixel. A line is a row, whatever quotes it contains."""
 
 import codecs
 import csv
@@ -9,156 +9,124 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from producer.sources.batches import number_pieces
-from producer.sources.columns import (
-    TEXTS,
-    PixelColumns,
-    build_pixels,
-    find_pixels,
-    is_broken,
-    list_columns,
-)
+from producer.sources.columns import PixelColumns, build_pixels, find_pixels, list_columns
 from producer.sources.source import EmptyError, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
-CSV_BYTES = 4 << 20  # that are parsed at a time
-MAX_COLUMNS = 8192  # of a CSV
-MAX_LINES, MAX_LINES_BYTES = 100, 1 << 20  # of one row, in a quoted cell; of one line
-MAX_ODD = PIXELS // 10  # columns of pixels that have odd cells: else they are no pixels
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
-SMALL_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
-POINT_ZERO = re.compile(r"\.0*$")
+CSV_BYTES = 4 << 20  # this many bytes are parsed at a time
+MAX_LINE_BYTES = 1 << 20  # a longer line is cut, so that a file of zeros can't fill the memory
+MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
+MAX_ODD_COLUMNS = PIXELS // 10  # with more columns that are not whole numbers, these aren't pixels
+CSV_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
+WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
 def pixel_csv_source(path: Path, prefix: str) -> Source:
+    """The images of a CSV file, one for each line; an id is the number of its row.
+
+    Raises `UsageError` if the file has no columns of pixels, and what `open`, `csv` and Arrow
+    raise if it can't be read.
+    """
     with open(path, "rb") as file:
         sample = file.read(CSV_BYTES)
-    all_read = len(sample) < CSV_BYTES
-    if not all_read and b"\r" in sample and b"\n" not in sample:  # it is cut at line feeds
-        raise UsageError(rf"{path} ends its lines with \r alone: `tr '\r' '\n'` mends that")
-    sample = sample.removeprefix(codecs.BOM_UTF8)
-    lines = sample.splitlines(keepends=True)
+    is_whole = len(sample) < CSV_BYTES
+    if not is_whole and b"\r" in sample and b"\n" not in sample:  # `read_blocks` needs line feeds
+        raise UsageError(rf"{path} ends its lines with \r alone: `tr '\r' '\n'` converts them")
+    lines = sample.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    cells = next(csv.reader([line.decode(errors="replace") for line in lines[first:]]), [])
-    cells = [cell.strip() for cell in cells]
-    if len(cells) > MAX_COLUMNS:  # of each, Arrow takes 14 kB
+    header = [line.decode(errors="replace") for line in lines[first : first + 1]]
+    cells = [cell.strip() for cell in next(csv.reader(header), [])]
+    if len(cells) > MAX_COLUMNS:
         raise UsageError(f"{path} has over {MAX_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
-    rows = lines[first + named : len(lines) if all_read or len(lines) == 1 else -1]
-    try:
-        table = _parse_sample(b"".join(rows), names, lines_in_cells=True)
-    except pa.ArrowInvalid:  # a stray quote
-        table = _parse_sample(b"".join(rows), names, lines_in_cells=False)
-    if not table.num_rows:
-        raise EmptyError(f"no image in {path}: it has no rows of as many cells as its first line")
-    schema = table.schema
-    found = find_pixels(path, schema, named, MAX_ODD)
+    rows = lines[first + named : len(lines) if is_whole or len(lines) == 1 else -1]
+    schema, count = _infer_schema(b"".join(rows), names)
+    if not count:
+        raise EmptyError(f"no image in {path}: no row has as many cells as the first line")
+    found = find_pixels(path, schema, named, MAX_ODD_COLUMNS)
     if not found:
         raise UsageError(
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
             f"commas; its columns: {list_columns(schema)}"
         )
-    skipped = sum(map(len, lines[: first + named]))
-    parts = (_parse_csv(block, schema, found) for block in _read_blocks(path, skipped))
+    types = {str(place): pa.int64() for place in found.pixels}
+    if found.label is not None:
+        types[str(found.label)] = pa.string()  # so that an odd label does not cost the image
+    width = len(schema)
+    header_bytes = sum(map(len, lines[: first + named]))
+    parts = (_parse_rows(lines, width, types) for lines in read_blocks(path, header_bytes))
     label = None if found.label is None else PIXELS
     items = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
     return Source(str(path), items, label is not None)
 
 
-def _parse_sample(sample: bytes, names: Sequence[str], lines_in_cells: bool) -> pa.Table:
-    """The first rows, to see what columns there are."""
-    return pyarrow.csv.read_csv(
-        pa.BufferReader(sample.decode(errors="replace").encode()),  # else a row may stop Arrow
-        pyarrow.csv.ReadOptions(column_names=names),
-        pyarrow.csv.ParseOptions(
-            newlines_in_values=lines_in_cells, invalid_row_handler=lambda row: "skip"
-        ),
+def _infer_schema(sample: bytes, names: Sequence[str]) -> tuple[pa.Schema, int]:
+    """The types of the columns by the first rows, and how many of those rows are usable."""
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(sample.decode(errors="replace").encode()),  # Arrow refuses other encodings
+        pyarrow.csv.ReadOptions(column_names=names, block_size=2 * CSV_BYTES),
+        pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
     )
+    return table.schema, table.num_rows
 
 
 def _are_names(cells: Sequence[str]) -> bool:
-    """Whether a first line names columns: most are text, or most differ, as in `label,0,1,…,783`.
-    (Of 784 pixels at most 256 do.)"""
-    texts = sum(not NUMBER.fullmatch(cell) for cell in cells if cell)
+    """Whether a first line contains names: most cells are text, or most differ from each other, as
+    in `label,0,1,…,783`. (784 pixels have at most 256 different values.)"""
+    texts = sum(not CSV_NUMBER.fullmatch(cell) for cell in cells if cell)
     return 2 * texts > len(cells) or 2 * len(set(cells)) > len(cells)
 
 
-def _read_blocks(path: Path, skipped: int) -> Iterator[bytes]:
-    """Whole rows of a file, many at a time, after so many bytes: a quoted cell may have lines."""
+def read_blocks(path: Path, header_bytes: int) -> Iterator[list[bytes]]:
+    """The lines after the header that are not blank, about `CSV_BYTES` at a time."""
     with open(path, "rb") as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
-        file.seek(skipped, os.SEEK_CUR)
-        read_line = partial(file.readline, MAX_LINES_BYTES)
+        file.seek(header_bytes, os.SEEK_CUR)
         while block := file.read(CSV_BYTES):
-            parts = [block, read_line()]
-            end = file.tell() + MAX_LINES_BYTES
-            open_quotes = sum(part.count(b'"') for part in parts)
-            while open_quotes % 2 and file.tell() < end and (line := read_line()):
-                open_quotes += line.count(b'"')
-                parts.append(line)
-            yield b"".join(parts)
+            block += file.readline(MAX_LINE_BYTES)
+            if lines := [line for line in block.splitlines(keepends=True) if line.strip()]:
+                yield lines
 
 
-def _parse_csv(block: bytes, schema: pa.Schema, found: PixelColumns) -> pa.RecordBatch:
-    """Columns of pixels, and of labels where there are some. What is no number is null."""
-    names = [str(place) for place in range(len(schema))]  # no two alike
-    types = {str(place): pa.int64() for place in found.pixels}
-    if found.label is not None:
-        types[str(found.label)] = schema.field(found.label).type
+def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -> pa.RecordBatch:
+    """The columns in `types`, one row for each line; a cell that is no number is null."""
     try:
-        if block.count(b'"') % 2:  # a stray one: what follows it would be one cell
-            raise pa.ArrowInvalid("an open quote")
         table = pyarrow.csv.read_csv(
-            pa.BufferReader(block),
-            pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
-            pyarrow.csv.ParseOptions(newlines_in_values=True),
+            pa.BufferReader(b"".join(lines)),
+            pyarrow.csv.ReadOptions(
+                use_threads=False,
+                column_names=[str(place) for place in range(width)],
+                block_size=2 * CSV_BYTES,
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types, include_columns=[*types], strings_can_be_null=True
             ),
         )
-        return table.combine_chunks().to_batches()[0]
-    except (pa.ArrowInvalid, IndexError):  # the latter where there is no row
+        if table.num_rows == len(lines):  # fewer if a quote is not closed
+            return table.combine_chunks().to_batches()[0]
+    except pa.ArrowInvalid:
         pass
-    rows = []
-    for cells in _split_rows(block.splitlines(keepends=True), len(schema)):
-        whole = len(cells) == len(schema)
-        rows.append([cells[int(name)].strip() if whole else "" for name in types])
-    columns = [*zip(*rows, strict=True)] or [()] * len(types)
-    arrays = [
-        pa.array(column if kind in TEXTS else [_to_number(cell, kind) for cell in column], kind)
-        for column, kind in zip(columns, types.values(), strict=True)
-    ]
+    rows = [cells if len(cells) == width else [""] * width for cells in map(_split, lines)]
+    arrays = []
+    for name, kind in types.items():
+        cells = pc.utf8_trim_whitespace(pa.array([row[int(name)] for row in rows]))
+        if pa.types.is_integer(kind):
+            is_number = pc.match_substring_regex(cells, WHOLE_NUMBER)
+            cells = pc.cast(pc.if_else(is_number, cells, None), kind)
+        arrays.append(cells)
     return pa.record_batch(arrays, names=[*types])
 
 
-def _split_rows(lines: Sequence[bytes], width: int) -> Iterator[list[str]]:
-    """The cells of each row. A stray quote is its line's alone."""
-    start = 0
-    while start < len(lines):
-        row, end = lines[start], start + 1
-        while row.count(b'"') % 2 and end < min(start + MAX_LINES, len(lines)):
-            row, end = row + lines[end], end + 1
-        if len(cells := _split(row)) != width or row.count(b'"') % 2:
-            cells, end = _split(lines[start]), start + 1
-        if lines[start].strip():
-            yield cells
-        start = end
-
-
-def _split(row: bytes) -> list[str]:
-    """A row's cells; none where it is no CSV."""
+def _split(line: bytes) -> list[str]:
+    """The cells of one line; none if it is not CSV."""
     try:
-        return next(csv.reader([row.decode(errors="replace")]), [])
+        return next(csv.reader([line.decode(errors="replace")]), [])
     except csv.Error:
         return []
-
-
-def _to_number(cell: str, kind: pa.DataType) -> int | None:
-    """A whole number; of what need not be one, as a label, 3.0 too."""
-    whole = POINT_ZERO.sub("", cell) if is_broken(kind) else cell
-    return int(whole) if SMALL_NUMBER.fullmatch(whole) else None

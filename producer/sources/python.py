@@ -1,8 +1,8 @@
-"""Images handed over from Python as a source: paths, bytes, files, PIL images and arrays."""
+"""Images given from Python as a source: paths, bytes, open files, PIL images and arrays."""
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -19,51 +19,55 @@ from producer.sources.source import (
     UniqueIds,
     UnreadableImageError,
     read_file,
+    refuse_url,
 )
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 from protocol.text import printable
 
-IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
-CONVERTED = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}  # of which there is no
-# file, or none that Pillow before 13 reads
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+# Neither PNG nor TIFF can hold these modes so that every Pillow before 13 reads them
+CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 Bytes = bytes | bytearray | memoryview
 Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray
 
 
 def image_source(images: Image | Iterable[Image]) -> Source:
-    """A source over one image, many in one array, or an iterable of them.
+    """A source over one image, an array of many, or an iterable of images.
 
-    The id of a path is the path, that of any other image its number. An array may be
-    used again once the next one is asked for. Raises `UsageError` for what is no image.
+    The id of a path is the path; the id of any other image is its number. The caller may change an
+    array once the next one is asked for. Raises `UsageError` for anything that is no image.
     """
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
     items = [images] if one or _is_file(images) else images
-    if not isinstance(items, Iterable):
-        raise UsageError(f"{type(images).__name__} is no image, nor an iterable of images")
+    is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
+    if is_table or not isinstance(items, Iterable):
+        raise UsageError(
+            f"a {type(images).__name__} is no image and no list of images: give a list"
+        )
     count = len(items) if isinstance(items, list) else None
-    return Source("images from Python", _pieces(items, copies=not one), count=lambda: count)
+    return Source("images from Python", _read_items(items, copies=not one), count=lambda: count)
 
 
 def _is_file(image: Any) -> bool:
     return not isinstance(image, PIL.Image.Image) and callable(getattr(image, "read", None))
 
 
-def _pieces(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
+def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     unique = UniqueIds()
     number = 0
     for image in images:
         if isinstance(image, np.ndarray) and (image.ndim < 2 or image.shape[1:] == (PIXELS,)):
             raise UsageError(
-                f"an array {image.shape} may be images of MNIST in rows: reshape it to "
-                f"(-1, 28, 28), or a picture of that size to (height, {PIXELS}, 1)"
+                f"an array {image.shape} may hold flat MNIST images: reshape it to "
+                f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
             )
         if isinstance(image, np.ndarray) and image.ndim > 2 and image.shape[-1] == 1:
-            image = image[..., 0]  # one channel
+            image = image[..., 0]
         if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
             if image.dtype != np.uint8:
                 raise UsageError(f"an array of images must be uint8, not {image.dtype}")
-            if copies and image.size == PIXELS:  # a batch for each would take ten times as long
+            if copies and image.size == PIXELS:  # a batch for each takes ten times as long
                 content = ARRAY + image.tobytes()
                 yield Entry(unique(str(number)), partial(bytes, content))
                 number += 1
@@ -80,7 +84,8 @@ def _pieces(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
 def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        id = f"./{path}" if path.isdecimal() else path  # a number is the id of another kind
+        refuse_url(path)
+        id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images
         return Entry(printable(id), partial(read_file, path))
     if isinstance(image, Bytes):
         return Entry(number, lambda: bytes(image))
@@ -91,15 +96,15 @@ def _entry(number: str, image: Any) -> Entry:
     if isinstance(image, PIL.Image.Image):
         return Entry(number, lambda: _encode(image))
     raise UsageError(
-        f"image {number} is a {type(image).__name__}: give a path, bytes, a file that is open for "
-        "reading them, a PIL image or an array"
+        f"image {number} is a {type(image).__name__}: give a path, bytes, a file opened in "
+        "binary mode, a PIL image or an array"
     )
 
 
 def _read_open(file: IO[bytes]) -> bytes:
     content = file.read()
     if not isinstance(content, Bytes):
-        raise UnreadableImageError("the file is open for text: open it for bytes")
+        raise UnreadableImageError('the file is opened for text: open it with mode "rb"')
     return bytes(content)
 
 
@@ -114,16 +119,16 @@ def _from_array(array: np.ndarray) -> PIL.Image.Image:
 
 
 def _encode(image: PIL.Image.Image) -> bytes:
-    """The image as a file that keeps every pixel. Raises `UnreadableImageError`."""
+    """The image as a lossless file. Raises `UnreadableImageError`."""
     file = io.BytesIO()
     try:
         image.load()
-        with suppress(Exception):  # as where its EXIF is damaged: it stays as it is
+        with suppress(Exception):  # if its EXIF data is damaged, the image is not rotated
             image = PIL.ImageOps.exif_transpose(image)
-        if image.mode in CONVERTED:
-            image = image.convert(CONVERTED[image.mode])
-        image.save(file, "PNG" if image.mode in IN_PNG else "TIFF")
-    except Exception as error:  # it was closed, or only now Pillow reads its file
+        if image.mode in CONVERTED_MODES:
+            image = image.convert(CONVERTED_MODES[image.mode])
+        image.save(file, "PNG" if image.mode in PNG_MODES else "TIFF")
+    except Exception as error:  # it is closed, or Pillow reads its file only now
         reason = str(error) or type(error).__name__
         raise UnreadableImageError(f"can't be read: {reason}") from None
     return file.getvalue()

@@ -1,6 +1,7 @@
-"""The types of a source: a stream of entries or of whole record batches."""
+"""The types of a source, which is a stream of entries or record batches."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,18 +17,19 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 PathName: TypeAlias = str | os.PathLike[str]
+URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class UnreadableImageError(Exception):
-    """Raised by `Entry.read` where there is no image to be had; its text goes into the row."""
+    """Raised by `Entry.read` if there is no image; its text goes into the result row."""
 
 
 class EmptyError(UsageError):
-    """Raised for a SOURCE that can be read and has no image."""
+    """Raised for a SOURCE that can be read but has no image."""
 
 
 class Entry(NamedTuple):
-    """One image that is not yet read. `read` may raise `OSError` or `UnreadableImageError`."""
+    """One image that is not read yet. `read` may raise `OSError` or `UnreadableImageError`."""
 
     id: str
     read: Callable[[], bytes]
@@ -39,17 +41,17 @@ SourceItem: TypeAlias = Entry | pa.RecordBatch
 
 @dataclass
 class Source:
-    """A stream of images, read once from start to end."""
+    """A stream of images that is read once, from start to end."""
 
     name: str
     items: Iterable[SourceItem]
     has_truth: bool = False
-    count: Callable[[], int | None] = lambda: None  # how many images, where that is cheap to know
+    count: Callable[[], int | None] = lambda: None  # images, None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:
-        """Its pieces. Raises `UsageError` the second time, when there would be none."""
+        """The items. Raises `UsageError` the second time."""
         if self._taken:
             raise UsageError(f"{self.name} has been read: open it again for another job")
         self._taken = True
@@ -57,40 +59,46 @@ class Source:
 
 
 def parent_digit(path: str) -> int | None:
-    """The right answer where the file's folder is named by it, as `ImageFolder` has it."""
+    """The label of a file whose folder is named by a digit, as in torchvision's `ImageFolder`."""
     parent = path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
     return int(parent) if len(parent) == 1 and parent in "0123456789" else None
 
 
 def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
-    """All that `read` gives of a file of about this size: so many bytes at most, none at its end.
+    """The bytes of a file of about `size` bytes; `read(n)` returns at most n, none at the end.
 
-    Raises `UnreadableImageError` above `DIGITQ_IMAGE_BYTES`.
+    Raises `UnreadableImageError` if there are more than `DIGITQ_IMAGE_BYTES`.
     """
     limit = settings().image_bytes
-    content = read(size + 1) if size <= limit else b""  # room for the limit would take longer
+    content = read(size + 1) if size <= limit else b""  # allocating the limit is slow
     while size <= limit and len(content) != size and (more := read(limit + 1 - len(content))):
-        content += more  # it has changed
+        content += more  # the file has grown, or `read` returns less than it was asked for
     if max(size, len(content)) > limit:
         raise UnreadableImageError(too_large(limit))
     return content
 
 
 def too_large(limit: int) -> str:
-    """The error of an image file over the limit of bytes."""
+    """The error text for an image file of more than `limit` bytes."""
     return f"larger than {limit / 2**20:.0f} MB"
 
 
+def refuse_url(path: str) -> None:
+    """Raises `UsageError` if the path is a URL."""
+    if URL.match(path):
+        raise UsageError(f"{path} is a URL: download it and give the path of the file")
+
+
 def raise_unreadable(reason: str) -> bytes:
-    """The `read` of an entry that has no image. Raises `UnreadableImageError`."""
+    """The `read` of an entry without an image: raises `UnreadableImageError`."""
     raise UnreadableImageError(reason)
 
 
 def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
-    """The pieces of the first `limit` images."""
+    """The items of the first `limit` images."""
     for item in items:
         if isinstance(item, pa.RecordBatch):
-            item = item.slice(0, min(limit, item.num_rows))  # Arrow takes no more than 64 bits
+            item = item.slice(0, min(limit, item.num_rows))  # Arrow takes 64 bits at most
             limit -= item.num_rows
         else:
             limit -= 1
@@ -102,23 +110,23 @@ def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
 def at_least_one(
     entries: Iterator[Entry], where: Path | str, skipped: SkippedFiles
 ) -> Iterator[Entry]:
-    """The same entries. Raises `EmptyError` where there is none."""
+    """The same entries. Raises `EmptyError` if there are none."""
     first = next(entries, None)
     if first is None:
         raise EmptyError(
             f"no image in {where}, {skipped.describe() or 'nor anything else'}: "
-            f"images end in {' '.join(IMAGE_SUFFIXES)}; an archive, a table or a set of images in "
-            "it is a SOURCE by itself"
+            f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
+            "of images in it as a SOURCE of its own"
         )
     return chain([first], entries)
 
 
 def read_file(path: str) -> bytes:
-    """The file's bytes. Raises `OSError`, or `UnreadableImageError` where it is too large or none.
+    """The bytes of a file. Raises `OSError`, or `UnreadableImageError` if too large or no file.
 
-    Four calls of the system: Python's own files take twice as many.
+    It makes four system calls; `open` would make twice as many.
     """
-    status = os.stat(path)  # before it is opened: what is no file may wait, or do something
+    status = os.stat(path)  # first: opening a pipe or a device may block or have effects
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise UnreadableImageError("no file: a pipe, a socket or a device")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -129,10 +137,10 @@ def read_file(path: str) -> bytes:
 
 
 class UniqueIds:
-    """Gives an id back unchanged the first time, with `#2`, `#3` … after that."""
+    """Returns an id unchanged the first time, and with `#2`, `#3` … after that."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()  # of hashes: ids are many
+        self._seen: set[int] = set()  # hashes take less memory than ids
         self._times: dict[str, int] = {}
 
     def __call__(self, id: str) -> str:

@@ -15,7 +15,7 @@ from tests.drawing import draw_one, encode_image
 
 UNUSABLE = 2  # the exit status of a command that was wrong
 DONE = (0, 1)
-THERE = "is there already"
+THERE = "exists: --overwrite"
 
 
 def write_images(path: Path, rows: int) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from digitq.local.processes import Local
 from producer import Client
-from producer.batching import MAX_THREADS, PIXELS_LANE, CallKind, CallQueue, read_call
+from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallKind, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobCancelledError, UsageError
 from protocol.ledger import ACTIVE, JOBS, QUEUE
@@ -27,10 +27,10 @@ from tests.waiting import children_of, wait_for
 from worker.models.model import load_model
 
 CALLERS = 64
-UNDER_WAY = PIXELS_LANE.most_under_way  # batches at a time; the other calls wait
+UNDER_WAY = PIXELS_LIMITS.max_batches  # batches at a time; the other calls wait
 DIGITS = random_digits(CALLERS)
 torch.set_num_threads(1)  # as in a worker: the last bits change with the number of threads
-ALONE = [load_model("mlp").classify(digit.reshape(1, 784))[0].tolist() for digit in DIGITS]
+ALONE = [tuple(load_model("mlp").classify(digit.reshape(1, 784))[0].tolist()) for digit in DIGITS]
 
 
 def chunks_sent(client: Client) -> int:
@@ -117,7 +117,7 @@ def test_an_error_is_its_caller_s_alone(
     assert answers[5].result().probabilities == ALONE[0]
     with pytest.raises(UsageError, match="image 0 is a object"):
         answers[2].result()
-    with pytest.raises(UsageError, match="2 images, where one is asked for"):
+    with pytest.raises(UsageError, match="2 images, but `classify` takes one"):
         answers[6].result()
 
 
@@ -126,7 +126,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
     answers = callers.map(client.classify, [DIGITS[0]] * len(models), models)
     for model, answer in zip(models, answers, strict=True):
         expected = load_model(model).classify(DIGITS[:1].reshape(1, 784))[0]
-        assert answer.probabilities == expected.tolist()
+        assert answer.probabilities == tuple(expected.tolist())
     with pytest.raises(UsageError, match="there are: mlp, cnn, random"):
         client.classify(DIGITS[0], "cnn9")
 

@@ -373,7 +373,7 @@ def test_a_submitter_that_was_killed(local: Local) -> None:
     assert f"job {job}: abandoned" in state and "0 of 0 images that are in Redis so far" in state
     assert re.search(f"^{job} +abandoned +0 +0 ", run("jobs", **broker)[1], re.MULTILINE)
     status, _, err = run("collect", job, **broker)
-    assert status == 3 and "whoever submitted it is gone" in err
+    assert status == 3 and "its submitter is gone" in err
 
 
 def test_paths_on_stdin(local: Local, tmp_path: Path) -> None:

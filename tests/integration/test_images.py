@@ -128,7 +128,7 @@ def test_files_that_are_open_and_all_that_is_bytes(client: Client, tmp_path: Pat
         assert client.submit(other).table().column("label").to_pylist() == [1]
     assert table.column("label").to_pylist() == [1] * 4
     assert client.classify(io.BytesIO(content)).label == 1
-    assert "open it for bytes" in str(client.classify(io.StringIO("text")).error)
+    assert "open it with mode" in str(client.classify(io.StringIO("text")).error)
 
 
 @pytest.mark.parametrize(("format", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L")])

@@ -21,9 +21,16 @@ import producer.job
 from digitq.local.processes import Local
 from producer import Client, batching, chunking, feeder, open_sources
 from producer.feeder import Feeder
-from producer.job import AHEAD
+from producer.job import MAX_RESULTS
 from protocol import ledger
-from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import (
+    BrokerError,
+    DigitqError,
+    JobCancelledError,
+    ResultsExpiredError,
+    UnknownJobError,
+    UsageError,
+)
 from protocol.ledger import QUEUE, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -48,7 +55,7 @@ def test_an_array_s_answers_are_the_network_s(client: Client) -> None:
 def test_a_submitter_that_waits_is_not_gone(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeder, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(feeder, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(ledger, "SUBMITTER_SECONDS", 1)
     go_on = threading.Event()
 
@@ -140,7 +147,7 @@ def test_the_window_bounds_what_redis_holds(local: Local, monkeypatch: pytest.Mo
         batches.append(batch)
         held.append(client.ledger.redis.hlen(f"{record_key(job.id)}:results"))
     assert np.array_equal(probabilities(pa.Table.from_batches(batches)), EXPECTED)
-    assert max(held) <= 4 + AHEAD  # and those that are being taken
+    assert max(held) <= 4 + MAX_RESULTS  # and those that are being taken
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -184,7 +191,7 @@ def test_a_detached_job_is_collected_anywhere_and_twice(client: Client, local: L
         assert np.array_equal(probabilities(table), EXPECTED)
     assert 0 < client.ledger.redis.ttl(f"digitq:job:{job.id}:results") <= 3600
     client.ledger.redis.delete(f"digitq:job:{job.id}:results")
-    with pytest.raises(UnknownJobError, match="no longer kept"):
+    with pytest.raises(ResultsExpiredError, match="Redis no longer keeps the results"):
         client.job(job.id).table()
 
 
@@ -285,7 +292,7 @@ def test_a_submitter_that_is_gone_is_not_waited_for(client: Client) -> None:
     record = f"digitq:job:{job.id}"
     wait_for(lambda: job.progress().state == "done")
     client.ledger.redis.hset(record, mapping={"state": "feeding", "fed": 1})
-    with pytest.raises(DigitqError, match="whoever submitted it is gone"):
+    with pytest.raises(DigitqError, match="its submitter is gone"):
         client.job(job.id).table()
 
 
@@ -441,7 +448,7 @@ def test_what_is_lost_and_no_longer_kept_is_told(
     assert job._feeder and len(job._feeder._window) == 2
     client.ledger.redis.flushall()
     go_on.set()
-    with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id} and it is no"):
+    with pytest.raises(BrokerError, match=f"Redis has lost chunk 0 of job {job.id}, which"):
         job.wait_until_stored(60)
     assert job.progress().state == "cancelled"
 
@@ -461,7 +468,7 @@ def test_two_readers_of_an_attached_job_are_told(client: Client) -> None:
     first, second = job.results(), job.results()
     next(first)
     next(second)
-    with pytest.raises(UsageError, match="given once, to one reader"):
+    with pytest.raises(UsageError, match="read once, by one reader"):
         next(first)
 
 
@@ -509,7 +516,7 @@ def interrupt(thread, timeout):
     del feeder.Feeder.join
     raise KeyboardInterrupt
 
-feeder.END_SECONDS = 60  # a busy machine is no failure
+feeder.EXIT_SECONDS = 60  # a busy machine is no failure
 if {interrupted}:
     feeder.Feeder.join = interrupt
 digits = itertools.repeat(np.zeros((28, 28), np.uint8))
@@ -529,7 +536,7 @@ def test_a_detached_job_that_nobody_waits_for_tells_why_it_is_not_whole(
 
     client = Client(redis_only.url)
     job_id = client.submit(broken(), detached=True).id
-    wait_for(lambda: f"job {job_id} is not whole: unplugged" in caplog.messages)
+    wait_for(lambda: f"job {job_id} is incomplete: unplugged" in caplog.messages)
     with pytest.raises(JobCancelledError, match="cancelled: its source failed: unplugged"):
         client.job(job_id).table()
 
@@ -547,11 +554,11 @@ def test_what_is_waited_for_is_logged(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in (batching, producer.job):
-        monkeypatch.setattr(module, "TOLD_LOOKS", 1)
+        monkeypatch.setattr(module, "LOGGED_CHECKS", 1)
     client = Client(redis_only.url)
     with pytest.raises(TimeoutError):
         client.classify(DIGITS[0], timeout_seconds=2)
-    wait_for(lambda: "a worker is waited for, by 1 image" in caplog.messages)
+    wait_for(lambda: "1 image waiting for a worker" in caplog.messages)
     job = client.submit(DIGITS)
     reader = threading.Thread(target=lambda: pytest.raises(JobCancelledError, job.table))
     reader.start()
@@ -572,7 +579,7 @@ def test_a_second_reader_of_an_attached_job_is_refused(client: Client) -> None:
     reader = job.results()
     next(reader)
     assert job.table().num_rows > 0
-    with pytest.raises(UsageError, match="its results are given once, to one reader"):
+    with pytest.raises(UsageError, match="its results can be read once, by one reader"):
         next(reader)
 
 
@@ -589,7 +596,7 @@ def test_a_fork_does_not_read_an_attached_job(client: Client) -> None:
     job = client.submit(DIGITS)
 
     def read() -> None:
-        with pytest.raises(UsageError, match="to one reader"):
+        with pytest.raises(UsageError, match="by one reader"):
             job.table()
 
     assert in_fork(read) == 0

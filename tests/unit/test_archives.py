@@ -94,8 +94,8 @@ def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
     endless.size = 1 << 60
     for content, message in [
         (whole[: 2 * tarfile.BLOCKSIZE], "it ends without an end mark"),
-        (whole + whole, "more follows after its end"),
-        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it breaks off"),
+        (whole + whole, "more members follow after its end"),
+        (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it is truncated"),
     ]:
         (tmp_path / "a.tar").write_bytes(content)
         entries = [try_to_read(entry) for entry in open_sources([f"{tmp_path}/a.tar"]).items]  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def test_a_zip_that_is_cut_is_not_the_zip_in_it(tmp_path: Path) -> None:
         outer.writestr("inner.zip", inside)
     content = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(content[: content.index(inside) + len(inside)])
-    with pytest.raises(UsageError, match="it breaks off, is several in one"):
+    with pytest.raises(UsageError, match="it is truncated, is several archives in one"):
         open_sources(tmp_path / "a.zip")
     (tmp_path / "unpacks-itself.zip").write_bytes(b"#!/bin/sh\n" + inside)
     (entry,) = open_sources(tmp_path / "unpacks-itself.zip").items
@@ -147,9 +147,9 @@ def test_a_damaged_zip_member_is_an_error_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "central", "local", "message"),
     [
-        (1, 8, 6, "encrypted: the archive asks for a password"),
-        (97, 10, 8, "packed in a way that is not read: deflate is"),
-        (zipfile.ZIP_LZMA, 10, 8, "packed in a way that is not read: deflate is"),
+        (1, 8, 6, "encrypted: the archive needs a password"),
+        (97, 10, 8, "compressed with another method than deflate"),
+        (zipfile.ZIP_LZMA, 10, 8, "compressed with another method than deflate"),
     ],
     ids=["encrypted", "an unknown method", "one that unpacks without a limit"],
 )
@@ -196,7 +196,7 @@ def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
     assert isinstance(first, Entry) and first.id == "7/a.png" and first.read()
     second = next(entries)
     assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
-    with pytest.raises(UnreadableImageError, match="under another name only: 7/a.png"):
+    with pytest.raises(UnreadableImageError, match="under another name, 7/a.png"):
         second.read()
 
 
@@ -209,7 +209,7 @@ def test_a_hard_link_to_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
         archive.add(tmp_path / "a.png", "c.png")
     (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).items)
     error, none = chunk.batch.column("error").to_pylist()
-    assert error.endswith(r"another name only: \xff.png") and none is None
+    assert error.endswith(r"another name, \xff.png") and none is None
 
 
 def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> None:

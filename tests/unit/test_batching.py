@@ -4,15 +4,17 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from producer.batching import Call, wake_callers
-from producer.prediction import Prediction
+from producer.batching import Batcher, Call, wake_callers
+from producer.prediction import Prediction, to_predictions
+from protocol.chunk import RESULT_SCHEMA
 
-SEVEN = Prediction(7, 1.0, [0.0] * 7 + [1.0, 0.0, 0.0], None, False)
+SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)
 LOST = OSError("Redis is lost")
 
 
@@ -66,3 +68,23 @@ def test_everybody_gets_their_own_outcome() -> None:
             else:
                 with pytest.raises(OSError, match="Redis is lost"):
                     found.result(20)
+
+
+def test_predictions_can_be_hashed() -> None:
+    row = {
+        "id": "0",
+        "label": 7,
+        "confidence": 1.0,
+        "probabilities": list(SEVEN.probabilities or ()),
+    }
+    bad = {"id": "1", "error": "gone", "review": True}
+    batch = pa.RecordBatch.from_pylist([row | {"review": False}, bad], RESULT_SCHEMA)
+    found = to_predictions(batch)
+    assert found == [SEVEN, Prediction(None, None, None, "gone", True)]
+    assert {SEVEN: "it"}[found[0]] == "it"
+
+
+def test_a_coroutine_waits_no_longer_than_it_says() -> None:
+    batcher = Batcher(Mock(submit=lambda *args: threading.Event().wait(60)))
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
+        asyncio.run(batcher.ask_async(make_call(), "mlp", timeout_seconds=0.05))

@@ -323,7 +323,7 @@ def test_a_run_that_was_to_replace_a_file_promises_nothing(
     with closing(sink), pytest.raises(BrokerError), report_interruption(sink, overwrite=True):
         raise BrokerError("gone")
     assert capsys.readouterr().err == f"1 row in {out}.partial\n"
-    with pytest.raises(UsageError, match="out.csv is there already: --overwrite replaces it"):
+    with pytest.raises(UsageError, match="out.csv exists: --overwrite replaces it"):
         FileSink(out, {})
 
 
@@ -360,7 +360,7 @@ def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
     command = ("classify", str(table), "-o", str(out), *NO_BROKER)
     check(capsys, 3, "can't reach Redis", *command)  # the run is its own
     os.utime(table, ns=(0, 0))
-    check(capsys, 2, "is of another run (a table or a set was written anew)", *command)
+    check(capsys, 2, "belongs to another run (a table or a set has changed since)", *command)
 
 
 def test_a_result_file_is_no_folder(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,7 +204,7 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
     for wrong, message in [
         (other, "(model was mlp)"),
         ({**RUN, "sources": ["y"]}, "(sources was x)"),
-        ({"job": "x"}, "(begun by another command, or by an older version)"),
+        ({"job": "x"}, "(it was started by another command or an older version)"),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):
             FileSink(tmp_path / "out.csv", wrong)
@@ -377,7 +377,7 @@ def test_somebody_else_s_partial_file_is_left_alone(kind: str, tmp_path: Path) -
     if kind == "link":
         (tmp_path / "out.csv.partial").symlink_to(precious)
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(UsageError, match="partial is there, and of no run: --overwrite replaces"):
+    with pytest.raises(UsageError, match="partial exists without a journal: --overwrite replaces"):
         FileSink(tmp_path / "out.csv", RUN)
     assert precious.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
@@ -23,11 +24,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.sources.folders import TOGETHER, sort_naturally
-from producer.sources.names import MAX_KINDS, SkippedFiles
+from producer.sources.folders import sort_naturally
+from producer.sources.names import MAX_COUNTED_KINDS, SkippedFiles
 from producer.sources.opening import open_sources
-from producer.sources.parquet import ELSEWHERE
+from producer.sources.parquet import PATH_ONLY
 from producer.sources.paths import stdin_paths
+from producer.sources.python import image_source
 from producer.sources.source import Entry, Source, UniqueIds, UnreadableImageError, read_limited
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -92,9 +94,11 @@ def test_what_was_passed_over_is_told_in_plain_characters() -> None:
     for name in ("a.\x1b[31m", "b.\udcff", "c.very-long-ending", "d.", "e.001"):
         skipped.skip(name)
     assert skipped.describe() == "5 other files (odd ending)"
-    for number in range(MAX_KINDS):
+    for number in range(MAX_COUNTED_KINDS):
         skipped.skip(f"f.x{number}")
-    assert len(skipped.kinds) == MAX_KINDS and skipped.kinds.total() == 5 + MAX_KINDS
+    assert (
+        len(skipped.kinds) == MAX_COUNTED_KINDS and skipped.kinds.total() == 5 + MAX_COUNTED_KINDS
+    )
 
 
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
@@ -130,10 +134,10 @@ def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
 def test_numbers_count_as_numbers() -> None:
     names = ["2", "02", "10", "a", "a2b", "a2b1", "a10b", "a10b\udcff", "img9.png", "img10.png"]
     names += ["img99999.png", "img123456.png", "img20240501123456.png", "é9", "é10.½", "\ud83d1"]
-    assert list(sort_naturally(names[::-1])) == sorted(names[:2]) + names[2:]
-    many = [f"{number}.png" for number in range(3 * TOGETHER)]
-    assert list(sort_naturally(sorted(many))) == many
-    assert list(sort_naturally([])) == []
+    expected = sorted(names[:2]) + names[2:]
+    names.reverse()
+    sort_naturally(names)
+    assert names == expected
 
 
 @given(st.lists(st.text(st.sampled_from("0019ab/é\udcff\U0001f58a"), max_size=30), unique=True))
@@ -141,7 +145,9 @@ def test_order_is_that_of_texts_in_which_numbers_are_padded(names: list[str]) ->
     def key(name: str) -> tuple[str, str]:
         return re.sub("[0-9]+", lambda number: number[0].rjust(20, "0"), name), name
 
-    assert list(sort_naturally(names[:])) == sorted(names, key=key)
+    expected = sorted(names, key=key)
+    sort_naturally(names)
+    assert names == expected
 
 
 def try_to_read(entry: Entry) -> tuple[str, bytes | str]:
@@ -645,7 +651,9 @@ def test_an_empty_source_among_others_is_counted(tmp_path: Path) -> None:
 def test_a_set_of_another_kind_is_no_image(name: str, tmp_path: Path) -> None:
     """Else ten thousand images are one row with an error, as of one bad image."""
     fill(tmp_path, name)
-    with pytest.raises(UsageError, match="a whole set of images, of a kind that is not read"):
+    with pytest.raises(
+        UsageError, match="a whole set of images, in a format that is not supported"
+    ):
         open_sources([f"{tmp_path}/{name}"])
 
 
@@ -672,7 +680,7 @@ def test_a_row_that_has_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:
     (batch,) = open_sources([f"{tmp_path}/a.parquet"]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [None, b"2", None]
-    assert batch.column("error").to_pylist() == [ELSEWHERE, None, None]
+    assert batch.column("error").to_pylist() == [PATH_ONLY, None, None]
 
 
 def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
@@ -684,3 +692,19 @@ def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
     items = open_sources([f"{tmp_path}/a.parquet"]).items
     held = [pa.total_allocated_bytes() - before for _ in items]
     assert len(held) == 625 and max(held) < 20 << 20
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: open_sources({"a.png": 1}), "takes a path or a list of paths, not a dict"),  # type: ignore[arg-type]
+        (lambda: open_sources([b"a.png"]), "takes a path or a list of paths, not a list"),  # type: ignore[list-item]
+        (lambda: open_sources("https://a.org/1.png"), "is a URL: download it"),
+        (lambda: image_source({"a": b"1"}), "a dict is no image and no list of images"),
+        (lambda: image_source(Mock(spec=["columns"])), "a Mock is no image and no list of images"),
+        (lambda: next(iter(image_source("s3://a/1.png").items)), "is a URL: download it"),
+    ],
+)
+def test_what_is_no_path_or_image_is_told(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
