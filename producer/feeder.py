@@ -11,7 +11,7 @@ from multiprocessing.util import Finalize
 from weakref import WeakSet
 
 from protocol.chunk import KINDS, Chunk
-from protocol.errors import BrokerError, DigitqError, JobCancelledError
+from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
 from protocol.settings import settings
 from protocol.text import printable
@@ -106,7 +106,8 @@ class Feeder(threading.Thread):
     @property
     def has_source_failed(self) -> bool:
         """Whether it was the source that stopped the feeder."""
-        return not isinstance(self.error, BrokerError | JobCancelledError | None)
+        others = BrokerError | JobCancelledError | JobFailedError | None
+        return not isinstance(self.error, others)
 
     def cancel(self) -> None:
         """Drop what is in Redis of the job, where it can be reached."""

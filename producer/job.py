@@ -73,9 +73,9 @@ class Job:
         """Result batches in source order, as they come; see `protocol.chunk.RESULT_FIELDS`.
 
         An attached job's go on where an earlier call left off; `cancel` a job of which no more are
-        wanted. Raises `JobCancelledError`, `UnknownJobError`, `BrokerError`, `UsageError` where two
-        read an attached job's at a time, and what the source raised while it was read: of an
-        attached job, after the results of the chunks before that.
+        wanted. Raises `JobCancelledError`, `JobFailedError`, `UnknownJobError`, `BrokerError`,
+        `UsageError` where two read an attached job's at a time, and what the source raised while it
+        was read: of an attached job, after the results of the chunks before that.
         """
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
@@ -172,12 +172,12 @@ class Job:
         if self._window:
             return "collected" if self._window.total == number else "running"
         record = self.progress()
-        if record.state == "cancelled" or record.chunks == number and not self._feeder:
+        if record.is_stopped or record.chunks == number and not self._feeder:
             self._raise_if_not_whole(record)
         return "collected" if record.state == "done" and record.chunks == number else record.state
 
     def _raise_if_not_whole(self, record: JobRecord) -> None:
-        record.raise_if_cancelled()
+        record.raise_if_stopped()
         if record.state == "abandoned":
             raise JobAbandonedError(
                 f"job {self.id} is not whole: whoever submitted it is gone; "
@@ -204,6 +204,6 @@ class Job:
         """Raises `JobCancelledError` where somebody else has cancelled an attached job."""
         with suppress(UnknownJobError):  # Redis has lost it; it is stored again
             record = self.progress()
-            if record.state == "cancelled":
+            if record.is_stopped:
                 window.stop()
-            record.raise_if_cancelled()
+            record.raise_if_stopped()

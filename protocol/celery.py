@@ -2,8 +2,9 @@
 
 from celery import Celery
 
-from protocol.broker.connection import TIMEOUT_SECONDS, read_address
-from protocol.ledger import QUEUE
+from protocol.broker.address import read_address
+from protocol.broker.connection import TIMEOUT_SECONDS
+from protocol.ledger import CALLS_PRIORITY, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
@@ -25,7 +26,7 @@ def make_app(broker_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # a Redis that is full, or a replica now, is waited for
         broker_transport_options={
-            "priority_steps": [0],  # one list to pop from, not four
+            "priority_steps": [CALLS_PRIORITY, 0],  # two lists to pop from, single calls first
             "body_encoding": "utf-8",
             "ack_emulation": False,  # kombu's own books of what is unacknowledged
             "socket_timeout": TIMEOUT_SECONDS,  # else a dead connection is waited for without end

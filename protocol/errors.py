@@ -1,11 +1,13 @@
-"""The errors digitq raises.
+"""The errors that digitq raises.
 
 DigitqError
  ├─ UsageError           the input or an option is wrong
  │   └─ UnknownJobError  Redis does not know this job, or no longer does
- ├─ BrokerError          Redis could not be reached, or was lost for good
- ├─ JobCancelledError    the job was cancelled while it was fed or its results were awaited
- ├─ JobAbandonedError    the job can't become whole: whoever submitted it is gone
+ ├─ BrokerError          Redis can't be reached, or was lost for good
+ ├─ JobCancelledError    the job was cancelled
+ ├─ JobFailedError       workers gave up on the job
+ ├─ JobAbandonedError    the job can't be completed: its submitter is gone
+ ├─ ResultsExpiredError  Redis no longer keeps the results of the job
  └─ OutputError          the result file can't be written
 """
 
@@ -15,24 +17,35 @@ class DigitqError(Exception):
 
 
 class UsageError(DigitqError):
-    """Raised when the input or an option is wrong: as a rule before anything is done, and in the
-    midst of a job where only then an image of its source turns out to be none."""
+    """Raised when the input or an option is wrong.
+
+    Most are raised before anything is done. One is raised during a job when an item of its source
+    turns out not to be an image.
+    """
 
 
 class BrokerError(DigitqError):
-    """Raised when Redis can't be reached, refuses the password, or is lost for good."""
+    """Raised when Redis can't be reached, refuses the login, or is lost for good."""
 
 
 class UnknownJobError(UsageError):
-    """Raised when no job of the given id is in Redis, or is no longer."""
+    """Raised when Redis has no job with the given id, or no longer has it."""
 
 
 class JobCancelledError(DigitqError):
-    """Raised when a job is cancelled while it is fed or its results are awaited."""
+    """Raised when a job was cancelled while it was fed or its results were awaited."""
+
+
+class JobFailedError(DigitqError):
+    """Raised when workers gave up on a job: its text says why."""
 
 
 class JobAbandonedError(DigitqError):
-    """Raised when a job's submitter is gone, before all of it was in Redis."""
+    """Raised when the submitter of a job is gone and did not store all of it."""
+
+
+class ResultsExpiredError(DigitqError):
+    """Raised when Redis no longer keeps the results of a job."""
 
 
 class OutputError(DigitqError):

@@ -3,7 +3,7 @@ image, its pixels as a list in the message, the answer through a result backend.
 
 from celery import Celery
 
-from protocol.broker.connection import read_address
+from protocol.broker.address import read_address
 
 CLASSIFY = "plain.classify"
 

@@ -10,8 +10,8 @@ from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
 
-from protocol.broker.address import Address
-from protocol.broker.connection import connect, read_address
+from protocol.broker.address import Address, read_address
+from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, UsageError

@@ -12,7 +12,7 @@ from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, encode, kind_of
 from protocol.errors import BrokerError
-from protocol.ledger import Begun, Ledger
+from protocol.ledger import Begun, ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.pictures import ImageError
@@ -36,7 +36,7 @@ def ledger() -> Ledger:
     """This thread's ledger, connected on first use: after the fork."""
     if not hasattr(own, "ledger"):
         retry_seconds = settings().broker_retry_seconds
-        redis = connect(app.conf.digitq_database_url, retry_seconds, takes_chunks=True)
+        redis = connect(app.conf.digitq_database_url, retry_seconds, one_thread=True)
         own.ledger = Ledger(redis)
     found: Ledger = own.ledger
     return found
@@ -55,7 +55,7 @@ def classify(job_id: str, number: int) -> str:
     if begun is None:
         return "nothing to do: done already, or cancelled"
     if begun.attempt > MAX_ATTEMPTS:
-        ledger().cancel(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
+        ledger().give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
     heartbeat = Heartbeat(job_id, number, begun.time)
     careful = begun.attempt >= CAREFUL_ATTEMPT
@@ -71,13 +71,14 @@ def classify(job_id: str, number: int) -> str:
     except Exception as error:  # of the chunk, since an image's would be in its row
         if ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe_error(error)}"
-            ledger().cancel(job_id, why)
+            ledger().give_up(job_id, why)
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    read = chunk.rows - failed
-    answers = encode(result), failed, kind_of(chunk.batch), seconds / read if read else 0
-    if not ledger().complete(job_id, number, heartbeat.longest_gap(), *answers):
+    image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
+    payload, kind, gap = encode(result), kind_of(chunk.batch), heartbeat.longest_gap()
+    answer = ChunkResult(payload, failed, kind, image_seconds, gap)
+    if not ledger().complete(job_id, number, answer):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)
 

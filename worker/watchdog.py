@@ -16,7 +16,7 @@ from celery.worker import state
 from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
-from protocol.ledger import QUEUE, Ledger
+from protocol.ledger import CALLS_QUEUE, QUEUE, Ledger
 
 IDLE_SECONDS = 60.0
 LOOK_SECONDS = 5.0  # or less: a tenth of the time above
@@ -73,7 +73,7 @@ class Watchdog(threading.Thread):
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
         told_none = QUEUE not in app.amqp.queues.consume_from
-        if requests or taken != self._taken or told_none or not redis.llen(QUEUE):
+        if requests or taken != self._taken or told_none or not redis.exists(QUEUE, CALLS_QUEUE):
             self._busy = now
         self._taken = taken
         if now - self._busy > IDLE_SECONDS:

@@ -49,7 +49,7 @@ def submit(
     """
     from producer.client import Client
     from producer.sources.opening import open_sources
-    from protocol.broker.connection import without_password
+    from protocol.broker.address import without_password
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
@@ -153,7 +153,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 
 
 def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
-    from protocol.broker.connection import without_password
+    from protocol.broker.address import without_password
 
     goes_on = any(record.state in ("feeding", "running") for record in records)
     if goes_on and not client.ledger.has_worker():

@@ -11,6 +11,7 @@ from protocol.errors import (
     BrokerError,
     JobAbandonedError,
     JobCancelledError,
+    JobFailedError,
     UnknownJobError,
     UsageError,
 )
@@ -58,7 +59,8 @@ def told_what_is_left(
             and sink.checkpoint.rows
             and sink.partial.exists()
         ):
-            gone = is_lost or collected and isinstance(error, JobCancelledError | JobAbandonedError)
+            ended = isinstance(error, JobCancelledError | JobFailedError | JobAbandonedError)
+            gone = is_lost or collected and ended
             gone = gone or sink.path.exists()  # only --overwrite replaces it, and begins anew
             same = "the same command without --overwrite" if overwrite else "the same command"
             goes_on = "" if gone else f": {same} goes on from there"

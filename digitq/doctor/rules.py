@@ -120,7 +120,7 @@ def check_answers(deployment: Deployment) -> Advice:
     waiting = [
         job.id
         for job in deployment.jobs
-        if job.done_chunks < job.chunks and job.state != "cancelled"
+        if job.done_chunks < job.chunks and not job.is_stopped
     ]
     if waiting and deployment.asked and not deployment.workers:
         yield (

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from digitq.doctor import deployment, exposure
+from digitq.doctor import exposure
 from digitq.local.folders import private_folder
 from digitq.local.processes import Local
 from protocol.broker.connection import connect
@@ -26,7 +26,7 @@ from protocol.errors import BrokerError
 
 def assert_both_find_it(url: str) -> None:
     """In database 3."""
-    with make_app(url).connection_for_write() as celery, connect(url, takes_chunks=True) as ledger:
+    with make_app(url).connection_for_write() as celery, connect(url, one_thread=True) as ledger:
         kombu = celery.default_channel.client
         kombu.set("of kombu", url)
         ledger.set("of the ledger", url)
@@ -129,6 +129,6 @@ def test_tls_trusts_nobody_unasked(tls_port: int) -> None:
 def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     tls_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "_ways_from_outside", lambda host: ["127.0.0.1"])
+    monkeypatch.setattr(exposure, "_ways_from_outside", lambda host: ["127.0.0.1"])
     url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
     assert exposure._redis_open_at(url, tls_port) == ["127.0.0.1"]

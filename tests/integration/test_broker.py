@@ -1,4 +1,4 @@
-"""A worker's own connection: large strings as they lie, and never a reply out of turn."""
+"""Connections to Redis: a lost Redis is waited for, and no command gets another one's reply."""
 
 import socket
 import subprocess
@@ -15,19 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import redis
+from redis.connection import HiredisRespSerializer
 
 import protocol.broker.connection
 from digitq.local.processes import Local, find_redis_server
 from producer import Client
 from producer.sources.batches import pixels_batch
 from protocol.broker.connection import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
+    FIRST_RETRY_SECONDS,
+    MAX_RETRY_SECONDS,
+    SEND_BYTES,
+    Packer,
     RetryingRedis,
     connect,
-    is_passing,
 )
-from protocol.broker.wire import LARGE_BYTES
+from protocol.broker.failures import is_passing
 from protocol.chunk import PIXELS, Chunk
 from protocol.errors import BrokerError
 from protocol.ledger import JobSpec, Ledger, record_key
@@ -35,23 +37,19 @@ from tests.waiting import wait_for
 from worker import tasks
 from worker.classify import classify_chunk
 
-LARGE = bytes(range(256)) * (LARGE_BYTES // 128)
-
 
 @pytest.fixture
 def worker_redis(redis_only: Local) -> Iterator[RetryingRedis]:
-    with connect(redis_only.url, takes_chunks=True) as client:
-        client.mset({"large": LARGE, "x": b"of x", "y": b"of y"})
+    with connect(redis_only.url, one_thread=True) as client:
+        client.mset({"x": b"of x", "y": b"of y"})
         yield client
 
 
-def test_a_large_string_comes_as_it_lies_over_one_connection(worker_redis: RetryingRedis) -> None:
+def test_a_client_for_one_thread_keeps_one_connection(worker_redis: RetryingRedis) -> None:
     connection = worker_redis.connection
     for _ in range(2):
-        large = worker_redis.get("large")
-        assert isinstance(large, memoryview) and large == LARGE
         assert worker_redis.get("x") == b"of x"
-        worker_redis.client_kill_filter(_type="normal", skipme=False)  # the next goes on anew
+        worker_redis.client_kill_filter(_type="normal", skipme=False)  # it connects again
     assert worker_redis.connection is connection
 
 
@@ -134,7 +132,7 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
             BrokerError, match=r"can't reach Redis at redis://\*\*\*@127\.0\.0\.1:1"
         ):
             client.ping()
-    assert 10 < sum(pauses) <= 10 + LONGEST_PAUSE_SECONDS
+    assert 10 < sum(pauses) <= 10 + MAX_RETRY_SECONDS
     (line,) = told
     assert line.startswith("waiting for Redis at redis://***@127.0.0.1:1/0 (")
 
@@ -182,7 +180,7 @@ def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By who starts meanwhile, too, unless they wait for none."""
-    monkeypatch.setattr(protocol.broker.connection, "TOLD_SECONDS", 0)
+    monkeypatch.setattr(protocol.broker.connection, "TELL_LOSS_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
@@ -226,7 +224,7 @@ def test_a_full_redis_is_waited_for(redis_only: Local, monkeypatch: pytest.Monke
         clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=make_room)
         monkeypatch.setattr(protocol.broker.connection, "time", clock)
         assert client.set("x", "y")
-        make_room.assert_called_once_with(FIRST_PAUSE_SECONDS)
+        make_room.assert_called_once_with(FIRST_RETRY_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +298,14 @@ def test_what_is_interrupted_leaves_no_reply_for_the_next(way: str, redis_only: 
         ):
             client.get("x") if way == "execute_command" else client.transact(("GET", "x"))
         assert client.get("y") == b"of y"
+
+
+def test_a_command_is_sent_in_parts_of_a_limited_size() -> None:
+    payload = bytes(range(256)) * (SEND_BYTES // 100)
+    command = ("SCRIPT LOAD", "é", 2.5, memoryview(payload))
+    parts = Packer(SEND_BYTES).pack(*command)
+    assert max(map(len, parts)) == SEND_BYTES
+    assert b"".join(parts) == b"".join(HiredisRespSerializer().pack(*command))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from producer.feeder import Feeder
 from producer.job import AHEAD
 from protocol import ledger
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
-from protocol.ledger import QUEUE, record_key
+from protocol.ledger import QUEUE, ChunkResult, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
@@ -158,7 +158,7 @@ def test_all_workers_have_something_to_do(
         wait_for(lambda: client.ledger.redis.rpop(QUEUE))
         assert client.ledger.begin(job.id, number)
         if number:  # the oldest chunk takes long
-            assert client.ledger.complete(job.id, number, 0, b"", 0, "pixels", 0)
+            assert client.ledger.complete(job.id, number, ChunkResult(b"", 0, "pixels", 0, 0))
     wait_for(lambda: client.ledger.redis.llen(QUEUE))
     if not detached:
         wait_for(lambda: job.waiting_for == "results")

@@ -10,12 +10,20 @@ from digitq.local.processes import Local
 from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
-from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
+from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.ledger import (
+    CALLS_QUEUE,
+    JOBS,
+    QUEUE,
+    WATERMARK,
+    ChunkResult,
+    JobSpec,
+    Ledger,
+    record_key,
+)
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
-UNKNOWN_PACE: tuple[Kind, float] = ("pixels", 0)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +51,12 @@ def take_messages(ledger: Ledger) -> list[int]:
     return [json.loads(json.loads(message)["body"])[0][1] for message in messages]
 
 
+def result(payload: bytes, failed: int = 0, silent_seconds: float = 0.1) -> ChunkResult:
+    return ChunkResult(payload, failed, "pixels", 0, silent_seconds)
+
+
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
-    return ledger.complete("j", number, 0.1, b"result %d" % number, failed, *UNKNOWN_PACE)
+    return ledger.complete("j", number, result(b"result %d" % number, failed))
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -131,8 +143,8 @@ def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
 def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.complete("j", 0, 0.1, b"first", 0, *UNKNOWN_PACE)
-    assert not ledger.complete("j", 0, 0.1, b"second", 10, *UNKNOWN_PACE)
+    assert ledger.complete("j", 0, result(b"first"))
+    assert not ledger.complete("j", 0, result(b"second", failed=10))
     assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
@@ -143,7 +155,7 @@ def test_the_pace_is_that_of_the_last_chunk_of_a_kind(ledger: Ledger) -> None:
     for number, (kind, pace) in enumerate([*told, ("image", 0), ("pixels", 0)]):
         assert ledger.dispatch(SPEC, START, number, 10, b"chunk") == (number + 1, paces)
         ledger.begin("j", number)
-        ledger.complete("j", number, 0, b"result", 0, kind, pace)
+        ledger.complete("j", number, ChunkResult(b"result", 0, kind, pace, 0))
         paces[kind] = pace or paces[kind]
 
 
@@ -161,13 +173,13 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
 def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledger: Ledger) -> None:
     for _ in range(2):  # the reply may be lost: then it is sent again
         ledger.submit(SPEC, 10, b"chunk 0")
-    assert take_messages(ledger) == [0]
+    assert take_as_a_worker(ledger) == [("j", 0)]
     record = ledger.record("j")
     assert (record.state, record.images, record.bytes) == ("running", 10, 7)
     begun = ledger.begin("j", 0)
     assert begun and begun.payload == b"chunk 0"
     ledger.submit(SPEC, 10, b"chunk 0")
-    assert take_messages(ledger) == [] and ledger.take("j") is None
+    assert take_as_a_worker(ledger) == [] and ledger.take("j") is None
     complete(ledger, 0)
     assert ledger.record("j").state == "done"
     assert ledger.take("j") == b"result 0"
@@ -235,7 +247,7 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
     ledger.begin("j", 0)
     ledger.sweep(0)
     assert ledger.begin("j", 0)
-    ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0, *UNKNOWN_PACE)
+    ledger.complete("j", 0, result(b"by the first, after 40 s", silent_seconds=40))
     ledger.begin("j", 2)
     complete(ledger, 2)
     ledger.begin("j", 1)
@@ -259,9 +271,9 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
         assert ledger.renew("j", 0)
         ledger.note_poison_rows("j", 0, [1])
         assert ledger.poison_rows("j", 0) == [1]
-        take_messages(ledger)
-        ledger.sweep(deadline_seconds=0)  # of two jobs, one is queued and one is being done
-        assert take_messages(ledger) == [0, 0]
+        ledger.redis.delete(QUEUE, CALLS_QUEUE)
+        ledger.sweep(deadline_seconds=0)  # one job is queued, the other is running
+        assert take_as_a_worker(ledger) == [("i", 0), ("j", 0)]
         assert ledger.begin("j", 0) is not None
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
@@ -533,42 +545,60 @@ def test_a_result_of_a_job_whose_record_is_gone_makes_none(ledger: Ledger) -> No
     assert ledger.redis.exists(record_key("j")) == 0
 
 
-def test_what_is_cancelled_says_why_whoever_asks(ledger: Ledger) -> None:
-    store(ledger, 0)
-    ledger.cancel("j", "a worker can't")
-    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
-    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.seal(SPEC, START, 1)
+def test_a_job_that_ended_says_why_whoever_asks(ledger: Ledger) -> None:
+    ends = {"cancelled": (ledger.cancel, JobCancelledError, "was cancelled: its source broke")}
+    ends["failed"] = (ledger.give_up, JobFailedError, "has failed: its source broke")
+    for state, (end, error, text) in ends.items():
+        ledger.redis.flushall()
+        store(ledger, 0)
+        end("j", "its source broke")
+        record = ledger.record("j")
+        assert (record.state, record.reason) == (state, "its source broke") and record.is_stopped
+        with pytest.raises(error, match=f"job j {text}"):
+            ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
+        with pytest.raises(error, match=f"job j {text}"):
+            ledger.seal(SPEC, START, 1)
+
+
+def take_as_a_worker(ledger: Ledger) -> list[tuple[str, int]]:
+    """The jobs and chunks of all messages, in the order in which kombu takes them."""
+    taken = []
+    with make_app(ledger.redis.url).connection_for_read() as connection:
+        while message := connection.default_channel.basic_get(QUEUE, no_ack=True):
+            job_id, number = json.loads(message.body)[0]
+            taken.append((job_id, number))
+    return taken
 
 
 def test_single_calls_pass_chunks_of_jobs(ledger: Ledger) -> None:
-    """And tell nothing of the chunks that they have passed."""
+    """They say nothing about the chunks that they have passed."""
     store(ledger, 0, 1)
-    call = SPEC._replace(id="call")
-    ledger.submit(call, 1, b"chunk 0")
-    messages = ledger.redis.lrange(QUEUE, 0, -1)[::-1]
-    ids = [json.loads(json.loads(message)["body"])[0] for message in messages]
-    assert ids == [["call", 0], ["j", 0], ["j", 1]]
-    ledger.redis.rpop(QUEUE)
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk 0")
     assert ledger.begin("call", 0) is not None
     ledger.sweep_job("j", deadline_seconds=0)
-    assert take_messages(ledger) == [0, 1]
+    assert take_as_a_worker(ledger) == [("call", 0), ("j", 0), ("j", 1)]
 
 
 def test_single_calls_do_not_pass_each_other(ledger: Ledger) -> None:
-    """Else one would wait for as long as others come."""
-    store(ledger, 0, 1)
-    queued = []
-    for name in ("a", "b", "c", "d"):
+    """Otherwise a call would wait for as long as others come."""
+    store(ledger, 0)
+    for name in ("a", "b", "c"):
         ledger.submit(SPEC._replace(id=name), 1, b"chunk 0")
-        if name == "b":
-            ledger.redis.rpop(QUEUE)  # that of a
-    while message := ledger.redis.rpop(QUEUE):
-        queued.append(json.loads(json.loads(message)["body"])[0])
-    assert queued == [["b", 0], ["c", 0], ["d", 0], ["j", 0], ["j", 1]]
-    ledger.submit(SPEC._replace(id="e"), 1, b"chunk 0")
-    assert ledger.redis.llen(QUEUE) == 1
+    assert take_as_a_worker(ledger) == [("a", 0), ("b", 0), ("c", 0), ("j", 0)]
+
+
+def test_a_lost_call_is_found_though_chunks_wait(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk 0")
+    ledger.redis.delete(CALLS_QUEUE)
+    ledger.sweep(deadline_seconds=60)
+    assert take_as_a_worker(ledger) == [("j", 0)]
+    ledger.submit(SPEC._replace(id="another"), 1, b"chunk 0")
+    store(ledger, 1)
+    ledger.sweep_job("call", deadline_seconds=0)
+    assert take_as_a_worker(ledger) == [("another", 0), ("j", 1)]
+    ledger.sweep_job("call", deadline_seconds=0)
+    assert take_as_a_worker(ledger) == [("call", 0)]
 
 
 def test_the_watermark_goes_back_with_the_clock(ledger: Ledger) -> None:

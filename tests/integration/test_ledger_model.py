@@ -13,8 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from digitq.local.processes import Local
 from producer.feeder import Feeder, StoredChunk
 from protocol.broker.connection import connect
-from protocol.broker.wire import LARGE_BYTES
-from protocol.ledger import QUEUE, JobSpec, Ledger, record_key
+from protocol.ledger import QUEUE, ChunkResult, JobSpec, Ledger, record_key
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)
@@ -39,8 +38,7 @@ def arguments(message: bytes) -> list[Any]:
 
 
 def payload(number: int) -> bytes:
-    """Of a chunk; every other one is large."""
-    return b"chunk %d" % number + bytes(number % 2 * (LARGE_BYTES + 1))
+    return b"chunk %d" % number
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -116,7 +114,7 @@ class LedgerMachine(RuleBasedStateMachine):
         number = self.held.pop(worker)
         answer = b"chunk %d by the %s" % (number, worker.encode())
         for _ in range(times):
-            if self.ledger.complete("j", number, 0.0, answer, 0, "pixels", 0):
+            if self.ledger.complete("j", number, ChunkResult(answer, 0, "pixels", 0, 0)):
                 assert number not in self.answers
                 self.answers[number] = answer
 

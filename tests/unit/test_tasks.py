@@ -125,19 +125,19 @@ def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("failures", "cancelled"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
+    ("failures", "gives_up"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
 )
 def test_a_chunk_that_fails_again_and_again_ends_its_job(
-    failures: int, cancelled: bool, ledger: Mock
+    failures: int, gives_up: bool, ledger: Mock
 ) -> None:
     ledger.begin.return_value = Begun(b"rubbish", "mlp", 1, 0.0)
     ledger.fail.return_value = failures
     with pytest.raises(pa.ArrowInvalid):
         tasks.classify("job", 4)
     assert ledger.fail.mock_calls == [call("job", 4)]
-    assert ledger.cancel.called == cancelled
-    if cancelled:
-        job_id, why = ledger.cancel.call_args.args
+    assert ledger.give_up.called == gives_up
+    if gives_up:
+        job_id, why = ledger.give_up.call_args.args
         assert job_id == "job" and why.startswith("a worker can't classify chunk 4: ")
 
 
@@ -146,7 +146,7 @@ def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:
     ledger.note_poison_rows.side_effect = BrokerError("can't reach Redis")
     with pytest.raises(BrokerError):
         tasks.classify("job", 4)
-    assert not ledger.fail.called and not ledger.cancel.called
+    assert not ledger.fail.called and not ledger.give_up.called
 
 
 def test_a_chunk_that_is_dropped_is_no_failure(
@@ -166,21 +166,21 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
     begin(ledger, [SURE, b"text"], attempt)
     assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
     assert ledger.note_poison_rows.called == noted
-    *_, failed, kind, pace = ledger.complete.call_args.args
-    assert (failed, kind) == (1, "image") and 0 < pace < 60
+    result = ledger.complete.call_args.args[-1]
+    assert (result.failed, result.kind) == (1, "image") and 0 < result.image_seconds < 60
 
 
 def test_chunks_of_pixels_have_a_pace_too(ledger: Mock) -> None:
     begin(ledger, [random_digits(3)], 1)
     tasks.classify("job", 4)
-    *_, failed, kind, pace = ledger.complete.call_args.args
-    assert (failed, kind) == (0, "pixels") and 0 < pace < 60
+    result = ledger.complete.call_args.args[-1]
+    assert (result.failed, result.kind) == (0, "pixels") and 0 < result.image_seconds < 60
 
 
 def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
     begin(ledger, [b"text"], 1)
     tasks.classify("job", 4)
-    assert ledger.complete.call_args.args[-3:] == (1, "image", 0)
+    assert ledger.complete.call_args.args[-1][1:4] == (1, "image", 0)
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
@@ -243,4 +243,4 @@ def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> Non
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS + 1)
     assert tasks.classify("job", 4) == tasks.DISCARDED
     why = f"chunk 4 was begun {tasks.MAX_ATTEMPTS} times and never done"
-    assert ledger.cancel.mock_calls == [call("job", why)]
+    assert ledger.give_up.mock_calls == [call("job", why)]

@@ -49,7 +49,7 @@ class Dog:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.restart, self.kill, self.clock = Mock(), Mock(), Mock()
         self.requests: list[SimpleNamespace] = []
-        self.redis = Mock(llen=Mock(return_value=1), zscore=Mock(return_value=None))
+        self.redis = Mock(exists=Mock(return_value=1), zscore=Mock(return_value=None))
         self.clock.monotonic.return_value = 0.0
         self.queues: dict[str, object] = {QUEUE: object()}
         state = SimpleNamespace(active_requests=self.requests, total_count={})
@@ -133,7 +133,7 @@ def test_a_redis_that_was_lost_says_nothing_of_the_time_before(
 ) -> None:
     if hangs:
         dog.add(pid=5)
-    asked = dog.redis.zscore if hangs else dog.redis.llen
+    asked = dog.redis.zscore if hangs else dog.redis.exists
     answer = None if hangs else 1
     asked.side_effect = [answer, BrokerError("lost") if lost else answer, answer]
     dog.look(0, watchdog.IDLE_SECONDS / 2, watchdog.IDLE_SECONDS + 1)
