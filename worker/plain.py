@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from celery.signals import worker_process_init
 
-from protocol.plain import CLASSIFY, make_plain_app
+from protocol.plain import PLAIN_CLASSIFY, make_plain_app
 from protocol.settings import DEFAULT_BROKER, settings
 from worker.models.model import load_model
 
@@ -19,7 +19,7 @@ def prepare_process(**_: Any) -> None:
     classify([0] * 784)
 
 
-@app.task(name=CLASSIFY)
+@app.task(name=PLAIN_CLASSIFY)
 def classify(pixels: list[int]) -> list[float]:
     """Ten probabilities for 784 grey values."""
     with torch.inference_mode():

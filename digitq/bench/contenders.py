@@ -36,7 +36,7 @@ from producer.sources.opening import open_sources
 from producer.sources.source import Source, take_first
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
-from protocol.plain import CLASSIFY, make_plain_app
+from protocol.plain import PLAIN_CLASSIFY, make_plain_app
 from protocol.text import plural
 
 MODEL, SCALED_MODEL = "mlp", "cnn"
@@ -106,7 +106,7 @@ class Bench(ExitStack):
         """The task of plain Celery, as a signature, with as many workers behind it, warm."""
         local = self.enter_context(Local(WORKERS, app="worker.plain"))
         local.wait_until_ready()
-        task = signature(CLASSIFY, app=make_plain_app(local.url))
+        task = signature(PLAIN_CLASSIFY, app=make_plain_app(local.url))
         task.delay(self.digits[0].tolist()).get(timeout=ANSWER_SECONDS)
         return task
 

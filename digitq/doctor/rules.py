@@ -118,9 +118,7 @@ def check_clocks(deployment: Deployment) -> Advice:
 def check_answers(deployment: Deployment) -> Advice:
     """Some worker is there where there is work."""
     waiting = [
-        job.id
-        for job in deployment.jobs
-        if job.done_chunks < job.chunks and not job.is_stopped
+        job.id for job in deployment.jobs if job.done_chunks < job.chunks and not job.is_stopped
     ]
     if waiting and deployment.asked and not deployment.workers:
         yield (

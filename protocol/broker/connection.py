@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import redis
-from hiredis import pack_command
 from redis.backoff import NoBackoff
+from redis.connection import Encoder, PythonRespSerializer
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
@@ -37,21 +37,28 @@ logger = logging.getLogger(__name__)
 Command = tuple[bytes | memoryview | str | float, ...]
 
 
-class Packer:
-    """Encodes commands with hiredis, and splits them into parts of `part_bytes`.
+class Packer(PythonRespSerializer):
+    """Encodes commands as redis-py does without hiredis, and splits them into parts.
 
-    The timeout of a socket is for one part, so a slow network needs small ones. Over a Unix socket,
-    parts made a job 5 % slower, because other threads run in between.
+    hiredis would copy each chunk twice, which takes a producer 20 % of its time. The timeout of a
+    socket is for one part, so a slow network needs small ones. Over a Unix socket, parts made a job
+    5 % slower, because other threads run in between.
     """
 
     def __init__(self, part_bytes: int) -> None:
+        encoder: Any = Encoder  # redis-py has no types here
+        encode = encoder("utf-8", "strict", decode_responses=False).encode
+        super().__init__(buffer_cutoff=1 << 16, encode=encode)
         self._part_bytes = part_bytes
 
-    def pack(self, name: str, *args: Any) -> list[memoryview]:
-        """The parts of one command. The name may be two words."""
-        command = memoryview(pack_command((*name.split(), *args)))
-        starts = range(0, len(command), self._part_bytes)
-        return [command[start : start + self._part_bytes] for start in starts]
+    def pack(self, *args: Any) -> list[memoryview]:
+        """The parts of one command."""
+        pack: Any = super().pack  # redis-py has no types here
+        return [
+            piece[start : start + self._part_bytes]
+            for piece in map(memoryview, pack(*args))
+            for start in range(0, len(piece), self._part_bytes)
+        ]
 
 
 class RetryingRedis(redis.Redis):

@@ -107,7 +107,7 @@ def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 ) -> None:
     """Or one that is slow would be taken for dead, and its image for deadly."""
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    steps = tasks._careful(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
+    steps = tasks.careful_reader(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
     assert [*steps] == ["c"]
     assert ledger.mock_calls == [
         call.poison_rows("job", 4),
@@ -185,7 +185,9 @@ def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
     ledger.poison_rows.return_value = [3]
-    answer([SURE, UNSURE, b"text"], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    answer(
+        [SURE, UNSURE, b"text"], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+    )
     notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
     assert ledger.note_poison_rows.mock_calls == [call("job", 4, note) for note in notes]
 
@@ -203,7 +205,9 @@ def test_an_image_is_given_up_or_its_other_views_are(
     deaths: list[int], errors: list[str | None], views: bool, ledger: Mock
 ) -> None:
     ledger.poison_rows.return_value = deaths
-    result = answer([SURE, UNSURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    result = answer(
+        [SURE, UNSURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+    )
     assert result.column("error").to_pylist() == errors
     assert (call("job", 4, [*deaths, ~1]) in ledger.note_poison_rows.mock_calls) == views
 
@@ -215,7 +219,7 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    answer([SURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    answer([SURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic())))
     assert ledger.note_poison_rows.mock_calls[-1] == call("job", 4, [])
 
 
@@ -231,7 +235,7 @@ def test_waiting_for_redis_takes_no_image_s_time(
         return True
 
     getattr(ledger, step).side_effect = wait_long
-    result = answer([SURE], tasks._careful(tasks.Heartbeat(*RENEWAL)))
+    result = answer([SURE], tasks.careful_reader(tasks.Heartbeat(*RENEWAL)))
     assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
 
