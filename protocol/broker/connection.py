@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import Encoder, PythonRespSerializer
+from redis.connection import PythonRespSerializer
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
@@ -46,19 +46,22 @@ class Packer(PythonRespSerializer):
     """
 
     def __init__(self, part_bytes: int) -> None:
-        encoder: Any = Encoder  # redis-py has no types here
-        encode = encoder("utf-8", "strict", decode_responses=False).encode
-        super().__init__(buffer_cutoff=1 << 16, encode=encode)
+        super().__init__(buffer_cutoff=1 << 16, encode=_encode)
         self._part_bytes = part_bytes
 
     def pack(self, *args: Any) -> list[memoryview]:
         """The parts of one command."""
         pack: Any = super().pack  # redis-py has no types here
+        pieces = [memoryview(piece) for piece in pack(*args)]
         return [
             piece[start : start + self._part_bytes]
-            for piece in map(memoryview, pack(*args))
+            for piece in pieces
             for start in range(0, len(piece), self._part_bytes)
         ]
+
+
+def _encode(argument: bytes | memoryview | str | float) -> bytes | memoryview:
+    return argument if isinstance(argument, bytes | memoryview) else str(argument).encode()
 
 
 class RetryingRedis(redis.Redis):
