@@ -20,7 +20,7 @@ from digitq.local.processes import Local
 from producer import Client
 from producer.batching import MAX_THREADS, PIXELS_LANE, CallKind, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
-from protocol.errors import BrokerError, JobCancelledError, UsageError
+from protocol.errors import BrokerError, JobFailedError, UsageError
 from protocol.ledger import ACTIVE, CALLS_QUEUE, JOBS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for
@@ -188,14 +188,14 @@ def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> No
             answer.result()
 
 
-def test_a_cancelled_batch_is_every_caller_s_error(
+def test_a_batch_that_failed_is_every_caller_s_error(
     callers: ThreadPoolExecutor, redis_only: Local
 ) -> None:
     client = Client(redis_only.url, retry_seconds=1)
     answer = callers.submit(client.classify, DIGITS[0])
     wait_for(client.jobs)
-    client.ledger.cancel(client.jobs()[0].id, "a worker can't")
-    with pytest.raises(JobCancelledError, match="was cancelled: a worker can't"):
+    client.ledger.give_up(client.jobs()[0].id, "a worker can't")
+    with pytest.raises(JobFailedError, match="has failed: a worker can't"):
         answer.result()
 
 

@@ -23,7 +23,14 @@ from producer import Client, batching, chunking, feeder, open_sources
 from producer.feeder import Feeder
 from producer.job import AHEAD
 from protocol import ledger
-from protocol.errors import BrokerError, DigitqError, JobCancelledError, UnknownJobError, UsageError
+from protocol.errors import (
+    BrokerError,
+    DigitqError,
+    JobCancelledError,
+    JobFailedError,
+    UnknownJobError,
+    UsageError,
+)
 from protocol.ledger import QUEUE, ChunkResult, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
@@ -81,15 +88,16 @@ def test_an_attached_job_that_is_cancelled_is_fed_no_more(
     wait_for(lambda: not feeder.is_alive())
 
 
-def test_why_a_worker_cancelled_a_job_is_told() -> None:
+def test_why_workers_gave_up_on_a_job_is_told() -> None:
     with Local(workers=0) as local:
         client = Client(local.url)
         for detached in (False, True):
             job = client.submit(DIGITS, detached=detached)
             job.wait_until_stored()
-            client.ledger.cancel(job.id, "a worker can't")
-            with pytest.raises(JobCancelledError, match=f"{job.id} was cancelled: a worker can't"):
+            client.ledger.give_up(job.id, "a worker can't")
+            with pytest.raises(JobFailedError, match=f"{job.id} has failed: a worker can't"):
                 job.table()
+            assert job.progress().state == "failed"
 
 
 def test_one_image(client: Client) -> None:
