@@ -100,7 +100,7 @@ def fill_disk(deployment: Deployment, random: Random) -> None:
     """The producer's files can grow by a few bytes; a write goes half through, the next fails."""
     if deployment.producer:
         begun = 1000  # bytes: a file that can't even be begun is a wrong command
-        limit = max([begun, *deployment.checkpoint()]) + random.randrange(5000)
+        limit = max([begun, *deployment.written()]) + random.randrange(5000)
         with suppress(ProcessLookupError):
             resource.prlimit(deployment.producer, resource.RLIMIT_FSIZE, (limit, limit))
 

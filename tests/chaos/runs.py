@@ -56,7 +56,7 @@ class Run:
 
     def size(self) -> int:
         """What is done, in an arbitrary measure that grows."""
-        return sum(self._deployment.checkpoint())
+        return sum(self._deployment.written())
 
     def is_done(self) -> bool:
         """Look after the command. Raises `AssertionError` where it was wrong."""

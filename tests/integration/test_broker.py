@@ -78,11 +78,11 @@ def test_each_thread_of_a_worker_has_its_own(
 def test_a_redis_that_stands_still_is_no_slow_chunk(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or a chunk that is lost meanwhile would be waited for three times as long."""
+    """Otherwise the deadline of a lost chunk would become three times as long."""
     batch = pixels_batch(pa.array(["a"]), np.zeros((1, PIXELS), np.uint8))
     spec = JobSpec("j", "random", "test", attached=False, in_flight=1, ttl=60)
     done = classify_chunk(Chunk(0, batch), "random")
-    passed = 0.0  # seconds, by a clock that nothing else moves
+    passed = 0.0  # seconds; the test's clock
 
     def classify_slowly(*args: object) -> pa.RecordBatch:
         nonlocal passed
@@ -109,13 +109,13 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
         assert tasks.classify("j", 0).startswith("1 images")
-        assert passed >= 3.25  # Redis stood still at the first command, and as the result came
+        assert passed >= 3.25  # Redis stalled at `begin` and at `complete`
         assert ledger.record("j").silent_seconds == 0.25
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds between two tries of whoever waits for Redis, by a clock that they alone move."""
+    """The pauses of a client that waits for Redis, in seconds. Only they move its clock."""
     made: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(made), sleep=made.append)
     monkeypatch.setattr(protocol.broker.connection, "time", clock)
@@ -138,7 +138,7 @@ def test_a_redis_that_is_gone_is_told_once_and_waited_for_no_longer_than_asked(
 
 
 class BrokenConnection:
-    """One that is lost between the replies to two commands."""
+    """A connection that is lost between the replies to two commands."""
 
     def __init__(self) -> None:
         self.log: list[object] = []
@@ -179,13 +179,15 @@ def test_what_is_answered_is_not_sent_again(
 def test_a_redis_that_loads_its_file_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By who starts meanwhile, too, unless they wait for none."""
+    """Also by a client that starts meanwhile, unless it has no time to wait."""
     monkeypatch.setattr(protocol.broker.connection, "TELL_LOSS_SECONDS", 0)
     path, url = tmp_path / "redis.sock", f"unix://{tmp_path}/redis.sock"
     options = ["--port", "0", "--unixsocket", path, "--dir", tmp_path, "--rdbcompression", "no"]
     command = [find_redis_server(), *options, "--key-load-delay", "200000"]  # µs
     with subprocess.Popen(command) as server, connect(url, retry_seconds=10) as redis:
-        redis.mset({f"key {number}": bytes(3 << 20) for number in range(20)})  # it answers between
+        redis.mset(
+            {f"key {number}": bytes(3 << 20) for number in range(20)}
+        )  # Redis answers between two keys
         redis.save()
         server.kill()
     with subprocess.Popen(command) as server:
@@ -206,7 +208,7 @@ def is_loading(url: str) -> bool:
             return not client.ping()
         except redis.exceptions.BusyLoadingError:
             return True
-        except redis.ConnectionError:  # not there yet
+        except redis.ConnectionError:  # it does not listen yet
             return False
 
 
@@ -242,7 +244,7 @@ def test_what_redis_can_t_do_now_it_may_do_later(text: str, passes: bool) -> Non
 
 def test_what_redis_says_of_a_script_is_told_without_its_place(redis_only: Local) -> None:
     with connect(redis_only.url) as client:
-        client.replicaof("127.0.0.1", 1)  # nobody is there
+        client.replicaof("127.0.0.1", 1)  # nothing listens there
         with pytest.raises(BrokerError, match=r" says: (READONLY )?You can't write .* replica$"):
             Ledger(client).open(JobSpec("j", "mlp", "source", attached=True, in_flight=1, ttl=60))
 
@@ -254,11 +256,11 @@ def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> 
         begun = time.monotonic()
         with connect(url) as client, pytest.raises(BrokerError, match="can't reach Redis"):
             client.ping()
-        assert time.monotonic() - begun < 5  # as long as redis-py would wait
+        assert time.monotonic() - begun < 5  # the default timeout
 
 
 def test_a_failover_is_waited_for(redis_only: Local) -> None:
-    """Who waits for a result is told that the master is one no longer; a new one wants replicas."""
+    """A blocked reader gets an error as a master steps down; a new master lacks replicas at first."""
     with connect(redis_only.url, 30) as client, connect(redis_only.url) as other:
         waiting = threading.Thread(target=Ledger(client).wait, args=("j", b"0", 4000))
         waiting.start()
@@ -280,7 +282,7 @@ def test_a_failover_is_waited_for(redis_only: Local) -> None:
 
 @pytest.mark.parametrize("way", ["execute_command", "transact"])
 def test_what_is_interrupted_leaves_no_reply_for_the_next(way: str, redis_only: Local) -> None:
-    """Though the reply comes late."""
+    """Even if the reply comes late."""
     with connect(redis_only.url) as client, connect(redis_only.url) as other:
         client.mset({"x": b"of x", "y": b"of y"})
         connection = client.connection_pool.get_connection()
@@ -310,7 +312,7 @@ def test_a_command_is_sent_in_parts_of_a_limited_size() -> None:
 
 @contextmanager
 def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
-    """The URL of a Redis behind a way that is so slow towards it; it takes little ahead."""
+    """The URL of a Redis behind a slow network with small buffers."""
     with socket.socket() as door, ExitStack() as stack:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         door.bind(("127.0.0.1", 0))

@@ -45,7 +45,7 @@ def store(ledger: Ledger, *numbers: int, spec: JobSpec = SPEC) -> None:
 
 
 def take_messages(ledger: Ledger) -> list[int]:
-    """The chunks of which there are messages in the queue, the oldest first; it is empty then."""
+    """Empty the queue of jobs; returns the numbers of the chunks, the oldest message first."""
     messages = ledger.redis.lrange(QUEUE, 0, -1)[::-1]
     ledger.redis.delete(QUEUE)
     return [json.loads(json.loads(message)["body"])[0][1] for message in messages]
@@ -72,12 +72,12 @@ def test_more_are_published_where_the_workers_have_taken_all(ledger: Ledger) -> 
     store(ledger, 0, 1, 2)
     assert take_messages(ledger) == [0, 1]
     store(ledger, 3)
-    assert take_messages(ledger) == [2]  # beyond the two, since none waits
+    assert take_messages(ledger) == [2]  # more than the two, since the queue is empty
     assert complete(ledger, 0) and take_messages(ledger) == [3]
 
 
 def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
-    """But for what workers do without."""
+    """Except for fields that workers do not need."""
     store(ledger, 0)
     ours = json.loads(ledger.redis.rpop(QUEUE))
     make_app(ledger.redis.url).send_task(
@@ -88,7 +88,7 @@ def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
         kwargsrepr="",
     )
     theirs = json.loads(ledger.redis.rpop(QUEUE))
-    theirs["properties"]["delivery_tag"] = ours["headers"]["id"]  # kombu has ids of its own
+    theirs["properties"]["delivery_tag"] = ours["headers"]["id"]  # kombu generates its own ids
     said_twice = {"properties": {"argsrepr", "kwargsrepr"}, "headers": set()}
     sender = {"origin", "reply_to"}
     for part, twice in said_twice.items():
@@ -171,7 +171,7 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
 
 
 def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledger: Ledger) -> None:
-    for _ in range(2):  # the reply may be lost: then it is sent again
+    for _ in range(2):  # as if the first reply was lost
         ledger.submit(SPEC, 10, b"chunk 0")
     assert take_as_a_worker(ledger) == [("j", 0)]
     record = ledger.record("j")
@@ -219,7 +219,7 @@ def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Led
 
 
 def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
-    """Whatever is begun after these."""
+    """Even if older ones are begun after these."""
     store(ledger, 0, 1, 2, spec=SPEC._replace(in_flight=3))
     take_messages(ledger)
     ledger.begin("j", 2)
@@ -242,7 +242,7 @@ def test_a_message_overtaken_by_those_of_the_same_time_is_waited_for(ledger: Led
 
 
 def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
-    """Also where the slow one was swept meanwhile, and begun by another, or a fast one follows."""
+    """Also if another worker has begun the slow chunk meanwhile, or a fast chunk follows."""
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.sweep(0)
@@ -262,7 +262,7 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
 
 
 def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
-    """They are the ones to make room."""
+    """Only workers can make room."""
     store(ledger, 0)
     ledger.submit(SPEC._replace(id="i"), 10, b"chunk 0")
     ledger.redis.config_set("maxmemory", 1)
@@ -278,7 +278,7 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
             store(ledger, 1)
-        ledger.cancel("i")  # this makes room too
+        ledger.cancel("i")  # this makes room, too
         assert ledger.record("i").state == "cancelled"
     finally:
         ledger.redis.config_set("maxmemory", 0)
@@ -312,7 +312,7 @@ def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> Non
 
 
 def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
-    """A reply may be lost: redis-py then sends the script again."""
+    """If a reply is lost, the client sends the script again."""
     store(ledger, 0, 0)
     ledger.begin("j", 0)
     store(ledger, 0)
@@ -369,7 +369,7 @@ def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -
 
 
 def test_nothing_comes_back_to_life(ledger: Ledger) -> None:
-    """A worker and a sweep may still be at a job that is cancelled, or gone."""
+    """A worker or a sweep may still be busy with a job that is cancelled or forgotten."""
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.cancel("j")
@@ -393,7 +393,7 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
     assert ledger.record("j").state == "feeding"
     ledger.seal(SPEC, START, 1)
     ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 70)
-    assert ledger.record("j").state == "running"  # all of it is there: nobody need be
+    assert ledger.record("j").state == "running"  # all of it is stored: it needs no submitter
 
 
 def test_a_chunk_that_is_done_leaves_only_its_result(ledger: Ledger) -> None:
@@ -423,7 +423,7 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     ledger.fail("j", 1)
     assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
-    assert ledger.renew("j", 1)  # the only one that is running
+    assert ledger.renew("j", 1)  # the only running chunk
     assert len(ledger.redis.keys("digitq:*")) > 8 and endless_keys(ledger) == {b"digitq:active"}
 
 
@@ -475,7 +475,7 @@ def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
     complete(ledger, 1)
     last = ledger.wait("j", first, timeout_ms=1000)
     assert last > first
-    ledger.seal(SPEC, START, 2)  # the last result may be taken: then the end is waited for
+    ledger.seal(SPEC, START, 2)  # wakes a collector that has all results
     assert ledger.wait("j", last, timeout_ms=1000) > last
 
 
@@ -502,7 +502,7 @@ def test_a_hundred_threads_and_more_may_wait_at_once(server: RetryingRedis) -> N
 
 
 def test_a_silent_submitter_is_heard_of_in_a_full_redis(ledger: Ledger) -> None:
-    """Else whoever collects would wait for room that only collecting makes."""
+    """Otherwise a collector would wait for room that only collecting makes."""
     store(ledger, 0)
     used = ledger.redis.info("memory")["used_memory"]
     ledger.redis.config_set("maxmemory", used // 2)
@@ -533,7 +533,7 @@ def test_a_clock_that_was_set_back_loses_no_chunk(place: str, ledger: Ledger) ->
     ledger.sweep(deadline_seconds=30)
     assert take_messages(ledger) == [0]
     ledger.sweep(deadline_seconds=30)
-    ledger.redis.lpush(QUEUE, "another's")  # else what is queued would be taken for lost
+    ledger.redis.lpush(QUEUE, "another's")  # an empty queue means lost messages
     assert ledger.begin("j", 0) is not None
 
 
@@ -546,9 +546,10 @@ def test_a_result_of_a_job_whose_record_is_gone_makes_none(ledger: Ledger) -> No
 
 
 def test_a_job_that_ended_says_why_whoever_asks(ledger: Ledger) -> None:
-    ends = {"cancelled": (ledger.cancel, JobCancelledError, "was cancelled: its source broke")}
-    ends["failed"] = (ledger.give_up, JobFailedError, "has failed: its source broke")
-    for state, (end, error, text) in ends.items():
+    for state, end, error, text in [
+        ("cancelled", ledger.cancel, JobCancelledError, "was cancelled: its source broke"),
+        ("failed", ledger.give_up, JobFailedError, "has failed: its source broke"),
+    ]:
         ledger.redis.flushall()
         store(ledger, 0)
         end("j", "its source broke")

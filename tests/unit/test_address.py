@@ -1,4 +1,4 @@
-"""A broker's URL means the same to redis-py and to kombu, or it is refused in a line."""
+"""A broker's URL means the same to redis-py and kombu, or it is refused with one line."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a worker does around the images that it reads: signs of life, and notes."""
+"""What a worker does besides reading images: signs of life, notes, giving up."""
 
 import signal
 import time
@@ -19,13 +19,13 @@ from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
 from worker.normalisation.steps import Step
 
-RENEWAL = ("job", 4, 0.0)  # of which job and chunk; when it was begun
+RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))
 
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """One that poison_rows no image, of a job that goes on."""
+    """A ledger without poison rows whose job goes on."""
     ledger = Mock()
     ledger.poison_rows.return_value = []
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
@@ -34,7 +34,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 
 def begin(ledger: Mock, images: Sequence[Image], attempt: int) -> None:
-    """Let the ledger give a worker these images."""
+    """Have the ledger give a worker these images."""
     chunk = next(cut_chunks(image_source(images).items))
     ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
 
@@ -46,7 +46,7 @@ def answer(images: list[bytes], read: Read) -> pa.RecordBatch:
 def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # each time
+    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # at every step
     steps = tasks.Heartbeat(*RENEWAL).read(0, b"", lambda content: iter("abc"))
     for count, step in enumerate("abc", 1):
         assert next(steps) == step
@@ -88,7 +88,7 @@ def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
 def test_of_a_chunk_only_the_longest_silence_counts(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not all of the time that its images took."""
+    """Not the total time of its images."""
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
     clock.monotonic.return_value = 0.0
@@ -105,7 +105,7 @@ def test_of_a_chunk_only_the_longest_silence_counts(
 def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or one that is slow would be taken for dead, and its image for deadly."""
+    """Otherwise a slow worker would be taken for dead, and its image for the cause."""
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
     steps = tasks.careful_reader(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
     assert [*steps] == ["c"]
@@ -231,7 +231,7 @@ def test_waiting_for_redis_takes_no_image_s_time(
 
     def wait_long(*args: object) -> bool:
         for _ in range(int(limits.CLOCK_SECONDS / classify.watch._every) + 2):
-            signal.raise_signal(signal.SIGALRM)  # as it comes each time that the watch looks
+            signal.raise_signal(signal.SIGALRM)  # the watch's timer
         return True
 
     getattr(ledger, step).side_effect = wait_long
@@ -241,7 +241,7 @@ def test_waiting_for_redis_takes_no_image_s_time(
 
 
 def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> None:
-    """Whatever becomes of the workers meanwhile."""
+    """No matter why it was never completed."""
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS)
     assert tasks.classify("job", 4).startswith("1 images, 0 failed")
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS + 1)
