@@ -65,7 +65,8 @@ class Address:
         """The URL for redis-py."""
         if self.scheme == "unix":
             return f"unix://{self.place}?db={self.database}"
-        return f"{self.scheme}://{self.place}/{self.database}{self._query}"
+        query = f"?{urlencode(self.tls)}" if self.tls else ""
+        return f"{self.scheme}://{self.place}/{self.database}{query}"
 
     @property
     def celery_url(self) -> str:
@@ -73,10 +74,6 @@ class Address:
         if self.scheme == "unix":
             return f"redis+socket://{self.place}?virtual_host={self.database}"
         return self.redis_url
-
-    @property
-    def _query(self) -> str:
-        return f"?{urlencode(self.tls)}" if self.tls else ""
 
 
 def read_address(url: str) -> Address:

@@ -260,7 +260,7 @@ def test_a_server_that_says_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_failover_is_waited_for(redis_only: Local) -> None:
-    """A blocked reader gets an error as a master steps down; a new master lacks replicas at first."""
+    """A master that steps down ends a blocked read; a new master lacks replicas at first."""
     with connect(redis_only.url, 30) as client, connect(redis_only.url) as other:
         waiting = threading.Thread(target=Ledger(client).wait, args=("j", b"0", 4000))
         waiting.start()
