@@ -95,7 +95,7 @@ class Settings(BaseSettings):
             return None
         folder = _expand(self.weights, "DIGITQ_WEIGHTS").absolute()
         if not any(folder.glob("*.json")):
-            raise UsageError(f"DIGITQ_WEIGHTS={folder}: it contains no NAME.json of `digitq train`")
+            raise UsageError(f"DIGITQ_WEIGHTS={folder}: no NAME.json of `digitq train` is there")
         return folder
 
     @property
