@@ -11,7 +11,9 @@ ENV PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \
     PIP_CACHE_DIR=/var/cache/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_ROOT_USER_ACTION=ignore
+    PIP_ROOT_USER_ACTION=ignore \
+    PIP_CONSTRAINT=/etc/digitq/constraints.txt
+COPY constraints.txt /etc/digitq/
 RUN useradd --uid 1000 --create-home digitq \
  && mkdir /data /mnist && chown digitq:digitq /data /mnist
 
@@ -20,7 +22,7 @@ FROM base AS hollow
 WORKDIR /src
 COPY pyproject.toml .
 RUN --mount=type=cache,target=/var/cache/pip \
-    mkdir digitq producer protocol worker && touch README.md \
+    mkdir digitq producer protocol worker && touch README.md LICENSE \
  && pip wheel --quiet --no-deps --wheel-dir /dist .
 
 FROM base AS package

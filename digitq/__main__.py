@@ -1,15 +1,21 @@
-"""The `digitq` command, which Ctrl-C ends without a traceback from its first moment on."""
+"""The `digitq` command. Ctrl-C ends it without a traceback even while it is still importing."""
 
 import atexit
 import os
+import sys
 import threading
 from typing import NoReturn
 
-from protocol.host.process import end_at_once
+from digitq.modules import describe_foreign_module
 
 
 def main() -> NoReturn:
     """Run the command line of `digitq.cli`, which takes a while to import."""
+    if reason := describe_foreign_module(("producer", "protocol")):
+        print(f"digitq: {reason}", file=sys.stderr)
+        sys.exit(2)
+    from protocol.host.process import end_at_once
+
     end_at_once()
     from protocol.settings import OTHER_BROKERS
 
@@ -20,7 +26,7 @@ def main() -> NoReturn:
     try:
         cli.main()
     except SystemExit as end:
-        if threading.active_count() > 1:  # one in Arrow's code would make Python end by SIGABRT
+        if threading.active_count() > 1:  # a thread in Arrow's code would make Python abort
             atexit._run_exitfuncs()
             os._exit(int(end.code or 0))
         raise

@@ -34,9 +34,9 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(
         None,
-        description="Redis to use, for example `redis://host:6379/0`; if it is not set, `classify` "
-        "and `evaluate` start a private one (`demo`, `bench` and `up` always do), and all other "
-        f"commands and `Client` use `{DEFAULT_BROKER}`",
+        description="Redis to use, for example `redis://host:6379/0`; if it is not set, "
+        "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
+        f"all other commands and `Client` use `{DEFAULT_BROKER}`",
     )
     model: Model = Field("mlp", description="network that classifies, unless `--model` is given")
     weights: Path | None = Field(

@@ -25,7 +25,7 @@ from protocol.errors import BrokerError
 
 
 def assert_both_find_it(url: str) -> None:
-    """Both use database 3."""
+    """In database 3."""
     with make_app(url).connection_for_write() as celery, connect(url, one_thread=True) as ledger:
         kombu = celery.default_channel.client
         kombu.set("of kombu", url)
@@ -48,7 +48,7 @@ def test_a_socket(query: str, redis_only: Local) -> None:
 def test_a_private_redis_wherever_temporary_files_are(
     name: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with private_folder() as folder:  # the path of pytest's folder may be too long
+    with private_folder() as folder:  # pytest's own may have too long a path
         monkeypatch.setattr(tempfile, "tempdir", f"{folder}/{os.fsdecode(name)}")
         os.mkdir(tempfile.tempdir)
         with Local(workers=0) as local:
@@ -56,7 +56,7 @@ def test_a_private_redis_wherever_temporary_files_are(
 
 
 class TlsServer(socketserver.ThreadingTCPServer):
-    """A TLS server in front of a Redis with a Unix socket."""
+    """TLS for the Redis behind a socket."""
 
     daemon_threads = True
 
@@ -68,13 +68,13 @@ class TlsServer(socketserver.ThreadingTCPServer):
 
 
 class Passing(socketserver.BaseRequestHandler):
-    """Forwards one connection in both directions."""
+    """One connection, there and back."""
 
     server: TlsServer
 
     def handle(self) -> None:
         with (
-            suppress(OSError),  # the client rejects the certificate, or is gone
+            suppress(OSError),  # the client trusts us not, or is gone
             self.server.context.wrap_socket(self.request, server_side=True) as client,
             socket.socket(socket.AF_UNIX) as behind,
         ):
@@ -90,7 +90,7 @@ class Passing(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A self-signed certificate of localhost with its key, at a path that a URL must quote."""
+    """Of localhost, signed by itself, and its key, in a place that a URL must quote."""
     path = tmp_path / "a b;c&d.pem"
     command = (
         "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=localhost"
@@ -129,6 +129,6 @@ def test_tls_trusts_nobody_unasked(tls_port: int) -> None:
 def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     tls_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposure, "_ways_from_outside", lambda host: ["127.0.0.1"])
-    url = f"rediss://localhost:{tls_port}/0"  # the certificate is not trusted
-    assert exposure._redis_open_at(url, tls_port) == ["127.0.0.1"]
+    monkeypatch.setattr(exposure, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
+    url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
+    assert exposure.redis_open_at(url, tls_port) == ["127.0.0.1"]

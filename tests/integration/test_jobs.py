@@ -511,15 +511,15 @@ def test_no_feeder_is_at_work_as_its_process_ends(redis_only: Local, interrupted
     code = f"""
 import atexit, itertools, threading, numpy as np
 atexit.register(lambda: print(threading.enumerate()))  # after all that comes later
-from producer import Client, feed
+from producer import Client, feeder
 
-def interrupt(feeder, timeout):
-    del feed.Feeder.join
+def interrupt(thread, timeout):
+    del feeder.Feeder.join
     raise KeyboardInterrupt
 
-feed.END_SECONDS = 60  # a busy machine is no failure
+feeder.END_SECONDS = 60  # a busy machine is no failure
 if {interrupted}:
-    feed.Feeder.join = interrupt
+    feeder.Feeder.join = interrupt
 digits = itertools.repeat(np.zeros((28, 28), np.uint8))
 job = Client({redis_only.url!r}).submit(digits, detached={interrupted})
 """

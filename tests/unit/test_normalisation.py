@@ -18,11 +18,11 @@ from worker.normalisation.placing import (
     BOX,
     STROKE,
     STROKE_SIDE,
+    centre,
     centre_of_mass,
     crop,
     dilate_thin_strokes,
     is_normalised,
-    place,
     scale,
 )
 from worker.normalisation.steps import (
@@ -56,7 +56,7 @@ def test_a_jpeg_of_such_an_image_is_what_it_is_decoded_to(mnist_root: object) ->
         assert np.array_equal(read_digit(content).image, PIL.Image.open(io.BytesIO(content)))
 
 
-@pytest.mark.parametrize(("radius", "doubt"), [(40, SOLID), (18, "")])
+@pytest.mark.parametrize(("radius", "review_reason"), [(40, SOLID), (18, "")])
 def test_what_is_wider_than_strokes_is_a_doubt(radius: int, review_reason: str) -> None:
     picture = np.full((300, 300), 240, np.uint8)
     cv2.line(picture, (120, 110), (180, 190), 20, 2 * radius)
@@ -95,7 +95,7 @@ def test_a_small_digit_in_a_large_photo_is_looked_at_closer(
     content = encode_image(PIL.Image.fromarray(photo), format, quality=95)
     names = [step.name for step in trace_steps(open_image(content, FINE[0]))]
     assert [name for name in names if name in SCALES] == [*SCALES][:looks]
-    assert names.count("place") == 1
+    assert names.count("centre") == 1
     digit = read_digit(content)
     assert not digit.review_reason and same_digit(digit.image, normalise(ring), least=0.85)
 
@@ -136,7 +136,7 @@ def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
     assert (normalise(thin) > 0).any()
 
 
-@pytest.mark.parametrize(("width", "left", "doubt"), [(18, 600, ""), (32, 610, ANOTHER)])
+@pytest.mark.parametrize(("width", "left", "review_reason"), [(18, 600, ""), (32, 610, ANOTHER)])
 def test_what_may_be_a_digit_is_for_the_closer_look_to_say(
     width: int, left: int, review_reason: str
 ) -> None:
@@ -206,7 +206,7 @@ def test_the_longer_side_fills_the_box(shape: tuple[int, int]) -> None:
 def test_the_centre_of_mass_is_in_the_middle(shape: tuple[int, int]) -> None:
     ink = np.zeros(shape, np.uint8)
     ink[: shape[0] // 2] = 255
-    placed = place(ink)
+    placed = centre(ink)
     assert placed.shape == (28, 28) and placed.sum() == ink.sum()
     assert centre_of_mass(placed)[1] == pytest.approx(14, abs=0.6)
     if shape[0] < 20:  # else there is no room
@@ -230,7 +230,7 @@ def test_an_image_that_took_its_time_at_a_glance_has_no_closer_look() -> None:
 
 def test_the_trace_ends_with_what_the_network_sees() -> None:
     names, images, _ = zip(*trace_steps(lambda side: draw_ring()), strict=True)
-    assert names[:2] == ("grey", "extract_ink") and names[-1] == "place"
+    assert names[:2] == ("grey", "extract_ink") and names[-1] == "centre"
     assert np.array_equal(images[-1], normalise(draw_ring()))
     assert [step.name for step in trace_steps(lambda side: images[-1])] == ["grey"]
 
