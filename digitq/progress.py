@@ -26,7 +26,7 @@ from digitq.backend import Backend
 from digitq.report import describe_flaws
 from producer.job import Job
 from producer.sinks.stream import Sink, StreamSink
-from protocol.broker.connection import without_password
+from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.ledger import Ledger
 from protocol.settings import settings

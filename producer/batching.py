@@ -298,7 +298,7 @@ class Batcher:
     def _look_after(self, job_id: str, kind: CallKind) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
         try:
-            if self._ledger.record(job_id).state == "cancelled":
+            if self._ledger.record(job_id).is_stopped:
                 return False
         except UnknownJobError:
             return False

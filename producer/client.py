@@ -13,7 +13,8 @@ from producer.job import Job
 from producer.prediction import Prediction
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
-from protocol.broker.connection import connect, is_loading
+from protocol.broker.connection import connect
+from protocol.broker.failures import is_loading
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings

@@ -184,12 +184,12 @@ class Job:
         if self._window:
             return "collected" if self._window.total == number else "running"
         record = self.progress()
-        if record.state == "cancelled" or record.chunks == number and not self._feeder:
+        if record.is_stopped or record.chunks == number and not self._feeder:
             self._raise_if_not_whole(record)
         return "collected" if record.state == "done" and record.chunks == number else record.state
 
     def _raise_if_not_whole(self, record: JobRecord) -> None:
-        record.raise_if_cancelled()
+        record.raise_if_stopped()
         if record.state == "abandoned":
             raise JobAbandonedError(
                 f"job {self.id} is incomplete and its submitter is gone; "
@@ -216,6 +216,6 @@ class Job:
         """Raises `JobCancelledError` or `JobFailedError` if an attached job was ended elsewhere."""
         with suppress(UnknownJobError):  # Redis has lost the job; the feeder stores it again
             record = self.progress()
-            if record.state == "cancelled":
+            if record.is_stopped:
                 window.stop()
-            record.raise_if_cancelled()
+            record.raise_if_stopped()

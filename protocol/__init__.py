@@ -1,1 +1,1 @@
-"""What travels between producer and worker: settings, messages, schemas and the ledger."""
+"""The contract between producer and worker: settings, messages, schemas and the ledger."""

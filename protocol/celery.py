@@ -1,19 +1,22 @@
-"""The Celery app: what producer, worker and Flower must configure alike."""
+"""The Celery app, with the configuration that producer, worker and Flower share."""
 
 from celery import Celery
 
-from protocol.broker.connection import TIMEOUT_SECONDS, read_address
-from protocol.ledger import QUEUE
+from protocol.broker.address import read_address
+from protocol.broker.connection import TIMEOUT_SECONDS
+from protocol.ledger import CALLS_PRIORITY, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 
 
 def make_app(broker_url: str) -> Celery:
-    """The app over one broker. JSON only, no result backend: results are the ledger's.
+    """The app for one broker. It accepts JSON only, and has no result backend: results are in the
+    ledger.
 
-    Messages are acknowledged as they are taken up: a lost one is the ledger's to find, and a late
-    acknowledgement would only have Celery run long chunks twice.
+    Messages are acknowledged when they are received: the ledger finds lost ones, and with late
+    acknowledgements Celery would run long chunks twice. Raises `UsageError` if the URL is not of
+    Redis.
     """
     app = Celery("digitq", broker=read_address(broker_url).celery_url, set_as_current=False)
     app.conf.update(
@@ -23,14 +26,14 @@ def make_app(broker_url: str) -> Celery:
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # a Redis that is full, or a replica now, is waited for
+        broker_channel_error_retry=True,  # wait if Redis is full or has become a replica
         broker_transport_options={
-            "priority_steps": [0],  # one list to pop from, not four
+            "priority_steps": [CALLS_PRIORITY, 0],  # the lists that workers read, in this order
             "body_encoding": "utf-8",
-            "ack_emulation": False,  # kombu's own books of what is unacknowledged
-            "socket_timeout": TIMEOUT_SECONDS,  # else a dead connection is waited for without end
+            "ack_emulation": False,  # kombu need not record unacknowledged messages
+            "socket_timeout": TIMEOUT_SECONDS,  # without it, a dead connection blocks for ever
             "socket_connect_timeout": TIMEOUT_SECONDS,
-            "health_check_interval": TIMEOUT_SECONDS,  # seconds; else one is noticed after 51
+            "health_check_interval": TIMEOUT_SECONDS,  # by default a dead one is found after 51 s
         },
     )
     return app

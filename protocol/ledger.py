@@ -1,9 +1,9 @@
-"""The ledger: each job's books in Redis, so that no image is lost and none is answered twice.
+"""The ledger: the state of every job in Redis, so that no image is lost or answered twice.
 
-Every change is one Lua script (`ledger.lua`), so whoever dies between two leaves the books in
-order; a chunk's message enters the queue in the very step that books it as queued. A chunk's
-payload travels beside the script: to Redis in one transaction with it. The keys of a job are its
-record `digitq:job:<id>` and that name with a suffix.
+Each change is one atomic Lua script (`ledger.lua`), so a process that dies between two changes
+leaves a consistent state. The script that marks a chunk as queued also writes its Celery message. A
+chunk's payload is sent beside the script, in the same transaction. The keys of a job are its record
+`digitq:job:<id>` and that name with a suffix.
 """
 
 import re
@@ -14,61 +14,81 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from redis.exceptions import NoScriptError
 
 from protocol.broker.connection import RetryingRedis
 from protocol.chunk import KINDS, Kind
-from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
+from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
-LAST_CALL = "digitq:last-call"
 SWEEP_LOCK = "digitq:sweeping"
-QUEUE = "digitq"  # the Celery queue, a list in the same database
-LOOK_SECONDS = 1.5  # for a worker's sweep
-FLUSH_MS = 4000  # less than a connection waits for an answer
-PATIENCE = 3  # a chunk is waited for so many times the longest silence of its workers
-SUBMITTER_SECONDS = 60  # without a word from a job's submitter, until it is taken to be gone
-COLLECTED_TTL_SECONDS = 3600  # a collected job can be collected again for so long
-IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # else it might be another key of a job
+QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
+CALLS_PRIORITY = -1  # of single calls; kombu takes messages from the lowest priority number first
+CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
+PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
+SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
+COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
+IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 SCRIPT = f"local PATIENCE = {PATIENCE}\n" + files("protocol").joinpath("ledger.lua").read_text()
+
+State = Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
 
 
 class Begun(NamedTuple):
-    """A chunk that a worker has begun; `attempt` counts from 1, `time` is of `time.monotonic`."""
+    """A chunk that a worker has begun."""
 
     payload: bytes | memoryview
     model: str
-    attempt: int
-    time: float
+    attempt: int  # from 1
+    time: float  # of `time.monotonic`
+
+
+class ChunkResult(NamedTuple):
+    """What a worker hands in for a chunk."""
+
+    payload: bytes | memoryview  # the result rows, as one Arrow IPC stream
+    failed: int  # rows with an error
+    kind: Kind
+    image_seconds: float  # time for each image without an error; 0 if all have one
+    silent_seconds: float  # the longest time in which the worker gave no sign of life
 
 
 class JobSpec(NamedTuple):
-    """What a job's record says from the first; its fields' names in Redis."""
+    """The part of a job's record that never changes. Fields have the same names in Redis."""
 
     id: str
     model: str
-    source: str  # in words
-    attached: bool  # it lives no longer than its submitter
-    in_flight: int  # chunks in the queue or at a worker at a time
-    ttl: int  # seconds after its last change
+    source: str  # a description for people
+    attached: bool  # whether the job lives no longer than its submitter
+    in_flight: int  # how many chunks may be queued or running at a time
+    ttl: int  # seconds that Redis keeps the job after its last change
 
     def flat(self) -> list[str | int]:
-        """Names and values in turn."""
+        """The names and values in turn."""
         fields = self._asdict() | {"attached": int(self.attached)}
         return [part for pair in fields.items() for part in pair]
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job as Redis knows it. Times are of Redis's clock, counts are of images or chunks."""
+    """One job as Redis knows it. Times are by the clock of Redis; counts are images or chunks.
+
+    `state` is one of:
+    - `feeding`: its submitter still stores chunks
+    - `running`: all chunks are stored
+    - `done`: all chunks have a result
+    - `collected`: it was attached, and its submitter has taken all results
+    - `cancelled`: someone cancelled it
+    - `failed`: workers gave up on one of its chunks
+    - `abandoned`: it was still fed when its submitter went silent
+    """
 
     id: str
-    state: str  # feeding, running, done, cancelled; abandoned: feeding, but its submitter is gone;
-    # collected: done, but its results were given once, to its submitter
+    state: State
     model: str
     source: str
     created: datetime
@@ -79,10 +99,10 @@ class JobRecord:
     chunks: int
     done_chunks: int
     bytes: int
-    most_attempts: int  # how often any one chunk was begun, at most
+    most_attempts: int  # the most times that any of its chunks was begun
     attached: bool
-    silent_seconds: float  # the longest that a worker was not heard of while at one of its chunks
-    reason: str | None  # why a worker cancelled it
+    silent_seconds: float  # the longest time in which a worker at a chunk gave no sign of life
+    reason: str | None  # why it failed or was cancelled, if that is known
 
     @classmethod
     def parse(cls, fields: Mapping[str, str]) -> Self:
@@ -93,7 +113,7 @@ class JobRecord:
 
         return cls(
             id=fields["id"],
-            state=fields["state"],
+            state=cast(State, fields["state"]),
             model=fields["model"],
             source=fields["source"],
             created=when("created"),
@@ -112,39 +132,46 @@ class JobRecord:
 
     @property
     def seconds(self) -> float:
-        """From creation to the end, or until now; no less than 0, whatever the clocks say."""
+        """The time from creation to the end, or until now. If clocks differ, at least 0."""
         return max(0, ((self.finished or datetime.now(UTC)) - self.created).total_seconds())
 
-    def raise_if_cancelled(self) -> None:
-        """Raises `JobCancelledError`; it says why where a worker did it."""
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the job was cancelled or has failed."""
+        return self.state in ("cancelled", "failed")
+
+    def raise_if_stopped(self) -> None:
+        """Raises `JobCancelledError` or `JobFailedError`, with the reason if there is one."""
+        why = f": {self.reason}" if self.reason else ""
         if self.state == "cancelled":
-            why = f": {self.reason}" if self.reason else ""
             raise JobCancelledError(f"job {self.id} was cancelled{why}")
+        if self.state == "failed":
+            raise JobFailedError(f"job {self.id} has failed{why}")
 
 
 def record_key(job_id: str) -> str:
-    """The key of a job's record; its other keys begin with it."""
+    """The key of a job's record; the job's other keys begin with it."""
     return f"digitq:job:{job_id}"
 
 
 class Ledger:
-    """The ledger's steps over one Redis connection that gives bytes.
+    """The operations on jobs, over one Redis connection that returns bytes.
 
-    Every method may raise `BrokerError` where Redis can't be reached.
+    Every method may raise `BrokerError` if Redis can't be reached.
     """
 
     def __init__(self, redis: RetryingRedis) -> None:
-        self.redis: Any = redis  # its types allow for decoded answers; ours gives bytes
+        self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
         self._script = redis.register_script(SCRIPT)
 
     def _step(self, job_id: str, step: str, *args: bytes | memoryview | str | float) -> Any:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
-        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, LAST_CALL]
+        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE]
 
     def open(self, spec: JobSpec) -> None:
-        """Begin a job that is about to be fed."""
+        """Create the record of a job that is about to be fed."""
         self._step(spec.id, "open", *spec.flat())
 
     def dispatch(
@@ -155,38 +182,43 @@ class Ledger:
         rows: int,
         payload: bytes | memoryview,
     ) -> tuple[int, dict[Kind, float]]:
-        """Store a chunk; how many Redis has now: no more than `number` where it has lost some. And
-        how many seconds an image took, by its kind, of the last chunk that is done; 0 where there
-        is none.
+        """Store a chunk and publish it when it is its turn.
 
-        Where Redis has no record, `spec` makes one, with `base`, the first chunk not yet collected
-        and its first row, as its start. Raises `JobCancelledError`.
+        Returns how many chunks Redis has: no more than `number` if it has lost some. Returns also
+        how many seconds an image of each kind took in the last chunk that is done; 0 if there is
+        none. If Redis has no record of the job, one is made from `spec` and `base`: the number of
+        the oldest chunk that is not collected, and of the images before it. Raises
+        `JobCancelledError` and `JobFailedError`.
         """
         chunks, keys = record_key(spec.id) + ":chunks", self._keys(spec.id)
         step = "dispatch", *base, number, rows, *spec.flat()
         store = (
-            ("HSET", chunks, number, payload),  # within the script it would be copied twice more
+            ("HSET", chunks, number, payload),  # a script would copy the payload twice more
             ("EXPIRE", chunks, spec.ttl),
-            ("EVAL", SCRIPT, len(keys), *keys, *step),  # by its hash, it might be unknown
+            ("EVAL", SCRIPT, len(keys), *keys, *step),  # EVALSHA could fail within the transaction
             ("HMGET", record_key(spec.id), *(f"{kind}_ns" for kind in KINDS)),
         )
         *_, stored, paces = self.redis.transact(*store)
         seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
-        return int(self._unless_cancelled(spec.id, stored)), seconds
+        return int(self._unless_stopped(spec.id, stored)), seconds
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
-        """Note that all `total` chunks are stored; how many Redis has: fewer where it has lost
-        some. Raises `JobCancelledError`."""
+        """Note that all `total` chunks are stored.
+
+        Returns how many Redis has: fewer if it has lost some. Raises `JobCancelledError` and
+        `JobFailedError`.
+        """
         reply = self._step(spec.id, "seal", *base, total, *spec.flat())
-        return int(self._unless_cancelled(spec.id, reply))
+        return int(self._unless_stopped(spec.id, reply))
 
     def submit(self, spec: JobSpec, rows: int, payload: bytes | memoryview) -> None:
-        """Store a job that is one chunk. Raises `JobCancelledError`."""
+        """Store single calls, as a job of one chunk. Raises `JobCancelledError` and
+        `JobFailedError`."""
         reply = self._step(spec.id, "submit", rows, payload, *spec.flat())
-        self._unless_cancelled(spec.id, reply)
+        self._unless_stopped(spec.id, reply)
 
     def begin(self, job_id: str, number: int) -> Begun | None:
-        """Take a queued chunk. None where it is done, being done elsewhere, or cancelled."""
+        """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
         keys = self._keys(job_id)
         ask = partial(
             self.redis.execute_pair,
@@ -203,65 +235,59 @@ class Ledger:
         model, attempt = reply
         return Begun(payload, model.decode(), attempt, begun)
 
-    def complete(
-        self,
-        job_id: str,
-        number: int,
-        silent_seconds: float,
-        result: bytes | memoryview,
-        failed: int,
-        kind: Kind,
-        pace: float,
-    ) -> bool:
-        """Hand in the result of a chunk, for how long Redis heard nothing of it meanwhile, at most,
-        and how many seconds each of its images took, 0 where it had none. False where another was
-        first."""
-        args = int(1e3 * silent_seconds), result, failed, kind, int(1e9 * pace)
+    def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
+        """Hand in the result of a chunk. False if another worker was first or the job has ended."""
+        silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
+        args = silent_ms, result.payload, result.failed, result.kind, pace_ns
         return bool(self._step(job_id, "complete", number, *args))
 
     def fail(self, job_id: str, number: int) -> int:
-        """Note that a chunk could not be classified; gives how often that was so."""
+        """Note that a chunk could not be classified; returns how often that has happened."""
         return int(self._step(job_id, "fail", number))
 
+    def give_up(self, job_id: str, reason: str) -> None:
+        """End a job as failed: everything but its record is dropped."""
+        self._step(job_id, "close", "failed", reason)
+
     def renew(self, job_id: str, number: int) -> bool:
-        """A worker is still at the chunk: its deadline is put off. False where it may stop, since
-        another was first or the job was cancelled."""
+        """Put off the deadline of a running chunk. False if the worker may stop: another one was
+        first, or the job has ended."""
         return bool(self._step(job_id, "renew", number))
 
     def is_running(self, job_id: str, number: int) -> bool:
-        """Whether a worker is at the chunk; or died there, and nobody has swept since."""
+        """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
     def has_worker(self) -> bool:
-        """Whether one is there, which sweeps each second; to find none takes longer than that."""
-        end = time.monotonic() + LOOK_SECONDS
+        """Whether a worker is there. If there is none, this takes 1.5 seconds."""
+        end = time.monotonic() + 1.5  # every second, one of the workers sweeps
         while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
-            time.sleep(0.05)  # between two looks
+            time.sleep(0.05)
         return bool(found)
 
     def running(self) -> list[str]:
-        """The ids of the jobs at a chunk of which a worker is, or died."""
+        """The ids of the jobs with a running chunk."""
         return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
 
     def poison_rows(self, job_id: str, number: int) -> list[int]:
-        """The rows of a chunk that were being read when a worker died, one for each death; ~row
-        where it was for other views of the image."""
+        """The rows of a chunk that a worker was reading when it died: one entry for each death, as
+        ~row if the worker was reading other views of the image."""
         noted = self.redis.hget(record_key(job_id) + ":poison_rows", str(number)) or b""
         return [int(row) for row in noted.split()]
 
     def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
-        """Note what `poison_rows` gives should the worker die now."""
+        """Set what `poison_rows` returns if the worker dies now, and put off the deadline."""
         self._step(job_id, "note_poison_rows", number, " ".join(map(str, rows)))
 
     def flush(self, job_id: str) -> None:
-        """Wait until all of the job so far is on Redis's disk: where it keeps an append-only file,
-        and can say so (from 7.2 on)."""
+        """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
+        keeps no append-only file or is older than 7.2."""
         with self.redis.client() as connection, suppress(BrokerError):
             self._script(keys=self._keys(job_id), args=["heartbeat"], client=connection)
-            connection.execute_command("WAITAOF", 1, 0, FLUSH_MS)
+            connection.execute_command("WAITAOF", 1, 0, 4000)  # ms; the socket's timeout is longer
 
     def heartbeat(self, job_id: str) -> None:
-        """Note that the job's submitter lives, though it may have nothing to store."""
+        """Note that the job's submitter is alive, even if it has nothing to store."""
         self._step(job_id, "heartbeat")
 
     def sweep(self, deadline_seconds: float) -> None:
@@ -274,7 +300,7 @@ class Ledger:
         self._step(job_id, "sweep", deadline_seconds)
 
     def active(self) -> list[str]:
-        """The ids of the jobs that are not done."""
+        """The ids of the jobs that have not ended."""
         return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
 
     def cancel(self, job_id: str, *reason: str) -> None:
@@ -282,14 +308,15 @@ class Ledger:
         self.record(job_id)
         self._step(job_id, "close", "cancelled", *reason)
 
-    def _unless_cancelled(self, job_id: str, reply: Any) -> Any:
-        """The reply of a step that gives none where its job was cancelled."""
+    def _unless_stopped(self, job_id: str, reply: Any) -> Any:
+        """The reply of a step, which is None if the job was cancelled or has failed."""
         if reply is None:
-            self.record(job_id).raise_if_cancelled()
+            self.record(job_id).raise_if_stopped()
         return reply
 
     def finish(self, job_id: str) -> None:
-        """An attached job is collected: only its record stays."""
+        """End an attached job whose results are all collected: everything but its record is
+        dropped."""
         self._step(job_id, "close", "collected")
 
     def record(self, job_id: str) -> JobRecord:
@@ -314,22 +341,25 @@ class Ledger:
         return found
 
     def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
-        """The results of `count` chunks from `start` on, None where there is none (yet); those of
-        `drop` are deleted."""
+        """The results of `count` chunks from `start` on, with None for each that is not there. The
+        results of the chunks in `drop` are deleted first."""
         found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
         return found
 
     def take(self, job_id: str) -> bytes | None:
-        """The result of a job that is one chunk, where it is there: then the job is forgotten."""
+        """The result of a job of one chunk, or None if there is none yet. Once it is taken, Redis
+        forgets the job."""
         result: bytes | None = self._step(job_id, "take")
         return result
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
-        """Wait until a chunk is completed; gives the place in the stream to wait after next."""
+        """Wait until a chunk is completed or the job ends. Returns the position in the job's stream
+        of events to wait after next; `after` itself if nothing happened."""
         reply: Any = self.redis.xread({record_key(job_id) + ":done": after}, block=timeout_ms)
         return reply[0][1][-1][0] if reply else after
 
     def release(self, job_id: str) -> None:
-        """A detached job is collected: its results go after an hour, its record stays."""
+        """Note that a detached job was collected: its results expire after an hour, its record
+        stays."""
         for suffix in (":results", ":done"):
             self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)

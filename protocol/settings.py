@@ -1,4 +1,4 @@
-"""The only reader of the environment: every `DIGITQ_*` variable, its default and its meaning."""
+"""The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
 from functools import cache
 from pathlib import Path
@@ -9,26 +9,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-INSPECT_SUFFIX = (
-    ".inspect.png"  # ends the names of what `inspect` draws: no image of a folder or an archive
-)
+# Sources leave out files with this ending: they are drawings of `digitq inspect`
+INSPECT_SUFFIX = ".inspect.png"
 DEFAULT_BROKER = "redis://localhost:6379/0"
-# Celery's own, of another program perhaps: in workers and Flower they would go before all else
+# Celery reads these in workers and Flower and prefers them to the app's broker. They may be meant
+# for another program.
 OTHER_BROKERS = (
     "BROKER_URL",
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
 )
-WORKER_INDEX = (
-    "_DIGITQ_WORKER_INDEX"  # tells a worker its number among those of one command, from 0
-)
+WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
 Model = Literal["mlp", "cnn", "random"]
-MODELS: tuple[str, ...] = get_args(Model)  # what every worker has
+MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
 
 
 class Settings(BaseSettings):
-    """Settings of one process. Every field is the variable `DIGITQ_<FIELD>`."""
+    """The settings of one process. Each field is the variable `DIGITQ_<FIELD>`."""
 
     model_config = SettingsConfigDict(
         env_prefix="DIGITQ_", env_ignore_empty=True, frozen=True, extra="ignore"
@@ -36,59 +34,63 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(
         None,
-        description="Redis to use, as `redis://host:6379/0`; unset, `classify`, `evaluate` and "
-        "`bench` start a private one for the run (`demo` and `up` always do), and who hands jobs "
-        f"over or takes them uses `{DEFAULT_BROKER}`",
+        description="Redis to use, for example `redis://host:6379/0`; if it is not set, "
+        "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
+        f"all other commands and `Client` use `{DEFAULT_BROKER}`",
     )
-    model: Model = Field("mlp", description="network that classifies, unless `--model` names one")
+    model: Model = Field("mlp", description="network that classifies, unless `--model` is given")
     weights: Path | None = Field(
         None,
-        description="folder that `digitq train` wrote to: workers take its networks in place of "
-        "digitq's own",
+        description="folder with networks from `digitq train`, which workers use instead of "
+        "the built-in ones",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="what workers compute on: `cuda`, `cpu`, or `auto`: a GPU where one is"
+        "auto", description="device of the workers: `cuda`, `cpu`, or `auto`: a GPU if there is one"
     )
     mnist: Path | None = Field(
-        None, description="folder holding `MNIST/raw/*-ubyte`; unset, the cache folder"
+        None, description="folder that contains `MNIST/raw/*-ubyte`; by default, the cache folder"
     )
-    cache_dir: Path = Field(
-        Path("~/.cache/digitq"), description="where MNIST is kept once it was downloaded"
-    )
-    chunk_rows: int = Field(5120, ge=1, le=65536, description="most images in one chunk")
+    cache_dir: Path = Field(Path("~/.cache/digitq"), description="folder for the downloaded MNIST")
+    chunk_rows: int = Field(5120, ge=1, le=65536, description="maximum number of images in a chunk")
     chunk_bytes: int = Field(
-        4 << 20, ge=1 << 10, le=256 << 20, description="most bytes of images in one chunk"
+        4 << 20,
+        ge=1 << 10,
+        le=256 << 20,
+        description="maximum size of the images in a chunk, in bytes",
     )
     image_bytes: int = Field(
-        64 << 20, ge=1, le=256 << 20, description="largest image file; a larger one is an error row"
+        64 << 20,
+        ge=1,
+        le=256 << 20,
+        description="maximum size of an image file, in bytes; a larger file gives an error row",
     )
     window_chunks: int = Field(
         16,
         ge=1,
-        description="chunks an attached job keeps in Redis and in memory at a time; more where "
-        "workers have nothing to do",
+        description="number of chunks that an attached job keeps in Redis and in memory; it grows "
+        "while workers are idle",
     )
     budget_bytes: int = Field(
         256 << 20,
         ge=1,
-        description="bytes of unclassified images `submit` may leave in Redis, and to which an "
-        "attached job's window may grow",
+        description="maximum size of the unclassified images of a submitted job in Redis, and of "
+        "the chunks that an attached job keeps, in bytes",
     )
     deadline_seconds: float = Field(
-        30, gt=0, description="a chunk of which a worker says nothing for so long is sent again"
+        30,
+        gt=0,
+        description="a chunk is queued again if its worker gives no sign of life for this long",
     )
-    broker_retry_seconds: float = Field(
-        120, gt=0, description="how long a lost Redis is waited for"
-    )
+    broker_retry_seconds: float = Field(120, gt=0, description="how long to wait for a lost Redis")
     job_ttl_seconds: int = Field(
         7 * 86400,
         ge=1,
         le=1 << 31,
-        description="how long Redis keeps a submitted job after its last change",
+        description="how long Redis keeps a submitted job after its last change, in seconds",
     )
 
     def own_weights(self) -> Path | None:
-        """The folder of `weights`. Raises `UsageError` where it has no model."""
+        """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         if self.weights is None:
             return None
         folder = _expand(self.weights, "DIGITQ_WEIGHTS").absolute()
@@ -98,27 +100,28 @@ class Settings(BaseSettings):
 
     @property
     def mnist_root(self) -> Path:
-        """The folder given to `torchvision.datasets.MNIST` as its root. Raises `UsageError`."""
+        """The folder that contains `MNIST/raw`. Raises `UsageError` if it is in a home folder that
+        does not exist."""
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
 
 
 def _expand(path: Path, variable: str) -> Path:
-    """With `~` for the home of a user."""
+    """The path with `~` replaced by the home folder of a user. Raises `UsageError`."""
     try:
         return path.expanduser()
-    except RuntimeError as error:  # there is none
+    except RuntimeError as error:  # the user has no home folder
         reason = str(error).rstrip(".")
         raise UsageError(f"{reason}: set {variable} to a folder") from None
 
 
 @cache
 def settings() -> Settings:
-    """This process's settings, read once. Raises `UsageError` where a variable is unusable."""
+    """The settings of this process, read once. Raises `UsageError` if a variable is wrong."""
     return read_settings()
 
 
 def read_settings() -> Settings:
-    """The settings of a process that starts now. Raises `UsageError` as `settings` does."""
+    """The settings as the environment has them now. Raises `UsageError` if a variable is wrong."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,18 +1,18 @@
-"""Names of files as they are shown and written, whatever bytes are in them."""
+"""Text for people: names of files with any bytes in them, and numbers with a noun."""
 
 
 def printable(name: str) -> str:
-    """The name with bytes that are no UTF-8 written as `\\xNN`."""
+    """The name with each byte that is not UTF-8 written as `\\xNN`."""
     try:
         content = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a pair of UTF-16, which stands for no byte
+    except UnicodeEncodeError:  # a surrogate that does not stand for a byte
         content = name.encode("utf-8", "surrogatepass")
     return content.decode("utf-8", "backslashreplace")
 
 
 def in_one_line(text: str) -> str:
-    """The text as a terminal may have it: what can't be printed is written as `\\n`, `\\x1b` and
-    the like."""
+    """The text in one line, safe for a terminal: characters that can't be printed are escaped, as
+    `\\n` or `\\x1b`."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in printable(text)
@@ -20,5 +20,5 @@ def in_one_line(text: str) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """As `1 image` or `1,000 images`."""
+    """The number and the noun, for example `1 image` or `1,000 images`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

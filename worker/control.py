@@ -1,6 +1,6 @@
-"""The question that `digitq doctor` asks a worker, answered by its main process.
+"""The answer of a worker's main process to `digitq doctor`.
 
-No tensor is made here: torch must stay unused until the pool is forked.
+No tensor may be made here: torch must not be used before the pool is forked.
 """
 
 import os
@@ -23,19 +23,19 @@ from worker.models.card import fingerprint
 from worker.models.fast import has_byte_products
 from worker.models.model import TORCH_THREADS, check_model
 
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 
 
 @inspect_command(name=STATS)
 def answer_stats(state: Any) -> dict[str, Any]:
-    """What this worker is and has, as a `WorkerStats`."""
+    """This worker's `WorkerStats`, as a dictionary."""
     host = platform.node()
     groups = MEMBERSHIP.read_text(errors="replace") if MEMBERSHIP.exists() else ""
     return asdict(
         WorkerStats(
             version=version("digitq"),
             torch=f"{torch.__version__} {describe_processor()}",
-            machine=BOOT.read_text().strip() if BOOT.exists() else host,
+            machine=BOOT_ID.read_text().strip() if BOOT_ID.exists() else host,
             machine_cores=os.cpu_count() or 1,
             share=f"{host} {usable_cpus()} {groups}",
             cores=usable_cores(),
@@ -51,12 +51,12 @@ def answer_stats(state: Any) -> dict[str, Any]:
 
 
 def describe_processor() -> str:
-    """What of its instructions decides the last bits of an answer."""
+    """The instruction set, on which the last bits of an answer depend."""
     return torch.backends.cpu.get_cpu_capability() + (" VNNI" if has_byte_products() else "")
 
 
 def find_fault(model: str) -> str | None:
-    """Why the model can't be used; None where it can."""
+    """Why the model can't be used; None if it can."""
     try:
         check_model(model)
     except DigitqError as error:

@@ -1,4 +1,4 @@
-"""The Celery task: takes a chunk from the ledger, has it classified, hands the result in."""
+"""The Celery task: takes a chunk from the ledger, has it classified, and hands in the result."""
 
 import threading
 import time
@@ -12,31 +12,31 @@ from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, encode, kind_of
 from protocol.errors import BrokerError
-from protocol.ledger import Begun, Ledger
+from protocol.ledger import Begun, ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.pictures import ImageError
 from worker.pictures import describe as describe_error
 from worker.reading import trace_other_views
 
-RENEW_SECONDS = 1.0
-CAREFUL_ATTEMPT = 2  # from here on each image is noted before it is touched
-MAX_FAILURES = 5  # of a chunk: then its job fails
-MAX_ATTEMPTS = 50  # at a chunk, whatever becomes of the workers: then too
-FATAL_DEATHS = 2  # one may have been anybody's kill
-DISCARDED = "discarded: another worker was first, or the job was cancelled"
+RENEW_SECONDS = 1.0  # the time between two signs of life, or less if the deadline is short
+CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read
+MAX_FAILURES = 5  # if a chunk can't be classified this often, its job fails
+MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
+FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
+DISCARDED = "discarded: another worker was first, or the job has ended"
 
 logger = get_task_logger(__name__)
 
 
-own = threading.local()  # `--pool threads` runs tasks in several
+own = threading.local()  # `--pool threads` runs tasks in several threads
 
 
 def ledger() -> Ledger:
-    """This thread's ledger, connected on first use: after the fork."""
+    """This thread's ledger. It connects on first use, which is after the fork."""
     if not hasattr(own, "ledger"):
         retry_seconds = settings().broker_retry_seconds
-        redis = connect(app.conf.digitq_database_url, retry_seconds, takes_chunks=True)
+        redis = connect(app.conf.digitq_database_url, retry_seconds, one_thread=True)
         own.ledger = Ledger(redis)
     found: Ledger = own.ledger
     return found
@@ -44,95 +44,96 @@ def ledger() -> Ledger:
 
 @cache
 def ledger_without_retry() -> Ledger:
-    """The same, but it waits for no lost Redis."""
+    """A ledger that does not wait for a lost Redis."""
     return Ledger(connect(app.conf.digitq_database_url))
 
 
 @app.task(name=CLASSIFY)
 def classify(job_id: str, number: int) -> str:
-    """Classify one chunk. What it returns is what Flower shows."""
+    """Classify one chunk. Returns a line for Flower."""
     begun = ledger().begin(job_id, number)
     if begun is None:
-        return "nothing to do: done already, or cancelled"
+        return "nothing to do: the chunk is done, or its job has ended"
     if begun.attempt > MAX_ATTEMPTS:
-        ledger().cancel(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
+        ledger().give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
     heartbeat = Heartbeat(job_id, number, begun.time)
-    careful = begun.attempt >= CAREFUL_ATTEMPT
     try:
         chunk = Chunk.decode(begun.payload)
-        result = classify_chunk(
-            chunk, begun.model, _careful(heartbeat) if careful else heartbeat.read
-        )
+        is_careful = begun.attempt >= CAREFUL_ATTEMPT
+        read = careful_reader(heartbeat) if is_careful else heartbeat.read
+        result = classify_chunk(chunk, begun.model, read)
     except Dropped:
         return DISCARDED
     except BrokerError:
         raise
-    except Exception as error:  # of the chunk, since an image's would be in its row
+    except Exception as error:  # not of an image: that would be in its row
         if ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe_error(error)}"
-            ledger().cancel(job_id, why)
+            ledger().give_up(job_id, why)
         raise
     failed = result.column("label").null_count
     seconds = time.monotonic() - begun.time
-    read = chunk.rows - failed
-    answers = encode(result), failed, kind_of(chunk.batch), seconds / read if read else 0
-    if not ledger().complete(job_id, number, heartbeat.longest_gap(), *answers):
+    image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
+    payload, kind = encode(result), kind_of(chunk.batch)
+    answer = ChunkResult(payload, failed, kind, image_seconds, heartbeat.longest_gap())
+    if not ledger().complete(job_id, number, answer):
         return DISCARDED
     return describe(chunk.rows, failed, seconds, begun)
 
 
 def describe(rows: int, failed: int, seconds: float, begun: Begun) -> str:
-    """The line Flower shows for a chunk that is done."""
+    """The line that Flower shows for a chunk that is done."""
     line = f"{rows} images, {failed} failed, {rows / seconds:,.0f} images/s"
     return line if begun.attempt == 1 else f"{line}, attempt {begun.attempt}"
 
 
 class Dropped(BaseException):
-    """There is nothing left to do for the chunk at hand. It is no error of an image's."""
+    """Raised when the work on the current chunk is no longer wanted. It is not an image's error."""
 
 
 class Heartbeat:
-    """Says now and then that a worker still is at its chunk, and knows for how long it did not."""
+    """Gives signs of life while a worker is at a chunk, and measures the gaps between them."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
+        """`begun` is a time of `time.monotonic`."""
         self.job_id, self.number = job_id, number
         self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
-        self._renewed, self._longest = begun, 0.0  # by `time.monotonic`; seconds
+        self._renewed, self._longest = begun, 0.0
 
     def longest_gap(self) -> float:
-        """The longest silence so far, this one included, in seconds."""
+        """The longest gap so far in seconds, including the current one."""
         return max(self._longest, time.monotonic() - self._renewed)
 
     def renew(self) -> None:
-        """Say it where it is time to. Raises `Dropped`."""
+        """Give a sign of life if it is time for one. Raises `Dropped`."""
         if time.monotonic() - self._renewed <= self._every:
             return
-        with watch.on(None), suppress(BrokerError):  # the work goes on meanwhile
+        with watch.on(None), suppress(BrokerError):  # work goes on while Redis is lost
             if not ledger_without_retry().renew(self.job_id, self.number):
                 raise Dropped
-        # where Redis was lost, too: a silence that it could not hear says nothing of the worker
+        # Set even if Redis was lost: a gap that Redis caused says nothing about the worker
         self._longest, self._renewed = self.longest_gap(), time.monotonic()
 
     def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-        """As the reader reads an image. Raises `Dropped`."""
+        """Read an image, with signs of life between the steps. Raises `Dropped`."""
         self.renew()
         for outcome in reader(content):
             yield outcome
             self.renew()
 
 
-def _careful(heartbeat: Heartbeat) -> Read:
-    """Reads images one by one to the end, each noted first: one that two workers died of is an
-    error row.
+def careful_reader(heartbeat: Heartbeat) -> Read:
+    """A function that reads one image at a time, and notes each before it is read.
 
-    Where they died of its other views, it does without these.
+    An image that killed two workers becomes an error row. If they died while they read other views
+    of it, it is classified without these.
     """
     job_id, number = heartbeat.job_id, heartbeat.number
     deaths = ledger().poison_rows(job_id, number)
 
     def note(poison_rows: list[int]) -> None:
-        with watch.on(None):  # a lost Redis is waited for
+        with watch.on(None):  # if Redis is lost, the wait is not the image's time
             ledger().note_poison_rows(job_id, number, poison_rows)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:

@@ -1,6 +1,6 @@
-"""Celery's way to Redis, for workers: a message that can't be read costs itself only.
+"""Celery's connection to Redis in workers: a message that can't be read is dropped.
 
-In kombu 5.7 one that is no JSON, or not of a message's form, ends the worker.
+With kombu 5.7, a message that is not JSON, or lacks a field, ends the worker.
 """
 
 import time
@@ -12,30 +12,28 @@ from celery.utils.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis import RedisError
 
-PAUSE_SECONDS = 1.0  # before it is asked again
-
 logger = get_logger(__name__)
 
 
 class Channel(redis.Channel):
-    """Drops what it can't read; it has left the queue already."""
+    """kombu's channel, which drops what it can't read. The message has left the queue by then."""
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
             raise
-        except RedisError as error:  # full, or a replica now: it is no message's fault
+        except RedisError as error:  # Redis is full, or has become a replica
             logger.warning("Redis gives no messages: %s", error)
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(1)  # kombu asks again at once
             raise Empty from None
         except Exception as error:
             logger.error("dropped a message that can't be read: %r", error)
             raise Empty from None
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        """Hand a message back, to the front of its queue. Where Redis is lost, so is the message:
-        the ledger finds it. (kombu would put it last, or dump it to a file.)"""
+        """Return a message to the front of its queue. If Redis is lost, so is the message, and the
+        ledger finds that. (kombu would put it at the end, or write it to a file.)"""
         delivery = message.delivery_info
         with suppress(*self.connection_errors), self.conn_or_acquire() as client:
             restore: Any = self._do_restore_message
@@ -43,12 +41,12 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """kombu's, with this `Channel`."""
+    """kombu's transport with this `Channel`."""
 
     Channel = Channel
 
 
 def register() -> None:
-    """Use it for `redis://`, `rediss://` and `redis+socket://`, in this process."""
+    """Use this transport for `redis://`, `rediss://` and `redis+socket://` in this process."""
     name = f"{__name__}:{Transport.__qualname__}"
     TRANSPORT_ALIASES.update(redis=name, rediss=name)

@@ -1,4 +1,4 @@
-"""A worker that does nothing though there is work is started again, from within."""
+"""A watchdog in each worker: it kills processes that hang, and restarts a worker that is deaf."""
 
 import ctypes
 import os
@@ -16,41 +16,42 @@ from celery.worker import state
 from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
-from protocol.ledger import QUEUE, Ledger
+from protocol.ledger import CALLS_QUEUE, QUEUE, Ledger
 
-IDLE_SECONDS = 60.0
-LOOK_SECONDS = 5.0  # or less: a tenth of the time above
+IDLE_SECONDS = 60.0  # a process may hang, and a worker ignore the queue, no longer than this
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # prctl(2)
 
 logger = get_logger(__name__)
 
 
 class Watchdog(threading.Thread):
-    """A thread of the worker's main process, which looks on whatever becomes of its event loop.
+    """A thread of the worker's main process that works even if the event loop hangs.
 
-    A pool process whose chunk was taken from it, since it was not heard of until the deadline,
-    and which still hangs, is killed; Celery starts another. A worker that gets no message for a
-    minute though the queue holds some, and though Redis answers, starts itself again, unless it
-    was told to take none.
+    It kills a pool process that still hangs `IDLE_SECONDS` after its chunk was taken from it at the
+    deadline; Celery starts another. It restarts the worker if all of this holds for `IDLE_SECONDS`:
+    - the queue has messages, but none arrives
+    - no task is running
+    - Redis answers
+    - nobody has told the worker to stop reading the queue
     """
 
     def __init__(self) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._end_with_parent = parent_death_signal()
-        self._hanging: dict[str, float] = {}  # since when, for the ids of Celery's requests
-        self._taken = 0  # messages, until the last look
-        self._busy = time.monotonic()  # when there was last no reason to complain
+        self._hanging: dict[str, float] = {}  # since when each request hangs, by Celery's id
+        self._taken = 0  # messages received until the last look
+        self._busy = time.monotonic()  # when all was last well
 
     def run(self) -> None:
         redis = connect(app.conf.digitq_database_url)
         while True:
-            time.sleep(min(LOOK_SECONDS, IDLE_SECONDS / 10))
+            time.sleep(min(5, IDLE_SECONDS / 10))
             try:
                 self._look(redis)
-            except BrokerError:  # Celery connects again by itself
+            except BrokerError:  # Celery connects again itself
                 self._busy = time.monotonic()
                 self._hanging.clear()
-            except Exception:  # Celery's sets may change while they are looked at
+            except Exception:  # another thread may change Celery's sets during the look
                 logger.exception("the watchdog could not look")
 
     def _look(self, redis: RetryingRedis) -> None:
@@ -58,7 +59,8 @@ class Watchdog(threading.Thread):
         requests = [
             request
             for request in list(state.active_requests)
-            if request.name == CLASSIFY and len(request.args) == 2  # anything may be in a queue
+            if request.name == CLASSIFY
+            and len(request.args) == 2  # other messages may have any form
         ]
         self._hanging = {
             request.id: self._hanging.get(request.id, now)
@@ -69,27 +71,26 @@ class Watchdog(threading.Thread):
             pid = request.worker_pid
             hangs = now - self._hanging.get(request.id, now) > IDLE_SECONDS
             if hangs and pid not in (None, os.getpid()):
-                logger.error("process %d hangs: killed", pid)
+                logger.error("process %d hangs: killing it", pid)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
         told_none = QUEUE not in app.amqp.queues.consume_from
-        if requests or taken != self._taken or told_none or not redis.llen(QUEUE):
+        if requests or taken != self._taken or told_none or not redis.exists(QUEUE, CALLS_QUEUE):
             self._busy = now
         self._taken = taken
         if now - self._busy > IDLE_SECONDS:
-            logger.error("no message for %.0f s, though there are some: restart", IDLE_SECONDS)
+            logger.error("no message arrives, though the queue has some: restarting")
             restart(self._end_with_parent)
 
 
 @worker_ready.connect
 def watch(**_: Any) -> None:
-    """Begin when the worker takes messages."""
+    """Start the watchdog when the worker starts to read the queue."""
     Watchdog().start()
 
 
 def parent_death_signal() -> int:
-    """What the kernel sends this process when its parent is gone; 0 for nothing. For the main
-    thread."""
+    """The signal that the kernel sends this thread when its parent ends; 0 for none."""
     number = ctypes.c_int(0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(number))
@@ -97,10 +98,10 @@ def parent_death_signal() -> int:
 
 
 def restart(end_with_parent: int) -> None:
-    """Become this program anew, without the pool's processes."""
+    """Replace this process by a new start of its program; the processes of its pool are killed."""
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-    if sys.platform == "linux":  # it is the thread's, and another's does not outlive exec
+    if sys.platform == "linux":  # only the calling thread's survives exec
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, end_with_parent)
     os.execv(sys.executable, sys.orig_argv)

@@ -8,7 +8,7 @@ from celery import Celery
 from celery.signals import worker_process_init
 
 from digitq.bench.measures import BENCH_MODEL
-from protocol.broker.connection import read_address
+from protocol.broker.address import read_address
 from protocol.settings import DEFAULT_BROKER, settings
 
 PLAIN_TASK = "plain.classify"

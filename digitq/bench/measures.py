@@ -29,7 +29,7 @@ from producer.sinks.files import FileSink
 from producer.sources.batches import label_batches
 from producer.sources.mnist import load_mnist
 from producer.sources.source import Source, take_first
-from protocol.broker.connection import without_password
+from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
 from protocol.text import plural

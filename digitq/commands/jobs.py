@@ -48,7 +48,7 @@ def submit(
     """
     from producer.client import Client
     from producer.sources.opening import open_sources
-    from protocol.broker.connection import without_password
+    from protocol.broker.address import without_password
 
     source = open_sources(sources, truth == "parent", limit)
     client = Client(broker)
@@ -152,7 +152,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 
 
 def _report_missing_workers(client: "Client", records: "Sequence[JobRecord]") -> None:
-    from protocol.broker.connection import without_password
+    from protocol.broker.address import without_password
 
     unfinished = any(record.state in ("feeding", "running") for record in records)
     if unfinished and not client.ledger.has_worker():

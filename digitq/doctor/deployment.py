@@ -13,7 +13,8 @@ from kombu.exceptions import OperationalError
 
 from digitq.doctor.exposure import FLOWER_URL, Flower, look_at_flower, redis_open_at
 from producer.client import Client
-from protocol.broker.connection import first_line, without_password
+from protocol.broker.address import without_password
+from protocol.broker.failures import first_line
 from protocol.celery import make_app
 from protocol.errors import BrokerError
 from protocol.ledger import JobRecord, Ledger

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from protocol.broker.connection import TIMEOUT_SECONDS, connect, read_address, without_password
+from protocol.broker.address import read_address, without_password
+from protocol.broker.connection import TIMEOUT_SECONDS, connect
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS
 

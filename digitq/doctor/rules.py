@@ -119,9 +119,7 @@ def check_clocks(deployment: Deployment) -> Advice:
 def check_answers(deployment: Deployment) -> Advice:
     """If there is work, there is a worker, and every worker takes work."""
     waiting = [
-        job.id
-        for job in deployment.jobs
-        if job.done_chunks < job.chunks and job.state != "cancelled"
+        job.id for job in deployment.jobs if job.done_chunks < job.chunks and not job.is_stopped
     ]
     if waiting and deployment.workers_asked and not deployment.workers:
         yield (

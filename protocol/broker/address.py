@@ -1,17 +1,20 @@
-"""Where a Redis is: its URL, read once, and spelled for redis-py and for kombu.
+"""The address of a Redis: its URL, read once, and spelled for redis-py and for kombu.
 
-The two take a database and options from different places of a URL, so that one that is passed on
-as it came may be two databases to them.
+The two read the database and options from different parts of a URL, so that one URL, passed on
+unchanged, could be two databases.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from protocol.errors import UsageError
+
 TCP_SCHEMES = ("redis", "rediss")
 UNIX_SCHEMES = ("unix", "redis+socket")
-# Of redis-py's options those that kombu hands on to it, and in the form that it takes
+# The options that kombu passes on to redis-py in the form that redis-py takes
 TLS_OPTIONS = {
     "ssl_ca_certs",
     "ssl_ca_data",
@@ -25,31 +28,33 @@ TLS_OPTIONS = {
 }
 CERT_REQS = ("required", "optional", "none")
 NO_URL = (
-    "it is no Redis URL such as redis://localhost:6379/0, where the / ? # @ of a password are "
-    "%2F %3F %23 %40"
+    "it is not a Redis URL such as redis://localhost:6379/0; the characters / ? # @ of a password "
+    "must be %2F %3F %23 %40"
 )
+LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
+SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Address:
-    """One database of one Redis, and how TLS goes with it."""
+    """One database of one Redis, and the options of TLS."""
 
     scheme: str  # redis, rediss or unix
-    place: str  # quoted: the login, then host and port, or the path of a socket
+    place: str  # the login, then host and port or the path of a socket; quoted
     database: int
     tls: Mapping[str, str]
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `ValueError` for what one of the two would not understand."""
+        """The address in a URL. Raises `ValueError` if redis-py or kombu could not use it."""
         parts = _split(url)
         scheme = "unix" if parts.scheme in UNIX_SCHEMES else parts.scheme
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         databases = [options.pop(name) for name in ("db", "virtual_host") if name in options]
-        place = parts.netloc.replace(";", "%3B")  # kombu's sign between two URLs
+        place = parts.netloc.replace(";", "%3B")  # kombu splits a list of URLs there
         if scheme == "unix":
             if parts.hostname or not parts.path:
-                raise ValueError("it has no path of a socket, as unix:///run/redis.sock?db=0 has")
+                raise ValueError("it has no path of a socket, unlike unix:///run/redis.sock?db=0")
             place += quote(unquote(parts.path))
         elif path := parts.path.strip("/"):
             databases.append(path)
@@ -57,42 +62,54 @@ class Address:
 
     @property
     def redis_url(self) -> str:
-        """As redis-py spells it."""
+        """The URL for redis-py."""
         if self.scheme == "unix":
             return f"unix://{self.place}?db={self.database}"
-        return f"{self.scheme}://{self.place}/{self.database}{self._query}"
+        query = f"?{urlencode(self.tls)}" if self.tls else ""
+        return f"{self.scheme}://{self.place}/{self.database}{query}"
 
     @property
     def celery_url(self) -> str:
-        """As kombu spells it."""
+        """The URL for kombu."""
         if self.scheme == "unix":
             return f"redis+socket://{self.place}?virtual_host={self.database}"
         return self.redis_url
 
-    @property
-    def _query(self) -> str:
-        return f"?{urlencode(self.tls)}" if self.tls else ""
+
+def read_address(url: str) -> Address:
+    """The address that a broker's URL names. Raises `UsageError` if it is not one of Redis."""
+    try:
+        return Address.parse(url)
+    except ValueError as error:
+        shown = without_password(url)
+        raise UsageError(f"broker {shown!r} (--broker or DIGITQ_BROKER_URL): {error}") from None
+
+
+def without_password(url: str) -> str:
+    """The URL with each login and password replaced by `***`."""
+    return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
 def _split(url: str) -> SplitResult:
-    """The URL's parts. What `urlsplit` says where it has none could show a password."""
+    """The parts of the URL. Raises `ValueError`, without the message of `urlsplit`, which could
+    show a password."""
     try:
         parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # as it is looked up
+        (parts.hostname or "").encode("idna")  # fails now rather than when it is looked up
         known = parts.scheme in (*TCP_SCHEMES, *UNIX_SCHEMES) and parts.port != 0
     except ValueError:
         known = False
     if not known:
         raise ValueError(NO_URL)
     if "#" in url:
-        raise ValueError("a # in it must be %23")
+        raise ValueError("a # in it must be written %23")
     return parts
 
 
 def _read_database(named: list[str]) -> int:
-    """The one number that is named, or 0."""
+    """The one number in the list, or 0 if it is empty. Raises `ValueError`."""
     if not all(number.isascii() and number.isdecimal() for number in named):
-        raise ValueError("its database is no number, as it is in redis://localhost:6379/0")
+        raise ValueError("its database is not a number, unlike redis://localhost:6379/0")
     numbers = {int(number) for number in named} or {0}
     if len(numbers) > 1:
         raise ValueError("it names two databases: leave one out")
@@ -100,21 +117,22 @@ def _read_database(named: list[str]) -> int:
 
 
 def _read_tls(scheme: str, options: dict[str, str]) -> dict[str, str]:
-    """What is left of a URL's options. For `rediss://` it says whom to trust: unsaid, kombu trusts
-    anybody."""
+    """The options of TLS, which say whom to trust: by default kombu would trust any server. Raises
+    `ValueError`."""
     known = TLS_OPTIONS if scheme == "rediss" else set[str]()
     if unknown := sorted({*options} - known):
-        if "@" in "".join(unknown):  # a password's end
+        if "@" in "".join(unknown):  # the end of a password
             raise ValueError(NO_URL)
         raise ValueError(
-            f"it can't have {', '.join(unknown)} after the ?, but db=0, and with rediss:// "
-            "ssl_ca_certs, ssl_cert_reqs and the like; a login comes before the host"
+            f"it can't have {', '.join(unknown)} after the ?: only db, and with rediss:// also "
+            "ssl_ca_certs, ssl_cert_reqs and the like; a login stands before the host"
         )
     if scheme != "rediss":
         return {}
     tls = {"ssl_cert_reqs": "required", **options}
     if tls["ssl_cert_reqs"] not in CERT_REQS:
         raise ValueError(f"its ssl_cert_reqs is not one of {', '.join(CERT_REQS)}")
-    if tls.get("ssl_check_hostname", "true") not in ("true", "false"):  # the two differ on others
+    # redis-py and kombu disagree about other values
+    if tls.get("ssl_check_hostname", "true") not in ("true", "false"):
         raise ValueError("its ssl_check_hostname is neither true nor false")
     return tls

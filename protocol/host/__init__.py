@@ -1,1 +1,1 @@
-"""What the process asks of its host: cores, signals, stderr, freed memory."""
+"""The process and its host: cores, signals, stderr, freed memory."""

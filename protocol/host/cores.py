@@ -10,26 +10,26 @@ MEMBERSHIP = Path("/proc/self/cgroup")  # lines `hierarchy:controllers:path`
 
 
 def usable_cores() -> int:
-    """The cores this process may run on, by its affinity and by the quota of its control groups.
+    """The number of cores that this process may use, by its affinity and its control groups.
 
-    A quota counts as the whole cores it takes to use it up: 1.5 are two.
+    A quota is rounded up: 1.5 cores count as two.
     """
     quotas = [math.ceil(cores) for cores in read_quotas(CGROUPS, MEMBERSHIP)]
     return max(1, min([len(usable_cpus()), *quotas]))
 
 
 def usable_cpus() -> list[int]:
-    """The numbers of the processors this process may run on."""
+    """The numbers of the processors on which this process may run."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def read_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
-    """The quotas that hold for a process, in cores: of its control groups and of all above them.
+    """The quotas of a process, in cores: those of its control groups and of all their parents.
 
-    `cpu.max` is of version 2, `cpu.cfs_quota_us` of version 1. In a container the path in
-    `membership` may be the host's; then the files lie at the root of the mount.
+    Version 2 of control groups has the file `cpu.max`, version 1 `cpu.cfs_quota_us`. In a container
+    the path in `membership` may be the host's; then the files are at the root of the mount.
     """
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -37,12 +37,14 @@ def read_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
             continue
         mount = cgroups / controllers
         if not mount.is_dir():
-            mount = cgroups / "cpu"  # a link: those mounted together are named in another order
+            mount = (
+                cgroups / "cpu"
+            )  # a link, needed if the controllers are mounted as `cpuacct,cpu`
         own = mount / path.lstrip("/")
         for folder in (own, *own.parents):
             names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
             match " ".join(_read(folder / name) for name in names).split():
-                case [quota, period] if quota.isdecimal():  # neither `max` nor -1
+                case [quota, period] if quota.isdecimal():  # no quota is `max` or -1
                     yield int(quota) / int(period)
             if folder == mount:
                 break

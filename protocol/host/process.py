@@ -1,4 +1,4 @@
-"""The process itself: Ctrl-C, a stderr that never fails, the memory that it keeps."""
+"""The process itself: Ctrl-C, a stderr that never fails, and how malloc treats freed memory."""
 
 import io
 import os
@@ -7,22 +7,26 @@ import signal
 import sys
 from typing import Any
 
-MALLOC_TRIM_BYTES = 64 << 20  # of freed memory a process keeps, in blocks of up to
-MALLOC_MMAP_BYTES = 8 << 20  # a whole chunk and more; not the pixels of a large photo
+MALLOC_TRIM_BYTES = 64 << 20  # malloc keeps up to this much freed memory for the next chunk
+MALLOC_MMAP_BYTES = (
+    8 << 20
+)  # it keeps no larger blocks: a chunk is smaller, a photo's pixels larger
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end this process without a word, unless it is ignored, as in a script's `&`."""
+    """Let Ctrl-C end this process silently, unless it ignores Ctrl-C, as after `&` in a script."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Unfailing(io.FileIO):
-    """A file for which what it can't take goes nowhere, as where the disk of a log is full."""
+    """A file that drops what it can't write, for example because the disk is full."""
 
     def write(self, content: Any) -> int:
         try:
-            while (written := super().write(content)) is None:  # another program has set it so
+            while (
+                written := super().write(content)
+            ) is None:  # another program has made it non-blocking
                 select.select([], [self], [])
         except OSError:
             return len(content)
@@ -30,13 +34,13 @@ class Unfailing(io.FileIO):
 
 
 def make_stderr_unfailing() -> None:
-    """Whatever becomes of stderr, nothing is raised. Where it is closed, `/dev/null` takes its
-    place: else a file that is opened would."""
+    """Have writes to stderr never raise. A closed stderr becomes `/dev/null`; otherwise the next
+    file to be opened would become stderr."""
     if not sys.stderr:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.set_inheritable(2, True)
-    elif sys.stderr is not sys.__stderr__:  # a test's
+    elif sys.stderr is not sys.__stderr__:  # a test has replaced it
         return
     encoding = sys.stderr.encoding if sys.stderr else None
     file = io.BufferedWriter(Unfailing(2, "wb", closefd=False))

@@ -26,7 +26,7 @@ from protocol.errors import BrokerError
 
 def assert_both_find_it(url: str) -> None:
     """In database 3."""
-    with make_app(url).connection_for_write() as celery, connect(url, takes_chunks=True) as ledger:
+    with make_app(url).connection_for_write() as celery, connect(url, one_thread=True) as ledger:
         kombu = celery.default_channel.client
         kombu.set("of kombu", url)
         ledger.set("of the ledger", url)

@@ -20,8 +20,8 @@ from digitq.local.processes import Local
 from producer import Client
 from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallKind, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
-from protocol.errors import BrokerError, JobCancelledError, UsageError
-from protocol.ledger import ACTIVE, JOBS, QUEUE
+from protocol.errors import BrokerError, JobFailedError, UsageError
+from protocol.ledger import ACTIVE, CALLS_QUEUE, JOBS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for
 from worker.models.model import load_model
@@ -35,7 +35,7 @@ ALONE = [tuple(load_model("mlp").classify(digit.reshape(1, 784))[0].tolist()) fo
 
 def chunks_sent(client: Client) -> int:
     """How many messages went into the queue since the server's counts were set back."""
-    return int(client.ledger.redis.info("commandstats").get("cmdstat_rpush", {"calls": 0})["calls"])
+    return int(client.ledger.redis.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
 
 
 def keys_of_jobs(client: Client) -> list[bytes]:
@@ -145,7 +145,7 @@ def test_a_thousand_calls_leave_nothing_in_redis(
     for answer in callers.map(lambda n: client.classify(DIGITS[n % CALLERS]), range(1000)):
         assert answer.error is None
     assert keys_of_jobs(client) == before
-    assert client.ledger.redis.scard(ACTIVE) == 0 and client.ledger.redis.llen(QUEUE) == 0
+    assert client.ledger.redis.scard(ACTIVE) == 0 and client.ledger.redis.llen(CALLS_QUEUE) == 0
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
     child = children_of(worked._processes["worker1"].pid)[0]
     os.kill(child, signal.SIGSTOP)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: len(client.jobs()) >= UNDER_WAY > client.ledger.redis.llen(QUEUE))
+    wait_for(lambda: len(client.jobs()) >= UNDER_WAY > client.ledger.redis.llen(CALLS_QUEUE))
     os.kill(child, signal.SIGKILL)
     assert [answer.result().probabilities for answer in answers] == ALONE
 
@@ -172,7 +172,7 @@ def test_a_worker_is_killed_with_the_calls_in_hand(
 def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
     client = Client(redis_only.url, retry_seconds=1)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
+    wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE) >= UNDER_WAY)
     client.ledger.redis.flushall()
     redis_only._start_worker("worker1")
     assert [answer.result().probabilities for answer in answers] == ALONE
@@ -182,20 +182,20 @@ def test_a_lost_redis_is_every_caller_s_error(callers: ThreadPoolExecutor) -> No
     with Local(workers=0) as local:
         client = Client(local.url, retry_seconds=0)
         answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-        wait_for(lambda: client.ledger.redis.llen(QUEUE) >= UNDER_WAY)
+        wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE) >= UNDER_WAY)
     for answer in answers:
         with pytest.raises(BrokerError, match="can't reach Redis"):
             answer.result()
 
 
-def test_a_cancelled_batch_is_every_caller_s_error(
+def test_a_batch_that_failed_is_every_caller_s_error(
     callers: ThreadPoolExecutor, redis_only: Local
 ) -> None:
     client = Client(redis_only.url, retry_seconds=1)
     answer = callers.submit(client.classify, DIGITS[0])
     wait_for(client.jobs)
-    client.ledger.cancel(client.jobs()[0].id, "a worker can't")
-    with pytest.raises(JobCancelledError, match="was cancelled: a worker can't"):
+    client.ledger.give_up(client.jobs()[0].id, "a worker can't")
+    with pytest.raises(JobFailedError, match="has failed: a worker can't"):
         answer.result()
 
 
@@ -238,8 +238,8 @@ def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     client = Client(redis_only.url, retry_seconds=1)
     lost = read_call(DIGITS[0])
     client._calls._put_in_line(lost, "mlp")
-    wait_for(lambda: client.ledger.redis.llen(QUEUE))
-    client.ledger.redis.delete(QUEUE)
+    wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE))
+    client.ledger.redis.delete(CALLS_QUEUE)
     client._calls._ledger = Mock(wraps=client.ledger, sweep_job=Mock())  # it stays lost
     redis_only._start_worker("worker1")
     assert client.classify(DIGITS[1], timeout_seconds=float("inf")).probabilities == ALONE[1]

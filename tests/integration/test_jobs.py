@@ -27,11 +27,12 @@ from protocol.errors import (
     BrokerError,
     DigitqError,
     JobCancelledError,
+    JobFailedError,
     ResultsExpiredError,
     UnknownJobError,
     UsageError,
 )
-from protocol.ledger import QUEUE, record_key
+from protocol.ledger import QUEUE, ChunkResult, record_key
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
@@ -88,15 +89,16 @@ def test_an_attached_job_that_is_cancelled_is_fed_no_more(
     wait_for(lambda: not feeder.is_alive())
 
 
-def test_why_a_worker_cancelled_a_job_is_told() -> None:
+def test_why_workers_gave_up_on_a_job_is_told() -> None:
     with Local(workers=0) as local:
         client = Client(local.url)
         for detached in (False, True):
             job = client.submit(DIGITS, detached=detached)
             job.wait_until_stored()
-            client.ledger.cancel(job.id, "a worker can't")
-            with pytest.raises(JobCancelledError, match=f"{job.id} was cancelled: a worker can't"):
+            client.ledger.give_up(job.id, "a worker can't")
+            with pytest.raises(JobFailedError, match=f"{job.id} has failed: a worker can't"):
                 job.table()
+            assert job.progress().state == "failed"
 
 
 def test_one_image(client: Client) -> None:
@@ -165,7 +167,7 @@ def test_all_workers_have_something_to_do(
         wait_for(lambda: client.ledger.redis.rpop(QUEUE))
         assert client.ledger.begin(job.id, number)
         if number:  # the oldest chunk takes long
-            assert client.ledger.complete(job.id, number, 0, b"", 0, "pixels", 0)
+            assert client.ledger.complete(job.id, number, ChunkResult(b"", 0, "pixels", 0, 0))
     wait_for(lambda: client.ledger.redis.llen(QUEUE))
     if not detached:
         wait_for(lambda: job.waiting_for == "results")

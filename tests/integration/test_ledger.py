@@ -10,12 +10,20 @@ from digitq.local.processes import Local
 from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
-from protocol.errors import BrokerError, JobCancelledError, UnknownJobError
-from protocol.ledger import JOBS, QUEUE, WATERMARK, JobSpec, Ledger, record_key
+from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.ledger import (
+    CALLS_QUEUE,
+    JOBS,
+    QUEUE,
+    WATERMARK,
+    ChunkResult,
+    JobSpec,
+    Ledger,
+    record_key,
+)
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
-UNKNOWN_PACE: tuple[Kind, float] = ("pixels", 0)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +45,18 @@ def store(ledger: Ledger, *numbers: int, spec: JobSpec = SPEC) -> None:
 
 
 def take_messages(ledger: Ledger) -> list[int]:
-    """The chunks of which there are messages in the queue, the oldest first; it is empty then."""
+    """Empty the queue of jobs; returns the numbers of the chunks, the oldest message first."""
     messages = ledger.redis.lrange(QUEUE, 0, -1)[::-1]
     ledger.redis.delete(QUEUE)
     return [json.loads(json.loads(message)["body"])[0][1] for message in messages]
 
 
+def result(payload: bytes, failed: int = 0, silent_seconds: float = 0.1) -> ChunkResult:
+    return ChunkResult(payload, failed, "pixels", 0, silent_seconds)
+
+
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
-    return ledger.complete("j", number, 0.1, b"result %d" % number, failed, *UNKNOWN_PACE)
+    return ledger.complete("j", number, result(b"result %d" % number, failed))
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -60,12 +72,12 @@ def test_more_are_published_where_the_workers_have_taken_all(ledger: Ledger) -> 
     store(ledger, 0, 1, 2)
     assert take_messages(ledger) == [0, 1]
     store(ledger, 3)
-    assert take_messages(ledger) == [2]  # beyond the two, since none waits
+    assert take_messages(ledger) == [2]  # more than the two, since the queue is empty
     assert complete(ledger, 0) and take_messages(ledger) == [3]
 
 
 def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
-    """But for what workers do without."""
+    """Except for fields that workers do not need."""
     store(ledger, 0)
     ours = json.loads(ledger.redis.rpop(QUEUE))
     make_app(ledger.redis.url).send_task(
@@ -76,7 +88,7 @@ def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
         kwargsrepr="",
     )
     theirs = json.loads(ledger.redis.rpop(QUEUE))
-    theirs["properties"]["delivery_tag"] = ours["headers"]["id"]  # kombu has ids of its own
+    theirs["properties"]["delivery_tag"] = ours["headers"]["id"]  # kombu generates its own ids
     said_twice = {"properties": {"argsrepr", "kwargsrepr"}, "headers": set()}
     sender = {"origin", "reply_to"}
     for part, twice in said_twice.items():
@@ -131,8 +143,8 @@ def test_a_message_delivered_twice_is_begun_once(ledger: Ledger) -> None:
 def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     store(ledger, 0)
     ledger.begin("j", 0)
-    assert ledger.complete("j", 0, 0.1, b"first", 0, *UNKNOWN_PACE)
-    assert not ledger.complete("j", 0, 0.1, b"second", 10, *UNKNOWN_PACE)
+    assert ledger.complete("j", 0, result(b"first"))
+    assert not ledger.complete("j", 0, result(b"second", failed=10))
     assert ledger.results("j", 0, 2, drop=[]) == [b"first", None]
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
@@ -143,7 +155,7 @@ def test_the_pace_is_that_of_the_last_chunk_of_a_kind(ledger: Ledger) -> None:
     for number, (kind, pace) in enumerate([*told, ("image", 0), ("pixels", 0)]):
         assert ledger.dispatch(SPEC, START, number, 10, b"chunk") == (number + 1, paces)
         ledger.begin("j", number)
-        ledger.complete("j", number, 0, b"result", 0, kind, pace)
+        ledger.complete("j", number, ChunkResult(b"result", 0, kind, pace, 0))
         paces[kind] = pace or paces[kind]
 
 
@@ -159,15 +171,15 @@ def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
 
 
 def test_a_job_that_is_one_chunk_is_whole_at_once_and_forgotten_when_taken(ledger: Ledger) -> None:
-    for _ in range(2):  # the reply may be lost: then it is sent again
+    for _ in range(2):  # as if the first reply was lost
         ledger.submit(SPEC, 10, b"chunk 0")
-    assert take_messages(ledger) == [0]
+    assert take_as_a_worker(ledger) == [("j", 0)]
     record = ledger.record("j")
     assert (record.state, record.images, record.bytes) == ("running", 10, 7)
     begun = ledger.begin("j", 0)
     assert begun and begun.payload == b"chunk 0"
     ledger.submit(SPEC, 10, b"chunk 0")
-    assert take_messages(ledger) == [] and ledger.take("j") is None
+    assert take_as_a_worker(ledger) == [] and ledger.take("j") is None
     complete(ledger, 0)
     assert ledger.record("j").state == "done"
     assert ledger.take("j") == b"result 0"
@@ -207,7 +219,7 @@ def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Led
 
 
 def test_a_message_overtaken_by_later_ones_is_lost(ledger: Ledger) -> None:
-    """Whatever is begun after these."""
+    """Even if older ones are begun after these."""
     store(ledger, 0, 1, 2, spec=SPEC._replace(in_flight=3))
     take_messages(ledger)
     ledger.begin("j", 2)
@@ -230,12 +242,12 @@ def test_a_message_overtaken_by_those_of_the_same_time_is_waited_for(ledger: Led
 
 
 def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
-    """Also where the slow one was swept meanwhile, and begun by another, or a fast one follows."""
+    """Also if another worker has begun the slow chunk meanwhile, or a fast chunk follows."""
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.sweep(0)
     assert ledger.begin("j", 0)
-    ledger.complete("j", 0, 40.0, b"by the first, after 40 s", 0, *UNKNOWN_PACE)
+    ledger.complete("j", 0, result(b"by the first, after 40 s", silent_seconds=40))
     ledger.begin("j", 2)
     complete(ledger, 2)
     ledger.begin("j", 1)
@@ -250,7 +262,7 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
 
 
 def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
-    """They are the ones to make room."""
+    """Only workers can make room."""
     store(ledger, 0)
     ledger.submit(SPEC._replace(id="i"), 10, b"chunk 0")
     ledger.redis.config_set("maxmemory", 1)
@@ -259,14 +271,14 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
         assert ledger.renew("j", 0)
         ledger.note_poison_rows("j", 0, [1])
         assert ledger.poison_rows("j", 0) == [1]
-        take_messages(ledger)
-        ledger.sweep(deadline_seconds=0)  # of two jobs, one is queued and one is being done
-        assert take_messages(ledger) == [0, 0]
+        ledger.redis.delete(QUEUE, CALLS_QUEUE)
+        ledger.sweep(deadline_seconds=0)  # one job is queued, the other is running
+        assert take_as_a_worker(ledger) == [("i", 0), ("j", 0)]
         assert ledger.begin("j", 0) is not None
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
             store(ledger, 1)
-        ledger.cancel("i")  # this makes room too
+        ledger.cancel("i")  # this makes room, too
         assert ledger.record("i").state == "cancelled"
     finally:
         ledger.redis.config_set("maxmemory", 0)
@@ -300,7 +312,7 @@ def test_a_job_that_nobody_feeds_or_works_on_has_its_time(ledger: Ledger) -> Non
 
 
 def test_a_step_sent_again_changes_nothing(ledger: Ledger) -> None:
-    """A reply may be lost: redis-py then sends the script again."""
+    """If a reply is lost, the client sends the script again."""
     store(ledger, 0, 0)
     ledger.begin("j", 0)
     store(ledger, 0)
@@ -357,7 +369,7 @@ def test_a_job_that_is_done_keeps_its_end_when_it_is_cancelled(ledger: Ledger) -
 
 
 def test_nothing_comes_back_to_life(ledger: Ledger) -> None:
-    """A worker and a sweep may still be at a job that is cancelled, or gone."""
+    """A worker or a sweep may still be busy with a job that is cancelled or forgotten."""
     store(ledger, 0, 1, 2)
     ledger.begin("j", 0)
     ledger.cancel("j")
@@ -381,7 +393,7 @@ def test_a_silent_submitter_is_noticed(ledger: Ledger) -> None:
     assert ledger.record("j").state == "feeding"
     ledger.seal(SPEC, START, 1)
     ledger.redis.hset("digitq:job:j", "fed", ledger.redis.time()[0] - 70)
-    assert ledger.record("j").state == "running"  # all of it is there: nobody need be
+    assert ledger.record("j").state == "running"  # all of it is stored: it needs no submitter
 
 
 def test_a_chunk_that_is_done_leaves_only_its_result(ledger: Ledger) -> None:
@@ -411,7 +423,7 @@ def test_every_key_of_a_job_goes_in_time(ledger: Ledger) -> None:
     ledger.fail("j", 1)
     assert endless_keys(ledger) == {b"digitq:active"}
     complete(ledger, 0)
-    assert ledger.renew("j", 1)  # the only one that is running
+    assert ledger.renew("j", 1)  # the only running chunk
     assert len(ledger.redis.keys("digitq:*")) > 8 and endless_keys(ledger) == {b"digitq:active"}
 
 
@@ -463,7 +475,7 @@ def test_waiting_ends_with_a_completion(ledger: Ledger) -> None:
     complete(ledger, 1)
     last = ledger.wait("j", first, timeout_ms=1000)
     assert last > first
-    ledger.seal(SPEC, START, 2)  # the last result may be taken: then the end is waited for
+    ledger.seal(SPEC, START, 2)  # wakes a collector that has all results
     assert ledger.wait("j", last, timeout_ms=1000) > last
 
 
@@ -490,7 +502,7 @@ def test_a_hundred_threads_and_more_may_wait_at_once(server: RetryingRedis) -> N
 
 
 def test_a_silent_submitter_is_heard_of_in_a_full_redis(ledger: Ledger) -> None:
-    """Else whoever collects would wait for room that only collecting makes."""
+    """Otherwise a collector would wait for room that only collecting makes."""
     store(ledger, 0)
     used = ledger.redis.info("memory")["used_memory"]
     ledger.redis.config_set("maxmemory", used // 2)
@@ -521,7 +533,7 @@ def test_a_clock_that_was_set_back_loses_no_chunk(place: str, ledger: Ledger) ->
     ledger.sweep(deadline_seconds=30)
     assert take_messages(ledger) == [0]
     ledger.sweep(deadline_seconds=30)
-    ledger.redis.lpush(QUEUE, "another's")  # else what is queued would be taken for lost
+    ledger.redis.lpush(QUEUE, "another's")  # an empty queue means lost messages
     assert ledger.begin("j", 0) is not None
 
 
@@ -533,42 +545,61 @@ def test_a_result_of_a_job_whose_record_is_gone_makes_none(ledger: Ledger) -> No
     assert ledger.redis.exists(record_key("j")) == 0
 
 
-def test_what_is_cancelled_says_why_whoever_asks(ledger: Ledger) -> None:
-    store(ledger, 0)
-    ledger.cancel("j", "a worker can't")
-    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
-    with pytest.raises(JobCancelledError, match="job j was cancelled: a worker can't"):
-        ledger.seal(SPEC, START, 1)
+def test_a_job_that_ended_says_why_whoever_asks(ledger: Ledger) -> None:
+    for state, end, error, text in [
+        ("cancelled", ledger.cancel, JobCancelledError, "was cancelled: its source broke"),
+        ("failed", ledger.give_up, JobFailedError, "has failed: its source broke"),
+    ]:
+        ledger.redis.flushall()
+        store(ledger, 0)
+        end("j", "its source broke")
+        record = ledger.record("j")
+        assert (record.state, record.reason) == (state, "its source broke") and record.is_stopped
+        with pytest.raises(error, match=f"job j {text}"):
+            ledger.dispatch(SPEC, START, 1, 10, b"chunk 1")
+        with pytest.raises(error, match=f"job j {text}"):
+            ledger.seal(SPEC, START, 1)
+
+
+def take_as_a_worker(ledger: Ledger) -> list[tuple[str, int]]:
+    """The jobs and chunks of all messages, in the order in which kombu takes them."""
+    taken = []
+    with make_app(ledger.redis.url).connection_for_read() as connection:
+        while message := connection.default_channel.basic_get(QUEUE, no_ack=True):
+            job_id, number = json.loads(message.body)[0]
+            taken.append((job_id, number))
+    return taken
 
 
 def test_single_calls_pass_chunks_of_jobs(ledger: Ledger) -> None:
-    """And tell nothing of the chunks that they have passed."""
+    """They say nothing about the chunks that they have passed."""
     store(ledger, 0, 1)
-    call = SPEC._replace(id="call")
-    ledger.submit(call, 1, b"chunk 0")
-    messages = ledger.redis.lrange(QUEUE, 0, -1)[::-1]
-    ids = [json.loads(json.loads(message)["body"])[0] for message in messages]
-    assert ids == [["call", 0], ["j", 0], ["j", 1]]
-    ledger.redis.rpop(QUEUE)
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk 0")
     assert ledger.begin("call", 0) is not None
     ledger.sweep_job("j", deadline_seconds=0)
-    assert take_messages(ledger) == [0, 1]
+    assert take_as_a_worker(ledger) == [("call", 0), ("j", 0), ("j", 1)]
 
 
 def test_single_calls_do_not_pass_each_other(ledger: Ledger) -> None:
-    """Else one would wait for as long as others come."""
-    store(ledger, 0, 1)
-    queued = []
-    for name in ("a", "b", "c", "d"):
+    """Otherwise a call would wait for as long as others come."""
+    store(ledger, 0)
+    for name in ("a", "b", "c"):
         ledger.submit(SPEC._replace(id=name), 1, b"chunk 0")
-        if name == "b":
-            ledger.redis.rpop(QUEUE)  # that of a
-    while message := ledger.redis.rpop(QUEUE):
-        queued.append(json.loads(json.loads(message)["body"])[0])
-    assert queued == [["b", 0], ["c", 0], ["d", 0], ["j", 0], ["j", 1]]
-    ledger.submit(SPEC._replace(id="e"), 1, b"chunk 0")
-    assert ledger.redis.llen(QUEUE) == 1
+    assert take_as_a_worker(ledger) == [("a", 0), ("b", 0), ("c", 0), ("j", 0)]
+
+
+def test_a_lost_call_is_found_though_chunks_wait(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk 0")
+    ledger.redis.delete(CALLS_QUEUE)
+    ledger.sweep(deadline_seconds=60)
+    assert take_as_a_worker(ledger) == [("j", 0)]
+    ledger.submit(SPEC._replace(id="another"), 1, b"chunk 0")
+    store(ledger, 1)
+    ledger.sweep_job("call", deadline_seconds=0)
+    assert take_as_a_worker(ledger) == [("another", 0), ("j", 1)]
+    ledger.sweep_job("call", deadline_seconds=0)
+    assert take_as_a_worker(ledger) == [("call", 0)]
 
 
 def test_the_watermark_goes_back_with_the_clock(ledger: Ledger) -> None:

@@ -13,8 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from digitq.local.processes import Local
 from producer.feeder import Feeder, StoredChunk
 from protocol.broker.connection import connect
-from protocol.broker.wire import LARGE_BYTES
-from protocol.ledger import QUEUE, JobSpec, Ledger, record_key
+from protocol.ledger import QUEUE, ChunkResult, JobSpec, Ledger, record_key
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)
@@ -29,24 +28,23 @@ workers = st.sampled_from(["first worker", "second worker"])
 
 
 def message(number: int) -> str:
-    """One for a worker, as bare as it may be."""
+    """The part of a worker's message that this test reads."""
     return json.dumps({"body": json.dumps([["j", number]])})
 
 
 def arguments(message: bytes) -> list[Any]:
-    """What a message asks a worker to do: the job's id, and the chunk's number."""
+    """The job id and the chunk number in a message."""
     return list(json.loads(json.loads(message)["body"])[0])
 
 
 def payload(number: int) -> bytes:
-    """Of a chunk; every other one is large."""
-    return b"chunk %d" % number + bytes(number % 2 * (LARGE_BYTES + 1))
+    return b"chunk %d" % number
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """The producer is the real feeder, without its thread; messages may be lost.
+    """The producer is the real feeder without its thread. Messages may be lost.
 
-    A crash between any two steps of a worker is that it takes a message and does nothing more.
+    A worker that crashes takes a message and does nothing more.
     """
 
     server: redis.Redis
@@ -60,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sent = 0
         self.sealed = False
         self.held: dict[str, int] = {}
-        self.answers: dict[int, bytes] = {}  # the first answer to each chunk, since Redis forgot
+        self.answers: dict[int, bytes] = {}  # the first answer to each chunk since Redis forgot all
         self.collected: list[bytes] = []
         self.ledger.open(SPEC)
 
@@ -75,7 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent > len(self.collected))
     @rule()
     def dispatch_the_last_again(self) -> None:
-        """As redis-py does where the reply was lost."""
+        """As the client does if the reply was lost."""
         self.feeder._send(self.feeder._window[self.sent - 1])
 
     @precondition(lambda self: self.sent == CHUNKS)
@@ -92,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.redis.llen(QUEUE))
     @rule(worker=workers)
     def begin(self, worker: str) -> None:
-        """Take a message; what the worker had before is never completed: it has crashed."""
+        """Take a message. The worker has crashed: it never completes the chunk that it had."""
         self.held.pop(worker, None)
         job_id, number = arguments(self.redis.rpop(QUEUE))
         assert job_id == "j"
@@ -109,14 +107,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), times=st.integers(1, 2))
     def complete(self, data: st.DataObject, times: int) -> None:
-        """Where the reply was lost, redis-py sends it again: that changes nothing."""
+        """If the reply was lost, the client sends the step again; that changes nothing."""
         self.complete_one(data.draw(st.sampled_from(sorted(self.held))), times)
 
     def complete_one(self, worker: str, times: int) -> None:
         number = self.held.pop(worker)
         answer = b"chunk %d by the %s" % (number, worker.encode())
         for _ in range(times):
-            if self.ledger.complete("j", number, 0.0, answer, 0, "pixels", 0):
+            if self.ledger.complete("j", number, ChunkResult(answer, 0, "pixels", 0, 0)):
                 assert number not in self.answers
                 self.answers[number] = answer
 
@@ -126,7 +124,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def collect(self) -> None:
-        """The next results in order, dropping those of the last time, as `Job.results` does."""
+        """Take the next results in order and drop those taken before, as `Job.results` does."""
         taken = list(range(len(self.collected)))
         for answer in self.ledger.results("j", len(self.collected), 3, drop=taken):
             if answer is None:
@@ -137,13 +135,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, CHUNKS), harm=st.sampled_from(HARM))
     def harm(self, number: int, harm: str) -> None:
-        """One rule for all of it, so that most steps are not harm."""
+        """One rule for all kinds of harm, so that most steps do none."""
         match harm:
             case "a message comes again":
                 self.redis.lpush(QUEUE, message(number))
             case "messages are dropped":
                 self.redis.delete(QUEUE)
-            case "Redis forgets":  # what was not collected is to be done again
+            case "Redis forgets":  # chunks that were not collected must be done again
                 self.redis.flushall()
                 collected = len(self.collected)
                 self.answers = {n: a for n, a in self.answers.items() if n < collected}
@@ -164,14 +162,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert places == list(range(published))
         assert set(map(int, results)) <= set(self.answers)
         least = min(IN_FLIGHT, record.chunks - record.done_chunks)
-        assert len(queued) + len(running) >= least  # more where the workers have taken all
+        assert len(queued) + len(running) >= least  # more if the queue was empty
         assert record.done_chunks == len(self.answers)
         assert record.done_images == ROWS * len(self.answers)
         assert record.bytes == sum(map(len, self.redis.hvals(KEY + ":chunks")))
         assert (record.state == "done") <= (len(self.answers) == CHUNKS)
 
     def teardown(self) -> None:
-        """In the end, one worker that lives is enough for the job to be whole."""
+        """In the end, one living worker is enough to complete the job."""
         for _ in range(4 * CHUNKS):
             while self.sent < CHUNKS:
                 self.dispatch()

@@ -1,8 +1,9 @@
-"""A broker's URL means the same to redis-py and to kombu, or it is refused in a line."""
+"""A broker's URL means the same to redis-py and kombu, or it is refused with one line."""
 
 import pytest
 
-from protocol.broker.connection import connect, read_address, without_password
+from protocol.broker.address import read_address, without_password
+from protocol.broker.connection import connect
 from protocol.errors import UsageError
 
 
@@ -38,15 +39,15 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("foo", "it is no Redis URL"),
-        ("amqp://h", "it is no Redis URL"),
-        ("redis://[", "it is no Redis URL"),
-        ("redis://h:99999", "it is no Redis URL"),
-        ("redis://a..b", "it is no Redis URL"),
-        ("redis://h/one", "its database is no number"),
-        ("redis://h/1/2", "its database is no number"),
+        ("foo", "it is not a Redis URL"),
+        ("amqp://h", "it is not a Redis URL"),
+        ("redis://[", "it is not a Redis URL"),
+        ("redis://h:99999", "it is not a Redis URL"),
+        ("redis://a..b", "it is not a Redis URL"),
+        ("redis://h/one", "its database is not a number"),
+        ("redis://h/1/2", "its database is not a number"),
         ("redis://h/1?db=2", "it names two databases"),
-        ("redis://h/0#1", "a # in it must be %23"),
+        ("redis://h/0#1", "a # in it must be written %23"),
         ("unix://run/redis.sock", "it has no path of a socket"),
         ("unix://?db=0", "it has no path of a socket"),
         ("redis://h?socket_timeout=5&health_check_interval=3", "health_check_interval, socket_t"),
@@ -60,7 +61,7 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
 def test_what_one_of_them_would_not_understand(url: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
         connect(url)
-    assert f"broker '{url}' (of --broker or DIGITQ_BROKER_URL): " in str(refused.value)
+    assert f"broker '{url}' (--broker or DIGITQ_BROKER_URL): " in str(refused.value)
     assert message in str(refused.value)
 
 

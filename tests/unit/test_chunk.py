@@ -1,4 +1,4 @@
-"""What travels: chunks and results come out as they went in."""
+"""Chunks and results are decoded to what was encoded."""
 
 import pyarrow as pa
 import pytest
@@ -30,10 +30,10 @@ def test_what_is_no_stream_is_refused(payload: bytes) -> None:
 
 
 def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:
-    """It might end the process that reads there."""
+    """It could crash the process that follows it."""
     batch = pa.record_batch({"id": ["a"] * 100, "image": [b"x" * 100] * 100})
     payload = bytearray(Chunk(0, batch).encode())
-    offset = payload.index((5000).to_bytes(4, "little"))  # of the 50th image
+    offset = payload.index((5000).to_bytes(4, "little"))  # the offset of the 50th image
     payload[offset : offset + 4] = (2_000_000_000).to_bytes(4, "little")
     with pytest.raises(pa.ArrowInvalid):
         decode(payload)

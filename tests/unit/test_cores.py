@@ -1,4 +1,4 @@
-"""The cores a process may use: by affinity, and by the quotas of its control groups."""
+"""The number of cores that a process may use, by affinity and by control groups."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ VERSIONS = pytest.mark.parametrize("version", [1, 2])
 
 
 def lay_out(folder: Path, version: int, path: str, quotas: dict[str, str]) -> tuple[Path, Path]:
-    """The files of a process in the group `path`, as the kernel shows them."""
+    """Write the files that the kernel shows to a process in the group `path`."""
     membership = folder / "membership"
     groups = folder / "cgroup"
     mount = groups / "cpu,cpuacct" if version == 1 else groups

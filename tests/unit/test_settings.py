@@ -1,4 +1,4 @@
-"""Settings come from `DIGITQ_*` alone, and a wrong one is said in a line."""
+"""Settings come from `DIGITQ_*` variables only; a wrong value is named in one line."""
 
 from pathlib import Path
 

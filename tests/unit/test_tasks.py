@@ -1,4 +1,4 @@
-"""What a worker does around the images that it reads: signs of life, and notes."""
+"""What a worker does besides reading images: signs of life, notes, giving up."""
 
 import signal
 import time
@@ -19,13 +19,13 @@ from worker import classify, limits, tasks
 from worker.classify import Read, classify_chunk
 from worker.normalisation.steps import Step
 
-RENEWAL = ("job", 4, 0.0)  # of which job and chunk; when it was begun
+RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))
 
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """One that poison_rows no image, of a job that goes on."""
+    """A ledger without poison rows whose job goes on."""
     ledger = Mock()
     ledger.poison_rows.return_value = []
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
@@ -34,7 +34,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 
 def begin(ledger: Mock, images: Sequence[Image], attempt: int) -> None:
-    """Let the ledger give a worker these images."""
+    """Have the ledger give a worker these images."""
     chunk = next(cut_chunks(image_source(images).items))
     ledger.begin.return_value = Begun(chunk.encode(), "mlp", attempt, time.monotonic())
 
@@ -46,7 +46,7 @@ def answer(images: list[bytes], read: Read) -> pa.RecordBatch:
 def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # each time
+    monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # at every step
     steps = tasks.Heartbeat(*RENEWAL).read(0, b"", lambda content: iter("abc"))
     for count, step in enumerate("abc", 1):
         assert next(steps) == step
@@ -88,7 +88,7 @@ def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
 def test_of_a_chunk_only_the_longest_silence_counts(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not all of the time that its images took."""
+    """Not the total time of its images."""
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
     clock.monotonic.return_value = 0.0
@@ -105,9 +105,9 @@ def test_of_a_chunk_only_the_longest_silence_counts(
 def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or one that is slow would be taken for dead, and its image for deadly."""
+    """Otherwise a slow worker would be taken for dead, and its image for the cause."""
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    steps = tasks._careful(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
+    steps = tasks.careful_reader(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
     assert [*steps] == ["c"]
     assert ledger.mock_calls == [
         call.poison_rows("job", 4),
@@ -125,19 +125,19 @@ def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("failures", "cancelled"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
+    ("failures", "gives_up"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
 )
 def test_a_chunk_that_fails_again_and_again_ends_its_job(
-    failures: int, cancelled: bool, ledger: Mock
+    failures: int, gives_up: bool, ledger: Mock
 ) -> None:
     ledger.begin.return_value = Begun(b"rubbish", "mlp", 1, 0.0)
     ledger.fail.return_value = failures
     with pytest.raises(pa.ArrowInvalid):
         tasks.classify("job", 4)
     assert ledger.fail.mock_calls == [call("job", 4)]
-    assert ledger.cancel.called == cancelled
-    if cancelled:
-        job_id, why = ledger.cancel.call_args.args
+    assert ledger.give_up.called == gives_up
+    if gives_up:
+        job_id, why = ledger.give_up.call_args.args
         assert job_id == "job" and why.startswith("a worker can't classify chunk 4: ")
 
 
@@ -146,7 +146,7 @@ def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:
     ledger.note_poison_rows.side_effect = BrokerError("can't reach Redis")
     with pytest.raises(BrokerError):
         tasks.classify("job", 4)
-    assert not ledger.fail.called and not ledger.cancel.called
+    assert not ledger.fail.called and not ledger.give_up.called
 
 
 def test_a_chunk_that_is_dropped_is_no_failure(
@@ -166,26 +166,28 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
     begin(ledger, [SURE, b"text"], attempt)
     assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
     assert ledger.note_poison_rows.called == noted
-    *_, failed, kind, pace = ledger.complete.call_args.args
-    assert (failed, kind) == (1, "image") and 0 < pace < 60
+    result = ledger.complete.call_args.args[-1]
+    assert (result.failed, result.kind) == (1, "image") and 0 < result.image_seconds < 60
 
 
 def test_chunks_of_pixels_have_a_pace_too(ledger: Mock) -> None:
     begin(ledger, [random_digits(3)], 1)
     tasks.classify("job", 4)
-    *_, failed, kind, pace = ledger.complete.call_args.args
-    assert (failed, kind) == (0, "pixels") and 0 < pace < 60
+    result = ledger.complete.call_args.args[-1]
+    assert (result.failed, result.kind) == (0, "pixels") and 0 < result.image_seconds < 60
 
 
 def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
     begin(ledger, [b"text"], 1)
     tasks.classify("job", 4)
-    assert ledger.complete.call_args.args[-3:] == (1, "image", 0)
+    assert ledger.complete.call_args.args[-1][1:4] == (1, "image", 0)
 
 
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
     ledger.poison_rows.return_value = [3]
-    answer([SURE, UNSURE, b"text"], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    answer(
+        [SURE, UNSURE, b"text"], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+    )
     notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
     assert ledger.note_poison_rows.mock_calls == [call("job", 4, note) for note in notes]
 
@@ -203,7 +205,9 @@ def test_an_image_is_given_up_or_its_other_views_are(
     deaths: list[int], errors: list[str | None], views: bool, ledger: Mock
 ) -> None:
     ledger.poison_rows.return_value = deaths
-    result = answer([SURE, UNSURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    result = answer(
+        [SURE, UNSURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+    )
     assert result.column("error").to_pylist() == errors
     assert (call("job", 4, [*deaths, ~1]) in ledger.note_poison_rows.mock_calls) == views
 
@@ -215,7 +219,7 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    answer([SURE], tasks._careful(tasks.Heartbeat("job", 4, time.monotonic())))
+    answer([SURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic())))
     assert ledger.note_poison_rows.mock_calls[-1] == call("job", 4, [])
 
 
@@ -227,20 +231,20 @@ def test_waiting_for_redis_takes_no_image_s_time(
 
     def wait_long(*args: object) -> bool:
         for _ in range(int(limits.MAX_CLOCK_SECONDS / classify.watch._every) + 2):
-            signal.raise_signal(signal.SIGALRM)  # as it comes each time that the watch looks
+            signal.raise_signal(signal.SIGALRM)  # the watch's timer
         return True
 
     getattr(ledger, step).side_effect = wait_long
-    result = answer([SURE], tasks._careful(tasks.Heartbeat(*RENEWAL)))
+    result = answer([SURE], tasks.careful_reader(tasks.Heartbeat(*RENEWAL)))
     assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
 
 
 def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> None:
-    """Whatever becomes of the workers meanwhile."""
+    """No matter why it was never completed."""
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS)
     assert tasks.classify("job", 4).startswith("1 images, 0 failed")
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS + 1)
     assert tasks.classify("job", 4) == tasks.DISCARDED
     why = f"chunk 4 was begun {tasks.MAX_ATTEMPTS} times and never done"
-    assert ledger.cancel.mock_calls == [call("job", why)]
+    assert ledger.give_up.mock_calls == [call("job", why)]

@@ -1,4 +1,4 @@
-"""A worker that does nothing though there is work: when it is restarted, and how."""
+"""When the watchdog restarts a worker or kills one of its processes, and how."""
 
 import os
 import signal
@@ -44,12 +44,12 @@ def test_a_worker_that_starts_itself_again_ends_with_its_parent_and_ends_its_poo
 
 
 class Dog:
-    """A watchdog in a worker that takes messages, by a clock that is set."""
+    """A watchdog in a worker that reads the queue, with a clock that the test sets."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.restart, self.kill, self.clock = Mock(), Mock(), Mock()
         self.requests: list[SimpleNamespace] = []
-        self.redis = Mock(llen=Mock(return_value=1), zscore=Mock(return_value=None))
+        self.redis = Mock(exists=Mock(return_value=1), zscore=Mock(return_value=None))
         self.clock.monotonic.return_value = 0.0
         self.queues: dict[str, object] = {QUEUE: object()}
         state = SimpleNamespace(active_requests=self.requests, total_count={})
@@ -65,11 +65,11 @@ class Dog:
     def add(
         self, pid: int | None, name: str = CLASSIFY, args: tuple[object, ...] = ("j", 0)
     ) -> None:
-        """Let a process of the pool be at a task."""
+        """Add a task that a process of the pool is running."""
         self.requests.append(SimpleNamespace(id="r", name=name, args=args, worker_pid=pid))
 
     def look(self, *moments: float) -> None:
-        """At these times, and no more."""
+        """Run the watchdog until it has looked at these times."""
         times = iter(moments)
 
         def sleep(seconds: float) -> None:
@@ -89,7 +89,7 @@ def dog(monkeypatch: pytest.MonkeyPatch) -> Dog:
 
 @pytest.mark.parametrize("told_none", [False, True])
 def test_a_worker_that_was_told_to_take_nothing_is_not_idle(told_none: bool, dog: Dog) -> None:
-    """By `cancel_consumer`, of Celery or in Flower."""
+    """As by `cancel_consumer` of Celery, or in Flower."""
     if told_none:
         dog.queues.clear()
     dog.look(0, watchdog.IDLE_SECONDS + 1)
@@ -98,7 +98,7 @@ def test_a_worker_that_was_told_to_take_nothing_is_not_idle(told_none: bool, dog
 
 def test_a_worker_that_is_at_a_chunk_is_left_alone(dog: Dog) -> None:
     dog.add(pid=5)
-    dog.redis.zscore.return_value = 1.0  # it is still taken to be there
+    dog.redis.zscore.return_value = 1.0  # its chunk is still running
     dog.look(0, watchdog.IDLE_SECONDS + 1)
     assert not dog.restart.called and not dog.kill.called
 
@@ -111,7 +111,7 @@ def test_a_worker_that_is_at_a_chunk_is_left_alone(dog: Dog) -> None:
 def test_a_process_that_hangs_is_killed_unless_it_is_the_worker_itself(
     pid: int | None, killed: bool, dog: Dog
 ) -> None:
-    """As of `--pool solo`."""
+    """As with `--pool solo`."""
     dog.add(pid)
     dog.look(0, watchdog.IDLE_SECONDS - 1)
     assert not dog.kill.called
@@ -133,7 +133,7 @@ def test_a_redis_that_was_lost_says_nothing_of_the_time_before(
 ) -> None:
     if hangs:
         dog.add(pid=5)
-    asked = dog.redis.zscore if hangs else dog.redis.llen
+    asked = dog.redis.zscore if hangs else dog.redis.exists
     answer = None if hangs else 1
     asked.side_effect = [answer, BrokerError("lost") if lost else answer, answer]
     dog.look(0, watchdog.IDLE_SECONDS / 2, watchdog.IDLE_SECONDS + 1)
