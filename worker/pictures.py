@@ -5,23 +5,16 @@ import textwrap
 import numpy as np
 from numpy.typing import NDArray
 
-LINE = 90  # characters of a decoder's error
-
-
-MIN_CONTRAST = 16  # grey values between ground and ink, under which an image is blank
-
+SIDE = 28  # px: height and width of what a network sees
+MIN_CONTRAST = 16  # grey values between ground and ink: an image with less is blank
 
 Grey = NDArray[np.uint8]  # (height, width)
-
-
 Picture = NDArray[np.uint8]  # grey, or (height, width, 3): red, green and blue
-
-
 Mask = NDArray[np.uint8]  # (height, width), 0 or 1
 
 
 class ImageError(Exception):
-    """Raised when there is no digit to be had from an image; its text goes into the row."""
+    """Raised when no digit can be read from an image; its text is the row's error."""
 
 
 class TimeLimitError(ImageError):
@@ -29,5 +22,5 @@ class TimeLimitError(ImageError):
 
 
 def describe(error: Exception) -> str:
-    """An error's text, in a short line; its type where it has none."""
-    return textwrap.shorten(str(error), LINE, placeholder=" …") or type(error).__name__
+    """An error's text in one line of at most 90 characters, or the name of its type."""
+    return textwrap.shorten(str(error), 90, placeholder=" …") or type(error).__name__

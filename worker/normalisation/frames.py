@@ -8,31 +8,19 @@ from worker.normalisation.measuring import is_box, largest_shape, ones
 from worker.pictures import Grey, Mask
 
 FAINT_LINE = 32  # of 255: it may be fainter than the digit
-
-
-MIN_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
-
-
+MIN_LINED_SIDE = 17  # px: in a smaller image, a stroke is no thicker than a line
 COVERED = 0.85  # of the length of a frame's side there is ink, or more
-
-
-ALONG = 0.7  # of it, where the corners are round
-
-
+COVERED_IF_ROUND = 0.7  # of it, where the corners are round
 FRAMED = 0.3  # of a frame's height a digit in it is high, or more
-
-
-RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
-
-
-EDGE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
+FORM_RIM = 0.2  # of the image's height, or width: what lies there and touches lines is the form's
+EDGE_ZONE = 0.15  # of the image's height: so near, a bar is at the top of a digit, or at its foot
 
 
 def is_frame(mask: Mask) -> bool:
     """Whether there are lines along three of the four sides of what is inked, or along all."""
-    if not has_sides(mask, EDGE, COVERED):
+    if not has_sides(mask, EDGE_ZONE, COVERED):
         return False
-    down, right = (round(EDGE * side) + 1 for side in mask.shape)
+    down, right = (round(EDGE_ZONE * side) + 1 for side in mask.shape)
     across = find_lines(mask)
     found = int(across[:down].any()) + int(across[-down:].any())
     if not found:

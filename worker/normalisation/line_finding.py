@@ -11,32 +11,14 @@ from worker.normalisation.measuring import count_ink, find_runs, measure_rows, o
 from worker.pictures import Mask
 
 STRAIGHT = 0b11  # marks a line without steps; 0b01, one with; what a shift leaves has none
-
-
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
-
-
-WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
-
-
+MIN_LINE_INK, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height
-
-
 THICK = 0.08  # of it; one that something lies along may be no thicker
-
-
 FREE = 0.3  # of its length nothing lies along it
-
-
 GAP = 10  # a line may be broken for a tenth of its length
-
-
 ENDS = 16  # the first and the last sixteenth of a line
-
-
 AT_ENDS = 0.4  # of them is black
-
-
 SIDES = 0.25  # of its width: so near its left or right edge a cell may have its sides
 
 
@@ -130,7 +112,7 @@ def shear_by(slope: float, width: int) -> NDArray[np.float64]:
 
 def has_line(mask: Mask) -> bool:
     """Whether one of the rows may be a line's."""
-    return cv2.minMaxLoc(count_ink(mask))[1] >= WHOLE * mask.shape[1]
+    return cv2.minMaxLoc(count_ink(mask))[1] >= MIN_LINE_INK * mask.shape[1]
 
 
 def are_lines(mask: Mask) -> NDArray[np.bool_]:
@@ -138,7 +120,9 @@ def are_lines(mask: Mask) -> NDArray[np.bool_]:
     width = mask.shape[1]
     end = max(1, width // ENDS)
     first, last = count_ink(mask[:, :end]), count_ink(mask[:, -end:])
-    rows = (count_ink(mask) >= WHOLE * width) & (first > AT_ENDS * end) & (last > AT_ENDS * end)
+    rows = (
+        (count_ink(mask) >= MIN_LINE_INK * width) & (first > AT_ENDS * end) & (last > AT_ENDS * end)
+    )
     return rows[:, 0]
 
 

@@ -7,25 +7,34 @@ from numpy.typing import NDArray
 from worker.normalisation.measuring import FAINT, disc, ones
 from worker.pictures import Grey
 
-RIM = 0.12  # of the shorter side of the image
+IMAGE_RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
-SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
+SOLID_FILL, SLIM = (
+    0.45,
+    0.25,
+)  # of its box; of its length: more is no stroke, but the end of a shadow
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
 FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
 AS_FRAME = 0.33  # is what that counts
-HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and so long is a line
+HAIR, MIN_RULED_LENGTH = (
+    0.08,
+    0.6,
+)  # of its length; of a side of the image: so slim and so long is a line
 BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
-BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+MAX_HALF_BREAK = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
 MIN_AROUND = 8  # px: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
 CLOSED = 0.95  # of them, what is solid
-LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
+MAX_LINE_HEIGHT, BUTTON = (
+    0.2,
+    0.45,
+)  # as high as wide, or less, is a line under a digit; and a button
 PAIR = 0.3  # and two lines that run together, or one that is not straight
 FILLED = 0.8  # of its box is a button's ink
-SHORTEST, LONGEST = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
+MIN_LINE_WIDTH, MAX_LINE_WIDTH = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
 UNDER = 0.06  # of the digit's height is between the two: else it may be the base of a 2
-MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
+MIN_WHOLE_HEIGHT = 0.5  # of what is above the line is the digit: else it may be in pieces
 WIDER = 1.2  # than the digit is a line that leaves no doubt
 NO_BASE = 1.8  # times as wide as the digit is a line that is no base of a 2, however near
 PRINT = 0.12, 0.45  # of the digit's length, or between, printed characters are high
@@ -34,8 +43,12 @@ AS_HIGH, LEVEL = 0.6, 0.8  # as the one beside it is a character; of its height 
 THINNER = 0.7  # times as wide as the digit's are its strokes, or less: a piece's are as wide
 STOP = 0.3  # of the digit's length: a full stop is shorter
 LOW = 0.25  # of its height: so near its foot it lies
-HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
-MIN_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
+MAX_PUNCHED_LENGTH, ROUND, MIN_PUNCHED_FILL = (
+    0.4,
+    0.75,
+    0.7,
+)  # of its length, a punched hole; of its own length; of its box
+MIN_MARKED_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 
 Sizes = NDArray[np.float64]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
@@ -64,14 +77,14 @@ def select_digit(ink: Grey) -> Grey:
     shape = labels[inked]
     strength = np.bincount(shape, ink[inked], count)[1:] / area
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
-    rim = round(RIM * min(height, width))
+    rim = round(IMAGE_RIM * min(height, width))
     inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
     score = (
         np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
     )
     at_edge = np.logical_or.reduce(edges)
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
-    shadow = at_edge & (area > SOLID * w * h) & ~slim
+    shadow = at_edge & (area > SOLID_FILL * w * h) & ~slim
     across, down = edges[1] | edges[3], edges[0] | edges[2]
     frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
     score[shadow] *= AS_SHADOW
@@ -103,7 +116,7 @@ def select_digit(ink: Grey) -> Grey:
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
     keep |= own
     others = find_print((left, top, w, h), area, main, keep, labels)
-    if not fills and max(height, width) >= MIN_SIDE:
+    if not fills and max(height, width) >= MIN_MARKED_SIDE:
         others |= find_marks((left, top, w, h), area, (*first, *last)) & (group != group[main])
     wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
@@ -123,7 +136,7 @@ def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDA
         inside &= length >= SURROUNDED * length[outer]
         if not inside.any():
             continue
-        closed = OPEN if area[outer] < SOLID * w[outer] * h[outer] else CLOSED
+        closed = OPEN if area[outer] < SOLID_FILL * w[outer] * h[outer] else CLOSED
         rows, columns = np.nonzero(labels == outer + 1)
         for inner in np.flatnonzero(inside).tolist():
             down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
@@ -147,10 +160,10 @@ def find_ruled(
         np.minimum.at(first[axis], group, start)
         np.maximum.at(last[axis], group, start + length)
     width, height = last - first
-    down = (width <= HAIR * height) & (height >= MARGIN * shape[0])
-    ruled: NDArray[np.bool_] = (down | (height <= HAIR * width) & (width >= MARGIN * shape[1]))[
-        group
-    ]
+    down = (width <= HAIR * height) & (height >= MIN_RULED_LENGTH * shape[0])
+    ruled: NDArray[np.bool_] = (
+        down | (height <= HAIR * width) & (width >= MIN_RULED_LENGTH * shape[1])
+    )[group]
     if ruled.any():
         digit = ~is_no_digit & ~ruled & (np.maximum(w, h) >= BESIDE * max(shape))
         ruled &= strength <= strength.max(initial=0, where=digit)
@@ -162,14 +175,14 @@ def find_underlines(
 ) -> NDArray[np.bool_]:
     """Which shapes are a line drawn under the digit, or a button there."""
     left, top, w, h = boxes
-    flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
+    flat = (h <= MAX_LINE_HEIGHT * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
     about_flat = flat | (h <= PAIR * w)
     if not about_flat.any():
         return flat
     digit = int(np.where(about_flat, -1, score).argmax())
     wide = w > WIDER * w[digit]
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
-    long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
+    long = (w > MIN_LINE_WIDTH * w[digit]) & (w < MAX_LINE_WIDTH * h[digit])
     no_base = w > NO_BASE * w[digit]
     under = top >= top[digit] + np.where(no_base, 1, 1 + UNDER) * h[digit]
     lines: NDArray[np.bool_] = (flat | about_flat & wide) & long & ~beside & under
@@ -177,7 +190,7 @@ def find_underlines(
         return np.zeros_like(flat)
     own = (group == group[digit]) & ~lines
     last = top + h >= (top + h)[own].max()
-    whole = h[digit] >= MOST * (top - top[own].min())
+    whole = h[digit] >= MIN_WHOLE_HEIGHT * (top - top[own].min())
     lines &= last & whole
     return lines
 
@@ -220,7 +233,12 @@ def find_marks(
     low = top + h / 2 >= digit_bottom - LOW * (digit_bottom - digit_top)
     stops = (left >= digit_right) & low & (long <= STOP * size)
     beside = (left + w < digit_left) | (left > digit_right)
-    holes = (long <= HOLE * size) & (short >= ROUND * long) & (area >= FULL * w * h) & beside
+    holes = (
+        (long <= MAX_PUNCHED_LENGTH * size)
+        & (short >= ROUND * long)
+        & (area >= MIN_PUNCHED_FILL * w * h)
+        & beside
+    )
     marks: NDArray[np.bool_] = stops | holes
     return marks
 
@@ -230,7 +248,7 @@ def group_pieces(
 ) -> NDArray[np.intp]:
     """A number for each shape, the same for those that are near each other; `shape` is the number
     of the one that each inked pixel is in, from 1 to below `count`."""
-    reach = max(1, round(BROKEN * max(inked.shape)))
+    reach = max(1, round(MAX_HALF_BREAK * max(inked.shape)))
     near = cv2.dilate(inked.view(np.uint8), disc(reach))
     group = np.zeros(count, np.intp)
     group[shape] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]
