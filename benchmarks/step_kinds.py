@@ -1,7 +1,7 @@
 """Pictures that exercise one rule of normalisation each, beside the ordinary kinds of training.
 
 Each kind is drawn like those of `worker/training/synthetic/scenes.py`: a digit, another digit and
-a random generator give a picture. `NO_ANSWER` are the kinds for which no answer is right: two
+a random generator give a picture. `UNANSWERABLE` are the kinds for which no answer is right: two
 digits, or none. A worker should mark them for review.
 """
 
@@ -216,7 +216,7 @@ def wedge(mask: Mask, other: Mask, rng: Rng) -> Picture:
     long, short = rng.uniform(0.4, 0.8) * side, rng.uniform(0.08, 0.25) * side
     points = np.array([(0, side), (0, side - long), (short, side)], np.int32)
     corner = cv2.fillPoly(np.zeros_like(canvas), [points], 255)
-    corner = np.rot90(corner, rng.integers(4))
+    corner = np.rot90(corner, int(rng.integers(4)))
     canvas = np.maximum(canvas, corner.T if rng.random() < 0.5 else corner)
     return shoot(np.ascontiguousarray(canvas), rng)
 
@@ -261,7 +261,27 @@ def in_shadow(mask: Mask, other: Mask, rng: Rng) -> Picture:
     edge = 1 / (1 + np.exp(-(along - rng.uniform(0.2, 0.8)) * rng.uniform(10, 80)))
     light = 1 - rng.uniform(0.3, 0.65) * edge
     light = light[..., None] if picture.ndim == 3 else light
-    return (picture * light).astype(np.uint8)
+    return np.asarray((picture * light).astype(np.uint8))
+
+
+def small_in_shadow(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """Small on paper, of which a part lies in a shadow."""
+    canvas, side = centred(mask, rng, rng.uniform(0.08, 0.2), 200)
+    canvas = np.roll(canvas, tuple(int(v) for v in rng.uniform(-0.3, 0.3, 2) * side), (0, 1))
+    picture = photograph(blurred(canvas, rng, 1), Scene((180, 255), (10, 90), 0.2, 3, 0), rng)
+    down, right = np.meshgrid(*(np.linspace(-1, 1, side) for _ in range(2)), indexing="ij")
+    angle = rng.uniform(0, 2 * np.pi)
+    along = right * np.cos(angle) + down * np.sin(angle)
+    light = 1 - rng.uniform(0.2, 0.6) / (1 + np.exp((rng.uniform(-0.6, 0.6) - along) / 0.03))
+    light = light[..., None] if picture.ndim == 3 else light
+    return np.asarray((picture * light).astype(np.uint8))
+
+
+def thick(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """In strokes so thick that a 0 is like a disc with a hole."""
+    canvas, side = centred(mask, rng, 0.6)
+    width = int(rng.uniform(0.06, 0.12) * side)
+    return shoot(cv2.dilate(canvas, np.ones((width, width), np.uint8)), rng)
 
 
 def equal_luma(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -274,7 +294,7 @@ def equal_luma(mask: Mask, other: Mask, rng: Rng) -> Picture:
             break
     share = blurred(canvas, rng, 1.0)[..., None]
     grain = rng.normal(0, 3, (side, side, 1))
-    return np.clip(paper + share * (ink - paper) + grain, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(paper + share * (ink - paper) + grain, 0, 255).astype(np.uint8))
 
 
 def on_plate(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -297,7 +317,7 @@ def on_plate(mask: Mask, other: Mask, rng: Rng) -> Picture:
     picture = np.where(plate > 0, ground, wall).astype(np.float32)
     picture += canvas / np.float32(255) * (ink - picture)
     picture = cv2.GaussianBlur(picture, (0, 0), 1) + rng.normal(0, 3, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255).astype(np.uint8))
 
 
 def between_bars(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -340,9 +360,9 @@ def lay_sheet(mask: Mask, rng: Rng, off: float) -> Picture:
     seen = 0.2 + 0.6 * corners + rng.uniform(-off, off, corners.shape)
     matrix = cv2.getPerspectiveTransform(corners * side, (seen * 320).astype(np.float32))
     desk = rng.uniform(20, 110)
-    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": (desk, desk, desk)}
-    picture = cv2.warpPerspective(sheet, matrix, (320, 320), flags=cv2.INTER_AREA, **border)
-    return np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+    colour = (desk, desk, desk)
+    picture = cv2.warpPerspective(sheet, matrix, (320, 320), borderValue=colour)
+    return np.asarray(np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8))
 
 
 def hollow(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -386,14 +406,12 @@ def cut_off(mask: Mask, other: Mask, rng: Rng) -> Picture:
     canvas, side = centred(mask, rng, 0.6)
     left, top, width, height = cv2.boundingRect(canvas)
     lost = rng.uniform(0.02, 0.1)
-    edge = rng.integers(4)
-    part = [
-        np.s_[top + int(lost * height) :],
-        np.s_[: top + int((1 - lost) * height)],
-        np.s_[:, left + int(lost * width) :],
-        np.s_[:, : left + int((1 - lost) * width)],
-    ][edge]
-    return shoot(canvas[part].copy(), rng)
+    first, last = top + int(lost * height), top + int((1 - lost) * height)
+    if rng.random() < 0.5:
+        canvas = canvas.T.copy()
+        first, last = left + int(lost * width), left + int((1 - lost) * width)
+    part = canvas[first:] if rng.random() < 0.5 else canvas[:last]
+    return shoot(part.copy(), rng)
 
 
 def tight(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -467,6 +485,17 @@ def far_apart(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return shoot(canvas, rng)
 
 
+def empty_cell(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """The lines of a form's cell, without a digit."""
+    canvas, side = np.zeros((120, 120), np.uint8), 120
+    near, far = (int(side * rng.uniform(*part)) for part in ((0.02, 0.15), (0.85, 0.98)))
+    for place in (near, far):
+        draw_line(canvas, (0, place), (side, place), 1, pen(side, rng))
+        if rng.random() < 0.7:
+            draw_line(canvas, (place, 0), (place, side), 1, pen(side, rng))
+    return shoot(canvas, rng, IN_A_FORM)
+
+
 def on_paper(draw: Callable[[Mask, Mask, Rng], Mask]) -> Kind:
     """A shape that is no digit, on paper."""
 
@@ -480,11 +509,11 @@ def on_paper(draw: Callable[[Mask, Mask, Rng], Mask]) -> Kind:
 
 ONE_DIGIT: tuple[Kind, ...] = (
     circled, framed, frame_touched, box_in_row, crossed, pale_in_form, comb, underlined,
-    over_button, printed, full_stop, punched, margin, wedge, sliver, smeared, on_board, in_shadow,
-    equal_luma, on_plate, between_bars, beside_desk, on_desk, aslant, hollow, small,
-    thin_and_large, dashed, cut_off, tight, in_string, mnist,
+    over_button, printed, full_stop, punched, margin, wedge, sliver, smeared, on_board,
+    in_shadow, small_in_shadow, thick, equal_luma, on_plate, between_bars, beside_desk, on_desk,
+    aslant, hollow, small, thin_and_large, dashed, cut_off, tight, in_string, mnist,
 )  # fmt: skip
-NO_ANSWER: tuple[Kind, ...] = (
-    two_beside, two_stacked, four_digits, far_apart, circled_small,
+UNANSWERABLE: tuple[Kind, ...] = (
+    two_beside, two_stacked, four_digits, far_apart, circled_small, empty_cell,
     *(on_paper(draw) for draw in (letter, scribble, filled, texture)),
 )  # fmt: skip

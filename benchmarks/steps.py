@@ -53,7 +53,7 @@ from worker.normalisation import (
 from worker.pictures import Grey, ImageError, Picture
 from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
 
-NETWORKS = ("cnn", "mlp")
+COMPARED = ("cnn", "mlp")
 NO_ANSWER = -1  # the label of a picture of two digits, or of none
 MODULES = (
     background, colours, doubts, frames, line_finding, lines, measuring, outlines, panels,
@@ -71,7 +71,8 @@ class Rule(NamedTuple):
 
     name: str
     owner: Callable[..., Any]  # the function whose outcome is another without the rule
-    changes: tuple[Change, ...] = ()
+    changes: tuple[Change, ...]
+    simpler: Callable[..., Any] | None = None  # what takes the whole function's place
 
 
 def without(name: str, owner: Callable[..., Any], simpler: Callable[..., Any]) -> Rule:
@@ -82,7 +83,7 @@ def without(name: str, owner: Callable[..., Any], simpler: Callable[..., Any]) -
         for key, value in vars(module).items()
         if value is owner
     ]
-    return Rule(name, owner, (*uses, *exchange(owner, simpler)))
+    return Rule(name, owner, (*uses, *exchange(owner, simpler)), simpler)
 
 
 def exchange(owner: Callable[..., Any], other: Callable[..., Any]) -> Iterator[Change]:
@@ -105,8 +106,20 @@ def luma(image: np.ndarray) -> Grey:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
-def unchanged(ink: Any, *_: object) -> Any:
-    return ink
+def unlit(small: Grey) -> np.ndarray:
+    return np.zeros(small.shape, np.float32)
+
+
+def first(value: Any, *_: object) -> Any:
+    return value
+
+
+def second(_: object, value: Any, *__: object) -> Any:
+    return value
+
+
+def each_by_itself(inked: np.ndarray, shape: np.ndarray, count: int) -> np.ndarray:
+    return np.arange(count - 1)
 
 
 def no(*_: object) -> bool:
@@ -129,142 +142,87 @@ def no_mask(first: np.ndarray, *_: object) -> np.ndarray:
     return np.zeros_like(first)
 
 
+def changed(name: str, owner: Callable[..., Any], module: ModuleType, **values: object) -> Rule:
+    """A rule that is a part of a function: other values of names of a module switch it off."""
+    return Rule(name, owner, tuple((module, key, value) for key, value in values.items()))
+
+
+def on_rim_if_many(boxes: Any, shape: tuple[int, ...]) -> Any:
+    return False if isinstance(boxes, tuple) else ARE_ON_RIM(boxes, shape)
+
+
+ARE_ON_RIM = lines.are_on_rim
 INFINITE = float("inf")
-RULES = [
+dark, ink, bright = background.is_ground_dark, background.extract_ink, background.estimate_ground
+straight, grid, digit = lines.remove_straight_lines, line_finding.find_lines, shapes.select_digit
+under, plate, dropped = shapes.find_underlines, panels.find_plate, doubts.is_digit_dropped
+ROWS = [
     without("colours by their own line", colours.project_colours, luma),
-    without("which is ground", background.is_ground_dark, is_mostly_dark),
-    Rule("ground: width vote", background.is_ground_dark, ((background, "WIDTH_VOTE", 0.0),)),
-    Rule("ground: strays vote", background.is_ground_dark, ((background, "STRAYS_VOTE", 0.0),)),
-    Rule("ground: levelled vote", background.is_ground_dark, ((background, "LIT", INFINITE),)),
-    Rule(
-        "ground: paper is light", background.is_ground_dark, ((background, "PAPER_IS_LIGHT", 0.0),)
-    ),
-    Rule(
-        "ground: obvious photo excepted", background.is_ground_dark, ((background, "is_photo", no),)
-    ),
-    Rule(
-        "ground: rings and corners",
-        background.is_ground_dark,
-        ((background, "weigh_ground", lambda h, w: np.full((h, w), 1 / (h * w))),),
-    ),
-    Rule("ground: drawn ground", background.is_photo, ((background, "has_drawn_ground", no),)),
-    Rule(
-        "ink: drawn ground is even", background.extract_ink, ((background, "has_drawn_ground", no),)
-    ),
-    Rule("ink: noise", background.extract_ink, ((background, "MAX_NOISE", 0),)),
-    Rule("ink: paler than lines", background.extract_ink, ((background, "goes_across", no),)),
-    without(
-        "ink: leave_out_shade",
-        background.leave_out_shade,
-        lambda ink, faintest, threshold: faintest,
-    ),
-    Rule("ink: is_form", background.leave_out_shade, ((background, "is_form", no),)),
-    Rule("ink: paler shade", background.leave_out_shade, ((background, "WIDER", (1e9, 0)),)),
-    without("uneven light", background.estimate_ground, even_ground),
-    without("light: fit_light", background.fit_light, none),
-    without("light: darken_edges", background.darken_edges, unchanged),
-    Rule("light: even light", background.estimate_ground, ((background, "EVEN", 2.0),)),
-    without("remove_lines", lines.remove_lines, unchanged),
-    without("lines: leave_inside", frames.leave_inside, unchanged),
-    without("lines: is_frame", frames.is_frame, no),
-    without("lines: is_framed", frames.is_framed, yes),
-    without("lines: find_sides", line_finding.find_sides, no_mask),
-    without("lines: confirm", line_finding.confirm, unchanged),
-    Rule(
-        "lines: lone one in steps",
-        line_finding.find_grid,
-        ((line_finding, "count_lines", lambda rows: 2),),
-    ),
-    Rule(
-        "lines: steps",
-        line_finding.trace_lines,
-        ((line_finding, "are_lines", line_finding.are_lines),),
-    ),
-    Rule("lines: tilts", line_finding.trace_lines, ((line_finding, "SLOPES", (0.0,)),)),
-    Rule("lines: gaps", line_finding.trace_lines, ((line_finding, "GAP", 10000),)),
-    Rule("lines: ends", line_finding.trace_lines, ((line_finding, "AT_ENDS", -1),)),
-    Rule("lines: free thickness", line_finding.trace_lines, ((line_finding, "FREE", 1.0),)),
-    Rule("lines: thick one", line_finding.trace_lines, ((line_finding, "THICK", 0.14),)),
-    without("lines: strengthen", lines.strengthen, unchanged),
-    without("lines: leave_out_scraps", lines.leave_out_scraps, unchanged),
-    Rule("lines: scraps near the digit", lines.leave_out_scraps, ((lines, "NEAR", 0.0),)),
-    Rule(
-        "lines: empty cell",
-        lines.remove_straight_lines,
-        (
-            (
-                lines,
-                "are_on_rim",
-                lambda boxes, shape, real=lines.are_on_rim: (
-                    False if isinstance(boxes, tuple) else real(boxes, shape)
-                ),
-            ),
-        ),
-    ),
-    without("lines: are_bars", lines.are_bars, no),
-    without("lines: is_bar", lines.is_bar, no),
-    without("lines: bridge", lines.bridge, no_mask),
-    Rule("lines: many", lines.remove_straight_lines, ((lines, "MANY", 1000),)),
-    without("fill_outline", outlines.fill_outline, unchanged),
-    Rule("fill_outline: round", outlines.fill_outline, ((outlines, "CONVEX", INFINITE),)),
-    without("select_digit", shapes.select_digit, unchanged),
-    without("shapes: surrounds", shapes.find_surrounds, no_shape),
-    Rule("shapes: surrounds that are solid", shapes.find_surrounds, ((shapes, "CLOSED", 2.0),)),
-    without("shapes: ruled", shapes.find_ruled, no_shape),
-    without("shapes: underlines", shapes.find_underlines, no_shape),
-    Rule("shapes: buttons", shapes.find_underlines, ((shapes, "BUTTON", 0.0),)),
-    Rule("shapes: pair of lines", shapes.find_underlines, ((shapes, "PAIR", 0.0),)),
-    Rule("shapes: no base", shapes.find_underlines, ((shapes, "NO_BASE", INFINITE),)),
-    Rule("shapes: whole above a line", shapes.find_underlines, ((shapes, "MOST", 0.0),)),
+    without("which is ground", dark, is_mostly_dark),
+    without("ground: width", background.vote_by_width, lambda mask: 0.0),
+    changed("ground: specks", dark, background, SPECKS_VOTE=0.0),
+    changed("ground: a photo's light", dark, background, fit_surface=unlit),
+    changed("ground: paper is light", dark, background, PAPER_IS_LIGHT=0.0),
+    without("uneven light", bright, even_ground),
+    without("light: smooth", background.fit_light, none),
+    changed("light: even", bright, background, EVEN=INFINITE),
+    changed("ink: noise", ink, background, MAX_NOISE=0),
+    changed("ink: paler than lines", ink, background, goes_across=no),
+    without("ink: shade", background.leave_out_shade, second),
+    changed("ink: shade beside lines", background.leave_out_shade, background, is_form=no),
+    changed("ink: paler shade", background.leave_out_shade, background, PALE_SHADE_REACH=(1e9, 0)),
+    without("remove_lines", lines.remove_lines, first),
+    without("lines: frame", frames.is_frame, no),
+    without("lines: framed digit", frames.is_framed, yes),
+    without("lines: sides of a cell", line_finding.find_sides, no_mask),
+    without("lines: confirmed", line_finding.confirm, first),
+    changed("lines: tilted", grid, line_finding, SLOPES=(0.0,)),
+    changed("lines: broken", grid, line_finding, GAP=10_000),
+    changed("lines: with strokes along", grid, line_finding, FREE=1.0),
+    changed("lines: thick", grid, line_finding, THICK=line_finding.THICKEST),
+    changed("lines: empty cell", straight, lines, are_on_rim=on_rim_if_many),
+    changed("lines: many", straight, lines, MANY=1000),
+    without("lines: bars of the digit", lines.are_bars, no),
+    without("lines: thick bars", lines.is_bar, no),
+    without("lines: bridged strokes", lines.bridge, no_mask),
+    without("lines: scraps", lines.leave_out_scraps, first),
+    changed("lines: scraps near the digit", lines.leave_out_scraps, lines, NEAR_DIGIT=0.0),
+    without("lines: pale digit", lines.strengthen, first),
+    without("fill_outline", outlines.fill_outline, first),
+    changed("fill_outline: no ring", outlines.fill_outline, outlines, MIN_ROUND_FILL=INFINITE),
+    without("select_digit", digit, first),
+    without("shapes: circles", shapes.find_surrounds, no_shape),
+    without("shapes: lines under the digit", under, no_shape),
+    changed("shapes: buttons", under, shapes, BUTTON=0.0),
+    changed("shapes: two lines", under, shapes, PAIR=0.0),
+    changed("shapes: no base of a 2", under, shapes, NO_BASE=INFINITE),
     without("shapes: print", shapes.find_print, no_shape),
-    Rule("shapes: thinner print", shapes.find_print, ((shapes, "THINNER", INFINITE),)),
-    without("shapes: marks", shapes.find_marks, no_shape),
-    Rule("shapes: full stops", shapes.find_marks, ((shapes, "STOP", 0.0),)),
-    Rule("shapes: punched holes", shapes.find_marks, ((shapes, "HOLE", 0.0),)),
-    without(
-        "shapes: pieces", shapes.group_pieces, lambda inked, shape, count: np.arange(count - 1)
-    ),
-    Rule("shapes: shadows", shapes.select_digit, ((shapes, "SOLID", 2.0),)),
-    Rule("shapes: frames", shapes.select_digit, ((shapes, "FRAME", 2.0),)),
-    Rule("shapes: rim", shapes.select_digit, ((shapes, "RIM", 0.0),)),
+    changed("shapes: print is thinner", shapes.find_print, shapes, THINNER=INFINITE),
+    without("shapes: punched holes", shapes.find_punched, no_shape),
+    without("shapes: pieces", shapes.group_pieces, each_by_itself),
+    changed("shapes: shadows", digit, shapes, SOLID_FILL=2.0),
+    changed("shapes: rim", digit, shapes, IMAGE_RIM=0.0),
     without("panels", panels.find_panel, none),
-    without("panels: bars", panels.between_bars, none),
-    without("panels: plates", panels.find_plate, none),
+    without("panels: plates", plate, none),
+    changed("panels: rectangles", plate, panels, is_rectangle=no),
     without("panels: discs", panels.is_disc, no),
-    Rule("panels: convex", panels.find_plate, ((panels, "is_digit", no),)),
-    Rule("panels: not of a 0", panels.find_plate, ((panels, "is_of_0", no),)),
-    Rule("panels: rectangles", panels.find_plate, ((panels, "is_rectangle", no),)),
-    without("panels: strips", panels.beside_strips, none),
-    without("panels: tilted strip of a 7", panels.measure_strip, panels.measure_strip),
+    changed("panels: convex", plate, panels, is_digit=no),
+    changed("panels: a thick 0 is none", plate, panels, is_of_0=no),
+    without("panels: beside a desk", panels.beside_strips, none),
     without("panels: sheets", panels.find_sheet, none),
-    Rule(
-        "panels: aslant",
-        steps.cut,
-        (
-            (
-                steps,
-                "rectify",
-                lambda p, c: p[
-                    max(0, int(c[:, 1].min())) : int(c[:, 1].max()) + 1,
-                    max(0, int(c[:, 0].min())) : int(c[:, 0].max()) + 1,
-                ].copy(),
-            ),
-        ),
-    ),
-    without("dilate_thin_strokes", placing.dilate_thin_strokes, unchanged),
-    without("pass: is_normalised", placing.is_normalised, lambda grey: False),
-    without("review: is_solid", placing.is_solid, no),
-    without("review: is_digit_dropped", doubts.is_digit_dropped, no),
-    without("review: is_digit_above", doubts.is_digit_above, no),
-    without("review: is_digit_within", doubts.is_digit_within, no),
-    Rule("review: frame is no digit", doubts.is_digit_dropped, ((doubts, "is_box", no),)),
-    Rule("review: a line is no digit", doubts.is_digit_dropped, ((doubts, "LINE", 0.0),)),
-    without("cut-out look", steps.surroundings, lambda ink: (0.0, 1.0, 0.0, 0.9999)),
+    without("dilate_thin_strokes", placing.dilate_thin_strokes, first),
+    without("passed unchanged", placing.is_normalised, no),
+    without("looked at alone", steps.surroundings, lambda ink: (0.0, 1.0, 0.0, 0.9999)),
+    without("review: solid", placing.is_solid, no),
+    without("review: another digit", dropped, no),
+    changed("review: a frame is no digit", dropped, doubts, is_box=no),
+    changed("review: a line is no digit", dropped, doubts, MAX_LINE_HEIGHT=0.0),
+    without("review: one above", doubts.is_digit_above, no),
+    without("review: one within", doubts.is_digit_within, no),
 ]
-RULES = [r for r in RULES if r.name not in ("lines: steps", "panels: tilted strip of a 7")]
 VIEW_GROUPS = {
     "all": {view.__name__ for view in views.VIEWS},
-    "parts": {view.__name__ for view in views.PARTS},
+    "parts": {view.__name__ for view in views.PART_VIEWS},
     **{view.__name__: {view.__name__} for view in views.VIEWS},
 }
 
@@ -281,47 +239,41 @@ def switched_off(rule: Rule) -> Iterator[None]:
 @contextmanager
 def watched(rules: list[Rule], used: set[str]) -> Iterator[None]:
     """Puts into `used` the names of those rules that change what their functions give."""
-    comparing = False
-
-    def spy(function: Callable[..., Any], own: list[Rule]) -> Callable[..., Any]:
-        @wraps(function)
-        def both(*args: Any, **kwargs: Any) -> Any:
-            nonlocal comparing
-            outcome = function(*args, **kwargs)
-            if not comparing:
-                comparing = True
-                try:
-                    for rule in own:
-                        if rule.name not in used and differs(outcome, rule, function, args, kwargs):
-                            used.add(rule.name)
-                finally:
-                    comparing = False
-            return outcome
-
-        return both
-
     with ExitStack() as stack:
-        owners = {id(rule.owner): rule.owner for rule in rules}
-        for owner in owners.values():
+        comparing: list[bool] = []
+        for owner in {id(rule.owner): rule.owner for rule in rules}.values():
             own = [rule for rule in rules if rule.owner is owner]
-            double = spy(owner, own)
-            for module in MODULES:
-                for key, value in list(vars(module).items()):
-                    if value is owner:
-                        stack.enter_context(patch.object(module, key, double))
-            for change in exchange(owner, double):
+            for change in without("", owner, spy(owner, own, used, comparing)).changes:
                 stack.enter_context(patch.object(*change))
         yield
 
 
+def spy(
+    function: Callable[..., Any], own: list[Rule], used: set[str], comparing: list[bool]
+) -> Callable[..., Any]:
+    """The function, which on the way puts into `used` what rules of its own matter."""
+
+    @wraps(function)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        outcome = function(*args, **kwargs)
+        if not comparing:  # else it is called within a comparison
+            comparing.append(True)
+            used.update(
+                rule.name
+                for rule in own
+                if rule.name not in used and differs(outcome, rule, function, args, kwargs)
+            )
+            comparing.clear()
+        return outcome
+
+    return both
+
+
 def differs(outcome: Any, rule: Rule, function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
-    simpler = [change[2] for change in rule.changes if change[1] == rule.owner.__name__]
+    """Whether a function gives another outcome without a rule."""
     try:
-        if simpler:
-            other = simpler[0](*args, **kwargs)  # type: ignore[operator]
-        else:
-            with switched_off(rule):
-                other = function(*args, **kwargs)
+        with switched_off(rule):
+            other = (rule.simpler or function)(*args, **kwargs)
     except ImageError:
         return True
     return not same(other, outcome)
@@ -344,7 +296,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
 def render_samples(count: int, chosen: list[str] | None) -> Iterator[Sample]:
     """Pictures of the first test images of MNIST, so many of each kind."""
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
-    kinds = [*KINDS.values(), *step_kinds.ONE_DIGIT, *step_kinds.NO_ANSWER]
+    kinds = [*KINDS.values(), *step_kinds.ONE_DIGIT, *step_kinds.UNANSWERABLE]
     for place, render in enumerate(kinds):
         if chosen and render.__name__ not in chosen:
             continue
@@ -355,14 +307,15 @@ def render_samples(count: int, chosen: list[str] | None) -> Iterator[Sample]:
             picture = render(draw_shape(digits[number], label, rng), other, rng)
             yield (
                 picture,
-                NO_ANSWER if render in step_kinds.NO_ANSWER else label,
+                NO_ANSWER if render in step_kinds.UNANSWERABLE else label,
                 render.__name__,
             )
 
 
 @cache
 def classify(network: str, digit: bytes) -> np.ndarray:
-    return load_model(network).classify_together(np.frombuffer(digit, np.uint8)[None].copy())[0]
+    pixels = np.frombuffer(digit, np.uint8)[None].copy()
+    return np.asarray(load_model(network).classify_together(pixels)[0])
 
 
 @cache
@@ -385,7 +338,7 @@ def read(picture: Picture) -> Reading:
     except ImageError:
         return Reading()
     digit, others = last.image.tobytes(), {}
-    if any(classify(network, digit).max() < TTA_BELOW for network in NETWORKS):
+    if any(classify(network, digit).max() < TTA_BELOW for network in COMPARED):
         *_, others = steps.trace_views(lambda side: picture)
     seen = tuple((name, view.tobytes()) for name, view in others.items())
     return Reading(digit, not last.review_reason, seen)
@@ -409,14 +362,16 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """For each kind, and all of one digit, (networks, 3): % right, to review, and missed."""
     shares = []
-    for network in NETWORKS:
+    for network in COMPARED:
         answers = [answer(reading, network, left_out) for reading in readings]
         digits, marked = (np.array(part) for part in zip(*answers, strict=True))
         right = (digits == labels) & (labels != NO_ANSWER)
         shares.append(np.stack([right, marked, ~right & ~marked]))
     each = 100 * np.array(shares, float)
     found = {kind: each[:, :, kinds == kind].mean(axis=2) for kind in dict.fromkeys(kinds.tolist())}
-    return {**found, "all of one digit": each[:, :, labels != NO_ANSWER].mean(axis=2)}
+    if (labels != NO_ANSWER).any():
+        found["all of one digit"] = each[:, :, labels != NO_ANSWER].mean(axis=2)
+    return found
 
 
 def main() -> None:
@@ -436,7 +391,7 @@ def main() -> None:
     )
     labels = np.array([label for _, label, _ in samples])
     kinds = np.array([kind for _, _, kind in samples])
-    rules = [rule for rule in RULES if not arguments.rule or rule.name in arguments.rule]
+    rules = [rule for rule in ROWS if not arguments.rule or rule.name in arguments.rule]
     readings, used_by = [], []
     used: set[str] = set()
     with watched(rules, used):
@@ -444,7 +399,7 @@ def main() -> None:
             used.clear()
             readings.append(read(picture))
             used_by.append(frozenset(used))
-    print(f"{'right review missed, %':36} {'kind':20}", *(f"{n:>22}" for n in NETWORKS))
+    print(f"{'right review missed, %':36} {'kind':20}", *(f"{n:>22}" for n in COMPARED))
     whole = measure(readings, labels, kinds, set())
     counts = Counter(kinds.tolist())
     for kind, figures in whole.items():

@@ -29,9 +29,9 @@ from worker.normalisation.steps import (
     ANOTHER,
     COARSE,
     FINE,
+    MAX_STRIP_LENGTH,
     SCALES,
     SOLID,
-    MAX_STRIP_LENGTH,
     normalise,
     trace_steps,
 )

@@ -7,15 +7,12 @@ import cv2
 import numpy as np
 
 from worker.normalisation.frames import (
-    COVERED_IF_ROUND,
     EDGE_ZONE,
     FAINT_LINE,
     FORM_RIM,
     MIN_LINED_SIDE,
-    has_sides,
     is_frame,
     is_framed,
-    leave_inside,
 )
 from worker.normalisation.line_finding import GAP, MIN_LINE_INK, count_lines, find_grid
 from worker.normalisation.measuring import (
@@ -31,36 +28,27 @@ MIN_DIGIT = 0.2  # of the image's side: what is left must be as large
 MIN_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
 MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
-NEAR_DIGIT = (
-    0.14  # of the shorter side: so near the digit it may be a part of it that a line cuts off
-)
+NEAR_DIGIT = 0.14  # of the shorter side: a line may cut off a part of the digit that is as near
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
 
 def remove_lines(ink: Grey) -> Grey:
-    """Without the lines of a form: those that go right across the image, or across what is inked as
-    a frame does; or else without a frame of another shape."""
+    """The ink without the lines of a form: those that go right across the image, or else those of a
+    frame around a digit."""
     mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
     (height, width), (left, top, w, h) = mask.shape, cv2.boundingRect(mask)
-    wide, high = (
-        w + width // GAP >= MIN_LINE_INK * width,
-        h + height // GAP >= MIN_LINE_INK * height,
-    )
+    wide = w + width // GAP >= MIN_LINE_INK * width
+    high = h + height // GAP >= MIN_LINE_INK * height
     if min(height, width) < MIN_LINED_SIDE:
         return ink
     if wide or high:
-        without = remove_straight_lines(ink, mask, wide, high)
-        if without is ink and has_sides(mask, FORM_RIM, COVERED_IF_ROUND):
-            return leave_inside(ink, mask, 1)
-        return without
+        return remove_straight_lines(ink, mask, wide, high)
     box = np.s_[top : top + h, left : left + w]
     inked, mask = ink[box], mask[box]
-    if min(w, h) < MIN_LINED_SIDE or not has_sides(mask, FORM_RIM, COVERED_IF_ROUND):
-        return ink  # as nearly always
-    inside = remove_straight_lines(inked, mask, True, True) if is_frame(mask) else inked
+    if min(w, h) < MIN_LINED_SIDE or not is_frame(mask):
+        return ink
+    inside = remove_straight_lines(inked, mask, True, True)
     if inside is inked or not is_framed(inside):  # the lines are the digit's own, as on a display
-        inside = leave_inside(inked, mask, 0)
-    if inside is inked:
         return ink
     ink = ink.copy()
     ink[box] = inside

@@ -13,7 +13,6 @@ from worker.pictures import Grey, Mask, Picture
 MIN_HALVED_LENGTH = 7  # an image so many times longer than it should be is halved first
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 FAINT = 64  # of 255: paler ink is the soft edge of a stroke
-MIN_BOX_FILL = 0.9  # of its rectangle a frame with rounded corners fills more; a circle, less
 
 Ordered = NDArray[np.uint8]  # (pixels,): grey values in their order
 
@@ -112,11 +111,10 @@ def find_runs(flags: NDArray[np.bool_]) -> list[list[int]]:
 
 
 def is_box(shape: NDArray[np.bool_]) -> bool:
-    """Whether a shape fills a rectangle, but for what may be inside: hardly any digit's strokes
-    do."""
+    """Whether the outline of a shape is about a rectangle, perhaps with rounded corners."""
     (outline, *_), _ = cv2.findContours(
         shape.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     hull = cv2.convexHull(outline)
     _, sides, _ = cv2.minAreaRect(hull)
-    return bool(cv2.contourArea(hull) > MIN_BOX_FILL * sides[0] * sides[1])
+    return bool(cv2.contourArea(hull) > 0.9 * sides[0] * sides[1])  # a circle fills less

@@ -1,5 +1,4 @@
-"""A digit on a panel: on a plate or a disc, in a frame, between bars, in a plot with margins, on a
-sheet on a desk."""
+"""A digit on a panel: on a plate or a disc, on a sheet on a desk, on a page beside a desk."""
 
 import math
 
@@ -8,15 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.normalisation.lines import remove_lines
-from worker.normalisation.measuring import measure_rows
 from worker.pictures import Grey, Mask
 
 Outline = NDArray[np.int32]
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
-Corners = tuple[tuple[float, float], ...]  # of its width and height, from the upper left on around
 
-MIN_BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
-MIN_BAR_INK, MAX_INK_BESIDE_BAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at most
+MIN_BAR = 0.04  # of the image's side: a strip of a desk is thicker
 LEAST = 0.12  # of the image is the box of a plate
 RECTANGLE = 0.93  # of the smallest rectangle around it, which may be tilted
 DISC = 0.93  # of the smallest circle around it
@@ -24,10 +20,8 @@ TILT = 25  # degrees
 MIN_PLATE_WIDTH, MAX_PLATE_WIDTH = 0.75, 2.5  # times as wide as high: else it may be a thick 0
 MIN_PLATE_INK = 0.7  # of it is ink: more than of a digit
 MIN_PLATE_DIGIT = 0.25  # of its shorter side a digit is high at least
-MIN_CONVEX_FILL, MIN_HOLE_GROUND = (
-    0.9,
-    0.8,
-)  # of its hull, or more, is a hole that may be a 0's; of it is ground
+MIN_CONVEX_FILL = 0.9  # of its hull: a fuller shape is convex
+MIN_HOLE_GROUND = 0.8  # of a hole: the hole of a 0 has more ground
 STROKES = 30  # times its area, or more, is the square of the edge of what is made of strokes
 MAX_SLIM_WIDTH = 0.35  # as wide as long, or less, is the hole that a 1 makes
 PLATE_RIM = 0.03  # of its shorter side is cut off
@@ -47,29 +41,15 @@ DISC_MARGIN = 0.08  # of the longer side of a digit on a disc is left around it
 
 
 def find_panel(ink: Grey) -> Window | None:
-    """The part of the image that has a digit on it, where the ink is that part and the digit a
-    hole in it, or the ink is bars on both sides of that part, or strips beside it."""
+    """The part of the image that has a digit on it, if the ink is that part and the digit a hole in
+    it, or if the ink has strips beside that part."""
     mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
-    height, width = mask.shape
-    top, left = mask.item(0, width // 2), mask.item(height // 2, 0)
-    if top and is_along(mask[0], MIN_BAR_INK) and (rows := between_bars(measure_rows(mask))):
-        return *rows, 0.0, 1.0
-    if (
-        left
-        and is_along(mask[:, 0], MIN_BAR_INK)
-        and (columns := between_bars(measure_rows(mask.T)))
-    ):
-        return 0.0, 1.0, *columns
     if cv2.countNonZero(mask) >= LEAST * MIN_PLATE_INK * mask.size and (plate := find_plate(mask)):
         return plate
-    if top or left or mask.item(-1, width // 2) or mask.item(height // 2, -1):
+    row, column = mask.shape[0] // 2, mask.shape[1] // 2
+    if mask[0, column] or mask[-1, column] or mask[row, 0] or mask[row, -1]:
         return beside_strips(ink, mask)
     return None
-
-
-def is_along(edge: Mask, share: float) -> bool:
-    """Whether there may be a bar or a strip along so much of an edge of the image."""
-    return bool(np.count_nonzero(edge) >= share * len(edge))
 
 
 def beside_strips(ink: Grey, mask: Mask) -> Window | None:
@@ -100,7 +80,7 @@ def beside_strips(ink: Grey, mask: Mask) -> Window | None:
 def measure_strip(mask: Mask) -> int:
     """How many rows at the top of a mask a strip of ink takes, with some to spare; it may be
     tilted, and there may be others at the sides."""
-    if not is_along(mask[0], MIN_STRIP_COVER):
+    if np.count_nonzero(mask[0]) < MIN_STRIP_COVER * mask.shape[1]:
         return 0
     height, width = mask.shape
     deep = np.minimum.accumulate(mask, axis=0).sum(axis=0)
@@ -110,22 +90,6 @@ def measure_strip(mask: Mask) -> int:
     if strip.max() > 2 * np.median(strip) + 2:  # no straight edge has it, however tilted
         return 0  # as a line with the bar of a 7 along it
     return int(strip.max()) + round(PLATE_RIM * len(mask)) + 1
-
-
-def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
-    """What part of an image's height is between two bars, from how much of each row is ink."""
-    rows = np.flatnonzero(inked < MIN_BAR_INK)
-    if not len(rows):
-        return None
-    first, last, height = int(rows[0]), int(rows[-1]), len(inked)
-    if min(first, height - 1 - last) < max(1, MIN_BAR * height) or last - first < 4:
-        return None
-    first, last = first + 1, last - 1  # an edge may be half a pixel's
-    return (
-        (first / height, (last + 1) / height)
-        if inked[[first, last]].max() < MAX_INK_BESIDE_BAR
-        else None
-    )
 
 
 def find_plate(mask: Mask) -> Window | None:
@@ -167,9 +131,9 @@ def find_plate(mask: Mask) -> Window | None:
     )
 
 
-def find_sheet(grey: Grey) -> Corners | None:
-    """The corners of a light sheet, about a rectangle, on a darker desk; without its rim, but where
-    it goes on to the edge of the image."""
+def find_sheet(grey: Grey) -> Window | None:
+    """The part of the image that has a light sheet, about a rectangle, on a darker desk; without
+    the sheet's rim, unless the sheet goes on to the edge of the image."""
     if sorted(corner_values(grey))[2] > DARKER * cv2.minMaxLoc(grey)[1]:
         return None  # as usual
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
@@ -193,12 +157,12 @@ def find_sheet(grey: Grey) -> Corners | None:
     covered, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
     if lit < SHEET * covered or light - lit > LIGHT * (mask.size - covered):
         return None
-    x0, x1 = BLURRED / w * (left > 0), 1 - BLURRED / w * (left + w < width)
-    y0, y1 = BLURRED / h * (top > 0), 1 - BLURRED / h * (top + h < height)
-    inner = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-    weights = [((1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y) for x, y in inner]
-    places = (weights @ corners + 0.5) / (width, height)
-    return tuple((x, y) for x, y in places.tolist())
+    return (
+        (top + BLURRED * (top > 0)) / height,
+        (top + h - BLURRED * (top + h < height)) / height,
+        (left + BLURRED * (left > 0)) / width,
+        (left + w - BLURRED * (left + w < width)) / width,
+    )
 
 
 def corner_values(grey: Grey) -> list[int]:
