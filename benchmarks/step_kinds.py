@@ -365,6 +365,23 @@ def lay_sheet(mask: Mask, rng: Rng, off: float) -> Picture:
     return np.asarray(np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8))
 
 
+def sheet_with_corners(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """A tilted sheet that leaves only corners of the desk."""
+    canvas, side = centred(mask, rng, rng.uniform(0.3, 0.5), 280)
+    sheet = photograph(blurred(canvas, rng, 1), CLEAN, rng)
+    tilt, desk = rng.choice([-1, 1]) * rng.uniform(4, 12), rng.uniform(20, 110)
+    turn = cv2.getRotationMatrix2D((side // 2, side // 2), tilt, rng.uniform(0.9, 1.0))
+    picture = cv2.warpAffine(sheet, turn, (side, side), borderValue=(desk, desk, desk))
+    noise = rng.normal(0, 3, picture.shape)
+    return np.asarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
+
+
+def soft(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """A scan of few pixels, enlarged: soft strokes on black that fill the image."""
+    few = cv2.resize(mask, (int(rng.integers(8, 14)), 14), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(few, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
+
+
 def hollow(mask: Mask, other: Mask, rng: Rng) -> Picture:
     """Drawn as an outline."""
     canvas, side = centred(mask, rng, rng.uniform(0.6, 0.8))
@@ -511,7 +528,8 @@ ONE_DIGIT: tuple[Kind, ...] = (
     circled, framed, frame_touched, box_in_row, crossed, pale_in_form, comb, underlined,
     over_button, printed, full_stop, punched, margin, wedge, sliver, smeared, on_board,
     in_shadow, small_in_shadow, thick, equal_luma, on_plate, between_bars, beside_desk, on_desk,
-    aslant, hollow, small, thin_and_large, dashed, cut_off, tight, in_string, mnist,
+    aslant, sheet_with_corners, soft, hollow, small, thin_and_large, dashed, cut_off, tight,
+    in_string, mnist,
 )  # fmt: skip
 UNANSWERABLE: tuple[Kind, ...] = (
     two_beside, two_stacked, four_digits, far_apart, circled_small, empty_cell,

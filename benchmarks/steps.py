@@ -106,8 +106,8 @@ def luma(image: np.ndarray) -> Grey:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
-def unlit(small: Grey) -> np.ndarray:
-    return np.zeros(small.shape, np.float32)
+def weigh_alike(height: int, width: int) -> np.ndarray:
+    return np.full((height, width), 1 / (height * width))
 
 
 def first(value: Any, *_: object) -> Any:
@@ -147,6 +147,11 @@ def changed(name: str, owner: Callable[..., Any], module: ModuleType, **values: 
     return Rule(name, owner, tuple((module, key, value) for key, value in values.items()))
 
 
+def cut_box(picture: Picture, corners: np.ndarray) -> Picture:
+    left, top, width, height = cv2.boundingRect(corners)
+    return picture[max(0, top) : top + height, max(0, left) : left + width].copy()
+
+
 def on_rim_if_many(boxes: Any, shape: tuple[int, ...]) -> Any:
     return False if isinstance(boxes, tuple) else ARE_ON_RIM(boxes, shape)
 
@@ -159,12 +164,15 @@ under, plate, dropped = shapes.find_underlines, panels.find_plate, doubts.is_dig
 ROWS = [
     without("colours by their own line", colours.project_colours, luma),
     without("which is ground", dark, is_mostly_dark),
-    without("ground: width", background.vote_by_width, lambda mask: 0.0),
-    changed("ground: specks", dark, background, SPECKS_VOTE=0.0),
-    changed("ground: a photo's light", dark, background, fit_surface=unlit),
+    changed("ground: width", dark, background, WIDTH_VOTE=0.0),
+    changed("ground: specks", dark, background, STRAYS_VOTE=0.0),
+    changed("ground: a photo's light", dark, background, LIT=INFINITE),
+    without("ground: rings and corners", background.weigh_ground, weigh_alike),
+    changed("ground: evenly black", background.is_photo, background, has_drawn_ground=no),
     changed("ground: paper is light", dark, background, PAPER_IS_LIGHT=0.0),
     without("uneven light", bright, even_ground),
     without("light: smooth", background.fit_light, none),
+    without("light: at the edges", background.darken_edges, first),
     changed("light: even", bright, background, EVEN=INFINITE),
     changed("ink: noise", ink, background, MAX_NOISE=0),
     changed("ink: paler than lines", ink, background, goes_across=no),
@@ -210,6 +218,7 @@ ROWS = [
     changed("panels: a thick 0 is none", plate, panels, is_of_0=no),
     without("panels: beside a desk", panels.beside_strips, none),
     without("panels: sheets", panels.find_sheet, none),
+    changed("panels: sheets aslant", steps.cut, steps, rectify=cut_box),
     without("dilate_thin_strokes", placing.dilate_thin_strokes, first),
     without("passed unchanged", placing.is_normalised, no),
     without("looked at alone", steps.surroundings, lambda ink: (0.0, 1.0, 0.0, 0.9999)),

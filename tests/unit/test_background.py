@@ -12,6 +12,7 @@ from worker.normalisation.background import (
     STROKE_SHARE,
     WIDE_STROKE_SHARE,
     close,
+    darken_edges,
     estimate_ground,
     extract_ink,
     fit_light,
@@ -82,7 +83,7 @@ def cut_out(ink: np.ndarray) -> np.ndarray:
     return ink[top : top + height, left : left + width]
 
 
-@pytest.mark.parametrize("width", [8, 12])
+@pytest.mark.parametrize("width", [8, 12, 16])
 @pytest.mark.parametrize("fall", [0.2, 0.5])
 def test_a_light_digit_cut_out_tightly_of_a_photo(width: int, fall: float) -> None:
     """There, it is ink that the grey values vary by, more than light."""
@@ -109,6 +110,13 @@ def test_soft_strokes_on_black_that_fill_the_image(times: int) -> None:
     two = np.array([line.split() for line in TINY_TWO.split("\n")[1:-1]], np.uint8) * 36
     large = cv2.resize(two, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     assert is_ground_dark(shrink(large, 48)) and not is_ground_dark(shrink(255 - large, 48))
+
+
+def test_a_wide_stroke_at_the_edge_is_no_shadow_on_black() -> None:
+    seven = np.zeros((96, 96), np.uint8)
+    seven[:36, 12:84] = seven[:, 48:84] = 255
+    seven = cv2.GaussianBlur(seven, (0, 0), 3)
+    assert likeness(extract_ink(seven), seven) > 0.98
 
 
 def test_where_the_votes_balance_the_ground_is_light() -> None:
@@ -235,6 +243,18 @@ def test_light_goes_on_to_the_edges() -> None:
     dark = 250 * (1 - 0.45 * np.add.outer(np.linspace(-1, 1, 40) ** 2, np.linspace(-1, 1, 48) ** 2))
     assert fit_light(dark.astype(np.uint8), dark.mean()) is None  # too dark for light
     assert fit_light(np.full((9, 48), 200, np.uint8), 200) is not None
+    slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
+    assert np.abs(darken_edges(close(slope, STROKE_SHARE)).astype(int) - slope).max() < 8
+
+
+def test_edges_are_darkened_alike_and_not_too_much() -> None:
+    closed = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 256, (15, 48), np.uint8), (0, 0), 3
+    )
+    darkened = darken_edges(closed)
+    assert (darkened != closed).any() and (darkened >= np.floor(0.85 * closed)).all()
+    for turn in (np.flipud, np.fliplr, np.transpose):
+        assert np.array_equal(darken_edges(turn(closed).copy()), turn(darkened))
 
 
 def test_the_ground_under_a_digit_is_that_around_it() -> None:

@@ -46,6 +46,19 @@ def test_a_digit_on_a_sheet_on_a_desk_is_read(desk: int, tilt: float) -> None:
     assert not last.review_reason
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_sheet_that_is_seen_aslant_is_read_as_from_above(turns: int) -> None:
+    sheet = np.full((297, 210), 220, np.uint8)
+    cv2.polylines(sheet, [np.array([(120, 190), (180, 190), (140, 270)])], False, 40, 9)
+    sides = np.array([(0, 0), (209, 0), (209, 296), (0, 296)], np.float32)
+    seen = np.array([(90, 40), (240, 62), (260, 330), (80, 320)], np.float32)
+    aslant = cv2.getPerspectiveTransform(sides, seen)
+    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 60}
+    on_desk = add_grain(cv2.warpPerspective(sheet, aslant, (320, 400), **border))
+    on_desk, sheet = (np.rot90(image, turns).copy() for image in (on_desk, sheet))
+    assert same_digit(normalise(on_desk), normalise(sheet), least=0.8)
+
+
 @pytest.mark.parametrize("desk", [20, 70])
 def test_a_sheet_may_leave_only_corners_of_the_desk(desk: int) -> None:
     sheet = np.full((300, 260), 220, np.uint8)

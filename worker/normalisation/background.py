@@ -1,6 +1,8 @@
 """Ink and ground: which of the two is lighter, what light falls on it, and the ink alone."""
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker.normalisation.measuring import (
     Ordered,
+    border,
     count_to,
     measure_reach,
     ones,
@@ -19,15 +22,22 @@ from worker.normalisation.measuring import (
 from worker.pictures import MIN_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
-DECISIVE_VOTE = 0.7  # a first vote by this much is not asked further
-MAX_TWO_VOTES = 1.0  # of 1.5: if the first two votes agree by more, the third never differed
-PAPER_IS_LIGHT = 0.7  # a photo of light ink needs so many more votes, since most are of light paper
-SPECKS_VOTE = 2.0  # how much the third vote counts, against 1 for the first
+RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
+CORNER = 0.15  # of either side
+STRAYS = 99.9  # %: pixels that stray farther from those around are specks
+WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
+OBVIOUS = 0.7  # of the first vote's 1 is enough, but for a photo's dark ground: see there
+CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
+LIT = 0.5  # of how much its pixels vary is smooth light: else an image shows ink above all
+PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
 SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
+DRAWN_GROUND = 0.2  # of a drawing, or more, is a dark ground without any shade
 INK_NEIGHBOURHOOD = np.ones((5, 5), np.uint8)  # px around ink
+TIE = 1e-9  # where the votes balance, up to what sums of floats are off
 WIDE_STROKE_SHARE, STROKE_SHARE = 0.45, 0.25  # of the longer side: strokes that are closed over
 EVEN = 0.92  # of the most light is the least, in even light
 SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
+STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
 DEEPEST_SHADOW = 0.4  # of the usual light
 PALE_SHADE_REACH = 1.5, 1  # shade little paler than ink reaches so many times farther, and px
 SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
@@ -38,32 +48,32 @@ MAX_NOISE = 48  # of 255: what paper has of it
 
 
 def is_ground_dark(small: Grey) -> bool:
-    """Whether the ink is lighter than its ground, by a vote of three.
+    """Whether the ink is lighter than its ground: a vote of three.
 
-    The ground is most of the image; it is wider than strokes are; and specks that differ from what
-    is around them are ink, in any light. If the image is a photo that varies by light more than by
-    ink, the first two votes are taken again with the light levelled. A decisive first vote ends
-    the vote, unless it is for the dark ground of a photo: that may be a shadow over most of it.
+    Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
+    are ink, which is true in any light. In a photo that is mostly light and shade the first two
+    are asked again with the light levelled, unless it has a light ground for certain; for a dark
+    one it needs a clear majority, since most are of light paper. What is obvious from the first is
+    not asked further, but for a dark ground of a photo: it may be a shadow over most of it.
     """
     ordered = order(small)
     dark = find_dark(small, ordered)
-    vote = vote_by_share(dark)
-    if vote <= -DECISIVE_VOTE or vote >= DECISIVE_VOTE and not is_photo(ordered):
+    vote = ask_share(dark)
+    if vote <= -OBVIOUS or vote >= OBVIOUS and not is_photo(ordered):
         return vote > 0
-    votes = vote + vote_by_width(dark)
-    if votes > -MAX_TWO_VOTES and is_photo(ordered):
+    votes = vote + ask_width(dark)
+    if votes > -CERTAIN and is_photo(ordered):
         light = fit_surface(small) - cv2.mean(small)[0]
-        if cv2.meanStdDev(light)[1] ** 2 > 0.5 * cv2.meanStdDev(small)[1] ** 2:
+        if cv2.meanStdDev(light)[1] ** 2 > LIT * cv2.meanStdDev(small)[1] ** 2:
             level = cv2.subtract(small, light, dtype=cv2.CV_8U)
             dark = find_dark(level, order(level))
-            votes = vote_by_share(dark) + vote_by_width(dark) - PAPER_IS_LIGHT
-    if abs(votes) < MAX_TWO_VOTES:
+            votes = ask_share(dark) + ask_width(dark) - PAPER_IS_LIGHT
+    if abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
-        votes += SPECKS_VOTE * weigh(
-            *(percentiles(order(part), 99.9)[0] for part in (lighter, darker))
-        )
-    return votes > 1e-9  # sums of floats may be off by as much where the votes balance
+        far = [percentiles(order(part), STRAYS)[0] for part in (lighter, darker)]
+        votes += STRAYS_VOTE * weigh(*far)
+    return votes > TIE
 
 
 def is_photo(ordered: Ordered) -> bool:
@@ -71,7 +81,14 @@ def is_photo(ordered: Ordered) -> bool:
     low, high = percentiles(ordered, 1, 99)
     dark = count_to(ordered, low + SHADES)
     between = count_to(ordered, max(low + SHADES, high - SHADES - 1)) - dark
-    return between > 0.5 * len(ordered)
+    return between > 0.5 * len(ordered) and not has_drawn_ground(ordered)
+
+
+def has_drawn_ground(ordered: Ordered) -> bool:
+    """Whether much is just the darkest, as light hardly leaves a dark ground. (A light one is all
+    white in many a photo, with a shadow beside it.)"""
+    (low,) = percentiles(ordered, 1)
+    return count_to(ordered, low + 1) >= DRAWN_GROUND * len(ordered)
 
 
 def find_dark(small: Grey, ordered: Ordered) -> Mask:
@@ -82,19 +99,35 @@ def find_dark(small: Grey, ordered: Ordered) -> Mask:
     return cv2.threshold(small, (low + high - 1) // 2, 1, cv2.THRESH_BINARY_INV)[1]
 
 
-def vote_by_share(dark: Mask) -> float:
+def ask_share(dark: Mask) -> float:
     """Whether most of the image is dark: from −1 to 1."""
-    return 2 * cv2.mean(dark)[0] - 1
+    return 2 * cv2.norm(weigh_ground(*dark.shape), cv2.NORM_L1, dark) - 1
 
 
-def vote_by_width(dark: Mask) -> float:
-    """Whether what is dark is wider than the rest: from −0.5 to 0.5."""
-    return 0.5 * weigh(measure_reach(dark), measure_reach(1 - dark))
+def ask_width(dark: Mask) -> float:
+    """Whether what is dark is wider than what isn't: from −`WIDTH_VOTE` to as much."""
+    return WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(1 - dark))
 
 
 def weigh(first: float, second: float) -> float:
     """By how much the first is more than the second: from −1 to 1."""
     return (first - second) / max(first, second, 1)
+
+
+@cache  # of so many shapes as are up to ROUGH_SIDE
+def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
+    """How much each pixel tells of the ground's colour, 1 in all: the edge and the corners more.
+
+    Rings further in are asked as well: the outermost may be the frame of a form's cell.
+    """
+    places = np.arange(height * width).reshape(height, width)
+    insets = [round(part * min(height, width)) for part in RINGS]
+    parts = [border(places[inset : height - inset, inset : width - inset]) for inset in insets]
+    above, left = round(CORNER * height) + 1, round(CORNER * width) + 1
+    corners = np.concatenate([places[:above], places[-above:]])
+    parts += [places, np.concatenate([corners[:, :left], corners[:, -left:]])]
+    shares = [np.bincount(part.ravel(), minlength=places.size) / part.size for part in parts]
+    return np.mean(shares, axis=0).reshape(height, width)
 
 
 def extract_ink(grey: Grey) -> Grey:
@@ -109,11 +142,13 @@ def extract_ink(grey: Grey) -> Grey:
     if high - low < MIN_CONTRAST:
         raise ImageError("blank: no ink to be seen")
     small = shrink(grey, ROUGH_SIDE)
+    is_even = False
     if is_ground_dark(small):
+        is_even = has_drawn_ground(order(small))
         grey, small = cv2.bitwise_not(grey), cv2.bitwise_not(small)
-    background = estimate_ground(small)
+    background = small if is_even else estimate_ground(small)
     darkest, lightest, *_ = cv2.minMaxLoc(background)
-    is_even = darkest == lightest
+    is_even = is_even or darkest == lightest
     if is_even:
         background = np.full(grey.shape, lightest, np.uint8)
     else:
@@ -208,7 +243,7 @@ def estimate_ground(small: Grey) -> Grey:
     background = close(level, WIDE_STROKE_SHARE)
     low, usual, high = percentiles(order(background), 5, 50, 95)
     if low < EVEN * high:
-        background = cv2.erode(closed, ones(3, 3))
+        background = cv2.erode(darken_edges(closed), ones(3, 3))
         (usual,) = percentiles(order(background), 50)
     elif light is not None:
         background = cv2.multiply(background, light, scale=1 / mean, dtype=cv2.CV_8U)
@@ -266,3 +301,21 @@ def prepare_fit(
     inner = terms[:, margin : height - margin, margin : width - margin]
     solve = np.linalg.pinv(inner.reshape(len(powers), -1).T)
     return terms.reshape(len(powers), -1).astype(np.float32), solve.astype(np.float32)
+
+
+def darken_edges(closed: Grey) -> Grey:
+    """Where the light falls off towards an edge of the image, it goes on as it does further in:
+    closing takes it from there."""
+    lit, reach = closed.astype(np.int16), reach_of(closed, STROKE_SHARE)
+    floor = (STEEPEST * lit).astype(np.int16)
+    background = lit.copy()
+    for seen, least, rows in zip(sides(lit), sides(floor), sides(background), strict=True):
+        if len(seen) > 2 * reach:
+            onward = np.maximum(2 * seen[reach] - seen[2 * reach : reach : -1], least[:reach])
+            np.minimum(rows[:reach], onward, out=rows[:reach])
+    return background.astype(np.uint8)
+
+
+def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    """Views of an image whose first rows are those at one of its edges, each in turn."""
+    return image, image[::-1], image.T, image.T[::-1]

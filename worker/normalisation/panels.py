@@ -10,6 +10,7 @@ from worker.normalisation.lines import remove_lines
 from worker.pictures import Grey, Mask
 
 Outline = NDArray[np.int32]
+Corners = tuple[tuple[float, float], ...]  # of its width and height, from the upper left on around
 Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 
 MIN_BAR = 0.04  # of the image's side: a strip of a desk is thicker
@@ -131,9 +132,9 @@ def find_plate(mask: Mask) -> Window | None:
     )
 
 
-def find_sheet(grey: Grey) -> Window | None:
-    """The part of the image that has a light sheet, about a rectangle, on a darker desk; without
-    the sheet's rim, unless the sheet goes on to the edge of the image."""
+def find_sheet(grey: Grey) -> Corners | None:
+    """The corners of a light sheet, about a rectangle, on a darker desk; without the sheet's rim,
+    unless the sheet goes on to the edge of the image."""
     if sorted(corner_values(grey))[2] > DARKER * cv2.minMaxLoc(grey)[1]:
         return None  # as usual
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
@@ -157,12 +158,12 @@ def find_sheet(grey: Grey) -> Window | None:
     covered, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
     if lit < SHEET * covered or light - lit > LIGHT * (mask.size - covered):
         return None
-    return (
-        (top + BLURRED * (top > 0)) / height,
-        (top + h - BLURRED * (top + h < height)) / height,
-        (left + BLURRED * (left > 0)) / width,
-        (left + w - BLURRED * (left + w < width)) / width,
-    )
+    x0, x1 = BLURRED / w * (left > 0), 1 - BLURRED / w * (left + w < width)
+    y0, y1 = BLURRED / h * (top > 0), 1 - BLURRED / h * (top + h < height)
+    inner = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    weights = [((1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y) for x, y in inner]
+    places = (weights @ corners + 0.5) / (width, height)
+    return tuple((x, y) for x, y in places.tolist())
 
 
 def corner_values(grey: Grey) -> list[int]:

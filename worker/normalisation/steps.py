@@ -10,7 +10,9 @@ from functools import cache, partial
 from math import ceil
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.normalisation.background import extract_ink
 from worker.normalisation.colours import to_grey
@@ -18,7 +20,7 @@ from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_dig
 from worker.normalisation.lines import remove_lines
 from worker.normalisation.measuring import shrink
 from worker.normalisation.outlines import fill_outline
-from worker.normalisation.panels import Window, find_panel, find_sheet
+from worker.normalisation.panels import Corners, Window, find_panel, find_sheet
 from worker.normalisation.placing import (
     box_of,
     centre,
@@ -103,7 +105,7 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
     there is of a digit in thin strokes. What is on a panel is looked at without what is
     around that. Raises `ImageError`.
     """
-    window: Window = WHOLE
+    window: Window | Corners = WHOLE
     review_reason, seen = doubted, 0
     for look, (shorter, longer) in SCALES.items():
         at_a_glance = look == FIRST
@@ -172,13 +174,24 @@ def surroundings(ink: Grey) -> Window:
     )
 
 
-def cut(picture: Picture, window: Window) -> Picture:
+def cut(picture: Picture, window: Window | Corners) -> Picture:
     """A part of an image; never empty."""
     if window == WHOLE:
         return picture
     height, width = picture.shape[:2]
+    if isinstance(window[0], tuple):
+        return rectify(picture, np.multiply(window, (width, height)).astype(np.float32))
     top, bottom, left, right = np.multiply(window, (height, height, width, width))
     return picture[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
+
+
+def rectify(picture: Picture, corners: NDArray[np.float32]) -> Picture:
+    """What is between four corners, (4, 2), in px from the upper left on around, as a rectangle."""
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # the left one first
+    height, width = (max(1, round(max(pair))) for pair in (sides[::2], sides[1::2]))
+    rectangle = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    transform = cv2.getPerspectiveTransform(corners, rectangle)
+    return cv2.warpPerspective(picture, transform, (width, height))
 
 
 DOUBTED = (select_digit, centre)  # what they do may give reason to doubt
