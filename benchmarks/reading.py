@@ -1,6 +1,6 @@
 """How long a worker takes to read an image file, beside decoders alone.
 
-`python benchmarks/reading.py [--rounds N] [FILE...]` prints µs an image on one core, the median of
+`python -m benchmarks.reading [--rounds N] [FILE...]` prints µs an image on one core, the median of
 the rounds. The files must be PNG or JPEG and show a digit. Without files, it takes MNIST test
 images as PNG, and as JPEG photos rendered around them with ruled lines, shadows and noise. A
 decoder only gives the whole picture in colour; a worker goes on to the 28×28 that the network sees.

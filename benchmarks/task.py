@@ -1,6 +1,6 @@
 """Where a worker's processor time goes: the real task on chunks of MNIST arrays.
 
-`python benchmarks/task.py [--model NAME] [--workers N] [--port PORT]` prints µs an image for each
+`python -m benchmarks.task [--model NAME] [--workers N] [--port PORT]` prints µs an image for each
 part of the task, and the share of all that is not the network. One worker for each core runs at the
 same time, over a private Redis; the figures are their mean. Arrays need no decoding, and Celery's
 main process is not measured. With a port, Redis is reached over TCP, else over a Unix socket.

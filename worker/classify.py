@@ -14,7 +14,7 @@ from worker.limits import Watch, limited_memory
 from worker.models.device import load_on_device
 from worker.models.model import Model
 from worker.normalisation.steps import Views
-from worker.normalisation.views import WEIGHTS
+from worker.normalisation.views import VIEW_WEIGHTS
 from worker.pictures import ImageError, describe
 from worker.reading import trace_digit, trace_other_views
 
@@ -151,7 +151,7 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
         return first
     others = model.classify_together(np.stack([*views.values()]).reshape(-1, PIXELS))
     squares = np.concatenate([first[None], others]) ** 2
-    weights = [1.0, *(WEIGHTS.get(name, 1.0) for name in views)]
+    weights = [1.0, *(VIEW_WEIGHTS.get(name, 1.0) for name in views)]
     power = np.average(squares, axis=0, weights=weights) ** SHARPNESS
     return np.asarray(power / power.sum(), np.float32)
 

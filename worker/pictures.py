@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_ERROR_CHARACTERS = 90  # a longer error text of a library is cut
+SIDE = 28  # px: height and width of what a network sees
 MIN_CONTRAST = 16  # an image with less between background and ink, in grey values, is blank
 
 Grey = NDArray[np.uint8]  # (height, width)
@@ -22,7 +22,5 @@ class TimeLimitError(ImageError):
 
 
 def describe(error: Exception) -> str:
-    """An error's text on one line of limited length, or its type if it has no text."""
-    return (
-        textwrap.shorten(str(error), MAX_ERROR_CHARACTERS, placeholder=" …") or type(error).__name__
-    )
+    """An error's text on one line of at most 90 characters, or its type if it has none."""
+    return textwrap.shorten(str(error), 90, placeholder=" …") or type(error).__name__

@@ -9,9 +9,8 @@ from protocol.chunk import ARRAY
 from worker.decoding.opening import open_image
 from worker.decoding.pages import has_more_pages
 from worker.normalisation.measuring import shrink
-from worker.normalisation.placing import SIDE
-from worker.normalisation.steps import FINE, LARGEST, Step, Views, trace_steps, trace_views
-from worker.pictures import Grey, ImageError
+from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
+from worker.pictures import SIDE, Grey, ImageError
 
 PAGES = "the file has more pages than this"
 
@@ -38,7 +37,7 @@ def trace_other_views(content: bytes) -> Iterator[Views]:
     `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
-    return trace_views(open_image(content, FINE[0], partial(shrink, side=LARGEST)))
+    return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))
 
 
 def read_array(content: bytes) -> Grey:

@@ -19,7 +19,7 @@ from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.text import plural
 
-MAX_CLOCK_SECONDS = 1.0  # difference of two clocks that is still taken to be none
+MAX_CLOCK_SKEW_SECONDS = 1.0  # difference of two clocks that is still taken to be none
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
 Rule = Callable[[Deployment], Advice]
@@ -107,7 +107,7 @@ def check_clocks(deployment: Deployment) -> Advice:
     """All clocks show the same time as that of Redis."""
     apart = {worker.name: worker.clock_seconds for worker in deployment.workers}
     for name, seconds in {"this host": deployment.clock_seconds, **apart}.items():
-        if abs(seconds) > MAX_CLOCK_SECONDS:
+        if abs(seconds) > MAX_CLOCK_SKEW_SECONDS:
             yield (
                 f"the clock of {name} is {abs(seconds):,.1f} s "
                 f"{'ahead of' if seconds > 0 else 'behind'} that of Redis: "

@@ -8,9 +8,9 @@ import pytest
 
 from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
 from worker.normalisation.background import (
-    NARROW,
     ROUGH_SIDE,
-    WIDE,
+    STROKE_SHARE,
+    WIDE_STROKE_SHARE,
     close,
     darken_edges,
     estimate_ground,
@@ -226,7 +226,7 @@ def test_a_sheet_on_a_darker_desk() -> None:
     assert same_digit(normalise(add_grain(photo)), normalise(draw_ring()), least=0.85)
 
 
-@pytest.mark.parametrize("share", [WIDE, NARROW])
+@pytest.mark.parametrize("share", [WIDE_STROKE_SHARE, STROKE_SHARE])
 def test_closing_has_no_side(share: float) -> None:
     small = cv2.resize(add_grain(draw_ring(), 30), (48, 40), interpolation=cv2.INTER_AREA)
     assert np.array_equal(close(small[:, ::-1].copy(), share), close(small, share)[:, ::-1])
@@ -234,7 +234,7 @@ def test_closing_has_no_side(share: float) -> None:
 
 def test_light_goes_on_to_the_edges() -> None:
     lit = (220 * fall_off(40, 48, "lens")).astype(np.uint8)
-    closed = close(lit, NARROW)
+    closed = close(lit, STROKE_SHARE)
     assert np.abs(closed[0].astype(int) - lit[0]).min() > 10
     light = fit_light(closed, closed.mean())
     assert light is not None and np.abs(light - lit).max() < 4
@@ -244,7 +244,7 @@ def test_light_goes_on_to_the_edges() -> None:
     assert fit_light(dark.astype(np.uint8), dark.mean()) is None  # too dark for light
     assert fit_light(np.full((9, 48), 200, np.uint8), 200) is not None
     slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
-    assert np.abs(darken_edges(close(slope, NARROW)).astype(int) - slope).max() < 8
+    assert np.abs(darken_edges(close(slope, STROKE_SHARE)).astype(int) - slope).max() < 8
 
 
 def test_edges_are_darkened_alike_and_not_too_much() -> None:

@@ -15,7 +15,7 @@ from worker.decoding.opening import open_image
 from worker.normalisation import steps
 from worker.normalisation.measuring import measure_stroke
 from worker.normalisation.placing import (
-    BOX,
+    DIGIT_SIDE,
     STROKE,
     STROKE_SIDE,
     centre,
@@ -29,9 +29,9 @@ from worker.normalisation.steps import (
     ANOTHER,
     COARSE,
     FINE,
+    MAX_STRIP_LENGTH,
     SCALES,
     SOLID,
-    STRIP,
     normalise,
     trace_steps,
 )
@@ -127,7 +127,7 @@ def test_a_long_strip_stays_as_wide_as_a_short_one(times: int) -> None:
     strip[5:55, 100:150] = draw_ring(50, width=4)
     for picture in (strip, strip.T):
         glance = next(trace_steps(lambda side: picture))  # noqa: B023
-        assert abs(min(glance.image.shape) - COARSE[1] / min(times, STRIP)) <= 1
+        assert abs(min(glance.image.shape) - COARSE[1] / min(times, MAX_STRIP_LENGTH)) <= 1
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
@@ -189,7 +189,7 @@ def test_a_thin_stroke_is_thickened_and_a_thick_one_left() -> None:
     thin, thick = (crop(255 - draw_ring(width=width)) for width in (2, 12))
     assert np.array_equal(dilate_thin_strokes(thick), thick)
     before, after = (
-        measure_stroke(scale(ink, STROKE_SIDE) >> 7) * BOX / STROKE_SIDE
+        measure_stroke(scale(ink, STROKE_SIDE) >> 7) * DIGIT_SIDE / STROKE_SIDE
         for ink in (thin, dilate_thin_strokes(thin))
     )
     assert before < STROKE / 2
@@ -199,7 +199,7 @@ def test_a_thin_stroke_is_thickened_and_a_thick_one_left() -> None:
 @pytest.mark.parametrize("shape", [(10, 10), (300, 40), (1, 50), (400, 1), (7, 3)])
 def test_the_longer_side_fills_the_box(shape: tuple[int, int]) -> None:
     scaled = scale(np.full(shape, 255, np.uint8))
-    assert max(scaled.shape) == BOX and min(scaled.shape) >= 1
+    assert max(scaled.shape) == DIGIT_SIDE and min(scaled.shape) >= 1
 
 
 @pytest.mark.parametrize("shape", [(20, 4), (4, 20), (20, 20)])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
-from worker.normalisation.panels import between_bars, find_panel, find_sheet, measure_strip
+from worker.normalisation.panels import find_panel, find_sheet, measure_strip
 from worker.normalisation.steps import normalise, trace_steps
 
 
@@ -184,32 +184,6 @@ def test_a_digit_between_bars_is_read(above: int, below: int, turned: bool) -> N
     if turned:
         paper, picture = paper.T.copy(), picture.T.copy()
     assert same_digit(normalise(picture), normalise(paper), least=0.85)  # it is looked at closer
-
-
-@pytest.mark.parametrize(
-    ("inked", "expected"),
-    [
-        ([1] * 4 + [0.5] + [0] * 90 + [0.5] + [1] * 4, (0.05, 0.95)),
-        ([1] * 4 + [0.5] + [0.05] * 90 + [0.9] + [0.98] * 4, (0.05, 0.95)),
-        ([1] * 3 + [0] * 93 + [1] * 4, None),
-        ([1] * 4 + [0] * 93 + [1] * 3, None),
-        ([0.9] * 5 + [0] * 90 + [1] * 5, None),
-        ([1] * 5 + [0.5] * 2 + [0] * 88 + [1] * 5, None),
-        ([1] * 5 + [0] * 88 + [0.5] * 2 + [1] * 5, None),
-        ([1] * 48 + [0] * 4 + [1] * 48, None),
-        ([1] * 100, None),
-        ([0] * 100, None),
-        ([1, 0, 0, 0, 0, 1], None),
-    ],
-    ids=[
-        *("soft edges", "grain", "thin above", "thin below", "not black", "ink beside the first"),
-        *("ink beside the last", "near each other", "all", "nothing", "tiny"),
-    ],
-)
-def test_bars_are_thick_and_clear_of_ink(
-    inked: list[float], expected: tuple[float, float] | None
-) -> None:
-    assert between_bars(np.array(inked)) == expected
 
 
 def test_what_is_around_is_seen_first() -> None:

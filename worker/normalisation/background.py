@@ -32,14 +32,14 @@ LIT = 0.5  # of how much its pixels vary is smooth light: else an image shows in
 PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
 SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
 DRAWN_GROUND = 0.2  # of a drawing, or more, is a dark ground without any shade
-NEAR = np.ones((5, 5), np.uint8)  # px around ink
+INK_NEIGHBOURHOOD = np.ones((5, 5), np.uint8)  # px around ink
 TIE = 1e-9  # where the votes balance, up to what sums of floats are off
-WIDE, NARROW = 0.45, 0.25  # of the longer side: strokes that are closed over
+WIDE_STROKE_SHARE, STROKE_SHARE = 0.45, 0.25  # of the longer side: strokes that are closed over
 EVEN = 0.92  # of the most light is the least, in even light
 SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
 STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
 DEEPEST_SHADOW = 0.4  # of the usual light
-WIDER = 1.5, 1  # times, and px: so much farther than strokes reaches shade that is little paler
+PALE_SHADE_REACH = 1.5, 1  # shade little paler than ink reaches so many times farther, and px
 SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
 MIN_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
 INSET = 0.2  # of each side: a digit in a cell reaches further in
@@ -175,7 +175,7 @@ def extract_ink(grey: Grey) -> Grey:
 def measure_ink(ink: Grey, noise: int) -> tuple[int, int]:
     """The threshold between ink and the grain of the paper near it, and how strong full ink is."""
     threshold = otsu_threshold(ink[ink > noise])
-    near = cv2.dilate(cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1], NEAR)
+    near = cv2.dilate(cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1], INK_NEIGHBOURHOOD)
     inked = ink[near.view(np.bool_)]
     threshold = otsu_threshold(inked)
     ordered = order(inked)
@@ -208,7 +208,7 @@ def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:
     if has_shade(ink, faintest, threshold) and not is_form(ink, threshold):
         faintest = threshold
     threshold = otsu_threshold(ink[ink > faintest])
-    shade = has_shade(ink, faintest, threshold, *WIDER) and not is_form(ink, threshold)
+    shade = has_shade(ink, faintest, threshold, *PALE_SHADE_REACH) and not is_form(ink, threshold)
     return threshold if shade else faintest
 
 
@@ -219,7 +219,7 @@ def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: 
         return False
     strong = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
     pale = cv2.threshold(ink, faintest, 1, cv2.THRESH_BINARY)[1]
-    pale -= cv2.min(pale, cv2.dilate(strong, NEAR))
+    pale -= cv2.min(pale, cv2.dilate(strong, INK_NEIGHBOURHOOD))
     if cv2.countNonZero(pale) < MIN_SHADE:
         return False
     widest = max(times * max(1, measure_reach(strong)) + more, SHADE * min(ink.shape))
@@ -233,14 +233,14 @@ def estimate_ground(small: Grey) -> Grey:
     under uneven light, closing over no more than strokes follows the edge of a shadow; it is taken
     to reach a little further, lest that edge be drawn as a line.
     """
-    closed = close(small, NARROW)
+    closed = close(small, STROKE_SHARE)
     low, high, *_ = cv2.minMaxLoc(closed)
     if 0 < low == high:
         return closed  # blank paper in one light, which all that follows would leave as it is
     mean = cv2.mean(closed)[0]
     light = fit_light(closed, mean)
     level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)
-    background = close(level, WIDE)
+    background = close(level, WIDE_STROKE_SHARE)
     low, usual, high = percentiles(order(background), 5, 50, 95)
     if low < EVEN * high:
         background = cv2.erode(darken_edges(closed), ones(3, 3))
@@ -268,7 +268,7 @@ def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
     As smooth counts what a polynomial of the second degree describes: it is found without the
     edges of the image, where closing takes the light from further in, and goes on to these.
     """
-    margin = min(reach_of(closed, NARROW), (min(closed.shape) - 1) // 3)
+    margin = min(reach_of(closed, STROKE_SHARE), (min(closed.shape) - 1) // 3)
     light = fit_surface(closed, margin)
     height, width = closed.shape
     inner = np.s_[margin : height - margin, margin : width - margin]
@@ -306,7 +306,7 @@ def prepare_fit(
 def darken_edges(closed: Grey) -> Grey:
     """Where the light falls off towards an edge of the image, it goes on as it does further in:
     closing takes it from there."""
-    lit, reach = closed.astype(np.int16), reach_of(closed, NARROW)
+    lit, reach = closed.astype(np.int16), reach_of(closed, STROKE_SHARE)
     floor = (STEEPEST * lit).astype(np.int16)
     background = lit.copy()
     for seen, least, rows in zip(sides(lit), sides(floor), sides(background), strict=True):

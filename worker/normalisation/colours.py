@@ -7,12 +7,12 @@ from worker.normalisation.measuring import border
 from worker.pictures import Grey, Picture
 
 SAMPLED_SIDE = 48  # px: as many pixels say what the colours of an image are
-RIM = 10  # of these at each edge may be a frame, or a desk,
+SAMPLE_RIM = 10  # of these at each edge may be a frame, or a desk,
 OUTER = 0.2  # and count so much
 MIN_CHROMA = 24  # between a pixel's channels, under which it counts as grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
-WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), OUTER, np.float32)
-WEIGHTS[RIM:-RIM, RIM:-RIM] = 1
+SAMPLE_WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), OUTER, np.float32)
+SAMPLE_WEIGHTS[SAMPLE_RIM:-SAMPLE_RIM, SAMPLE_RIM:-SAMPLE_RIM] = 1
 OF_ONE_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[:-1]  # of two channels
 
 
@@ -33,10 +33,10 @@ def project_colours(image: Picture) -> Grey:
     chroma = cv2.norm(cv2.absdiff(channels[:-1], channels[1:]), cv2.NORM_INF, OF_ONE_PIXEL)
     if chroma < MIN_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-    rim = border(few[RIM:-RIM, RIM:-RIM])
+    rim = border(few[SAMPLE_RIM:-SAMPLE_RIM, SAMPLE_RIM:-SAMPLE_RIM])
     background = np.sort(rim, axis=0)[len(rim) // 2].astype(np.float64)  # about the median
     away = cv2.subtract(few, (*background, 0.0), dtype=cv2.CV_32F)
-    away = cv2.multiply(away, WEIGHTS).reshape(-1, 3)
+    away = cv2.multiply(away, SAMPLE_WEIGHTS).reshape(-1, 3)
     axis = cv2.eigen(away.T @ away)[2][0]
     axis /= np.abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
     along = few.reshape(-1, 3) @ axis

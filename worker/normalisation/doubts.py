@@ -3,18 +3,12 @@
 import cv2
 
 from worker.normalisation.measuring import FAINT, is_box
-from worker.normalisation.shapes import LINE, WIDER
+from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER
 from worker.pictures import Grey
 
 AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
-
-
 WITHIN = 0.2  # as long as a circle, or longer, may be a digit in it
-
-
 TALL = 1.7  # times as high as wide, or higher, are two digits one above the other
-
-
 EACH_HIGH, EACH_WIDE = 0.35, 0.3  # of the height and the width of both, or more, is each
 
 
@@ -42,7 +36,7 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     return any(
         max(w, h) >= least_length
         and area >= least_area
-        and not (h <= LINE * w and w > WIDER * digit_width)
+        and not (h <= MAX_LINE_HEIGHT * w and w > WIDER * digit_width)
         and ink[labels == number].mean() >= least_strength
         and not (
             left < digit_left < digit_left + digit_width < left + w

@@ -10,52 +10,27 @@ from numpy.typing import NDArray
 from worker.normalisation.measuring import count_ink, find_runs, measure_rows, ones
 from worker.pictures import Mask
 
-STRAIGHT = 0b11  # marks a line without steps; 0b01, one with; what a shift leaves has none
-
-
 SLOPES = (-0.04, -0.02, 0.0, 0.02, 0.04)  # the tilts that are tried
-
-
-WHOLE, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
-
-
+MIN_LINE_INK, HALF = 0.95, 0.5  # of its length: a line is black so far, and its blurred sides
 THICKEST = 0.14  # of the image's height
-
-
 THICK = 0.08  # of it; one that something lies along may be no thicker
-
-
 FREE = 0.3  # of its length nothing lies along it
-
-
 GAP = 10  # a line may be broken for a tenth of its length
-
-
-ENDS = 16  # the first and the last sixteenth of a line
-
-
-AT_ENDS = 0.4  # of them is black
-
-
 SIDES = 0.25  # of its width: so near its left or right edge a cell may have its sides
 
 
 def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
     """The horizontal lines of a mask, where its ink is so wide, and the vertical ones."""
     none = np.zeros(mask.shape, np.uint8)
-    across, level = trace_lines(mask) if wide else (none, none)
-    down, upright = (part.T for part in trace_lines(cv2.transpose(mask))) if high else (none, none)
+    across = find_lines(mask) if wide else none
+    down = find_lines(cv2.transpose(mask)).T if high else none
     is_wide, is_high = across.any(), down.any()
-    if is_wide and not is_high and (sides := find_sides(mask, across)).any():
-        return across, sides
-    if is_high and not is_wide and (sides := find_sides(cv2.transpose(mask), down.T)).any():
-        return sides.T, down
     if is_wide and is_high:
         return confirm(across, down, mask), confirm(down.T, across.T, mask.T).T
-    if is_wide and count_lines(across) == 1:  # a step in a lone one, and it may be a stroke
-        across = level
-    if is_high and count_lines(down.T) == 1:
-        down = upright
+    if is_wide:
+        return across, find_sides(mask, across)
+    if is_high:
+        return find_sides(cv2.transpose(mask), down.T).T, down
     return across, down
 
 
@@ -80,28 +55,24 @@ def count_lines(rows: Mask) -> int:
 
 
 def find_lines(mask: Mask) -> Mask:
-    """The lines of a mask that run from left to right, somewhat tilted perhaps; a thin one, or a
-    bent one, may have steps of a pixel."""
-    return trace_lines(mask)[0]
-
-
-def trace_lines(mask: Mask) -> tuple[Mask, Mask]:
-    """All of these lines, and those without steps."""
+    """The lines of a mask that run from left to right, perhaps tilted; a thin or bent line may have
+    steps of a pixel."""
     height, width = mask.shape
     lines = np.zeros(mask.shape, np.uint8)
     gap = ones(1, max(1, width // GAP))
     reach = ones(2 + 2 * ceil(SLOPES[-1] * width / 2), gap.size)  # of any tilt
     widened = cv2.dilate(mask, reach)
     if not has_line(widened) or not has_line(cv2.erode(widened, gap)):
-        return lines, lines
+        return lines
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, gap)
     for slope in SLOPES:
         shear = shear_by(slope, width)
         level = cv2.warpAffine(closed, shear, (width, height), flags=cv2.INTER_NEAREST)
         stepped = cv2.max(level[:-1], level[1:])
-        if not has_line(stepped) or not (whole := are_lines(stepped)).any():
+        if not has_line(stepped):
             continue
-        straight, black = are_lines(level), measure_rows(level)
+        whole = measure_rows(stepped) >= MIN_LINE_INK
+        black = measure_rows(level)
         level_lines = np.zeros(mask.shape, np.uint8)
         for start, stop in find_runs(black >= HALF):
             if not whole[max(start - 1, 0) : stop].any():
@@ -113,13 +84,12 @@ def trace_lines(mask: Mask) -> tuple[Mask, Mask]:
             middle = min(row, most)
             above, below = measure_thickness(around[middle::-1]), measure_thickness(around[middle:])
             if above + below - 1 <= most:
-                kind = STRAIGHT if straight[start:stop].any() else 1
-                level_lines[row - above + 1 : row + below] |= kind
+                level_lines[row - above + 1 : row + below] = 1
         if level_lines.any():
             flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
             lines |= cv2.warpAffine(level_lines, shear, (width, height), flags=flags)
     lines = cv2.dilate(lines, ones(3, 1))
-    return cv2.min(lines, mask), cv2.min(lines >> 1, mask)
+    return cv2.min(lines, mask)
 
 
 @cache
@@ -130,16 +100,7 @@ def shear_by(slope: float, width: int) -> NDArray[np.float64]:
 
 def has_line(mask: Mask) -> bool:
     """Whether one of the rows may be a line's."""
-    return cv2.minMaxLoc(count_ink(mask))[1] >= WHOLE * mask.shape[1]
-
-
-def are_lines(mask: Mask) -> NDArray[np.bool_]:
-    """Which rows are those of a line, to both of its ends: (height, width) → (height,)."""
-    width = mask.shape[1]
-    end = max(1, width // ENDS)
-    first, last = count_ink(mask[:, :end]), count_ink(mask[:, -end:])
-    rows = (count_ink(mask) >= WHOLE * width) & (first > AT_ENDS * end) & (last > AT_ENDS * end)
-    return rows[:, 0]
+    return cv2.minMaxLoc(count_ink(mask))[1] >= MIN_LINE_INK * mask.shape[1]
 
 
 def measure_thickness(rows: Mask) -> int:

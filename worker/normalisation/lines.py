@@ -7,17 +7,14 @@ import cv2
 import numpy as np
 
 from worker.normalisation.frames import (
-    ALONG,
-    EDGE,
+    EDGE_ZONE,
     FAINT_LINE,
-    MIN_SIDE,
-    RIM,
-    has_sides,
+    FORM_RIM,
+    MIN_LINED_SIDE,
     is_frame,
     is_framed,
-    leave_inside,
 )
-from worker.normalisation.line_finding import GAP, WHOLE, count_lines, find_grid
+from worker.normalisation.line_finding import GAP, MIN_LINE_INK, count_lines, find_grid
 from worker.normalisation.measuring import (
     largest_shape,
     measure_stroke,
@@ -31,31 +28,27 @@ MIN_DIGIT = 0.2  # of the image's side: what is left must be as large
 MIN_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
 MANY = 3  # lines, or more
 AS_THICK = 0.7  # as strokes are is a bar, or more
-NEAR = 0.14  # of the shorter side: so near the digit it may be a part of it that a line cuts off
+NEAR_DIGIT = 0.14  # of the shorter side: a line may cut off a part of the digit that is as near
 FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
 
 
 def remove_lines(ink: Grey) -> Grey:
-    """Without the lines of a form: those that go right across the image, or across what is inked as
-    a frame does; or else without a frame of another shape."""
+    """The ink without the lines of a form: those that go right across the image, or else those of a
+    frame around a digit."""
     mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
     (height, width), (left, top, w, h) = mask.shape, cv2.boundingRect(mask)
-    wide, high = w + width // GAP >= WHOLE * width, h + height // GAP >= WHOLE * height
-    if min(height, width) < MIN_SIDE:
+    wide = w + width // GAP >= MIN_LINE_INK * width
+    high = h + height // GAP >= MIN_LINE_INK * height
+    if min(height, width) < MIN_LINED_SIDE:
         return ink
     if wide or high:
-        without = remove_straight_lines(ink, mask, wide, high)
-        if without is ink and has_sides(mask, RIM, ALONG):
-            return leave_inside(ink, mask, 1)
-        return without
+        return remove_straight_lines(ink, mask, wide, high)
     box = np.s_[top : top + h, left : left + w]
     inked, mask = ink[box], mask[box]
-    if min(w, h) < MIN_SIDE or not has_sides(mask, RIM, ALONG):
-        return ink  # as nearly always
-    inside = remove_straight_lines(inked, mask, True, True) if is_frame(mask) else inked
+    if min(w, h) < MIN_LINED_SIDE or not is_frame(mask):
+        return ink
+    inside = remove_straight_lines(inked, mask, True, True)
     if inside is inked or not is_framed(inside):  # the lines are the digit's own, as on a display
-        inside = leave_inside(inked, mask, 0)
-    if inside is inked:
         return ink
     ink = ink.copy()
     ink[box] = inside
@@ -108,7 +101,7 @@ def are_on_rim(boxes: Sequence[Any], shape: tuple[int, ...]) -> Any:
     """Whether what is in a box, or in each of some, lies at one edge of the image: left, top, width
     and height → a flag, or as many."""
     (left, top, w, h), (height, width) = boxes, shape
-    across, down = RIM * width, RIM * height
+    across, down = FORM_RIM * width, FORM_RIM * height
     beside = (left + w <= across) | (left >= width - across)
     return beside | (top + h <= down) | (top >= height - down)
 
@@ -121,7 +114,7 @@ def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
     form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     touching = labels[cv2.dilate(form, ones(5, 5)) > 0]
     kept |= np.bincount(touching, minlength=len(kept)) == 0
-    reach = 2 * round(NEAR * min(rest.shape)) + 1
+    reach = 2 * round(NEAR_DIGIT * min(rest.shape)) + 1
     kept[labels[cv2.dilate(digit, ones(reach, reach)) > 0]] = True
     kept[0] = False
     return kept.view(np.uint8).take(labels)
@@ -150,7 +143,7 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     if across and down:
         return False
     lines, others = (rows, rest) if across else (columns.T, rest.T)
-    edge, free = round(EDGE * len(lines)) + 1, 1
+    edge, free = round(EDGE_ZONE * len(lines)) + 1, 1
     if not (lines[:, 0].any() and lines[:, -1].any()):  # as a ruled line goes
         free += round(FREE_AROUND * len(lines))
     near, far = others[:free].any(), others[-free:].any()
@@ -159,7 +152,7 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
 
 def is_bar(lines: Mask, width: float, stroke: float) -> bool:
     """Whether a horizontal line lies in the midst of the image and is about as thick as strokes."""
-    edge = round(EDGE * len(lines)) + 1
+    edge = round(EDGE_ZONE * len(lines)) + 1
     return not (lines[:edge].any() or lines[-edge:].any()) and width > AS_THICK * stroke
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from worker.pictures import Grey, Mask, Picture
 
-FAR = 7  # times as long, or more, is an image that is halved before it is shrunk
-
+MIN_HALVED_LENGTH = 7  # an image so many times longer than it should be is halved first
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+FAINT = 64  # of 255: paler ink is the soft edge of a stroke
 
 Ordered = NDArray[np.uint8]  # (pixels,): grey values in their order
 
@@ -19,7 +20,7 @@ Ordered = NDArray[np.uint8]  # (pixels,): grey values in their order
 def shrink(picture: Picture, side: int) -> Picture:
     """The longer side at most `side` px."""
     height, width = picture.shape[:2]
-    while max(height, width) >= FAR * side and min(height, width) > 1:
+    while max(height, width) >= MIN_HALVED_LENGTH * side and min(height, width) > 1:
         # but for what is left over below and on the right: this takes a tenth of the time
         height, width = height // 2, width // 2
         whole = picture[: 2 * height, : 2 * width]
@@ -78,9 +79,6 @@ def otsu_threshold(values: Grey) -> int:
     return int(cv2.threshold(values, 0, 1, cv2.THRESH_OTSU)[0])
 
 
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-
-
 def measure_rows(mask: Mask) -> NDArray[np.float64]:
     """How much of each row is 1: (height, width) → (height,), 0..1."""
     return count_ink(mask)[:, 0] / mask.shape[1]
@@ -112,18 +110,11 @@ def find_runs(flags: NDArray[np.bool_]) -> list[list[int]]:
     return runs
 
 
-FAINT = 64  # of 255: less is the soft edge of a stroke
-
-
-BOX = 0.9  # of a rectangle is a frame with rounded corners; a circle is less
-
-
 def is_box(shape: NDArray[np.bool_]) -> bool:
-    """Whether a shape fills a rectangle, but for what may be inside: hardly any digit's strokes
-    do."""
+    """Whether the outline of a shape is about a rectangle, perhaps with rounded corners."""
     (outline, *_), _ = cv2.findContours(
         shape.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     hull = cv2.convexHull(outline)
     _, sides, _ = cv2.minAreaRect(hull)
-    return bool(cv2.contourArea(hull) > BOX * sides[0] * sides[1])
+    return bool(cv2.contourArea(hull) > 0.9 * sides[0] * sides[1])  # a circle fills less

@@ -1,5 +1,4 @@
-"""A digit on a panel: on a plate or a disc, in a frame, between bars, in a plot with margins, on a
-sheet on a desk."""
+"""A digit on a panel: on a plate or a disc, on a sheet on a desk, on a page beside a desk."""
 
 import math
 
@@ -8,26 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.normalisation.lines import remove_lines
-from worker.normalisation.measuring import measure_rows
 from worker.pictures import Grey, Mask
 
 Outline = NDArray[np.int32]
-Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 Corners = tuple[tuple[float, float], ...]  # of its width and height, from the upper left on around
+Window = tuple[float, float, float, float]  # of an image's height and width: from, to, from, to
 
-BAR = 0.04  # of the image's side, or thicker, is a bar at both of its edges
-BLACK, CLEAR = 0.97, 0.1  # of its rows is ink; and of the row beside it, at most
+MIN_BAR = 0.04  # of the image's side: a strip of a desk is thicker
 LEAST = 0.12  # of the image is the box of a plate
 RECTANGLE = 0.93  # of the smallest rectangle around it, which may be tilted
 DISC = 0.93  # of the smallest circle around it
 TILT = 25  # degrees
-NARROW, WIDE = 0.75, 2.5  # times as wide as high: else it may be a thick 0
-FULL = 0.7  # of it is ink: more than of a digit
-HOLE = 0.25  # of its shorter side a digit is high at least
-CONVEX, EMPTY = 0.9, 0.8  # of its hull, or more, is a hole that may be a 0's; of it is ground
+MIN_PLATE_WIDTH, MAX_PLATE_WIDTH = 0.75, 2.5  # times as wide as high: else it may be a thick 0
+MIN_PLATE_INK = 0.7  # of it is ink: more than of a digit
+MIN_PLATE_DIGIT = 0.25  # of its shorter side a digit is high at least
+MIN_CONVEX_FILL = 0.9  # of its hull: a fuller shape is convex
+MIN_HOLE_GROUND = 0.8  # of a hole: the hole of a 0 has more ground
 STROKES = 30  # times its area, or more, is the square of the edge of what is made of strokes
-SLIM = 0.35  # as wide as long, or less, is the hole that a 1 makes
-RIM = 0.03  # of its shorter side is cut off
+MAX_SLIM_WIDTH = 0.35  # as wide as long, or less, is the hole that a 1 makes
+PLATE_RIM = 0.03  # of its shorter side is cut off
 SHEET = 0.9  # of a sheet is as light as it is, or more: all but a digit
 ASLANT = 0.85  # of the smallest rectangle around it
 FOUR_SIDES = 0.95  # of the area between its corners, at least, and that of its own
@@ -36,33 +34,23 @@ MIN_SHEET = 14  # px: a side of it
 DARKER = 0.85  # of the lightest are three corners of the image, at most: these are of the desk
 BLURRED = 1.25  # px at its edges: these are of the desk as well
 LIGHT = 0.1  # of what is around it, at most, is as light as the sheet
-STRIP = 0.35  # of the image's side is a strip at an edge of it, at most
-ALONG = 0.5  # of an edge there is such a strip, or more
+MAX_STRIP_DEPTH = 0.35  # of the image's side is a strip at an edge of it, at most
+MIN_STRIP_COVER = 0.5  # of an edge there is such a strip, or more
 PIECE = 0.1  # of the page's side: a longer one at the desk may be of a digit
-SMALL = 0.15  # of it: a digit on a page beside a desk is as long, or longer
-AROUND = 0.08  # of the longer side of a digit on a disc is left around it
+MIN_PAGE_DIGIT = 0.15  # of it: a digit on a page beside a desk is as long, or longer
+DISC_MARGIN = 0.08  # of the longer side of a digit on a disc is left around it
 
 
 def find_panel(ink: Grey) -> Window | None:
-    """The part of the image that has a digit on it, where the ink is that part and the digit a
-    hole in it, or the ink is bars on both sides of that part, or strips beside it."""
+    """The part of the image that has a digit on it, if the ink is that part and the digit a hole in
+    it, or if the ink has strips beside that part."""
     mask = cv2.threshold(ink, 127, 1, cv2.THRESH_BINARY)[1]
-    height, width = mask.shape
-    top, left = mask.item(0, width // 2), mask.item(height // 2, 0)
-    if top and is_along(mask[0], BLACK) and (rows := between_bars(measure_rows(mask))):
-        return *rows, 0.0, 1.0
-    if left and is_along(mask[:, 0], BLACK) and (columns := between_bars(measure_rows(mask.T))):
-        return 0.0, 1.0, *columns
-    if cv2.countNonZero(mask) >= LEAST * FULL * mask.size and (plate := find_plate(mask)):
+    if cv2.countNonZero(mask) >= LEAST * MIN_PLATE_INK * mask.size and (plate := find_plate(mask)):
         return plate
-    if top or left or mask.item(-1, width // 2) or mask.item(height // 2, -1):
+    row, column = mask.shape[0] // 2, mask.shape[1] // 2
+    if mask[0, column] or mask[-1, column] or mask[row, 0] or mask[row, -1]:
         return beside_strips(ink, mask)
     return None
-
-
-def is_along(edge: Mask, share: float) -> bool:
-    """Whether there may be a bar or a strip along so much of an edge of the image."""
-    return bool(np.count_nonzero(edge) >= share * len(edge))
 
 
 def beside_strips(ink: Grey, mask: Mask) -> Window | None:
@@ -85,7 +73,7 @@ def beside_strips(ink: Grey, mask: Mask) -> Window | None:
     length = np.maximum(w, h) / min(page.shape)
     largest = length[~at_edge].max(initial=0)
     others = length[at_edge].max(initial=0)
-    if largest < max(SMALL, others) or length[cut_off].max(initial=0) > PIECE:
+    if largest < max(MIN_PAGE_DIGIT, others) or length[cut_off].max(initial=0) > PIECE:
         return None
     return top / height, 1 - bottom / height, left / width, 1 - right / width
 
@@ -93,28 +81,16 @@ def beside_strips(ink: Grey, mask: Mask) -> Window | None:
 def measure_strip(mask: Mask) -> int:
     """How many rows at the top of a mask a strip of ink takes, with some to spare; it may be
     tilted, and there may be others at the sides."""
-    if not is_along(mask[0], ALONG):
+    if np.count_nonzero(mask[0]) < MIN_STRIP_COVER * mask.shape[1]:
         return 0
     height, width = mask.shape
     deep = np.minimum.accumulate(mask, axis=0).sum(axis=0)
-    strip = deep[(deep > 0) & (deep < STRIP * height)]
-    if len(strip) < ALONG * width or strip.max() < BAR * height:
+    strip = deep[(deep > 0) & (deep < MAX_STRIP_DEPTH * height)]
+    if len(strip) < MIN_STRIP_COVER * width or strip.max() < MIN_BAR * height:
         return 0
     if strip.max() > 2 * np.median(strip) + 2:  # no straight edge has it, however tilted
         return 0  # as a line with the bar of a 7 along it
-    return int(strip.max()) + round(RIM * len(mask)) + 1
-
-
-def between_bars(inked: NDArray[np.float64]) -> tuple[float, float] | None:
-    """What part of an image's height is between two bars, from how much of each row is ink."""
-    rows = np.flatnonzero(inked < BLACK)
-    if not len(rows):
-        return None
-    first, last, height = int(rows[0]), int(rows[-1]), len(inked)
-    if min(first, height - 1 - last) < max(1, BAR * height) or last - first < 4:
-        return None
-    first, last = first + 1, last - 1  # an edge may be half a pixel's
-    return (first / height, (last + 1) / height) if inked[[first, last]].max() < CLEAR else None
+    return int(strip.max()) + round(PLATE_RIM * len(mask)) + 1
 
 
 def find_plate(mask: Mask) -> Window | None:
@@ -129,14 +105,14 @@ def find_plate(mask: Mask) -> Window | None:
     outline, size = outlines[largest], sizes[largest]
     holes = [hole for hole, of in zip(outlines, around, strict=True) if of == largest]
     left, top, w, h = cv2.boundingRect(outline)
-    narrow = not NARROW * h <= w <= WIDE * h
+    narrow = not MIN_PLATE_WIDTH * h <= w <= MAX_PLATE_WIDTH * h
     if (
         not holes
         or w * h < max(LEAST * mask.size, 1)
         or (w, h) == (width, height)
-        or cv2.countNonZero(mask[top : top + h, left : left + w]) < FULL * size
+        or cv2.countNonZero(mask[top : top + h, left : left + w]) < MIN_PLATE_INK * size
         or is_of_0(hole := max(holes, key=cv2.contourArea), mask, narrow)
-        or cv2.boundingRect(hole)[3] < HOLE * min(w, h)
+        or cv2.boundingRect(hole)[3] < MIN_PLATE_DIGIT * min(w, h)
     ):
         return None
     if is_rectangle(outline, size):
@@ -145,7 +121,7 @@ def find_plate(mask: Mask) -> Window | None:
         down, right = measure_margins(outline)
     elif is_disc(outline, size) or is_convex(outline, size) and is_digit(hole, mask):
         left, top, w, h = cv2.boundingRect(np.concatenate(holes))
-        down = right = -round(AROUND * max(w, h))
+        down = right = -round(DISC_MARGIN * max(w, h))
     else:
         return None
     return (
@@ -157,8 +133,8 @@ def find_plate(mask: Mask) -> Window | None:
 
 
 def find_sheet(grey: Grey) -> Corners | None:
-    """The corners of a light sheet, about a rectangle, on a darker desk; without its rim, but where
-    it goes on to the edge of the image."""
+    """The corners of a light sheet, about a rectangle, on a darker desk; without the sheet's rim,
+    unless the sheet goes on to the edge of the image."""
     if sorted(corner_values(grey))[2] > DARKER * cv2.minMaxLoc(grey)[1]:
         return None  # as usual
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
@@ -173,7 +149,7 @@ def find_sheet(grey: Grey) -> Corners | None:
     if (
         min(w, h) < MIN_SHEET
         or w * h < LEAST * mask.size
-        or not PORTRAIT * h <= w <= WIDE * h
+        or not PORTRAIT * h <= w <= MAX_PLATE_WIDTH * h
         or not is_rectangle(outline, size, ASLANT)
         or not FOUR_SIDES <= size / max(cv2.contourArea(corners), 1) <= 1 / FOUR_SIDES
     ):
@@ -216,7 +192,7 @@ def measure_margins(outline: Outline) -> tuple[int, int]:
     _, _, w, h = cv2.boundingRect(outline)
     twice = math.sin(2 * math.radians(measure_tilt(cv2.minAreaRect(outline)[2])))
     off = twice / (1 + twice) / 2  # what a square in a tilted square leaves of the box around
-    down, right = (round(RIM * min(w, h) + off * side) + 1 for side in (w, h))
+    down, right = (round(PLATE_RIM * min(w, h) + off * side) + 1 for side in (w, h))
     return down, right
 
 
@@ -224,7 +200,7 @@ def is_of_0(hole: Outline, mask: Mask, narrow: bool) -> bool:
     """Whether a hole may be that of a thick 0: convex, nothing in it, and not slim as a 1 is,
     unless what it is in is narrow."""
     size = cv2.contourArea(hole)
-    empty = count_ground(hole, mask) >= EMPTY * size
+    empty = count_ground(hole, mask) >= MIN_HOLE_GROUND * size
     return (narrow or not is_slim(hole)) and empty and is_convex(hole, size)
 
 
@@ -234,7 +210,7 @@ def is_digit(hole: Outline, mask: Mask) -> bool:
     size = cv2.contourArea(hole)
     strokes = cv2.arcLength(hole, True) ** 2 >= STROKES * size
     inside = size - len(hole) / 2  # Pick's theorem: the outline runs through the ink around
-    return not is_slim(hole) and (strokes or count_ground(hole, mask) < EMPTY * inside)
+    return not is_slim(hole) and (strokes or count_ground(hole, mask) < MIN_HOLE_GROUND * inside)
 
 
 def count_ground(hole: Outline, mask: Mask) -> int:
@@ -248,9 +224,9 @@ def is_disc(outline: Outline, size: float) -> bool:
 
 
 def is_convex(outline: Outline, size: float) -> bool:
-    return bool(size >= CONVEX * cv2.contourArea(cv2.convexHull(outline)))
+    return bool(size >= MIN_CONVEX_FILL * cv2.contourArea(cv2.convexHull(outline)))
 
 
 def is_slim(outline: Outline) -> bool:
     _, sides, _ = cv2.minAreaRect(outline)
-    return bool(min(sides) <= SLIM * max(sides))
+    return bool(min(sides) <= MAX_SLIM_WIDTH * max(sides))

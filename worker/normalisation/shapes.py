@@ -7,37 +7,35 @@ from numpy.typing import NDArray
 from worker.normalisation.measuring import FAINT, disc, ones
 from worker.pictures import Grey
 
-RIM = 0.12  # of the shorter side of the image
+IMAGE_RIM = 0.12  # of the shorter side of the image
 ON_RIM = 0.3  # is what a shape counts there, against 1 inside
-SOLID, SLIM = 0.45, 0.25  # of its box; of its length: more is no stroke, but the end of a shadow
+SOLID_FILL = 0.45  # of its box: a shape that fills more is no stroke, but the end of a shadow,
+SLIM = 0.25  # unless it is no wider than this share of its length
 AS_SHADOW = 0.1  # is what such a shape counts at the edge of the image
-FRAME = 0.3  # of a side of the image, along it: a slim shape so long is left of a frame
-AS_FRAME = 0.33  # is what that counts
-HAIR, MARGIN = 0.08, 0.6  # of its length; of a side of the image: so slim and so long is a line
-BESIDE = 0.08  # of the longer side: so long, or longer, is a digit beside one
-BROKEN = 0.03  # of the longer side: half of what may be between the pieces of a stroke
+MAX_HALF_BREAK = 0.03  # of the longer side: half of what may be between the pieces of a stroke
 SURROUNDED = 0.35  # as long as what is around it, or longer, is a digit in a circle
 MIN_AROUND = 8  # px: so long, or longer, is a circle around a digit
 OPEN, DIRECTIONS = 0.6, 36  # of so many directions from it, or more, the circle closes
-CLOSED = 0.95  # of them, what is solid
-LINE, BUTTON = 0.2, 0.45  # as high as wide, or less, is a line under a digit; and a button
+MAX_LINE_HEIGHT, BUTTON = (
+    0.2,
+    0.45,
+)  # times its width: a line under a digit, or a button, is flatter
 PAIR = 0.3  # and two lines that run together, or one that is not straight
 FILLED = 0.8  # of its box is a button's ink
-SHORTEST, LONGEST = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
+MIN_LINE_WIDTH, MAX_LINE_WIDTH = 0.6, 3.0  # as the digit is wide, such a line is; as it is high
 UNDER = 0.06  # of the digit's height is between the two: else it may be the base of a 2
-MOST = 0.5  # of what is above the line is the digit: else it may be in pieces
 WIDER = 1.2  # than the digit is a line that leaves no doubt
 NO_BASE = 1.8  # times as wide as the digit is a line that is no base of a 2, however near
 PRINT = 0.12, 0.45  # of the digit's length, or between, printed characters are high
 WORD = 3.0  # times as wide as high, or less: so many may run together
 AS_HIGH, LEVEL = 0.6, 0.8  # as the one beside it is a character; of its height it lies beside it
 THINNER = 0.7  # times as wide as the digit's are its strokes, or less: a piece's are as wide
-STOP = 0.3  # of the digit's length: a full stop is shorter
-LOW = 0.25  # of its height: so near its foot it lies
-HOLE, ROUND, FULL = 0.4, 0.75, 0.7  # of its length, a punched hole; of its own length; of its box
-MIN_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
+MAX_PUNCHED_LENGTH = 0.4  # of the digit's length, of a punched hole
+ROUND, MIN_PUNCHED_FILL = 0.75, 0.7  # of its own length and its box: a hole is as wide and as full
+MIN_MARKED_SIDE = 48  # px: in a smaller image these may be pieces of a broken stroke
 
 Sizes = NDArray[np.float64]  # (shapes,)
+Flags = NDArray[np.bool_]  # (shapes,)
 Boxes = tuple[Sizes, Sizes, Sizes, Sizes]  # left, top, width, height
 
 
@@ -64,29 +62,24 @@ def select_digit(ink: Grey) -> Grey:
     shape = labels[inked]
     strength = np.bincount(shape, ink[inked], count)[1:] / area
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
-    rim = round(RIM * min(height, width))
+    rim = round(IMAGE_RIM * min(height, width))
     inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
     score = (
         np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, ON_RIM)
     )
     at_edge = np.logical_or.reduce(edges)
     slim = np.minimum(w, h) <= SLIM * np.maximum(w, h)
-    shadow = at_edge & (area > SOLID * w * h) & ~slim
-    across, down = edges[1] | edges[3], edges[0] | edges[2]
-    frame = slim & (across & (w > FRAME * width) | down & (h > FRAME * height))
+    shadow = at_edge & (area > SOLID_FILL * w * h) & ~slim
     score[shadow] *= AS_SHADOW
-    score[frame] *= AS_FRAME
-    around = find_surrounds((left, top, w, h), area, labels)
+    around = find_surrounds((left, top, w, h), labels)
     score[around] = 0
     group = group_pieces(inked, shape, count)
-    ruled = find_ruled((left, top, w, h), strength, at_edge | slim, group, (height, width))
-    score[ruled] = 0
     under = find_underlines((left, top, w, h), area, score, group)
     score[under] = 0
-    drawn = around | under | ruled
+    drawn = around | under
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
-    own &= (strength > 0.5 * strength[main]) & ~shadow & ~frame & ~drawn
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~drawn
     own[main] = True
     first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
     size = max(last[0] - first[0], last[1] - first[1])
@@ -103,14 +96,15 @@ def select_digit(ink: Grey) -> Grey:
         keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
     keep |= own
     others = find_print((left, top, w, h), area, main, keep, labels)
-    if not fills and max(height, width) >= MIN_SIDE:
-        others |= find_marks((left, top, w, h), area, (*first, *last)) & (group != group[main])
-    wanted = np.concatenate([[False], keep & ~others]).view(np.uint8).take(labels)
+    if not fills and max(height, width) >= MIN_MARKED_SIDE:
+        others |= find_punched((left, top, w, h), area, (*first, *last)) & (group != group[main])
+    keep &= ~others
+    wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
     kept: Grey = cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
     return kept
 
 
-def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+def find_surrounds(boxes: Boxes, labels: NDArray[np.uint16]) -> Flags:
     """Which shapes are drawn around another that is not small beside them: a digit in a circle, or
     in a box, is what is inside. A circle of strokes may be open, or cut off at the edge of the
     image, a box have three sides."""
@@ -123,68 +117,37 @@ def find_surrounds(boxes: Boxes, area: Sizes, labels: NDArray[np.uint16]) -> NDA
         inside &= length >= SURROUNDED * length[outer]
         if not inside.any():
             continue
-        closed = OPEN if area[outer] < SOLID * w[outer] * h[outer] else CLOSED
         rows, columns = np.nonzero(labels == outer + 1)
         for inner in np.flatnonzero(inside).tolist():
             down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
             turns = np.floor(np.arctan2(down, across) * (DIRECTIONS / 2 / np.pi)) % DIRECTIONS
-            around[outer] |= len(np.unique(turns)) >= closed * DIRECTIONS
+            around[outer] |= len(np.unique(turns)) >= OPEN * DIRECTIONS
     return around
 
 
-def find_ruled(
-    boxes: Boxes,
-    strength: Sizes,
-    is_no_digit: NDArray[np.bool_],
-    group: NDArray[np.intp],
-    shape: tuple[int, int],
-) -> NDArray[np.bool_]:
-    """Which shapes are what is seen of a ruled line, as a margin's, beside a digit that is no paler
-    than they are: one that isn't slim, nor at the edge of the image."""
-    left, top, w, h = boxes
-    first, last = np.full((2, group.max() + 1), np.inf), np.zeros((2, group.max() + 1))
-    for axis, (start, length) in enumerate(((left, w), (top, h))):
-        np.minimum.at(first[axis], group, start)
-        np.maximum.at(last[axis], group, start + length)
-    width, height = last - first
-    down = (width <= HAIR * height) & (height >= MARGIN * shape[0])
-    ruled: NDArray[np.bool_] = (down | (height <= HAIR * width) & (width >= MARGIN * shape[1]))[
-        group
-    ]
-    if ruled.any():
-        digit = ~is_no_digit & ~ruled & (np.maximum(w, h) >= BESIDE * max(shape))
-        ruled &= strength <= strength.max(initial=0, where=digit)
-    return ruled
-
-
-def find_underlines(
-    boxes: Boxes, area: Sizes, score: Sizes, group: NDArray[np.intp]
-) -> NDArray[np.bool_]:
+def find_underlines(boxes: Boxes, area: Sizes, score: Sizes, group: NDArray[np.intp]) -> Flags:
     """Which shapes are a line drawn under the digit, or a button there."""
     left, top, w, h = boxes
-    flat = (h <= LINE * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
+    flat = (h <= MAX_LINE_HEIGHT * w) | (h <= BUTTON * w) & (area > FILLED * w * h)
     about_flat = flat | (h <= PAIR * w)
     if not about_flat.any():
         return flat
     digit = int(np.where(about_flat, -1, score).argmax())
     wide = w > WIDER * w[digit]
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
-    long = (w > SHORTEST * w[digit]) & (w < LONGEST * h[digit])
+    long = (w > MIN_LINE_WIDTH * w[digit]) & (w < MAX_LINE_WIDTH * h[digit])
     no_base = w > NO_BASE * w[digit]
     under = top >= top[digit] + np.where(no_base, 1, 1 + UNDER) * h[digit]
     lines: NDArray[np.bool_] = (flat | about_flat & wide) & long & ~beside & under
     if np.count_nonzero(lines) > 2:  # a digit in stripes
         return np.zeros_like(flat)
     own = (group == group[digit]) & ~lines
-    last = top + h >= (top + h)[own].max()
-    whole = h[digit] >= MOST * (top - top[own].min())
-    lines &= last & whole
-    return lines
+    return lines & (top + h >= (top + h)[own].max())
 
 
 def find_print(
-    boxes: Boxes, area: Sizes, main: int, kept: NDArray[np.bool_], labels: NDArray[np.uint16]
-) -> NDArray[np.bool_]:
+    boxes: Boxes, area: Sizes, main: int, kept: Flags, labels: NDArray[np.uint16]
+) -> Flags:
     """Which of the shapes that are kept are characters in a row beside the digit, as a form's cell
     has them: in thinner strokes, which pieces of the digit are not."""
     left, top, w, h = boxes
@@ -208,21 +171,16 @@ def find_print(
     return printed
 
 
-def find_marks(
-    boxes: Boxes, area: Sizes, digit: tuple[float, float, float, float]
-) -> NDArray[np.bool_]:
-    """Which shapes are a full stop or a comma after the digit, from whose left and top to whose
-    right and bottom `digit` is; or a punched hole beside it."""
-    left, top, w, h = boxes
+def find_punched(boxes: Boxes, area: Sizes, digit: tuple[float, float, float, float]) -> Flags:
+    """Which shapes are punched holes beside the digit, whose left, top, right and bottom are
+    `digit`."""
+    left, _, w, h = boxes
     digit_left, digit_top, digit_right, digit_bottom = digit
     size = max(digit_right - digit_left, digit_bottom - digit_top)
     long, short = np.maximum(w, h), np.minimum(w, h)
-    low = top + h / 2 >= digit_bottom - LOW * (digit_bottom - digit_top)
-    stops = (left >= digit_right) & low & (long <= STOP * size)
     beside = (left + w < digit_left) | (left > digit_right)
-    holes = (long <= HOLE * size) & (short >= ROUND * long) & (area >= FULL * w * h) & beside
-    marks: NDArray[np.bool_] = stops | holes
-    return marks
+    is_disc = (short >= ROUND * long) & (area >= MIN_PUNCHED_FILL * w * h)
+    return np.asarray((long <= MAX_PUNCHED_LENGTH * size) & is_disc & beside)
 
 
 def group_pieces(
@@ -230,7 +188,7 @@ def group_pieces(
 ) -> NDArray[np.intp]:
     """A number for each shape, the same for those that are near each other; `shape` is the number
     of the one that each inked pixel is in, from 1 to below `count`."""
-    reach = max(1, round(BROKEN * max(inked.shape)))
+    reach = max(1, round(MAX_HALF_BREAK * max(inked.shape)))
     near = cv2.dilate(inked.view(np.uint8), disc(reach))
     group = np.zeros(count, np.intp)
     group[shape] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]

@@ -38,10 +38,10 @@ COARSE = (56, 64)  # px: the least shorter side to decode to, and the longer sid
 FINE = (448, 128)  # the same where a glance finds nothing, or a small digit
 SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # by the names of their first steps
 FIRST = "grey"
-LARGEST = 1024  # px: the longer side of an image, or less, of which there are other views
-STRIP = 5  # times as long as wide is a strip: its width stays as it is in one so long
-SMALL = 14  # px: the longer side of a digit that is looked at closer
-MARGIN = 0.5  # of its longer side, around a digit that is small even then: all else is cut off
+MAX_VIEW_SIDE = 1024  # px: the longer side of an image, or less, of which there are other views
+MAX_STRIP_LENGTH = 5  # times as long as wide is a strip: its width stays as it is in one so long
+SMALL_DIGIT_SIDE = 14  # px: the longer side of a digit that is looked at closer
+CUT_OUT_MARGIN = 0.5  # of its longer side, left around a digit that is small even then
 WHOLE = (0.0, 1.0, 0.0, 1.0)
 
 ANOTHER = "another shape there may be a digit too"
@@ -118,7 +118,7 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
         )  # all is seen again, and better
         part = cut(picture, window)
         slender = max(part.shape[:2]) / min(part.shape[:2])
-        grey = to_grey(shrink(part, max(longer, round(longer / STRIP * slender))))
+        grey = to_grey(shrink(part, max(longer, round(longer / MAX_STRIP_LENGTH * slender))))
         yield Step(look, grey, review_reason)
         if is_normalised(grey):
             return
@@ -135,7 +135,12 @@ def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
                 if window == WHOLE and step is extract_ink and (panel := find_panel(grey)):
                     window = panel
                     break
-                if window == WHOLE and step is crop and not all_seen and max(grey.shape) < SMALL:
+                if (
+                    window == WHOLE
+                    and step is crop
+                    and not all_seen
+                    and max(grey.shape) < SMALL_DIGIT_SIDE
+                ):
                     window = WHOLE if at_a_glance else surroundings(before)
                     break
             else:
@@ -157,9 +162,9 @@ def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) 
 
 
 def surroundings(ink: Grey) -> Window:
-    """The part of the image that has the digit, and `MARGIN` around it."""
+    """The part of the image that has the digit, and `CUT_OUT_MARGIN` around it."""
     left, top, width, height = box_of(ink)
-    reach = (0.5 + MARGIN) * max(width, height)
+    reach = (0.5 + CUT_OUT_MARGIN) * max(width, height)
     row, column = top + height / 2, left + width / 2
     return (
         max(0.0, (row - reach) / ink.shape[0]),

@@ -18,17 +18,17 @@ View = Callable[[Picture], Picture]
 
 SOFT = 0.025  # of the longer side: the blur's standard deviation
 BEYOND = 0.15  # of it, past each edge
-AROUND = 0.35  # of it, on each side
-FAR, NEAR, BETWEEN = 0.2, 0.1, 0.15  # of a side, left out at each of its ends
-SEEN = 1 - 2 * FAR  # of a side, at the least
-SIDE = 128  # px: longer, an image is shrunk before it is blurred
+FRAME_SHARE = 0.35  # of it, on each side
+MIDDLE_CUT, TRIM_CUT, ROWS_CUT = 0.2, 0.1, 0.15  # of a side, left out at each of its ends
+SEEN = 1 - 2 * MIDDLE_CUT  # of a side, at the least
+SOFTENED_SIDE = 128  # px: longer, an image is shrunk before it is blurred
 LEVELLED_SIDE = 192  # px: the same before it is levelled
-STROKE = np.ones((11, 11), np.uint8)  # of these: what is as wide or wider is no stroke
+WIDE_STROKE = np.ones((11, 11), np.uint8)  # of these: what is as wide or wider is no stroke
 
 
 def softened(picture: Picture) -> Picture:
     """Blurred: no grain, and broken strokes run together."""
-    small = shrink(picture, SIDE)
+    small = shrink(picture, SOFTENED_SIDE)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), SOFT * max(small.shape[:2])))
 
 
@@ -40,7 +40,7 @@ def extended(picture: Picture) -> Picture:
 def framed(picture: Picture) -> Picture:
     """With more of its ground around, in the usual colour of its border."""
     background = np.atleast_1d(np.median(border(picture), axis=0)).tolist()
-    return surround(picture, AROUND, cv2.BORDER_CONSTANT, background)
+    return surround(picture, FRAME_SHARE, cv2.BORDER_CONSTANT, background)
 
 
 def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] = ()) -> Picture:
@@ -51,22 +51,22 @@ def surround(picture: Picture, share: float, kind: int, colour: Sequence[float] 
 
 def middle(picture: Picture) -> Picture:
     """Without what lies around the middle."""
-    return inner(picture, FAR, FAR)
+    return inner(picture, MIDDLE_CUT, MIDDLE_CUT)
 
 
 def trimmed(picture: Picture) -> Picture:
     """Without its edges."""
-    return inner(picture, NEAR, NEAR)
+    return inner(picture, TRIM_CUT, TRIM_CUT)
 
 
 def middle_rows(picture: Picture) -> Picture:
     """Without what lies above and below."""
-    return inner(picture, BETWEEN, 0)
+    return inner(picture, ROWS_CUT, 0)
 
 
 def middle_columns(picture: Picture) -> Picture:
     """Without what lies at the sides."""
-    return inner(picture, 0, BETWEEN)
+    return inner(picture, 0, ROWS_CUT)
 
 
 def inner(picture: Picture, ends: float, sides: float) -> Picture:
@@ -85,15 +85,17 @@ def levelled(picture: Picture) -> Picture:
     if not is_photo(order(grey)):
         raise ImageError("no light falls on a drawing")
     lighter, darker = (
-        cv2.norm(cv2.morphologyEx(grey, kind, STROKE))
+        cv2.norm(cv2.morphologyEx(grey, kind, WIDE_STROKE))
         for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
     )
     if lighter > darker:
         grey = cv2.bitwise_not(grey)
-    background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, STROKE)
+    background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, WIDE_STROKE)
     return np.asarray(cv2.divide(grey, cv2.max(background, 1), scale=255))
 
 
-PARTS: tuple[View, ...] = (middle, trimmed, middle_rows, middle_columns)
-VIEWS: tuple[View, ...] = (softened, extended, framed, levelled, *PARTS)
-WEIGHTS = {part.__name__: 0.5 for part in PARTS}  # 1 is the others': a part may lack some digit
+PART_VIEWS: tuple[View, ...] = (middle, trimmed, middle_rows, middle_columns)
+VIEWS: tuple[View, ...] = (softened, extended, framed, levelled, *PART_VIEWS)
+VIEW_WEIGHTS = {
+    part.__name__: 0.5 for part in PART_VIEWS
+}  # 1 is the others': a part may lack some digit
