@@ -1,6 +1,7 @@
 """Real services for the tests: each starts its own Redis and workers, and ends them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,20 @@ from digitq.local.processes import Local
 from producer.client import Client
 from producer.sources.mnist import FILES
 from protocol.settings import settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start the server that `DIGITQ_TEST_REDIS` names, as `valkey-server`, wherever Redis is
+    started. By default it is the one that digitq finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if name := os.environ.get("DIGITQ_TEST_REDIS"):
+            server = shutil.which(name)
+            assert server, f"DIGITQ_TEST_REDIS={name}: there is no such program"
+            folder = tmp_path_factory.mktemp("server")
+            (folder / "redis-server").symlink_to(os.path.abspath(server))
+            patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -156,9 +156,11 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        socket_options = ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        # From its folder, where it starts: Valkey can't read a path with quotes
+        path = os.path.relpath(self.socket, self.folder)
+        socket_options = ["--unixsocket", path, "--unixsocketperm", "700"]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
-        keep = [*self._persistence(), "--dir", str(self.folder)]
+        keep = self._persistence()
         self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
