@@ -5,12 +5,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from digitq.local.processes import Local
 from producer.client import Client
 from producer.sources.mnist import FILES
+from protocol.broker.connection import connect
 from protocol.settings import settings
+
+hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,12 +64,21 @@ def redis_only() -> Iterator[Local]:
         yield local
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    """A private Redis with two workers, for the tests of one file."""
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Local]:
+    """A private Redis with two workers: they take seconds to start."""
     with Local(workers=2) as running:
         running.wait_until_ready()
         yield running
+
+
+@pytest.fixture(scope="module")
+def local(workers: Local) -> Local:
+    """A private Redis with two workers, for the tests of one file: no job of another is there."""
+    with connect(workers.url) as redis:
+        for key in redis.scan_iter("digitq:*"):
+            redis.delete(key)
+    return workers
 
 
 @pytest.fixture

@@ -570,13 +570,14 @@ def test_a_shell_completes_commands(
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("worker", "worker"), ("worker", "cv2"), ("flower --port=0", "protocol")]
+    ("command", "names"), [("worker", ["worker", "cv2"]), ("flower --port=0", ["protocol"])]
 )
 def test_what_lies_in_the_current_folder_is_not_run(
-    command: str, name: str, tmp_path: Path
+    command: str, names: list[str], tmp_path: Path
 ) -> None:
     """Celery takes a folder for a place of its app's modules."""
-    (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "digitq", *command.split(), *NO_BROKER],
         cwd=tmp_path,

@@ -407,9 +407,7 @@ def test_an_odd_cell_in_the_first_rows_is_its_row_s_error(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("count", [50, 300])
 @pytest.mark.parametrize("odd", [False, True])
-def test_cells_of_several_lines(
-    count: int, odd: bool, tmp_path: Path, small_blocks: None
-) -> None:
+def test_cells_of_several_lines(count: int, odd: bool, tmp_path: Path, small_blocks: None) -> None:
     """In a column of notes, beside one pixel that is none, or not."""
     digits = random_digits(count)
     names: list[object] = ["label", *PIXEL_NAMES, "note"]

@@ -52,7 +52,7 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     images, labels = draw_bars(600)
     torch.manual_seed(0)
     data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
-    teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
+    teacher = train_stages(data, epochs=6, recipe=QUICK_MLP)
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
     network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
     answers = network(images.flatten(1)).argmax(1)
@@ -84,7 +84,7 @@ def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
 def test_the_command_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path
 ) -> None:
-    arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "200"]
+    arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "100"]
     result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     assert "epoch 1/1" in result.stderr
