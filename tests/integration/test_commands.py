@@ -207,7 +207,7 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
     ]:
         command = start_and_disturb(table, out)
         if number == signal.SIGKILL:
-            kill_child(command, "redis-server")
+            kill_child(command, "-server")  # Redis or Valkey
         else:
             command.process.send_signal(number)
         ended, _, err = command.end()
@@ -636,7 +636,7 @@ def test_a_worker_starts_anew_at_sighup(redis_only: Local, tmp_path: Path) -> No
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digitq.local.processes.OLDEST_REDIS", 1000)
-    with pytest.raises(UsageError, match=r"redis-server is Redis \d.*: 6 or newer is needed"):
+    with pytest.raises(UsageError, match=r"-server is Redis \d.*: 6 or newer is needed"):
         Local(workers=0).__enter__()
 
 

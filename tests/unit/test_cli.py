@@ -21,7 +21,7 @@ import pytest
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.flower import check_flower
 from digitq.commands.output import told_what_is_left
-from digitq.local.processes import find_free_port
+from digitq.local.processes import find_free_port, find_redis_server
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
@@ -524,6 +524,15 @@ def test_no_redis_server_to_be_found(
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
     check(capsys, 2, "no redis-server: install Redis", "classify", str(images))
+
+
+def test_valkey_is_taken_where_there_is_no_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "valkey-server").touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
+    assert find_redis_server() == str(tmp_path / "valkey-server")
 
 
 def test_up_on_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
