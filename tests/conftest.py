@@ -72,7 +72,7 @@ def redis_only() -> Iterator[Local]:
 
 
 @pytest.fixture(scope="session")
-def workers() -> Iterator[Local]:
+def two_workers() -> Iterator[Local]:
     """A private Redis with two workers: they take seconds to start."""
     with Local(workers=2) as running:
         running.wait_until_ready()
@@ -80,12 +80,12 @@ def workers() -> Iterator[Local]:
 
 
 @pytest.fixture(scope="module")
-def local(workers: Local) -> Local:
+def local(two_workers: Local) -> Local:
     """A private Redis with two workers, for the tests of one file: no job of another is there."""
-    with connect(workers.url) as redis:
+    with connect(two_workers.url) as redis:
         for key in redis.scan_iter("digitq:*"):
             redis.delete(key)
-    return workers
+    return two_workers
 
 
 @pytest.fixture
