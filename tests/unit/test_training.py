@@ -53,7 +53,7 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     images, labels = draw_bars(600)
     torch.manual_seed(0)
     data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
-    teacher = train_stages(data, epochs=6, recipe=QUICK_MLP)
+    teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
     network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
     answers = network(images.flatten(1)).argmax(1)
