@@ -24,6 +24,7 @@ from worker.training.synthetic import rendering
 from worker.training.synthetic.rendering import NO_DIGIT
 from worker.training.trainer import prepare_data, target_probabilities, train_network, train_stages
 
+torch.set_num_threads(1)  # the cores belong to several processes of tests
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
 )
