@@ -1,9 +1,9 @@
-"""How long a worker takes to read an image file, beside decoders alone: µs an image, on one core.
+"""How long a worker takes to read an image file, beside decoders alone.
 
-`python benchmarks/reading.py [--rounds N] [FILE...]`: of these PNG or JPEG files, each of which has
-to show a digit; else of MNIST test images as PNG, and of photos rendered around them, with ruled
-lines, shadows and grain, as JPEG. The median of the rounds, in each of which all take their turn.
-A decoder gives the pixels in colour, whole; a worker the 28×28 that the network sees.
+`python benchmarks/reading.py [--rounds N] [FILE...]` prints µs an image on one core, the median of
+the rounds. The files must be PNG or JPEG and show a digit. Without files, it takes MNIST test
+images as PNG, and as JPEG photos rendered around them with ruled lines, shadows and noise. A
+decoder only gives the whole picture in colour; a worker goes on to the 28×28 that the network sees.
 """
 
 import argparse
@@ -25,29 +25,31 @@ from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
 from worker.pictures import Picture
 from worker.reading import read_digit
-from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
+from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
-FILES = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}  # so many of each
-QUALITY = 85
-GRAIN = 3.0  # grey values, the standard deviation of a camera's noise
+FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}
+JPEG_QUALITY = 85
+CAMERA_NOISE = 3.0  # standard deviation in grey values
 Files = list[bytes]
 
 
 def draw_photos(width: int, height: int, count: int) -> Iterator[Picture]:
-    """Photos of test images of MNIST on paper: (height, width, 3)."""
+    """Photos of MNIST test images on paper, (height, width, 3)."""
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
     rng = np.random.default_rng(0)
     for digit, other, label in zip(digits[:count], digits[-count:], labels.tolist(), strict=False):
-        scene = KINDS["paper"](draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng)
+        scene = PICTURE_KINDS["paper"](
+            draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng
+        )
         photo = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC)
         if photo.ndim == 2:
             photo = cv2.cvtColor(photo, cv2.COLOR_GRAY2RGB)
-        yield cv2.add(photo, rng.normal(0, GRAIN, photo.shape), dtype=cv2.CV_8U)
+        yield cv2.add(photo, rng.normal(0, CAMERA_NOISE, photo.shape), dtype=cv2.CV_8U)
 
 
 def encode(picture: Picture, format: str) -> bytes:
     file = io.BytesIO()
-    PIL.Image.fromarray(picture).save(file, format, quality=QUALITY)
+    PIL.Image.fromarray(picture).save(file, format, quality=JPEG_QUALITY)
     return file.getvalue()
 
 
@@ -55,8 +57,10 @@ def write_files(kind: str) -> Files:
     size, format = kind.split()
     width, height = map(int, size.split("×"))
     if format == "PNG":
-        return [encode(digit, format) for digit in load_mnist("test")[0].numpy()[: FILES[kind]]]
-    return [encode(photo, format) for photo in draw_photos(width, height, FILES[kind])]
+        return [
+            encode(digit, format) for digit in load_mnist("test")[0].numpy()[: FILE_COUNTS[kind]]
+        ]
+    return [encode(photo, format) for photo in draw_photos(width, height, FILE_COUNTS[kind])]
 
 
 def by_worker(files: Files) -> None:
@@ -103,7 +107,7 @@ def main() -> None:
     own = {"these": [file.read_bytes() for file in options.files]}
     torch.set_num_threads(1)
     print(f"{'µs an image':16}{'kB':>8}", *(f"{name:>12}" for name in READERS))
-    for kind in own if options.files else FILES:
+    for kind in own if options.files else FILE_COUNTS:
         files = own.get(kind) or write_files(kind)
         seconds: dict[str, list[float]] = {name: [] for name in READERS}
         for _ in range(options.rounds):

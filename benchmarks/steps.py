@@ -22,7 +22,7 @@ from worker.decoding import opening
 from worker.models.model import load_model
 from worker.normalisation import background, colours, measuring, steps
 from worker.pictures import Grey, ImageError, Picture
-from worker.training.synthetic.scenes import KINDS, draw_shape, enlarge, warp
+from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 Sample = tuple[Picture, int, str]  # an image, its digit, its kind
 
@@ -39,7 +39,7 @@ def render_samples(count: int) -> Iterator[Sample]:
     """Pictures of the first test images of MNIST, so many of each kind."""
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
     rng = np.random.default_rng(0)
-    for kind, render in KINDS.items():
+    for kind, render in PICTURE_KINDS.items():
         for number in range(count):
             label = int(labels[number])
             other = warp(enlarge(digits[-1 - number], rng), rng)

@@ -1,9 +1,9 @@
-"""Where a worker's time goes: the real task, over a private Redis, on chunks of MNIST arrays.
+"""Where a worker's processor time goes: the real task on chunks of MNIST arrays.
 
-`python benchmarks/task.py [--model NAME] [--workers N] [--port PORT]`: of a worker's processor
-time, µs an image, and the part that is not the network's; the mean of as many workers as there are
-cores, at work at once. (Arrays have nothing to decode; Celery's main process is not in it.) With a
-port, Redis is reached over TCP, else over a Unix socket.
+`python benchmarks/task.py [--model NAME] [--workers N] [--port PORT]` prints µs an image for each
+part of the task, and the share of all that is not the network. One worker for each core runs at the
+same time, over a private Redis; the figures are their mean. Arrays need no decoding, and Celery's
+main process is not measured. With a port, Redis is reached over TCP, else over a Unix socket.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from worker import classify, tasks
 from worker.celery import keep_freed_memory
 from worker.models.model import Model
 
-ROUNDS = 7  # the first to warm up
-PARTS = {  # by their names in the table: where a function is, and its name there
+TASK_ROUNDS = 7  # the first only warms up and does not count
+TASK_PARTS = {  # by its name in the table: the owner of the function that is timed, and its name
     "begin": (Ledger, "begin"),
     "open the chunk": (Chunk, "decode"),
     "pixels": (classify, "read_pixels"),
@@ -44,11 +44,11 @@ PARTS = {  # by their names in the table: where a function is, and its name ther
 }
 ALL = "all"
 Seconds = dict[str, float]  # by part
-start: Barrier
+start: Barrier  # workers wait here, so that none is measured while another stores its chunks
 
 
 def timed(part: str, function: Callable[..., Any], seconds: Seconds) -> Callable[..., Any]:
-    """The function; the time it takes is added to its part's."""
+    """The function, which adds the processor time that it takes to its part of `seconds`."""
 
     def call(*args: Any, **options: Any) -> Any:
         started = time.thread_time()
@@ -62,32 +62,32 @@ def timed(part: str, function: Callable[..., Any], seconds: Seconds) -> Callable
 
 @contextmanager
 def watched(seconds: Seconds) -> Iterator[Callable[[str, int], str]]:
-    """The task, with all its parts timed."""
+    """The task with all its parts timed."""
     with ExitStack() as stack:
-        for part, (owner, name) in PARTS.items():
+        for part, (owner, name) in TASK_PARTS.items():
             call = timed(part, getattr(owner, name), seconds)
             stack.enter_context(patch.object(owner, name, call))
         yield timed(ALL, tasks.classify, seconds)
 
 
 def meet_at(barrier: Barrier) -> None:
-    """Where the workers wait, lest one is measured while another stores its chunks."""
+    """Prepare a process of the pool."""
     global start
     start = barrier
 
 
 def measure(url: str, model: str, job: str) -> Seconds:
-    """Seconds an image: the median of the rounds, each of all whole chunks of MNIST."""
+    """Seconds an image: the median of the rounds, each of all full chunks of MNIST."""
     keep_freed_memory()
     app.conf.digitq_database_url = url
     ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
     rows = most_rows(model)
     chunks = len(images) // rows
-    spec = JobSpec(job, model, "mnist", attached=True, in_flight=ROUNDS * chunks, ttl=3600)
+    spec = JobSpec(job, model, "mnist", attached=True, in_flight=TASK_ROUNDS * chunks, ttl=3600)
     ledger.open(spec)
     rounds = []
-    for first in range(0, ROUNDS * chunks, chunks):
+    for first in range(0, TASK_ROUNDS * chunks, chunks):
         for place in range(chunks):
             part = slice(place * rows, (place + 1) * rows)
             (batch,) = label_batches("mnist/", images[part], labels[part])
@@ -99,7 +99,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
             for number in range(first, first + chunks):
                 task(job, number)
         rounds.append(seconds)
-    parts = {part: median(seconds[part] for seconds in rounds[1:]) for part in (*PARTS, ALL)}
+    parts = {part: median(seconds[part] for seconds in rounds[1:]) for part in (*TASK_PARTS, ALL)}
     return {part: spent / chunks / rows for part, spent in parts.items()}
 
 
@@ -116,12 +116,12 @@ def main() -> None:
         ProcessPoolExecutor(len(jobs), context, meet_at, (context.Barrier(len(jobs)),)) as pool,
     ):
         measured = list(pool.map(partial(measure, local.url, options.model), jobs))
-    seconds = {part: mean(one[part] for one in measured) for part in (*PARTS, ALL)}
+    seconds = {part: mean(one[part] for one in measured) for part in (*TASK_PARTS, ALL)}
     seconds["the rest"] = 2 * seconds[ALL] - sum(seconds.values())
     for part in sorted(seconds, key=lambda part: -seconds[part]):
         share = seconds[part] / seconds[ALL]
         print(f"{part:20}{1e6 * seconds[part]:8.3f} µs an image{share:8.1%}")
-    print(f"not the network's: {1 - seconds['network'] / seconds[ALL]:.1%}")
+    print(f"not the network: {1 - seconds['network'] / seconds[ALL]:.1%}")
 
 
 if __name__ == "__main__":

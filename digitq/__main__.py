@@ -1,4 +1,4 @@
-"""The `digitq` command, which Ctrl-C ends without a traceback from its first moment on."""
+"""The `digitq` command. Ctrl-C ends it without a traceback even while it is still importing."""
 
 import atexit
 import os
@@ -26,7 +26,7 @@ def main() -> NoReturn:
     try:
         cli.main()
     except SystemExit as end:
-        if threading.active_count() > 1:  # one in Arrow's code would make Python end by SIGABRT
+        if threading.active_count() > 1:  # a thread in Arrow's code would make Python abort
             atexit._run_exitfuncs()
             os._exit(int(end.code or 0))
         raise

@@ -1,4 +1,4 @@
-"""The workers that a command uses: those behind a broker, or private ones."""
+"""The workers that a command uses: private ones, or those behind a broker."""
 
 import sys
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from protocol.text import plural
 
-FILES_OF_A_WORKER = 64  # fewer are done before another worker would have started
+FILES_PER_WORKER = 64  # that many files are classified before one more worker would have started
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A client, and the private processes behind it where there are any."""
+    """A client, and the private processes behind it, if there are any."""
 
     client: Client
     local: Local | None
@@ -30,14 +30,17 @@ class Backend:
 def open_backend(
     broker: str | None, workers: int | None, images: int | None = None
 ) -> Iterator[Backend]:
-    """The broker that is named, or a private Redis with workers: one for each core, or fewer for
-    few `images`, where their number is known. Raises as `Client` does."""
+    """The named broker, or a private Redis with workers.
+
+    By default there is a private worker per core, or fewer for a small number of `images`. Raises
+    `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
+    """
     if url := broker or settings().broker_url:
         if workers:
-            of = "--broker" if broker else "DIGITQ_BROKER_URL"
-            raise UsageError(f"--workers starts private ones: it does not go with {of}")
+            named = "--broker" if broker else "DIGITQ_BROKER_URL"
+            raise UsageError(f"--workers starts private workers: it does not go with {named}")
         if settings().weights:
-            echo_err("DIGITQ_WEIGHTS is for workers: those of this Redis keep what they have")
+            echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
         client = Client(url)
         client.ledger.redis.on_disconnect = echo_err
         yield Backend(client, None)
@@ -45,19 +48,21 @@ def open_backend(
     if not workers:
         workers = usable_cores()
         if images is not None:
-            workers = min(workers, -(-images // FILES_OF_A_WORKER))
+            workers = min(workers, -(-images // FILES_PER_WORKER))
     with ExitStack() as stack:
         starting = f"starting Redis and {plural(workers, 'worker')} …"
         with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
             local = stack.enter_context(Local(workers))
-            running = stack.enter_context(private_backend(local))
-        yield running
+            backend = stack.enter_context(private_backend(local))
+        yield backend
 
 
 @contextmanager
 def private_backend(local: Local) -> Iterator[Backend]:
-    """Private processes as a service, once the first worker is ready. A private Redis that is gone
-    does not come back: nobody waits for it."""
+    """Private processes as a backend, once the first worker is ready.
+
+    The client does not wait for a lost Redis, because a private Redis that died does not come back.
+    """
     local.wait_until_ready(workers=1)
     try:
         yield Backend(Client(local.url, retry_seconds=0), local)

@@ -1,6 +1,5 @@
-"""The confusion matrix: counted, as a table and as a picture."""
+"""The confusion matrix: counted, as a table, and as a picture."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,19 +11,19 @@ from producer.checkpoint import Checkpoint
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 
-Confusion = NDArray[np.int64]  # (10, 10): rows are the truth, columns the answers
+Confusion = NDArray[np.int64]  # (10, 10): a row for each true digit, a column for each answer
 
 
 class ConfusionSink:
-    """A sink that keeps the confusion matrix and nothing else."""
+    """A sink that counts the confusion matrix and keeps no rows."""
 
     def __init__(self) -> None:
         self.checkpoint = Checkpoint()
         self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
-        self.error: str | None = None  # the first
+        self.error: str | None = None  # of the first row that has one
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Count a batch's rows; those without truth or answer count nowhere."""
+        """Count the rows of a batch that have both a truth and an answer."""
         truth, label = (batch.column(name).fill_null(-1).to_numpy() for name in ("truth", "label"))
         labelled = (truth >= 0) & (label >= 0)
         np.add.at(self.confusion, (truth[labelled], label[labelled]), 1)
@@ -34,14 +33,14 @@ class ConfusionSink:
         self.checkpoint = self.checkpoint.add(batch)
 
     def finish(self) -> None:
-        """All rows are counted."""
+        """Nothing is left to write."""
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 def tabulate_confusion(confusion: Confusion) -> str:
-    """Per-class recall and precision beside the matrix."""
+    """The matrix with the recall and precision of each class, and the accuracy."""
     correct = confusion.diagonal()
     recall = correct / np.maximum(confusion.sum(axis=1), 1)
     precision = correct / np.maximum(confusion.sum(axis=0), 1)
@@ -56,38 +55,32 @@ def tabulate_confusion(confusion: Confusion) -> str:
 
 
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
-    """The matrix as a picture. Raises `UsageError` where the format is none that matplotlib
-    writes, `OutputError` where the file can't be written."""
+    """Draw the matrix into a picture file.
+
+    Raises `UsageError` if matplotlib does not know the format, and `OutputError` if the file can't
+    be written.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     axes = figure.add_subplot()
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    errors = np.where(np.eye(CLASSES, dtype=bool), np.nan, shares * 100)
-    picture = axes.imshow(errors, cmap="Reds", vmin=0)
-    for truth, label in np.ndindex(confusion.shape):
-        if count := confusion[truth, label]:
-            dark = truth != label and errors[truth, label] > np.nanmax(errors) / 2
-            weight = "bold" if truth == label else "normal"
-            axes.text(
-                label,
-                truth,
-                f"{count:,}",
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if dark else "black",
-                fontweight=weight,
-            )
+    shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    errors = np.where(np.eye(CLASSES, dtype=bool), np.nan, shares)
+    image = axes.imshow(errors, cmap="Reds", vmin=0)
+    for truth, label in np.argwhere(confusion):
+        dark = truth != label and errors[truth, label] > np.nanmax(errors) / 2
+        weight, colour = "bold" if truth == label else "normal", "white" if dark else "black"
+        count = f"{confusion[truth, label]:,}"
+        axes.text(label, truth, count, ha="center", va="center", weight=weight, color=colour)
     axes.set(xticks=range(CLASSES), yticks=range(CLASSES), xlabel="answer", ylabel="truth")
     axes.set_title(title)
-    figure.colorbar(picture, label="% of the digit's images taken for another", shrink=0.8)
+    figure.colorbar(image, label="% of the digit's images with this wrong answer", shrink=0.8)
     kind = path.suffix[1:].lower()
-    path = Path(os.path.realpath(path))  # of a link, the file that it leads to, whatever its name
+    path = path.resolve()  # the file that a link leads to
     partial = path.with_name(path.name + ".partial")
     try:
         figure.savefig(partial, dpi=120, format=kind)
-        os.replace(partial, path)
+        partial.replace(path)
     except ValueError as error:
         raise UsageError(f"can't write {path}: {error}") from None
     except OSError as error:

@@ -7,63 +7,51 @@ import click
 
 from protocol.host.cores import usable_cores
 from protocol.settings import DEFAULT_BROKER, MODELS
-from protocol.text import plural
 
-FAILED_ROWS, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
+MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
     "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz), "
-    ".parquet, .csv, .npy or idx3-ubyte file, "
-    "or - for paths on stdin."
+    ".parquet, .csv, .npy or idx3-ubyte file, or - to read paths from stdin."
 )
+BROKER_HELP = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 
-
-MAX_WORKERS_A_CORE = 8
-
-BROKER = "Redis to use [DIGITQ_BROKER_URL, else {}]"
-broker_option = click.option("--broker", metavar="URL", help=BROKER.format(DEFAULT_BROKER))
-private_broker_option = click.option("--broker", metavar="URL", help=BROKER.format("a private one"))
+broker_option = click.option("--broker", metavar="URL", help=BROKER_HELP.format(DEFAULT_BROKER))
+private_broker_option = click.option(
+    "--broker", metavar="URL", help=BROKER_HELP.format("a private one")
+)
 model_option = click.option(
-    "--model", type=click.Choice(MODELS), help="network to classify with [DIGITQ_MODEL]"
+    "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
 )
-
-
-def check_workers(_: click.Context, __: click.Parameter, workers: int | None) -> int | None:
-    """As many as `MAX_WORKERS_A_CORE` allows: more only take memory."""
-    if workers and workers > MAX_WORKERS_A_CORE * (cores := usable_cores()):
-        raise click.BadParameter(
-            f"{workers:,} for {plural(cores, 'core')}: at most {MAX_WORKERS_A_CORE} a core"
-        )
-    return workers
-
-
-def workers_option(default: str = "as the work needs") -> Callable[[Any], Any]:
-    """`--workers`; the default in words."""
-    return click.option(
-        "--workers",
-        type=click.IntRange(1),
-        metavar="N",
-        callback=check_workers,
-        help=f"private workers to start, at most {MAX_WORKERS_A_CORE} a core [{default}]",
-    )
-
-
 limit_option = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="take only the first N images"
 )
 truth_option = click.option(
-    "--truth", type=click.Choice(["parent"]), help="right answers: `parent` is the folder's name"
+    "--truth",
+    type=click.Choice(["parent"]),
+    help="right answers to compare with: `parent` takes the name of each image's folder",
 )
 out_option = click.option(
     "-o",
     "--out",
     metavar="OUT",
     type=click.Path(),
-    help=".csv, .jsonl or .parquet; - is CSV on stdout [-; on a terminal, lines to read]",
+    help="file to write, .csv, .jsonl or .parquet; - is CSV on stdout [CSV on stdout, or readable "
+    "lines on a terminal]",
 )
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="replace OUT; begin a broken run from its start"
+    "--overwrite", is_flag=True, help="replace OUT, and start an interrupted run from its beginning"
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="for scripts")
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
 sources_argument = click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)
 )
+
+
+def workers_option(default: str = "as many as the work needs") -> Callable[[Any], Any]:
+    """`--workers`; its help states the default in words."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores()),
+        metavar="N",
+        help=f"private workers to start [{default}]",
+    )

@@ -1,14 +1,14 @@
-"""Running a job for a person at a terminal: private or shared workers, progress, result file."""
+"""Runs a job for a person at a terminal: writes its results, and shows how far it is."""
 
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from threading import Thread
 
 import pyarrow as pa
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -23,6 +23,7 @@ from rich.table import Column
 from rich.text import Text
 
 from digitq.backend import Backend
+from digitq.report import describe_flaws
 from producer.job import Job
 from producer.sinks.stream import Sink, StreamSink
 from protocol.broker.connection import without_password
@@ -30,37 +31,42 @@ from protocol.errors import DigitqError
 from protocol.ledger import Ledger
 from protocol.settings import settings
 
-SILENT_SECONDS = 5  # until it is said that nothing comes, and why
-FEW = 100  # images: of fewer, how long they took says more than how many that is in a second
-NARROW = 60  # columns of a terminal that has no room for all of the progress bar
+MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
+NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 
 
 def take_results(
     backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]
 ) -> tuple[int, float]:
-    """Write a job's results, showing how far it is; gives how many, and the seconds it took.
+    """Write a job's results and show the progress; gives the number of rows and the seconds.
 
-    Whatever goes wrong, Ctrl-C too, drops an attached job from Redis; what is written stays.
+    `count` gives the number of images, which may take a while. After an error, and after Ctrl-C,
+    an attached job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()
-    is_seen = isinstance(sink, StreamSink) and sys.stdout.isatty()  # a bar would come between
+    rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
-        with _progress_bar(hidden=is_seen) as progress:
-            bar = progress.add_task("", total=None, completed=before, rate="", waiting="")
+        with progress_bar(hidden=rows_are_shown) as progress:
+            bar = progress.add_task("", total=None, completed=before, rate="", waiting="", flaws=[])
             if not progress.disable:
                 Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
-            job.on_idle = _look_after(backend, job, progress, bar)
+            job.on_idle = watch_idle(backend, job, progress, bar)
 
-            def tell_of_loss(text: str) -> None:
+            def report_disconnect(text: str) -> None:
                 progress.update(bar, rate="", waiting="no Redis")
-                _note(progress, text)
+                _print_above(progress, text)
 
-            backend.client.ledger.redis.on_disconnect = tell_of_loss
-            for batch in _after(before, job):
+            backend.client.ledger.redis.on_disconnect = report_disconnect
+            for batch in _results_after(before, job):
                 sink.write(batch)
                 done = sink.checkpoint.rows
-                rate = (done - before) / (time.monotonic() - started)
-                progress.update(bar, completed=done, rate=f"{rate:,.0f} images/s", waiting="")
+                progress.update(
+                    bar,
+                    completed=done,
+                    rate=f"{(done - before) / (time.monotonic() - started):,.0f} images/s",
+                    waiting="",
+                    flaws=describe_flaws(sink.checkpoint),
+                )
         sink.finish()
     except BaseException:
         if job.attached:
@@ -71,29 +77,9 @@ def take_results(
     return sink.checkpoint.rows - before, time.monotonic() - started
 
 
-def describe_speed(images: int, seconds: float) -> str:
-    """How fast that was, in words."""
-    if images < FEW:
-        return f"{seconds:,.1f} s"
-    return f"{images / seconds:,.0f} images/s"
-
-
-def _show_total(progress: Progress, bar: TaskID, count: Callable[[], int | None]) -> None:
-    with suppress(DigitqError, OSError):  # the bar does without
-        progress.update(bar, total=count())
-
-
-def _after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
-    """A job's results; where it is collected again, those after the rows already written."""
-    left = 0 if job.attached else rows
-    for batch in job.results():
-        if left < batch.num_rows:
-            yield batch.slice(left)
-        left = max(0, left - batch.num_rows)
-
-
-def _look_after(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
-    """While nothing comes: see to the private processes, and say what is waited for."""
+def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+    """A function to call while no result comes: it restarts private processes that have died, and
+    shows what the job waits for."""
     idle_since, seen = time.monotonic(), 0.0
     said = False
 
@@ -109,37 +95,18 @@ def _look_after(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> 
             idle_since = time.monotonic()
             return
         progress.update(bar, waiting=f"waiting for {what}")
-        if not said and time.monotonic() - idle_since > SILENT_SECONDS:
+        if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not backend.local:
                 broker = shlex.quote(without_password(backend.client.ledger.redis.url))
                 what += f": `digitq worker --broker {broker}` starts one"
-            _note(progress, f"waiting for {what}")
+            _print_above(progress, f"waiting for {what}")
             said = True
 
     return look
 
 
-def _note(progress: Progress, text: str) -> None:
-    """A line above the progress bar, whole in a log."""
-    progress.console.print(Text(text, "yellow"), soft_wrap=True)
-
-
-def _find_busy(ledger: Ledger) -> list[str]:
-    """The jobs at a chunk of which a worker is, not overdue with it: dead ones are swept first."""
-    ledger.sweep(settings().deadline_seconds)
-    return ledger.running()
-
-
-class _Count(ProgressColumn):
-    """How many images are done, of how many where that is known."""
-
-    def render(self, task: Task) -> Text:
-        total = "" if task.total is None else f"/{task.total:,.0f}"
-        return Text(f"{task.completed:,.0f}{total}", "progress.download")
-
-
-def _progress_bar(hidden: bool = False) -> Progress:
-    """On a terminal's stderr, until all is done; elsewhere nothing is shown."""
+def progress_bar(hidden: bool = False) -> Progress:
+    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal."""
     console = Console(stderr=True)
     whole = Column(no_wrap=True)
     columns: list[ProgressColumn] = [
@@ -148,11 +115,55 @@ def _progress_bar(hidden: bool = False) -> Progress:
         _Count(whole),
         TextColumn("{task.fields[rate]}", table_column=whole),
         TimeRemainingColumn(table_column=whole),
-        TextColumn("{task.fields[waiting]}", style="yellow", table_column=whole),
     ]
-    return Progress(
-        *(columns[:3] if console.width < NARROW else columns),
+    return _NotedProgress(
+        *(columns[:3] if console.width < NARROW_COLUMNS else columns),
         console=console,
         disable=hidden or not sys.stderr.isatty(),
         transient=True,
     )
+
+
+class _NotedProgress(Progress):
+    """A bar with a second line, where needed: what is waited for, and how many images failed."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            waiting, flaws = task.fields["waiting"], task.fields["flaws"]
+            if waiting or flaws:
+                notes = ", ".join(filter(None, [*flaws, waiting]))
+                yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
+
+
+class _Count(ProgressColumn):
+    """The number of images that are done, and of all images once that is known."""
+
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{task.total:,.0f}"
+        return Text(f"{task.completed:,.0f}{total}", "progress.download")
+
+
+def _show_total(progress: Progress, bar: TaskID, count: Callable[[], int | None]) -> None:
+    with suppress(DigitqError, OSError):  # the bar then shows no total
+        progress.update(bar, total=count())
+
+
+def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
+    """A job's results, without those of its first `rows` that an earlier `collect` has written."""
+    left = 0 if job.attached else rows
+    for batch in job.results():
+        if left < batch.num_rows:
+            yield batch.slice(left)
+        left = max(0, left - batch.num_rows)
+
+
+def _print_above(progress: Progress, text: str) -> None:
+    """Print a line above the progress bar, without line breaks where stderr is a file."""
+    progress.console.print(Text(text, "yellow"), soft_wrap=True)
+
+
+def _find_busy(ledger: Ledger) -> list[str]:
+    """The jobs that live workers are at, after overdue chunks were taken from dead ones."""
+    ledger.sweep(settings().deadline_seconds)
+    return ledger.running()

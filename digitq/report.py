@@ -1,4 +1,4 @@
-"""What a person reads at the end: summaries, job lines, and the confusion matrix."""
+"""What a person reads about a run or a job."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,12 @@ from producer.checkpoint import Checkpoint
 from protocol.ledger import JobRecord
 from protocol.text import in_one_line, plural
 
+FEW_IMAGES = 100  # for fewer, the seconds say more than images per second
+
 
 def summarise(checkpoint: Checkpoint, skipped: str = "") -> str:
-    """One line: how many images, how many failed, how many a person should look at, what else was
-    `skipped` (as `SkippedFiles.describe` has it), and how many were right."""
-    parts = [plural(checkpoint.rows, "image")]
-    if checkpoint.failed:
-        parts.append(f"{checkpoint.failed:,} with an error")
-    if checkpoint.review:
-        parts.append(f"{checkpoint.review:,} {'more ' * bool(checkpoint.failed)}to review")
+    """One line of counts and the accuracy; `skipped` is the text of `SkippedFiles.describe`."""
+    parts = [plural(checkpoint.rows, "image"), *describe_flaws(checkpoint)]
     if skipped:
         parts.append(f"{skipped} skipped")
     if checkpoint.labelled:
@@ -24,8 +21,23 @@ def summarise(checkpoint: Checkpoint, skipped: str = "") -> str:
     return ", ".join(parts)
 
 
+def describe_flaws(checkpoint: Checkpoint) -> list[str]:
+    """How many images failed, and how many a person should look at, without those that are 0."""
+    flaws = [f"{checkpoint.failed:,} with an error"] if checkpoint.failed else []
+    if checkpoint.review:
+        flaws.append(f"{checkpoint.review:,} {'more ' * bool(flaws)}to review")
+    return flaws
+
+
+def describe_speed(images: int, seconds: float) -> str:
+    """The speed of a run in words."""
+    if images < FEW_IMAGES:
+        return f"{seconds:,.1f} s"
+    return f"{images / seconds:,.0f} images/s"
+
+
 def describe_job(record: JobRecord) -> str:
-    """Three lines on one job."""
+    """Three lines about one job."""
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
     job = f"job {record.id}: {record.state}, model {record.model}, {record.source}"
@@ -39,7 +51,7 @@ def describe_job(record: JobRecord) -> str:
 
 
 def list_jobs(records: Sequence[JobRecord]) -> str:
-    """A table, a line a job."""
+    """A table with one line per job."""
     lines = [
         f"{'JOB':13}{'STATE':9}{'IMAGES':>12}{'DONE':>5}{'ERRORS':>8}  {'CREATED (UTC)':18}SOURCE"
     ]
@@ -53,7 +65,7 @@ def list_jobs(records: Sequence[JobRecord]) -> str:
 
 
 def _share(record: JobRecord) -> str:
-    """How much of a job is done, where it is known how much that is."""
+    """The share of a job that is done; empty if its size is not known."""
     if record.state in ("feeding", "abandoned"):
         return ""
     return f"{record.done_images / record.images if record.images else 0:.0%}"

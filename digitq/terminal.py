@@ -1,5 +1,6 @@
-"""What a command tells a person, on stderr."""
+"""What every command tells its caller: lines on stderr, and an exit status."""
 
+from enum import IntEnum
 from importlib.util import find_spec
 
 import click
@@ -8,14 +9,23 @@ from protocol.errors import UsageError
 from protocol.text import in_one_line
 
 
+class ExitStatus(IntEnum):
+    """How a command ended, besides 0; a signal gives 128 and its number."""
+
+    FAILED_ROWS = 1  # all rows are written, and some carry an error
+    USAGE = 2  # an option or the input is wrong
+    FAILED = 3  # Redis, the disk or a job failed
+    INTERRUPTED = 130  # Ctrl-C
+
+
 def require(module: str, extra: str) -> None:
-    """Raises `UsageError` where a module of one of digitq's extras is not installed."""
+    """Raises `UsageError` if a module of one of digitq's extras is not installed."""
     if find_spec(module) is None:
         raise UsageError(
-            f"{module} is not installed: `pip install '.[{extra}]'`, in the folder digitq is in"
+            f"{module} is not installed: run `pip install '.[{extra}]'` in the digitq folder"
         )
 
 
 def echo_err(text: str) -> None:
-    """A line for people, or some: on stderr, whatever is in names that they tell of."""
+    """Print lines for people on stderr, with the control characters in them escaped."""
     click.echo("\n".join(map(in_one_line, text.split("\n"))), err=True)

@@ -1,12 +1,11 @@
-"""The well-known first walk through MNIST, with digitq's parts.
+"""The usual first steps with MNIST, in digitq's parts.
 
-    python examples/tutorial.py [PICTURE.png]
-
-A batch of 64 images, one of them as a picture, the softmax of an untrained network, and what
-the trained one says.
+Shows a batch of 64 images, one of them drawn as text, the ten probabilities of an untrained
+network, and the answer of the trained one.
 """
 
-import sys
+import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,13 +19,16 @@ SHADES = " ░▒▓█"
 
 
 def draw_text(image: torch.Tensor) -> str:
-    """The picture in text, two columns for a pixel: (28, 28) uint8 → 28 lines."""
+    """Draw an image as text, with two columns for a pixel: (28, 28) uint8 → 28 lines."""
     shades = image.long() * len(SHADES) // 256
     return "\n".join("".join(SHADES[shade] * 2 for shade in row).rstrip() for row in shades)
 
 
-def main(picture_path: str | None = None) -> None:
-    """Walk from the data to an answer; save the first image where a path is given."""
+def main() -> None:
+    """Go from the data to an answer; save the first image if a path is given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture", nargs="?", type=Path, help="a file for the first image, a .png")
+    picture = parser.parse_args().picture
     torch.manual_seed(0)
     images, labels = load_mnist("train")
     loader = DataLoader(TensorDataset(images[:, None], labels), batch_size=64, shuffle=True)
@@ -37,8 +39,8 @@ def main(picture_path: str | None = None) -> None:
     image = images[0]
     print(image.shape)
     print(draw_text(image[0]))
-    if picture_path is not None:
-        Image.fromarray(image[0].numpy()).save(picture_path)
+    if picture:
+        Image.fromarray(image[0].numpy()).save(picture)
 
     pixels = image.flatten().numpy().reshape(1, 784)
     print(pixels.shape)
@@ -56,4 +58,4 @@ def main(picture_path: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -36,8 +36,8 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(
         None,
-        description="Redis to use, as `redis://host:6379/0`; unset, `classify` and `evaluate` "
-        "start a private one for the run (`demo`, `bench` and `up` always do), and who hands jobs "
+        description="Redis to use, as `redis://host:6379/0`; unset, `classify`, `evaluate` and "
+        "`bench` start a private one for the run (`demo` and `up` always do), and who hands jobs "
         f"over or takes them uses `{DEFAULT_BROKER}`",
     )
     model: Model = Field("mlp", description="network that classifies, unless `--model` names one")

@@ -1,6 +1,6 @@
-"""`python -m worker inspect|train`, behind the `digitq` commands of these names.
+"""`python -m worker inspect|train`, which the `digitq` commands of these names run.
 
-Ctrl-C ends them at once, while torch is imported as well.
+Ctrl-C ends them at once, also while torch is being imported.
 """
 
 from protocol.host.process import end_at_once, make_stderr_unfailing

@@ -121,9 +121,9 @@ def prepare_process(**_: Any) -> None:
     import torch
 
     from worker.classify import classify_chunk
-    from worker.models.model import THREADS
+    from worker.models.model import TORCH_THREADS
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(TORCH_THREADS)
     keep_freed_memory()
     rows = WARM_UP_ROWS
     pixels = pa.array([bytes(PIXELS)] * rows, PIXELS_FIELD.type)

@@ -1,4 +1,4 @@
-"""One chunk, from its images to its answers: plain functions, no queue in sight."""
+"""Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
+from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch, limited_memory
 from worker.models.device import load_on_device
 from worker.models.model import Model
@@ -21,40 +22,38 @@ Pixels = NDArray[np.uint8]  # (N, 784)
 Probabilities = NDArray[np.float32]  # (N, 10)
 Flags = NDArray[np.bool_]  # (N,)
 T = TypeVar("T")
-Reader = Callable[[bytes], Iterator[T]]  # a step at a time; the last is what is read
-Outcome = tuple[T | None, str | None]  # what is read of an image, or what is wrong with it
+Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
+Outcome = tuple[T | None, str | None]  # what was read from an image, or its error
 
 
 class Read(Protocol):
-    """How an image file is read, by the row it is in: with whatever has to be done around that."""
+    """Runs a reader on the image file of a row, with what the caller adds around each step."""
 
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
-TOGETHER = 24  # images are read in turns, a step of each: what a step needs is in the processor's
-# caches then, and a photo takes an eighth to a fifth less time
-TTA_BELOW = 0.95  # a confidence under which the network sees other views of an image as well
-SHARPNESS = 1.2  # the power of views' mean square that is as sure as it is right
-FIRST_MOST = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # a column's place from the end
+INTERLEAVED_IMAGES = 24  # read in turns, a step of each, which keeps the step's code in the caches
+TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
+SHARPNESS = 1.2  # the exponent of the views' mean square with which confidence matches accuracy
+FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()
 
 
 def read_image(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-    """As the reader reads it, a step at a time. Raises `ImageError`."""
+    """Run the reader with nothing around it. Raises `ImageError`."""
     return reader(content)
 
 
 def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.RecordBatch:
-    """One result row for each row of the chunk, in the same order.
+    """Classify a chunk: one result row for each of its rows, in the same order.
 
-    An image that can't be read keeps its place as a row of zeros, and gets an error. Where the
-    network is unsure of an image, it sees other views of it too. `truth` passes through where the
-    chunk has it.
+    The row of an image that can't be read has an error. If the network is unsure of an image, it
+    also sees other views of it. `truth` is copied if the chunk has it.
     """
     try:
         loaded = load_on_device(model)
-    except DigitqError as error:  # a producer of another version, or damaged weights
+    except DigitqError as error:  # the producer has another version, or the weights are damaged
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
         return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
@@ -64,7 +63,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     below = loaded.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
-        sure &= confidence >= below  # else to be reviewed, whatever other views add
+        sure &= confidence >= below  # the answer stays to be reviewed, whatever other views add
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
@@ -74,8 +73,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
 
 
 def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), what was wrong with each image (null: nothing), and whether it
-    raised no doubt as it was read."""
+    """The batch's pixels (N, 784), each error or null, and a flag for each image without doubt."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
     if kind_of(batch) == "pixels":
@@ -96,16 +94,16 @@ def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArr
 def read_rows(
     images: pa.BinaryArray, rows: Sequence[int], reader: Reader[T], read: Read
 ) -> list[Outcome[T]]:
-    """What the reader makes of the image in each of some rows, within an image's limits."""
+    """Run the reader on the images of these rows, within the limits of time and memory."""
     outcomes: list[Outcome[T]] = []
     if not rows:
         return outcomes
+    prepare_libraries()
     with watch.running(), limited_memory():
-        for start in range(0, len(rows), TOGETHER):
-            together = rows[start : start + TOGETHER]
-            outcomes += take_turns(
-                {row: _trace_row(images[row], row, reader, read) for row in together}
-            )
+        for start in range(0, len(rows), INTERLEAVED_IMAGES):
+            part = rows[start : start + INTERLEAVED_IMAGES]
+            readings = {row: _trace_row(images[row], row, reader, read) for row in part}
+            outcomes += take_turns(readings)
     return outcomes
 
 
@@ -116,14 +114,14 @@ def _trace_row(image: pa.BinaryScalar, row: int, reader: Reader[T], read: Read) 
 
 
 def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
-    """What is read of each image, by its row, a step of one after a step of the other."""
+    """Run the readings by row, one step of each in turn; gives the outcomes in the same order."""
     outcomes: dict[int, Outcome[T]] = dict.fromkeys(readings, (None, "nothing was read"))
     unfinished = [*readings.items()]
     while unfinished:
         turns, unfinished = unfinished, []
         for row, steps in turns:
             try:
-                watch.image = row  # by `watch.on` it takes longer, ten times an image
+                watch.image = row  # `watch.on` would take longer, for each of some ten steps
                 try:
                     outcomes[row] = next(steps), None
                 finally:
@@ -133,20 +131,21 @@ def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
                 pass
             except ImageError as error:
                 outcomes[row] = None, str(error)
-            except BrokerError:  # Redis's, not the image's: the chunk comes again
+            except BrokerError:  # Redis was lost: the chunk will be delivered again
                 raise
             except MemoryError:
                 outcomes[row] = None, "needs too much memory"
-            except Exception as error:  # whatever an image does to a decoder is that image's row
+            except Exception as error:  # whatever a step raises is the image's error
                 outcomes[row] = None, f"can't be read: {describe(error)}"
     return [*outcomes.values()]
 
 
 def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDArray[np.float32]:
-    """What the network says of an image, (10,), once it has seen other views of it.
+    """Combine the first answer, (10,), with the network's answers to other views of the image.
 
-    It is the mean square of what it says of each, in which the views that it is sure of count for
-    more and a part of the image for less, sharpened, since it seldom is as sure of all of them.
+    The result is the weighted mean square of all answers, to the power `SHARPNESS`, divided by its
+    sum. Squares let confident views count for more; the weights let parts of the image count for
+    less.
     """
     if not views:
         return first
@@ -158,13 +157,13 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
 
 
 def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The most probable digit of each row, the first of equals, and its probability.
+    """The most probable digit of each row, the first if several are equal, and its probability.
 
-    It goes by columns: along rows of ten, `argmax` takes four times as long.
+    This works by columns: `argmax` along rows of ten takes four times as long.
     """
     columns = np.ascontiguousarray(probabilities.T)
     confidence = columns.max(axis=0)
-    label = CLASSES - ((columns == confidence) * FIRST_MOST).max(axis=0)
+    label = CLASSES - ((columns == confidence) * FROM_END).max(axis=0)
     return label, confidence
 
 
@@ -175,10 +174,13 @@ def build_result(
     sure: Flags,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
-    """The result batch; a row with an error has neither label nor probabilities.
+    """Build the result batch; a row with an error has no label and no probabilities.
 
-    To be reviewed is an answer of a confidence under `review_below`, one that is not `sure` for
-    another reason, and none.
+    `review` is true when:
+
+    - the confidence is below `review_below`,
+    - the image is not `sure`,
+    - or the row has an error.
     """
     label, confidence = find_best(probabilities)
     review = (confidence < review_below) | ~sure

@@ -21,7 +21,7 @@ from protocol.settings import MODELS, settings
 from protocol.stats import STATS, WorkerStats
 from worker.models.card import fingerprint
 from worker.models.fast import has_byte_products
-from worker.models.model import THREADS, check_model
+from worker.models.model import TORCH_THREADS, check_model
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # containers see their machine's
 
@@ -40,7 +40,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
             share=f"{host} {usable_cpus()} {groups}",
             cores=usable_cores(),
             processes=state.consumer.pool.num_processes,
-            threads=THREADS,
+            threads=TORCH_THREADS,
             takes_work=QUEUE in state.app.amqp.queues.consume_from,
             models={name: find_fault(name) for name in MODELS},
             cards={name: fingerprint(name) for name in MODELS},

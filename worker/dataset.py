@@ -1,4 +1,4 @@
-"""MNIST as tensors, fetched once. `python -m worker.dataset` only makes sure that it is there."""
+"""MNIST as tensors, downloaded once. `python -m worker.dataset` only makes sure of the download."""
 
 import sys
 import tempfile
@@ -14,7 +14,7 @@ from protocol.settings import settings
 
 Split = Literal["train", "test"]
 RAW = Path("MNIST/raw")
-FILES = tuple(
+MNIST_FILES = tuple(
     f"{part}-ubyte"
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 )
@@ -23,7 +23,7 @@ FILES = tuple(
 def load_mnist(split: Split) -> tuple[Tensor, Tensor]:
     """Images (N, 28, 28) uint8 and labels (N,) int64; N is 60,000 for train, 10,000 for test.
 
-    Raises `UsageError` where MNIST isn't there and can't be fetched.
+    Raises `UsageError` if MNIST is missing and can't be downloaded.
     """
     root = ensure_mnist()
     try:
@@ -36,13 +36,13 @@ def load_mnist(split: Split) -> tuple[Tensor, Tensor]:
 
 
 def ensure_mnist() -> Path:
-    """The root of MNIST, downloaded if DIGITQ_MNIST isn't set. Raises `UsageError`."""
+    """MNIST's root folder, filled by a download if DIGITQ_MNIST isn't set. Raises `UsageError`."""
     root = settings().mnist_root
-    missing = [name for name in FILES if not (root / RAW / name).is_file()]
+    missing = [name for name in MNIST_FILES if not (root / RAW / name).is_file()]
     if missing and settings().mnist is not None:
         raise UsageError(
             f"DIGITQ_MNIST={root}: {', '.join(missing)} missing in {root / RAW}; "
-            "put MNIST's unpacked files there, or unset DIGITQ_MNIST to have them downloaded"
+            "put MNIST's unpacked files there, or unset DIGITQ_MNIST to download them"
         )
     if missing:
         download_mnist(root)
@@ -50,16 +50,16 @@ def ensure_mnist() -> Path:
 
 
 def download_mnist(root: Path) -> None:
-    """Download MNIST beside its place, then move it there, so that no half of it ever shows."""
+    """Download MNIST to a temporary folder, then move it, so that no partial copy is ever seen."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:
             MNIST(folder, download=True)
             (root / RAW).mkdir(parents=True, exist_ok=True)
-            for name in FILES:
+            for name in MNIST_FILES:
                 (Path(folder) / RAW / name).replace(root / RAW / name)
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")  # torchvision's goes on for pages
+        reason = str(error).partition("\n")[0].rstrip(":")  # torchvision's text has several lines
         raise UsageError(
             f"MNIST can't be downloaded to {root} ({reason}): set DIGITQ_MNIST to a folder that "
             "holds MNIST/raw/*-ubyte, or connect once to the internet"
@@ -67,7 +67,7 @@ def download_mnist(root: Path) -> None:
 
 
 def main() -> int:
-    """Make sure MNIST is there: 0, or one line on stderr and 2."""
+    """Make sure that MNIST is there; gives the exit status."""
     try:
         ensure_mnist()
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""`digitq inspect IMAGE...`: each step from an image to its answer, drawn."""
+"""`digitq inspect IMAGE...`: draws each step from an image to its answer."""
 
 import io
 import os
@@ -9,153 +9,144 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
-import PIL.PngImagePlugin
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from protocol.errors import OutputError, UsageError
 from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line
 from worker.classify import TTA_BELOW, combine_views, watch
-from worker.decoding.pillow import decode_image, to_picture
+from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.limits import limited_memory
 from worker.models.model import Model, load_model
 from worker.normalisation.steps import SCALES, Step, Views
 from worker.pictures import Grey, ImageError, describe
 from worker.reading import trace_digit, trace_other_views
 
-PANEL = 168  # px: the side of one step's picture
-SPACE, LINE = 16, 26
-COLUMNS = 6
-CHARACTERS = 17  # of the headline above a column
-FONTS = "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf"
-NO_DIGIT = 0.2  # a top probability is about 0.1 where the network sees none
-BAR = 40  # characters of a probability of 1 in the terminal
-PAPER, INK, MARK = "#ffffff", "#202020", "#2b6cb0"
-DRAWN_BY, DRAWN_FROM = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
-CLOSER = [*SCALES][1:]
-NAMES = {"place": "seen"}  # of steps, where another says more
-Panels = list[list[tuple[str, PIL.Image.Image]]]  # by look
+PANEL_PIXELS = 168  # the side to which the original is decoded
+PANELS_A_ROW = 6
+HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
+MIN_DIGIT_CONFIDENCE = 0.2  # an answer below this looks like no digit: then each of ten has 0.1
+BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
+SOFTWARE, SOURCE = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
+STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
+Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
 
 
 @contextmanager
 def within_limits() -> Iterator[None]:
-    """What is done within has a worker's time and memory for an image."""
+    """Limit time and memory within this context as a worker does for one image."""
+    prepare_libraries()
     with watch.running(), limited_memory(), watch.on(0):
         yield
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
-    """Add the original and the image after each step; the digit that is seen at last.
+    """Add the original and the image after each step to `panels`; gives the last step.
 
-    Raises `ImageError` where it ends early.
+    Raises `ImageError` if a step does; `panels` then has those before it.
     """
     watch.forget()
     with within_limits():
-        original = decode_image(content, PANEL)
-    watch.forget()  # no worker draws it
+        original = decode_image(content, PANEL_PIXELS)
+    watch.forget()  # a worker does not decode the original
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
-        panels.append([(f"original, {file.width} x {file.height}", original)])
+        panels.append([(f"original\n{file.width} × {file.height}", to_array(original))])
     with within_limits():
         for step in trace_digit(content):
-            if step.name in CLOSER:
+            if step.name in list(SCALES)[1:]:
                 panels.append([])
             height, width = step.image.shape
-            name = NAMES.get(step.name, step.name.replace("_", " "))
-            panel = f"{name}, {width} x {height}", PIL.Image.fromarray(step.image)
-            panels[-1].append(panel)
+            name = STEP_NAMES.get(step.name, step.name.replace("_", " "))
+            panels[-1].append((f"{name}\n{width} × {height}", step.image))
     return step
 
 
-def ask(
+def to_array(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """The image as matplotlib draws it: grey, or red, green, blue and alpha."""
+    deep = image.mode.startswith(("I", "F"))
+    return to_picture(image) if deep else np.asarray(image.convert("RGBA"))
+
+
+def answer(
     content: bytes, digit: Step, model: Model, panels: Panels
 ) -> tuple[float, NDArray[np.float32]]:
-    """How sure the network is at first, and the ten probabilities in the end, as for a worker.
+    """The confidence in the first view, and the ten probabilities that a worker would give.
 
-    Other views that it was shown are added to the panels, and what it says of each.
+    If the network saw other views, they are added to `panels` with its answer to each.
     """
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < TTA_BELOW:
-        with suppress(Exception), within_limits():  # a worker, too, does without these then
+        with suppress(Exception), within_limits():  # a worker does without them then, too
             *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
-        said = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
+        answers = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
         panels.append(
             [
-                (
-                    f"{name.replace('_', ' ')}: {answer.argmax()}, {answer.max():.0%}",
-                    PIL.Image.fromarray(view),
-                )
-                for (name, view), answer in zip(seen.items(), said, strict=True)
+                (f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure", view)
+                for (name, view), row in zip(seen.items(), answers, strict=True)
             ]
         )
     return float(first.max()), combine_views(model, first, views)
 
 
-def draw_picture(
-    panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
-) -> PIL.Image.Image:
-    """The panels, each look in rows of its own, under them the ten probabilities as bars."""
-    font, head = load_font(14), textwrap.fill(headline, COLUMNS * CHARACTERS)
+def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headline: str) -> Figure:
+    """Draw the panels in rows, and below them the ten probabilities as bars."""
     rows = [
-        look[start : start + COLUMNS] for look in panels for start in range(0, len(look), COLUMNS)
+        scale[start : start + PANELS_A_ROW]
+        for scale in panels
+        for start in range(0, len(scale), PANELS_A_ROW)
     ]
-    width = SPACE + COLUMNS * (PANEL + SPACE)
-    below = (2 + head.count("\n")) * LINE
-    top = below + len(rows) * (PANEL + LINE + SPACE)
-    height = top + (0 if probabilities is None else 10 * LINE + SPACE)
-    picture = PIL.Image.new("RGB", (width, height), PAPER)
-    draw = PIL.ImageDraw.Draw(picture)
-    draw.text((SPACE, LINE // 2), head, INK, load_font(18))
-    for row, steps in enumerate(rows):
-        y = below + row * (PANEL + LINE + SPACE)
-        for column, (name, image) in enumerate(steps):
-            x = SPACE + column * (PANEL + SPACE)
-            draw.text((x, y), name, INK, font)
-            fitted = fit(image)
-            picture.paste(fitted, (x, y + LINE))
-            frame = (x - 1, y + LINE - 1, x + fitted.width, y + LINE + fitted.height)
-            draw.rectangle(frame, outline="#bbb")
-    for digit, probability in enumerate([] if probabilities is None else probabilities):
-        y = top + digit * LINE
-        full = width - 160
-        draw.text((SPACE, y), str(digit), INK, font)
-        draw.rectangle((40, y, 40 + full * float(probability), y + LINE - 8), fill=MARK)
-        draw.text((48 + full * float(probability), y), f"{probability:.2%}", INK, font)
-    return picture
+    title = textwrap.fill(headline, HEADLINE_CHARACTERS)
+    heights = [2.3] * len(rows) + [2.6] * (probabilities is not None)  # inches
+    figure = Figure(figsize=(11, sum(heights) + 0.5 + 0.2 * title.count("\n")))
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    grid = figure.add_gridspec(len(heights), PANELS_A_ROW, height_ratios=heights)
+    for row, scale in enumerate(rows):
+        for column, (name, image) in enumerate(scale):
+            axes = figure.add_subplot(grid[row, column], facecolor="#cccccc", xticks=[], yticks=[])
+            axes.set_title(name, loc="left", fontsize=9, parse_math=False)
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.spines[:].set_color("#bbbbbb")
+    if probabilities is not None:
+        draw_bars(figure.add_subplot(grid[-1, :]), probabilities)
+    return figure
 
 
-def load_font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
-    """A font of the system with letters of many languages, or Pillow's own, which has few."""
-    for name in FONTS:
+def draw_bars(axes: Any, probabilities: NDArray[np.float32]) -> None:
+    """Draw the ten probabilities as horizontal bars."""
+    digits = range(len(probabilities))
+    bars = axes.barh(digits, probabilities, color="#2b6cb0")
+    axes.bar_label(bars, [f"{probability:.2%}" for probability in probabilities], padding=4)
+    axes.set(xlim=(0, 1.08), xticks=[], yticks=digits)
+    axes.invert_yaxis()
+    axes.tick_params(left=False)
+    axes.spines[:].set_visible(False)
+
+
+def save_figure(figure: Figure, out: Path, source: str) -> None:
+    """Write the figure as a PNG that names its image. Raises `OutputError`."""
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
+            figure.savefig(partial, format="png", metadata=dict([SOFTWARE, (SOURCE, source)]))
+        os.replace(partial, out)
+    except OSError as error:
         with suppress(OSError):
-            return PIL.ImageFont.truetype(name, size)
-    return PIL.ImageFont.load_default(size)
-
-
-def fit(image: PIL.Image.Image) -> PIL.Image.Image:
-    """As large as a panel has room for; transparent parts show a grey."""
-    if image.mode.startswith(("I", "F")):
-        image = PIL.Image.fromarray(to_picture(image))
-    if image.has_transparency_data:
-        background = PIL.Image.new("RGBA", image.size, "#cccccc")
-        background.alpha_composite(image.convert("RGBA"))
-        image = background
-    factor = PANEL / max(image.size)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    resampling = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX
-    return image.convert("RGB").resize(size, resampling)
+            partial.unlink()
+        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
 
 
 def draw_blocks(digit: Grey) -> list[str]:
-    """28×28 grey values for a terminal: two rows of pixels to a line of half blocks."""
-    levels = 232 + digit.astype(int) * 23 // 255  # of the 24 greys of a terminal
+    """28×28 grey values as 14 lines of half blocks, each of which shows two rows of pixels."""
+    levels = 232 + digit.astype(int) * 23 // 255  # the codes of a terminal's 24 greys
     return [
         "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(upper, lower, strict=True)) + "\033[0m"
         for upper, lower in zip(levels[::2], levels[1::2], strict=True)
@@ -163,25 +154,26 @@ def draw_blocks(digit: Grey) -> list[str]:
 
 
 def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
-    """Ten lines, a bar each."""
+    """Ten lines with a bar each."""
+    bars = [block * round(float(probability) * BAR_CHARACTERS) for probability in probabilities]
     return [
-        f"{digit}  {probability:7.2%}  {block * round(float(probability) * BAR)}".rstrip()
-        for digit, probability in enumerate(probabilities)
+        f"{digit}  {probability:7.2%}  {bar}".rstrip()
+        for digit, (probability, bar) in enumerate(zip(probabilities, bars, strict=True))
     ]
 
 
 def check_out(out: Path) -> None:
-    """Raises `UsageError` where the picture would replace anything but one drawn before."""
+    """Raises `UsageError` if the picture would replace a file that `inspect` has not made."""
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} must end in .png")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"can't write {out}: no such folder")
     if out.exists() and drawn_from(out) is None:
-        raise UsageError(f"{out} is there, and `inspect` has not made it: name another --out")
+        raise UsageError(f"{out} exists, and `inspect` has not made it: choose another --out")
 
 
 def choose_out(path: Path, source: str) -> Path:
-    """The first of some names that is free, or has an earlier picture of the same image."""
+    """The first name that is free, or that has an earlier picture of the same image."""
     names = (
         f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECT_SUFFIX}" for number in count(1)
     )
@@ -189,33 +181,36 @@ def choose_out(path: Path, source: str) -> Path:
 
 
 def drawn_from(path: Path) -> str | None:
-    """Of which image a picture is that was drawn here; `None` where it is no such one."""
-    key, value = DRAWN_BY
+    """The image that `inspect` drew this picture from; `None` if `inspect` has not made it."""
+    key, value = SOFTWARE
     with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(path) as picture:
         if picture.info.get(key) == value:
-            return str(picture.info.get(DRAWN_FROM))
+            return str(picture.info.get(SOURCE))
     return None
 
 
 def describe_review_reason(
     first: float, confidence: float, review_below: float, review_reason: str
 ) -> str:
-    """What makes an answer one to be reviewed, given how sure the network was at first and is in
-    the end, and the last step's doubt; nothing where it is none."""
-    if confidence < NO_DIGIT:
+    """Why the answer is to be reviewed; "" if it is not.
+
+    `first` is the confidence in the first view, `confidence` that of the answer, `review_reason`
+    the doubt that reading the image left.
+    """
+    if confidence < MIN_DIGIT_CONFIDENCE:
         return ", to review: it looks like no digit"
     if review_reason:
         return f", to review: {review_reason}"
     if confidence < review_below:
-        return f", to review: under {review_below:.2%}"
+        return f", to review: below {review_below:.2%}"
     return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
 
 
 def read(path: Path) -> bytes:
-    """Raises `UsageError`."""
+    """The bytes of an image file. Raises `UsageError`."""
     limit = settings().image_bytes
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name its images")
+        raise UsageError(f"{path} is a folder: pass the images in it")
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
@@ -227,13 +222,16 @@ def read(path: Path) -> bytes:
 
 
 def shows_colours() -> bool:
-    """Whether stdout is a terminal that has them, and whose user wants them."""
+    """Whether stdout is a terminal with colours, and `NO_COLOR` is not set."""
     plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
     return sys.stdout.isatty() and not plain
 
 
 def inspect_image(path: Path, out: Path | None, name: str) -> int:
-    """Draw and print; 1 where the image can't be read. Raises `UsageError`, `OutputError`."""
+    """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
+
+    Raises `UsageError`, `OutputError`.
+    """
     if out:
         check_out(out)
     content = read(path)
@@ -246,13 +244,13 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
         digit = collect_panels(content, panels)
     except MemoryError:
         headline, status = f"{title}: needs too much memory", 1
-    except Exception as error:  # as for a worker: whatever an image does to a step is its error
+    except Exception as error:  # whatever a step raises is the image's error, as in a worker
         reason = describe(error)
         reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
         headline, status = f"{title}: {reason}", 1
     else:
         model = load_model(name)
-        first, probabilities = ask(content, digit, model, panels)
+        first, probabilities = answer(content, digit, model, panels)
         confidence = float(probabilities.max())
         review_reason = describe_review_reason(
             first, confidence, model.card.review_below, digit.review_reason
@@ -261,17 +259,7 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
             f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{review_reason}"
         )
     if panels:
-        partial = out.with_name(out.name + ".partial")
-        try:
-            notes = PIL.PngImagePlugin.PngInfo()
-            notes.add_text(*DRAWN_BY)
-            notes.add_text(DRAWN_FROM, source)
-            draw_picture(panels, probabilities, headline).save(partial, "PNG", pnginfo=notes)
-            os.replace(partial, out)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+        save_figure(draw_figure(panels, probabilities, headline), out, source)
     print(headline)
     if probabilities is not None:
         is_utf = sys.stdout.encoding.lower().startswith("utf")
@@ -280,5 +268,5 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
         for line in zip_longest(drawn, bars, fillvalue="") if drawn else zip(bars):
             print(*line, sep="  ")
     if panels:
-        print(f"the steps are in {in_one_line(str(out))}", file=sys.stderr)
+        print(f"the picture of the steps is {in_one_line(str(out))}", file=sys.stderr)
     return status

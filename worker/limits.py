@@ -1,4 +1,4 @@
-"""The time and memory that one image may take."""
+"""Limits the time and the memory that one image may take."""
 
 import re
 import resource
@@ -14,45 +14,45 @@ from types import FrameType
 
 from worker.pictures import TimeLimitError
 
-IMAGE_SECONDS = 10.0  # of the processor's time that one image may take
-CLOCK_SECONDS = 60.0  # by the clock, for one that waits and computes nothing
-LOOK_SECONDS = 0.5  # how often the time is looked at
-LOST_SECONDS = 15.0  # of the processor's time outside of Python, and the process is ended
-MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process has
+MAX_CPU_SECONDS = 10.0  # of processor time for one image
+MAX_CLOCK_SECONDS = 60.0  # of wall-clock time for one image, which may wait without computing
+SAMPLE_SECONDS = 0.5  # between two samples of the time
+LOST_SECONDS = 15.0  # of processor time without a return to Python end the process
+MAX_MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process already has
 
 
 class Watch:
-    """Ends work on an image that takes too long, with a `TimeLimitError`, in the main thread.
+    """Raises `TimeLimitError` in the main thread while an image is read that takes too long.
 
-    It is the processor's time that counts, so that a busy machine changes no answer. It is sampled:
-    the time between two looks counts for the image at hand at the later one, since asking for each
-    image would take a tenth of a small one's. A decoder that never comes back to Python is beyond
-    reach; so each look puts off the moment when the system ends the process, and then the ledger
+    Processor time counts, so that a busy machine changes no answer. A timer samples it, and the
+    time between two samples counts for the image being read at the later one: measuring each image
+    would take a tenth of a small one's time. A decoder that does not return to Python can't be
+    interrupted. So each sample postpones a second timer, which ends the process; the ledger then
     finds out which image it was.
     """
 
-    def __init__(self, seconds: float = IMAGE_SECONDS) -> None:
+    def __init__(self, seconds: float = MAX_CPU_SECONDS) -> None:
         self.seconds = seconds
-        self._every = min(LOOK_SECONDS, seconds / 4)
-        self.image: int | None = None  # the one at hand; none between two
-        self._looked = 0.0  # when, of the processor's time
-        self._work: defaultdict[int, float] = defaultdict(float)  # seconds, by image
-        self._looks: Counter[int] = Counter()  # that found it at hand
+        self._every = min(SAMPLE_SECONDS, seconds / 4)
+        self.image: int | None = None  # the number of the image that is being read
+        self._sampled = 0.0  # the processor time at the last sample
+        self._work: defaultdict[int, float] = defaultdict(float)  # seconds by image
+        self._samples: Counter[int] = Counter()  # how many samples found this image being read
 
     def forget(self) -> None:
-        """Other images have the numbers now."""
+        """Start to count from 0, since the numbers now stand for other images."""
         self._work.clear()
-        self._looks.clear()
+        self._samples.clear()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Looks at the time as long as this lasts; elsewhere than in the main thread, never."""
+        """Sample the time within this context; in other threads than the main one, do nothing."""
         if not is_main_thread():
             yield
             return
-        self.image, self._looked = None, time.process_time()
-        look = signal.signal(signal.SIGALRM, self._look)
-        lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's would only raise
+        self.image, self._sampled = None, time.process_time()
+        sample = signal.signal(signal.SIGALRM, self._sample)
+        lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's handler would only raise
         alarm = signal.setitimer(signal.ITIMER_REAL, self._every, self._every)
         profile = signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         try:
@@ -60,52 +60,52 @@ class Watch:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGALRM, look or signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, sample or signal.SIG_DFL)
             signal.signal(signal.SIGPROF, lost or signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, *alarm)
             signal.setitimer(signal.ITIMER_PROF, *profile)
 
     @contextmanager
     def on(self, image: int | None) -> Iterator[None]:
-        """What is done within is work on an image, one turn of perhaps many; or on none."""
+        """Count the time within this context for an image, or for none."""
         before, self.image = self.image, image
         try:
             yield
         finally:
             self.image = before
 
-    def _look(self, number: int, frame: FrameType | None) -> None:
+    def _sample(self, number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         now = time.process_time()
-        passed, self._looked = now - self._looked, now
+        passed, self._sampled = now - self._sampled, now
         image = self.image
         if image is None:
             return
         self._work[image] += passed
-        self._looks[image] += 1  # not the clock's time: the process may have been stopped meanwhile
-        waited = self._looks[image] * self._every
-        if self._work[image] > self.seconds or waited > CLOCK_SECONDS:
+        self._samples[image] += 1  # unlike the clock, samples stop while the process is stopped
+        waited = self._samples[image] * self._every
+        if self._work[image] > self.seconds or waited > MAX_CLOCK_SECONDS:
             raise TimeLimitError(f"takes longer than {self.seconds:g} s")
 
 
 def is_main_thread() -> bool:
-    """Whether what is set for a process may be set here: no other thread sets it too."""
+    """Whether this is the main thread, the only one that may set handlers and limits."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """A decoder that asks for too much gets a `MemoryError`; on Linux, in the main thread."""
+    """Let a decoder that asks for too much get a `MemoryError`: on Linux, in the main thread."""
     if sys.platform != "linux" or not is_main_thread():
         yield
         return
     used = 0
-    with suppress(OSError):  # where /proc is not mounted
+    with suppress(OSError):  # /proc is not mounted
         found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
         used = 1024 * int(found[1] if found else 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MEMORY_BYTES + used
-    if limit < (soft % (1 << 64)):  # unlimited is -1
+    limit = MAX_MEMORY_BYTES + used
+    if limit < (soft % (1 << 64)):  # -1, which means unlimited, becomes the largest number
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:
         yield

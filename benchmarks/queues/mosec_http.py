@@ -1,6 +1,6 @@
-"""Mosec over HTTP: one image a request, which the server puts together to batches.
+"""Mosec over HTTP: one image in a request; the server gathers requests into batches.
 
-Run as a command, this is the server; it takes mosec's options.
+Run as a command, this file is the server and takes mosec's options.
 """
 
 import threading
@@ -8,21 +8,21 @@ from http.client import HTTPConnection
 
 import numpy as np
 from mosec import Server, Worker
-from shared import classify, running, start_worker
 
-from digitq.bench.contenders import CALLERS, WORKERS, Bench, time_callers
+from benchmarks.queues.shared import classify, running, start_worker
+from digitq.bench.measures import CALLERS, WORKERS, Bench, time_callers
 from digitq.bench.rounds import Rows
 from digitq.local.processes import find_free_port
 from protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"
-BATCH_ROWS = CALLERS // WORKERS  # most in a batch, so that there is one for each worker
-WAIT_MILLISECONDS = 1  # for a batch to fill; mosec takes no less
-WARM_UP_CALLS = 1024
+MAX_MOSEC_BATCH_ROWS = CALLERS // WORKERS  # images in a batch, so that each worker gets one
+MOSEC_WAIT_MS = 1  # the time a batch has to fill; mosec's minimum
+WARM_UP_CALLS = 1024  # not measured
 
 
 class Classifier(Worker):
-    """784 bytes, one for each pixel, to ten float32: as text they would cost more."""
+    """784 bytes, one for each pixel, to the bytes of ten float32; text would cost more."""
 
     resp_mime_type = "application/octet-stream"
 
@@ -43,7 +43,7 @@ class Classifier(Worker):
 
 
 class Caller(threading.local):
-    """A connection for each thread, which stays open."""
+    """A connection for each thread; it stays open."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection(HOST, port)
@@ -55,9 +55,9 @@ class Caller(threading.local):
 
 
 def measure_mosec(bench: Bench) -> Rows:
-    """As many callers in threads as digitq's `concurrent` has, each with one image at a time."""
+    """As many threads as digitq's `concurrent` has, each with one image at a time."""
     digits, port = bench.digits[: bench.part(100)], find_free_port()
-    server = running(__file__, "--address", HOST, "--port", str(port), "--log-level", "error")
+    server = running("-m", __name__, "--address", HOST, "--port", str(port), "--log-level", "error")
     with server:
         call = Caller(port).classify
         time_callers(call, bench.digits[:WARM_UP_CALLS])
@@ -66,5 +66,5 @@ def measure_mosec(bench: Bench) -> Rows:
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Classifier, WORKERS, BATCH_ROWS, WAIT_MILLISECONDS)
+    server.append_worker(Classifier, WORKERS, MAX_MOSEC_BATCH_ROWS, MOSEC_WAIT_MS)
     server.run()

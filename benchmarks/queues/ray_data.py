@@ -1,4 +1,4 @@
-"""Ray Data: `map_batches` over blocks in the object store, with an actor for each worker."""
+"""Ray Data: `map_batches` over blocks in the object store, with two actors."""
 
 import os
 import time
@@ -7,23 +7,22 @@ from unittest.mock import patch
 
 import pyarrow as pa
 import ray
-from shared import classify_chunk, cut_chunks, warm_up, write_answers
 
-from digitq.bench.contenders import WORKERS, Bench
+from benchmarks.queues.shared import classify_chunk, cut_chunks, warm_up, write_answers
+from digitq.bench.measures import WORKERS, Bench
 from digitq.bench.rounds import Rows
 
-BLOCK_ROWS = 16384  # faster than 4096 or 8192
-START_SECONDS = 60  # until Ray gives its actors up
+BLOCK_ROWS = 16384  # images in a block; faster than 4096 or 8192
+RAY_START_SECONDS = 60  # Ray gives up if its actors have not started by then
 ENVIRONMENT = {
-    "RAY_worker_niceness": "0",  # Ray's own 15 lets all else on the machine go first
-    "RAY_USAGE_STATS_ENABLED": "0",  # and reports to its makers
+    "RAY_worker_niceness": "0",  # the default of 15 gives every other process priority
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to Ray's makers
     "RAY_DATA_LOG_LEVEL": "ERROR",
-    "MKL_CBWR": "OFF",  # digitq's own strict mode takes a little longer
 }
 
 
 class Classifier:
-    """An actor: its process has the network, loaded once."""
+    """An actor; its process loads the network once."""
 
     def __init__(self) -> None:
         warm_up()
@@ -35,10 +34,10 @@ class Classifier:
 
 
 def measure_ray_data(bench: Bench) -> Rows:
-    """Images put into the object store, classified, and written in the order in which they come.
+    """Images are put into the object store, classified, and written in the order they come back.
 
-    A run of Ray Data starts its actors itself. So the clock stands from when the images are put
-    until the first block of answers is there, and that block's images don't count.
+    A run of Ray Data starts its own actors. So the clock is stopped from the moment the images are
+    stored until the first block of answers arrives, and the images of that block do not count.
     """
     options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     with (
@@ -46,13 +45,13 @@ def measure_ray_data(bench: Bench) -> Rows:
         TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         ray.init(num_cpus=WORKERS, _node_ip_address="127.0.0.1", _temp_dir=folder, **options),
     ):
-        ray.data.DataContext.get_current().wait_for_min_actors_s = START_SECONDS
+        ray.data.DataContext.get_current().wait_for_min_actors_s = RAY_START_SECONDS
         started = time.perf_counter()
         chunks = cut_chunks(bench, min(BLOCK_ROWS, bench.images // 8))
         images = ray.data.from_arrow([pa.Table.from_batches([chunk]) for chunk in chunks])
         seconds = time.perf_counter() - started
         actors = ray.data.ActorPoolStrategy(size=WORKERS)
-        whole = {"batch_size": None, "batch_format": "pyarrow"}  # blocks as they are
+        whole = {"batch_size": None, "batch_format": "pyarrow"}  # a whole block at a time
         answers = images.map_batches(Classifier, compute=actors, num_cpus=1, **whole)
         blocks = iter(answers.iter_batches(**whole))
         uncounted = len(next(blocks))

@@ -1,4 +1,4 @@
-"""What the benchmarks of other queues share: their images, what a worker does, a result file."""
+"""What the other queues share: the images, the work of a worker, the result file."""
 
 import os
 import signal
@@ -14,20 +14,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from digitq.bench.contenders import MODEL, WORKERS, Bench
+from digitq.bench.measures import BENCH_MODEL, WORKERS, Bench
 from digitq.local import tether
 from producer.sinks.files import FileSink
 from protocol.chunk import PIXELS
-from worker.bench import BATCH_ROWS
+from worker.alone import CACHED_ROWS, use_fastest_mkl
 from worker.classify import build_result, read_image, read_pixels
 from worker.models.model import load_model
 
-WARM = "warm-"  # with a worker's process id, the file that says that it is warm
-STOP_SECONDS = 10
+WARM = "warm-"  # a worker that is warm makes a file of this name and its process id
+STOP_SECONDS = 10  # a process that has not ended by then is killed
 
 
 def cut_chunks(bench: Bench, rows: int) -> Iterator[pa.RecordBatch]:
-    """The images of digitq's `queue`, with ids and right answers, at most so many rows a chunk."""
+    """The images of digitq's `queue`, with ids and true labels, at most `rows` in a chunk."""
     batches: Iterable[pa.RecordBatch] = bench.repeat_mnist(bench.images).items
     for batch in batches:
         yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
@@ -35,32 +35,33 @@ def cut_chunks(bench: Bench, rows: int) -> Iterator[pa.RecordBatch]:
 
 def classify(pixels: np.ndarray) -> np.ndarray:
     """The plain torch module: (N, 784) uint8 → (N, 10) float32, in batches that suit the cache."""
-    network = load_model(MODEL).network
-    rows = torch.from_numpy(np.require(pixels, requirements="W"))  # torch warns of what isn't
+    network = load_model(BENCH_MODEL).network
+    rows = torch.from_numpy(np.require(pixels, requirements="W"))  # torch warns of read-only memory
     with torch.inference_mode():
-        return torch.cat([network(batch) for batch in torch.split(rows, BATCH_ROWS)]).numpy()
+        return torch.cat([network(batch) for batch in torch.split(rows, CACHED_ROWS)]).numpy()
 
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows that a worker of digitq answers with to images of MNIST, one for each."""
+    """The result rows that a worker of digitq gives for MNIST images, one for each."""
     pixels, errors, sure = read_pixels(chunk, read_image)
-    below = load_model(MODEL).card.review_below
+    below = load_model(BENCH_MODEL).card.review_below
     return build_result(chunk, classify(pixels), errors, sure, below)
 
 
 def warm_up() -> None:
-    """Load the network and use it, as digitq's own workers have done when they are measured."""
-    classify(np.zeros((8 * BATCH_ROWS, PIXELS), np.uint8))
+    """Load the network and use it once, as digitq's workers do before they are measured."""
+    use_fastest_mkl()
+    classify(np.zeros((8 * CACHED_ROWS, PIXELS), np.uint8))
 
 
 def start_worker() -> None:
-    """What a worker process under `running` does first: it warms up, and says that it is warm."""
+    """Prepare a worker process that `running` started: warm it up, then report that it is warm."""
     warm_up()
     (Path(gettempdir()) / f"{WARM}{os.getpid()}").touch()
 
 
 def write_answers(bench: Bench, name: str, answers: Iterable[pa.RecordBatch]) -> None:
-    """Write the CSV that digitq's `queue` writes, in the order in which the answers come."""
+    """Write the CSV that digitq's `queue` writes, in the order the answers come in."""
     sink = FileSink(bench.folder / name, {}, overwrite=True)
     for batch in answers:
         sink.write(batch)
@@ -69,11 +70,11 @@ def write_answers(bench: Bench, name: str, answers: Iterable[pa.RecordBatch]) ->
 
 @contextmanager
 def running(*command: str, **variables: str) -> Iterator[None]:
-    """A command of Python and all that it starts, from when its workers are warm to the end of
-    the block. Raises `ChildProcessError` where it ends by itself."""
+    """Run a Python command: the block begins once its workers are warm, and ends the command and
+    all processes it started. Raises `ChildProcessError` if it ends before its workers are warm."""
     tied = [sys.executable, "-ISE", tether.__file__, str(os.getpid()), sys.executable, *command]
     with TemporaryDirectory() as folder:
-        environment = os.environ | variables | {"TMPDIR": folder, "MKL_CBWR": "OFF"}
+        environment = os.environ | variables | {"TMPDIR": folder}
         process = subprocess.Popen(tied, start_new_session=True, env=environment)
         try:
             while len(list(Path(folder).glob(f"{WARM}*"))) < WORKERS:
@@ -82,7 +83,7 @@ def running(*command: str, **variables: str) -> Iterator[None]:
                 time.sleep(0.05)
             yield
         finally:
-            process.terminate()  # first asked: killed, it would leave semaphores behind
+            process.terminate()  # a killed process would leave semaphores behind
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
             with suppress(ProcessLookupError):

@@ -1,1 +1,1 @@
-"""`digitq bench`: what is measured, in rounds, and the medians."""
+"""`digitq bench`: what it measures, in rounds whose medians it prints."""

@@ -1,92 +1,75 @@
-"""`digitq bench`: rounds in which the contenders take turns, and their medians side by side."""
+"""Rounds in which measurements take turns, and the table of their medians and ratios."""
 
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
-BENCHMARKS = (
-    "torch",
-    "queue",
-    "celery",
-    "dataloader",
-    "folder",
-    "latency",
-    "concurrent",
-    "scale",
-)
-RIVALS = {  # of a row: its ratios, and to which row each is
-    "torch": {"of_torch": "torch"},
-    "queue": {"of_torch": "torch", "of_celery": "celery"},
-    "queue (parquet)": {"of_torch": "torch", "of_csv": "queue"},
-    "celery": {"of_torch": "torch"},
-    "dataloader": {"of_torch": "torch"},
-    "folder": {"of_torch": "torch", "of_imagefolder": "folder (ImageFolder)"},
-    "folder (ImageFolder)": {"of_torch": "torch"},
-    "latency": {"of_celery": "latency (celery)"},
-    "concurrent": {"of_torch": "torch", "of_celery": "celery"},
-    "concurrent (asyncio)": {"of_torch": "torch", "of_celery": "celery"},
-    "scale": {"of_one_worker": "scale (one worker)"},
-}
-MAIN_FIGURES = ("images_per_second", "median_ms")  # what ratios are of
+MAIN_FIGURES = ("images_per_second", "median_ms")  # a ratio compares the first that a row has
 
 Figures = dict[str, float]
 Rows = dict[str, Figures]  # by the row's name
+Ratios = dict[str, dict[str, str]]  # by the row's name: each ratio, and the row it compares with
 T = TypeVar("T")
 
 
-def rotate(contenders: Sequence[T], number: int) -> list[T]:
-    """The order of a round, counted from 0: each goes first in its turn."""
-    first = number % len(contenders)
-    return [*contenders[first:], *contenders[:first]]
+def rotate(items: Sequence[T], number: int) -> list[T]:
+    """The order of a round, counted from 0: in each round another item goes first."""
+    first = number % len(items)
+    return [*items[first:], *items[:first]]
 
 
 def run_rounds(
-    measures: Sequence[Callable[[], Rows]], rounds: int, echo_err: Callable[[str], None]
+    measures: Sequence[Callable[[], Rows]],
+    rounds: int,
+    ratios: Ratios,
+    echo_err: Callable[[str], None],
 ) -> Rows:
-    """The medians of so many rounds, with ratios; the rows are in the order of `measures`."""
+    """The medians over the rounds, with their ratios; rows are in the order of `measures`."""
     samples: dict[str, list[Figures]] = {}
     for number in range(rounds):
         for measure in rotate(measures, number):
             for name, figures in measure().items():
                 samples.setdefault(name, []).append(figures)
                 echo_err(f"round {number + 1} of {rounds}: {describe(name, figures)}")
-    return with_ratios({name: take_medians(found) for name, found in samples.items()})
+    return with_ratios({name: take_medians(found) for name, found in samples.items()}, ratios)
 
 
 def take_medians(samples: Sequence[Figures]) -> Figures:
-    """Of each figure of one row, the median over the rounds."""
+    """The median of each figure of one row over the rounds."""
     return {figure: median(sample[figure] for sample in samples) for figure in samples[0]}
 
 
-def with_ratios(rows: Rows) -> Rows:
-    """The rows with their ratios to those rivals that were measured as well."""
-    compared = {}
-    for name, figures in rows.items():
-        main = next(figure for figure in MAIN_FIGURES if figure in figures)
-        ratios = {
-            ratio: figures[main] / rows[rival][main]
-            for ratio, rival in RIVALS.get(name, {}).items()
-            if rival in rows
+def with_ratios(rows: Rows, ratios: Ratios) -> Rows:
+    """The rows with their ratios to those other rows that were measured too."""
+    return {
+        name: figures
+        | {
+            ratio: _main_figure(figures) / _main_figure(rows[other])
+            for ratio, other in ratios.get(name, {}).items()
+            if other in rows
         }
-        compared[name] = figures | ratios
-    return compared
+        for name, figures in rows.items()
+    }
 
 
 def describe(name: str, figures: Figures) -> str:
-    """A line: the row, and each of its figures."""
+    """One line: the row's name and each of its figures."""
     return f"{name}: " + ", ".join(map(_word, figures, figures.values()))
 
 
 def tabulate(rows: Rows) -> str:
-    """A line for each row: images/s, the share of bare torch, and whatever else was measured."""
-    lines = [f"{'':22}{'images/s':>12}{'of torch':>10}"]
+    """A header, and a line for each row: images/s, then its other figures in words."""
+    lines = [f"{'':22}{'images/s':>12}"]
     for name, figures in rows.items():
         rest = dict(figures)
-        columns = [rest.pop("images_per_second", None), rest.pop("of_torch", None)]
-        rate, share = ("" if value is None else _number(value) for value in columns)
+        rate = rest.pop("images_per_second", None)
         others = ", ".join(map(_word, rest, rest.values()))
-        lines.append(f"{name:22}{rate:>12}{share:>10}  {others}".rstrip())
+        lines.append(f"{name:22}{'' if rate is None else _number(rate):>12}  {others}".rstrip())
     return "\n".join(lines)
+
+
+def _main_figure(figures: Figures) -> float:
+    return next(figures[name] for name in MAIN_FIGURES if name in figures)
 
 
 def _word(figure: str, value: float) -> str:

@@ -1,21 +1,31 @@
 """`bench`."""
 
+from importlib.util import find_spec
+
 import click
 
-from digitq.bench.rounds import BENCHMARKS
-from digitq.options import json_option
+from digitq.options import json_option, private_broker_option
 from digitq.terminal import echo_err, require
+from protocol.settings import settings
+
+BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
 
 
 @click.command()
-@click.option("--only", multiple=True, type=click.Choice(BENCHMARKS), help="may be repeated [all]")
+@private_broker_option
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(BENCHMARKS),
+    help="measure only this; may be given several times [all]",
+)
 @click.option(
     "--rounds",
     type=click.IntRange(1),
     metavar="N",
     default=3,
     show_default=True,
-    help="in each of which all take their turn",
+    help="measure everything N times and take the medians",
 )
 @click.option(
     "--images",
@@ -23,43 +33,45 @@ from digitq.terminal import echo_err, require
     metavar="N",
     default=600_000,
     show_default=True,
-    help="through the queue in a round; the slower contenders get their part of as many",
+    help="images of `network` and `queue` in a round; the slower measurements take fewer",
 )
 @json_option
-def bench(only: tuple[str, ...], rounds: int, images: int, as_json: bool) -> None:
-    """Measure digitq beside other ways to classify.
+def bench(
+    broker: str | None, only: tuple[str, ...], rounds: int, images: int, as_json: bool
+) -> None:
+    """Load-test a deployment, or two private workers.
 
-    All of it takes some minutes, `--only latency` less than one. On a busy machine the figures are
-    of little worth.
+    With a broker, its running workers are measured and nothing is started. Without one, a private
+    Redis and two workers run for as long as the test does.
 
-    Two private workers classify the MNIST training images; the others get the same images and the
-    same network, and as many threads or processes. They take turns, another one first in each
-    round; a figure is the median of the rounds.
+    The load is the MNIST training images, repeated. Each figure is the median of the rounds. All of
+    it takes some minutes, `--only latency` less than one. Other work on the machines distorts the
+    figures.
 
     \b
-    torch       the network alone in one process: reads and writes nothing
-    queue       arrays through the queue to a CSV, and to Parquet
-    celery      plain Celery: a task for each image, JSON, a result backend
-    dataloader  the tutorials' loop over datasets.MNIST
-    folder      PNG files to a CSV, and torch's ImageFolder with a DataLoader
-    latency     Client.classify, a call at a time, and plain Celery's delay().get()
-    concurrent  64 threads that call Client.classify
-    scale       the cnn with two workers, and with one
+    network     the network alone in torch: one process of this machine, no queue
+    queue       arrays through the queue to a CSV file, and to a Parquet file
+    latency     one Client.classify at a time: the median and the 99th percentile
+    concurrent  64 callers at the same time, as threads and as coroutines
+    scale       the cnn model, with two workers and with one (with a broker: with all of its)
     """
-    require("torch", "worker")
+    broker = broker or settings().broker_url
+    names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]
+    if not broker or "network" in only:
+        require("torch", "worker")
+    elif "network" in names and not find_spec("torch"):
+        names.remove("network")
+        echo_err("`network` is left out: torch is not installed here")
+    if broker and "scale" in names:
+        echo_err("`scale` measures all workers of the broker: it has no row for one worker")
     import json
     from functools import partial
 
-    from digitq.bench.contenders import CONTENDERS, Bench, describe_machine
+    from digitq.bench.measures import MEASURES, RATIOS, Bench
     from digitq.bench.rounds import run_rounds, tabulate
 
-    echo_err(describe_machine())
-    with Bench(images) as shared:
-        measures = [
-            partial(measure, shared)
-            for name in BENCHMARKS
-            if name in (only or BENCHMARKS)
-            for measure in CONTENDERS[name]
-        ]
-        rows = run_rounds(measures, rounds, echo_err)
+    with Bench(images, broker) as shared:
+        echo_err(shared.describe())
+        measures = [partial(measure, shared) for name in names for measure in MEASURES[name]]
+        rows = run_rounds(measures, rounds, RATIOS, echo_err)
     click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from digitq.commands.output import open_sink, say_where, told_what_is_left
+from digitq.commands.output import open_sink, report_interruption, report_path
 from digitq.options import (
-    FAILED_ROWS,
     SOURCES_HELP,
     limit_option,
     model_option,
@@ -21,12 +20,12 @@ from digitq.options import (
     truth_option,
     workers_option,
 )
-from digitq.terminal import echo_err, require
+from digitq.terminal import ExitStatus, echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural
 
-PLOTS = (".png", ".svg", ".pdf")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @click.command(epilog=SOURCES_HELP)
@@ -48,22 +47,23 @@ def classify(
     truth: str | None,
     overwrite: bool,
 ) -> None:
-    """Classify images and write a row for each, in order.
+    """Classify images and write one row per image, in order.
 
     \b
     digitq classify photos -o results.csv
     digitq classify scans.zip 7.png --model cnn
 
-    Broken off, the same command goes on where it was. Exit status: 0 all classified, 1 some rows
-    carry an error, 2 bad usage or input, 3 Redis or the disk failed, 130 Ctrl-C.
+    After an interruption, the same command continues where it stopped. Exit status: 0 if all images
+    were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
+    failed, 130 after Ctrl-C.
     """
     from digitq.backend import open_backend
-    from digitq.progress import describe_speed, take_results
-    from digitq.report import summarise
+    from digitq.progress import take_results
+    from digitq.report import describe_speed, summarise
     from producer.sources.opening import count_files, is_set, open_sources
 
     if out and any(_is_same_file(name, out) for name in sources):
-        raise UsageError(f"{out} is a SOURCE: the results would take its place; name another OUT")
+        raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
     run: dict[str, Any] = {
         "sources": [_absolute(name) for name in sources],
@@ -72,20 +72,20 @@ def classify(
         "truth": truth,
     }
     if sets := [name for name in sources if is_set(name)]:
-        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # ids are only numbers
+        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # their ids are row numbers
     if weights := settings().own_weights():
         run["weights"] = str(weights)
-    with closing(open_sink(out, run, overwrite)) as sink, told_what_is_left(sink, overwrite):
+    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.checkpoint.rows:
-            echo_err(f"{out} goes on after {sink.checkpoint.rows:,} images")
-        with open_backend(broker, workers, count_files(sources)) as running:
-            job = running.client.submit_source(source, model, resume=sink.checkpoint)
-            done = take_results(running, job, sink, source.count)
+            echo_err(f"continuing {out} after {sink.checkpoint.rows:,} images")
+        with open_backend(broker, workers, count_files(sources)) as backend:
+            job = backend.client.submit_source(source, model, resume=sink.checkpoint)
+            done = take_results(backend, job, sink, source.count)
     echo_err(f"{summarise(sink.checkpoint, source.skipped.describe())}, {describe_speed(*done)}")
-    say_where(sink)
+    report_path(sink)
     if truth and not sink.checkpoint.labelled:
-        echo_err("no image that was read lies in a folder named by a digit: no accuracy")
-    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
+        echo_err("no accuracy: none of the images that were read is in a folder named by a digit")
+    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
@@ -93,7 +93,7 @@ def classify(
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="the matrix as a picture, .png, .svg or .pdf",
+    help="picture of the matrix to draw, .png, .svg or .pdf",
 )
 @workers_option()
 @private_broker_option
@@ -103,7 +103,7 @@ def evaluate(
 ) -> None:
     """Measure a model on the MNIST test images.
 
-    Prints recall and precision for each class, the confusion matrix, and the accuracy.
+    It prints the confusion matrix, the recall and precision of each class, and the accuracy.
     """
     from digitq.backend import open_backend
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
@@ -112,39 +112,39 @@ def evaluate(
 
     if plot and not plot.absolute().parent.is_dir():
         raise UsageError(f"can't write {plot}: no such folder")
-    if plot and plot.suffix.lower() not in PLOTS:
-        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOTS)}")
+    if plot and plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
     if plot and plot.exists() and not overwrite:
-        raise UsageError(f"{plot} is there already: --overwrite replaces it")
+        raise UsageError(f"{plot} exists: --overwrite replaces it")
     if plot:
         require("matplotlib", "plot")
     source = open_sources(["mnist:test"])
     sink = ConfusionSink()
-    with open_backend(broker, workers) as running:
-        job = running.client.submit_source(source, model)
-        take_results(running, job, sink, source.count)
+    with open_backend(broker, workers) as backend:
+        job = backend.client.submit_source(source, model)
+        take_results(backend, job, sink, source.count)
     click.echo(tabulate_confusion(sink.confusion))
     if plot:
         title = f"{model or settings().model} on the MNIST test images"
         plot_confusion(sink.confusion, title, plot)
-        echo_err(f"the matrix is in {plot}")
+        echo_err(f"the picture of the matrix is in {plot}")
     if sink.checkpoint.failed:
-        echo_err(f"{plural(sink.checkpoint.failed, 'image')} with an error, as: {sink.error}")
-        sys.exit(FAILED_ROWS)
+        echo_err(f"{plural(sink.checkpoint.failed, 'image')} with an error, such as: {sink.error}")
+        sys.exit(ExitStatus.FAILED_ROWS)
 
 
 @click.command()
 @workers_option("2")
-@click.option("--keep", is_flag=True, help="keep Flower and the workers running until Ctrl-C")
+@click.option("--keep", is_flag=True, help="keep Redis, workers and Flower running until Ctrl-C")
 def demo(workers: int | None, keep: bool) -> None:
-    """See it work on the 10,000 MNIST test images.
+    """Classify the 10,000 MNIST test images, to see it work.
 
-    Starts Redis, two workers and Flower, writes results/demo.csv, and takes all down again.
+    It starts Redis, two workers and Flower, writes results/demo.csv, and stops them again.
     """
     from digitq.backend import private_backend
     from digitq.local.processes import Local
-    from digitq.progress import describe_speed, take_results
-    from digitq.report import summarise
+    from digitq.progress import take_results
+    from digitq.report import describe_speed, summarise
     from producer.sinks.files import FileSink
     from producer.sources.opening import open_sources
 
@@ -157,24 +157,24 @@ def demo(workers: int | None, keep: bool) -> None:
     sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
         echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
-        with private_backend(local) as running:
+        with private_backend(local) as backend:
             echo_err(f"Flower   {local.flower_url}")
-            job = running.client.submit_source(source)
-            done = take_results(running, job, sink, source.count)
+            job = backend.client.submit_source(source)
+            done = take_results(backend, job, sink, source.count)
         echo_err(f"{summarise(sink.checkpoint)}, {describe_speed(*done)}")
-        say_where(sink)
+        report_path(sink)
         if keep:
-            echo_err(f"Redis    {local.url}\nCtrl-C ends")
+            echo_err(f"Redis    {local.url}\nCtrl-C stops them")
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
-    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 def _is_same_file(path: str, other: str) -> bool:
     try:
         return os.path.samefile(path, other)
     except OSError:
-        return False  # one of them isn't there
+        return False  # one of them does not exist
 
 
 def _absolute(source: str) -> str:

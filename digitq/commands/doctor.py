@@ -7,8 +7,6 @@ import click
 from digitq.options import broker_option, json_option
 from digitq.terminal import echo_err
 
-FOUND = 1
-
 
 @click.command()
 @broker_option
@@ -17,8 +15,9 @@ FOUND = 1
 def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     """Find what could lose work or let someone in.
 
-    Looks at Redis, the workers and Flower as they run; prints a line for each finding, with what
-    helps. Exit status: 0 nothing found, 1 something found, 2 bad usage, 3 Redis can't be reached.
+    It looks at Redis, the workers and Flower while they run, and prints one line per finding, with
+    the remedy. Exit status: 0 if nothing was found, 1 if something was, 2 for bad usage, 3 if Redis
+    can't be reached.
     """
     import json
     from dataclasses import asdict
@@ -31,4 +30,4 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     for finding in findings:
         click.echo(json.dumps(asdict(finding)) if as_json else finding)
     echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
-    sys.exit(FOUND if findings else 0)
+    sys.exit(1 if findings else 0)

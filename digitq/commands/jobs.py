@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digitq.commands.output import open_sink, say_where, told_what_is_left
+from digitq.commands.output import open_sink, report_interruption, report_path
 from digitq.options import (
-    FAILED_ROWS,
     SOURCES_HELP,
     broker_option,
     json_option,
@@ -21,7 +20,7 @@ from digitq.options import (
     sources_argument,
     truth_option,
 )
-from digitq.terminal import echo_err
+from digitq.terminal import ExitStatus, echo_err
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ def submit(
     limit: int | None,
     truth: str | None,
 ) -> None:
-    """Hand a job over to the workers and print its id.
+    """Submit a job to the workers and print its id.
 
-    Broken off before all of it is in Redis, it is cancelled.
+    The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
     from producer.client import Client
     from producer.sources.opening import open_sources
@@ -55,13 +54,13 @@ def submit(
     client = Client(broker)
     client.ledger.redis.on_disconnect = echo_err
     job: Job | None = None
-    waited: str | None = None
+    reported: str | None = None
     try:
         job = client.submit_source(source, model, detached=True)
         while not job.wait_until_stored(timeout_seconds=1):
-            if job.waiting_for and job.waiting_for != waited:
+            if job.waiting_for and job.waiting_for != reported:
                 echo_err(f"waiting for {job.waiting_for}")
-                waited = job.waiting_for
+                reported = job.waiting_for
     except BaseException:
         if job and client.abandon(job):
             echo_err(f"job {job.id} is cancelled")
@@ -69,12 +68,12 @@ def submit(
     record = job.progress()
     skipped = source.skipped.describe()
     stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
-    there = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
+    at_broker = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
     echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
-        f"`digitq collect {job.id} -o OUT{there}` takes the results"
+        f"`digitq collect {job.id} -o OUT{at_broker}` collects the results"
     )
-    click.echo(job.id)  # last: where it can't be written, it was told
+    click.echo(job.id)  # last, so that stderr has the id even if stdout can't be written
 
 
 @click.command()
@@ -82,21 +81,21 @@ def submit(
 @broker_option
 @json_option
 def status(job_id: str, broker: str | None, as_json: bool) -> None:
-    """Show how far a job is."""
+    """Show the progress of a job."""
     from digitq.report import describe_job
     from producer.client import Client
 
     client = Client(broker)
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
-    _say_where_nobody_works(client, [record])
+    _report_missing_workers(client, [record])
 
 
 @click.command()
 @broker_option
 @json_option
 def jobs(broker: str | None, as_json: bool) -> None:
-    """List the jobs that Redis knows."""
+    """List the jobs in Redis."""
     from digitq.report import list_jobs
     from producer.client import Client
 
@@ -107,7 +106,7 @@ def jobs(broker: str | None, as_json: bool) -> None:
         return
     for line in map(_to_json, records) if as_json else [list_jobs(records)]:
         click.echo(line)
-    _say_where_nobody_works(client, records)
+    _report_missing_workers(client, records)
 
 
 @click.command()
@@ -116,10 +115,10 @@ def jobs(broker: str | None, as_json: bool) -> None:
 @broker_option
 @overwrite_option
 def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -> None:
-    """Write a submitted job's results.
+    """Write the results of a submitted job.
 
-    Those that are still to come are waited for. It may be done again within an hour. Exit status as
-    of `classify`.
+    It waits for results that are still missing. You can collect a job again within an hour. The
+    exit status is that of `classify`.
     """
     from digitq.backend import Backend
     from digitq.progress import take_results
@@ -130,19 +129,19 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     job = client.job(job_id)
     with (
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
-        told_what_is_left(sink, overwrite, job_id),
+        report_interruption(sink, overwrite, job_id),
     ):
         take_results(Backend(client, None), job, sink, lambda: job.progress().images)
     echo_err(summarise(sink.checkpoint))
-    say_where(sink)
-    sys.exit(FAILED_ROWS if sink.checkpoint.failed else 0)
+    report_path(sink)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB")
 @broker_option
 def cancel(job_id: str, broker: str | None) -> None:
-    """Cancel a job: drop what is queued and its results."""
+    """Cancel a job and drop its results."""
     from producer.client import Client
 
     client = Client(broker)
@@ -152,13 +151,13 @@ def cancel(job_id: str, broker: str | None) -> None:
     echo_err(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
 
 
-def _say_where_nobody_works(client: "Client", records: "Sequence[JobRecord]") -> None:
+def _report_missing_workers(client: "Client", records: "Sequence[JobRecord]") -> None:
     from protocol.broker.connection import without_password
 
-    goes_on = any(record.state in ("feeding", "running") for record in records)
-    if goes_on and not client.ledger.has_worker():
+    unfinished = any(record.state in ("feeding", "running") for record in records)
+    if unfinished and not client.ledger.has_worker():
         broker = shlex.quote(without_password(client.url))
-        echo_err(f"no worker is there: `digitq worker --broker {broker}` starts one")
+        echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
 
 
 def _to_json(record: Any) -> str:

@@ -1,1 +1,1 @@
-"""`digitq doctor`: what in a deployment could lose work or let someone in."""
+"""`digitq doctor`: finds what in a deployment could lose work or let someone in."""

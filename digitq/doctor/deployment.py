@@ -1,4 +1,4 @@
-"""Looks at a deployment for `digitq doctor`: Redis, the workers that it connects, and Flower."""
+"""What `digitq doctor` looks at: Redis, its workers, and Flower."""
 
 import time
 from collections.abc import Sequence
@@ -11,72 +11,68 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from digitq.doctor.exposure import FLOWER_URL, Flower, _redis_open_at, look_at_flower
+from digitq.doctor.exposure import FLOWER_URL, Flower, look_at_flower, redis_open_at
 from producer.client import Client
-from protocol.broker.connection import (
-    first_line,
-    without_password,
-)
+from protocol.broker.connection import first_line, without_password
 from protocol.celery import make_app
 from protocol.errors import BrokerError
 from protocol.ledger import JobRecord, Ledger
 from protocol.stats import STATS, WorkerStats
 from protocol.text import plural
 
-ANSWER_SECONDS = 2.0  # after a worker's answer the next one is waited for so long
+MAX_REPLY_SECONDS = 2.0  # time to wait for the first worker's reply, and after each for the next
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that answered. Its clock is ahead of Redis's by `clock_seconds`, at least."""
+    """A worker of this version that replied."""
 
     name: str
     stats: WorkerStats
-    clock_seconds: float
+    clock_seconds: float  # its clock is at least that far ahead of Redis's
 
 
 @dataclass(frozen=True)
 class UnknownWorker:
-    """A worker whose answer was another than a worker's of this version; it may have said which
-    version it is of."""
+    """A worker whose reply is not that of this version."""
 
     name: str
-    version: str | None
+    version: str | None  # of digitq, if it sent one
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What there is to judge. `unseen` says what could not be looked at, and why."""
+    """All that the rules judge."""
 
-    version: str  # of the digitq that looks
+    version: str  # of this digitq
     redis_url: str  # without its password
-    redis: dict[str, Any]  # what INFO says
-    appendfsync: str | None
-    redis_open_at: Sequence[str]  # the hosts at which others reach it without a password
-    clock_seconds: float  # how far this host's clock is ahead of Redis's, at least
+    redis: dict[str, Any]  # the reply to INFO
+    appendfsync: str | None  # None if Redis refuses CONFIG
+    redis_open_at: Sequence[str]  # hosts at which others can read it without a password
+    clock_seconds: float  # this host's clock is at least that far ahead of Redis's
     jobs: Sequence[JobRecord]
-    asked: bool  # whether the workers could be
+    workers_asked: bool  # False if Redis did not pass on the question
     workers: Sequence[Worker]
-    strangers: Sequence[UnknownWorker]
+    unknown_workers: Sequence[UnknownWorker]
     flower: Flower | None
-    unseen: Sequence[str]
+    unseen: Sequence[str]  # what could not be looked at, and why
 
     def describe(self) -> str:
-        """What was looked at, and what was not, in a line."""
+        """One line that says what was looked at, and what was not."""
         seen = [
             f"Redis {self.redis['redis_version']} at {self.redis_url}",
-            plural(len(self.workers) + len(self.strangers), "worker"),
+            plural(len(self.workers) + len(self.unknown_workers), "worker"),
             *([f"Flower at {self.flower.url}"] if self.flower else []),
         ]
-        unseen = f"; not at {', '.join(self.unseen)}" if self.unseen else ""
+        unseen = f"; could not see {', '.join(self.unseen)}" if self.unseen else ""
         return f"looked at {', '.join(seen)}{unseen}"
 
 
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     """Ask Redis, the workers and Flower.
 
-    Raises `BrokerError` where Redis can't be reached, `UsageError` where no Flower is at the URL
-    that was given.
+    Raises `BrokerError` if Redis can't be reached, and `UsageError` if no Flower answers at a
+    `flower_url` that is given.
     """
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
@@ -85,54 +81,54 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     appendfsync = _read_appendfsync(server)
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
-        unseen.append(f"Flower (none answers at {FLOWER_URL}; --flower names another)")
+        unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
-        unseen.append("whether that Flower is of this Redis (--flower says which one is)")
-    asked, workers, strangers = True, list[Worker](), list[UnknownWorker]()
+        unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
+    workers_asked, workers, unknown_workers = True, list[Worker](), list[UnknownWorker]()
     try:
-        workers, strangers = ask_workers(make_app(client.url), client.ledger)
-    except BrokerError as error:  # Redis is full perhaps, or a replica
-        asked = False
+        workers, unknown_workers = ask_workers(make_app(client.url), client.ledger)
+    except BrokerError as error:  # for example, Redis is full or a replica
+        workers_asked = False
         unseen.append(f"the workers ({error})")
     return Deployment(
         version=version("digitq"),
         redis_url=without_password(client.url),
         redis=info,
         appendfsync=appendfsync,
-        redis_open_at=_redis_open_at(client.url, info["tcp_port"]),
+        redis_open_at=redis_open_at(client.url, info["tcp_port"]),
         clock_seconds=_own_clock(client.ledger),
         jobs=client.jobs(),
-        asked=asked,
+        workers_asked=workers_asked,
         workers=workers,
-        strangers=strangers,
+        unknown_workers=unknown_workers,
         flower=flower,
         unseen=unseen,
     )
 
 
 def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[UnknownWorker]]:
-    """Every worker that answers, by name. Raises `BrokerError`."""
+    """All workers that reply, sorted by name. Raises `BrokerError`."""
     workers: list[Worker] = []
-    strangers: list[UnknownWorker] = []
+    unknown: list[UnknownWorker] = []
     asked, started = _redis_time(ledger), time.monotonic()
 
     def note(replies: dict[str, Any]) -> None:
-        answered = asked + time.monotonic() - started
+        replied = asked + time.monotonic() - started
         for name, reply in replies.items():
             if stats := WorkerStats.parse(reply):
-                workers.append(Worker(name, stats, _ahead(stats.time, asked, answered)))
+                workers.append(Worker(name, stats, _seconds_ahead(stats.time, asked, replied)))
             else:
-                strangers.append(UnknownWorker(name, reply.get("version")))
+                unknown.append(UnknownWorker(name, reply.get("version")))
 
     try:
-        app.control.broadcast(STATS, reply=True, timeout=ANSWER_SECONDS, callback=note)
+        app.control.broadcast(STATS, reply=True, timeout=MAX_REPLY_SECONDS, callback=note)
     except (OperationalError, redis.RedisError) as error:
         raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
-    return sorted(workers, key=attrgetter("name")), sorted(strangers, key=attrgetter("name"))
+    return sorted(workers, key=attrgetter("name")), sorted(unknown, key=attrgetter("name"))
 
 
 def _read_appendfsync(server: Any) -> str | None:
-    """None where Redis refuses to say."""
+    """None if Redis refuses CONFIG."""
     try:
         return str(server.config_get("appendfsync")["appendfsync"])
     except BrokerError as error:
@@ -144,7 +140,7 @@ def _read_appendfsync(server: Any) -> str | None:
 def _own_clock(ledger: Ledger) -> float:
     before = time.time()
     reading = _redis_time(ledger)
-    return -_ahead(reading, before, time.time())
+    return -_seconds_ahead(reading, before, time.time())
 
 
 def _redis_time(ledger: Ledger) -> float:
@@ -152,6 +148,6 @@ def _redis_time(ledger: Ledger) -> float:
     return float(seconds + microseconds / 1e6)
 
 
-def _ahead(reading: float, before: float, after: float) -> float:
-    """How far a clock is ahead at least, that was read between two moments of another."""
+def _seconds_ahead(reading: float, before: float, after: float) -> float:
+    """How far a clock is ahead of another, at least, if it was read between two times of that."""
     return max(0.0, reading - after) - max(0.0, before - reading)

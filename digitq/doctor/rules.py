@@ -1,6 +1,7 @@
-"""The rules of `digitq doctor`: what in a deployment could lose work or let someone in.
+"""The rules of `digitq doctor`.
 
-A rule gives, for each thing it finds wrong, the problem and its remedy.
+A rule's docstring says what holds in a sound deployment. Where it does not hold, the rule yields
+the problem and its remedy.
 """
 
 import math
@@ -8,19 +9,17 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from urllib.parse import unquote, urlsplit
 
-from digitq.doctor.deployment import Deployment, Worker
+from digitq.doctor.deployment import Deployment
 from producer.feeder import FULL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
-from protocol.stats import WorkerStats
 from protocol.text import plural
 
-CLOCK_SECONDS = 1.0  # that two clocks may be apart
+MAX_CLOCK_SECONDS = 1.0  # difference of two clocks that is still taken to be none
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
 Rule = Callable[[Deployment], Advice]
@@ -28,7 +27,7 @@ Rule = Callable[[Deployment], Advice]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found: one line to read, with what helps."""
+    """What a rule found; as a string, one line with the remedy."""
 
     rule: str
     problem: str
@@ -39,7 +38,7 @@ class Finding:
 
 
 def examine(deployment: Deployment) -> list[Finding]:
-    """Everything that the rules find, in their order."""
+    """All findings, in the order of `RULES`."""
     return [
         Finding(name, problem, remedy)
         for name, rule in RULES.items()
@@ -48,32 +47,32 @@ def examine(deployment: Deployment) -> list[Finding]:
 
 
 def check_role(deployment: Deployment) -> Advice:
-    """Redis can be written to."""
+    """Redis accepts writes and keeps them."""
     info = deployment.redis
     if info["role"] != "master":
         yield (
-            "Redis is a replica: what is written there is refused, or lost",
+            "Redis is a replica: it refuses or loses what is written to it",
             f"name its master as the broker, on {info['master_host']}:{info['master_port']}",
         )
 
 
 def check_append_only(deployment: Deployment) -> Advice:
-    """Redis writes what it knows to a file, at least every second."""
+    """Redis saves each write to disk within a second."""
     if not deployment.redis["aof_enabled"]:
         yield (
-            "Redis keeps no append-only file: its restart loses every job",
-            _set(deployment, "appendonly yes") + " (`digitq up` keeps nothing)",
+            "Redis keeps no append-only file: a restart loses every job",
+            _set(deployment, "appendonly yes") + " (the Redis of `digitq up` never saves anything)",
         )
     elif deployment.appendfsync == "no":
         yield (
-            "Redis leaves it to the system when its file reaches the disk (appendfsync no): a "
-            "crash of its host loses what hasn't",
+            "Redis lets the system decide when its file reaches the disk (appendfsync no): a crash "
+            "of its host loses the latest writes",
             _set(deployment, "appendfsync everysec"),
         )
 
 
 def check_eviction(deployment: Deployment) -> Advice:
-    """Redis drops no key of a job."""
+    """Redis never drops a job's keys."""
     policy = deployment.redis["maxmemory_policy"]
     if policy != "noeviction":
         yield (
@@ -83,70 +82,74 @@ def check_eviction(deployment: Deployment) -> Advice:
 
 
 def check_memory(deployment: Deployment) -> Advice:
-    """Redis has room for what it holds, and for a job."""
+    """Redis has memory for one more job."""
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
     if limit and job > FULL * limit:
         yield (
-            f"one job may put {_mb(job)} into Redis, which has maxmemory {_mb(limit)} and is fed "
-            f"up to {FULL:.0%} of it",
-            f"maxmemory from {_mb(math.ceil(job / FULL))} on, or a smaller DIGITQ_BUDGET_BYTES",
+            f"one job may put {_mb(job)} into Redis, which has maxmemory {_mb(limit)}; producers "
+            f"fill at most {FULL:.0%} of it",
+            f"set maxmemory to {_mb(math.ceil(job / FULL))} or more, or lower DIGITQ_BUDGET_BYTES",
         )
     name, room = "its maxmemory", limit
     if not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
     if used > FULL * room:
         yield (
-            f"Redis holds {_mb(used)}, over {FULL:.0%} of {name}: producers wait, or it is killed",
-            "`digitq collect` or `digitq cancel` what `digitq jobs` lists, or more memory",
+            f"Redis holds {_mb(used)}, over {FULL:.0%} of {name}: producers wait, or the system "
+            "kills it",
+            "collect or cancel some of the jobs that `digitq jobs` lists, or give it more memory",
         )
 
 
 def check_clocks(deployment: Deployment) -> Advice:
-    """All clocks tell the same time as Redis's."""
+    """All clocks show the same time as that of Redis."""
     apart = {worker.name: worker.clock_seconds for worker in deployment.workers}
     for name, seconds in {"this host": deployment.clock_seconds, **apart}.items():
-        if abs(seconds) > CLOCK_SECONDS:
+        if abs(seconds) > MAX_CLOCK_SECONDS:
             yield (
                 f"the clock of {name} is {abs(seconds):,.1f} s "
                 f"{'ahead of' if seconds > 0 else 'behind'} that of Redis: "
-                "times in Flower and `digitq status` are wrong",
-                "run an NTP service on both",
+                "Flower and `digitq status` show wrong times",
+                "run an NTP service on both hosts",
             )
 
 
 def check_answers(deployment: Deployment) -> Advice:
-    """Some worker is there where there is work."""
+    """If there is work, there is a worker, and every worker takes work."""
     waiting = [
         job.id
         for job in deployment.jobs
         if job.done_chunks < job.chunks and job.state != "cancelled"
     ]
-    if waiting and deployment.asked and not deployment.workers:
+    if waiting and deployment.workers_asked and not deployment.workers:
         yield (
-            f"no worker answers, and work waits in job {', '.join(waiting)}",
+            f"no worker replies, and job {', '.join(waiting)} waits",
             f"start one: `digitq worker --broker {deployment.redis_url}`",
         )
     if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
         yield (
-            f"{', '.join(idle)}: takes nothing from the queue {QUEUE}",
+            f"{', '.join(idle)}: takes no work from the queue {QUEUE}",
             f"`DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)} celery -A worker control "
             f"add_consumer {QUEUE} -d {','.join(idle)}`",
         )
 
 
 def check_versions(deployment: Deployment) -> Advice:
-    """All run this version of digitq, with a Redis that is not too old."""
+    """All workers run this version of digitq, with a Redis that is new enough."""
     redis = str(deployment.redis["redis_version"])
     if int(redis.partition(".")[0]) < OLDEST_REDIS:
-        yield f"Redis is {redis}: no worker can connect to it", f"Redis {OLDEST_REDIS} or newer"
+        yield (
+            f"Redis is version {redis}: no worker can connect to it",
+            f"install Redis {OLDEST_REDIS} or newer",
+        )
     versions = [(worker.stats.version, worker.name) for worker in deployment.workers]
-    versions += [(stranger.version or "", stranger.name) for stranger in deployment.strangers]
+    versions += [(other.version or "", other.name) for other in deployment.unknown_workers]
     for version, names in _group(versions):
         if not version:
             yield (
-                f"{names}: answers as no worker of digitq {deployment.version} does",
-                "install this version there, or give another Celery app a database of its own",
+                f"{names}: does not reply like a worker of digitq {deployment.version}",
+                "install this version there; if it is another Celery app, give it another database",
             )
         elif version != deployment.version:
             yield (
@@ -156,21 +159,21 @@ def check_versions(deployment: Deployment) -> Advice:
 
 
 def check_arithmetic(deployment: Deployment) -> Advice:
-    """All compute the same bits."""
+    """All workers compute the same bits."""
     kinds = _group((worker.stats.torch, worker.name) for worker in deployment.workers)
     if len(kinds) > 1:
         have = ", ".join(f"torch {torch} ({names})" for torch, names in kinds)
         yield (
-            f"answers may differ in their last bits from worker to worker: {have}",
-            "run one build of torch, on processors of one kind",
+            f"workers may give answers that differ in their last bits: {have}",
+            "run the same build of torch on the same kind of processor",
         )
 
 
 def check_models(deployment: Deployment) -> Advice:
-    """Every worker can use every model, and all have the same."""
+    """Every worker can use every model, with the same weights."""
     for worker in deployment.workers:
         for model in MODELS:
-            if fault := worker.stats.models.get(model, "it has none; install this digitq there"):
+            if fault := worker.stats.models.get(model, "unknown; install this digitq there"):
                 problem, _, remedy = fault.partition("; ")
                 yield f"{worker.name} can't use the model {model}: {problem}", remedy
     for model in MODELS:
@@ -181,40 +184,33 @@ def check_models(deployment: Deployment) -> Advice:
             have = "; ".join(names for _, names in kinds)
             yield (
                 f"the weights or cards of {model} differ: {have}",
-                "set DIGITQ_WEIGHTS alike everywhere",
+                "set DIGITQ_WEIGHTS to the same networks everywhere",
             )
 
 
 def check_threads(deployment: Deployment) -> Advice:
-    """No more threads compute than there are cores, in a share of a machine and in all of it."""
-    yield from (
-        list(_crowded(deployment.workers, attrgetter("share"), attrgetter("cores")))
-        or _crowded(deployment.workers, attrgetter("machine"), attrgetter("machine_cores"))
-    )
-
-
-def _crowded(
-    workers: Iterable[Worker],
-    place: Callable[[WorkerStats], str],
-    room: Callable[[WorkerStats], int],
-) -> Advice:
-    """The places where workers have more threads than there are cores for them."""
-    together = defaultdict(list)
-    for worker in workers:
-        together[place(worker.stats)].append(worker)
-    for crowd in together.values():
-        threads = sum(worker.stats.processes * worker.stats.threads for worker in crowd)
-        cores = min(room(worker.stats) for worker in crowd)
-        if threads > cores:
-            yield (
-                f"{', '.join(worker.name for worker in crowd)}: {threads} threads share "
-                f"{plural(cores, 'core')}: chunks take longer and may pass their deadline",
-                "fewer workers there, or a smaller `--concurrency`",
-            )
+    """No container has more computing threads than cores, and no machine."""
+    found = False
+    for place, room in (("share", "cores"), ("machine", "machine_cores")):
+        if found:  # a crowded container also crowds its machine
+            return
+        crowds = defaultdict(list)
+        for worker in deployment.workers:
+            crowds[getattr(worker.stats, place)].append(worker)
+        for crowd in crowds.values():
+            threads = sum(worker.stats.processes * worker.stats.threads for worker in crowd)
+            cores = min(getattr(worker.stats, room) for worker in crowd)
+            if threads > cores:
+                found = True
+                yield (
+                    f"{', '.join(worker.name for worker in crowd)}: {threads} threads share "
+                    f"{plural(cores, 'core')}: chunks take longer and may miss their deadline",
+                    "run fewer workers there, or lower `--concurrency`",
+                )
 
 
 def check_deadline(deployment: Deployment) -> Advice:
-    """A worker is heard of well before its chunk is taken to be lost."""
+    """Every worker reports well within the deadline of its chunk."""
     deadlines = {"here": settings().deadline_seconds}
     deadlines |= {worker.name: worker.stats.deadline_seconds for worker in deployment.workers}
     name, deadline = min(deadlines.items(), key=lambda item: item[1])
@@ -222,35 +218,35 @@ def check_deadline(deployment: Deployment) -> Advice:
     if slowest and slowest.silent_seconds > deadline:
         better = math.ceil(PATIENCE * slowest.silent_seconds)
         yield (
-            f"of a chunk of job {slowest.id} nothing was heard for {slowest.silent_seconds:,.1f} "
-            f"s, the deadline is {deadline:g} s ({name}): work may be done twice",
-            f"DIGITQ_DEADLINE_SECONDS={better} everywhere, or a smaller DIGITQ_CHUNK_ROWS",
+            f"a worker on job {slowest.id} was silent for {slowest.silent_seconds:,.1f} s, but "
+            f"the deadline is {deadline:g} s ({name}): work may be done twice",
+            f"set DIGITQ_DEADLINE_SECONDS={better} everywhere, or lower DIGITQ_CHUNK_ROWS",
         )
 
 
 def check_redis_password(deployment: Deployment) -> Advice:
-    """Nobody reads or writes jobs without a password."""
+    """No other host can use Redis without a password."""
     if deployment.redis_open_at:
         yield (
-            f"Redis asks for no password at {', '.join(deployment.redis_open_at)}: whoever "
+            f"Redis needs no password at {', '.join(deployment.redis_open_at)}: anyone who "
             "reaches it can read and change every job",
-            "give it `requirepass` and put the password in DIGITQ_BROKER_URL, or `bind 127.0.0.1`",
+            "set `requirepass` and put the password in DIGITQ_BROKER_URL, or set `bind 127.0.0.1`",
         )
 
 
 def check_flower_password(deployment: Deployment) -> Advice:
-    """Nobody watches or controls workers without a password."""
+    """Nobody can watch or control workers through Flower without a password."""
     flower = deployment.flower
     if flower and flower.open_api:
         yield (
-            f"Flower at {flower.url} lets anyone stop workers: its API asks for no password, "
-            "not even of a page in your browser",
-            "unset FLOWER_UNAUTHENTICATED_API or set FLOWER_BASIC_AUTH=USER:PASSWORD for it",
+            f"Flower at {flower.url} lets anyone stop workers: its API needs no password, not even "
+            "from a web page in your browser",
+            "unset FLOWER_UNAUTHENTICATED_API, or set FLOWER_BASIC_AUTH=USER:PASSWORD",
         )
     elif flower and flower.open_at:
         yield (
-            f"Flower asks for no password at {', '.join(flower.open_at)}",
-            "set FLOWER_BASIC_AUTH=USER:PASSWORD for it, or give it `--address=127.0.0.1`",
+            f"Flower needs no password at {', '.join(flower.open_at)}",
+            "set FLOWER_BASIC_AUTH=USER:PASSWORD, or start it with `--address=127.0.0.1`",
         )
 
 
@@ -272,7 +268,7 @@ RULES: dict[str, Rule] = {
 
 
 def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each kind that comes with a name, and its names."""
+    """Each kind among pairs of a kind and a name, with the names that have it."""
     names = defaultdict(list)
     for kind, name in pairs:
         names[kind].append(name)
@@ -280,12 +276,12 @@ def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _set(deployment: Deployment, line: str) -> str:
-    """How to set what Redis does."""
+    """How to set an option of Redis."""
     url = deployment.redis_url
     way = f"-u {shlex.quote(url)}"
     if url.startswith(UNIX_SCHEMES):
         way = f"-s {shlex.quote(unquote(urlsplit(url).path))}"
-    return f"`redis-cli {way} config set {line}`, and `{line}` in redis.conf"
+    return f"run `redis-cli {way} config set {line}`, and put `{line}` into redis.conf"
 
 
 def _mb(size: float) -> str:

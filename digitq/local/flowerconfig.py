@@ -1,15 +1,16 @@
-"""What Flower shows of digitq; `celery -A protocol flower --conf=…/flowerconfig.py`.
+"""Flower's configuration for digitq: `celery -A protocol flower --conf=…/flowerconfig.py`.
 
-`args` says which job and chunk and how many images, `result` how many failed and how fast.
+The column `args` shows the job, the chunk and its number of images; `result` shows how many images
+failed and the speed.
 """
 
 from typing import Any
 
 tasks_columns = "state,args,result,runtime,worker,received"
-max_tasks = 10_000  # bounds Flower's memory
+max_tasks = 10_000  # tasks that Flower remembers, which bounds its memory
 
 
 def format_task(task: Any) -> Any:
-    """A task as a row: its result without the quotes that Celery puts around a text."""
+    """Remove the quotes that Celery puts around a result that is a text."""
     task.result = task.result.strip("'") if task.result else task.result
     return task

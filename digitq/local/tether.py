@@ -1,7 +1,7 @@
-"""Becomes the command it is given, tied to its parent: `tether.py PARENT_PID COMMAND...`.
+"""Run a command that ends with its parent: `tether.py PARENT_PID COMMAND...`.
 
-The command is killed when the process that started it is gone, however it went: on Linux by the
-kernel; elsewhere this process stays, looks after that, and kills its whole session.
+The command is killed when the process that started it is gone, even after SIGKILL. On Linux the
+kernel kills it. Elsewhere this process stays, watches its parent, and kills its whole session.
 """
 
 import ctypes
@@ -11,15 +11,15 @@ import subprocess
 import sys
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-LOOK_SECONDS = 0.5
+PARENT_POLL_SECONDS = 0.5  # time between two looks at the parent
 
 
 def stand_by(parent: int, command: list[str]) -> int:
-    """Run the command until it ends or the parent does; its exit status, as a shell has it."""
+    """Run the command until it or the parent ends; gives its exit status as a shell would."""
     process = subprocess.Popen(command)
     while os.getppid() == parent:
         try:
-            status = process.wait(LOOK_SECONDS)
+            status = process.wait(PARENT_POLL_SECONDS)
             return status if status >= 0 else 128 - status
         except subprocess.TimeoutExpired:
             pass

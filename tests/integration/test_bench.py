@@ -1,43 +1,85 @@
-"""`digitq bench`, small: every contender runs, and what it prints is what was asked for."""
+"""`digitq bench` and `python -m benchmarks.rivals`, with few images."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_commands import run
+from digitq.local.processes import Local
+from tests.integration.test_commands import Command
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--images", "2048", "--rounds", "1", "--json")
 
 
-def measure(*names: str) -> dict[str, dict[str, float]]:
-    """One round of these benchmarks, as JSON."""
-    only = [word for name in names for word in ("--only", name)]
-    status, out, err = run("bench", *only, "--images", 2048, "--rounds", 1, "--json")
-    assert status == 0, err
-    assert ", Python 3" in err.splitlines()[0]
+def read_rows(out: str, err: str) -> dict[str, dict[str, float]]:
+    """The rows that `--json` prints; the machine is told first, and no figure is 0."""
+    assert any(", Python 3" in line for line in err.splitlines()[:3])
     rows: dict[str, dict[str, float]] = json.loads(out)
     assert all(figure > 0 for figures in rows.values() for figure in figures.values())
     return rows
 
 
-def test_the_queue_beside_bare_torch(mnist_root: Path) -> None:
-    rows = measure("torch", "queue")
-    assert list(rows) == ["torch", "queue", "queue (parquet)"]
-    bare = rows["torch"]["images_per_second"]
-    for figures in rows.values():
-        assert figures["of_torch"] == figures["images_per_second"] / bare
-    assert set(rows["queue"]) == {"images_per_second", "of_torch", "producer_mb", "redis_mb"}
+def measure(*options: str, **variables: object) -> tuple[dict[str, dict[str, float]], str]:
+    status, out, err = Command("bench", *SMALL, *options, **variables).end(seconds=150)
+    assert status == 0, err
+    return read_rows(out, err), err
+
+
+def measure_rivals(*names: str) -> dict[str, dict[str, float]]:
+    only = [word for name in names for word in ("--only", name)]
+    command = [sys.executable, "-m", "benchmarks.rivals", *SMALL, *only]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return read_rows(done.stdout, done.stderr)
+
+
+def test_private_workers(mnist_root: Path) -> None:
+    rows, err = measure("--only", "network", "--only", "queue")
+    assert "2 private workers" in err
+    assert list(rows) == ["network", "queue", "queue (parquet)"]
+    alone = rows["network"]["images_per_second"]
+    for name in ("queue", "queue (parquet)"):
+        assert rows[name]["of_network"] == rows[name]["images_per_second"] / alone
+    assert set(rows["queue"]) == {"images_per_second", "of_network", "producer_mb", "redis_mb"}
+
+
+def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path) -> None:
+    """Where torch is not installed."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+    rows, err = measure("--broker", local.url, PYTHONPATH=tmp_path)
+    assert "`network` is left out" in err and "it has no row for one worker" in err
+    assert f"of {local.url}" in err
+    assert list(rows) == [
+        *("queue", "queue (parquet)", "latency", "concurrent", "concurrent (asyncio)", "scale")
+    ]
+    assert set(rows["queue"]) == {"images_per_second", "producer_mb"}
+    assert set(rows["latency"]) == {"median_ms", "p99_ms"}
+
+
+def test_plain_celery_beside_digitq(mnist_root: Path) -> None:
+    rows = measure_rivals("latency")
+    assert list(rows) == ["latency", "latency (celery)"]
+    ours, theirs = (row["median_ms"] for row in rows.values())
+    assert rows["latency"]["of_celery"] == ours / theirs
 
 
 @pytest.mark.slow
-def test_all_the_others(mnist_root: Path) -> None:
-    names = ("celery", "dataloader", "folder", "latency", "concurrent", "scale")
-    rows = measure(*names)
-    assert {name.partition(" (")[0] for name in rows} == set(names)
-    for ours, theirs, ratio, figure in [
-        ("folder", "folder (ImageFolder)", "of_imagefolder", "images_per_second"),
-        ("latency", "latency (celery)", "of_celery", "median_ms"),
-        ("scale", "scale (one worker)", "of_one_worker", "images_per_second"),
-    ]:
-        assert rows[ours][ratio] == rows[ours][figure] / rows[theirs][figure]
+def test_one_worker_beside_two(mnist_root: Path) -> None:
+    rows, _ = measure("--only", "scale")
+    two, one = (rows[name]["images_per_second"] for name in ("scale", "scale (one worker)"))
+    assert rows["scale"]["of_one_worker"] == two / one
+
+
+@pytest.mark.slow
+def test_all_rivals(mnist_root: Path) -> None:
+    rows = measure_rivals()
+    assert {name.partition(" (")[0] for name in rows} == {
+        *("torch", "queue", "celery", "dataloader", "folder", "latency", "concurrent")
+    }
+    ours, theirs = (rows[name] for name in ("folder", "folder (ImageFolder)"))
+    ratio = ours["images_per_second"] / theirs["images_per_second"]
+    assert ours["of_imagefolder"] == ratio
     assert "of_celery" in rows["concurrent (asyncio)"]
-    assert {"median_ms", "p99_ms"} <= set(rows["latency"])

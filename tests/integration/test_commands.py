@@ -31,8 +31,8 @@ import digitq.progress
 from digitq.backend import open_backend
 from digitq.cli import main
 from digitq.local import tether
-from digitq.local.processes import RESTARTS, RESTARTS_SECONDS, Local
-from digitq.progress import _look_after, _progress_bar
+from digitq.local.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
+from digitq.progress import progress_bar, watch_idle
 from producer import chunking
 from producer.client import Client
 from producer.sinks.files import FileSink
@@ -43,10 +43,10 @@ from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
-from worker.models.card import WEIGHTS
+from worker.models.card import WEIGHTS_FOLDER
 
 ROWS = 10_000
-GOES_ON = r"[0-9,]+ rows in {}/out.csv.partial: the same command goes on from there\n"
+CONTINUES = r"[0-9,]+ rows in {}/out.csv.partial: the same command continues from there\n"
 
 
 class Command:
@@ -161,10 +161,10 @@ def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> No
     with Local(workers=0) as local:
         local._start("nobody", "false")
         local._processes["nobody"].wait()
-        local._deaths["nobody"] = [time.monotonic() - RESTARTS_SECONDS - 1] * RESTARTS
+        local._deaths["nobody"] = [time.monotonic() - RESTART_WINDOW_SECONDS - 1] * MAX_RESTARTS
         local.check()
         assert started == ["nobody"]
-        local._deaths["nobody"] = [time.monotonic()] * RESTARTS
+        local._deaths["nobody"] = [time.monotonic()] * MAX_RESTARTS
         with pytest.raises(DigitqError, match="nobody has died"):
             local.check()
 
@@ -211,11 +211,11 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
         else:
             command.process.send_signal(number)
         ended, _, err = command.end()
-        assert ended == status and f"{out} goes on after" in err
-        assert re.search(rf"{GOES_ON.format(tmp_path)}{last}$", err)
+        assert ended == status and f"continuing {out} after" in err
+        assert re.search(rf"{CONTINUES.format(tmp_path)}{last}$", err)
         assert not out.exists()
     status, _, err = run("classify", table, "-o", out, "--broker", local.url)
-    assert status == 1 and f"{out} goes on after" in err
+    assert status == 1 and f"continuing {out} after" in err
     assert f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
     assert out.read_bytes() == quiet
 
@@ -270,12 +270,12 @@ def test_neither_the_current_folder_nor_another_program_s_broker_is_used(
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
+    monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
     with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
-        bar = _progress_bar()
-        look = _look_after(running, job, bar, bar.add_task("", rate="", waiting=""))
+        bar = progress_bar()
+        look = watch_idle(running, job, bar, bar.add_task("", rate="", waiting=""))
         look()
         look()  # it is said once
         broker = shlex.quote(redis_only.url)
@@ -298,16 +298,16 @@ def test_a_slow_source_is_what_is_waited_for(
     monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
     with open_backend(local.url, None) as running:
         job = running.client.submit(images())
-        bar = _progress_bar()
+        bar = progress_bar()
         task = bar.add_task("", rate="", waiting="")
-        look = _look_after(running, job, bar, task)
-        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
+        look = watch_idle(running, job, bar, task)
+        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
         assert next(job.results()).num_rows == 1
         assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
-        look = _look_after(running, job, bar, task)
-        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 60)
+        look = watch_idle(running, job, bar, task)
+        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 60)
         monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
         bar.update(task, completed=1)
         look()
@@ -327,9 +327,9 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
-        monkeypatch.setattr(digitq.progress, "SILENT_SECONDS", 0)
+        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
-        look = _look_after(running, job, bar, bar.add_task("", waiting=""))
+        look = watch_idle(running, job, bar, bar.add_task("", waiting=""))
         look()
         assert said.getvalue() == ""
         assert bar.tasks[0].fields["waiting"] == "behind other jobs"
@@ -461,7 +461,9 @@ def test_a_job_that_nobody_works_on_is_told(
 ) -> None:
     draw_one().save(tmp_path / "1.png")
     job = ask("submit", tmp_path, "--broker", redis_only.url)[1].strip()
-    told = f"no worker is there: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
+    told = (
+        f"no worker is running: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
+    )
     for command in (["jobs"], ["status", job]):
         assert ask(*command, "--broker", redis_only.url)[2] == f"{told}\n"
     ask("cancel", job, "--broker", redis_only.url)
@@ -508,10 +510,10 @@ def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
     mnist_root: Path, tmp_path: Path
 ) -> None:
     for name in ("cnn.json", "cnn.safetensors"):
-        shutil.copy(WEIGHTS / name, tmp_path)
+        shutil.copy(WEIGHTS_FOLDER / name, tmp_path)
     (tmp_path / "cnn.safetensors").write_bytes(b"")
     status, _, err = run("evaluate", "--model", "cnn", "--workers", 1, DIGITQ_WEIGHTS=tmp_path)
-    assert status == 1 and "10,000 images with an error, as: " in err and "SHA-256" in err
+    assert status == 1 and "10,000 images with an error, such as: " in err and "SHA-256" in err
 
 
 def test_without_stderr_all_is_as_ever(tmp_path: Path) -> None:
@@ -597,7 +599,9 @@ def test_a_bar_shows_how_far_it_is_and_is_gone_in_the_end(
     out = tmp_path / "out.csv"
     shown = on_terminal(width, "classify", table, "-o", out, "--broker", local.url, "--limit", 1000)
     assert "1,000/1,000" in shown and "100%" in shown
-    last = shown.rpartition("\x1b[2K")[2].split("\r\n")  # the bar's line is erased before
+    bar, _, rest = shown.rpartition("\x1b[2K")  # which erases the bar
+    assert "20 with an error" in bar
+    last = rest.split("\r\n")
     assert last[0].startswith("1,000 images, 20 with an error") and last[0].endswith("images/s")
     assert last[1:] == [f"the rows are in {out}", ""]
 

@@ -113,7 +113,10 @@ def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
         f"models: the weights or cards of cnn differ: {worker.name}; odd; set DIGITQ_WEIGHTS"
         in "".join(lines)
     )
-    assert "versions: Redis is 5.0.6: no worker can connect to it; Redis 6 or newer" in lines
+    assert (
+        "versions: Redis is version 5.0.6: no worker can connect to it; install Redis 6 or newer"
+        in lines
+    )
 
 
 def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
@@ -134,7 +137,7 @@ def test_a_redis_that_keeps_its_configuration_to_itself(sound: Served) -> None:
         )
     deployment = look_at(sound.url.replace(":secret", "app:app"), sound.flower_url)
     assert examine(deployment) == []
-    assert deployment.describe().endswith("; not at appendfsync (Redis refuses CONFIG)")
+    assert deployment.describe().endswith("; could not see appendfsync (Redis refuses CONFIG)")
 
 
 def test_a_file_that_is_written_at_some_time(sound: Served) -> None:
@@ -178,9 +181,9 @@ def neglected(careless: Served) -> Deployment:
     [
         ("append-only", "Redis keeps no append-only file"),
         ("eviction", "Redis may evict the keys of a job (maxmemory-policy allkeys-lru)"),
-        ("workers", "no worker answers, and work waits in job "),
-        ("redis-password", "Redis asks for no password at "),
-        ("flower-password", "Flower asks for no password at "),
+        ("workers", "no worker replies, and job "),
+        ("redis-password", "Redis needs no password at "),
+        ("flower-password", "Flower needs no password at "),
     ],
 )
 def test_a_careless_deployment(rule: str, text: str, neglected: Deployment) -> None:
@@ -200,7 +203,7 @@ def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deploy
         replace(job, silent_seconds=settings().deadline_seconds + 5) for job in neglected.jobs
     ]
     line = found(replace(neglected, jobs=silent), "deadline")
-    assert "nothing was heard for 35.0 s, the deadline is 30 s (here)" in line
+    assert "was silent for 35.0 s, but the deadline is 30 s (here)" in line
     assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
 
 
@@ -228,8 +231,8 @@ def test_a_full_redis_is_looked_at_though_workers_can_t_be_asked(careless: Serve
             redis.config_set("maxmemory", usual)
             redis.config_set("maxmemory-policy", "allkeys-lru")
     assert "over 70% of its maxmemory" in " ".join(map(str, examine(full)))
-    assert "no worker answers" not in " ".join(map(str, examine(full)))
-    assert "not at the workers (can't ask" in full.describe()
+    assert "no worker replies" not in " ".join(map(str, examine(full)))
+    assert "could not see the workers (can't ask" in full.describe()
 
 
 def test_a_replica(careless: Served) -> None:
@@ -293,7 +296,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
         def all_answer() -> bool:
             looks.append(look_at(served.url, None))
-            return len(looks[-1].workers) == 2 and len(looks[-1].strangers) == 1
+            return len(looks[-1].workers) == 2 and len(looks[-1].unknown_workers) == 1
 
         wait_for(all_answer)
         seen = looks[-1]
@@ -304,9 +307,9 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     ("rule", "text"),
     [
         ("clocks", r"the clock of odd@HOST is 3,(599\.\d|600\.0) s ahead of that of Redis"),
-        ("arithmetic", "answers may differ in their last bits from worker to worker: torch "),
+        ("arithmetic", "workers may give answers that differ in their last bits: torch "),
         ("models", "odd@HOST can't use the model cnn: "),
-        ("deadline", "of a chunk of job "),
+        ("deadline", "a worker on job "),
     ],
 )
 def test_workers_that_do_not_fit(rule: str, text: str, motley: Deployment) -> None:
@@ -317,7 +320,7 @@ def test_a_worker_that_takes_nothing(motley: Deployment) -> None:
     (good,) = (w for w in motley.workers if w.name.startswith("good"))
     idle = replace(good, stats=replace(good.stats, takes_work=False))
     line = found(replace(motley, workers=[idle]), "workers")
-    assert line.startswith(f"workers: {good.name}: takes nothing from the queue digitq; `DIGITQ_B")
+    assert line.startswith(f"workers: {good.name}: takes no work from the queue digitq; `DIGITQ_B")
     assert line.endswith(f" celery -A worker control add_consumer digitq -d {good.name}`")
     assert "workers" not in {finding.rule for finding in examine(motley)}
 
@@ -336,7 +339,7 @@ def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:
     assert "threads share 1 core: chunks take longer" in found(motley, "threads")
     lines = [str(finding) for finding in examine(motley) if finding.rule == "versions"]
     assert lines[0].startswith(f"versions: odd@{host}: runs digitq 0.0.9, this is ")
-    assert lines[1].startswith(f"versions: other@{host}: answers as no worker of digitq ")
+    assert lines[1].startswith(f"versions: other@{host}: does not reply like a worker of digitq ")
 
 
 def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from protocol.settings import MODELS
-from worker.models.card import WEIGHTS
+from worker.models.card import WEIGHTS_FOLDER
 
 ROOT = Path(__file__).parents[2]
 TORCH = {"torch", "torchvision", "safetensors"}
 FORBIDDEN = {  # by room: what no module in it may import
-    "digitq": {"worker", *TORCH},
+    "digitq": {"benchmarks", "worker", *TORCH},
     "producer": {"digitq", "worker", *TORCH},
     "protocol": {"digitq", "producer", "worker", *TORCH},
     "worker": {"digitq", "producer"},
@@ -78,7 +78,7 @@ def run_python(code: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "digitq.bench.contenders",
+        "digitq.bench.measures",
         "digitq.cli",
         "digitq.doctor.rules",
         "digitq.progress",
@@ -97,7 +97,7 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
 
 
 def test_producer_and_worker_know_the_same_models() -> None:
-    assert {*MODELS} == {"random", *(card.stem for card in WEIGHTS.glob("*.json"))}
+    assert {*MODELS} == {"random", *(card.stem for card in WEIGHTS_FOLDER.glob("*.json"))}
 
 
 def test_nothing_is_unpickled() -> None:

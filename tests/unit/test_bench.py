@@ -1,11 +1,15 @@
 """Rounds, medians and ratios, without any clock."""
 
+import subprocess
+import sys
+
 import pytest
 
-from digitq.bench.contenders import CONTENDERS, describe_latencies
+from benchmarks.rivals.__main__ import RIVAL_MEASURES
+from benchmarks.rivals.measures import RIVAL_RATIOS
+from digitq.bench.measures import MEASURES, RATIOS, describe_latencies
 from digitq.bench.rounds import (
-    BENCHMARKS,
-    RIVALS,
+    Ratios,
     Rows,
     rotate,
     run_rounds,
@@ -13,10 +17,11 @@ from digitq.bench.rounds import (
     take_medians,
     with_ratios,
 )
+from digitq.commands.bench import BENCHMARKS
 from tests.unit.test_cli import check
 
 
-def test_each_contender_goes_first_in_its_turn() -> None:
+def test_each_measurement_goes_first_in_its_turn() -> None:
     orders = [rotate("abc", number) for number in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
@@ -26,27 +31,32 @@ def test_the_median_is_of_the_rounds() -> None:
     assert take_medians(samples) == {"median_ms": 2.0, "p99_ms": 20.0}
 
 
-def test_contenders_take_turns_and_rows_stay_in_order() -> None:
-    rates = {"torch": iter([100.0, 400.0, 200.0]), "queue": iter([50.0, 100.0, 150.0])}
+def test_measurements_take_turns_and_rows_stay_in_order() -> None:
+    rates = {"network": iter([100.0, 400.0, 200.0]), "queue": iter([50.0, 100.0, 150.0])}
     measured: list[str] = []
+    lines: list[str] = []
 
     def measure(name: str) -> Rows:
         measured.append(name)
         return {name: {"images_per_second": next(rates[name])}}
 
-    rows = run_rounds([lambda: measure("torch"), lambda: measure("queue")], 3, lambda line: None)
-    assert measured == ["torch", "queue", "queue", "torch", "torch", "queue"]
+    both = [lambda: measure("network"), lambda: measure("queue")]
+    rows = run_rounds(both, 3, RATIOS, lines.append)
+    assert measured == ["network", "queue", "queue", "network", "network", "queue"]
     assert rows == {
-        "torch": {"images_per_second": 200.0, "of_torch": 1.0},
-        "queue": {"images_per_second": 100.0, "of_torch": 0.5},
+        "network": {"images_per_second": 200.0},
+        "queue": {"images_per_second": 100.0, "of_network": 0.5},
     }
-    assert list(rows) == ["torch", "queue"]
+    assert list(rows) == ["network", "queue"]
+    assert lines[:2] == [
+        "round 1 of 3: network: 100 images/s",
+        "round 1 of 3: queue: 50.0 images/s",
+    ]
 
 
-def test_a_rival_that_was_not_measured_gives_no_ratio() -> None:
-    assert with_ratios({"queue": {"images_per_second": 5.0}}) == {
-        "queue": {"images_per_second": 5.0}
-    }
+def test_a_row_that_was_not_measured_gives_no_ratio() -> None:
+    rows = {"queue": {"images_per_second": 5.0}}
+    assert with_ratios(rows, RATIOS) == rows
 
 
 def test_latencies_are_compared_by_their_medians() -> None:
@@ -54,7 +64,8 @@ def test_latencies_are_compared_by_their_medians() -> None:
         {
             "latency": {"median_ms": 3.0, "p99_ms": 90.0},
             "latency (celery)": {"median_ms": 6.0, "p99_ms": 9.0},
-        }
+        },
+        RIVAL_RATIOS,
     )
     assert rows["latency"] == {"median_ms": 3.0, "p99_ms": 90.0, "of_celery": 0.5}
 
@@ -67,28 +78,50 @@ def test_the_99th_percentile_sees_the_slow_ones() -> None:
 def test_the_table_has_a_line_for_each_row() -> None:
     rows = with_ratios(
         {
-            "torch": {"images_per_second": 400_000.0},
+            "network": {"images_per_second": 400_000.0},
             "queue": {"images_per_second": 190_261.0, "producer_mb": 314.2},
             "latency": {"median_ms": 4.25, "p99_ms": 9.0},
-        }
+        },
+        RATIOS,
     )
-    assert [line.split() for line in tabulate(rows).splitlines()] == [
-        ["images/s", "of", "torch"],
-        ["torch", "400,000", "1.00"],
-        ["queue", "190,261", "0.476", "314", "producer", "MB"],
-        ["latency", "4.25", "median", "ms,", "9.00", "p99", "ms"],
+    assert tabulate(rows).splitlines() == [
+        "                          images/s",
+        "network                    400,000",
+        "queue                      190,261  314 producer MB, 0.476 of network",
+        "latency                             4.25 median ms, 9.00 p99 ms",
     ]
 
 
-def test_every_benchmark_has_contenders() -> None:
-    assert tuple(CONTENDERS) == BENCHMARKS
+def test_every_benchmark_measures_something() -> None:
+    assert tuple(MEASURES) == BENCHMARKS
 
 
-def test_ratios_are_to_rows_that_exist() -> None:
-    rivals = {rival for ratios in RIVALS.values() for rival in ratios.values()}
-    assert rivals <= {*RIVALS, "latency (celery)", "scale (one worker)"}
+@pytest.mark.parametrize(
+    ("ratios", "names", "seconds"),
+    [
+        (RATIOS, {*MEASURES}, {"scale (one worker)"}),
+        (RIVAL_RATIOS, {*RIVAL_MEASURES}, {"folder (ImageFolder)", "latency (celery)"}),
+    ],
+)
+def test_ratios_are_to_rows_that_exist(ratios: Ratios, names: set[str], seconds: set[str]) -> None:
+    others = {other for of_row in ratios.values() for other in of_row.values()}
+    assert others <= names | seconds
+    assert {row.partition(" (")[0] for row in ratios} <= names
 
 
 def test_an_unknown_benchmark_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = ", ".join(f"'{name}'" for name in BENCHMARKS)
     check(capsys, 2, f"is not one of {names}", "bench", "--only", "gpu")
+
+
+def test_the_network_alone_needs_torch_even_with_a_broker(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    broker = ("--broker", "redis://127.0.0.1:1/0")
+    check(capsys, 2, "torch is not installed", "bench", *broker, "--only", "network")
+
+
+def test_the_process_that_measures_plain_celery_needs_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import benchmarks.rivals.__main__"
+    subprocess.run([sys.executable, "-c", code], check=True)

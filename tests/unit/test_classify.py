@@ -1,4 +1,4 @@
-"""A chunk's answers: one row each, in order, and the same in any company."""
+"""A chunk gets one result row per image, in order, whatever other images are in the chunk."""
 
 import resource
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify
 from worker.classify import (
+    INTERLEAVED_IMAGES,
     SHARPNESS,
-    TOGETHER,
     TTA_BELOW,
     Reader,
     T,
@@ -143,7 +143,7 @@ def test_an_image_that_failed_is_to_be_reviewed_however_sure_the_network_is() ->
 
 
 def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
-    """However sure the network is of the one that it sees."""
+    """This holds however sure the network is of the digit that it sees."""
     alone = draw_one((120, 120))
     two = PIL.Image.new("L", (400, 120), 255)
     two.paste(alone, (0, 0))
@@ -209,10 +209,10 @@ def test_so_many_images_are_at_hand_at_once() -> None:
             turns.append((int(content), step))
             yield step
 
-    rows = range(2 * TOGETHER)
+    rows = range(2 * INTERLEAVED_IMAGES)
     files = pa.array([str(row).encode() for row in rows], pa.binary())
     assert read_rows(files, rows, count, read_image) == [(2, None)] * len(rows)
-    first, second = rows[:TOGETHER], rows[TOGETHER:]
+    first, second = rows[:INTERLEAVED_IMAGES], rows[INTERLEAVED_IMAGES:]
     assert turns == [(row, step) for part in (first, second) for step in range(3) for row in part]
 
 
@@ -227,7 +227,7 @@ def test_an_image_is_read_as_alone_whatever_is_read_with_it() -> None:
 
 
 def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
-    """A worker that notes what it reads fails as a whole, and the chunk comes again."""
+    """If noting an image fails, the whole chunk fails, and it is delivered again."""
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         raise BrokerError("can't reach Redis")
@@ -239,7 +239,7 @@ def test_a_lost_redis_is_no_fault_of_an_image_s() -> None:
 
 MLP = load_model("mlp")
 BELOW = MLP.card.review_below
-# By the first view the network is unsure; almost sure; and sure
+# images whose first view leaves the network unsure, almost sure, and sure
 UNSURE, ALMOST, SURE = (
     encode_image(PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image)
     for image in (draw_tight_ring(), draw_tight_ring(35, 16), draw_one())
@@ -286,7 +286,7 @@ def test_an_answer_of_several_views_does_not_depend_on_its_company_either() -> N
 
 
 def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what the network is sure of, or what can't be read."""
+    """Other views are needed neither for a confident answer nor for an unreadable image."""
     read: list[bytes] = []
     monkeypatch.setattr(classify, "trace_other_views", read.append)
     classify_images([SURE, b"", SURE, b"text"])
@@ -295,7 +295,7 @@ def test_no_other_views_are_read_without_need(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_image_of_mnist_s_kind_has_no_other_views() -> None:
-    """However unsure the network is: the answer is that to its pixels."""
+    """However unsure the network is, its answer for the pixels themselves stands."""
     files = [encode_image(PIL.Image.fromarray(digit)) for digit in DIGITS[:20]]
     assert WHOLE[:20].max(axis=1).min() < TTA_BELOW
     result = classify_images(files)
@@ -343,7 +343,7 @@ def test_other_views_have_their_time_and_memory_too(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_worker_reads_other_views_as_it_reads_images() -> None:
-    """So it says that it still does, and notes each where another worker has died."""
+    """So it renews its deadline, and notes each image if another worker died of the chunk."""
     read: list[tuple[int, str]] = []
 
     def note(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
-from digitq.commands.flower import check_flower
-from digitq.commands.output import told_what_is_left
+from digitq.commands.output import report_interruption
+from digitq.commands.run import read_flower_options
 from digitq.local.processes import find_free_port, find_redis_server
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -228,7 +228,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is no Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, "its database is no number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
-        (2, "is there already: --overwrite", ["evaluate", "--plot", "IMAGES/1.png"]),
+        (2, "exists: --overwrite", ["evaluate", "--plot", "IMAGES/1.png"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["status", "abc", *NO_BROKER]),
@@ -237,10 +237,10 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (3, "can't reach Redis", ["jobs", *NO_BROKER]),
         (3, "can't reach Redis", ["evaluate", *NO_BROKER]),
         (3, "can't reach Redis", ["doctor", *NO_BROKER]),
-        (2, "it is no URL such as http://localhost:5555", ["doctor", "--flower", "localhost"]),
-        (2, "it is no URL such as", ["doctor", "--flower", "http://["]),
-        (2, "it is no URL such as", ["doctor", "--flower", "http://localhost:99999"]),
-        (2, "it is no URL such as", ["doctor", "--flower", "http://a..b:5555"]),
+        (2, "is not a URL such as http://localhost:5555", ["doctor", "--flower", "localhost"]),
+        (2, "is not a URL such as", ["doctor", "--flower", "http://["]),
+        (2, "is not a URL such as", ["doctor", "--flower", "http://localhost:99999"]),
+        (2, "no Flower answers there", ["doctor", "--flower", "http://a..b:5555"]),
         (2, "no Flower answers there", ["doctor", "--flower", "http://127.0.0.1:1"]),
         (2, "no Flower answers there", ["doctor", "--flower", "http://127.0.0.1:1/é ü"]),
         (2, "no Flower answers there", ["doctor", "--flower", "http://a b:1"]),
@@ -253,7 +253,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
         (2, "is not in the range", ["classify", "IMAGES", "--workers", "0"]),
-        (2, "9,999 for", ["classify", "IMAGES", "--workers", "9999"]),
+        (2, "9999 is not in the range", ["classify", "IMAGES", "--workers", "9999"]),
     ],
 )
 def test_bad_usage(
@@ -276,24 +276,24 @@ def test_a_plot_without_matplotlib(
     check(capsys, 2, "matplotlib is not installed", "evaluate", "--plot", str(tmp_path / "m.png"))
 
 
-GOES_ON = "1 row in {}: the same command goes on from there\n"
+CONTINUES = "1 row in {}: the same command continues from there\n"
 
 
 @pytest.mark.parametrize(
     ("error", "how", "told"),
     [
-        (KeyboardInterrupt(), {}, GOES_ON),
-        (SystemExit(143), {}, GOES_ON),
-        (OutputError("full"), {"collected": "j"}, GOES_ON),
+        (KeyboardInterrupt(), {}, CONTINUES),
+        (SystemExit(143), {}, CONTINUES),
+        (OutputError("full"), {"collected": "j"}, CONTINUES),
         (
             BrokerError("gone"),
             {"overwrite": True},
-            GOES_ON.replace(" goes", " without --overwrite goes"),
+            CONTINUES.replace(" continues", " without --overwrite continues"),
         ),
-        (JobCancelledError("cancelled"), {}, GOES_ON),
+        (JobCancelledError("cancelled"), {}, CONTINUES),
         (JobCancelledError("cancelled"), {"collected": "j"}, "1 row in {}\n"),
         (UsageError("the source has changed"), {}, ""),
-        (KeyboardInterrupt(), {"collected": "j"}, GOES_ON),
+        (KeyboardInterrupt(), {"collected": "j"}, CONTINUES),
     ],
 )
 def test_a_run_broken_off_says_what_there_is(
@@ -306,8 +306,8 @@ def test_a_run_broken_off_says_what_there_is(
     row = {"id": "x", "error": "gone", "review": True}
     sink = FileSink(tmp_path / "out.csv", {})
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    told_of = told_what_is_left(sink, **{"overwrite": False, **how})
-    with closing(sink), pytest.raises(type(error)), told_of:
+    reported = report_interruption(sink, **{"overwrite": False, **how})
+    with closing(sink), pytest.raises(type(error)), reported:
         raise error
     assert capsys.readouterr().err == told.format(tmp_path / "out.csv.partial")
 
@@ -320,7 +320,7 @@ def test_a_run_that_was_to_replace_a_file_promises_nothing(
     sink = FileSink(out, {}, overwrite=True)
     row = {"id": "x", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    with closing(sink), pytest.raises(BrokerError), told_what_is_left(sink, overwrite=True):
+    with closing(sink), pytest.raises(BrokerError), report_interruption(sink, overwrite=True):
         raise BrokerError("gone")
     assert capsys.readouterr().err == f"1 row in {out}.partial\n"
     with pytest.raises(UsageError, match="out.csv is there already: --overwrite replaces it"):
@@ -330,9 +330,9 @@ def test_a_run_that_was_to_replace_a_file_promises_nothing(
 def test_a_collect_broken_off_at_once_says_that_the_job_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), told_what_is_left(Mock(), False, "j"):
+    with pytest.raises(KeyboardInterrupt), report_interruption(Mock(), False, "j"):
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "job j is left as it is: the same command collects it\n"
+    assert capsys.readouterr().err == "job j is unchanged: the same command collects it\n"
 
 
 def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
@@ -341,8 +341,8 @@ def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
     sink = FileSink(tmp_path / "out.csv", {})
     row = {"id": "x", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
-    told_of = told_what_is_left(sink, False, "j")
-    with closing(sink), pytest.raises(BrokerError, match="Redis no longer has job j"), told_of:
+    reported = report_interruption(sink, False, "j")
+    with closing(sink), pytest.raises(BrokerError, match="Redis no longer has job j"), reported:
         raise UnknownJobError("no job 'j'")
     assert capsys.readouterr().err == f"1 row in {tmp_path}/out.csv.partial\n"
 
@@ -430,11 +430,13 @@ def test_flower_s_options_are_as_it_knows_them(
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         with pytest.raises(UsageError, match=f"port {port} is in use"):
-            check_flower(["--port", port])
+            read_flower_options(["--port", port])
         monkeypatch.setenv("FLOWER_PORT", port)
         with pytest.raises(UsageError, match=f"port {port} is in use"):
-            check_flower([])
-        options = check_flower(["--unix_socket=a.sock", "--persistent", "--basic-auth", "a:b"])
+            read_flower_options([])
+        options = read_flower_options(
+            ["--unix_socket=a.sock", "--persistent", "--basic-auth", "a:b"]
+        )
     assert options == ["--unix_socket=a.sock", "--persistent", "--basic-auth=a:b"]
 
 
@@ -443,16 +445,16 @@ def test_flower_s_options_are_as_it_knows_them(
     [
         (["--port"], "Option 'port' requires a value"),
         (["--port", "abc"], "invalid literal"),
-        (["--port=70000"], "there is no port 70000"),
+        (["--port=70000"], "port must be 0-65535"),
         (["-A", "x"], "no option -A"),
         (["--conf=/nowhere/conf.py"], "--conf: no such file: /nowhere/conf.py"),
-        (["--address", "300.1.1.1"], "--address 300.1.1.1: there is none of that name"),
-        (["--persistent=yes", "--db=/nowhere/db"], "--db /nowhere/db: can't write to /nowhere"),
+        (["--address", "300.1.1.1"], "--address 300.1.1.1: no such address"),
+        (["--persistent=yes", "--db=/nowhere/db"], "--db /nowhere/db: can't write to its folder"),
     ],
 )
 def test_values_that_flower_can_t_read(unset: None, options: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_flower(options)
+        read_flower_options(options)
 
 
 def test_a_wrong_setting(
@@ -508,7 +510,7 @@ def test_what_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     command = [part.replace("IMAGES", str(images)) for part in command]
-    check(capsys, 2, f"{module} is not installed: `pip install '.[{extra}]'`", *command)
+    check(capsys, 2, f"{module} is not installed: run `pip install '.[{extra}]'`", *command)
 
 
 def test_a_wrong_model_by_setting(
@@ -554,8 +556,7 @@ def test_a_fault_of_its_own_is_no_row_s_error(
 
 
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    named = [name for names in SECTIONS.values() for name in names]
-    assert sorted(named) == sorted(digitq.commands)
+    named = [command.name for commands in SECTIONS.values() for command in commands]
     run("--help")
     shown = re.findall(r"^  (\w+) {2,}\w", capsys.readouterr().out, re.MULTILINE)
     assert shown == named

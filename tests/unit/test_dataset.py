@@ -6,12 +6,12 @@ import torch
 from protocol.errors import UsageError
 from protocol.settings import settings
 from worker import dataset
-from worker.dataset import FILES, RAW, load_mnist
+from worker.dataset import MNIST_FILES, RAW, load_mnist
 
 
 @pytest.fixture
 def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A person's machine: an empty cache folder, and DIGITQ_MNIST unset."""
+    """As on a user's machine: an empty cache folder, and no DIGITQ_MNIST."""
     monkeypatch.delenv("DIGITQ_MNIST", raising=False)
     monkeypatch.setenv("DIGITQ_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
@@ -46,13 +46,13 @@ def test_a_download_comes_in_whole(cache_folder: Path, monkeypatch: pytest.Monke
     def download(folder: str, download: bool) -> None:
         downloads.append(folder)
         (Path(folder) / RAW).mkdir(parents=True)
-        for name in FILES:
+        for name in MNIST_FILES:
             (Path(folder) / RAW / name).write_text("pixels")
 
     monkeypatch.setattr(dataset, "MNIST", download)
     for _ in range(2):
         assert dataset.ensure_mnist() == cache_folder
-    assert sorted(path.name for path in (cache_folder / RAW).iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (cache_folder / RAW).iterdir()) == sorted(MNIST_FILES)
     assert [path.name for path in cache_folder.iterdir()] == ["MNIST"]
     assert len(downloads) == 1
 
@@ -75,7 +75,7 @@ def test_files_that_are_cut_short_are_named(
     cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cache_folder / RAW).mkdir(parents=True)
-    for name in FILES:
+    for name in MNIST_FILES:
         (cache_folder / RAW / name).write_bytes(b"\0\0\x08\x03")
     with pytest.raises(UsageError, match="can't be read"):
         load_mnist("test")

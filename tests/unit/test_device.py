@@ -1,4 +1,4 @@
-"""GPUs by a stand-in: torch is told that there are some, and memory of the CPU plays theirs."""
+"""GPU code runs on the CPU here: torch is told that GPUs exist, and a stand-in device is used."""
 
 import os
 import subprocess
@@ -102,7 +102,7 @@ def test_a_worker_that_shall_use_a_gpu_and_has_none_says_so() -> None:
 
 
 class StandIn(str):
-    """A device that torch takes for the CPU, and digitq for another."""
+    """A device that is the CPU for torch, and a GPU for digitq."""
 
     type = "cuda"
 

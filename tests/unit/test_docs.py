@@ -1,65 +1,261 @@
-"""README, `--help` and the settings say the same."""
+"""The README, the other pages, and the program say the same."""
 
+import ast
+import json
 import re
 import shlex
+from inspect import signature
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import pytest
 
-from digitq.cli import digitq
+import digitq
+from digitq import Client, Job, JobRecord, open_sources
+from digitq.cli import digitq as cli
+from producer.sources.archives import ARCHIVE_SUFFIXES
+from producer.sources.names import IMAGE_SUFFIXES
+from protocol import errors
 from protocol.settings import Settings
+from worker.commands import commands as worker_commands
+from worker.normalisation.steps import STEPS
+from worker.normalisation.views import VIEWS
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-COMMANDS = [
-    line[2:]
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("$ digitq")
-] + re.findall(r"`(digitq [^`]+)`", README)
+ROOT = Path(__file__).parents[2]
+PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in PATHS}
+ALL = "\n".join(PAGES.values())
+README_WORDS = 900  # four minutes of reading
+PUBLIC = {*digitq.__all__, "__version__"}
+OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Compose's
+OTHERS_OPTIONS |= {"--port", "--address", "--concurrency"}  # Flower's and Celery's
+ROOM = r"(?:digitq|producer|protocol|worker|tests|benchmarks|examples|docs|\.ci|\.github)"
 
 
-def settings_table() -> str:
-    """The README's table of settings, from the settings themselves."""
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in all pages."""
+    return re.findall(rf"```{language}\n(.*?)```", ALL, re.DOTALL)
+
+
+def shown_commands(name: str) -> set[str]:
+    """Commands that begin with `name`, at a prompt or between backticks."""
+    prompted = {
+        line[2:]
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith(f"$ {name} ")
+    }
+    return prompted | set(re.findall(rf"`({name} [^`→]+)`", ALL))
+
+
+DIGITQ = sorted(shown_commands("digitq"))
+
+
+def heading_anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def find_command(name: str) -> click.Command:
+    """`train` and `inspect` are only passed on by the command line."""
+    return worker_commands.commands.get(name) or cli.commands[name]
+
+
+# Commands
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_is_shown(name: str) -> None:
+    assert any(shlex.split(command)[1] == name for command in DIGITQ)
+
+
+@pytest.mark.parametrize("command", DIGITQ)
+def test_a_shown_command_exists_with_its_options(command: str) -> None:
+    _, name, *arguments = shlex.split(command.partition(r"\|")[0])
+    if name.startswith("-"):
+        assert name in {"-h", "--help", "--version"}
+        return
+    found = find_command(name)
+    takes_any = any(parameter.type is click.UNPROCESSED for parameter in found.params)
+    for argument in arguments:
+        if re.match("--?[a-z]", argument) and not takes_any:
+            assert argument.partition("=")[0] in options_of(found) | {"--help", "-h"}, command
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = set().union(*(options_of(find_command(name)) for name in cli.commands))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", ALL)))
+    assert named - known - OTHERS_OPTIONS <= {"--help", "--version"}
+
+
+@pytest.mark.parametrize("option", cli.commands["classify"].params)
+def test_every_option_of_classify_is_explained(option: click.Parameter) -> None:
+    if isinstance(option, click.Option):
+        assert f"| `{option.opts[0]}`" in PAGES["docs/operations.md"]
+
+
+def test_every_help_fits_a_line() -> None:
+    for command in cli.commands.values():
+        assert command.help and not command.get_short_help_str(limit=60).endswith("...")
+
+
+def test_make_targets_are_those_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {name for name in re.findall(r"^([a-z-]+):", makefile, re.M)}
+    shown = re.findall(r"(?:`|\$ )make (?:[A-Z]+=\S+ )?([a-z-]+)", ALL)
+    assert set(shown) == targets
+
+
+@pytest.mark.parametrize("command", sorted(shown_commands("python")))
+def test_a_shown_script_or_module_exists(command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    path = ROOT / (arguments[0].replace(".", "/") if name == "-m" else name)
+    assert path.is_file() or (path / "__main__.py").is_file()
+
+
+# Pages
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].split()) <= README_WORDS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = re.sub(r"```.*?```", "", PAGES[name], flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", page):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            assert anchor in heading_anchors(path.read_text()), target
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "README.md"])
+def test_every_page_is_linked_from_the_readme(name: str) -> None:
+    assert f"]({name})" in PAGES["README.md"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_path_exists_and_has_the_name_beside_it(name: str) -> None:
+    """`worker/tasks.py: describe` names a file, and what is in it."""
+    found = re.findall(rf"`({ROOM}/[\w./-]+)(?:: (\w+))?`", PAGES[name])
+    for path, inside in found:
+        if path.endswith("NAME.json"):
+            path = str(Path(path).parent)
+        assert (ROOT / path).exists(), path
+        assert not inside or re.search(rf"\b{inside}\b", (ROOT / path).read_text()), (path, inside)
+
+
+def test_the_rooms_are_the_folders() -> None:
+    drawing = PAGES["ARCHITECTURE.md"].split("```")[1]
+    drawn: set[Path] = set()
+    above: dict[int, Path] = {}
+    for indent, folder in re.findall(r"^( *)(\w+)/", drawing, re.M):
+        above[len(indent)] = above.get(len(indent) - 2, Path()) / folder
+        drawn.add(above[len(indent)])
+    packages = ("digitq", "producer", "protocol", "worker")
+    inits = [path for room in packages for path in (ROOT / room).rglob("__init__.py")]
+    assert drawn == {path.parent.relative_to(ROOT) for path in inits} | {Path("benchmarks")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_machine_and_no_registry_is_named(name: str) -> None:
+    assert not re.search(r"pypi\.org|download\.pytorch|/work/|/home/|/tmp/|/root/", PAGES[name])
+
+
+# Facts
+
+
+def test_the_settings_table_is_the_settings() -> None:
     lines = ["| variable | default | what it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         lines.append(f"| `DIGITQ_{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    assert table in PAGES["docs/settings.md"], f"paste this into docs/settings.md:\n{table}"
 
 
-def test_the_settings_table_is_the_settings() -> None:
-    assert settings_table() in README
+def test_every_variable_that_is_named_is_a_setting() -> None:
+    known = {f"DIGITQ_{name.upper()}" for name in Settings.model_fields}
+    now = "".join(page for name, page in PAGES.items() if name != "CHANGELOG.md")
+    assert set(re.findall(r"(?<!_)DIGITQ_[A-Z_]+", now)) == known
 
 
-@pytest.mark.parametrize("name", sorted(digitq.commands))
-def test_every_command_is_shown(name: str) -> None:
-    assert any(shlex.split(command)[1] == name for command in COMMANDS)
+def first_column(page: str, heading: str) -> list[str]:
+    """The code in the first column of the table under a header row."""
+    table = page[page.index(heading) :].split("\n\n")[0]
+    return re.findall(r"^\| `(\w+)` ", table, re.M)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_what_is_shown_exists(command: str) -> None:
-    _, name, *arguments = shlex.split(command)
-    found = digitq.commands[name]
-    known = {option for parameter in found.params for option in parameter.opts}
-    takes_any = any(parameter.type is click.UNPROCESSED for parameter in found.params)
-    for argument in arguments:
-        if argument.startswith("--") and not takes_any:
-            assert argument.partition("=")[0] in known, command
+def test_the_steps_and_views_are_those_of_the_program() -> None:
+    page = PAGES["docs/images.md"]
+    assert first_column(page, "| step | what it does |") == [step.__name__ for step in STEPS]
+    assert first_column(page, "| view | what it is |") == [view.__name__ for view in VIEWS]
 
 
-@pytest.mark.parametrize("option", [p for p in digitq.commands["classify"].params])
-def test_every_option_of_classify_is_explained(option: click.Parameter) -> None:
-    if isinstance(option, click.Option):
-        assert f"| `{option.opts[0]}" in README
+def test_the_keys_of_a_job_are_listed() -> None:
+    keys = re.findall(r"record \.\. '(:\w+)'", (ROOT / "protocol/ledger.lua").read_text())
+    assert {f"`{key}`" for key in keys} <= {*re.findall(r"`:[\w-]+`", PAGES["ARCHITECTURE.md"])}
 
 
-def test_every_make_target_exists() -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    for target in set(re.findall(r"`make ([a-z-]+)`", README)):
-        assert f"\n{target}:" in makefile
+def test_the_states_of_a_job_are_explained() -> None:
+    states = get_args(get_type_hints(JobRecord)["state"])
+    assert {*states} <= {*first_column(PAGES["docs/operations.md"], "| state | meaning |")}
 
 
-def test_every_help_fits_a_line() -> None:
-    for command in digitq.commands.values():
-        assert command.help and not command.get_short_help_str(limit=60).endswith("...")
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES])
+def test_every_ending_is_listed(suffix: str) -> None:
+    assert f"`{suffix}`" in PAGES["docs/images.md"]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_accuracy_is_that_of_the_card(name: str) -> None:
+    card = json.loads((ROOT / f"worker/models/weights/{name}.json").read_text())
+    accuracy = f"{card['test_accuracy']:.2%}".replace("%", " %")
+    error = f"{card['test_calibration_error']:.2%}".replace("%", " %")
+    assert accuracy in PAGES["README.md"]
+    assert f"| `{name}` | {accuracy} | {error} | `{card['command']}` |" in PAGES["docs/images.md"]
+    assert f"{card['review_below']:.0%}".replace("%", " %") in PAGES["docs/images.md"]
+
+
+# Python
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_compiles_and_imports_public_names(block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module == "digitq"
+            assert {alias.name for alias in node.names} <= PUBLIC
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_uses_arguments_that_exist(block: str) -> None:
+    """Of digitq's own calls, told by their names."""
+    own = {"Client": Client, "open_sources": open_sources, **vars(Client), **vars(Job)}
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            given = {argument.arg for argument in node.keywords}
+            assert name not in own or given <= {*signature(own[name]).parameters}, name
+
+
+def test_every_public_name_is_explained() -> None:
+    page = PAGES["docs/python.md"]
+    assert {name for name in PUBLIC if not re.search(rf"\b{name}\b", page)} == set()
+
+
+@pytest.mark.parametrize(
+    "error", [name for name, value in vars(errors).items() if isinstance(value, type)]
+)
+def test_every_error_is_explained(error: str) -> None:
+    assert f"| `{error}`" in PAGES["docs/python.md"]

@@ -1,4 +1,4 @@
-"""`mlp` in its fastest form is the same network, also in whole numbers."""
+"""The fastest form of `mlp` gives the same answers, with floats and with integers."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worker.dataset import load_mnist
 from worker.models import fast
-from worker.models.fast import DIGITS, FastNetwork, split_digits
+from worker.models.fast import BASE_DIGITS, FastNetwork, split_digits
 from worker.models.model import load_model
 from worker.models.network import Mlp, Network
 
@@ -22,13 +22,13 @@ needs_bytes = pytest.mark.skipif(
 
 @pytest.fixture(params=["floats", pytest.param("bytes", marks=needs_bytes)])
 def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[FastNetwork]:
-    """It builds the network with products of floats, or of bytes."""
+    """Builds the network with products of floats, or of bytes."""
     monkeypatch.setattr(fast, "multiplies_bytes", lambda: request.param == "bytes")
     return FastNetwork
 
 
 def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
-    """A `Mlp`'s probabilities in float64, of its float32 weights."""
+    """The probabilities of an `Mlp`, computed in float64 from its float32 weights."""
     assert isinstance(network, Mlp)
     w1, b1, w2, b2 = (parameter.double() for parameter in network.parameters())
     hidden = ((pixels * network.scale + network.shift) @ w1 + b1).softmax(1)
@@ -63,7 +63,7 @@ def test_all_of_mnist_gets_the_same_labels_and_probabilities(
         worst = {kind: max(worst[kind], off[kind].abs().max().item()) for kind in worst}
     between = worst.pop("between")
     assert max(worst.values()) < 1e-5
-    assert between < {"mlp": 1e-5, "random": 2e-5}[name]  # whose weights are larger
+    assert between < {"mlp": 1e-5, "random": 2e-5}[name]  # random weights are larger
 
 
 def test_digits_put_together_are_the_weights_to_24_bits() -> None:
@@ -72,14 +72,14 @@ def test_digits_put_together_are_the_weights_to_24_bits() -> None:
     weights[:, 5] = 0
     digits, scales = split_digits(weights)
     assert digits.dtype == torch.int8
-    parts = (digits.double() * scales.double()).chunk(DIGITS, 1)
+    parts = (digits.double() * scales.double()).chunk(BASE_DIGITS, 1)
     errors = (sum(parts) - weights).abs()
     assert (errors <= weights.abs().amax(0) * 2**-22).all()
     assert (errors[:, 5] == 0).all()
 
 
 def test_sums_are_right_at_the_ends_of_the_range(build: type[FastNetwork]) -> None:
-    """Where sums of 16 bits would overflow."""
+    """Sums of 16 bits would overflow here."""
     network = Mlp(mean=0.0, std=1 / 255)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -94,7 +94,7 @@ def test_sums_are_right_at_the_ends_of_the_range(build: type[FastNetwork]) -> No
 
 @needs_bytes
 def test_products_that_overflow_are_noticed() -> None:
-    """On a processor without the instruction, torch takes another way, in 16 bits."""
+    """On a processor without VNNI, torch adds in 16 bits."""
     code = "from worker.models.fast import multiplies_bytes; print(multiplies_bytes())"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
@@ -104,5 +104,5 @@ def test_products_that_overflow_are_noticed() -> None:
 def test_the_fastest_form_is_what_classifies() -> None:
     fastest = load_model("mlp").fastest
     assert isinstance(fastest, FastNetwork)
-    assert len(fastest.products) == (DIGITS if fast.multiplies_bytes() else 1)
+    assert len(fastest.products) == (BASE_DIGITS if fast.multiplies_bytes() else 1)
     assert load_model("cnn").fastest is load_model("cnn").network

@@ -1,4 +1,4 @@
-"""Bytes of all kinds become a digit or an error in plain words, and nothing else."""
+"""Any bytes become a digit or an `ImageError` with a reason, and nothing else."""
 
 import random
 
@@ -13,11 +13,12 @@ from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from worker.classify import classify_chunk
-from worker.decoding.pillow import load_heif
+from worker.decoding.pillow import load_heif, prepare_libraries
 from worker.pictures import ImageError
 from worker.reading import read_digit
 
-load_heif()  # else Pillow can't write it
+prepare_libraries()
+load_heif()  # else Pillow can't write these formats
 IMAGE = draw_one((50, 60), mode="RGB")
 FILES = [
     encode_image(IMAGE),
@@ -36,7 +37,7 @@ FILES = [
     encode_image(IMAGE, "AVIF"),
     encode_image(IMAGE, "HEIF"),
 ]
-UNFORESEEN = ("can't be decoded", "can't be read")  # how an exception without a name is said
+UNFORESEEN = ("can't be decoded", "can't be read")  # how errors begin that we did not foresee
 STARTS = sorted({content[:8] for content in FILES})
 
 
@@ -51,7 +52,7 @@ def read(content: bytes) -> None:
 
 
 def mutate(content: bytes, random: random.Random) -> bytes:
-    """The file with some bytes changed, lost, doubled or moved."""
+    """The file with some bytes changed, removed, doubled or overwritten."""
     damaged = bytearray(content)
     for _ in range(random.randint(1, 6)):
         start = random.randrange(max(1, len(damaged)))
@@ -69,7 +70,7 @@ def mutate(content: bytes, random: random.Random) -> bytes:
 
 
 def mend(content: bytes) -> bytes:
-    """A PNG's chunks with the checksums of what they hold: else no reader looks at that."""
+    """Correct the checksums of a PNG's chunks: otherwise no decoder would read the content."""
     mended, start = content[:8], 8
     while content.startswith(b"\x89PNG") and start + 12 <= len(content):
         stop = start + 8 + int.from_bytes(content[start : start + 4], "big")

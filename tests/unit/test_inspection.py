@@ -1,6 +1,5 @@
-"""`digitq inspect`: a picture of the steps, and the answer in the terminal."""
+"""`digitq inspect` draws the steps, and prints the answer."""
 
-import io
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 from protocol.chunk import Chunk
 from protocol.settings import settings
@@ -21,13 +21,11 @@ from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import commands
 from worker.classify import classify_chunk
 from worker.inspection import (
-    LINE,
-    PANEL,
-    SPACE,
     draw_blocks,
-    fit,
+    draw_figure,
     list_probabilities,
     shows_colours,
+    to_array,
 )
 from worker.limits import Watch
 from worker.models.model import load_model
@@ -59,14 +57,21 @@ def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "one.inspect.png").is_file()
 
 
-def test_a_long_name_goes_on_in_a_line_below(tmp_path: Path) -> None:
+def test_a_long_name_is_wrapped_and_no_formula() -> None:
+    panels = [[("grey", np.zeros((9, 9), np.uint8))]]
     heights = []
-    for name in ("one.png", f"{'Größe ' * 30}.png"):
-        draw_one().save(tmp_path / name)
-        assert inspect(tmp_path / name, "--out", str(tmp_path / "steps.png")).exit_code == 0
-        with PIL.Image.open(tmp_path / "steps.png") as picture:
-            heights.append(picture.height)
-    assert heights[1] - heights[0] in (LINE, 2 * LINE)
+    for name in ("one.png", f"{'Größe $x$ ' * 20}.png"):
+        figure = draw_figure(panels, None, name)
+        heights.append(figure.get_figheight())
+        assert figure.get_suptitle().split() == name.split()
+    assert heights[0] < heights[1] < heights[0] + 1
+
+
+@pytest.mark.parametrize("name", ["a $\\frac$ b.png", "数字.png"])
+def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
+    draw_one().save(tmp_path / name)
+    assert inspect(tmp_path / name, "--out", str(tmp_path / "steps.png")).exit_code == 0
+    assert (tmp_path / "steps.png").is_file()
 
 
 def test_a_large_picture_is_no_bomb(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -99,8 +104,8 @@ def test_one_image_s_picture_does_not_replace_another_s(
         result = inspect(Path("one.png"), "7/one.png")
         assert result.exit_code == 0
         assert result.stderr.splitlines() == [
-            "the steps are in one.inspect.png",
-            "the steps are in one-2.inspect.png",
+            "the picture of the steps is one.inspect.png",
+            "the picture of the steps is one-2.inspect.png",
         ]
     assert inspect(Path("7/one.png"), "-o", "one.inspect.png").exit_code == 0
     assert inspect(Path("one.png"), "7/one.png", "-o", "one.inspect.png").exit_code == 2
@@ -110,11 +115,11 @@ def test_a_full_disk_leaves_no_picture(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
 
-    def fill_up(image: PIL.Image.Image, path: Path, *_: object, **__: object) -> None:
+    def fill_up(figure: Figure, path: Path, **_: object) -> None:
         path.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PIL.Image.Image, "save", fill_up)
+    monkeypatch.setattr(Figure, "savefig", fill_up)
     result = inspect(Path("one.png"))
     assert result.exit_code == 3 and "No space left" in result.stderr
     assert not Path("one.inspect.png").exists()
@@ -135,21 +140,26 @@ UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(35, 16), np.array(draw
 
 @pytest.mark.parametrize("image", [UNSURE, ALMOST, SURE], ids=["unsure", "almost sure", "sure"])
 def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
-    image: np.ndarray, tmp_path: Path
+    image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **_: drawn.append(figure) or path.touch()
+    )
     file = encode_image(PIL.Image.fromarray(image))
     (tmp_path / "digit.png").write_bytes(file)
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     batch = pa.record_batch({"id": ["digit"], "image": [file]})
     row = classify_chunk(Chunk(0, batch), "mlp").to_pylist()[0]
     below = load_model("mlp").card.review_below
-    review = f", to review: under {below:.2%}" if row["review"] else ""
+    review = f", to review: below {below:.2%}" if row["review"] else ""
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first
     assert result.stdout.splitlines()[1:] == list_probabilities(np.array(row["probabilities"]))
-    rows = 2 if image is SURE else 4
-    with PIL.Image.open(tmp_path / "steps.png") as picture:
-        assert picture.height == 12 * LINE + SPACE + rows * (PANEL + LINE + SPACE)
+    (figure,) = drawn
+    titles = [axes.get_title(loc="left").partition("\n")[0] for axes in figure.axes]
+    assert titles[0] == "original" and titles[-1] == ""
+    assert "seen" in titles and ("softened" in titles) == (image is not SURE)
 
 
 def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +235,7 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
             "can't write /nowhere/steps.png: no such folder",
         ),
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
-        ("one.png", ["--out", "one.png"], "one.png is there, and `inspect` has not made it"),
+        ("one.png", ["--out", "one.png"], "one.png exists, and `inspect` has not made it"),
         ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
     ],
 )
@@ -243,7 +253,10 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     settings.cache_clear()
     large = tmp_path / "large.png"
     large.write_bytes(bytes((1 << 20) + 1))
-    for path, message in ((large, "is larger than 1 MB"), (tmp_path, "is a folder: name its")):
+    for path, message in (
+        (large, "is larger than 1 MB"),
+        (tmp_path, "is a folder: pass the images"),
+    ):
         result = inspect(path, "--out", str(tmp_path / "steps.png"))
         assert result.exit_code == 2 and f"{path} {message}" in result.stderr
 
@@ -254,7 +267,9 @@ def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
     out = tmp_path / "\x1b[0m.png"
     result = inspect(path, "--out", str(out))
     assert result.stdout.startswith(r"a\x1b[31m\u202e\n1.png: 1, ")
-    assert result.stderr == f"the steps are in {tmp_path}/\\x1b[0m.png\n" and out.exists()
+    assert (
+        result.stderr == f"the picture of the steps is {tmp_path}/\\x1b[0m.png\n" and out.exists()
+    )
     assert r"no\x1b[31mne.png can't be read" in inspect(Path("no\x1b[31mne.png")).stderr
 
 
@@ -273,12 +288,12 @@ def test_a_terminal_without_colours_shows_none(
         assert shows_colours() == (shown and is_terminal)
 
 
-def test_a_deep_image_with_transparency_is_drawn_as_it_is() -> None:
-    deep = PIL.Image.fromarray(np.asarray(draw_one()).astype(np.uint16) * 257)
-    file = io.BytesIO()
-    deep.save(file, "PNG", transparency=65535)
-    drawn = fit(PIL.Image.open(file))
-    assert np.array_equal(np.asarray(drawn), np.asarray(fit(draw_one())))
+def test_images_are_drawn_as_they_are() -> None:
+    grey = np.asarray(draw_one())
+    deep = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
+    assert np.array_equal(to_array(deep), grey)
+    clear = PIL.Image.new("LA", (3, 2), (9, 0))
+    assert np.array_equal(to_array(clear)[0, 0], (9, 9, 9, 0))
 
 
 def test_a_terminal_shows_the_digit_in_half_blocks() -> None:

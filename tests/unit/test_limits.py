@@ -1,4 +1,4 @@
-"""No image takes longer than it may."""
+"""An image that takes too long is interrupted."""
 
 import resource
 import signal
@@ -32,7 +32,7 @@ def test_what_takes_too_long_is_an_error() -> None:
         with pytest.raises(ImageError, match=r"takes longer than 0\.1 s"), watch.on(1):
             loop(b"")
         with watch.on(2):
-            pass  # the next one has its own time
+            pass  # the next image has its own time
 
 
 def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_only_the_slow_image_has_an_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def spin(seconds: float) -> None:
-    """Use the processor for so long."""
+    """Use the processor for this long."""
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
@@ -88,13 +88,13 @@ def test_an_image_has_one_time_however_often_it_is_read() -> None:
 
 
 def test_the_time_that_it_waits_is_one_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 1)
     with pytest.raises(ImageError):
         read_thrice(Watch(seconds=1), lambda: threading.Event().wait(0.6))
 
 
 def test_the_next_chunks_images_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 1)
     watch = Watch(seconds=0.2)
     for work in (lambda: spin(0.12), lambda: threading.Event().wait(0.6)):
         for _ in range(3):
@@ -135,14 +135,14 @@ def test_what_is_no_work_on_the_image_at_hand_is_not_counted() -> None:
 
 
 def test_what_only_waits_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 0.1)
     watch = Watch(seconds=1)
     with watch.running(), pytest.raises(ImageError), watch.on(1):
         threading.Event().wait(60)
 
 
 def test_waiting_counts_in_all_turns_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CLOCK_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "MAX_CLOCK_SECONDS", 0.3)
     watch = Watch(seconds=0.2)
     with watch.running(), pytest.raises(ImageError):
         for _ in range(30):
@@ -177,7 +177,7 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
 def test_signals_and_timers_are_as_they_were() -> None:
     numbers = (signal.SIGALRM, signal.SIGPROF)
     before = [signal.getsignal(number) for number in numbers]
-    outer = signal.setitimer(signal.ITIMER_REAL, 1000)  # pytest-timeout has one, too
+    outer = signal.setitimer(signal.ITIMER_REAL, 1000)  # pytest-timeout sets one, too
     try:
         with Watch().running():
             assert signal.getsignal(signal.SIGALRM) != before[0]
@@ -202,7 +202,7 @@ from worker import limits
 limits.LOST_SECONDS = 0.3
 watch = limits.Watch(seconds=0.2)
 with watch.running(), watch.on(1):
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes, without a word from Python
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # takes minutes outside of Python
 """
 
 

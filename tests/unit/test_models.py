@@ -23,7 +23,7 @@ from tests.drawing import draw_bars, random_digits
 from worker.dataset import load_mnist
 from worker.models import card as cards
 from worker.models import model as models
-from worker.models.model import load_model, read_model
+from worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
 from worker.models.network import Network
 from worker.normalisation.steps import normalise
 from worker.training.calibration import measure_calibration_error
@@ -51,10 +51,9 @@ def cut_at_random(rows: int, rng: random.Random) -> list[tuple[int, int]]:
 def test_an_answer_does_not_depend_on_its_company(
     name: str, floats: bool, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        models, "optimise", (lambda network: network) if floats else models.optimise
-    )
-    model = dataclasses.replace(load_model(name))  # it keeps what was fastest
+    if floats:
+        monkeypatch.setattr(models, "optimise", lambda network: network)
+    model = build_model(load_model(name).network, load_model(name).card)
     whole = model.classify(pixels)
     rng = random.Random(0)
     for _ in range(4):
@@ -80,11 +79,11 @@ for rows in range(16, 300, 16):
 
 
 class Places(Network):
-    """Instead of probabilities it gives each row's place in the batch."""
+    """Gives each row's place in the batch instead of probabilities."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         rows = len(pixels)
-        assert rows <= self.tile_rows and rows % self.row_multiple == 0
+        assert rows <= self.tile_rows and rows % ROW_MULTIPLE == 0
         return torch.arange(rows).float()[:, None].expand(rows, 10)
 
 
@@ -92,27 +91,26 @@ class Places(Network):
 def test_the_network_sees_whole_grains_and_a_row_keeps_its_place(
     first_row: int, pixels: NDArray[np.uint8]
 ) -> None:
-    model = dataclasses.replace(load_model("random"), network=Places(0.5, 0.5))
+    model = build_model(Places(0.5, 0.5), load_model("random").card)
     places = model.classify(pixels, first_row)
-    row_multiple = Places.row_multiple
-    expected = (first_row + np.arange(ROWS)) % row_multiple
-    np.testing.assert_array_equal(places % row_multiple, np.repeat(expected[:, None], 10, axis=1))
+    expected = (first_row + np.arange(ROWS)) % ROW_MULTIPLE
+    np.testing.assert_array_equal(places % ROW_MULTIPLE, np.repeat(expected[:, None], 10, axis=1))
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_an_answer_does_not_depend_on_its_place(name: str) -> None:
-    """So that single calls may travel together; also bars, whose answers have small parts."""
+    """So single calls may share a chunk. Bars are tested too: their answers have tiny parts."""
     model = load_model(name)
     digits = np.concatenate([random_digits(20), draw_bars(5)[0].numpy()]).reshape(-1, 784)
     for digit in digits:
-        answers = model.classify(np.repeat(digit[None], model.fastest.tile_rows, axis=0))
+        answers = model.classify(np.repeat(digit[None], model.tile_rows, axis=0))
         assert len({answer.tobytes() for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("name", ["random", "mlp", "cnn"])
 def test_part_of_a_tile_gives_what_the_whole_gives(name: str, pixels: NDArray[np.uint8]) -> None:
     model = load_model(name)
-    tile = pixels[: model.fastest.tile_rows]
+    tile = pixels[: model.tile_rows]
     whole = model.classify(tile)
     for rows in range(1, len(tile), 5):
         assert model.classify(tile[:rows]).tobytes() == whole[:rows].tobytes()
@@ -167,7 +165,7 @@ def test_the_random_model_is_the_same_everywhere() -> None:
 
 def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> None:
     for suffix in (".json", ".safetensors"):
-        shutil.copy(cards.WEIGHTS / f"mlp{suffix}", tmp_path)
+        shutil.copy(cards.WEIGHTS_FOLDER / f"mlp{suffix}", tmp_path)
     assert read_model(tmp_path / "mlp.json").card.name == "mlp"
     weights = tmp_path / "mlp.safetensors"
     data = bytearray(weights.read_bytes())
@@ -181,27 +179,30 @@ def test_other_weights_than_the_card_describes_are_refused(tmp_path: Path) -> No
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    weights = load((cards.WEIGHTS / "mlp.safetensors").read_bytes())
-    weights["w2"][3, 3] = torch.nan  # as of a training that ran away
+    weights = load((cards.WEIGHTS_FOLDER / "mlp.safetensors").read_bytes())
+    weights["w2"][3, 3] = torch.nan  # as after a training that diverged
     data = save(weights)
     (tmp_path / "mlp.safetensors").write_bytes(data)
     card = dataclasses.replace(load_model("mlp").card, sha256=hashlib.sha256(data).hexdigest())
     card.write(tmp_path / "mlp.json")
-    with pytest.raises(DigitqError, match="some weights are no numbers"):
+    with pytest.raises(DigitqError, match="some weights are not finite"):
         read_model(tmp_path / "mlp.json")
 
 
 def test_own_weights_take_the_place_of_those_shipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copy(cards.WEIGHTS / "mlp.safetensors", tmp_path)
+    shutil.copy(cards.WEIGHTS_FOLDER / "mlp.safetensors", tmp_path)
     dataclasses.replace(load_model("mlp").card, temperature=7.0).write(tmp_path / "mlp.json")
     monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
     settings.cache_clear()
     load_model.cache_clear()
     try:
-        assert load_model("mlp").network.temperature == 7
+        assert load_model("mlp").network.temperature == 7 and not caplog.messages
         assert load_model("cnn").network.temperature != 7
+        assert caplog.messages == [
+            f"DIGITQ_WEIGHTS={tmp_path} has no cnn.json: digitq's own cnn is used"
+        ]
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path / "nowhere"))
         settings.cache_clear()
         with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no NAME.json of"):
@@ -216,8 +217,7 @@ def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         for name in MODELS:
             model = load_model(name)
-            fastest = model.fastest
-            assert fastest.row_multiple == fastest.tile_rows == model.network.tile_rows
+            assert model.row_multiple == model.tile_rows == model.network.tile_rows
     finally:
         load_model.cache_clear()
 
@@ -230,7 +230,7 @@ def test_a_card_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_an_architecture_this_version_lacks_is_refused(tmp_path: Path) -> None:
-    shutil.copy(cards.WEIGHTS / "mlp.safetensors", tmp_path)
+    shutil.copy(cards.WEIGHTS_FOLDER / "mlp.safetensors", tmp_path)
     card = dataclasses.replace(load_model("mlp").card, architecture="transformer")
     card.write(tmp_path / "mlp.json")
     with pytest.raises(DigitqError, match="asks for 'transformer'"):
@@ -239,7 +239,7 @@ def test_an_architecture_this_version_lacks_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "architecture"), [("mlp", "784-256-10"), ("cnn", "convolutions")])
 def test_the_card_holds_what_a_reader_asks(name: str, architecture: str) -> None:
-    card = json.loads((cards.WEIGHTS / f"{name}.json").read_text())
+    card = json.loads((cards.WEIGHTS_FOLDER / f"{name}.json").read_text())
     assert card["labels"] == [str(digit) for digit in range(10)]
     assert architecture in card["architecture"]
     assert card["command"].startswith(f"digitq train {name} --seed")

@@ -17,7 +17,7 @@ NOWHERE = -math.inf
 
 
 def tutorial_softmax(logits: Tensor) -> Tensor:
-    """What tutorials write: one maximum for the whole batch."""
+    """The softmax of many tutorials, with one maximum for the whole batch."""
     exponentials = torch.exp(logits - logits.max())
     return exponentials / exponentials.sum(dim=1, keepdim=True)
 
@@ -70,8 +70,8 @@ def test_every_row_sums_to_one_and_nothing_is_nan(row: list[float], dtype: torch
 def test_where_infinite_entries_go() -> None:
     rows = torch.tensor(
         [
-            [NOWHERE, NOWHERE, -1e4, NOWHERE],  # one entry is possible: it takes all
-            [NOWHERE, NOWHERE, NOWHERE, NOWHERE],  # none is: uniform
+            [NOWHERE, NOWHERE, -1e4, NOWHERE],  # one entry is possible: it gets 1
+            [NOWHERE, NOWHERE, NOWHERE, NOWHERE],  # none is possible: uniform
             [0.0, math.inf, 1e4, NOWHERE],
             [math.inf, math.inf, 0.0, 0.0],
         ]
@@ -117,7 +117,7 @@ def test_a_network_leaves_the_pixels_it_was_given_alone(kind: type[Network]) -> 
 
 
 def train_a_little(network: Cnn) -> None:
-    """Give the batch normalisations something to have seen."""
+    """Let the batch normalisations see some data."""
     torch.manual_seed(0)
     for parameter in network.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
@@ -129,7 +129,7 @@ def test_a_folded_network_is_the_same_without_its_normalisations() -> None:
     network = Cnn(mean=0.1, std=0.3, normalised=True)
     train_a_little(network)
     folded = network.fold()
-    assert network.training  # it trains on
+    assert network.training  # folding leaves the network itself as it is
     pixels = torch.randint(0, 256, (9, 784), dtype=torch.uint8)
     torch.testing.assert_close(
         folded.logits(pixels), network.eval().logits(pixels), atol=1e-4, rtol=1e-4

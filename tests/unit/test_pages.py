@@ -1,4 +1,4 @@
-"""Files of several pictures: the first is read, and that there are others is told."""
+"""Of a file with several pictures the first is read, and the answer is to be reviewed."""
 
 import struct
 from typing import Any

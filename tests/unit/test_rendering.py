@@ -1,4 +1,4 @@
-"""What the networks learn from beside MNIST: drawn digits, pictures of digits, and other things."""
+"""The rendered training pictures: drawn digits, scenes of digits, and shapes that are no digit."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tests.drawing import draw_bars
 from worker.training.synthetic.handwriting import (
     GLYPHS,
     LETTERS,
-    SIDE,
+    SHAPE_SIDE,
     draw_digit,
     draw_letter,
     draw_scribble,
@@ -15,7 +15,7 @@ from worker.training.synthetic.handwriting import (
 )
 from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.rendering import NO_DIGIT, render_block, render_set
-from worker.training.synthetic.scenes import KINDS, crop, enlarge, warp
+from worker.training.synthetic.scenes import PICTURE_KINDS, crop, enlarge, warp
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[4:24, 12:16] = DIGIT[20:24, 8:20] = 255
@@ -31,7 +31,7 @@ def test_each_digit_is_drawn_in_several_ways(label: int) -> None:
     assert len({digit.tobytes() for digit in drawn}) == 30
     assert len(GLYPHS[label]) >= 3
     for digit in drawn:
-        assert digit.shape == (SIDE, SIDE) and 0.01 < (digit > 127).mean() < 0.5
+        assert digit.shape == (SHAPE_SIDE, SHAPE_SIDE) and 0.01 < (digit > 127).mean() < 0.5
 
 
 def test_letters_and_scribbles_are_drawn() -> None:
@@ -55,13 +55,13 @@ def test_an_enlarged_digit_has_thinner_and_thicker_strokes() -> None:
     assert min(areas) < 0.6 * plain and max(areas) > 1.4 * plain and min(areas) > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PICTURE_KINDS)
 def test_pictures_are_of_many_sizes_and_show_the_digit(kind: str) -> None:
     shapes = set()
     for seed in range(40):
         random = rng(seed)
         shape = warp(enlarge(DIGIT, random), random)
-        picture = KINDS[kind](shape, shape, random)
+        picture = PICTURE_KINDS[kind](shape, shape, random)
         assert picture.dtype == np.uint8 and picture.ndim in (2, 3) and min(picture.shape[:2]) >= 8
         assert np.ptp(picture) > 20
         shapes.add(picture.shape)

@@ -10,15 +10,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from protocol.chunk import CLASSES
 from tests.drawing import draw_bars
 from tests.waiting import wait_for
 from worker.commands import train
 from worker.models.card import Card
 from worker.models.model import read_model
-from worker.models.network import CLASSES, Mlp, softmax
+from worker.models.network import Mlp, softmax
 from worker.training import trainer
 from worker.training.augmentation import Distortion
-from worker.training.calibration import REVIEWED, calibrate, measure_calibration_error
+from worker.training.calibration import REVIEWED_SHARE, calibrate, measure_calibration_error
 from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.training.synthetic import rendering
 from worker.training.synthetic.rendering import NO_DIGIT
@@ -116,7 +117,7 @@ def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
 
 
 def make_network(sharpness: float) -> Mlp:
-    """Sees the label in the image's first pixels, and a random one in a tenth of the images."""
+    """A network that reads the label from the first ten pixels, as `draw_labels` sets them."""
     network = Mlp(0.0, 1.0, hidden=CLASSES)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -152,7 +153,7 @@ def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
     network.temperature, below = calibrate(network, images, torch.randint(10, (2000,)))
     with torch.inference_mode():
         confidence = softmax(network.logits(images.flatten(1)) / network.temperature).amax(1)
-    assert (confidence < below).float().mean().item() == pytest.approx(REVIEWED, abs=0.01)
+    assert (confidence < below).float().mean().item() == pytest.approx(REVIEWED_SHARE, abs=0.01)
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
@@ -194,7 +195,7 @@ def test_a_disk_that_is_full_in_the_end_is_told(mnist_root: Path, tmp_path: Path
 def test_weights_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mlp.safetensors").write_bytes(b"an hour's work")
     result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path)])
-    assert result.exit_code == 2 and "is there already: name another --out" in result.output
+    assert result.exit_code == 2 and "exists: choose another --out" in result.output
     assert (tmp_path / "mlp.safetensors").read_bytes() == b"an hour's work"
 
 
@@ -229,7 +230,7 @@ def test_what_training_starts_ends_with_it(number: int, tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
+    """Whether this process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def walk(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> tuple[str, Path]:
-    """What the tutorial printed, and the picture it saved."""
+    """The tutorial's output, and the picture that it saved."""
     picture = tmp_path_factory.getbasetemp() / "first.png"
     return run_tutorial(mnist_root, picture), picture
 
@@ -42,6 +42,12 @@ def read_probabilities(name: str, output: str) -> list[float]:
     found = re.search(rf"^{name}: \[([^]]*)\]", output, re.MULTILINE)
     assert found is not None, output
     return [float(word) for word in found[1].split()]
+
+
+def test_help_is_help() -> None:
+    command = [sys.executable, "examples/tutorial.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0
 
 
 def test_the_shapes_are_the_tutorials(walk: tuple[str, Path]) -> None:

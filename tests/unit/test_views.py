@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
-from worker.classify import TOGETHER, take_turns
+from worker.classify import INTERLEAVED_IMAGES, take_turns
 from worker.decoding import opening
 from worker.normalisation import steps
 from worker.normalisation.background import is_ground_dark
@@ -174,9 +174,9 @@ def test_images_whose_views_are_read_in_turns_take_little_memory(format: str) ->
     content = encode_image(PIL.Image.fromarray(photo).convert("RGB"), format)
     tracemalloc.start()
     try:
-        readings = {row: trace_other_views(content) for row in range(TOGETHER)}
+        readings = {row: trace_other_views(content) for row in range(INTERLEAVED_IMAGES)}
         assert all(len(views or {}) == len(DRAWN) for views, _ in take_turns(readings))
-        assert tracemalloc.get_traced_memory()[1] < 10e6 * TOGETHER
+        assert tracemalloc.get_traced_memory()[1] < 10e6 * INTERLEAVED_IMAGES
     finally:
         tracemalloc.stop()
 

@@ -1,4 +1,4 @@
-"""Opens a file by the fastest decoder that reads it."""
+"""Opens a file with the fastest decoder that can read it."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from worker.pictures import Picture
 def open_image(
     content: bytes, side: int, prepare: Callable[[Picture], Picture] = lambda picture: picture
 ) -> Callable[[int], Picture]:
-    """`read_picture` of a file by the side, up to `side` px, and prepared. Raises `ImageError`,
-    then or before.
+    """A function that gives the prepared picture with a shorter side of at least so many px.
 
-    Only a JPEG is decoded the faster the smaller it is, and each time; any other file, once.
+    A JPEG is decoded at each call, since a smaller one is decoded faster. Any other file is decoded
+    once, for `side`, the largest size asked for. Raises `ImageError`, now or at a call.
     """
     if content.startswith(JPEG):
         return lambda side: prepare(read_picture(content, side))
@@ -22,10 +22,10 @@ def open_image(
 
 
 def read_picture(content: bytes, side: int) -> Picture:
-    """The image in a file, 0..255. Raises `ImageError`.
+    """Decode a file to values 0..255. Raises `ImageError`.
 
-    A large one is shrunk: its shorter side stays as long as `side` px or longer, unless the other
-    is `LONGEST` times as long.
+    A large image is reduced so that its shorter side keeps at least `side` px. If it is longer than
+    `MAX_ASPECT` times its width, its longer side keeps at least `MAX_ASPECT * side` px instead.
     """
     picture = decode_plain_png(content, side)
     if picture is None:

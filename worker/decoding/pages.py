@@ -1,4 +1,4 @@
-"""Whether a file has more than one picture, of which only the first is read."""
+"""Tells whether a file has more than one picture; only the first is read."""
 
 import io
 
@@ -12,12 +12,11 @@ GIF, AVIF_SEQUENCE = b"GIF8", b"ftypavis"
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Whether a TIFF has pages, or an animation (GIF, WebP, PNG, AVIF) pictures, beside the first,
-    which is read."""
+    """Whether a TIFF has several pages, or a GIF, WebP, PNG or AVIF several animation frames."""
     if content.startswith(PNG):
         head = content[: content.find(b"IDAT")]
         start = head.find(b"acTL") + 4
-        # the picture itself counts where it is no frame of the animation
+        # without an fcTL chunk before IDAT, the main picture is not one of the animation's frames
         return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
     if content[8:16] == b"WEBPVP8X":
         return content.count(b"ANMF") > 1
@@ -28,5 +27,5 @@ def has_more_pages(content: bytes) -> bool:
             return bool(getattr(image, "is_animated", False))
     except TimeLimitError:
         raise
-    except Exception:  # what is wrong is told as the first is read
+    except Exception:  # damage is reported when the first picture is read
         return False

@@ -1,4 +1,4 @@
-"""From an image file to pixels, grey or in colour: whatever the format, the way up, the depth."""
+"""Decodes image files of many formats, depths and modes with Pillow."""
 
 import io
 import re
@@ -15,13 +15,19 @@ import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 from numpy.typing import NDArray
 
-from worker.decoding.plain import JPEG, MAX_MEGAPIXELS, TILE_PIXELS, count_shrinks, read_jpeg_frame
+from worker.decoding.plain import (
+    JPEG,
+    MAX_MEGAPIXELS,
+    TILE_PIXELS,
+    read_jpeg_frame,
+    reduction_factor,
+)
 from worker.pictures import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # begin such files
+TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the first bytes of such files
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
-FOREIGN = {  # files that are none, or none that is known, by their beginnings
+FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     JPEG: "a JPEG that is damaged, or of a rare kind",
     **dict.fromkeys(TIFF, "a TIFF that is damaged, or of a rare kind"),
     b"%PDF": "a PDF",
@@ -29,52 +35,42 @@ FOREIGN = {  # files that are none, or none that is known, by their beginnings
     b"\x1f\x8b": "compressed by gzip",
     b"PAR1": "a Parquet file",
     b"\x93NUMPY": "a NumPy array",
-    b"\0\0\x08\3": "a set of images as MNIST has them",
+    b"\0\0\x08\3": "a set of images in MNIST's format",
 }
-MAX_MEGAPIXELS_WHOLE = 60  # of a format whose decoder holds all of it, and more than once
-# Of such a file of more than `PLAIN_BITS` a pixel, and of a TIFF that is turned as it is read; and
-# of WebP, whose decoder holds it four times
-MAX_MEGAPIXELS_DEEP = 35
-PLAIN_BITS, BITS, ORIENTATION = 24, 258, 274  # the latter two are tags of a TIFF
-MAX_SIDE = TILE_PIXELS  # what is noted of each row, or of a column, takes more than short ones
+MAX_MEGAPIXELS_WHOLE = 60  # for a format whose decoder holds more than one copy of the image
+MAX_MEGAPIXELS_DEEP = 35  # for such a file of over `PLAIN_BITS` a pixel, a turned TIFF, any WebP
+PLAIN_BITS = 24  # a pixel
+BITS, ORIENTATION = 258, 274  # tags of a TIFF
+MAX_SIDE = TILE_PIXELS  # decoders note something for each row or column: long ones take more
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
-DAMAGES = {  # by what Pillow says of them
-    "truncated": "it breaks off",
-    "end of file": "it breaks off",
-    "unable to seek": "it breaks off",
-    "not enough": "it breaks off",
-    "invalid literal": "its picture can't be unpacked",
-    "token": "its picture can't be unpacked",
-    "broken png": "it has a part that no PNG has",
-    "decoder object": "its picture can't be unpacked",
-    "next frame": "its picture can't be unpacked",
-    "max_text": "its notes unpack to too much",
-    "when reading image file": "its picture can't be unpacked",
-    "cannot load": "its picture can't be unpacked",
-    "decode frame": "its picture can't be unpacked",
-}
-OPAQUE = 0.95  # of the highest alpha near, or more: less is an edge, perhaps of another colour
-EDGE = np.ones((5, 5), np.uint8)  # px around
+OPAQUE = 0.95  # a pixel of less than this share of the highest alpha near it is on an edge
+EDGE_KERNEL = np.ones((5, 5), np.uint8)  # the pixels that are near
 
-PIL.Image.MAX_IMAGE_PIXELS = None  # the limits above hold
-# Else a colour profile, or an editor's notes, of over 1 MB is taken for damage
-PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
-# Floats as NumPy's own, which Pillow can read, but for this entry
-PIL.TiffImagePlugin.OPEN_INFO[(b"II", 1, (3,), 1, (64,), ())] = ("F", "F;64F")
-cv2.setNumThreads(1)  # a worker has one core; and its threads would not outlive the fork
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+@cache
+def prepare_libraries() -> None:
+    """Set Pillow and OpenCV up for this process, once: our limits replace Pillow's.
+
+    This changes their global state, so whoever owns the process calls it, and no import does.
+    """
+    PIL.Image.MAX_IMAGE_PIXELS = None  # `check_size` has limits by format
+    # with the default limit, a colour profile or an editor's notes of over 1 MB count as damage
+    PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
+    # Pillow can decode 64-bit floats, as NumPy has them, but its table of TIFF modes lacks them
+    PIL.TiffImagePlugin.OPEN_INFO[(b"II", 1, (3,), 1, (64,), ())] = ("F", "F;64F")
+    cv2.setNumThreads(1)  # each worker process has one core
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decode_image(content: bytes, side: int) -> PIL.Image.Image:
-    """The first frame, upright; a large one is shrunk to a shorter side of at least `side` px.
+    """Decode the first frame, upright; a large one is reduced as by `read_picture`.
 
-    Raises `ImageError` in plain words for whatever is wrong with the file.
+    Raises `ImageError` for whatever is wrong with the file.
     """
     if not content:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; it does not matter
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata, which we do not use
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image = PIL.Image.open(io.BytesIO(content), formats=formats)
             check_size(image, content)
@@ -88,34 +84,25 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     except PIL.UnidentifiedImageError:
         raise ImageError(f"not an image that can be read{describe_foreign(content)}") from None
     except DAMAGED as error:
-        raise ImageError(f"damaged: {describe_damage(error)}") from None
-    except Exception as error:  # a decoder's own: whatever a file does to it is the file's row
+        raise ImageError(f"damaged: {describe(error)}") from None
+    except Exception as error:  # whatever a decoder raises is the image's error
         raise ImageError(f"can't be decoded: {describe(error)}") from None
 
 
 @cache
 def load_heif() -> tuple[str, ...]:
-    """The formats of files that begin as iPhones' photos do; their decoders are seldom needed."""
+    """Load the decoders of AVIF and HEIC, which few jobs need; gives the formats' names."""
     import PIL.AvifImagePlugin
+    import pillow_heif
 
     PIL.AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-        pillow_heif.options.DECODE_THREADS = 1
-        return "AVIF", "HEIF"
-    return ("AVIF",)
-
-
-def describe_damage(error: Exception) -> str:
-    """What is wrong with a file, in plain words where Pillow's are its own."""
-    text = describe(error)
-    return next((words for part, words in DAMAGES.items() if part in text.lower()), text)
+    pillow_heif.register_heif_opener()
+    pillow_heif.options.DECODE_THREADS = 1
+    return "AVIF", "HEIF"
 
 
 def describe_foreign(content: bytes) -> str:
-    """What a file is that is no image; nothing where that isn't known."""
+    """ ", but a PDF" and the like for a file that is not an image; "" if its kind is not known."""
     for start, kind in FOREIGN.items():
         if content.startswith(start):
             return f", but {kind}"
@@ -123,7 +110,7 @@ def describe_foreign(content: bytes) -> str:
 
 
 def check_size(image: PIL.Image.Image, content: bytes) -> None:
-    """Raises `ImageError` where decoding would take too much memory."""
+    """Raises `ImageError` if decoding would take too much memory."""
     size = f"too large: {image.width}×{image.height} pixels, over"
     limit = megapixel_limit(image, content)
     if image.width * image.height > limit * 1e6:
@@ -133,7 +120,7 @@ def check_size(image: PIL.Image.Image, content: bytes) -> None:
 
 
 def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
-    """The most megapixels that are read of such a file."""
+    """How many megapixels a file of this format and depth may have."""
     if image.format == "WEBP":
         return MAX_MEGAPIXELS_DEEP
     depth = image.info.get("bit_depth", 8) if image.format == "HEIF" else 8
@@ -150,25 +137,26 @@ def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
 
 
 def drop_blank_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A BMP in which all would be transparent without it: its writer left that channel empty."""
+    """Without the alpha channel of a BMP if it is all 0: then its writer did not fill it."""
     blank = image.format == "BMP" and image.mode == "RGBA" and not image.getchannel(3).getbbox()
     return image.convert("RGB") if blank else image
 
 
 def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image itself, turned as its EXIF says; where that can't be read, as it is stored."""
-    with suppress(Exception):  # whatever is wrong there, the picture is whole
+    """Turn the image as its EXIF says, if that can be read."""
+    with suppress(Exception):  # damaged EXIF does not affect the pixels
         PIL.ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
 def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
-    """A large image by a whole factor, before anything else is done to all of its pixels.
+    """Reduce a large image by a whole factor, before any other step touches all of its pixels.
 
-    It is done tile by tile: a copy of all in a mode that can be averaged may take a gigabyte.
+    This is done tile by tile: a copy of the whole image in a mode that can be averaged may take a
+    gigabyte.
     """
     width, height = image.size
-    factor = count_shrinks(width, height, side)
+    factor = reduction_factor(width, height, side)
     if factor < 2:
         return image
     columns = min(width, factor * max(1, TILE_PIXELS // factor**2))
@@ -183,12 +171,12 @@ def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
     reduced = PIL.Image.new(tiles[0, 0].mode, (-(-width // factor), -(-height // factor)))
     for (left, top), tile in tiles.items():
         reduced.paste(tile, (left // factor, top // factor))
-    reduced.info = image.info  # says which way up it is
+    reduced.info = image.info  # it holds the EXIF orientation
     return reduced
 
 
 def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:
-    """The mean of each `factor` × `factor` pixels, in a mode that has one."""
+    """The mean of each `factor` × `factor` pixels, in a mode that Pillow can average."""
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif image.mode == "1":
@@ -199,7 +187,7 @@ def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:
 
 
 def to_picture(image: PIL.Image.Image) -> Picture:
-    """Grey values 0..255, or colours; transparent parts take the colour on which the rest shows."""
+    """Grey values or colours, 0..255, with transparent parts filled by `flatten_alpha`."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         return _from_deep(np.asarray(image))
     if image.has_transparency_data:
@@ -210,27 +198,29 @@ def to_picture(image: PIL.Image.Image) -> Picture:
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
-    """Numbers of more than 8 bits: the full range of their bits, or of floats, becomes 0..255."""
+    """Scale values of more than 8 bits to 0..255: integers by bits, floats by their maximum."""
     numbers = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     numbers -= min(0.0, numbers.min())
     top = float(numbers.max())
     if values.dtype.kind in "iu":
-        top = 2.0 ** int(top).bit_length() - 1  # a scanner's 12 bits are whole in a file of 16
+        top = 2.0 ** int(top).bit_length() - 1  # a scanner may store 12 bits in a 16-bit file
     return np.rint(numbers * (255 / (top or 1))).astype(np.uint8)
 
 
 def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Onto white, or onto black where nothing shows on that but edges, as of a light digit that was
-    shrunk on black."""
+    """Lay an RGBA image on white, or on black if white would hide everything but edges.
+
+    Edges do not count, since a light digit that was shrunk on black has dark ones.
+    """
     alpha = np.asarray(image.getchannel("A"))
     flat = lay_on("white", image)
-    is_edge = alpha < OPAQUE * cv2.dilate(alpha, EDGE)
+    is_edge = alpha < OPAQUE * cv2.dilate(alpha, EDGE_KERNEL)
     seen = np.where(is_edge, 255, np.asarray(flat.convert("L")))
     return flat if np.ptp(seen) >= MIN_CONTRAST else lay_on("black", image)
 
 
 def lay_on(background: str, image: PIL.Image.Image) -> PIL.Image.Image:
-    """An RGBA image in front of one colour."""
+    """An RGBA image on a background of one colour."""
     flat = PIL.Image.new("RGBA", image.size, background)
     flat.alpha_composite(image)
     return flat.convert("RGB")

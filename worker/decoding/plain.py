@@ -1,4 +1,4 @@
-"""Plain PNG and JPEG files, decoded by OpenCV."""
+"""Decodes plain PNG and JPEG files with OpenCV, which is faster than Pillow."""
 
 import struct
 import zlib
@@ -8,40 +8,25 @@ import numpy as np
 
 from worker.pictures import Picture
 
-LONGEST = 3  # times as long as wide: beyond it the longer side sets the scale, so that what a
+MAX_MEGAPIXELS = 100  # a larger file is an error; with this limit a worker stays under 1 GB
+MAX_ASPECT = 3  # an image longer than so many times its width is scaled by its longer side
+TILE_PIXELS = 1 << 20  # a larger PNG is left to Pillow, which reduces it in tiles of this size
 
-
-# worker holds of images at once takes some 200 MB at most
-TILE_PIXELS = 1 << 20
-
-
-PNG, JPEG, SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xda"
-
-
-MAX_MEGAPIXELS = 100  # of a file; with them, and with those below, a worker stays under 1 GB
-
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of such files
+SCAN = b"\xff\xda"  # the marker that ends a JPEG's header
 
 COLOUR = cv2.IMREAD_COLOR_RGB
-
-
-PLAIN_PNG = {  # of its header: 8 bit, not interlaced; and how it is read
+PLAIN_PNG = {  # depth, colour type and so on in a PNG's header (8 bit, not interlaced): OpenCV flag
     b"\x08\0\0\0\0": cv2.IMREAD_GRAYSCALE,
     b"\x08\x02\0\0\0": COLOUR,
-    b"\x08\x03\0\0\0": COLOUR,  # by a palette
+    b"\x08\x03\0\0\0": COLOUR,  # with a palette
 }
-
-
 PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME"}
 
-
-BASELINE = {b"\xff\xc0", b"\xff\xc1"}  # begin a JPEG's frame header
-
-
-# Of a JPEG: JFIF, a colour profile, tables, restarts, a comment; not EXIF, nor Adobe's
+BASELINE = {b"\xff\xc0", b"\xff\xc1"}  # the markers of a baseline JPEG's frame header
+# JFIF, colour profile, tables, restart interval, comment: all but EXIF and Adobe's segment
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
-
-
-JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
+JPEG_FLAGS = [  # the OpenCV flag by how often the decoder halves the image
     cv2.IMREAD_GRAYSCALE,
     cv2.IMREAD_REDUCED_GRAYSCALE_2,
     cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -50,9 +35,10 @@ JPEG_FLAGS = [  # whole, at a half, a quarter, an eighth; in grey
 
 
 def decode_plain_png(content: bytes, side: int) -> Picture | None:
-    """A small whole PNG of 8-bit grey values or opaque colours; `None` for any other file.
+    """Decode a small, undamaged PNG of 8-bit grey values or opaque colours.
 
-    Most data sets of digits are such files, and OpenCV reads them three times as fast as Pillow.
+    Gives `None` for any other file. Most data sets of digits are such files, and OpenCV reads them
+    three times as fast as Pillow.
     """
     if not content.startswith(PNG) or content[24:29] not in PLAIN_PNG:
         return None
@@ -63,7 +49,7 @@ def decode_plain_png(content: bytes, side: int) -> Picture | None:
 
 
 def has_plain_chunks(content: bytes) -> bool:
-    """Whether a PNG is whole and has no chunk that changes how it looks."""
+    """Whether a PNG is complete, its checksums match, and no chunk changes how it looks."""
     start = 8
     while True:
         size, kind = content[start : start + 4], content[start + 4 : start + 8]
@@ -79,10 +65,10 @@ def has_plain_chunks(content: bytes) -> bool:
 
 
 def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
-    """A whole baseline JPEG which nothing says to turn, shrunk as it is decoded; `None` for any
-    other file.
+    """Decode a complete baseline JPEG that has no orientation, reduced while it is decoded.
 
-    OpenCV takes two thirds of Pillow's time, which copies the pixels twice.
+    Gives `None` for any other file. OpenCV takes two thirds of the time of Pillow, which copies
+    the pixels twice.
     """
     if not content.startswith(JPEG) or not content.endswith(b"\xff\xd9"):
         return None
@@ -97,7 +83,7 @@ def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
 
 
 def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
-    """What OpenCV makes of a file; `None` where it makes nothing of it."""
+    """Decode a file with OpenCV and reduce it; `None` if OpenCV can't decode it."""
     try:
         image = cv2.imdecode(
             np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
@@ -107,8 +93,8 @@ def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
     if image is None:
         return None
     height, width = image.shape[:2]
-    factor = count_shrinks(width, height, side)
-    if factor > 1:  # but for what is left over below and on the right: whole factors are fast
+    factor = reduction_factor(width, height, side)
+    if factor > 1:  # a rest at the right and bottom edge is cut off: whole factors are fast
         height, width = max(1, height // factor), max(1, width // factor)
         whole = image[: height * factor, : width * factor]
         image = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
@@ -116,10 +102,12 @@ def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
 
 
 def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
-    """Height, width and number of components from the frame header of a baseline JPEG that can be
-    decoded row by row; `None` of any other file, or where it breaks off. (Of a progressive one, or
-    one component after the other, all is held at once.) With `is_plain`, `None` as well where there
-    is more than may be passed over."""
+    """Height, width and number of components (5 bytes) of a JPEG that is decoded row by row.
+
+    Gives `None` if the header is incomplete, or if the decoder must hold the whole image: a
+    progressive JPEG, or one whose components come one after the other. With `is_plain`, it also
+    gives `None` if there is a segment other than `PLAIN_SEGMENTS`.
+    """
     start, frame = 2, b""
     while (marker := content[start : start + 2]) != SCAN:
         if marker == b"\xff\xff":  # a fill byte
@@ -134,7 +122,7 @@ def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
     return frame if components and frame[4:] == components else None
 
 
-def count_shrinks(width: int, height: int, side: int) -> int:
-    """How many pixels of an image, each way, become one."""
+def reduction_factor(width: int, height: int, side: int) -> int:
+    """How many pixels in each direction become one, so that the shorter side keeps `side` px."""
     shorter, longer = sorted((width, height))
-    return max(shorter // side, longer // (LONGEST * side))
+    return max(shorter // side, longer // (MAX_ASPECT * side))

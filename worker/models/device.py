@@ -1,8 +1,7 @@
-"""What the network runs on: the CPU, or a GPU for each process of a worker."""
+"""The device that the network runs on: the CPU, or a GPU for each process of a worker."""
 
 import copy
 import os
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -15,9 +14,9 @@ from worker.models.model import Model, load_model
 
 
 def count_gpus() -> int:
-    """The GPUs to use: those that torch finds, by NVML, so that CUDA isn't started before the fork.
+    """The number of GPUs to use; torch asks NVML, so that CUDA isn't started before the fork.
 
-    Raises `UsageError` where `DIGITQ_DEVICE` asks for one and there is none.
+    Raises `UsageError` if `DIGITQ_DEVICE` asks for a GPU and there is none.
     """
     found = 0 if settings().device == "cpu" else torch.cuda.device_count()
     if settings().device == "cuda" and not found:
@@ -29,8 +28,10 @@ def count_gpus() -> int:
 
 
 def choose_device() -> torch.device:
-    """This process's: with GPUs, the processes of a worker, and the workers of a command, take them
-    in turn."""
+    """This process's device: the processes of a worker, or the workers of a command, take turns.
+
+    Raises `UsageError` as `count_gpus` does.
+    """
     gpus = count_gpus()
     if not gpus:
         return torch.device("cpu")
@@ -47,10 +48,9 @@ def load_on_device(name: str) -> Model:
 
 
 def move_to_gpu(model: Model, device: torch.device) -> Model:
-    """The model there, in larger tiles; sums in float32 throughout and always in one order."""
+    """The model on a GPU, with larger tiles, sums in float32 and always in one order."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as a job's first chunks
-    network.tile_rows = network.row_multiple = rows
-    return replace(model, network=network, device=device)
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
+    return Model(network, model.card, network, rows, rows, device)

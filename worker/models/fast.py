@@ -1,10 +1,11 @@
-"""`mlp` as it classifies fastest: what is the same for all images is computed once.
+"""The fastest form of `mlp`: what is the same for all images is computed once.
 
-Its first layer is summed in float32; on processors that multiply bytes, in whole numbers. Pixels
-are bytes, and a weight is three digits of base 256. So the sum over an image's pixels is three sums
-of products of bytes, and those are exact: what is rounded is each weight, to 24 bits as in float32,
-and the three sums as they are put together. With the instructions that Intel calls VNNI it takes
-two thirds of float32's time or less, and is nearer to the true sum.
+Its first layer is summed in float32, or in integers on processors that multiply bytes. Pixels are
+bytes, and a weight is written as three digits of base 256. So the sum over an image's pixels is
+three sums of products of bytes, which are exact. Rounding happens in two places only: each weight
+is rounded to 24 bits, as in float32, and the three sums are combined in float32. With the
+AVX-512 VNNI instructions this takes two thirds of the time of float32 or less, and the result is
+closer to the exact sum.
 """
 
 from collections.abc import Callable
@@ -14,56 +15,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from protocol.chunk import TILE_ROWS
-from worker.models.network import CLASSES, HIDDEN, PIXELS, Mlp, Network
+from protocol.chunk import CLASSES, PIXELS, TILE_ROWS
+from worker.models.network import HIDDEN, Mlp, Network
 
-DIGITS = 3
-BASE = 256
-COLUMNS = 16  # of the second layer, padded: for ten, MKL's strict mode takes half as long again
-LARGEST = 127 * BASE**2  # whole number that a weight becomes; the other digits reach past it
+BASE, BASE_DIGITS = 256, 3
+MAX_WEIGHT = 127 * BASE**2  # the largest integer that a weight becomes: its first digit is 127
+PADDED_CLASSES = 16  # the second layer's columns: with ten, MKL's strict mode is slower by half
 
 
 def has_byte_products() -> bool:
     """Whether this processor has AVX-512 VNNI."""
-    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())  # it is no public name
+    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())  # torch has no public name for it
 
 
 @cache
 def multiplies_bytes() -> bool:
-    """Whether it has, and torch uses it: any other way, sums may overflow in 16 bits."""
+    """Whether torch multiplies bytes exactly here; without VNNI its sums may overflow 16 bits."""
     if not has_byte_products():
         return False
     pixels = torch.full((TILE_ROWS, PIXELS), 255, dtype=torch.uint8)
     weights = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
     try:
         sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels, torch.zeros(len(pixels), HIDDEN))
-    except (AttributeError, RuntimeError):  # a torch without this product, or of another form
+    except (AttributeError, RuntimeError):  # this torch has no such operator, or another form of it
         return False
     return torch.equal(sums, (255 * PIXELS * weights[0].long()).float().expand_as(sums))
 
 
-Product = Callable[[Tensor, Tensor], Tensor]  # pixels (N, 784) uint8, and sums (N, 256) to add to
+Product = Callable[[Tensor, Tensor], Tensor]  # pixels (N, 784) uint8, sums (N, 256) → new sums
 
 
 def optimise(network: Network) -> Network:
-    """The network in the form that classifies bytes fastest on this processor."""
+    """The form of the network that classifies uint8 pixels fastest on this processor."""
     return FastNetwork(network) if isinstance(network, Mlp) else network
 
 
 class FastNetwork(Network):
-    """The answers of a `Mlp`, to (N, 784) uint8 alone."""
+    """Gives the answers of an `Mlp`, but takes only (N, 784) uint8."""
 
     architecture = Mlp.architecture
     tile_rows = TILE_ROWS
 
     def __init__(self, network: Mlp) -> None:
-        super().__init__(0, 1)
-        self.temperature = network.temperature
+        super().__init__(0, 1, network.temperature)
         weights = network.w1.detach().double()
-        # the normalisation is folded in: its shift into the bias, so that pixels of 0 add nothing
+        # weights and bias include the normalisation, so that pixels of 0 add nothing
         self.b1 = (network.b1 + network.shift * weights.sum(0)).float().detach()
         self.products = build_products(weights * network.scale)
-        self.w2 = torch.zeros(COLUMNS, HIDDEN)
+        self.w2 = torch.zeros(PADDED_CLASSES, HIDDEN)
         self.w2[:CLASSES] = network.w2.t()
         self.b2 = network.b2
 
@@ -71,31 +70,33 @@ class FastNetwork(Network):
         hidden = self.b1.repeat(len(pixels), 1)  # (N, 256)
         for product in self.products:
             hidden = product(pixels, hidden)
-        hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax but for its divisor
+        hidden.sub_(hidden.amax(1, keepdim=True)).exp_()  # a softmax without its division
         weighted = linear(hidden, self.w2)[:, :CLASSES]
         return weighted.div_(hidden.sum(1, keepdim=True)).add_(self.b2)
 
 
 def build_products(weights: Tensor) -> list[Product]:
-    """What adds pixels times weights, (784, 256) float64, to sums."""
+    """Functions that add pixels times weights, (784, 256) float64, to sums."""
     if not multiplies_bytes():
         floats = weights.float()
         return [lambda pixels, sums: sums.addmm_(pixels.float(), floats)]
     digits, scales = split_digits(weights)
-    parts = zip(digits.chunk(DIGITS, 1), scales.chunk(DIGITS), strict=True)
+    parts = zip(digits.chunk(BASE_DIGITS, 1), scales.chunk(BASE_DIGITS), strict=True)
     return [ByteProduct(*part) for part in parts]
 
 
 class ByteProduct:
-    """Pixels (N, 784) uint8 times weights (784, M) int8, summed exactly, rounded to float32, times
-    a scale for each column, and added: oneDNN's product, as torch's quantised layers use it."""
+    """Multiplies pixels (N, 784) uint8 by weights (784, M) int8 with oneDNN's quantised product.
+
+    Sums are exact, then rounded to float32, multiplied by a scale for each column, and added.
+    """
 
     def __init__(self, weights: Tensor, scales: Tensor) -> None:
         self.weights = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
         self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
 
     def __call__(self, pixels: Tensor, sums: Tensor) -> Tensor:
-        """(N, 784) uint8, and the sums so far, (N, M) float32, which take the new ones."""
+        """Add the products of (N, 784) uint8 pixels to `sums`, (N, M) float32, in place."""
         exact = (1.0, 0)  # scale and zero point
         weights = (self.weights, self.scales, self.zeros)
         added = (sums, None, *exact, torch.float32, *exact, "sum", 1.0)
@@ -106,14 +107,16 @@ class ByteProduct:
 
 
 def split_digits(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (784, 256) as digits (784, 3 · 256) int8, the highest first, and what a 1 of each
-    stands for, (3 · 256,) float32: each column has a unit of its own."""
-    units = weights.abs().amax(0).clamp(min=1e-30) / LARGEST
+    """Split weights (784, 256) into digits of base 256, (784, 3 · 256) int8, the highest first.
+
+    Also gives the value of a 1 in each column, (3 · 256,) float32.
+    """
+    units = weights.abs().amax(0).clamp(min=1e-30) / MAX_WEIGHT
     rest = (weights / units).round().long()
     digits: list[Tensor] = []
-    for _ in range(DIGITS):
+    for _ in range(BASE_DIGITS):
         digit = (rest + BASE // 2) % BASE - BASE // 2  # −128 … 127
         digits.insert(0, digit.to(torch.int8))
         rest = (rest - digit) // BASE
-    scales = torch.cat([units * BASE**power for power in reversed(range(DIGITS))])
+    scales = torch.cat([units * BASE**power for power in reversed(range(BASE_DIGITS))])
     return torch.cat(digits, 1), scales.float()

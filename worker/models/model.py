@@ -1,26 +1,32 @@
-"""The models by name: a network, its weights, and the card that says where they come from."""
+"""The models by name: a network, its weights, and the card that says how they were made."""
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
+from warnings import catch_warnings
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
+from torch import Tensor
 
+from protocol.chunk import CLASSES, PIXELS
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS
+from protocol.settings import MODELS, settings
 from worker.models.card import Card, card_path, read_card
 from worker.models.fast import optimise
-from worker.models.network import CLASSES, NETWORKS, PIXELS, Mlp, Network
+from worker.models.network import NETWORKS, Mlp, Network
 
 RANDOM_SEED = 0
-THREADS = 1  # of torch in a process; with two, sums are added up in another order
+TORCH_THREADS = 1  # in a worker process; with two threads, sums are added in another order
+ROW_MULTIPLE = 16  # with a part of a tile that is no multiple of this, a row's last bits differ
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,55 +35,52 @@ class Model:
 
     network: Network
     card: Card
+    fastest: Network  # the form of the network that is fastest on its device
+    tile_rows: int  # how many rows are classified at once
+    row_multiple: int  # a part of a tile is padded to a multiple of this
     device: torch.device = torch.device("cpu")
-
-    @cached_property
-    def fastest(self) -> Network:
-        """The network in the form that is fastest on its device."""
-        return optimise(self.network) if self.device.type == "cpu" else self.network
 
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network only ever sees tiles of its `tile_rows`, or a part of one that is a multiple of
-        its `row_multiple`, which does a row's sums in the same order. Image i of a job (`first_row`
-        is the place of the first one here) lies at row i % tile_rows of its tile, between zeros
-        where there is no image: the bytes are the same however a job is cut.
+        the network sees tiles of `tile_rows` only, or a part of a tile that is a multiple of
+        `row_multiple`, in which a row's sums have the same order. Image i of a job is at row
+        i % tile_rows of its tile, and zeros fill the rows without an image: the result has the same
+        bytes however a job is cut. `first_row` is the number i of the first image here.
         """
-        with catch_warnings():  # of memory that is read only: nothing here writes to it
-            simplefilter("ignore")
+        with catch_warnings(action="ignore"):  # torch warns of Arrow's read-only memory
             rows = torch.from_numpy(np.ascontiguousarray(pixels))
         probabilities = torch.empty(len(rows), CLASSES)
         with torch.inference_mode():
-            tile_rows = self.fastest.tile_rows
-            start, place = 0, first_row % tile_rows
+            start, place = 0, first_row % self.tile_rows
             while start < len(rows):
-                stop = min(start + tile_rows - place, len(rows))
+                stop = min(start + self.tile_rows - place, len(rows))
                 probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
                 start, place = stop, 0
         return probabilities.numpy()
 
     def classify_together(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The same of a few images that are always classified together, in this order: without
-        zeros around them."""
+        """Classify images that always form the same batch: (N, 784) uint8 → (N, 10) float32.
+
+        They need no zeros around them.
+        """
         with torch.inference_mode():
-            probabilities: torch.Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
+            probabilities: Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
         return probabilities.cpu().numpy()
 
-    def _classify_tile(self, rows: torch.Tensor, place: int) -> torch.Tensor:
-        """Classify up to a tile of rows, between zeros where they fill no whole grains."""
-        row_multiple = self.fastest.row_multiple
-        before = place % row_multiple
-        size = math.ceil((before + len(rows)) / row_multiple) * row_multiple
+    def _classify_tile(self, rows: Tensor, place: int) -> Tensor:
+        """Classify up to a tile of rows, padded with zeros to a multiple of `row_multiple`."""
+        before = place % self.row_multiple
+        size = math.ceil((before + len(rows)) / self.row_multiple) * self.row_multiple
         if len(rows) == size:
             tile = rows
         else:
             tile = torch.zeros(size, PIXELS, dtype=torch.uint8)
             tile[before : before + len(rows)] = rows
-        if self.device.type != "cpu":  # from pinned memory, a GPU fetches them by itself
+        if self.device.type != "cpu":  # a GPU copies from pinned memory by itself
             tile = tile.pin_memory().to(self.device, non_blocking=True)
-        probabilities: torch.Tensor = self.fastest(tile)
+        probabilities: Tensor = self.fastest(tile)
         return probabilities[before : before + len(rows)]
 
 
@@ -85,74 +88,80 @@ class Model:
 def load_model(name: str) -> Model:
     """The model of that name, loaded once in a process.
 
-    It sets torch to one thread: with more, last bits change.
-    Raises `UsageError` for an unknown name, `DigitqError` where the weights aren't the card's.
+    This sets torch to one thread for the process: with more, last bits change. Raises `UsageError`
+    for an unknown name, `DigitqError` if the weights don't match their card.
     """
     if name not in MODELS:
         raise UsageError(f"there is no model {name!r}; there are: {', '.join(MODELS)}")
-    torch.set_num_threads(THREADS)
-    model = build_random_model() if name == "random" else read_model(card_path(name))
-    if not has_mkl():  # only its strict mode adds up alike in any tile: small ones are cheaper then
-        model.fastest.row_multiple = model.fastest.tile_rows = model.network.tile_rows
-    return model
+    torch.set_num_threads(TORCH_THREADS)
+    if name == "random":
+        return build_random_model()
+    path, own = card_path(name), settings().own_weights()
+    if own and path.parent != own:
+        logger.warning("DIGITQ_WEIGHTS=%s has no %s.json: digitq's own %s is used", own, name, name)
+    return read_model(path)
 
 
 def has_mkl() -> bool:
-    """Whether torch multiplies with Intel's library."""
+    """Whether torch multiplies with Intel's MKL."""
     is_available: Any = torch.backends.mkl.is_available  # torch has no types here
     return bool(is_available())
 
 
+def build_model(network: Network, card: Card) -> Model:
+    """A model on the CPU, with the tiles in which its answers depend on no other row."""
+    network = network.requires_grad_(False).eval()
+    fastest = optimise(network)
+    if has_mkl():
+        return Model(network, card, fastest, fastest.tile_rows, ROW_MULTIPLE)
+    # only MKL's strict mode sums rows alike in a part of a tile: whole tiles, but smaller ones
+    return Model(network, card, fastest, network.tile_rows, network.tile_rows)
+
+
 def build_random_model() -> Model:
-    """The tutorial's untrained network, right about one time in ten: weights from N(0, 1)."""
+    """The tutorial's untrained network, whose weights are drawn from N(0, 1)."""
     network = Mlp(mean=0.5, std=0.5)
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     card = Card("random", network.architecture, 0.5, 0.5, seed=RANDOM_SEED)
-    return Model(freeze(network), card)
+    return build_model(network, card)
 
 
 def check_model(name: str) -> None:
-    """Raises `DigitqError` where `load_model` would not find the weights its card describes."""
+    """Raises `DigitqError` if `load_model` would not find the weights that the card describes."""
     if name != "random":
         read_weights(card_path(name))
 
 
 def read_weights(card_path: Path) -> tuple[Card, bytes]:
-    """Read a card and the `.safetensors` file beside it, checking the SHA-256."""
+    """Read a card and the file of its weights. Raises `DigitqError` if they don't match."""
     card = read_card(card_path)
     path = card_path.with_suffix(".safetensors")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DigitqError(f"{path} can't be read ({error}); install digitq again") from error
+        raise DigitqError(f"{path} can't be read ({error}): install digitq again") from error
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise DigitqError(
-            f"{path} isn't the file its card describes (the SHA-256 differs); "
+            f"{path} isn't the file that its card describes (the SHA-256 differs): "
             "install digitq again or train the model again"
         )
     if card.architecture not in NETWORKS:
         raise DigitqError(
-            f"{card_path} asks for {card.architecture!r}, which this digitq hasn't; "
+            f"{card_path} asks for {card.architecture!r}, which this digitq does not have; "
             f"it has: {'; '.join(NETWORKS)}"
         )
     return card, data
 
 
 def read_model(card_path: Path) -> Model:
-    """Read a model from its card and weights. Raises `DigitqError` where they don't belong."""
+    """Read a model from its card and weights. Raises `DigitqError` if they don't match."""
     card, data = read_weights(card_path)
     weights = load(data)
     if not all(tensor.isfinite().all() for tensor in weights.values()):
-        raise DigitqError(f"{card_path}: some weights are no numbers: train the model again")
+        raise DigitqError(f"{card_path}: some weights are not finite: train the model again")
     with torch.inference_mode():
-        network = NETWORKS[card.architecture](card.mean, card.std)
+        network = NETWORKS[card.architecture](card.mean, card.std, card.temperature)
         network.load_state_dict(weights)
-    network.temperature = card.temperature
-    return Model(freeze(network), card)
-
-
-def freeze(network: Network) -> Network:
-    """Set a network up for classifying only: no gradients, evaluation mode."""
-    return network.requires_grad_(False).eval()
+    return build_model(network, card)

@@ -1,4 +1,4 @@
-"""How right a network is, and how well it knows: accuracy, calibration, what is to be reviewed."""
+"""Measures accuracy and calibration, and chooses the temperature and the review threshold."""
 
 import torch
 import torch.nn.functional as F
@@ -6,38 +6,39 @@ from torch import Tensor, nn
 
 from worker.models.network import Network, softmax
 
-BINS = 15  # of the calibration error
-REVIEWED = 0.015  # of the held back images are less sure than what a person should look at
+CALIBRATION_BINS = 15  # as usual for the expected calibration error
+REVIEWED_SHARE = 0.015  # of the validation images get a confidence that is to be reviewed
 
 
 def classify(network: nn.Module, images: Tensor) -> Tensor:
-    """Ten probabilities for each of (N, 28, 28) images: (N, 10)."""
+    """Ten probabilities for each image: (N, 28, 28) → (N, 10)."""
     with torch.inference_mode():
         return torch.cat([network(part) for part in torch.split(images.flatten(1), 1000)])
 
 
 def measure_accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """The share of (N, 10) rows whose most probable label is the right one."""
+    """The share of rows, (N, 10), whose most probable label is that of `labels`, (N,)."""
     return (probabilities.argmax(1) == labels).float().mean().item()
 
 
 def measure_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """How far confidence and accuracy are apart: the mean over bins of equal width, by rows.
+    """The expected calibration error, 0..1, of probabilities (N, 10) for labels (N,).
 
-    The expected calibration error of M. P. Naeini et al., 2015; (N, 10) and (N,) → 0..1.
+    It is the mean gap between confidence and accuracy over bins of equal width, weighted by their
+    rows (M. P. Naeini et al., 2015).
     """
     confidence, answers = probabilities.max(1)
     gaps = confidence.double() - (answers == labels).double()
-    places = (confidence * BINS).long().clamp(max=BINS - 1)
-    sums = torch.zeros(BINS, dtype=torch.float64).index_add_(0, places, gaps)
+    places = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    sums = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, places, gaps)
     return (sums.abs().sum() / len(labels)).item()
 
 
 def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature of the least cross entropy on (N, 28, 28) images that were held back, and
-    the confidence that `REVIEWED` of them don't reach with it.
+    """The temperature with the least cross entropy on validation images, (N, 28, 28) and (N,).
 
-    C. Guo et al., "On calibration of modern neural networks", 2017.
+    Also gives the confidence that `REVIEWED_SHARE` of them do not reach with it (C. Guo et al., "On
+    calibration of modern neural networks", 2017).
     """
     with torch.inference_mode():
         logits = network.logits(images.flatten(1))
@@ -45,4 +46,4 @@ def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, 
         losses = torch.stack([F.cross_entropy(logits / t, labels) for t in temperatures])
         temperature = round(temperatures[losses.argmin()].item(), 3)
         confidence = softmax(logits / temperature).amax(1)
-    return temperature, round(confidence.quantile(REVIEWED).item(), 4)
+    return temperature, round(confidence.quantile(REVIEWED_SHARE).item(), 4)

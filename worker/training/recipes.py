@@ -1,4 +1,4 @@
-"""How each network is trained: all that decides its weights, beside the seed."""
+"""How each network is trained: with the seed, a recipe decides the weights."""
 
 from dataclasses import dataclass, replace
 
@@ -14,32 +14,32 @@ class Recipe:
 
     epochs: int = 1
     batch_rows: int = 512
-    ema_decay: float = 0.999  # what the moving average of the weights keeps at a step
-    mean: float = 0.1307  # of MNIST's training pixels
-    std: float = 0.3081
-    bfloat16: bool = False  # multiply in 16 bits, where the processor has that
-    copies: int = 3  # pictures rendered of each image
-    picture_share: float = 0.25  # of the pictures, that an epoch shows
-    teachers: int = 0  # networks of the same kind whose mean answer is learned, not the labels
+    ema_decay: float = 0.999  # how much of the weights' moving average a step keeps
+    mean: float = 0.1307  # of MNIST's training pixels, scaled to 0..1
+    std: float = 0.3081  # likewise
+    bfloat16: bool = False  # multiply in 16 bits if the processor can
+    copies: int = 3  # how many pictures are rendered from each image
+    picture_share: float = 0.25  # how many of the pictures an epoch shows
+    teachers: int = 0  # networks whose mean answer is learned in place of the labels
     distillation_temperature: float = 2.0
     distortion: Distortion = Distortion()
-    fine_tuning: "Recipe | None" = None  # of the folded network, for a third as many epochs
+    fine_tuning: "Recipe | None" = None  # trains the folded network for a third as many epochs
 
     def init_network(self) -> Network:
-        """An untrained network, as it trains."""
+        """An untrained network in the form that is trained."""
         raise NotImplementedError
 
     def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        """What moves the weights; a cosine brings its rates down to 0."""
+        """The optimiser; a cosine schedule lowers its rates to 0."""
         raise NotImplementedError
 
     def finish(self, network: Network) -> Network:
-        """The trained network, as it ships."""
+        """The trained network in the form that ships."""
         return network
 
     @property
     def teacher(self) -> "Recipe":
-        """How to train a teacher, for half as many epochs."""
+        """The recipe of a teacher."""
         return replace(self, teachers=0)
 
 
@@ -47,18 +47,18 @@ class Recipe:
 class MlpRecipe(Recipe):
     """How to train `mlp`.
 
-    A hidden softmax spreads 1 over 256 units, so what reaches the second layer is about 1/256:
-    its weights start, and move, several hundredfold larger than the first layer's. (Loss after
-    30 epochs: 0.104 from a scale of 8 at a rate of 0.03, 0.072 from 30 at 0.3. A rate of 1 is
-    better still there, but too restless for a long run.)
+    The hidden softmax spreads 1 over 256 units, so the second layer's inputs are about 1/256. Its
+    initial weights and its learning rate are therefore several hundred times the first layer's.
+    The loss after 30 epochs was 0.104 with a scale of 8 and a rate of 0.03, and 0.072 with 30 and
+    0.3. A rate of 1 gave a still lower loss, but it is unstable over a long run.
     """
 
     epochs: int = 900
     picture_share: float = 0.4
-    first_learning_rate: float = 5e-4  # Adam's rate for the first layer, and for the second
-    second_learning_rate: float = 0.3
-    first_scale: float = 0.02  # standard deviation of the initial weights
-    second_scale: float = 30.0
+    first_learning_rate: float = 5e-4  # Adam's, for the first layer
+    second_learning_rate: float = 0.3  # for the second layer
+    first_scale: float = 0.02  # standard deviation of the first layer's initial weights
+    second_scale: float = 30.0  # of the second layer's
 
     def init_network(self) -> Mlp:
         network = Mlp(self.mean, self.std)
@@ -78,8 +78,11 @@ class MlpRecipe(Recipe):
         return torch.optim.Adam(groups, fused=True)
 
     def finish(self, network: Network) -> Network:
-        """The same answers from smaller sums, whose last bits weigh less: a softmax knows only by
-        how much its 256 numbers differ, so their mean is taken out of the first layer."""
+        """Subtract the first layer's mean over the 256 hidden units.
+
+        The answers stay the same, since a softmax ignores what all its inputs have in common. But
+        the sums become smaller, so their rounding errors do too.
+        """
         assert isinstance(network, Mlp)
         with torch.no_grad():
             for parameter in (network.w1, network.b1):
@@ -92,8 +95,8 @@ class MlpRecipe(Recipe):
 class CnnRecipe(Recipe):
     """How to train `cnn`.
 
-    Sixteen bits make a step more than twice as fast on a processor that multiplies them. On one
-    that doesn't, the seed gives other weights.
+    With bfloat16 a step is more than twice as fast on a processor that multiplies in 16 bits. On
+    one that does not, the same seed gives other weights.
     """
 
     epochs: int = 48
@@ -126,7 +129,7 @@ class CnnRecipe(Recipe):
         return shipped.eval()
 
 
-# Closer to MNIST: more of it, less distorted, at a lower rate
+# Closer to MNIST: fewer rendered pictures, less distortion, a lower rate
 FINE_TUNING = CnnRecipe(
     learning_rate=5e-4,
     picture_share=0.2,

@@ -1,1 +1,1 @@
-"""Rendered training pictures: handwriting, scenes, and pictures of no digit."""
+"""Rendered training pictures: handwriting, scenes, and shapes that are no digit."""

@@ -1,21 +1,22 @@
-"""Digits drawn stroke by stroke, as hands that MNIST hardly knows write them.
+"""Draws digits stroke by stroke in styles that are rare in MNIST.
 
-MNIST's writers were American: theirs are few ones with a flag, few crossed sevens, few open fours.
+MNIST's writers were American: few of their ones have a flag, few of their sevens are crossed, and
+few of their fours are open.
 """
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 112  # px of a drawn digit
-MARGIN = 16  # px around it
-POINTS = 12  # of a curve between two of its control points
+SHAPE_SIDE = 112  # px, of the square in which a digit is drawn
+GLYPH_SIDE = 80  # px, of the box in its middle that holds the control points
+CURVE_POINTS = 12  # drawn between two control points
 
-Stroke = list[tuple[float, float]]  # control points x, y from 0 at the left and top to 1
-Mask = NDArray[np.uint8]  # (SIDE, SIDE), 0 to 255
+Stroke = list[tuple[float, float]]  # control points x, y: 0 is left or top, 1 is right or bottom
+Shape = NDArray[np.uint8]  # (height, width), ink 255 on 0
 
-# Each digit's ways of being written: strokes as control points x,y in hundredths, a / between two;
-# a corner is a point given twice.
+# Each digit's glyphs. A glyph is strokes separated by "/", a stroke is control points x,y in
+# hundredths. A point that is given twice makes a corner.
 GLYPHS: dict[int, list[str]] = {
     0: [
         "55,0 10,25 5,70 45,100 90,70 90,25 50,2",
@@ -125,22 +126,22 @@ LETTERS: list[str] = [
 ]
 
 
-def draw_digit(label: int, rng: np.random.Generator) -> Mask:
-    """One digit in one of its ways, each control point a little off, in ink of one width."""
-    ways = GLYPHS[label]
-    strokes = read_strokes(ways[rng.integers(len(ways))])
+def draw_digit(label: int, rng: np.random.Generator) -> Shape:
+    """Draw a random glyph of a digit, with each control point moved a little: (112, 112)."""
+    glyphs = GLYPHS[label]
+    strokes = read_strokes(glyphs[rng.integers(len(glyphs))])
     width = rng.uniform(0.3, 0.8) if label == 1 else rng.uniform(0.45, 1.0)
     return draw_strokes(strokes, width, rng.uniform(0.01, 0.05), rng)
 
 
-def draw_letter(rng: np.random.Generator) -> Mask:
-    """One of `LETTERS`."""
+def draw_letter(rng: np.random.Generator) -> Shape:
+    """Draw a random one of `LETTERS`: (112, 112)."""
     strokes = read_strokes(LETTERS[rng.integers(len(LETTERS))])
     return draw_strokes(strokes, rng.uniform(0.5, 1), rng.uniform(0.01, 0.05), rng)
 
 
-def draw_scribble(rng: np.random.Generator) -> Mask:
-    """Two to five curves through points anywhere."""
+def draw_scribble(rng: np.random.Generator) -> Shape:
+    """Draw two to five curves through random points: (112, 112)."""
     strokes = [
         [tuple(point) for point in rng.uniform(0, 1, (rng.integers(2, 7), 2))]
         for _ in range(rng.integers(2, 6))
@@ -148,35 +149,38 @@ def draw_scribble(rng: np.random.Generator) -> Mask:
     return draw_strokes(strokes, 1, 0, rng)
 
 
-def read_strokes(way: str) -> list[Stroke]:
-    """The strokes of one way of writing."""
+def read_strokes(glyph: str) -> list[Stroke]:
+    """The strokes of a glyph."""
     return [
         [(int(x) / 100, int(y) / 100) for x, y in (point.split(",") for point in stroke.split())]
-        for stroke in way.split("/")
+        for stroke in glyph.split("/")
     ]
 
 
 def draw_strokes(
     strokes: list[Stroke], width: float, loose: float, rng: np.random.Generator
-) -> Mask:
-    """Strokes in ink of one width; `loose` is how far points are off (standard deviation)."""
-    mask = np.zeros((SIDE, SIDE), np.uint8)
+) -> Shape:
+    """Draw strokes of a random thickness.
+
+    `width` and `loose`, the noise of the points, are shares of the digit's height.
+    """
+    mask = np.zeros((SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     thickness = int(rng.integers(3, 15))
     for stroke in strokes:
         points = np.array(stroke)
         off = rng.normal(0, loose, points.shape)
         same = np.all(np.diff(points, axis=0) == 0, axis=1)
-        off[1:][same] = off[:-1][same]  # a corner stays one
-        points = (points + off - 0.5) * (width, 1) * (SIDE - 2 * MARGIN) + SIDE / 2
+        off[1:][same] = off[:-1][same]  # a corner stays a corner
+        points = (points + off - 0.5) * (width, 1) * GLYPH_SIDE + SHAPE_SIDE / 2
         curve = np.round(smooth(points) * 16).astype(np.int32)
         cv2.polylines(mask, [curve], False, 255, thickness, cv2.LINE_AA, 4)
     return mask
 
 
 def smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through the points; two equal ones make a corner."""
+    """A Catmull-Rom curve through points, (N, 2) → (M, 2); two equal points make a corner."""
     padded = np.concatenate([points[:1], points, points[-1:]])
-    t = np.linspace(0, 1, POINTS, endpoint=False)[:, None]
+    t = np.linspace(0, 1, CURVE_POINTS, endpoint=False)[:, None]
     parts = []
     for before, start, end, after in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
         out = (end - before) / 2 if np.any(start != before) else end - start

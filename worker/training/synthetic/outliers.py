@@ -1,6 +1,6 @@
-"""Shapes that are no digit, for the networks to be unsure of: large, ink 255 on 0.
+"""Draws shapes that are no digit, of which the networks learn to be unsure.
 
-They are learned as ten equal probabilities, so the top one also says whether there is a digit.
+Their target is ten equal probabilities, so a low confidence also tells that there is no digit.
 """
 
 from collections.abc import Callable
@@ -8,23 +8,23 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from worker.training.synthetic.handwriting import SIDE, draw_letter, draw_scribble
-from worker.training.synthetic.scenes import Mask, Rng, lay_out, put, resize, warp
+from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_letter, draw_scribble
+from worker.training.synthetic.scenes import Rng, lay_out, put, resize, warp
 
 
-def letter(mask: Mask, other: Mask, rng: Rng) -> Mask:
-    """A letter that no digit looks like."""
-    return lay_out(warp(draw_letter(rng), rng), rng, SIDE, SIDE, 0.6, 1)
+def letter(mask: Shape, other: Shape, rng: Rng) -> Shape:
+    """A letter that looks like no digit."""
+    return lay_out(warp(draw_letter(rng), rng), rng, SHAPE_SIDE, SHAPE_SIDE, 0.6, 1)
 
 
-def scribble(mask: Mask, other: Mask, rng: Rng) -> Mask:
-    """Strokes without a sense."""
+def scribble(mask: Shape, other: Shape, rng: Rng) -> Shape:
+    """Random strokes."""
     return draw_scribble(rng)
 
 
-def several(mask: Mask, other: Mask, rng: Rng) -> Mask:
+def several(mask: Shape, other: Shape, rng: Rng) -> Shape:
     """Two digits side by side, or one above the other."""
-    first, second = resize(mask, SIDE), resize(other, SIDE * rng.uniform(0.7, 1.2))
+    first, second = resize(mask, SHAPE_SIDE), resize(other, SHAPE_SIDE * rng.uniform(0.7, 1.2))
     if rng.random() < 0.2:
         first, second = first.T, second.T
     height = max(len(first), len(second))
@@ -36,35 +36,35 @@ def several(mask: Mask, other: Mask, rng: Rng) -> Mask:
     return canvas
 
 
-def filled(mask: Mask, other: Mask, rng: Rng) -> Mask:
-    """One to three filled shapes, plain or with a pattern: as garments and things are."""
-    canvas = np.zeros((SIDE, SIDE), np.uint8)
+def filled(mask: Shape, other: Shape, rng: Rng) -> Shape:
+    """One to three filled shapes, plain or patterned, like garments and other objects."""
+    canvas = np.zeros((SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     for _ in range(rng.integers(1, 4)):
         corners = int(rng.integers(3, 10))
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        reach = rng.uniform(0.25, 1, (corners, 1)) * SIDE / 2 * rng.uniform(0.5, 1, 2)
-        points = SIDE / 2 + reach * np.column_stack([np.cos(angles), np.sin(angles)])
-        points += rng.normal(0, SIDE / 10, 2)
-        if rng.random() < 0.5:  # as tall or as wide, and alike on both sides
-            points = np.concatenate([points, (SIDE, 0) + points[::-1] * (-1, 1)])
+        reach = rng.uniform(0.25, 1, (corners, 1)) * SHAPE_SIDE / 2 * rng.uniform(0.5, 1, 2)
+        points = SHAPE_SIDE / 2 + reach * np.column_stack([np.cos(angles), np.sin(angles)])
+        points += rng.normal(0, SHAPE_SIDE / 10, 2)
+        if rng.random() < 0.5:  # make it symmetrical
+            points = np.concatenate([points, (SHAPE_SIDE, 0) + points[::-1] * (-1, 1)])
         cv2.fillPoly(canvas, [points.astype(np.int32)], int(rng.integers(90, 256)), cv2.LINE_AA)
     if rng.random() < 0.6:
         canvas = (canvas * texture(mask, other, rng).astype(np.float32) / 255).astype(np.uint8)
     return canvas
 
 
-def texture(mask: Mask, other: Mask, rng: Rng) -> Mask:
-    """Noise, fine or coarse, or stripes."""
+def texture(mask: Shape, other: Shape, rng: Rng) -> Shape:
+    """Fine or coarse noise, or stripes."""
     grain = int(rng.integers(3, 40))
     noise = rng.normal(0, 1, (grain, grain if rng.random() < 0.5 else 2)).astype(np.float32)
-    noise = cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    noise = cv2.resize(noise, (SHAPE_SIDE, SHAPE_SIDE), interpolation=cv2.INTER_CUBIC)
     if rng.random() < 0.3:
         noise = np.where(noise > 0, 1, -1)
     low = rng.uniform(-3, -0.3)
     return (np.clip((noise - low) / (1 - low), 0, 1) * 255).astype(np.uint8)
 
 
-NEGATIVES: tuple[Callable[[Mask, Mask, Rng], Mask], ...] = (
+NEGATIVES: tuple[Callable[[Shape, Shape, Rng], Shape], ...] = (
     letter,
     scribble,
     several,

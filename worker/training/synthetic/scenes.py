@@ -1,7 +1,7 @@
-"""Pictures of a digit as people bring them: on paper under uneven light, on screens, in faint
-pencil, in the cells of forms, in black and white.
+"""Renders a digit as people photograph, scan or draw it.
 
-The numbers were chosen by eye, to span what photos, scans and drawings by many hands look like.
+It is on paper under uneven light, on a screen, in faint pencil, in the cell of a form, or in black
+and white. The numbers were chosen by eye so that the pictures cover what real ones look like.
 """
 
 from collections.abc import Callable
@@ -11,26 +11,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.synthetic.handwriting import SIDE, draw_digit
+from worker.pictures import Picture
+from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
-Mask = NDArray[np.uint8]  # (height, width), ink 255 on 0
-Picture = NDArray[np.uint8]  # (height, width) or (height, width, 3)
 Rng = np.random.Generator
-DRAWN = {1: 0.6, 7: 0.6}  # the share of drawn digits: these differ most from country to country
+DRAWN_SHARES = {1: 0.6, 7: 0.6}  # of drawn digits: 1 and 7 differ most between countries
+DEFAULT_DRAWN_SHARE = 0.35  # of the other digits
 
 
-def draw_shape(digit: Mask, label: int, rng: Rng) -> Mask:
-    """The digit of MNIST, or a drawn one of the same label, large and cropped."""
-    drawn = rng.random() < DRAWN.get(label, 0.35)
+def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:
+    """The shape of an MNIST digit, (28, 28), or of a drawn digit of that label, distorted."""
+    drawn = rng.random() < DRAWN_SHARES.get(label, DEFAULT_DRAWN_SHARE)
     return warp(draw_digit(label, rng) if drawn else enlarge(digit, rng), rng)
 
 
-def enlarge(digit: Mask, rng: Rng) -> Mask:
-    """A 28×28 digit as a smooth shape of SIDE px, its strokes thinner or thicker."""
-    large = cv2.resize(digit, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+def enlarge(digit: Shape, rng: Rng) -> Shape:
+    """Enlarge a digit to a smooth shape with thinner or thicker strokes: (28, 28) → (112, 112)."""
+    large = cv2.resize(digit, (SHAPE_SIDE, SHAPE_SIDE), interpolation=cv2.INTER_CUBIC)
     mask = (cv2.GaussianBlur(large, (0, 0), 2) > 110).astype(np.uint8)
     change = rng.uniform(-1, 1)
-    if change < 0:  # keep the ridge: what lies deep for its surroundings
+    if change < 0:  # keep the ridges of the distance from the background
         depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
         ridge = cv2.dilate(depth, np.ones((9, 9), np.uint8))
         mask = ((depth > -0.75 * change * ridge) & (mask > 0)).astype(np.uint8)
@@ -40,35 +40,35 @@ def enlarge(digit: Mask, rng: Rng) -> Mask:
     return cv2.GaussianBlur(mask * np.uint8(255), (0, 0), 0.8)
 
 
-def warp(mask: Mask, rng: Rng) -> Mask:
-    """Turned, slanted, stretched; cropped to the ink."""
+def warp(mask: Shape, rng: Rng) -> Shape:
+    """Turn, slant and stretch the shape at random, and crop it to its ink."""
     angle = np.radians(rng.normal(0, 6))
     slant, aspect = rng.normal(0, 0.12), np.exp(rng.normal(0, 0.12))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[aspect, -slant], [0, 1]])
-    middle = np.array([SIDE / 2, SIDE / 2])
-    side = int(1.4 * SIDE)
+    middle = np.array([SHAPE_SIDE / 2, SHAPE_SIDE / 2])
+    side = int(1.4 * SHAPE_SIDE)
     shift = np.array([side / 2, side / 2]) - matrix @ middle
     warped = cv2.warpAffine(mask, np.column_stack([matrix, shift]), (side, side))
     return crop(warped)
 
 
-def crop(mask: Mask) -> Mask:
-    """The box of the ink."""
+def crop(mask: Shape) -> Shape:
+    """Crop to the bounding box of the ink."""
     left, top, width, height = cv2.boundingRect((mask > 64).astype(np.uint8))
     return mask[top : top + max(1, height), left : left + max(1, width)]
 
 
-def resize(mask: Mask, height: float, width: float | None = None) -> Mask:
-    """To so many px; without a width, in proportion."""
+def resize(mask: Shape, height: float, width: float | None = None) -> Shape:
+    """Resize to a height, and to a width in px or in proportion."""
     width = mask.shape[1] * height / mask.shape[0] if width is None else width
     size = (max(2, round(width)), max(2, round(height)))
     shrinks = size[1] < mask.shape[0]
     return cv2.resize(mask, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def put(canvas: Mask, mask: Mask, top: int, left: int) -> None:
-    """Lay a mask onto the canvas, as far as it lies on it."""
+def put(canvas: Shape, mask: Shape, top: int, left: int) -> None:
+    """Draw a shape onto the canvas; what is outside of the canvas is cut off."""
     height, width = canvas.shape
     y0, x0 = max(0, top), max(0, left)
     y1, x1 = min(height, top + mask.shape[0]), min(width, left + mask.shape[1])
@@ -77,8 +77,8 @@ def put(canvas: Mask, mask: Mask, top: int, left: int) -> None:
         canvas[y0:y1, x0:x1] = np.maximum(canvas[y0:y1, x0:x1], part)
 
 
-def lay_out(mask: Mask, rng: Rng, height: int, width: int, least: float, most: float) -> Mask:
-    """The digit somewhere on an empty canvas, its longer side `least` to `most` of the canvas."""
+def lay_out(mask: Shape, rng: Rng, height: int, width: int, least: float, most: float) -> Shape:
+    """Place the shape on an empty canvas; it fills a random share from `least` to `most` of it."""
     room = rng.uniform(least, most)
     scale = min(height * room / mask.shape[0], width * room / mask.shape[1])
     mask = resize(mask, mask.shape[0] * scale)
@@ -93,16 +93,16 @@ def lay_out(mask: Mask, rng: Rng, height: int, width: int, least: float, most: f
 Point = tuple[float, float]
 
 
-def draw_line(canvas: Mask, start: Point, end: Point, strength: float, thickness: int) -> None:
-    """A straight line in ink of a strength of 0..1."""
+def draw_line(canvas: Shape, start: Point, end: Point, strength: float, thickness: int) -> None:
+    """Draw a straight line whose ink has a strength of 0..1."""
     line = np.zeros_like(canvas)
     points = [tuple(int(round(v * 16)) for v in point) for point in (start, end)]
     cv2.line(line, points[0], points[1], int(255 * strength), max(1, thickness), cv2.LINE_AA, 4)
     np.maximum(canvas, line, out=canvas)
 
 
-def neighbours(canvas: Mask, other: Mask, rng: Rng, height: int) -> None:
-    """Another digit's ink, reaching in from an edge."""
+def add_neighbour(canvas: Shape, other: Shape, rng: Rng, height: int) -> None:
+    """Draw another digit that reaches in from an edge."""
     h, w = canvas.shape
     other = resize(other, height)
     depth = int(rng.uniform(0.02, 0.1) * max(h, w)) + 1
@@ -118,7 +118,7 @@ def neighbours(canvas: Mask, other: Mask, rng: Rng, height: int) -> None:
 
 
 def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArray[np.float32]:
-    """A share of full light at each pixel: a gradient, and perhaps the edge of a shadow."""
+    """The share of full light at each pixel: a gradient, and sometimes the edge of a shadow."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     along = (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
@@ -134,12 +134,12 @@ def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArra
 
 @dataclass(frozen=True)
 class Scene:
-    """How a photo is taken; each is drawn anew for each photo."""
+    """The ranges from which the properties of a photo are drawn."""
 
-    paper: tuple[float, float]  # its grey value, from and to
-    pen: tuple[float, float]
-    shade: float  # at most so much less light at the far side
-    grain: float  # of paper and camera: at most so many grey values (standard deviation)
+    paper: tuple[float, float]  # grey value, from and to
+    pen: tuple[float, float]  # grey value, from and to
+    shade: float  # the largest loss of light towards one side, as a share
+    grain: float  # the largest noise of paper and camera, as a standard deviation in grey values
     coloured: float  # the share of coloured pens
 
 
@@ -149,7 +149,7 @@ IN_A_FORM = Scene((170, 255), (0, 110), 0.15, 6, 0.25)
 
 
 def photograph(ink: NDArray[np.float32], scene: Scene, rng: Rng) -> Picture:
-    """Ink 0..1 on paper, under uneven light, with grain; in colour or grey."""
+    """Ink of 0..1 on paper, under uneven light, with grain; in colour or grey."""
     height, width = ink.shape
     tint = np.array([1, 1, 1]) - rng.uniform(0, 0.25, 3) * (rng.random() < 0.4)
     background = rng.uniform(*scene.paper) * tint
@@ -169,26 +169,26 @@ def photograph(ink: NDArray[np.float32], scene: Scene, rng: Rng) -> Picture:
 
 
 def compress(image: Picture, rng: Rng, least: int) -> Picture:
-    """As a JPEG file would have it."""
+    """Compress to JPEG with a quality of `least` or more, and decode again."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(least, 96))]
     _, data = cv2.imencode(".jpg", image, quality)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
 
 
-def blurred(ink: Mask, rng: Rng, most: float) -> NDArray[np.float32]:
-    """As a lens has it, out of focus by at most so many px; 0..1."""
+def blurred(ink: Shape, rng: Rng, most: float) -> NDArray[np.float32]:
+    """Blur by a random standard deviation of up to `most` px; gives 0..1."""
     sigma = rng.uniform(0, most)
     soft = cv2.GaussianBlur(ink, (0, 0), sigma) if sigma > 0.2 else ink
     return np.divide(np.asarray(soft, np.float32), np.float32(255), dtype=np.float32)
 
 
-def paper(mask: Mask, other: Mask, rng: Rng) -> Picture:
-    """A photo or scan of a digit on paper, perhaps ruled, perhaps with neighbours."""
+def paper(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """A photo or scan of a digit on paper, some ruled, some with a neighbour."""
     height = int(np.exp(rng.uniform(np.log(40), np.log(300))))
     width = int(height * np.exp(rng.normal(0, 0.2)))
     canvas = lay_out(mask, rng, height, width, 0.35, 0.95)
     if rng.random() < 0.25:
-        neighbours(canvas, other, rng, int(0.6 * height))
+        add_neighbour(canvas, other, rng, int(0.6 * height))
     faded = canvas.astype(np.float32)
     if rng.random() < 0.3:
         ruled = np.zeros_like(canvas)
@@ -210,8 +210,8 @@ def paper(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return compress(image, rng, 40) if rng.random() < 0.7 else image
 
 
-def screen(mask: Mask, other: Mask, rng: Rng) -> Picture:
-    """Drawn with a mouse or a finger, on a plain ground of either colour."""
+def screen(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """Drawn with a mouse or a finger, dark on light or light on dark."""
     side = int(rng.choice([28, 28, 28, 32, 50, 64, 100, 140, 200, 280, 400]))
     canvas = lay_out(mask, rng, side, side, 0.35, 1.0)
     if rng.random() < 0.3:
@@ -223,8 +223,8 @@ def screen(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return 255 - image if rng.random() < 0.4 else image
 
 
-def pencil(mask: Mask, other: Mask, rng: Rng) -> Picture:
-    """A thin, faint stroke, small, as JPEG."""
+def pencil(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """A small JPEG of a thin, faint stroke."""
     large = int(rng.uniform(64, 160))
     canvas = lay_out(mask, rng, large, large, 0.5, 0.98)
     side = int(rng.choice([28, 32, 32, 32, 40, 48]))
@@ -234,13 +234,13 @@ def pencil(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return compress(image, rng, 50)
 
 
-def cell(mask: Mask, other: Mask, rng: Rng) -> Picture:
-    """Cut from a printed form, its lines showing."""
+def cell(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """Cut from a printed form, with some of its lines."""
     height = int(np.exp(rng.uniform(np.log(28), np.log(120))))
     width = int(height * np.exp(rng.normal(0, 0.15)))
     canvas = lay_out(mask, rng, height, width, 0.45, 0.92)
     if rng.random() < 0.15:
-        neighbours(canvas, other, rng, int(0.7 * height))
+        add_neighbour(canvas, other, rng, int(0.7 * height))
     thick = max(1, round(rng.uniform(0.01, 0.05) * height))
     strength = rng.uniform(0.4, 1)
     tilt = rng.normal(0, 0.012)
@@ -259,8 +259,8 @@ def cell(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return compress(image, rng, 40) if rng.random() < 0.5 else image
 
 
-def binarised(mask: Mask, other: Mask, rng: Rng) -> Picture:
-    """Black and white, cut at the ink, perhaps stretched to a square."""
+def binarised(mask: Shape, other: Shape, rng: Rng) -> Picture:
+    """Black and white, cropped to the ink, some stretched towards a square."""
     side = int(rng.choice([28, 28, 32, 40, 64, 100]))
     height, width = mask.shape
     squeeze = rng.uniform(0, 1) if rng.random() < 0.6 else 0
@@ -277,7 +277,7 @@ def binarised(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return 255 - image if rng.random() < 0.2 else image
 
 
-KINDS: dict[str, Callable[[Mask, Mask, Rng], Picture]] = {
+PICTURE_KINDS: dict[str, Callable[[Shape, Shape, Rng], Picture]] = {
     "paper": paper,
     "screen": screen,
     "pencil": pencil,

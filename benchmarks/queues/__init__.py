@@ -1,0 +1,1 @@
+"""Other queues beside digitq: `python -m benchmarks.queues`."""

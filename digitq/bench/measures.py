@@ -1,0 +1,256 @@
+"""What `digitq bench` measures: the network alone, and the workers under several loads."""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
+from operator import itemgetter
+from pathlib import Path
+from platform import python_version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digitq.backend import Backend, open_backend, private_backend
+from digitq.bench.rounds import Figures, Ratios, Rows
+from digitq.local.processes import Local
+from digitq.progress import take_results
+from producer.sinks.files import FileSink
+from producer.sources.batches import label_batches
+from producer.sources.mnist import load_mnist
+from producer.sources.source import Source, take_first
+from protocol.broker.connection import without_password
+from protocol.errors import DigitqError
+from protocol.host.cores import usable_cores
+from protocol.text import plural
+
+BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"
+WORKERS = 2  # private workers, the same number on every machine; torch alone has as many threads
+CALLERS = 64  # threads or coroutines that call at the same time
+MIN_IMAGES = 64  # every measurement gets at least as many images
+WARM_UP_IMAGES = 4096  # images that the workers classify before anything is measured
+# Torch's threads are faster if they spin while they wait, but much slower if the machine is busy
+WAIT_POLICIES = ("ACTIVE", "PASSIVE")
+RATIOS: Ratios = {
+    "queue": {"of_network": "network"},
+    "queue (parquet)": {"of_network": "network", "of_csv": "queue"},
+    "concurrent": {"of_network": "network"},
+    "concurrent (asyncio)": {"of_network": "network"},
+    "scale": {"of_one_worker": "scale (one worker)"},
+}
+
+
+class Bench(ExitStack):
+    """The images, the workers and a temporary folder, each made when it is first asked for.
+
+    `images` go through the queue in one round; the slower measurements take a part of them.
+    With `broker`, the workers are those behind that Redis; without it, they are private.
+    """
+
+    def __init__(self, images: int, broker: str | None = None) -> None:
+        """Raises `UsageError` if MNIST is missing and can't be downloaded."""
+        super().__init__()
+        self.images = images
+        self.broker = broker
+        self.digits, self.labels = load_mnist("train")
+
+    def part(self, divisor: int) -> int:
+        """The number of images for a measurement that is `divisor` times as slow as the queue."""
+        return max(MIN_IMAGES, self.images // divisor)
+
+    @cached_property
+    def folder(self) -> Path:
+        made = tempfile.TemporaryDirectory(prefix="digitq-bench-")
+        return Path(self.enter_context(made))
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The workers that are measured, warm."""
+        if self.broker:
+            return self._warm_up(self.enter_context(open_backend(self.broker, None)))
+        return self._start_private(WORKERS)
+
+    @cached_property
+    def one_worker(self) -> Backend:
+        """A Redis of its own with one private worker, warm."""
+        return self._start_private(1)
+
+    def _start_private(self, workers: int) -> Backend:
+        local = self.enter_context(Local(workers))
+        local.wait_until_ready()
+        return self._warm_up(self.enter_context(private_backend(local)))
+
+    def _warm_up(self, backend: Backend) -> Backend:
+        self.classify(backend, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
+        return backend
+
+    def classify(
+        self, backend: Backend, source: Source, name: str, model: str = BENCH_MODEL
+    ) -> Figures:
+        """Classify a source into the result file `name`, as `digitq classify` does."""
+        sink = FileSink(self.folder / name, {}, overwrite=True)
+        job = backend.client.submit_source(source, model)
+        done, seconds = take_results(backend, job, sink, source.count)
+        return {"images_per_second": done / seconds}
+
+    def repeat_mnist(self, images: int) -> Source:
+        """The training images, repeated until there are enough; each has an id of its own."""
+        batches = chain.from_iterable(
+            label_batches(f"mnist/{turn}/", self.digits, self.labels) for turn in count()
+        )
+        return Source("mnist", take_first(batches, images), True, lambda: images)
+
+    def describe(self) -> str:
+        """What every figure depends on: cores, versions, and whose workers are measured."""
+        redis = self.backend.client.ledger.redis
+        whose = f"of {without_password(redis.url)}" if self.broker else f"{WORKERS} private workers"
+        versions = [f"Python {python_version()}"]
+        for package in ("digitq", "torch", "celery"):
+            with suppress(PackageNotFoundError):
+                versions.append(f"{package} {version(package)}")
+        versions.append(f"Redis {redis.info('server')['redis_version']}")
+        return f"{plural(usable_cores(), 'core')}, {', '.join(versions)}, {whose}"
+
+
+def measure_alone(bench: Bench) -> Rows:
+    """The network in one process of this machine."""
+    return {"network": run_alone("worker.alone", BENCH_MODEL, bench.images, WORKERS)}
+
+
+def measure_queue(bench: Bench) -> Rows:
+    """Arrays to CSV, with the peak memory of this process and of a private Redis until now."""
+    figures = bench.classify(bench.backend, bench.repeat_mnist(bench.images), "queue.csv")
+    figures["producer_mb"] = _peak_bytes() / 2**20
+    if bench.backend.local:
+        memory = bench.backend.client.ledger.redis.info("memory")
+        figures["redis_mb"] = memory["used_memory_peak"] / 2**20
+    return {"queue": figures}
+
+
+def measure_parquet(bench: Bench) -> Rows:
+    """Arrays to Parquet."""
+    source = bench.repeat_mnist(bench.images)
+    return {"queue (parquet)": bench.classify(bench.backend, source, "queue.parquet")}
+
+
+def measure_latency(bench: Bench) -> Rows:
+    """One caller with one image at a time."""
+    client = bench.backend.client
+    images = bench.digits[: bench.part(1000)].reshape(-1, 28, 28)
+    milliseconds = time_calls(lambda image: client.classify(image, BENCH_MODEL), images)
+    return {"latency": describe_latencies(milliseconds)}
+
+
+def measure_concurrent(bench: Bench) -> Rows:
+    """Threads of this process, each with one image at a time."""
+    client = bench.backend.client
+    images = bench.digits[: bench.part(100)].reshape(-1, 28, 28)
+    return {"concurrent": time_callers(lambda image: client.classify(image, BENCH_MODEL), images)}
+
+
+def measure_coroutines(bench: Bench) -> Rows:
+    """Coroutines of one event loop, each with one image at a time."""
+    client = bench.backend.client
+    images = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
+
+    async def call_each(part: NDArray[np.uint8]) -> None:
+        for image in part:
+            await client.classify_async(image, BENCH_MODEL)
+
+    async def call_all() -> None:
+        await asyncio.gather(*(call_each(images[caller::CALLERS]) for caller in range(CALLERS)))
+
+    started = time.perf_counter()
+    asyncio.run(call_all())
+    rate = len(images) / (time.perf_counter() - started)
+    return {"concurrent (asyncio)": {"images_per_second": rate}}
+
+
+def measure_scale(bench: Bench) -> Rows:
+    """The cnn with all workers and, if they are private, with one worker."""
+
+    def classify_with(backend: Backend) -> Figures:
+        source = bench.repeat_mnist(bench.part(15))
+        return bench.classify(backend, source, "scale.csv", SCALE_MODEL)
+
+    rows = {"scale": classify_with(bench.backend)}
+    if bench.backend.local:
+        rows["scale (one worker)"] = classify_with(bench.one_worker)
+    return rows
+
+
+MEASURES: dict[str, tuple[Callable[[Bench], Rows], ...]] = {
+    "network": (measure_alone,),
+    "queue": (measure_queue, measure_parquet),
+    "latency": (measure_latency,),
+    "concurrent": (measure_concurrent, measure_coroutines),
+    "scale": (measure_scale,),
+}
+
+
+def time_calls(
+    call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]
+) -> list[float]:
+    """Milliseconds of one call after the other, one for each image."""
+    milliseconds = []
+    for image in images:
+        started = time.perf_counter()
+        call(image)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return milliseconds
+
+
+def time_callers(call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]) -> Figures:
+    """The images shared out to `CALLERS` threads, each with one call at a time."""
+    own = np.array(images)  # a view of a memory-mapped file is slower to slice
+    parts = [[*own[caller::CALLERS]] for caller in range(CALLERS)]
+    with ThreadPoolExecutor(CALLERS) as callers:
+        started = time.perf_counter()
+        list(callers.map(lambda part: [call(image) for image in part], parts))
+        return {"images_per_second": len(images) / (time.perf_counter() - started)}
+
+
+def describe_latencies(milliseconds: list[float]) -> Figures:
+    """The median and the 99th percentile."""
+    median, slow = np.percentile(milliseconds, [50, 99])
+    return {"median_ms": float(median), "p99_ms": float(slow)}
+
+
+def run_alone(module: str, *arguments: object) -> Figures:
+    """Run a module that measures torch, in a process of its own: torch stays out of this one.
+
+    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError` if one
+    fails.
+    """
+    runs = [_run_once(policy, module, *map(str, arguments)) for policy in WAIT_POLICIES]
+    return max(runs, key=itemgetter("images_per_second"))
+
+
+def _run_once(wait_policy: str, module: str, *arguments: str) -> Figures:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, *arguments],
+        env=os.environ | {"OMP_WAIT_POLICY": wait_policy},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise DigitqError(f"{module} failed: {reason}")
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,61 @@
+"""The network alone, without a queue: `python -m worker.alone MODEL IMAGES THREADS`.
+
+It classifies the MNIST training images, repeated, and prints `{"images_per_second": …}`.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from protocol.chunk import PIXELS
+from worker.dataset import load_mnist
+from worker.models.model import load_model
+from worker.models.network import Network
+
+CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
+WARM_UP_BATCHES = 10
+
+
+def measure_network(
+    network: Network, batches: Iterable[Tensor], warm_up: Tensor, threads: int
+) -> None:
+    """Print the images a second, from the request for the first batch (N, 784) to the last answer.
+
+    No answer is kept.
+    """
+    use_fastest_mkl()
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        for _ in range(WARM_UP_BATCHES):
+            network(warm_up)
+        images, started = 0, time.perf_counter()
+        for pixels in batches:
+            network(pixels)
+            images += len(pixels)
+    print(json.dumps({"images_per_second": images / (time.perf_counter() - started)}))
+
+
+def use_fastest_mkl() -> None:
+    """Turn off the strict mode that `worker` sets: other programs do not use it.
+
+    MKL reads the variable at its first multiplication, so call this before the network is used.
+    """
+    os.environ["MKL_CBWR"] = "OFF"
+
+
+def repeat_batches(pixels: Tensor, images: int) -> Iterator[Tensor]:
+    """Batches of the images (N, 784), from the start again until there are enough."""
+    for start in range(0, images, len(pixels)):
+        yield from torch.split(pixels[: images - start], CACHED_ROWS)
+
+
+if __name__ == "__main__":
+    model, images, threads = sys.argv[1:]
+    pixels = load_mnist("train")[0].view(-1, PIXELS)
+    batches = repeat_batches(pixels, int(images))
+    measure_network(load_model(model).network, batches, pixels[:CACHED_ROWS], int(threads))
