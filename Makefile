@@ -4,6 +4,8 @@ CONSTRAINTS ?=
 # Where Linux without an NVIDIA GPU takes torch from: elsewhere it comes with CUDA, of gigabytes.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
+# A file or a folder of tests for `make test`, instead of all of them.
+TESTS ?=
 CONSTRAINT := $(addprefix --constraint ,$(CONSTRAINTS))
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
@@ -34,7 +36,7 @@ demo: install
 	$(BIN)/digitq demo
 
 test: install
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-slow: install
 	$(BIN)/pytest -m slow

@@ -1,15 +1,42 @@
 """Real services for the tests: each starts its own Redis and workers, and ends them."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from digitq.local.processes import Local
 from producer.client import Client
 from producer.sources.mnist import FILE_PREFIXES
+from protocol.broker.connection import connect
+from protocol.host.cores import usable_cores
 from protocol.settings import settings
+
+hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, since tests also wait; four at most."""
+    return min(usable_cores() + 1, 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start the server that `DIGITQ_TEST_REDIS` names, as `valkey-server`, wherever Redis is
+    started. By default it is the one that digitq finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if name := os.environ.get("DIGITQ_TEST_REDIS"):
+            server = shutil.which(name)
+            assert server, f"DIGITQ_TEST_REDIS={name}: there is no such program"
+            folder = tmp_path_factory.mktemp("server")
+            (folder / "redis-server").symlink_to(os.path.abspath(server))
+            patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +72,21 @@ def redis_only() -> Iterator[Local]:
         yield local
 
 
-@pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    """A private Redis with two workers, for the tests of one file."""
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[Local]:
+    """A private Redis with two workers: they take seconds to start."""
     with Local(workers=2) as running:
         running.wait_until_ready()
         yield running
+
+
+@pytest.fixture(scope="module")
+def local(two_workers: Local) -> Local:
+    """A private Redis with two workers, for the tests of one file: no job of another is there."""
+    with connect(two_workers.url) as redis:
+        for key in redis.scan_iter("digitq:*"):
+            redis.delete(key)
+    return two_workers
 
 
 @pytest.fixture

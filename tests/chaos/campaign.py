@@ -18,7 +18,7 @@ PAUSE_SECONDS = 2.5  # at most, between two faults
 
 
 @dataclass
-class SkippedFiles:
+class Tally:
     """What came of a fault. A run's rows count for every fault that struck it."""
 
     times: int = 0
@@ -39,8 +39,8 @@ class Campaign:
     """Strikes runs over one deployment, each time compared with the result of a quiet one."""
 
     def __init__(self, deployment: Deployment, source: Path, folder: Path, random: Random) -> None:
-        self.tallies = {fault: SkippedFiles() for fault in FAULTS}
-        self.total = SkippedFiles()
+        self.tallies = {fault: Tally() for fault in FAULTS}
+        self.total = Tally()
         self.kills = 0
         self._deployment, self._source, self._folder = deployment, source, folder
         self._random = random

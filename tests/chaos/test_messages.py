@@ -12,6 +12,7 @@ from producer import Client
 from producer.job import Job
 from protocol.celery import CLASSIFY, make_app
 from protocol.ledger import QUEUE
+from protocol.settings import settings
 from tests.drawing import random_digits
 from tests.waiting import wait_for
 from worker.models.model import load_model
@@ -51,35 +52,39 @@ def all_queued(job: Job) -> bool:
     return job.waiting_for == "results" or job.wait_until_stored(timeout_seconds=0)
 
 
-def test_every_message_is_lost(idle: Local) -> None:
-    client = Client(idle.url)
-    job = client.submit(DIGITS)
-    wait_for(lambda: all_queued(job))
-    client.ledger.redis.delete(QUEUE)
-    start_workers(idle)
-    check(job.table())
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[dict[str, Job]]:
+    """Jobs whose messages were lost, or came twice; their worker started after that."""
+    with Local(workers=0) as local, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGITQ_CHUNK_ROWS", str(ROWS_OF_A_CHUNK))
+        patch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+        settings.cache_clear()
+        client = Client(local.url)
+        lost, detached = client.submit(DIGITS), client.submit(DIGITS, detached=True)
+        wait_for(lambda: all_queued(lost))
+        detached.wait_until_stored()
+        client.ledger.redis.delete(QUEUE)
+        twice = client.submit(DIGITS)
+        wait_for(lambda: all_queued(twice))
+        for _ in range(2):
+            for number in range(16):
+                make_app(local.url).send_task(CLASSIFY, (twice.id, number))
+        start_workers(local)
+        yield {"lost": lost, "detached": detached, "twice": twice}
 
 
-def test_messages_of_a_detached_job_are_lost_and_nobody_waits(idle: Local) -> None:
-    client = Client(idle.url)
-    job = client.submit(DIGITS, detached=True)
-    job.wait_until_stored()
-    client.ledger.redis.delete(QUEUE)
-    start_workers(idle)
-    wait_for(lambda: job.progress().state == "done")
-    check(job.table())
+def test_messages_of_a_detached_job_are_lost_and_nobody_waits(jobs: dict[str, Job]) -> None:
+    wait_for(lambda: jobs["detached"].progress().state == "done")
+    check(jobs["detached"].table())
 
 
-def test_every_message_comes_twice(idle: Local) -> None:
-    client = Client(idle.url)
-    job = client.submit(DIGITS)
-    wait_for(lambda: all_queued(job))
-    for _ in range(2):
-        for number in range(16):
-            make_app(idle.url).send_task(CLASSIFY, (job.id, number))
-    start_workers(idle)
-    check(job.table())
-    assert client.ledger.record(job.id).done_images == len(DIGITS)
+def test_every_message_is_lost(jobs: dict[str, Job]) -> None:
+    check(jobs["lost"].table())
+
+
+def test_every_message_comes_twice(jobs: dict[str, Job]) -> None:
+    check(jobs["twice"].table())
+    assert jobs["twice"].progress().done_images == len(DIGITS)
 
 
 def test_redis_forgets_a_job_that_was_all_sent(

@@ -15,7 +15,7 @@ import termios
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from rich.progress import Progress
 import digitq.backend
 import digitq.progress
 from digitq.backend import open_backend
+from digitq.cli import main
 from digitq.local import tether
 from digitq.local.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from digitq.progress import progress_bar, watch_idle
@@ -44,7 +45,7 @@ from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 from worker.models.card import WEIGHTS_FOLDER
 
-ROWS = 16_000
+ROWS = 10_000
 CONTINUES = r"[0-9,]+ rows in {}/out.csv.partial: the same command continues from there\n"
 
 
@@ -78,6 +79,22 @@ class Command:
 
 def run(*arguments: object, **variables: object) -> tuple[int, str, str]:
     return Command(*arguments, **variables).end()
+
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs a command as `run` does, but in this process, which is quicker."""
+
+    def ask(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, arguments)])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return ask
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +136,8 @@ def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
     draw_one().save(tmp_path / "images" / "1" / "good.png")
     (tmp_path / "images" / "bad.png").write_bytes(b"text")
     (tmp_path / "images" / "notes.txt").write_bytes(b"text")
-    status, out, err = run("classify", tmp_path / "images", "--truth", "parent")
+    folder = tmp_path / "images"
+    status, out, err = run("classify", folder, "--truth", "parent", "--workers", 1)
     rows = list(csv.DictReader(out.splitlines()))
     assert status == 1
     assert [row["id"] for row in rows] == ["1/good.png", "bad.png"]
@@ -151,26 +169,26 @@ def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> No
             local.check()
 
 
-@pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (3, 100)])
+@pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (2, 100)])
 def test_the_result_is_the_same_however_it_is_cut(
     workers: int, chunk_rows: int, table: Path, quiet: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
     variables = {"DIGITQ_CHUNK_ROWS": chunk_rows}
-    run("classify", table, "-o", out, "--limit", 2000, "--workers", workers, **variables)
-    assert out.read_bytes() == first_rows(quiet, 2000)
+    run("classify", table, "-o", out, "--limit", 1000, "--workers", workers, **variables)
+    assert out.read_bytes() == first_rows(quiet, 1000)
 
 
 def first_rows(result: bytes, rows: int) -> bytes:
     return b"".join(result.splitlines(keepends=True)[: rows + 1])
 
 
-def start_and_disturb(table: Path, out: Path, workers: int = 2, **variables: object) -> Command:
+def start_and_disturb(table: Path, out: Path, workers: int = 1, **variables: object) -> Command:
     """A run that has written some more rows and has others before it."""
     partial = out.with_name(out.name + ".partial")
     before = partial.stat().st_size if partial.exists() else 0
     command = Command("classify", table, "-o", out, "--workers", workers, **variables)
-    wait_for(lambda: partial.exists() and partial.stat().st_size > before + 100_000)
+    wait_for(lambda: partial.exists() and partial.stat().st_size > before + 50_000)
     return command
 
 
@@ -189,7 +207,7 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
     ]:
         command = start_and_disturb(table, out)
         if number == signal.SIGKILL:
-            kill_child(command, "redis-server")
+            kill_child(command, "-server")  # Redis or Valkey
         else:
             command.process.send_signal(number)
         ended, _, err = command.end()
@@ -237,7 +255,7 @@ def test_a_closed_pipe_is_no_error(local: Local, table: Path) -> None:
     assert command.end()[0] == 128 + signal.SIGPIPE
 
 
-def test_nothing_in_the_current_folder_is_run(
+def test_neither_the_current_folder_nor_another_program_s_broker_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("redis.py", "torch.py", "worker.py"):
@@ -245,13 +263,8 @@ def test_nothing_in_the_current_folder_is_run(
     draw_one().save(tmp_path / "1.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
-    assert run("classify", ".", "--workers", 1)[0] == 0
-
-
-def test_the_broker_of_another_program_is_passed_over(tmp_path: Path) -> None:
-    draw_one().save(tmp_path / "1.png")
     others = dict.fromkeys(OTHER_BROKERS, "redis://127.0.0.1:1/0")
-    assert run("classify", tmp_path, "--workers", 1, **others)[0] == 0
+    assert run("classify", ".", "--workers", 1, **others)[0] == 0
 
 
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
@@ -353,12 +366,12 @@ def test_a_submit_broken_off_leaves_nothing(redis_only: Local) -> None:
     assert (job.source, job.state) == ("paths on stdin", "cancelled")
 
 
-def test_a_submitter_that_was_killed(local: Local) -> None:
+def test_a_submitter_that_was_killed(local: Local, ask: Ask) -> None:
     command = Command("submit", "-", "--broker", local.url)
     assert command.process.stdin
     command.process.stdin.write("some.png\n")
     command.process.stdin.flush()
-    client, broker = Client(local.url), {"DIGITQ_BROKER_URL": local.url}
+    client, broker = Client(local.url), ("--broker", local.url)
 
     def feeding() -> list[str]:
         return [job.id for job in client.jobs() if job.state == "feeding"]
@@ -369,10 +382,10 @@ def test_a_submitter_that_was_killed(local: Local) -> None:
     command.end()
     with connect(local.url) as redis:
         redis.hset(record_key(job), "fed", redis.time()[0] - SUBMITTER_SECONDS - 1)
-    state = run("status", job, **broker)[1]
+    state = ask("status", job, *broker)[1]
     assert f"job {job}: abandoned" in state and "0 of 0 images that are in Redis so far" in state
-    assert re.search(f"^{job} +abandoned +0 +0 ", run("jobs", **broker)[1], re.MULTILINE)
-    status, _, err = run("collect", job, **broker)
+    assert re.search(f"^{job} +abandoned +0 +0 ", ask("jobs", *broker)[1], re.MULTILINE)
+    status, _, err = ask("collect", job, *broker)
     assert status == 3 and "its submitter is gone" in err
 
 
@@ -429,30 +442,32 @@ def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path) -> No
     assert "cancelled" in run("status", job, **broker)[1]
 
 
-def test_who_cancels_a_job_that_is_done_is_told(local: Local, client: Client, table: Path) -> None:
-    broker = {"DIGITQ_BROKER_URL": local.url}
-    job = run("submit", table, "--limit", 500, **broker)[1].strip()
+def test_who_cancels_a_job_that_is_done_is_told(
+    local: Local, client: Client, table: Path, ask: Ask
+) -> None:
+    broker = ("--broker", local.url)
+    job = ask("submit", table, "--limit", 500, *broker)[1].strip()
     wait_for(lambda: client.job(job).progress().state == "done")
-    assert f"job {job} was done; its results are dropped" in run("cancel", job, **broker)[2]
+    assert f"job {job} was done; its results are dropped" in ask("cancel", job, *broker)[2]
 
 
-def test_no_jobs_are_said_to_be_none(redis_only: Local) -> None:
-    assert run("jobs", "--broker", redis_only.url)[1:] == ("", "no jobs\n")
-    assert run("jobs", "--json", "--broker", redis_only.url)[1:] == ("", "")
+def test_no_jobs_are_said_to_be_none(redis_only: Local, ask: Ask) -> None:
+    assert ask("jobs", "--broker", redis_only.url)[1:] == ("", "no jobs\n")
+    assert ask("jobs", "--json", "--broker", redis_only.url)[1:] == ("", "")
 
 
 def test_a_job_that_nobody_works_on_is_told(
-    redis_only: Local, client: Client, tmp_path: Path
+    redis_only: Local, client: Client, tmp_path: Path, ask: Ask
 ) -> None:
     draw_one().save(tmp_path / "1.png")
-    job = run("submit", tmp_path, "--broker", redis_only.url)[1].strip()
+    job = ask("submit", tmp_path, "--broker", redis_only.url)[1].strip()
     told = (
         f"no worker is running: `digitq worker --broker {shlex.quote(redis_only.url)}` starts one"
     )
     for command in (["jobs"], ["status", job]):
-        assert run(*command, "--broker", redis_only.url)[2] == f"{told}\n"
-    run("cancel", job, "--broker", redis_only.url)
-    assert run("jobs", "--broker", redis_only.url)[2] == ""
+        assert ask(*command, "--broker", redis_only.url)[2] == f"{told}\n"
+    ask("cancel", job, "--broker", redis_only.url)
+    assert ask("jobs", "--broker", redis_only.url)[2] == ""
     assert client.ledger.has_worker()
 
 
@@ -465,9 +480,9 @@ def test_a_job_whose_id_can_t_be_written_is_told(redis_only: Local, tmp_path: Pa
     assert done.returncode == 3 and f"`digitq collect {job.id} -o OUT " in done.stderr
 
 
-def test_an_unknown_job_is_bad_usage(local: Local) -> None:
+def test_an_unknown_job_is_bad_usage(local: Local, ask: Ask) -> None:
     for command in ("status", "collect", "cancel"):
-        status, _, err = run(command, "nope", "--broker", local.url)
+        status, _, err = ask(command, "nope", "--broker", local.url)
         assert status == 2 and "no job 'nope'" in err
 
 
@@ -625,7 +640,7 @@ def test_a_worker_starts_anew_at_sighup(redis_only: Local, tmp_path: Path) -> No
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digitq.local.processes.OLDEST_REDIS", 1000)
-    with pytest.raises(UsageError, match=r"redis-server is Redis \d.*: 6 or newer is needed"):
+    with pytest.raises(UsageError, match=r"-server is Redis \d.*: 6 or newer is needed"):
         Local(workers=0).__enter__()
 
 

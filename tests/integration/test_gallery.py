@@ -31,11 +31,19 @@ def classify(client: Client, source: Source) -> dict[str, str]:
 
 def peak_memory_kb() -> int:
     """The most memory that one process below this one has had: Redis, or a worker."""
+    return max(_high_water(pid) for pid in _below(os.getpid())[1:])
 
-    def below(pid: int) -> list[int]:
-        return [pid] + [one for child in children_of(pid) for one in below(child)]
 
-    return max(_high_water(pid) for pid in below(os.getpid())[1:])
+def peak_memory_at_rest_kb() -> int:
+    """The same for processes that do nothing, and from here on their peaks are counted anew."""
+    for pid in _below(os.getpid())[1:]:
+        with suppress(FileNotFoundError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_memory_kb()
+
+
+def _below(pid: int) -> list[int]:
+    return [pid] + [one for child in children_of(pid) for one in _below(child)]
 
 
 def _high_water(pid: int) -> int:
@@ -48,7 +56,7 @@ def _high_water(pid: int) -> int:
 
 def test_the_gallery(client: Client, tmp_path: Path) -> None:
     expected = make_gallery(tmp_path)
-    at_rest = peak_memory_kb()
+    at_rest = peak_memory_at_rest_kb()
     source = open_sources([str(tmp_path)])
     errors = classify(client, source)
     assert errors.keys() == expected.keys()

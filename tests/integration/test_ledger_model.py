@@ -208,7 +208,7 @@ def run(server: redis.Redis, examples: int) -> None:
 
 
 def test_interleavings(server: redis.Redis) -> None:
-    run(server, 60)
+    run(server, 40)
 
 
 @pytest.mark.slow

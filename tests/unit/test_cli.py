@@ -21,7 +21,7 @@ import pytest
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.output import report_interruption
 from digitq.commands.run import read_flower_options
-from digitq.local.processes import find_free_port
+from digitq.local.processes import find_free_port, find_redis_server
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
@@ -528,6 +528,15 @@ def test_no_redis_server_to_be_found(
     check(capsys, 2, "no redis-server: install Redis", "classify", str(images))
 
 
+def test_valkey_is_taken_where_there_is_no_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "valkey-server").touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
+    assert find_redis_server() == str(tmp_path / "valkey-server")
+
+
 def test_up_on_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     import socket
 
@@ -571,13 +580,14 @@ def test_a_shell_completes_commands(
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [("worker", "worker"), ("worker", "cv2"), ("flower --port=0", "protocol")]
+    ("command", "names"), [("worker", ["worker", "cv2"]), ("flower --port=0", ["protocol"])]
 )
 def test_what_lies_in_the_current_folder_is_not_run(
-    command: str, name: str, tmp_path: Path
+    command: str, names: list[str], tmp_path: Path
 ) -> None:
     """Celery takes a folder for a place of its app's modules."""
-    (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("print('hostile', flush=True)")
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "digitq", *command.split(), *NO_BROKER],
         cwd=tmp_path,

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,18 +28,14 @@ def test_mnist_is_70000_images(mnist_root: Path) -> None:
         assert labels.unique().tolist() == list(range(10))  # type: ignore[no-untyped-call]
 
 
-def test_a_folder_that_was_named_is_never_downloaded_to(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "worker.dataset"],
-        cwd=Path(__file__).parents[2],
-        env={"DIGITQ_MNIST": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+def test_a_folder_that_was_named_is_never_downloaded_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
+    assert dataset.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
     assert "train-images-idx3-ubyte" in line and "DIGITQ_MNIST" in line
     assert not list(tmp_path.iterdir())
 

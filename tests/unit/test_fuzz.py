@@ -79,25 +79,25 @@ def mend(content: bytes) -> bytes:
     return mended + content[start:]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400))
 def test_bytes(content: bytes) -> None:
     read(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(STARTS), st.binary(max_size=400))
 def test_bytes_that_begin_as_an_image(start: bytes, content: bytes) -> None:
     read(start + content)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.sampled_from(FILES), st.randoms(use_true_random=False))
 def test_damaged_images(content: bytes, random: random.Random) -> None:
     read(mutate(content, random))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["L", "1", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"]),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer.sources import pixel_csv
-from producer.sources.batches import PIECE_ROWS
+from producer.sources import arrays, parquet, pixel_csv
 from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
-from producer.sources.parquet import PIXEL_ROWS
-from producer.sources.pixel_csv import CSV_BYTES, MAX_LINE_BYTES, read_blocks
+from producer.sources.pixel_csv import MAX_LINE_BYTES, read_blocks
 from producer.sources.source import Entry, SourceItem
 from protocol.errors import UsageError
 from tests.drawing import random_digits
@@ -69,6 +67,12 @@ def read_pieces(items: Iterable[SourceItem]) -> Rows:
     return ids, found, truths
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV is parsed in blocks of about 100 rows of random digits."""
+    monkeypatch.setattr(pixel_csv, "CSV_BYTES", 1 << 18)
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -79,10 +83,15 @@ def read_pieces(items: Iterable[SourceItem]) -> Rows:
         ("A.IDX3-UBYTE.GZ", write_idx),
     ],
 )
-@pytest.mark.parametrize("count", [3, PIECE_ROWS + 3])
+@pytest.mark.parametrize("count", [3, 103])
 def test_sets_of_images(
-    name: str, write: Callable[[Path, np.ndarray], None], count: int, tmp_path: Path
+    name: str,
+    write: Callable[[Path, np.ndarray], None],
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(arrays, "PIECE_ROWS", 100)
     digits = random_digits(count)
     write(tmp_path / name, digits)
     assert open_sources([f"{tmp_path}/{name}"]).count() == count
@@ -131,8 +140,11 @@ def test_tables_of_pixels(
     assert truths == ([n % 10 for n in range(20)] if labelled else [None] * 20)
 
 
-def test_a_parquet_table_of_pixels_and_a_large_csv(tmp_path: Path) -> None:
-    digits = random_digits(PIXEL_ROWS + 500)  # more than one block of either
+def test_tables_of_several_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
+) -> None:
+    monkeypatch.setattr(parquet, "PIXEL_ROWS", 200)
+    digits = random_digits(250)
     lines = to_lines(digits)
     columns = dict(zip(["label", *PIXEL_NAMES], zip(*lines, strict=True), strict=True))
     for path in (
@@ -179,7 +191,7 @@ def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
     sizes = [len(b"".join(lines)) for lines in read_blocks(path, 0)]
-    assert sum(sizes) == 32 << 20 and max(sizes) <= CSV_BYTES + MAX_LINE_BYTES
+    assert sum(sizes) == 32 << 20 and max(sizes) <= pixel_csv.CSV_BYTES + MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -195,13 +207,13 @@ def test_lines_without_a_cell_are_no_rows(
     assert read_set(path)[1] == [digit.tobytes() for digit in digits]
 
 
-def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
+def test_a_table_that_is_cut_is_told(tmp_path: Path, small_blocks: None) -> None:
     """In the row that it is cut in."""
-    digits = random_digits(2000)
+    digits = random_digits(200)
     path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
     os.truncate(path, path.stat().st_size - 500)
     ids, found, _ = read_set(path)
-    assert ids == [str(n) for n in range(2000)]
+    assert ids == [str(n) for n in range(200)]
     assert found[:-1] == [digit.tobytes() for digit in digits[:-1]] and found[-1] == NO_PIXEL
     os.truncate(path, 5000)
     _, found, _ = read_set(path)
@@ -209,8 +221,10 @@ def test_a_table_that_is_cut_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", ["a number", "text"])
-def test_rows_that_are_broken_are_errors_and_cost_no_other(labels: str, tmp_path: Path) -> None:
-    digits = random_digits(3000)  # more than one block
+def test_rows_that_are_broken_are_errors_and_cost_no_other(
+    labels: str, tmp_path: Path, small_blocks: None
+) -> None:
+    digits = random_digits(300)
     lines = to_lines(digits)
     if labels == "text":
         for line in lines:
@@ -218,18 +232,18 @@ def test_rows_that_are_broken_are_errors_and_cost_no_other(labels: str, tmp_path
     broken: Lines = [["x", *lines[0][1:]], [*lines[0][:-1], "1.5"], lines[0][:-5], [*lines[0], 1]]
     broken += [[*lines[0][:9], "", *lines[0][10:]], [""] * len(lines[0])]
     broken += [[*lines[0][:-1], cell] for cell in ("9" * 20, "\u2028", "x" * 200_000)]
-    for number, line in zip(range(500, 1400, 100), broken, strict=True):
+    for number, line in zip(range(50, 140, 10), broken, strict=True):
         lines[number] = line
-    lines[2900] = [f'"{lines[2900][0]}', *lines[2900][1:]]
+    lines[290] = [f'"{lines[290][0]}', *lines[290][1:]]
     ids, found, truths = read_set(write_lines(tmp_path / "a.csv", [["Y", *PIXEL_NAMES], *lines]))
     assert ids == [str(n) for n in range(len(digits))]
     expected: list[object] = [digit.tobytes() for digit in digits]
-    expected[500] = digits[0].tobytes()  # only its label is none
-    expected[600:1400:100] = [NO_PIXEL] * 8
-    expected[2900] = NO_PIXEL
+    expected[50] = digits[0].tobytes()  # only its label is none
+    expected[60:140:10] = [NO_PIXEL] * 8
+    expected[290] = NO_PIXEL
     assert found == expected
-    nothing = {500, *(n for n in range(len(digits)) if labels == "text" and n % 10 == 9)}
-    for number in {*range(len(digits))} - {*range(500, 1400, 100), 2900}:
+    nothing = {50, *(n for n in range(len(digits)) if labels == "text" and n % 10 == 9)}
+    for number in {*range(len(digits))} - {*range(50, 140, 10), 290}:
         assert truths[number] == (None if number in nothing else number % 10)
 
 
@@ -405,9 +419,11 @@ def test_each_line_is_a_row_whatever_is_quoted(tmp_path: Path) -> None:
     assert truths == [*(n % 10 for n in range(21)), None, *(n % 10 for n in range(21, 50))]
 
 
-@pytest.mark.parametrize("count", [50, 3000])
+@pytest.mark.parametrize("count", [50, 300])
 @pytest.mark.parametrize("row", [5, -10])
-def test_a_stray_quote_costs_no_row(count: int, row: int, tmp_path: Path) -> None:
+def test_a_stray_quote_costs_no_row(
+    count: int, row: int, tmp_path: Path, small_blocks: None
+) -> None:
     """At the start of a cell, it would make one of all that follows."""
     digits = random_digits(count)
     lines = to_lines(digits)

@@ -21,9 +21,11 @@ from worker.training import trainer
 from worker.training.augmentation import Distortion
 from worker.training.calibration import REVIEWED_SHARE, calibrate, measure_calibration_error
 from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
+from worker.training.synthetic import rendering
 from worker.training.synthetic.rendering import NO_DIGIT
 from worker.training.trainer import prepare_data, target_probabilities, train_network, train_stages
 
+torch.set_num_threads(1)  # the cores belong to several processes of tests
 STILL = Distortion(
     rotation_degrees=1.0, stretch=0.0, shear=0.0, shift_pixels=0.1, elastic_pixels=0.1
 )
@@ -81,11 +83,18 @@ def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn in one process, instead of one for each core: each takes long to start."""
+    monkeypatch.setattr(rendering, "usable_cores", lambda: 1)
+
+
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_the_command_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path
 ) -> None:
-    arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "200"]
+    arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "100"]
     result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     assert "epoch 1/1" in result.stderr
@@ -174,6 +183,7 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
     assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_disk_that_is_full_in_the_end_is_told(mnist_root: Path, tmp_path: Path) -> None:
     with patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")):
         command = ["mlp", "--out", str(tmp_path), "--epochs", "1", "--limit-images", "60"]
