@@ -333,7 +333,7 @@ def test_a_socket_is_named_to_redis_cli_as_it_wants_it(motley: Deployment) -> No
 
 def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:
     host = socket.gethostname()
-    assert "cnn.safetensors isn't the file its card describes" in found(motley, "models")
+    assert "cnn.safetensors isn't the file that its card describes" in found(motley, "models")
     assert f"the deadline is 0.05 s (odd@{host})" in found(motley, "deadline")
     assert f"odd@{host}: " in found(motley, "threads")
     assert "threads share 1 core: chunks take longer" in found(motley, "threads")

@@ -116,7 +116,8 @@ def test_make_targets_are_those_of_the_makefile() -> None:
 def test_a_shown_script_or_module_exists(command: str) -> None:
     _, name, *arguments = shlex.split(command)
     path = ROOT / (arguments[0].replace(".", "/") if name == "-m" else name)
-    assert path.is_file() or (path / "__main__.py").is_file()
+    places = path, path.with_name(f"{path.name}.py"), path / "__main__.py"
+    assert any(place.is_file() for place in places)
 
 
 # Pages
