@@ -15,14 +15,16 @@ from protocol.broker.connection import connect
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
 
+# Threads of torch that wait must not take the processor from the other test processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores, since tests also wait; four at most."""
-    return min(usable_cores() + 1, 4)
+    """Two processes more than there are cores, since tests also wait; four at most."""
+    return min(usable_cores() + 2, 4)
 
 
 @pytest.fixture(scope="session", autouse=True)

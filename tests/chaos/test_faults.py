@@ -34,6 +34,7 @@ def test_one_fault(fault: Fault, campaign: Campaign) -> None:
     assert fault.ends or len(run.errors) == 1, run.errors  # the command was started once
 
 
+@pytest.mark.slow  # each fault alone is tested above; `make chaos` tries many for longer
 @pytest.mark.parametrize("detached", [False, True])
 def test_many_faults(detached: bool, campaign: Campaign) -> None:
     campaign.strike_run(6, detached)

@@ -59,6 +59,7 @@ def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path)
     assert set(rows["latency"]) == {"median_ms", "p99_ms"}
 
 
+@pytest.mark.slow
 def test_plain_celery_beside_digitq(mnist_root: Path) -> None:
     rows = measure_rivals("latency")
     assert list(rows) == ["latency", "latency (celery)"]

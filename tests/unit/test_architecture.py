@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,6 +70,29 @@ def test_no_command_imports_the_command_line() -> None:
     for name, path in MODULES.items():
         if lies_in(name, "digitq.commands"):
             assert "digitq.cli" not in imported_modules(path), name
+
+
+def assigned(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
+    """The names and the values of an assignment, each of `A, B = 1, 2` for itself."""
+    if isinstance(node, ast.AnnAssign) and node.value:
+        return [(node.target, node.value)]
+    if not isinstance(node, ast.Assign):
+        return []
+    (target, *_), value = node.targets, node.value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return [*zip(target.elts, value.elts, strict=True)]
+    return [(target, value)]
+
+
+def test_a_constant_has_one_value_in_the_whole_project() -> None:
+    values = defaultdict(set)
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name, value in assigned(node):
+                if isinstance(name, ast.Name) and name.id.isupper():
+                    values[name.id].add(ast.unparse(value))
+    assert len(values) > 100
+    assert not {name: found for name, found in values.items() if len(found) > 1}
 
 
 def run_python(code: str) -> None:

@@ -438,7 +438,7 @@ def look():
     return (PIL.Image.MAX_IMAGE_PIXELS, PIL.PngImagePlugin.MAX_TEXT_CHUNK, cv2.getNumThreads(),
             len(PIL.TiffImagePlugin.OPEN_INFO), cv2.utils.logging.getLogLevel())
 before = look()
-import worker.classify, worker.inspection, worker.reading, worker.training.trainer
+import worker.limits, worker.reading, worker.training.synthetic.scenes
 assert look() == before
 worker.decoding.pillow.prepare_libraries()
 assert look() != before
