@@ -33,7 +33,7 @@ constraints: install
 		> constraints.txt
 
 demo: install
-	$(BIN)/digitq demo
+	@$(BIN)/digitq demo
 
 test: install
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
