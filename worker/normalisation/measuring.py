@@ -1,5 +1,6 @@
 """Measures of grey values and of ink, which several steps use."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ FAINT = 64  # of 255: ink that is paler than this is only the soft edge of a str
 
 Ordered = NDArray[np.uint8]  # (pixels,): grey values from the darkest to the lightest
 Outline = NDArray[np.int32]  # (points, 1, 2): x and y
+Outlines = Sequence[Outline]
 
 
 def shrink(picture: Picture, side: int) -> Picture:
@@ -84,9 +86,7 @@ def largest_shape(mask: Mask) -> Mask:
     return mask if count == 1 else (labels == 1 + np.argmax(stats[1:, 4])).astype(np.uint8)
 
 
-def find_largest(
-    mask: Mask, chain: int
-) -> tuple[list[Outline], list[int], int, list[Outline]] | None:
+def find_largest(mask: Mask, chain: int) -> tuple[Outlines, list[int], int, Outlines] | None:
     """All outlines of a mask, which of them each is a hole in or −1, and the largest and its holes.
 
     It is `None` if the largest shape has no hole.

@@ -5,7 +5,7 @@ digit from paper, shadow, lines and neighbours.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def trace_views(read: Read) -> Iterator[Views]:
         look = cache(lambda side: cut(see(side), window))
         for view in VIEWS:
             try:
-                for step in trace_steps(lambda side, view=view: view(look(side))):  # type: ignore[misc]
+                for step in trace_steps(partial(lambda view, side: view(look(side)), view)):
                     seen = step.image
                     yield views
             except TimeLimitError:  # without it, the answer would depend on the machine's speed
