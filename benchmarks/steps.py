@@ -39,11 +39,9 @@ from worker.normalisation import (
     background,
     colours,
     doubts,
-    frames,
     line_finding,
     lines,
     measuring,
-    outlines,
     panels,
     placing,
     shapes,
@@ -56,8 +54,8 @@ from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge,
 COMPARED = ("cnn", "mlp")
 NO_ANSWER = -1  # the label of a picture of two digits, or of none
 MODULES = (
-    background, colours, doubts, frames, line_finding, lines, measuring, outlines, panels,
-    placing, shapes, steps, views,
+    background, colours, doubts, line_finding, lines, measuring, panels, placing, shapes, steps,
+    views,
 )  # fmt: skip
 Sample = tuple[Picture, int, str]  # an image, its digit, its kind
 Answer = tuple[int, bool]  # the digit that is answered, and whether it is marked for review
@@ -88,10 +86,8 @@ def without(name: str, owner: Callable[..., Any], simpler: Callable[..., Any]) -
 
 def exchange(owner: Callable[..., Any], other: Callable[..., Any]) -> Iterator[Change]:
     """The changes that put another function in the place of a step, if it is one."""
-    for name in ("STEPS", "DOUBTED"):
-        of = getattr(steps, name)
-        if owner in of:
-            yield steps, name, tuple(other if step is owner else step for step in of)
+    if owner in steps.STEPS:
+        yield steps, "STEPS", tuple(other if step is owner else step for step in steps.STEPS)
 
 
 def is_mostly_dark(grey: Grey) -> bool:
@@ -180,8 +176,8 @@ ROWS = [
     changed("ink: shade beside lines", background.leave_out_shade, background, is_form=no),
     changed("ink: paler shade", background.leave_out_shade, background, PALE_SHADE_REACH=(1e9, 0)),
     without("remove_lines", lines.remove_lines, first),
-    without("lines: frame", frames.is_frame, no),
-    without("lines: framed digit", frames.is_framed, yes),
+    without("lines: frame", lines.is_frame, no),
+    without("lines: framed digit", lines.is_framed, yes),
     without("lines: sides of a cell", line_finding.find_sides, no_mask),
     without("lines: confirmed", line_finding.confirm, first),
     changed("lines: tilted", grid, line_finding, SLOPES=(0.0,)),
@@ -196,8 +192,8 @@ ROWS = [
     without("lines: scraps", lines.leave_out_scraps, first),
     changed("lines: scraps near the digit", lines.leave_out_scraps, lines, NEAR_DIGIT=0.0),
     without("lines: pale digit", lines.strengthen, first),
-    without("fill_outline", outlines.fill_outline, first),
-    changed("fill_outline: no ring", outlines.fill_outline, outlines, MIN_ROUND_FILL=INFINITE),
+    without("fill_outline", shapes.fill_outline, first),
+    changed("fill_outline: no ring", shapes.fill_outline, shapes, MIN_ROUND_FILL=INFINITE),
     without("select_digit", digit, first),
     without("shapes: circles", shapes.find_surrounds, no_shape),
     without("shapes: lines under the digit", under, no_shape),
@@ -221,8 +217,8 @@ ROWS = [
     changed("panels: sheets aslant", steps.cut, steps, rectify=cut_box),
     without("dilate_thin_strokes", placing.dilate_thin_strokes, first),
     without("passed unchanged", placing.is_normalised, no),
-    without("looked at alone", steps.surroundings, lambda ink: (0.0, 1.0, 0.0, 0.9999)),
-    without("review: solid", placing.is_solid, no),
+    without("looked at alone", panels.surroundings, lambda ink: (0.0, 1.0, 0.0, 0.9999)),
+    without("review: solid", doubts.is_solid, no),
     without("review: another digit", dropped, no),
     changed("review: a frame is no digit", dropped, doubts, is_box=no),
     changed("review: a line is no digit", dropped, doubts, MAX_LINE_HEIGHT=0.0),

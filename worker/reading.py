@@ -10,38 +10,30 @@ from worker.decoding.opening import open_image
 from worker.decoding.pages import has_more_pages
 from worker.normalisation.measuring import shrink
 from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
-from worker.pictures import SIDE, Grey, ImageError
+from worker.pictures import SIDE, ImageError
 
 PAGES = "the file has more pages than this"
 
 
 def read_digit(content: bytes) -> Step:
-    """The digit in a file, 28×28, as the network sees it. Raises `ImageError`.
-
-    What already is like an image of MNIST passes through unchanged.
-    """
+    """The digit in a file, 28×28; one that is like MNIST's is not changed. Raises `ImageError`."""
     *_, last = trace_digit(content)
     return last
 
 
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
-    if content.startswith(ARRAY):
-        return iter([Step("array", read_array(content))])
+    if content.startswith(ARRAY):  # 28×28 pixels among files
+        if len(content) != len(ARRAY) + SIDE * SIDE:
+            raise ImageError("an array of another size")
+        pixels = np.frombuffer(content, np.uint8, offset=len(ARRAY))
+        return iter([Step("array", pixels.reshape(SIDE, SIDE))])
     review_reason = PAGES if has_more_pages(content) else ""
     return trace_steps(open_image(content, FINE[0]), review_reason)
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them; an array has none. Raises
-    `ImageError`."""
+    """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
     return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))
-
-
-def read_array(content: bytes) -> Grey:
-    """28×28 pixels that came among files. Raises `ImageError`."""
-    if len(content) != len(ARRAY) + SIDE * SIDE:
-        raise ImageError("an array of another size")
-    return np.frombuffer(content, np.uint8, offset=len(ARRAY)).reshape(SIDE, SIDE)

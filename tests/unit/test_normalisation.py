@@ -13,6 +13,7 @@ from tests.drawing import RING, draw_ring, encode_image, random_digits, same_dig
 from worker.dataset import load_mnist
 from worker.decoding.opening import open_image
 from worker.normalisation import steps
+from worker.normalisation.doubts import ANOTHER, SOLID
 from worker.normalisation.measuring import measure_stroke
 from worker.normalisation.placing import (
     DIGIT_SIDE,
@@ -26,12 +27,10 @@ from worker.normalisation.placing import (
     scale,
 )
 from worker.normalisation.steps import (
-    ANOTHER,
     COARSE,
     FINE,
     MAX_STRIP_LENGTH,
     SCALES,
-    SOLID,
     normalise,
     trace_steps,
 )

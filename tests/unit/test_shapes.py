@@ -6,8 +6,7 @@ import pytest
 
 from tests.drawing import RING, SIDE, draw_ring
 from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
-from worker.normalisation.outlines import fill_outline
-from worker.normalisation.shapes import select_digit
+from worker.normalisation.shapes import fill_outline, select_digit
 
 
 def test_specks_and_neighbours_are_dropped() -> None:

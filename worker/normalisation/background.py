@@ -1,8 +1,7 @@
 """Ink and ground: which of the two is lighter, what light falls on it, and the ink alone."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
 from functools import cache, lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from worker.normalisation.measuring import (
     Ordered,
     border,
-    count_to,
+    mask_over,
     measure_reach,
     ones,
     order,
@@ -21,44 +20,33 @@ from worker.normalisation.measuring import (
 )
 from worker.pictures import MIN_CONTRAST, Grey, ImageError, Mask
 
-ROUGH_SIDE = 48  # px: the size at which ink and ground, and the light on it, are looked at
-RINGS = (0, 0.04, 0.08, 0.12)  # of the shorter side: so far in lie the rings that are asked
-CORNER = 0.15  # of either side
-STRAYS = 99.9  # %: pixels that stray farther from those around are specks
-WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # against 1 for how much of the image it is
-OBVIOUS = 0.7  # of the first vote's 1 is enough, but for a photo's dark ground: see there
-CERTAIN = 1.0  # of the 1.5 that the first two votes have: the third never said otherwise
-LIT = 0.5  # of how much its pixels vary is smooth light: else an image shows ink above all
-PAPER_IS_LIGHT = 0.7  # of all the votes: less is not enough for a photo of light ink
-SHADES = 3  # grey values from the lightest and the darkest: most pixels of a drawing are as near
-DRAWN_GROUND = 0.2  # of a drawing, or more, is a dark ground without any shade
-INK_NEIGHBOURHOOD = np.ones((5, 5), np.uint8)  # px around ink
-TIE = 1e-9  # where the votes balance, up to what sums of floats are off
+ROUGH_SIDE = 48  # px: ink, ground and the light on it are judged in an image of this size
+WIDTH_VOTE, STRAYS_VOTE = 0.5, 2.0  # the weights of the other two votes on the ground
+OBVIOUS = 0.7  # if the first vote is as clear as this, the other two are not taken
+CERTAIN = 1.0  # if the first two votes of at most 1.5 give this, the third is not taken
+LIT = 0.5  # if smooth light explains more of a photo's variance, it is levelled for the votes
+PAPER_IS_LIGHT = 0.7  # a lit photo has a dark ground only if the votes exceed this
+SHADES = 3  # in a drawing, most pixels are as near to the lightest or the darkest grey value
 WIDE_STROKE_SHARE, STROKE_SHARE = 0.45, 0.25  # of the longer side: strokes that are closed over
-EVEN = 0.92  # of the most light is the least, in even light
-SMOOTH = 0.008  # of the light: so far is smooth light off a polynomial (root mean square)
-STEEPEST = 0.85  # of the light that is seen at an edge of the image is left there at least
-DEEPEST_SHADOW = 0.4  # of the usual light
-PALE_SHADE_REACH = 1.5, 1  # shade little paler than ink reaches so many times farther, and px
-SHADE = 0.06  # of the shorter side: no stroke reaches so far from its middle
-MIN_SHADE = 9  # pixels: with less, it reaches no farther than any stroke
-INSET = 0.2  # of each side: a digit in a cell reaches further in
-ACROSS = 0.9  # of a side, or more: so far go the lines of a form
-MAX_NOISE = 48  # of 255: what paper has of it
+EVEN = 0.92  # the light is even if the least of it is at least this share of the most
+DEEPEST_SHADOW = 0.4  # no shadow leaves less than this share of the usual light
+PALE_SHADE_REACH = 1.5, 1  # shade nearly as dark as ink must reach this much farther, plus 1 px
+MAX_NOISE = 48  # of 255: the grain of paper is no stronger
+
+Surface = NDArray[np.float32]
 
 
 def is_ground_dark(small: Grey) -> bool:
-    """Whether the ink is lighter than its ground: a vote of three.
+    """Whether the ink is lighter than its ground, by a vote of three.
 
-    Ground is most of the image; it is wider than strokes are; and pixels unlike those around them
-    are ink, which is true in any light. In a photo that is mostly light and shade the first two
-    are asked again with the light levelled, unless it has a light ground for certain; for a dark
-    one it needs a clear majority, since most are of light paper. What is obvious from the first is
-    not asked further, but for a dark ground of a photo: it may be a shadow over most of it.
+    Ground is most of the image, it is wider than strokes, and what differs from the pixels around
+    it is ink. If light and shade dominate a photo, the first two votes are taken again with the
+    light levelled. As most photos show light paper, a dark ground then needs a clear majority.
     """
     ordered = order(small)
     dark = find_dark(small, ordered)
     vote = ask_share(dark)
+    # a photo may look dark only because a shadow covers most of it
     if vote <= -OBVIOUS or vote >= OBVIOUS and not is_photo(ordered):
         return vote > 0
     votes = vote + ask_width(dark)
@@ -71,28 +59,27 @@ def is_ground_dark(small: Grey) -> bool:
     if abs(votes) < CERTAIN:
         around = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)
         lighter, darker = cv2.subtract(small, around), cv2.subtract(around, small)
-        far = [percentiles(order(part), STRAYS)[0] for part in (lighter, darker)]
+        far = [percentiles(order(part), 99.9)[0] for part in (lighter, darker)]  # beyond are specks
         votes += STRAYS_VOTE * weigh(*far)
-    return votes > TIE
+    return votes > 1e-9  # rounding may leave less than this of a tie
 
 
 def is_photo(ordered: Ordered) -> bool:
-    """Whether most pixels are neither about the lightest nor the darkest, as a drawing's are."""
+    """Whether most pixels are far from the lightest and the darkest, unlike a drawing's."""
     low, high = percentiles(ordered, 1, 99)
-    dark = count_to(ordered, low + SHADES)
-    between = count_to(ordered, max(low + SHADES, high - SHADES - 1)) - dark
+    dark = bisect_right(ordered, low + SHADES)
+    between = bisect_right(ordered, max(low + SHADES, high - SHADES - 1)) - dark
     return between > 0.5 * len(ordered) and not has_drawn_ground(ordered)
 
 
 def has_drawn_ground(ordered: Ordered) -> bool:
-    """Whether much is just the darkest, as light hardly leaves a dark ground. (A light one is all
-    white in many a photo, with a shadow beside it.)"""
+    """Whether at least a fifth has just the darkest grey value, which light would vary."""
     (low,) = percentiles(ordered, 1)
-    return count_to(ordered, low + 1) >= DRAWN_GROUND * len(ordered)
+    return bisect_right(ordered, low + 1) >= 0.2 * len(ordered)
 
 
 def find_dark(small: Grey, ordered: Ordered) -> Mask:
-    """Which pixels are nearer to the darkest than to the lightest."""
+    """The pixels that are nearer to the darkest than to the lightest."""
     low, high = percentiles(ordered, 1, 99)
     if high - low < MIN_CONTRAST:  # the digit is small
         low, high = int(small.min()), int(small.max())
@@ -100,12 +87,12 @@ def find_dark(small: Grey, ordered: Ordered) -> Mask:
 
 
 def ask_share(dark: Mask) -> float:
-    """Whether most of the image is dark: from −1 to 1."""
+    """How clearly most of the image is dark: from −1 to 1."""
     return 2 * cv2.norm(weigh_ground(*dark.shape), cv2.NORM_L1, dark) - 1
 
 
 def ask_width(dark: Mask) -> float:
-    """Whether what is dark is wider than what isn't: from −`WIDTH_VOTE` to as much."""
+    """How clearly the dark parts are the wider ones: from −`WIDTH_VOTE` to `WIDTH_VOTE`."""
     return WIDTH_VOTE * weigh(measure_reach(dark), measure_reach(1 - dark))
 
 
@@ -114,16 +101,14 @@ def weigh(first: float, second: float) -> float:
     return (first - second) / max(first, second, 1)
 
 
-@cache  # of so many shapes as are up to ROUGH_SIDE
+@cache  # there are only as many shapes as fit in ROUGH_SIDE
 def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
-    """How much each pixel tells of the ground's colour, 1 in all: the edge and the corners more.
-
-    Rings further in are asked as well: the outermost may be the frame of a form's cell.
-    """
+    """How much each pixel tells about the ground, 1 in all: more near the border and corners."""
     places = np.arange(height * width).reshape(height, width)
-    insets = [round(part * min(height, width)) for part in RINGS]
+    # rings further in count as well, since the border may be the frame of a form's cell
+    insets = [round(part * min(height, width)) for part in (0, 0.04, 0.08, 0.12)]
     parts = [border(places[inset : height - inset, inset : width - inset]) for inset in insets]
-    above, left = round(CORNER * height) + 1, round(CORNER * width) + 1
+    above, left = round(0.15 * height) + 1, round(0.15 * width) + 1
     corners = np.concatenate([places[:above], places[-above:]])
     parts += [places, np.concatenate([corners[:, :left], corners[:, -left:]])]
     shares = [np.bincount(part.ravel(), minlength=places.size) / part.size for part in parts]
@@ -133,10 +118,8 @@ def weigh_ground(height: int, width: int) -> NDArray[np.float64]:
 def extract_ink(grey: Grey) -> Grey:
     """Ink light on a ground of 0. Raises `ImageError` for a blank image.
 
-    Light falls unevenly on paper; ink is what is darker than the paper around it by a share of
-    that paper's light. Otsu's threshold parts the ink from the grain of the paper, first over
-    all, then only near ink, where there is about as much of the one as of the other. Where all ink
-    is the lines of a form, around a digit that is much paler, it is asked again inside of them.
+    Ink is darker than the paper around it by a share of that paper's light. If all ink is lines of
+    a form, its threshold is found again inside of them, where a much paler digit may be.
     """
     low, high, *_ = cv2.minMaxLoc(grey)
     if high - low < MIN_CONTRAST:
@@ -155,7 +138,7 @@ def extract_ink(grey: Grey) -> Grey:
         background = cv2.resize(background, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
     ink = cv2.bitwise_not(cv2.divide(grey, background, scale=255))
     strongest, noise = int(cv2.minMaxLoc(ink)[1]), 0
-    if 2 * cv2.countNonZero(ink) >= ink.size:  # else half of it is 0, and counting takes longer
+    if 2 * cv2.countNonZero(ink) >= ink.size:  # otherwise the median is 0, and sorting is slower
         noise = min(MAX_NOISE, 2 * percentiles(order(ink), 50)[0])
     if strongest <= noise or strongest < MIN_CONTRAST:
         raise ImageError("blank: no ink to be seen")
@@ -164,7 +147,7 @@ def extract_ink(grey: Grey) -> Grey:
     strongest = int(cv2.minMaxLoc(inside)[1])
     most = max(threshold, full // 4)
     if max(noise, MIN_CONTRAST) < strongest <= most and goes_across(ink, most):
-        threshold, full = measure_ink(np.ascontiguousarray(inside), noise)  # paler than lines
+        threshold, full = measure_ink(np.ascontiguousarray(inside), noise)
     faintest = int(max(threshold / 2, full / 4, noise))
     if not is_even:
         faintest = leave_out_shade(ink, faintest, threshold)
@@ -173,38 +156,38 @@ def extract_ink(grey: Grey) -> Grey:
 
 
 def measure_ink(ink: Grey, noise: int) -> tuple[int, int]:
-    """The threshold between ink and the grain of the paper near it, and how strong full ink is."""
-    threshold = otsu_threshold(ink[ink > noise])
-    near = cv2.dilate(cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1], INK_NEIGHBOURHOOD)
+    """The threshold between ink and the grain of the paper, and how strong full ink is."""
+    near = cv2.dilate(mask_over(ink, otsu_threshold(ink[ink > noise])), ones(5, 5))
+    # near ink there is about as much grain as ink, which makes Otsu's threshold more exact
     inked = ink[near.view(np.bool_)]
     threshold = otsu_threshold(inked)
     ordered = order(inked)
-    (full,) = percentiles(ordered[count_to(ordered, threshold) :], 90)  # of what is over it
+    (full,) = percentiles(ordered[bisect_right(ordered, threshold) :], 90)
     return threshold, full
 
 
 def inside_of(ink: Grey) -> Grey:
-    """What is inside of the lines of a form's cell."""
-    down, right = (round(INSET * side) for side in ink.shape)
+    """The part that lies inside of the lines of a form's cell."""
+    down, right = (round(0.2 * side) for side in ink.shape)
     return ink[down : ink.shape[0] - down, right : ink.shape[1] - right]
 
 
 def is_form(ink: Grey, threshold: int) -> bool:
-    """Whether all that is over a threshold is lines of a form, as far as their place tells."""
+    """Whether all ink over a threshold lies where the lines of a form do."""
     return cv2.minMaxLoc(inside_of(ink))[1] <= threshold and goes_across(ink, threshold)
 
 
 def goes_across(ink: Grey, threshold: int) -> bool:
-    """Whether what is over a threshold reaches from one side of the image to the other, as lines
-    do."""
-    mask = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
-    (height, width), (_, _, w, h) = ink.shape, cv2.boundingRect(mask)
-    return w >= ACROSS * width or h >= ACROSS * height
+    """Whether ink over a threshold spans nine tenths of the image's width or height."""
+    _, _, w, h = cv2.boundingRect(mask_over(ink, threshold))
+    return w >= 0.9 * ink.shape[1] or h >= 0.9 * ink.shape[0]
 
 
 def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:
-    """The faintest ink, or the threshold under which there is shade, a smear, creases; but not
-    one over which there are lines of a form alone: what is under it is a digit among these."""
+    """Raise the value of the faintest ink above shadows, smears and creases, if there are any.
+
+    It is not raised if only the lines of a form would be left, with a paler digit among them.
+    """
     if has_shade(ink, faintest, threshold) and not is_form(ink, threshold):
         faintest = threshold
     threshold = otsu_threshold(ink[ink > faintest])
@@ -213,30 +196,27 @@ def leave_out_shade(ink: Grey, faintest: int, threshold: int) -> int:
 
 
 def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: float = 0) -> bool:
-    """Whether what is paler than a threshold, and away from what is not, is no stroke: it reaches
-    so many times as far as strokes do, and so many px more."""
+    """Whether pale ink, away from ink over the threshold, is wider than strokes can be."""
     if threshold <= faintest:
         return False
-    strong = cv2.threshold(ink, threshold, 1, cv2.THRESH_BINARY)[1]
-    pale = cv2.threshold(ink, faintest, 1, cv2.THRESH_BINARY)[1]
-    pale -= cv2.min(pale, cv2.dilate(strong, INK_NEIGHBOURHOOD))
-    if cv2.countNonZero(pale) < MIN_SHADE:
+    strong, pale = mask_over(ink, threshold), mask_over(ink, faintest)
+    pale -= cv2.min(pale, cv2.dilate(strong, ones(5, 5)))
+    if cv2.countNonZero(pale) < 9:  # so few pixels reach no farther than a stroke
         return False
-    widest = max(times * max(1, measure_reach(strong)) + more, SHADE * min(ink.shape))
+    widest = max(times * max(1, measure_reach(strong)) + more, 0.06 * min(ink.shape))
     return measure_reach(pale) > widest
 
 
 def estimate_ground(small: Grey) -> Grey:
-    """The paper's lightness at each pixel of a small image: the ink closed over.
+    """The paper's lightness at each pixel of a small image, by closing over the ink.
 
-    Smooth light is taken out first. Even light is seen when even wide strokes are closed over;
-    under uneven light, closing over no more than strokes follows the edge of a shadow; it is taken
-    to reach a little further, lest that edge be drawn as a line.
+    Wide strokes are closed over too if the light is even, once smooth light is divided out.
+    Otherwise the ground follows the edges of shadows, which are widened lest they look like lines.
     """
     closed = close(small, STROKE_SHARE)
     low, high, *_ = cv2.minMaxLoc(closed)
     if 0 < low == high:
-        return closed  # blank paper in one light, which all that follows would leave as it is
+        return closed  # blank paper in one light, which the steps below would not change
     mean = cv2.mean(closed)[0]
     light = fit_light(closed, mean)
     level = small if light is None else cv2.divide(small, light, scale=mean, dtype=cv2.CV_8U)
@@ -251,50 +231,42 @@ def estimate_ground(small: Grey) -> Grey:
 
 
 def close(grey: Grey, share: float) -> Grey:
-    """Closed over what is dark and narrower than a share of the longer side."""
-    side = 2 * reach_of(grey, share) + 1  # by an even one, all would move by a pixel
+    """Close over dark strokes that are narrower than a share of the longer side."""
+    side = 2 * reach_of(grey, share) + 1  # an even kernel would move the image by a pixel
     return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, ones(side, side))
 
 
 def reach_of(grey: Grey, share: float) -> int:
-    """Half a share of the longer side, in px."""
+    """Half of a share of the longer side, in px."""
     return max(1, round(share * max(grey.shape)) // 2)
 
 
-def fit_light(closed: Grey, mean: float) -> NDArray[np.float32] | None:
-    """The light on a ground that strokes are closed over in; `None` where it isn't smooth, or the
-    strokes are wide.
-
-    As smooth counts what a polynomial of the second degree describes: it is found without the
-    edges of the image, where closing takes the light from further in, and goes on to these.
-    """
+def fit_light(closed: Grey, mean: float) -> Surface | None:
+    """The light on a ground without strokes, if a polynomial of the second degree describes it."""
+    # it is fitted without the edges, where closing has taken the light from further in
     margin = min(reach_of(closed, STROKE_SHARE), (min(closed.shape) - 1) // 3)
     light = fit_surface(closed, margin)
     height, width = closed.shape
     inner = np.s_[margin : height - margin, margin : width - margin]
     misfit = cv2.norm(light[inner], closed[inner].astype(np.float32), cv2.NORM_L2SQR)
-    smooth = misfit <= (SMOOTH * mean) ** 2 * closed[inner].size
+    smooth = misfit <= (0.008 * mean) ** 2 * closed[inner].size  # root mean square
     return light if smooth and light.min() > DEEPEST_SHADOW * mean else None
 
 
-def fit_surface(image: Grey, margin: int = 0) -> NDArray[np.float32]:
-    """The polynomial of the second degree in row and column that is nearest to the values of an
-    image (least squares), asked of all but a margin: (height, width)."""
+def fit_surface(image: Grey, margin: int = 0) -> Surface:
+    """The polynomial of the second degree in row and column that is nearest to all but a margin."""
     height, width = image.shape
     terms, solve = prepare_fit(height, width, margin)
     inner = image[margin : height - margin, margin : width - margin]
     values = inner.astype(np.float32).reshape(1, -1)
-    # numpy's product would add up in another order with other threads
+    # the order of additions in NumPy's product would depend on the number of threads
     factors = cv2.gemm(values, solve, 1, None, 0, flags=cv2.GEMM_2_T)
     return cv2.gemm(factors, terms, 1, None, 0).reshape(height, width)
 
 
 @lru_cache(256)
-def prepare_fit(
-    height: int, width: int, margin: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Each term of a polynomial at each pixel, (terms, pixels); and what takes the values inside
-    of the margin to the terms' factors, in the same form."""
+def prepare_fit(height: int, width: int, margin: int) -> tuple[Surface, Surface]:
+    """The polynomial's terms, and the matrix from inner pixels to factors: (terms, pixels) both."""
     down, right = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     powers = [(i, j) for i in range(3) for j in range(3 - i)]
     terms = np.stack([down**i * right**j for i, j in powers])
@@ -304,18 +276,13 @@ def prepare_fit(
 
 
 def darken_edges(closed: Grey) -> Grey:
-    """Where the light falls off towards an edge of the image, it goes on as it does further in:
-    closing takes it from there."""
+    """Let light fall off towards the edges as it does further in, from where closing took it."""
     lit, reach = closed.astype(np.int16), reach_of(closed, STROKE_SHARE)
-    floor = (STEEPEST * lit).astype(np.int16)
     background = lit.copy()
-    for seen, least, rows in zip(sides(lit), sides(floor), sides(background), strict=True):
+    sides = [(image, image[::-1], image.T, image.T[::-1]) for image in (lit, background)]
+    for seen, rows in zip(*sides, strict=True):  # the first rows are those at one edge
         if len(seen) > 2 * reach:
-            onward = np.maximum(2 * seen[reach] - seen[2 * reach : reach : -1], least[:reach])
-            np.minimum(rows[:reach], onward, out=rows[:reach])
+            onward = 2 * seen[reach] - seen[2 * reach : reach : -1]
+            least = (0.85 * seen[:reach]).astype(np.int16)  # light falls off no more steeply
+            np.minimum(rows[:reach], np.maximum(onward, least), out=rows[:reach])
     return background.astype(np.uint8)
-
-
-def sides(image: NDArray[Any]) -> Sequence[NDArray[Any]]:
-    """Views of an image whose first rows are those at one of its edges, each in turn."""
-    return image, image[::-1], image.T, image.T[::-1]

@@ -1,24 +1,33 @@
-"""Signs that another shape may be a digit too."""
+"""Signs that another shape may be a digit too, or that the digit is none."""
+
+from collections.abc import Callable
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-from worker.normalisation.measuring import FAINT, is_box
-from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER
+from worker.normalisation.measuring import FAINT, mask_over, measure_reach
+from worker.normalisation.placing import centre
+from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER, select_digit
 from worker.pictures import Grey
 
-AS_LONG, AS_MUCH, AS_STRONG = 0.5, 0.15, 0.5  # as the digit, or more: what may be one as well
-WITHIN = 0.2  # as long as a circle, or longer, may be a digit in it
-TALL = 1.7  # times as high as wide, or higher, are two digits one above the other
-EACH_HIGH, EACH_WIDE = 0.35, 0.3  # of the height and the width of both, or more, is each
+ANOTHER = "another shape there may be a digit too"
+SOLID = "it is too solid for strokes"
+
+
+def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
+    """The reason to doubt an image that a step gives, or ""."""
+    if step is centre and is_solid(after):
+        return SOLID
+    if step is not select_digit or after is before:  # as in most images; it takes no time then
+        return ""
+    doubted = is_digit_dropped(before, after) or is_digit_within(after) or is_digit_above(after)
+    return ANOTHER if doubted else ""
 
 
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
-    """Whether anything in the ink that was not kept may be a digit as well: all in the image, and
-    neither small beside the one that was, nor pale, nor a line that is wider, nor a frame."""
-    digit, dropped = (
-        cv2.threshold(part, FAINT, 1, cv2.THRESH_BINARY)[1]
-        for part in (kept, cv2.subtract(ink, kept))
-    )
+    """Whether a shape that was not kept is a digit: whole, large, strong, and no line or frame."""
+    digit, dropped = mask_over(kept, FAINT), mask_over(cv2.subtract(ink, kept), FAINT)
     height, width = ink.shape
     _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
     others = [
@@ -30,12 +39,11 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
         return False
     stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
     digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
-    least_length = AS_LONG * max(digit_width, digit_height)
-    least_area = AS_MUCH * digit_area
-    least_strength = AS_STRONG * cv2.mean(ink, digit)[0]
+    least_length = 0.5 * max(digit_width, digit_height)
+    least_strength = 0.5 * cv2.mean(ink, digit)[0]
     return any(
         max(w, h) >= least_length
-        and area >= least_area
+        and area >= 0.15 * digit_area
         and not (h <= MAX_LINE_HEIGHT * w and w > WIDER * digit_width)
         and ink[labels == number].mean() >= least_strength
         and not (
@@ -47,31 +55,44 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     )
 
 
+def is_box(shape: NDArray[np.bool_]) -> bool:
+    """Whether the outline of a shape is nearly a rectangle; it may have rounded corners."""
+    (outline, *_), _ = cv2.findContours(
+        shape.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    hull = cv2.convexHull(outline)
+    _, sides, _ = cv2.minAreaRect(hull)
+    return bool(cv2.contourArea(hull) > 0.9 * sides[0] * sides[1])  # a circle fills less
+
+
 def is_digit_above(kept: Grey) -> bool:
-    """Whether there are two shapes, one above the other, of which each may be a digit: both are too
-    high for the pieces of one."""
-    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
+    """Whether there are two shapes, one above the other, which are too high for pieces of one."""
+    mask = mask_over(kept, FAINT)
     _, _, width, height = cv2.boundingRect(mask)
-    if height < TALL * width:
-        return False  # as nearly always
+    if height < 1.7 * width:
+        return False  # as in nearly all images
     shapes = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)[2][1:].tolist()
     if len(shapes) < 2:
         return False
     largest = sorted(shapes, key=lambda shape: shape[4])[-2:]
     upper, lower = sorted(largest, key=lambda shape: shape[1])
     return upper[1] + upper[3] <= lower[1] and all(
-        w >= EACH_WIDE * width and h >= EACH_HIGH * height for _, _, w, h, _ in largest
+        w >= 0.3 * width and h >= 0.35 * height for _, _, w, h, _ in largest
     )
 
 
 def is_digit_within(kept: Grey) -> bool:
-    """Whether a shape closes around another that is not tiny beside it: it may be a circle around
-    a digit, and no 0."""
-    mask = cv2.threshold(kept, FAINT, 1, cv2.THRESH_BINARY)[1]
+    """Whether a shape is around another that is at least 0.2 times as long: a circle, and no 0."""
+    mask = mask_over(kept, FAINT)
     outlines, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    within = [] if tree is None else tree[0, :, 3].tolist()  # of a shape its hole's, or none
+    within = [] if tree is None else tree[0, :, 3].tolist()  # the hole that each shape is in, or −1
     length = [max(cv2.boundingRect(outline)[2:]) for outline in outlines]
     return any(
-        hole >= 0 and (outer := within[hole]) >= 0 and length[shape] >= WITHIN * length[outer]
+        hole >= 0 and (outer := within[hole]) >= 0 and length[shape] >= 0.2 * length[outer]
         for shape, hole in enumerate(within)
     )
+
+
+def is_solid(digit: Grey) -> bool:
+    """Whether a 28×28 image has ink that is wider than any stroke, as a garment's is."""
+    return measure_reach(mask_over(digit, 127)) > 4.2  # px: half the width of the widest stroke

@@ -1,4 +1,4 @@
-"""Ruled lines and the lines of forms: finding them in the ink, and taking them out of it."""
+"""Removes ruled lines, frames and the lines of forms from the ink."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from worker.normalisation.frames import (
-    EDGE_ZONE,
-    FAINT_LINE,
-    FORM_RIM,
-    MIN_LINED_SIDE,
-    is_frame,
-    is_framed,
-)
-from worker.normalisation.line_finding import GAP, MIN_LINE_INK, count_lines, find_grid
+from worker.normalisation.line_finding import GAP, MIN_LINE_INK, count_lines, find_grid, find_lines
 from worker.normalisation.measuring import (
     largest_shape,
+    mask_over,
     measure_stroke,
     ones,
     order,
@@ -24,18 +17,16 @@ from worker.normalisation.measuring import (
 )
 from worker.pictures import Grey, Mask
 
-MIN_DIGIT = 0.2  # of the image's side: what is left must be as large
-MIN_AMONG = 0.08  # of it, where there are many lines: no digit is so many strokes side by side
-MANY = 3  # lines, or more
-AS_THICK = 0.7  # as strokes are is a bar, or more
-NEAR_DIGIT = 0.14  # of the shorter side: a line may cut off a part of the digit that is as near
-FREE_AROUND = 0.03  # of it, and a pixel: no more is left free by a digit that fills the image
+FAINT_LINE = 32  # of 255: a line may be fainter than the digit, but has more ink than this
+MIN_LINED_SIDE = 17  # px: in a smaller image, lines are as thick as strokes, and are not looked for
+EDGE_ZONE = 0.15  # a bar this near an edge, as a share of the side, may be the digit's top or foot
+MANY = 3  # with as many lines, a small digit may be left: it is not made of so many strokes
+NEAR_DIGIT = 0.14  # of the shorter side: a line may cut off parts of the digit this near to it
 
 
 def remove_lines(ink: Grey) -> Grey:
-    """The ink without the lines of a form: those that go right across the image, or else those of a
-    frame around a digit."""
-    mask = cv2.threshold(ink, FAINT_LINE, 1, cv2.THRESH_BINARY)[1]
+    """Remove the lines that span the image, or else those of a frame around a digit."""
+    mask = mask_over(ink, FAINT_LINE)
     (height, width), (left, top, w, h) = mask.shape, cv2.boundingRect(mask)
     wide = w + width // GAP >= MIN_LINE_INK * width
     high = h + height // GAP >= MIN_LINE_INK * height
@@ -55,12 +46,44 @@ def remove_lines(ink: Grey) -> Grey:
     return ink
 
 
-def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey:
-    """Without ruled lines and the lines of a grid: straight, thin, and right across the image, or
-    up and down it, where its ink is so wide, or so high.
+def is_frame(mask: Mask) -> bool:
+    """Whether there are lines along at least three sides of the box of the ink."""
+    if not has_sides(mask):
+        return False
+    found = sum(end.any() for end in ends_of(find_lines(mask)))
+    if not found:
+        return False
+    return bool(found + sum(end.any() for end in ends_of(find_lines(cv2.transpose(mask)))) > 2)
 
-    Strokes that cross a line stay whole. The bars of a digit that fills the image are no lines.
-    """
+
+def has_sides(mask: Mask) -> bool:
+    """Whether there is ink along at least three sides of a mask."""
+    down, right = (round(EDGE_ZONE * side) + 1 for side in mask.shape)
+    sides = (mask[:, :right], 1), (mask[:, -right:], 1), (mask[:down], 0), (mask[-down:], 0)
+    missing = 0
+    for side, axis in sides:
+        along = cv2.reduce(side, axis, cv2.REDUCE_MAX)
+        missing += cv2.countNonZero(along) < 0.85 * along.size  # a side may have gaps
+        if missing > 1:
+            return False  # as in nearly all images
+    return True
+
+
+def ends_of(mask: Mask) -> tuple[Mask, Mask]:
+    """The rows at the top and at the bottom of a mask."""
+    edge = round(EDGE_ZONE * len(mask)) + 1
+    return mask[:edge], mask[-edge:]
+
+
+def is_framed(ink: Grey) -> bool:
+    """Whether the ink inside of a frame is a digit in its middle, at least 0.3 times as high."""
+    digit = largest_shape(mask_over(ink, FAINT_LINE))
+    (height, width), (x, y, w, h) = ink.shape, cv2.boundingRect(digit)
+    return h >= 0.3 * height and x < width / 2 < x + w and y < height / 2 < y + h
+
+
+def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey:
+    """Remove thin lines that span a `wide` or `high` mask; strokes that cross them stay whole."""
     across, down = find_grid(mask, wide, high)
     if not (across.any() or down.any()):
         return ink
@@ -70,17 +93,13 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
         lines = rows | columns
         rest = mask & ~lines
         digit = largest_shape(rest)
-        _, _, width, height = cv2.boundingRect(digit)
+        box = cv2.boundingRect(digit)
         many = max(count_lines(rows), count_lines(columns.T)) >= MANY
-        least = MIN_AMONG if many else MIN_DIGIT
-        if max(width / ink.shape[1], height / ink.shape[0]) < least:
-            continue  # what was taken for a line is the digit: a 1
-        if (
-            is_grid
-            and not (rows.any() and columns.any())
-            and are_on_rim(cv2.boundingRect(digit), digit.shape)
-        ):
-            continue  # and what is left is a line of an empty cell
+        least = 0.08 if many else 0.2  # of the image's side, for what is left
+        if max(box[2] / ink.shape[1], box[3] / ink.shape[0]) < least:
+            continue  # one of the lines is the digit: a 1
+        if is_grid and not (rows.any() and columns.any()) and are_on_rim(box, digit.shape):
+            continue  # what is left is a line of an empty cell
         touched = cv2.dilate(digit, ones(3, 3), iterations=2) & lines
         if touched.any() and are_bars(rows, columns, digit):
             return ink
@@ -91,24 +110,24 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
 
 
 def strengthen(ink: Grey) -> Grey:
-    """Ink as strong as usual: it may be much paler than the lines that were."""
-    strong = ink[ink > FAINT_LINE]
-    (full,) = percentiles(order(strong), 90)
+    """Bring the ink to its usual strength, as it may be much paler than the lines were."""
+    (full,) = percentiles(order(ink[ink > FAINT_LINE]), 90)
     return cv2.convertScaleAbs(ink, alpha=255 / full)
 
 
 def are_on_rim(boxes: Sequence[Any], shape: tuple[int, ...]) -> Any:
-    """Whether what is in a box, or in each of some, lies at one edge of the image: left, top, width
-    and height → a flag, or as many."""
+    """Whether a box, or each of several, lies within a fifth of the image at one edge."""
     (left, top, w, h), (height, width) = boxes, shape
-    across, down = FORM_RIM * width, FORM_RIM * height
+    across, down = 0.2 * width, 0.2 * height
     beside = (left + w <= across) | (left >= width - across)
     return beside | (top + h <= down) | (top >= height - down)
 
 
 def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
-    """Without what is all on the rim, away from the digit, and touches lines, or the edge: pieces
-    of other lines, and of what is in the cells around."""
+    """Remove pieces of other lines and cells.
+
+    They are on the rim, touch lines or the edge, and are not near the digit.
+    """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(rest, ltype=cv2.CV_16U)
     kept = ~are_on_rim(stats.T[:4], rest.shape)
     form = cv2.copyMakeBorder(lines[1:-1, 1:-1], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
@@ -121,45 +140,37 @@ def leave_out_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
 
 
 def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
-    """Whether a line, or two that cross, belong to a digit that fills the image.
-
-    As the bar of a 7 does, or both of a 4: what else there is goes on to the edges, or the lines
-    are bars by themselves.
-    """
+    """Whether a line, or two that cross, are bars of a 7 or a 4 that fills the image."""
     across, down = count_lines(rows), count_lines(columns.T)
     if max(across, down) > 1:
         return False
-    above, below, left, right = (
-        bool(edge.any()) for edge in (rest[0], rest[-1], rest[:, 0], rest[:, -1])
-    )
-    if above + below + left + right > 1:
+    if sum(edge.any() for edge in (rest[0], rest[-1], rest[:, 0], rest[:, -1])) > 1:
         return True
     stroke = measure_stroke(rest)
     width = cv2.countNonZero(rows) / max(cv2.countNonZero(rows.max(axis=0)), 1)
-    # ruled lines are seldom vertical: a thin stem is measured as a thin stroke is, not stricter
+    # ruled lines are seldom vertical, so a vertical bar may be measured as thin as strokes are
     bars = (rows, width), (columns.T, measure_stroke(columns))
     if all(is_bar(lines, thick, stroke) for lines, thick in bars if lines.any()):
         return True
     if across and down:
         return False
     lines, others = (rows, rest) if across else (columns.T, rest.T)
-    edge, free = round(EDGE_ZONE * len(lines)) + 1, 1
-    if not (lines[:, 0].any() and lines[:, -1].any()):  # as a ruled line goes
-        free += round(FREE_AROUND * len(lines))
-    near, far = others[:free].any(), others[-free:].any()
-    return bool((near or lines[:edge].any()) and (far or lines[-edge:].any()))
+    free = 1  # px that a digit which fills the image may leave free at its ends
+    if not (lines[:, 0].any() and lines[:, -1].any()):  # a ruled line goes from edge to edge
+        free += round(0.03 * len(lines))
+    top, bottom = ends_of(lines)
+    return bool((others[:free].any() or top.any()) and (others[-free:].any() or bottom.any()))
 
 
 def is_bar(lines: Mask, width: float, stroke: float) -> bool:
-    """Whether a horizontal line lies in the midst of the image and is about as thick as strokes."""
-    edge = round(EDGE_ZONE * len(lines)) + 1
-    return not (lines[:edge].any() or lines[-edge:].any()) and width > AS_THICK * stroke
+    """Whether a horizontal line is away from the edges and about as thick as the strokes."""
+    return width > 0.7 * stroke and not any(end.any() for end in ends_of(lines))
 
 
 def bridge(rest: Mask, lines: Mask) -> Mask:
-    """Where a stroke crosses horizontal lines: between ink above and below."""
+    """Where a stroke crosses horizontal lines: between ink above and below them."""
     others = np.flatnonzero(np.concatenate([[0], lines.max(axis=1), [0]]) == 0)
-    thick = (int(np.diff(others).max()) + 1) | 1  # an even kernel moves what it closes
+    thick = (int(np.diff(others).max()) + 1) | 1  # an even kernel would move the image
     padded = cv2.copyMakeBorder(rest, thick, thick, 0, 0, cv2.BORDER_CONSTANT)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ones(thick, 1))
     return closed[thick:-thick] & lines
