@@ -119,11 +119,10 @@ class RetryingRedis(redis.Redis):
         """Run commands as one transaction; returns their replies."""
 
         def send() -> list[Any]:
-            with self.pipeline() as pipeline:
-                add: Any = pipeline.execute_command  # redis-py has no types here
+            with cast(Any, self.pipeline()) as pipeline:
                 for command in commands:
-                    add(*command)
-                return pipeline.execute()
+                    pipeline.execute_command(*command)
+                return cast(list[Any], pipeline.execute())
 
         return self._retry(send)
 
@@ -170,7 +169,7 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
                 getattr(socket, name): TCP_OPTIONS[name] for name in known
             },
         }
-    client = RetryingRedis.from_url(
+    client: Any = RetryingRedis.from_url(
         address.redis_url,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=TIMEOUT_SECONDS,
@@ -180,11 +179,10 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
         protocol=2,
         **options,
     )
-    retrying = cast(RetryingRedis, client)
-    retrying.url, retrying.retry_seconds = url, retry_seconds
+    client.url, client.retry_seconds = url, retry_seconds
     if one_thread:
-        retrying.connection = retrying.connection_pool.make_connection()
-    return retrying
+        client.connection = client.connection_pool.make_connection()
+    return cast(RetryingRedis, client)
 
 
 def is_passing(error: redis.RedisError) -> bool:
