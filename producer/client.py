@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Self
 
+from redis.exceptions import BusyLoadingError
+
 from producer.batching import Batcher, is_pixels, read_call
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
@@ -14,7 +16,6 @@ from producer.prediction import Prediction
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import connect
-from protocol.broker.failures import is_loading
 from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, MODELS, settings
@@ -39,7 +40,7 @@ class Client:
             try:
                 redis.ping()  # without retries, so that a missing Redis is reported at once
             except BrokerError as error:
-                if not (retry_seconds and is_loading(error)):
+                if not (retry_seconds and isinstance(error.__cause__, BusyLoadingError)):
                     raise
         self.ledger = Ledger(connect(self.url, retry_seconds))
         self._calls = Batcher(self.ledger)

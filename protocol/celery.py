@@ -1,4 +1,8 @@
-"""The Celery app, with the configuration that producer, worker and Flower share."""
+"""What Celery needs to know in producer, worker and Flower: the app, and how workers are asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from celery import Celery
 
@@ -8,15 +12,42 @@ from protocol.ledger import CALLS_PRIORITY, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
+STATS = "digitq_stats"  # the remote control command with which `digitq doctor` asks workers
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """A worker: its main process and its pool."""
+
+    version: str  # of digitq
+    torch: str  # version and instruction set: the last bits of an answer depend on both
+    machine: str  # an id, the same in all containers of a machine
+    machine_cores: int
+    share: str  # an id, the same for all workers that share the same `cores`
+    cores: int
+    processes: int
+    threads: int  # of the network in each process
+    takes_work: bool  # false if someone has told the worker not to read the queue
+    models: dict[str, str | None]  # by name: what is wrong with it, None if it can be used
+    cards: dict[str, str]  # by model: a SHA-256 of its card and weights
+    deadline_seconds: float
+    time: float  # seconds since 1970 by the worker's clock
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> Self | None:
+        """The answer of a worker; None if fields are missing, as in another version's."""
+        try:
+            return cls(*(answer[field.name] for field in fields(cls)))
+        except KeyError:
+            return None
 
 
 def make_app(broker_url: str) -> Celery:
-    """The app for one broker. It accepts JSON only, and has no result backend: results are in the
-    ledger.
+    """The app for one broker. Raises `UsageError` if the URL is not of Redis.
 
-    Messages are acknowledged when they are received: the ledger finds lost ones, and with late
-    acknowledgements Celery would run long chunks twice. Raises `UsageError` if the URL is not of
-    Redis.
+    It accepts JSON only, and has no result backend: results are in the ledger. Messages are
+    acknowledged when they are received: the ledger finds lost ones, and with late acknowledgements
+    Celery would run long chunks twice.
     """
     app = Celery("digitq", broker=read_address(broker_url).celery_url, set_as_current=False)
     app.conf.update(

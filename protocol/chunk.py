@@ -67,14 +67,11 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The images of one message.
+    """The images of one message."""
 
-    `batch` has the columns `id` and either `pixels` or `image`. It may have `error`, for files that
-    the producer could not read (their `image` is null), and `truth`. `first_row` is the position of
-    the first image in its job; it determines the position of each image in the network's tiles.
-    """
-
-    first_row: int
+    first_row: int  # the first image's position in the job, and so in the network's tiles
+    # `id` and either `pixels` or `image`; it may have `truth`, and `error` for files that the
+    # producer could not read, whose `image` is null
     batch: pa.RecordBatch
 
     @property

@@ -1,15 +1,4 @@
-"""The errors that digitq raises.
-
-DigitqError
- ├─ UsageError           the input or an option is wrong
- │   └─ UnknownJobError  Redis does not know this job, or no longer does
- ├─ BrokerError          Redis can't be reached, or was lost for good
- ├─ JobCancelledError    the job was cancelled
- ├─ JobFailedError       workers gave up on the job
- ├─ JobAbandonedError    the job can't be completed: its submitter is gone
- ├─ ResultsExpiredError  Redis no longer keeps the results of the job
- └─ OutputError          the result file can't be written
-"""
+"""The errors that digitq raises."""
 
 
 class DigitqError(Exception):
@@ -17,19 +6,15 @@ class DigitqError(Exception):
 
 
 class UsageError(DigitqError):
-    """Raised when the input or an option is wrong.
-
-    Most are raised before anything is done. One is raised during a job when an item of its source
-    turns out not to be an image.
-    """
-
-
-class BrokerError(DigitqError):
-    """Raised when Redis can't be reached, refuses the login, or is lost for good."""
+    """Raised when the input or an option is wrong; during a job, if an item is not an image."""
 
 
 class UnknownJobError(UsageError):
     """Raised when Redis has no job with the given id, or no longer has it."""
+
+
+class BrokerError(DigitqError):
+    """Raised when Redis can't be reached, refuses the login, or is lost for good."""
 
 
 class JobCancelledError(DigitqError):

@@ -44,8 +44,18 @@ local function create(base, base_row, ...)
   touch()
 end
 
--- Queues a chunk and its message: Celery's, protocol version 2, in the form of kombu. Flower shows
--- `argsrepr`.
+-- Creates the record if Redis has lost it, and brings it up to date: a Redis that lost its last second
+-- may have forgotten chunks that were already collected. Returns false if the job was ended.
+local function recover(base, base_row, ...)
+  if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
+  if is_stopped() then return false end
+  if tonumber(base) > number('stored') then
+    redis.call('HSET', record, 'stored', base, 'published', base)
+  end
+  return true
+end
+
+-- Queues a chunk and its message: Celery's, protocol version 2, in the form of kombu.
 local function publish(n)
   local job, time = get('id'), stamp(now)
   local id = string.format('%s-%d-%s', job, n, time)
@@ -84,46 +94,24 @@ local function finish_if_done()
   end
 end
 
--- A Redis that lost its last second may have forgotten chunks that were already collected.
-local function catch_up(base)
-  if tonumber(base) > number('stored') then
-    redis.call('HSET', record, 'stored', base, 'published', base)
-  end
-end
-
--- Puts off the deadline of a running chunk. The removal comes first: if Redis is out of memory, it
--- refuses a script whose first write adds something, but lets one go on that began by removing.
-local function put_off(n)
-  if not get('ttl') or redis.call('ZREM', running, n) == 0 then return false end
-  redis.call('ZADD', running, stamp(now), n)
-  return true
-end
-
 local steps = {}
 
 -- Creates a job that is about to be fed.
-function steps.open(...)
-  create(0, 0, ...)
-end
+function steps.open(...) create(0, 0, ...) end
 
 -- Enters a chunk whose payload was just added to the chunks. Returns how many chunks are stored: no
 -- more than n if Redis has lost some before it; nothing if the job was cancelled or has failed.
 function steps.dispatch(base, base_row, n, count, ...)
   n, count = tonumber(n), tonumber(count)
-  if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
-  if is_stopped() then
+  if not recover(base, base_row, ...) then
     redis.call('HDEL', chunks, n)
     return nil
   end
   redis.call('HSET', record, 'fed', stamp(now))
-  catch_up(base)
-  if n > number('stored') then
-    redis.call('HDEL', chunks, n)
-    return number('stored')
-  end
-  if n < number('stored') then -- sent again because the reply was lost; it may already be done
+  local stored = number('stored')
+  if n ~= stored then -- it is too early, or sent again because the reply was lost and may be done
     if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
-    return number('stored')
+    return stored
   end
   redis.call('HSET', rows, n, count)
   redis.call('HSET', record, 'stored', n + 1)
@@ -136,38 +124,30 @@ end
 
 -- Notes that all `total` chunks are stored. Returns what `dispatch` returns.
 function steps.seal(base, base_row, total, ...)
-  if redis.call('EXISTS', record) == 0 then create(base, base_row, ...) end
-  if is_stopped() then return nil end
-  catch_up(base)
-  if tonumber(total) > number('stored') then return number('stored') end
-  if get('state') == 'feeding' then
+  if not recover(base, base_row, ...) then return nil end
+  local stored = number('stored')
+  if tonumber(total) <= stored and get('state') == 'feeding' then
     redis.call('HSET', record, 'state', 'running')
     redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'sealed', total) -- all results may be there
     touch()
     finish_if_done()
   end
-  return number('stored')
+  return stored
 end
 
 -- Creates a job of one chunk, for single calls. Returns nothing if it was cancelled or has failed.
 function steps.submit(count, payload, ...)
-  if redis.call('EXISTS', record) == 1 then -- sent again because the reply was lost
-    return not is_stopped()
-  end
+  if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
   create(0, 0, ...)
+  redis.call('HSET', record, 'state', 'running', 'call', 1)
   redis.call('HSET', chunks, 0, payload)
-  redis.call('HSET', rows, 0, count)
-  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload,
-    'call', 1)
-  publish_next()
-  touch()
-  return true
+  return steps.dispatch(0, 0, 0, count)
 end
 
 -- Notes that the submitter is alive, even if it has nothing to store.
 function steps.heartbeat()
   if redis.call('EXISTS', record) == 0 then return end
-  redis.call('HDEL', record, 'fed') -- comes first for the reason given at put_off
+  redis.call('HDEL', record, 'fed') -- comes first for the reason given at renew
   redis.call('HSET', record, 'fed', stamp(now))
   touch()
 end
@@ -178,8 +158,8 @@ function steps.read()
   return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
--- A worker begins a chunk. Returns the model, and how often the chunk was begun; nothing if there is
--- nothing to do. (The worker reads the payload in the same round trip.)
+-- Returns the model, and how often the chunk was begun; nothing if there is nothing to do. (The worker
+-- reads the payload in the same round trip.)
 function steps.begin(n)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -197,18 +177,17 @@ function steps.begin(n)
   return {model, attempt}
 end
 
--- Puts off a chunk's deadline. Returns 0 if the worker may stop: another one was first, or the job has
--- ended.
-function steps.renew(n)
-  if put_off(n) then touch() end
+-- Puts off the deadline of a running chunk; if a worker is about to read an image that may kill it,
+-- `noted` says which. Returns 0 if the worker may stop: another one was first, or the job has ended.
+-- The removal comes first: if Redis is out of memory, it refuses a script whose first write adds
+-- something, but lets one go on that began by removing.
+function steps.renew(n, noted)
+  if get('ttl') and redis.call('ZREM', running, n) == 1 then
+    redis.call('ZADD', running, stamp(now), n)
+    if noted then redis.call('HSET', poison_rows, n, noted) end
+    touch()
+  end
   return redis.call('HEXISTS', chunks, n)
-end
-
--- A worker is about to read an image that may kill it. Puts off the deadline, too.
-function steps.note_poison_rows(n, rows)
-  if not put_off(n) then return end
-  redis.call('HSET', poison_rows, n, rows)
-  touch()
 end
 
 -- A worker could not classify a chunk. Returns how often that has happened.
@@ -219,9 +198,8 @@ function steps.fail(n)
   return count
 end
 
--- Takes a result: the longest silence of the worker, the result, how many of its rows have an error,
--- the kind of its images, and the time for each or 0. Returns nothing if another worker was first. (The
--- worker measures the silence: time in which a result waits for a stalled Redis does not count.)
+-- Takes the first result of a chunk, and returns whether it was that. The worker measures its longest
+-- silence: time in which a result waits for a stalled Redis does not count.
 function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
@@ -254,7 +232,6 @@ function steps.sweep(deadline)
     redis.call('SREM', active, string.match(record, '[^:]+$'))
     return
   end
-  if get('state') ~= 'feeding' and get('state') ~= 'running' then return end
   local lost = now - deadline
   if redis.call('LLEN', own_queue()) > 0 then
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
@@ -268,19 +245,10 @@ function steps.sweep(deadline)
   find(running, '-inf', stamp(now - patience))
   for _, set in ipairs({queued, running}) do find(set, stamp(now + 1), '+inf') end
   for _, n in ipairs(overdue) do
-    redis.call('ZREM', running, n) -- even if it is not there, for the reason given at put_off
+    redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
     publish(n)
   end
   if #overdue > 0 then touch() end -- otherwise a job that nobody works on could never expire
-end
-
--- Returns the results of `count` chunks from `start` on. The chunks that follow are collected: their
--- results are deleted.
-function steps.results(start, count, ...)
-  if select('#', ...) > 0 then redis.call('HDEL', results, ...) end
-  local numbers = {}
-  for n = start, start + count - 1 do table.insert(numbers, string.format('%d', n)) end
-  return redis.call('HMGET', results, unpack(numbers))
 end
 
 -- Returns the result of a job of one chunk. Once it is there, the job and its record are deleted.
@@ -294,7 +262,7 @@ function steps.take()
 end
 
 -- Ends a job: collected, cancelled or failed. Only its record stays. The removals come first for the
--- reason given at put_off.
+-- reason given at renew.
 function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('SREM', active, get('id'))

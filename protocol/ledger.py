@@ -1,9 +1,7 @@
 """The ledger: the state of every job in Redis, so that no image is lost or answered twice.
 
 Each change is one atomic Lua script (`ledger.lua`), so a process that dies between two changes
-leaves a consistent state. The script that marks a chunk as queued also writes its Celery message. A
-chunk's payload is sent beside the script, in the same transaction. The keys of a job are its record
-`digitq:job:<id>` and that name with a suffix.
+leaves a consistent state. The script that marks a chunk as queued also writes its Celery message.
 """
 
 import re
@@ -12,13 +10,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, cast
 
+from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
 
-from protocol.broker.connection import RetryingRedis
+from protocol.broker.connection import Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 
@@ -35,13 +33,11 @@ COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected 
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 SCRIPT = f"local PATIENCE = {PATIENCE}\n" + files("protocol").joinpath("ledger.lua").read_text()
 
-State = Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
-
 
 class Begun(NamedTuple):
     """A chunk that a worker has begun."""
 
-    payload: bytes | memoryview
+    payload: Payload
     model: str
     attempt: int  # from 1
     time: float  # of `time.monotonic`
@@ -50,7 +46,7 @@ class Begun(NamedTuple):
 class ChunkResult(NamedTuple):
     """What a worker hands in for a chunk."""
 
-    payload: bytes | memoryview  # the result rows, as one Arrow IPC stream
+    payload: Payload  # the result rows, as one Arrow IPC stream
     failed: int  # rows with an error
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
@@ -73,62 +69,36 @@ class JobSpec(NamedTuple):
         return [part for pair in fields.items() for part in pair]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """One job as Redis knows it. Times are by the clock of Redis; counts are images or chunks.
 
-    `state` is one of:
-    - `feeding`: its submitter still stores chunks
-    - `running`: all chunks are stored
-    - `done`: all chunks have a result
-    - `collected`: it was attached, and its submitter has taken all results
-    - `cancelled`: someone cancelled it
-    - `failed`: workers gave up on one of its chunks
-    - `abandoned`: it was still fed when its submitter went silent
+    docs/operations.md explains the states.
     """
 
     id: str
-    state: State
+    state: Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
     model: str
     source: str
     created: datetime
-    finished: datetime | None
+    finished: datetime | None = None
     images: int
     done_images: int
-    failed: int
+    failed: int = 0
     chunks: int
     done_chunks: int
-    bytes: int
-    most_attempts: int  # the most times that any of its chunks was begun
+    bytes: int = 0
+    most_attempts: int = 0  # the most times that any of its chunks was begun
     attached: bool
-    silent_seconds: float  # the longest time in which a worker at a chunk gave no sign of life
-    reason: str | None  # why it failed or was cancelled, if that is known
+    silent_seconds: float = 0  # the longest time in which a worker at a chunk gave no sign of life
+    reason: str | None = None  # why it failed or was cancelled, if that is known
 
-    @classmethod
-    def parse(cls, fields: Mapping[str, str]) -> Self:
+    @staticmethod
+    def parse(fields: Mapping[str, str]) -> "JobRecord":
         """The record from the fields of its hash in Redis."""
-
-        def when(name: str) -> datetime:
-            return datetime.fromtimestamp(float(fields[name]), UTC)
-
-        return cls(
-            id=fields["id"],
-            state=cast(State, fields["state"]),
-            model=fields["model"],
-            source=fields["source"],
-            created=when("created"),
-            finished=when("finished") if "finished" in fields else None,
-            images=int(fields["images"]),
-            done_images=int(fields["done_images"]),
-            failed=int(fields.get("failed", 0)),
-            chunks=int(fields["stored"]),
-            done_chunks=int(fields["done_chunks"]),
-            bytes=int(fields.get("bytes", 0)),
-            most_attempts=int(fields.get("most_attempts", 0)),
-            attached=fields["attached"] == "1",
-            silent_seconds=int(fields.get("silent_ms", 0)) / 1000,
-            reason=fields.get("reason"),
-        )
+        silent_seconds = int(fields.get("silent_ms", 0)) / 1000
+        others = {"chunks": fields["stored"], "silent_seconds": silent_seconds}
+        return RECORD.validate_python({**fields, **others})
 
     @property
     def seconds(self) -> float:
@@ -149,8 +119,11 @@ class JobRecord:
             raise JobFailedError(f"job {self.id} has failed{why}")
 
 
+RECORD = TypeAdapter(JobRecord)
+
+
 def record_key(job_id: str) -> str:
-    """The key of a job's record; the job's other keys begin with it."""
+    """The key of a job's record; the job's other keys are this with a suffix."""
     return f"digitq:job:{job_id}"
 
 
@@ -164,7 +137,7 @@ class Ledger:
         self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
         self._script = redis.register_script(SCRIPT)
 
-    def _step(self, job_id: str, step: str, *args: bytes | memoryview | str | float) -> Any:
+    def _step(self, job_id: str, step: str, *args: Payload | str | float) -> Any:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
@@ -175,61 +148,55 @@ class Ledger:
         self._step(spec.id, "open", *spec.flat())
 
     def dispatch(
-        self,
-        spec: JobSpec,
-        base: tuple[int, int],
-        number: int,
-        rows: int,
-        payload: bytes | memoryview,
+        self, spec: JobSpec, base: tuple[int, int], number: int, rows: int, payload: Payload
     ) -> tuple[int, dict[Kind, float]]:
         """Store a chunk and publish it when it is its turn.
 
         Returns how many chunks Redis has: no more than `number` if it has lost some. Returns also
-        how many seconds an image of each kind took in the last chunk that is done; 0 if there is
-        none. If Redis has no record of the job, one is made from `spec` and `base`: the number of
-        the oldest chunk that is not collected, and of the images before it. Raises
-        `JobCancelledError` and `JobFailedError`.
-        """
-        chunks, keys = record_key(spec.id) + ":chunks", self._keys(spec.id)
-        step = "dispatch", *base, number, rows, *spec.flat()
-        store = (
-            ("HSET", chunks, number, payload),  # a script would copy the payload twice more
-            ("EXPIRE", chunks, spec.ttl),
-            ("EVAL", SCRIPT, len(keys), *keys, *step),  # EVALSHA could fail within the transaction
-            ("HMGET", record_key(spec.id), *(f"{kind}_ns" for kind in KINDS)),
-        )
-        *_, stored, paces = self.redis.transact(*store)
-        seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
-        return int(self._unless_stopped(spec.id, stored)), seconds
-
-    def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
-        """Note that all `total` chunks are stored.
-
-        Returns how many Redis has: fewer if it has lost some. Raises `JobCancelledError` and
+        how many seconds an image of each kind took in the last chunk that is done, or 0. If Redis
+        has no record of the job, one is made from `spec` and `base`: the number of the oldest chunk
+        that is not collected, and of the images before it. Raises `JobCancelledError` and
         `JobFailedError`.
         """
-        reply = self._step(spec.id, "seal", *base, total, *spec.flat())
-        return int(self._unless_stopped(spec.id, reply))
+        record, keys = record_key(spec.id), self._keys(spec.id)
+        step = "dispatch", *base, number, rows, *spec.flat()
+        *_, stored, paces = self.redis.transact(
+            ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
+            ("EXPIRE", f"{record}:chunks", spec.ttl),
+            ("EVAL", SCRIPT, len(keys), *keys, *step),  # EVALSHA could fail within the transaction
+            ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
+        )
+        seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
+        return self._unless_stopped(spec.id, stored), seconds
 
-    def submit(self, spec: JobSpec, rows: int, payload: bytes | memoryview) -> None:
-        """Store single calls, as a job of one chunk. Raises `JobCancelledError` and
-        `JobFailedError`."""
+    def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
+        """Note that all `total` chunks are stored. Returns how many Redis has, and raises, as
+        `dispatch`."""
+        reply = self._step(spec.id, "seal", *base, total, *spec.flat())
+        return self._unless_stopped(spec.id, reply)
+
+    def submit(self, spec: JobSpec, rows: int, payload: Payload) -> None:
+        """Store single calls, as a job of one chunk. Raises as `dispatch`."""
         reply = self._step(spec.id, "submit", rows, payload, *spec.flat())
         self._unless_stopped(spec.id, reply)
+
+    def _unless_stopped(self, job_id: str, reply: int | None) -> int:
+        """The reply of a step, which is None if the job was cancelled or has failed."""
+        if reply is None:
+            self.record(job_id).raise_if_stopped()
+        return int(reply or 0)
 
     def begin(self, job_id: str, number: int) -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
         keys = self._keys(job_id)
-        ask = partial(
-            self.redis.execute_pair,
-            ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number),
-            ("HGET", record_key(job_id) + ":chunks", number),  # a script would copy it twice more
-        )
         try:
-            reply, begun, payload = ask()
+            reply, begun, payload = self.redis.execute_pair(
+                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number),
+                ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
+            )
         except NoScriptError:
             self.redis.script_load(SCRIPT)
-            reply, begun, payload = ask()
+            return self.begin(job_id, number)
         if not reply or payload is None:
             return None
         model, attempt = reply
@@ -245,29 +212,9 @@ class Ledger:
         """Note that a chunk could not be classified; returns how often that has happened."""
         return int(self._step(job_id, "fail", number))
 
-    def give_up(self, job_id: str, reason: str) -> None:
-        """End a job as failed: everything but its record is dropped."""
-        self._step(job_id, "close", "failed", reason)
-
     def renew(self, job_id: str, number: int) -> bool:
-        """Put off the deadline of a running chunk. False if the worker may stop: another one was
-        first, or the job has ended."""
+        """Put off the deadline of a running chunk. False if its result is no longer wanted."""
         return bool(self._step(job_id, "renew", number))
-
-    def is_running(self, job_id: str, number: int) -> bool:
-        """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
-        return self.redis.zscore(record_key(job_id) + ":running", number) is not None
-
-    def has_worker(self) -> bool:
-        """Whether a worker is there. If there is none, this takes 1.5 seconds."""
-        end = time.monotonic() + 1.5  # every second, one of the workers sweeps
-        while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
-            time.sleep(0.05)
-        return bool(found)
-
-    def running(self) -> list[str]:
-        """The ids of the jobs with a running chunk."""
-        return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
 
     def poison_rows(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that a worker was reading when it died: one entry for each death, as
@@ -277,7 +224,26 @@ class Ledger:
 
     def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
         """Set what `poison_rows` returns if the worker dies now, and put off the deadline."""
-        self._step(job_id, "note_poison_rows", number, " ".join(map(str, rows)))
+        self._step(job_id, "renew", number, " ".join(map(str, rows)))
+
+    def is_running(self, job_id: str, number: int) -> bool:
+        """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
+        return self.redis.zscore(record_key(job_id) + ":running", number) is not None
+
+    def running(self) -> list[str]:
+        """The ids of the jobs with a running chunk."""
+        return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
+
+    def active(self) -> list[str]:
+        """The ids of the jobs that have not ended."""
+        return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
+
+    def has_worker(self) -> bool:
+        """Whether a worker is there. If there is none, this takes 1.5 seconds."""
+        end = time.monotonic() + 1.5  # every second, one of the workers sweeps
+        while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return bool(found)
 
     def flush(self, job_id: str) -> None:
         """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
@@ -299,25 +265,23 @@ class Ledger:
         """Publish the overdue chunks of one job again."""
         self._step(job_id, "sweep", deadline_seconds)
 
-    def active(self) -> list[str]:
-        """The ids of the jobs that have not ended."""
-        return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
-
     def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
         self._step(job_id, "close", "cancelled", *reason)
 
-    def _unless_stopped(self, job_id: str, reply: Any) -> Any:
-        """The reply of a step, which is None if the job was cancelled or has failed."""
-        if reply is None:
-            self.record(job_id).raise_if_stopped()
-        return reply
+    def give_up(self, job_id: str, reason: str) -> None:
+        """End a job as failed: everything but its record is dropped."""
+        self._step(job_id, "close", "failed", reason)
 
     def finish(self, job_id: str) -> None:
-        """End an attached job whose results are all collected: everything but its record is
-        dropped."""
+        """End an attached job that is collected: everything but its record is dropped."""
         self._step(job_id, "close", "collected")
+
+    def release(self, job_id: str) -> None:
+        """Note that a detached job was collected: its results expire, its record stays."""
+        for suffix in (":results", ":done"):
+            self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
@@ -343,23 +307,17 @@ class Ledger:
     def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
         """The results of `count` chunks from `start` on, with None for each that is not there. The
         results of the chunks in `drop` are deleted first."""
-        found: list[bytes | None] = self._step(job_id, "results", start, count, *drop)
-        return found
+        key = record_key(job_id) + ":results"
+        drops = [("HDEL", key, *drop)] if drop else []
+        *_, found = self.redis.transact(*drops, ("HMGET", key, *range(start, start + count)))
+        return cast(list[bytes | None], found)
 
     def take(self, job_id: str) -> bytes | None:
-        """The result of a job of one chunk, or None if there is none yet. Once it is taken, Redis
-        forgets the job."""
-        result: bytes | None = self._step(job_id, "take")
-        return result
+        """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""
+        return cast(bytes | None, self._step(job_id, "take"))
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream
         of events to wait after next; `after` itself if nothing happened."""
         reply: Any = self.redis.xread({record_key(job_id) + ":done": after}, block=timeout_ms)
         return reply[0][1][-1][0] if reply else after
-
-    def release(self, job_id: str) -> None:
-        """Note that a detached job was collected: its results expire after an hour, its record
-        stays."""
-        for suffix in (":results", ":done"):
-            self.redis.expire(record_key(job_id) + suffix, COLLECTED_TTL_SECONDS)

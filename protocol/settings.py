@@ -4,16 +4,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-# Sources leave out files with this ending: they are drawings of `digitq inspect`
-INSPECT_SUFFIX = ".inspect.png"
+INSPECT_SUFFIX = ".inspect.png"  # of drawings of `digitq inspect`, which sources leave out
 DEFAULT_BROKER = "redis://localhost:6379/0"
-# Celery reads these in workers and Flower and prefers them to the app's broker. They may be meant
-# for another program.
+# Celery prefers these to the app's broker, but they may be meant for another program
 OTHER_BROKERS = (
     "BROKER_URL",
     "CELERY_BROKER_URL",
@@ -28,9 +26,7 @@ MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
 class Settings(BaseSettings):
     """The settings of one process. Each field is the variable `DIGITQ_<FIELD>`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="DIGITQ_", env_ignore_empty=True, frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="DIGITQ_", env_ignore_empty=True, frozen=True)
 
     broker_url: str | None = Field(
         None,
@@ -58,33 +54,29 @@ class Settings(BaseSettings):
         le=256 << 20,
         description="maximum size of the images in a chunk, in bytes",
     )
-    image_bytes: int = Field(
+    image_bytes: PositiveInt = Field(
         64 << 20,
-        ge=1,
         le=256 << 20,
         description="maximum size of an image file, in bytes; a larger file gives an error row",
     )
-    window_chunks: int = Field(
+    window_chunks: PositiveInt = Field(
         16,
-        ge=1,
         description="number of chunks that an attached job keeps in Redis and in memory; it grows "
         "while workers are idle",
     )
-    budget_bytes: int = Field(
+    budget_bytes: PositiveInt = Field(
         256 << 20,
-        ge=1,
         description="maximum size of the unclassified images of a submitted job in Redis, and of "
         "the chunks that an attached job keeps, in bytes",
     )
-    deadline_seconds: float = Field(
-        30,
-        gt=0,
-        description="a chunk is queued again if its worker gives no sign of life for this long",
+    deadline_seconds: PositiveFloat = Field(
+        30, description="a chunk is queued again if its worker gives no sign of life for this long"
     )
-    broker_retry_seconds: float = Field(120, gt=0, description="how long to wait for a lost Redis")
-    job_ttl_seconds: int = Field(
+    broker_retry_seconds: PositiveFloat = Field(
+        120, description="how long to wait for a lost Redis"
+    )
+    job_ttl_seconds: PositiveInt = Field(
         7 * 86400,
-        ge=1,
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change, in seconds",
     )
@@ -100,8 +92,7 @@ class Settings(BaseSettings):
 
     @property
     def mnist_root(self) -> Path:
-        """The folder that contains `MNIST/raw`. Raises `UsageError` if it is in a home folder that
-        does not exist."""
+        """The folder that contains `MNIST/raw`. Raises `UsageError` for an unknown home folder."""
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
 
 
@@ -110,14 +101,7 @@ def _expand(path: Path, variable: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:  # the user has no home folder
-        reason = str(error).rstrip(".")
-        raise UsageError(f"{reason}: set {variable} to a folder") from None
-
-
-@cache
-def settings() -> Settings:
-    """The settings of this process, read once. Raises `UsageError` if a variable is wrong."""
-    return read_settings()
+        raise UsageError(f"{str(error).rstrip('.')}: set {variable} to a folder") from None
 
 
 def read_settings() -> Settings:
@@ -128,3 +112,6 @@ def read_settings() -> Settings:
         first = error.errors()[0]
         name = "_".join(["DIGITQ", *map(str, first["loc"])]).upper()
         raise UsageError(f"{name}={first['input']!r}: {first['msg']}") from None
+
+
+settings = cache(read_settings)  # of this process, read once

@@ -9,8 +9,9 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
+from kombu.transport import TRANSPORT_ALIASES
 
-from protocol.broker.address import Address, read_address
+from protocol.broker.address import read_address
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
@@ -19,13 +20,13 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
-from worker import transport
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 logger = get_logger(__name__)
 
-transport.register()
+# For `redis://`, `rediss://` and `redis+socket://` in this process
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Transport"))
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
     include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
@@ -38,31 +39,21 @@ app.conf.update(
 class Sweeper(bootsteps.StartStopStep):
     """Publishes overdue chunks again, on the worker's timer; a lock lets one worker do it."""
 
-    requires = {"celery.worker.components:Timer"}
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        self._entry: Any = None
-        self._redis = connect(app.conf.digitq_database_url)
-
     def start(self, parent: Any) -> None:
-        self._entry = parent.timer.call_repeatedly(self._interval_seconds(), self._sweep)
+        redis = connect(app.conf.digitq_database_url)
+        seconds = min(1.0, settings().deadline_seconds / 3)
+        lock_ms = max(1, int(900 * seconds))
 
-    def stop(self, parent: Any) -> None:
-        if self._entry:
-            self._entry.cancel()
+        def sweep() -> None:
+            try:
+                if redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=lock_ms):
+                    Ledger(redis).sweep(settings().deadline_seconds)
+                elif redis.pttl(SWEEP_LOCK) > 1000:  # ms; the clock of Redis was set back
+                    redis.delete(SWEEP_LOCK)
+            except BrokerError as error:
+                logger.warning("no sweep: %s", error)
 
-    def _interval_seconds(self) -> float:
-        return min(1.0, settings().deadline_seconds / 3)
-
-    def _sweep(self) -> None:
-        try:
-            milliseconds = max(1, int(self._interval_seconds() * 900))
-            if self._redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=milliseconds):
-                Ledger(self._redis).sweep(settings().deadline_seconds)
-            elif self._redis.pttl(SWEEP_LOCK) > 1000:  # ms; the clock of Redis was set back
-                self._redis.delete(SWEEP_LOCK)
-        except BrokerError as error:
-            logger.warning("no sweep: %s", error)
+        parent.timer.call_repeatedly(seconds, sweep)
 
 
 app.steps["worker"].add(Sweeper)
@@ -85,19 +76,14 @@ def prepare_worker(conf: Any, **_: Any) -> None:
 
 
 def follow_celery(conf: Any) -> None:
-    """Use the broker that Celery was told, by `celery -b URL` or a variable, for the ledger too.
-    Raises `UsageError` if the settings name another one."""
-    try:
-        told = Address.parse(conf.broker_read_url)
-    except ValueError as error:
-        raise UsageError(f"the broker of -b, BROKER_URL or CELERY_BROKER_URL: {error}") from None
+    """Use the broker that Celery was told for the ledger too. Raises `UsageError` if the settings
+    name another one."""
+    origin = "-b, BROKER_URL or CELERY_BROKER_URL"
+    told = read_address(conf.broker_read_url, origin)
     if told == read_address(conf.digitq_database_url):
         return
     if settings().broker_url:
-        raise UsageError(
-            "-b, BROKER_URL or CELERY_BROKER_URL names another broker than DIGITQ_BROKER_URL: "
-            "leave one out"
-        )
+        raise UsageError(f"{origin} names another broker than DIGITQ_BROKER_URL: leave one out")
     conf.digitq_database_url = told.redis_url
     os.environ["DIGITQ_BROKER_URL"] = told.redis_url  # for processes that are not forks
     os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs differently

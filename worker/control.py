@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from celery.worker.control import inspect_command
 
+from protocol.celery import STATS, WorkerStats
 from protocol.errors import DigitqError
-from protocol.host.cores import MEMBERSHIP, usable_cores, usable_cpus
+from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
 from protocol.settings import MODELS, settings
-from protocol.stats import STATS, WorkerStats
 from worker.models.card import fingerprint
 from worker.models.fast import has_byte_products
 from worker.models.model import TORCH_THREADS, check_model
@@ -30,14 +30,14 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers 
 def answer_stats(state: Any) -> dict[str, Any]:
     """This worker's `WorkerStats`, as a dictionary."""
     host = platform.node()
-    groups = MEMBERSHIP.read_text(errors="replace") if MEMBERSHIP.exists() else ""
+    instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
     return asdict(
         WorkerStats(
             version=version("digitq"),
-            torch=f"{torch.__version__} {describe_processor()}",
-            machine=BOOT_ID.read_text().strip() if BOOT_ID.exists() else host,
+            torch=f"{torch.__version__} {instructions}",
+            machine=read_text(BOOT_ID).strip() or host,
             machine_cores=os.cpu_count() or 1,
-            share=f"{host} {usable_cpus()} {groups}",
+            share=f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}",
             cores=usable_cores(),
             processes=state.consumer.pool.num_processes,
             threads=TORCH_THREADS,
@@ -48,11 +48,6 @@ def answer_stats(state: Any) -> dict[str, Any]:
             time=time.time(),
         )
     )
-
-
-def describe_processor() -> str:
-    """The instruction set, on which the last bits of an answer depend."""
-    return torch.backends.cpu.get_cpu_capability() + (" VNNI" if has_byte_products() else "")
 
 
 def find_fault(model: str) -> str | None:

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 
-from celery.utils.log import get_task_logger
-
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, encode, kind_of
 from protocol.errors import BrokerError
-from protocol.ledger import Begun, ChunkResult, Ledger
+from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
-from worker.pictures import ImageError
-from worker.pictures import describe as describe_error
+from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
 
 RENEW_SECONDS = 1.0  # the time between two signs of life, or less if the deadline is short
@@ -26,9 +23,6 @@ MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its j
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
-logger = get_task_logger(__name__)
-
-
 own = threading.local()  # `--pool threads` runs tasks in several threads
 
 
@@ -36,8 +30,7 @@ def ledger() -> Ledger:
     """This thread's ledger. It connects on first use, which is after the fork."""
     if not hasattr(own, "ledger"):
         retry_seconds = settings().broker_retry_seconds
-        redis = connect(app.conf.digitq_database_url, retry_seconds, one_thread=True)
-        own.ledger = Ledger(redis)
+        own.ledger = Ledger(connect(app.conf.digitq_database_url, retry_seconds, one_thread=True))
     found: Ledger = own.ledger
     return found
 
@@ -65,11 +58,10 @@ def classify(job_id: str, number: int) -> str:
         result = classify_chunk(chunk, begun.model, read)
     except Dropped:
         return DISCARDED
-    except BrokerError:
-        raise
     except Exception as error:  # not of an image: that would be in its row
-        if ledger().fail(job_id, number) >= MAX_FAILURES:
-            why = f"a worker can't classify chunk {number}: {describe_error(error)}"
+        is_lost = isinstance(error, BrokerError)
+        if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
+            why = f"a worker can't classify chunk {number}: {describe(error)}"
             ledger().give_up(job_id, why)
         raise
     failed = result.column("label").null_count
@@ -79,13 +71,8 @@ def classify(job_id: str, number: int) -> str:
     answer = ChunkResult(payload, failed, kind, image_seconds, heartbeat.longest_gap())
     if not ledger().complete(job_id, number, answer):
         return DISCARDED
-    return describe(chunk.rows, failed, seconds, begun)
-
-
-def describe(rows: int, failed: int, seconds: float, begun: Begun) -> str:
-    """The line that Flower shows for a chunk that is done."""
-    line = f"{rows} images, {failed} failed, {rows / seconds:,.0f} images/s"
-    return line if begun.attempt == 1 else f"{line}, attempt {begun.attempt}"
+    done = f"{chunk.rows} images, {failed} failed, {chunk.rows / seconds:,.0f} images/s"
+    return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
 
 
 class Dropped(BaseException):
@@ -96,10 +83,9 @@ class Heartbeat:
     """Gives signs of life while a worker is at a chunk, and measures the gaps between them."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
-        """`begun` is a time of `time.monotonic`."""
-        self.job_id, self.number = job_id, number
+        self.chunk = job_id, number
         self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
-        self._renewed, self._longest = begun, 0.0
+        self._renewed, self._longest = begun, 0.0  # of `time.monotonic`; seconds
 
     def longest_gap(self) -> float:
         """The longest gap so far in seconds, including the current one."""
@@ -110,7 +96,7 @@ class Heartbeat:
         if time.monotonic() - self._renewed <= self._every:
             return
         with watch.on(None), suppress(BrokerError):  # work goes on while Redis is lost
-            if not ledger_without_retry().renew(self.job_id, self.number):
+            if not ledger_without_retry().renew(*self.chunk):
                 raise Dropped
         # Set even if Redis was lost: a gap that Redis caused says nothing about the worker
         self._longest, self._renewed = self.longest_gap(), time.monotonic()
@@ -129,12 +115,11 @@ def careful_reader(heartbeat: Heartbeat) -> Read:
     An image that killed two workers becomes an error row. If they died while they read other views
     of it, it is classified without these.
     """
-    job_id, number = heartbeat.job_id, heartbeat.number
-    deaths = ledger().poison_rows(job_id, number)
+    deaths = ledger().poison_rows(*heartbeat.chunk)
 
     def note(poison_rows: list[int]) -> None:
         with watch.on(None):  # if Redis is lost, the wait is not the image's time
-            ledger().note_poison_rows(job_id, number, poison_rows)
+            ledger().note_poison_rows(*heartbeat.chunk, poison_rows)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         mark = ~row if reader is trace_other_views else row

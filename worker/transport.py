@@ -9,7 +9,7 @@ from queue import Empty
 from typing import Any
 
 from celery.utils.log import get_logger
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 from redis import RedisError
 
 logger = get_logger(__name__)
@@ -26,10 +26,9 @@ class Channel(redis.Channel):
         except RedisError as error:  # Redis is full, or has become a replica
             logger.warning("Redis gives no messages: %s", error)
             time.sleep(1)  # kombu asks again at once
-            raise Empty from None
         except Exception as error:
             logger.error("dropped a message that can't be read: %r", error)
-            raise Empty from None
+        raise Empty
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Return a message to the front of its queue. If Redis is lost, so is the message, and the
@@ -44,9 +43,3 @@ class Transport(redis.Transport):
     """kombu's transport with this `Channel`."""
 
     Channel = Channel
-
-
-def register() -> None:
-    """Use this transport for `redis://`, `rediss://` and `redis+socket://` in this process."""
-    name = f"{__name__}:{Transport.__qualname__}"
-    TRANSPORT_ALIASES.update(redis=name, rediss=name)

@@ -55,22 +55,20 @@ class Watchdog(threading.Thread):
                 logger.exception("the watchdog could not look")
 
     def _look(self, redis: RetryingRedis) -> None:
-        now = time.monotonic()
+        now, ledger = time.monotonic(), Ledger(redis)
         requests = [
             request
             for request in list(state.active_requests)
-            if request.name == CLASSIFY
-            and len(request.args) == 2  # other messages may have any form
+            if request.name == CLASSIFY and len(request.args) == 2  # others may have any form
         ]
         self._hanging = {
             request.id: self._hanging.get(request.id, now)
             for request in requests
-            if not Ledger(redis).is_running(*request.args)
+            if not ledger.is_running(*request.args)
         }
         for request in requests:
-            pid = request.worker_pid
-            hangs = now - self._hanging.get(request.id, now) > IDLE_SECONDS
-            if hangs and pid not in (None, os.getpid()):
+            pid, since = request.worker_pid, self._hanging.get(request.id, now)
+            if now - since > IDLE_SECONDS and pid not in (None, os.getpid()):
                 logger.error("process %d hangs: killing it", pid)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())

@@ -14,11 +14,10 @@ from kombu.exceptions import OperationalError
 from digitq.doctor.exposure import FLOWER_URL, Flower, look_at_flower, redis_open_at
 from producer.client import Client
 from protocol.broker.address import without_password
-from protocol.broker.failures import first_line
-from protocol.celery import make_app
+from protocol.broker.connection import first_line
+from protocol.celery import STATS, WorkerStats, make_app
 from protocol.errors import BrokerError
 from protocol.ledger import JobRecord, Ledger
-from protocol.stats import STATS, WorkerStats
 from protocol.text import plural
 
 MAX_REPLY_SECONDS = 2.0  # time to wait for the first worker's reply, and after each for the next

@@ -5,26 +5,16 @@ unchanged, could be two databases.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from protocol.errors import UsageError
 
-TCP_SCHEMES = ("redis", "rediss")
 UNIX_SCHEMES = ("unix", "redis+socket")
 # The options that kombu passes on to redis-py in the form that redis-py takes
 TLS_OPTIONS = {
-    "ssl_ca_certs",
-    "ssl_ca_data",
-    "ssl_ca_path",
-    "ssl_cert_reqs",
-    "ssl_certfile",
-    "ssl_check_hostname",
-    "ssl_ciphers",
-    "ssl_keyfile",
-    "ssl_password",
+    *("ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers"),
 }
 CERT_REQS = ("required", "optional", "none")
 NO_URL = (
@@ -35,54 +25,22 @@ LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Address:
-    """One database of one Redis, and the options of TLS."""
+class Address(NamedTuple):
+    """One database of one Redis. Two URLs of the same database give equal addresses."""
 
-    scheme: str  # redis, rediss or unix
-    place: str  # the login, then host and port or the path of a socket; quoted
-    database: int
-    tls: Mapping[str, str]
-
-    @classmethod
-    def parse(cls, url: str) -> Self:
-        """The address in a URL. Raises `ValueError` if redis-py or kombu could not use it."""
-        parts = _split(url)
-        scheme = "unix" if parts.scheme in UNIX_SCHEMES else parts.scheme
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        databases = [options.pop(name) for name in ("db", "virtual_host") if name in options]
-        place = parts.netloc.replace(";", "%3B")  # kombu splits a list of URLs there
-        if scheme == "unix":
-            if parts.hostname or not parts.path:
-                raise ValueError("it has no path of a socket, unlike unix:///run/redis.sock?db=0")
-            place += quote(unquote(parts.path))
-        elif path := parts.path.strip("/"):
-            databases.append(path)
-        return cls(scheme, place, _read_database(databases), _read_tls(scheme, options))
-
-    @property
-    def redis_url(self) -> str:
-        """The URL for redis-py."""
-        if self.scheme == "unix":
-            return f"unix://{self.place}?db={self.database}"
-        query = f"?{urlencode(self.tls)}" if self.tls else ""
-        return f"{self.scheme}://{self.place}/{self.database}{query}"
-
-    @property
-    def celery_url(self) -> str:
-        """The URL for kombu."""
-        if self.scheme == "unix":
-            return f"redis+socket://{self.place}?virtual_host={self.database}"
-        return self.redis_url
+    redis_url: str  # for redis-py
+    celery_url: str  # for kombu
 
 
-def read_address(url: str) -> Address:
-    """The address that a broker's URL names. Raises `UsageError` if it is not one of Redis."""
+def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Address:
+    """The address in a URL that was given by `origin`.
+
+    Raises `UsageError` if it is not of Redis, or if redis-py or kombu could not use it.
+    """
     try:
-        return Address.parse(url)
+        return _parse(url)
     except ValueError as error:
-        shown = without_password(url)
-        raise UsageError(f"broker {shown!r} (--broker or DIGITQ_BROKER_URL): {error}") from None
+        raise UsageError(f"broker {without_password(url)!r} ({origin}): {error}") from None
 
 
 def without_password(url: str) -> str:
@@ -90,13 +48,34 @@ def without_password(url: str) -> str:
     return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
+def _parse(url: str) -> Address:
+    """The address in a URL. Raises `ValueError`, as the functions that it calls."""
+    parts = _split(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    databases = [options.pop(name) for name in ("db", "virtual_host") if name in options]
+    place = parts.netloc.replace(";", "%3B")  # kombu splits a list of URLs there
+    tls = _read_tls(parts.scheme, options)
+    if parts.scheme in UNIX_SCHEMES:
+        if parts.hostname or not parts.path:
+            raise ValueError("it has no path of a socket, unlike unix:///run/redis.sock?db=0")
+        place += quote(unquote(parts.path))
+        database = _read_database(databases)
+        return Address(
+            f"unix://{place}?db={database}", f"redis+socket://{place}?virtual_host={database}"
+        )
+    if path := parts.path.strip("/"):
+        databases.append(path)
+    query = f"?{urlencode(tls)}" if tls else ""
+    url = f"{parts.scheme}://{place}/{_read_database(databases)}{query}"
+    return Address(url, url)
+
+
 def _split(url: str) -> SplitResult:
-    """The parts of the URL. Raises `ValueError`, without the message of `urlsplit`, which could
-    show a password."""
+    """The parts of the URL. The message of `urlsplit` is dropped: it could show a password."""
     try:
         parts = urlsplit(url)
         (parts.hostname or "").encode("idna")  # fails now rather than when it is looked up
-        known = parts.scheme in (*TCP_SCHEMES, *UNIX_SCHEMES) and parts.port != 0
+        known = parts.scheme in ("redis", "rediss", *UNIX_SCHEMES) and parts.port != 0
     except ValueError:
         known = False
     if not known:
@@ -107,7 +86,6 @@ def _split(url: str) -> SplitResult:
 
 
 def _read_database(named: list[str]) -> int:
-    """The one number in the list, or 0 if it is empty. Raises `ValueError`."""
     if not all(number.isascii() and number.isdecimal() for number in named):
         raise ValueError("its database is not a number, unlike redis://localhost:6379/0")
     numbers = {int(number) for number in named} or {0}
@@ -117,8 +95,7 @@ def _read_database(named: list[str]) -> int:
 
 
 def _read_tls(scheme: str, options: dict[str, str]) -> dict[str, str]:
-    """The options of TLS, which say whom to trust: by default kombu would trust any server. Raises
-    `ValueError`."""
+    """The options of TLS, which say whom to trust: by default kombu would trust any server."""
     known = TLS_OPTIONS if scheme == "rediss" else set[str]()
     if unknown := sorted({*options} - known):
         if "@" in "".join(unknown):  # the end of a password
@@ -129,7 +106,7 @@ def _read_tls(scheme: str, options: dict[str, str]) -> dict[str, str]:
         )
     if scheme != "rediss":
         return {}
-    tls = {"ssl_cert_reqs": "required", **options}
+    tls = {"ssl_cert_reqs": "required", **dict(sorted(options.items()))}
     if tls["ssl_cert_reqs"] not in CERT_REQS:
         raise ValueError(f"its ssl_cert_reqs is not one of {', '.join(CERT_REQS)}")
     # redis-py and kombu disagree about other values

@@ -1,20 +1,22 @@
 """Connections to Redis that wait while Redis is lost, and raise errors a person can act on."""
 
 import logging
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import redis
+from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import PythonRespSerializer
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from protocol.broker.address import read_address, without_password
-from protocol.broker.failures import explain, first_line, is_passing
 from protocol.errors import BrokerError
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
@@ -22,27 +24,34 @@ TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read i
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.05, 1.0  # the pause between two tries doubles
 TELL_LOSS_SECONDS = 2.0  # a loss that is shorter is not reported
 SEND_BYTES = 1 << 19  # sent at a time over a network; each part has the timeout to itself
-# The first keeps the kernel from buffering more than one part: otherwise the wait for a reply
-# would begin while most of a chunk is still to be sent. The others are the defaults of redis-py:
-# after 30 s of silence, Redis is asked every 5 s, 3 times, whether it is alive.
 TCP_OPTIONS = {
+    # Keeps the kernel from buffering more than one part: otherwise the wait for a reply would
+    # begin while most of a chunk is still to be sent
     "TCP_NOTSENT_LOWAT": SEND_BYTES,
-    "TCP_KEEPIDLE": 30,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 3,
+    # After 30 s of silence, Redis is asked every 5 s, 3 times, whether it is alive
+    **{"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3},
 }
+LOST = (redis.ConnectionError, redis.TimeoutError)
+REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+UNABLE = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.ClusterDownError)
+# Some of these have no class in redis-py, and errors of scripts have none; the last three are seen
+# during a failover
+UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY|UNBLOCKED|NOREPLICAS|MASTERDOWN) ")
+# Redis 6 puts the place before the message, Redis 7 and later after it
+SCRIPT_PLACE = re.compile(r"^Error running script.*@user_script: ?\d+: -?|( script: \w{40}.*)$")
+
+Payload = bytes | memoryview
+Command = tuple[Payload | str | float, ...]
+Reply = TypeVar("Reply")
 
 logger = logging.getLogger(__name__)
-
-Command = tuple[bytes | memoryview | str | float, ...]
 
 
 class Packer(PythonRespSerializer):
     """Encodes commands as redis-py does without hiredis, and splits them into parts.
 
     hiredis would copy each chunk twice, which takes a producer 20 % of its time. The timeout of a
-    socket is for one part, so a slow network needs small ones. Over a Unix socket, parts made a job
-    5 % slower, because other threads run in between.
+    socket is for one part, so a slow network needs small ones. Over a Unix socket, parts cost 5 %.
     """
 
     def __init__(self, part_bytes: int) -> None:
@@ -52,16 +61,15 @@ class Packer(PythonRespSerializer):
     def pack(self, *args: Any) -> list[memoryview]:
         """The parts of one command."""
         pack: Any = super().pack  # redis-py has no types here
-        pieces = [memoryview(piece) for piece in pack(*args)]
         return [
-            piece[start : start + self._part_bytes]
-            for piece in pieces
+            memoryview(piece)[start : start + self._part_bytes]
+            for piece in pack(*args)
             for start in range(0, len(piece), self._part_bytes)
         ]
 
 
-def _encode(argument: bytes | memoryview | str | float) -> bytes | memoryview:
-    return argument if isinstance(argument, bytes | memoryview) else str(argument).encode()
+def _encode(argument: Payload | str | float) -> Payload:
+    return argument if isinstance(argument, Payload) else str(argument).encode()
 
 
 class RetryingRedis(redis.Redis):
@@ -75,11 +83,12 @@ class RetryingRedis(redis.Redis):
     url = ""
     retry_seconds = 0.0
     on_disconnect: Callable[[str], None] | None = None
+    connection: Any  # of a client for one thread, else None
+    connection_pool: Any
     _has_told = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        send: Any = super().execute_command  # redis-py has no types here
-        return self._retry(lambda: send(*args, **options))
+        return self._retry(partial(super().execute_command, *args, **options))
 
     def execute_pair(self, first: Command, second: Command) -> tuple[Any, float, Any]:
         """Run two commands in one round trip.
@@ -90,8 +99,7 @@ class RetryingRedis(redis.Redis):
         answered: list[Any] = []
 
         def send() -> tuple[Any, float, Any]:
-            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
-            connection = own or pool.get_connection()
+            connection = self.connection or self.connection_pool.get_connection()
             try:
                 commands = (second,) if answered else (first, second)
                 connection.send_packed_command(connection.pack_commands(commands))
@@ -102,45 +110,36 @@ class RetryingRedis(redis.Redis):
                 connection.disconnect()
                 raise
             finally:
-                if not own:
-                    pool.release(connection)
+                if not self.connection:
+                    self.connection_pool.release(connection)
 
-        return cast(tuple[Any, float, Any], self._retry(send))
+        return self._retry(send)
 
     def transact(self, *commands: Command) -> list[Any]:
         """Run commands as one transaction; returns their replies."""
 
         def send() -> list[Any]:
-            with self.pipeline() as pipeline:
-                add: Any = pipeline.execute_command  # redis-py has no types here
+            with cast(Any, self.pipeline()) as pipeline:
                 for command in commands:
-                    add(*command)
-                return pipeline.execute()
+                    pipeline.execute_command(*command)
+                return cast(list[Any], pipeline.execute())
 
-        return cast(list[Any], self._retry(send))
+        return self._retry(send)
 
-    def _retry(self, send: Callable[[], Any]) -> Any:
-        try:
-            return self._try_until_sent(send)
-        except BaseException as error:  # the next command must not get a reply to this one
-            own, pool = cast(Any, self.connection), cast(Any, self.connection_pool)
-            if own:
-                own.disconnect()
-            elif not isinstance(error, BrokerError):  # Ctrl-C may come at any moment
-                pool.disconnect(inuse_connections=False)
-            raise
-
-    def _try_until_sent(self, send: Callable[[], Any]) -> Any:
-        started = time.monotonic()
-        pause = FIRST_RETRY_SECONDS
+    def _retry(self, send: Callable[[], Reply]) -> Reply:
+        started, pause = time.monotonic(), FIRST_RETRY_SECONDS
         while True:
             try:
                 reply = send()
                 self._has_told = False
                 return reply
-            except NoScriptError:  # the caller loads the script and tries again
-                raise
-            except redis.RedisError as error:
+            except BaseException as error:
+                if self.connection:  # the next command must not get a reply to this one
+                    self.connection.disconnect()
+                else:
+                    self.connection_pool.disconnect(inuse_connections=False)
+                if not isinstance(error, redis.RedisError) or isinstance(error, NoScriptError):
+                    raise  # the caller loads a missing script and tries again
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
                 if not is_passing(error) or waited > self.retry_seconds:
@@ -160,18 +159,17 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
     redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis.
     """
     address = read_address(url)
-    is_local = address.scheme == "unix"
-    options: dict[str, Any] = {"command_packer": Packer(sys.maxsize if is_local else SEND_BYTES)}
-    if not is_local:
-        options |= {
+    options: dict[str, Any] = {"command_packer": Packer(sys.maxsize)}
+    if not address.redis_url.startswith("unix:"):
+        known = [name for name in TCP_OPTIONS if hasattr(socket, name)]  # depends on the system
+        options = {
+            "command_packer": Packer(SEND_BYTES),
             "socket_keepalive": True,
             "socket_keepalive_options": {
-                getattr(socket, name): value
-                for name, value in TCP_OPTIONS.items()
-                if hasattr(socket, name)  # which of them there are depends on the system
+                getattr(socket, name): TCP_OPTIONS[name] for name in known
             },
         }
-    client = RetryingRedis.from_url(
+    client: Any = RetryingRedis.from_url(
         address.redis_url,
         retry=Retry(NoBackoff(), 1),
         socket_timeout=TIMEOUT_SECONDS,
@@ -181,8 +179,43 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
         protocol=2,
         **options,
     )
+    client.url, client.retry_seconds = url, retry_seconds
     if one_thread:
-        client.connection = cast(redis.Connection, client.connection_pool.make_connection())
-    retrying = cast(RetryingRedis, client)
-    retrying.url, retrying.retry_seconds = url, retry_seconds
-    return retrying
+        client.connection = client.connection_pool.make_connection()
+    return cast(RetryingRedis, client)
+
+
+def is_passing(error: redis.RedisError) -> bool:
+    """Whether the same command may succeed later."""
+    if isinstance(error, REFUSED):
+        return False
+    return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
+
+
+def explain(error: redis.RedisError, url: str) -> BrokerError:
+    """The error as a message that says what to do. The URL must be free of passwords."""
+    reason = first_line(error).rstrip(".")
+    if isinstance(error, REFUSED):
+        text = (
+            f"refuses the login ({reason}): "
+            "put the password in the URL, redis://:PASSWORD@host:6379/0"
+        )
+    elif "OOM " in reason or isinstance(error, exceptions.OutOfMemoryError):
+        text = "is full: collect or cancel jobs (`digitq jobs`), or raise its maxmemory"
+    elif isinstance(error, exceptions.BusyLoadingError):
+        text = "still loads its file: try again when it has"
+    elif isinstance(error, LOST):
+        return BrokerError(
+            f"can't reach Redis at {url} ({reason}): is it running? "
+            "`digitq up` starts one, `--broker` names another"
+        )
+    else:
+        text = f"says: {reason}"
+    return BrokerError(f"Redis at {url} {text}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what Redis says, without what redis-py and a script put around it."""
+    line = str(error).partition("\n")[0]
+    line = line.rpartition(" of pipeline caused error: ")[2]
+    return SCRIPT_PLACE.sub("", line)

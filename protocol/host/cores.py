@@ -10,12 +10,8 @@ MEMBERSHIP = Path("/proc/self/cgroup")  # lines `hierarchy:controllers:path`
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use, by its affinity and its control groups.
-
-    A quota is rounded up: 1.5 cores count as two.
-    """
-    quotas = [math.ceil(cores) for cores in read_quotas(CGROUPS, MEMBERSHIP)]
-    return max(1, min([len(usable_cpus()), *quotas]))
+    """The number of cores that this process may use: its affinity, or a quota, rounded up."""
+    return min([len(usable_cpus()), *map(math.ceil, read_quotas(CGROUPS, MEMBERSHIP))])
 
 
 def usable_cpus() -> list[int]:
@@ -31,26 +27,23 @@ def read_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     Version 2 of control groups has the file `cpu.max`, version 1 `cpu.cfs_quota_us`. In a container
     the path in `membership` may be the host's; then the files are at the root of the mount.
     """
-    for line in _read(membership).splitlines():
+    for line in read_text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
+        names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
         mount = cgroups / controllers
         if not mount.is_dir():
-            mount = (
-                cgroups / "cpu"
-            )  # a link, needed if the controllers are mounted as `cpuacct,cpu`
-        own = mount / path.lstrip("/")
-        for folder in (own, *own.parents):
-            names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
-            match " ".join(_read(folder / name) for name in names).split():
+            mount = cgroups / "cpu"  # a link, for controllers that are mounted as `cpuacct,cpu`
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            match " ".join(read_text(folder / name) for name in names).split():
                 case [quota, period] if quota.isdecimal():  # no quota is `max` or -1
                     yield int(quota) / int(period)
-            if folder == mount:
-                break
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a file of the kernel; nothing if there is no such file."""
     try:
         return path.read_text(errors="replace")
     except OSError:

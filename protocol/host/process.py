@@ -8,9 +8,7 @@ import sys
 from typing import Any
 
 MALLOC_TRIM_BYTES = 64 << 20  # malloc keeps up to this much freed memory for the next chunk
-MALLOC_MMAP_BYTES = (
-    8 << 20
-)  # it keeps no larger blocks: a chunk is smaller, a photo's pixels larger
+MALLOC_MMAP_BYTES = 8 << 20  # but no larger blocks: a chunk is smaller, a photo's pixels larger
 
 
 def end_at_once() -> None:
@@ -24,9 +22,8 @@ class Unfailing(io.FileIO):
 
     def write(self, content: Any) -> int:
         try:
-            while (
-                written := super().write(content)
-            ) is None:  # another program has made it non-blocking
+            # None if another program has made the file non-blocking
+            while (written := super().write(content)) is None:
                 select.select([], [self], [])
         except OSError:
             return len(content)

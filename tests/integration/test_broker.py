@@ -28,8 +28,8 @@ from protocol.broker.connection import (
     Packer,
     RetryingRedis,
     connect,
+    is_passing,
 )
-from protocol.broker.failures import is_passing
 from protocol.chunk import PIXELS, Chunk
 from protocol.errors import BrokerError
 from protocol.ledger import JobSpec, Ledger, record_key
