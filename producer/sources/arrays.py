@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
-import pyarrow as pa
 
 from producer.sources.batches import PIECE_ROWS, number_pieces, pixels_batch
 from producer.sources.mnist import IMAGES_HEADER, IMAGES_MAGIC
-from producer.sources.source import EmptyError, Source, SourceItem
+from producer.sources.source import EmptyError, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 from protocol.text import plural
@@ -31,15 +30,12 @@ def array_source(path: Path, prefix: str) -> Source:
         raise UsageError(f"can't read {path}: {str(error) or type(error).__name__}") from None
     if not count:
         raise EmptyError(f"no image in {path}")
-    return Source(str(path), number_pieces(parts, prefix, _build), count=lambda: count)
-
-
-def _build(ids: pa.Array, part: np.ndarray) -> list[SourceItem]:
-    return [pixels_batch(ids, part.reshape(-1, PIXELS))]
+    items = number_pieces(parts, prefix, lambda ids, part: [pixels_batch(ids, part)])
+    return Source(str(path), items, count=lambda: count)
 
 
 def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
-    """The number of images, and the images in parts. Raises `ValueError`, and what numpy raises."""
+    """The number of images, and parts (N, 784). Raises `ValueError`, and what numpy raises."""
     array = np.load(path, mmap_mode="r")
     if not isinstance(array, np.ndarray):
         array.close()
@@ -49,12 +45,10 @@ def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
             f"it holds {array.dtype}{array.shape}, where uint8 of the shape (N, 28, 28) or "
             f"(N, {PIXELS}) is needed"
         )
-    if (
-        array.flags.c_contiguous
-    ):  # reading is safe: a mapped file that is truncated kills the process
-        return len(array), _read_parts(path, cast(np.memmap, array).offset, len(array))
-    starts = range(0, len(array), PIECE_ROWS)
-    return len(array), (array[start : start + PIECE_ROWS] for start in starts)
+    count, starts = len(array), range(0, len(array), PIECE_ROWS)
+    if array.flags.c_contiguous:  # read it: if a mapped file is truncated, the process dies
+        return count, _read_parts(path, cast(np.memmap, array).offset, count)
+    return count, (array[start : start + PIECE_ROWS].reshape(-1, PIXELS) for start in starts)
 
 
 def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
@@ -83,7 +77,7 @@ def _read_all(file: IO[bytes], size: int) -> bytes:
 
 
 def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
-    """`count` images from the offset `start`, in parts (N, 784). Raises `EOFError` for too few."""
+    """`count` images from the offset `start`. Raises `EOFError` if the file has fewer."""
     with _open(path) as file:
         file.seek(start)
         while count:

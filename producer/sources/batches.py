@@ -2,18 +2,17 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.source import Entry, SourceItem, raise_unreadable
+from producer.sources.source import SourceItem, unreadable_entry
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 
-LABELLED_SCHEMA = pa.schema([ID, PIXELS_FIELD, TRUTH])
 PIECE_ROWS = 16384  # images in one record batch
-Part = TypeVar("Part", np.ndarray, pa.RecordBatch)
+Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # from ids and rows
 
 
 def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
@@ -24,9 +23,7 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
         yield pixels_batch(number_ids(prefix, start, len(pixels)), pixels, truth)
 
 
-def number_pieces(
-    parts: Iterable[Part], prefix: str, build: Callable[[pa.Array, Part], Iterable[SourceItem]]
-) -> Iterator[SourceItem]:
+def number_pieces(parts: Iterable[Any], prefix: str, build: Build) -> Iterator[SourceItem]:
     """What `build` makes of the ids and rows of each part of a file. If the file is damaged, the
     last item is an entry that can't be read."""
     start = 0
@@ -36,7 +33,7 @@ def number_pieces(
             start += len(part)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = f"the file is damaged from here on: {error}".partition("\n")[0]
-        yield Entry(f"{prefix}{start}", lambda: raise_unreadable(reason))
+        yield unreadable_entry(f"{prefix}{start}", reason)
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
@@ -51,6 +48,5 @@ def pixels_batch(
     """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is int8 (N,)."""
     buffer = pa.py_buffer(np.ascontiguousarray(pixels))
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
-    if truth is None:
-        return pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
-    return pa.record_batch([ids, column, truth], schema=LABELLED_SCHEMA)
+    columns = [ids, column] if truth is None else [ids, column, truth]
+    return pa.record_batch(columns, schema=pa.schema([ID, PIXELS_FIELD, TRUTH][: len(columns)]))

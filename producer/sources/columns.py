@@ -1,9 +1,8 @@
-"""Finds the columns of a table that are images, pixels or labels."""
+"""The columns of a table that are pixels or labels."""
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.batches import pixels_batch
-from producer.sources.source import Entry, SourceItem, raise_unreadable
+from producer.sources.source import SourceItem, unreadable_entry
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -22,9 +21,7 @@ MAX_SHOWN_NAMES = 8  # column names in a message
 MAX_SHOWN_CHARACTERS = 40  # of each column name in a message
 NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
-BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
-Build = Callable[[pa.Array, pa.RecordBatch], Iterable[SourceItem]]  # from ids and rows to items
 
 
 class PixelColumns(NamedTuple):
@@ -32,22 +29,6 @@ class PixelColumns(NamedTuple):
 
     pixels: Sequence[int]
     label: int | None
-
-
-def find_image(path: Path, schema: pa.Schema) -> str:
-    """The name of the image column. Raises `UsageError`."""
-    images = [field.name for field in schema if may_be_image(field)]
-    if not images:
-        raise UsageError(
-            f"{path} has no image column (bytes, or a struct with `bytes`) and no {PIXELS} columns "
-            f"of pixels; its columns: {list_columns(schema)}"
-        )
-    if len(images) > 1 and images.count("image") != 1:
-        raise UsageError(
-            f"{path} has several columns that may hold images: {', '.join(images)}; "
-            "name the one to be classified `image`"
-        )
-    return "image" if "image" in images else str(images[0])
 
 
 def find_pixels(
@@ -131,44 +112,32 @@ def list_columns(schema: pa.Schema) -> str:
     return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
 
 
-def may_be_image(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _plain(kind.field("bytes").type) in BYTES
-    return _plain(kind) in BYTES
-
-
 def _may_be_label(kind: pa.DataType) -> bool:
-    kind = _plain(kind)
-    return bool(pa.types.is_integer(kind)) or is_fractional(kind) or kind in TEXTS
+    kind = plain(kind)
+    return bool(pa.types.is_integer(kind)) or _is_fractional(kind) or kind in TEXTS
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain(kind: pa.DataType) -> pa.DataType:
     """The type of a dictionary's values; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def is_fractional(kind: pa.DataType) -> bool:
-    """Whether the type holds numbers that need not be whole."""
+def _is_fractional(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is no pixel."""
-    columns = [batch.column(place) for place in found.pixels]
-    values = np.column_stack([_to_numbers(column) for column in columns])
-    wrong = ((values < 0) | (values > 255)).any(axis=1)
-    pixels = values.astype(np.uint8)
-    label = found.label
-    truth = None if label is None else digits(batch.column(label))
+    values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
+    wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
+    pixels, truth = values.astype(np.uint8), digits(batch, found.label)
     start = 0
-    for row in [*np.flatnonzero(wrong).tolist(), len(pixels)]:
+    for row in [*wrong.tolist(), len(pixels)]:
         part = slice(start, row)
         if start < row:
-            yield pixels_batch(ids[part], pixels[part], None if truth is None else truth[part])
+            yield pixels_batch(ids[part], pixels[part], truth[part])
         if row < len(pixels):
-            answer = None if truth is None else truth[row].as_py()
-            yield Entry(ids[row].as_py(), partial(raise_unreadable, NO_PIXEL), answer)
+            yield unreadable_entry(ids[row].as_py(), NO_PIXEL, truth[row].as_py())
         start = row + 1
 
 
@@ -180,11 +149,15 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     return numbers
 
 
-def digits(labels: pa.Array) -> pa.Array:
-    """Labels as int8, from numbers or text such as `3` or `3.0`; null if a label is no digit."""
+def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
+    """The labels in a column as int8, from numbers or text such as `3` or `3.0`; null if a label is
+    no digit, or if there is no such column."""
+    if label is None:
+        return pa.nulls(batch.num_rows, pa.int8())
+    labels = batch.column(label)
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
-    if is_fractional(labels.type):
+    if _is_fractional(labels.type):
         labels = pc.cast(labels, pa.float64())
     if labels.type in TEXTS:
         labels = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))

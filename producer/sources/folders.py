@@ -2,22 +2,22 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from producer.sources.names import SkippedFiles, is_image_name
-from producer.sources.source import Entry, Source, UniqueIds, at_least_one, parent_digit, read_file
+from producer.sources.source import Naming, Source, read_file
 from protocol.errors import UsageError
-from protocol.text import printable
 
 PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key
 NAMES_AT_A_TIME = 2048  # names that one call of NumPy pads
 
 
 def sort_naturally(names: list[str]) -> None:
-    """Sort in place so that `2.png` comes before `10.png`: numbers of up to 20 digits count.
+    """Sort in place so that `2.png` comes before `10.png`.
 
     NumPy makes the keys, because `re.sub` takes three times as long for a million long names.
     """
@@ -42,36 +42,16 @@ def pad_numbers(text: str) -> str:
 
 
 def has_images(root: Path) -> bool:
-    """Whether `walk` would yield anything; stops at the first image. Raises `UsageError` if the
-    folder can't be read."""
-    folders = [""]
+    """Whether `walk` yields an image for sure. It sorts nothing and stops at the first image."""
+    folders = [str(root)]
     while folders:
-        below = folders.pop()
-        try:
-            with os.scandir(root / below) as entries:
-                for entry in entries:
-                    if is_image_name(entry.name) and is_file_or_link_to_one(entry):
-                        return True
-                    if is_folder_to_list(entry):
-                        folders.append(f"{below}{entry.name}/")
-        except OSError as error:
-            if not below:
-                raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
-            return True
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if is_image_name(entry.name) and entry.is_file():
+                    return True
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    folders.append(entry.path)
     return False
-
-
-def is_folder_to_list(entry: os.DirEntry[str]) -> bool:
-    """Whether the entry is a folder, not a hidden one and not a link."""
-    return entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-
-
-def is_file_or_link_to_one(entry: os.DirEntry[str]) -> bool:
-    """Whether the entry is a file, or a link to anything but a folder. (A broken link becomes a row
-    with an error.)"""
-    if entry.is_symlink():
-        return not os.path.isdir(entry.path)
-    return entry.is_file()
 
 
 def walk(root: Path, skipped: SkippedFiles) -> Iterator[str]:
@@ -91,7 +71,7 @@ def walk(root: Path, skipped: SkippedFiles) -> Iterator[str]:
 
 
 def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, bool]]:
-    """The images and folders in one folder: each path, and whether it is a folder."""
+    """The images and folders in one folder: their paths, and whether each is a folder."""
     names: list[str] = []
     others: dict[str, os.DirEntry[str]] = {}  # entries that are not files
     try:
@@ -107,17 +87,17 @@ def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, 
         return
     sort_naturally(names)
     for name in names:
-        other = others.get(name)
-        if other and is_folder_to_list(other):
+        kind = _describe(others[name]) if name in others else ""
+        if kind == "folder" and not name.startswith("."):
             yield below + name, True
-        elif is_image_name(name) and (other is None or is_file_or_link_to_one(other)):
+        elif is_image_name(name) and kind in ("", "broken link"):  # a row with an error
             yield below + name, False
         else:
-            skipped.skip(name, _describe_other(other) if other else "")
+            skipped.skip(name, kind)
 
 
-def _describe_other(entry: os.DirEntry[str]) -> str:
-    """What kind of entry this is, if it is not a file; an empty string for a link to a file."""
+def _describe(entry: os.DirEntry[str]) -> str:
+    """What an entry is that is no file; an empty string for a link to a file."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     if os.path.isfile(entry.path):  # unlike `entry.is_file`, this survives a loop of links
@@ -127,31 +107,21 @@ def _describe_other(entry: os.DirEntry[str]) -> str:
     return "linked folder" if os.path.isdir(entry.path) else "broken link"
 
 
-def folder_source(
-    root: Path, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
-) -> Source:
+def folder_source(root: Path, naming: Naming) -> Source:
     """The images of a folder, recursively, in natural order; an id is the path below the folder.
 
     Raises `UsageError` if there are none.
     """
-    above = os.path.abspath(root)
-    unique = UniqueIds()
-
-    def name_once(name: str) -> str:
-        """A unique id: escaped bytes that are not UTF-8 may equal the name of another file."""
-        return unique(name) if "\\x" in name else name
-
+    above, unique = os.path.abspath(root), naming.unique
+    # Only escaped bytes that are not UTF-8 may make a name equal to that of another file
+    naming.unique = lambda name: unique(name) if "\\x" in name else name
     entries = (
-        Entry(
-            prefix + name_once(printable(name)),
-            partial(read_file, f"{root}/{name}"),
-            parent_digit(f"{above}/{name}") if truth_from_parent else None,
-        )
-        for name in walk(root, skipped)
+        naming.entry(name, partial(read_file, f"{root}/{name}"), f"{above}/{name}")
+        for name in walk(root, naming.skipped)
     )
     return Source(
         str(root),
-        entries if has_images(root) else at_least_one(entries, root, skipped),
-        truth_from_parent,
+        entries if has_images(root) else naming.at_least_one(entries, root),
+        naming.truth_from_parent,
         count=lambda: sum(1 for _ in walk(root, SkippedFiles())),
     )

@@ -8,23 +8,8 @@ from protocol.settings import INSPECT_SUFFIX
 from protocol.text import plural
 
 IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".heic",
-    ".heif",
-    ".avif",
-    ".pgm",
-    ".pbm",
-    ".ppm",
-    ".pnm",
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
 SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # others are shown as `ODD_ENDING`
 ODD_ENDING = "odd ending"
@@ -40,13 +25,10 @@ class SkippedFiles:
 
     def skip(self, name: str, kind: str = "") -> None:
         """Count a skipped file, or another `kind` of entry, by its path in a folder or archive."""
-        if is_hidden(name):
-            kind = f"hidden {kind}".rstrip()
-        elif not kind:
-            kind = describe_ending(name)
-        self.kinds[
-            kind if kind in self.kinds or len(self.kinds) < MAX_COUNTED_KINDS else ODD_ENDING
-        ] += 1
+        kind = f"hidden {kind}".rstrip() if is_hidden(name) else kind or describe_ending(name)
+        if kind not in self.kinds and len(self.kinds) >= MAX_COUNTED_KINDS:
+            kind = ODD_ENDING
+        self.kinds[kind] += 1
 
     def describe(self) -> str:
         """For example `3 other files (.txt, hidden)`, the commonest kinds first; empty for none."""

@@ -7,33 +7,26 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
 
-from producer.sources.names import SkippedFiles
-from producer.sources.source import Entry, Source, UniqueIds, at_least_one, parent_digit, read_file
+from producer.sources.source import Naming, Source, read_file
 from protocol.errors import UsageError
-from protocol.text import printable
 
 STDIN_BYTES = 1 << 16  # one read
 
 
-def paths_source(
-    name: str,
-    paths: Iterable[str],
-    truth_from_parent: bool,
-    unique: "UniqueIds | None" = None,
-) -> Source:
+def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
     """One image for each path, whatever its name; the id is the path."""
-    name_once = unique or UniqueIds()
-
-    def entries() -> Iterator[Entry]:
-        for path in paths:
-            truth = parent_digit(os.path.abspath(path)) if truth_from_parent else None
-            yield Entry(name_once(printable(path)), partial(read_file, path), truth)
-
+    entries = (
+        naming.entry(
+            path,
+            partial(read_file, path),
+            os.path.abspath(path) if naming.truth_from_parent else "",
+        )
+        for path in paths
+    )
     count = len(paths) if isinstance(paths, list) else None
-    some = at_least_one(entries(), name, SkippedFiles())
-    return Source(name, some, truth_from_parent, lambda: count)
+    some = naming.at_least_one(entries, name)
+    return Source(name, some, naming.truth_from_parent, lambda: count)
 
 
 def stdin_paths() -> Iterator[str]:
@@ -42,7 +35,13 @@ def stdin_paths() -> Iterator[str]:
         raise UsageError("no paths on stdin: it is closed")
     # Unbuffered: a waiting thread would hold the buffer's lock while Python exits.
     stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    blocks = iter(partial(_read_block, stdin), b"")
+
+    def read() -> bytes:
+        while (block := stdin.read(STDIN_BYTES)) is None:  # another program made it non-blocking
+            select.select([stdin], [], [])
+        return bytes(block)
+
+    blocks = iter(read, b"")
     first = b""
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block
@@ -57,11 +56,3 @@ def stdin_paths() -> Iterator[str]:
                 yield path
     if not found:
         raise UsageError("no paths on stdin")
-
-
-def _read_block(stdin: Any) -> bytes:
-    """The bytes that are there; empty at the end. Waits even if another program has made the pipe
-    non-blocking."""
-    while (block := stdin.read(STDIN_BYTES)) is None:
-        select.select([stdin], [], [])
-    return bytes(block)

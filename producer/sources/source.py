@@ -15,9 +15,10 @@ import pyarrow as pa
 from producer.sources.names import IMAGE_SUFFIXES, SkippedFiles
 from protocol.errors import UsageError
 from protocol.settings import settings
+from protocol.text import printable
 
-PathName: TypeAlias = str | os.PathLike[str]
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+PARENT_DIGIT = re.compile("(?:.*/)?([0-9])/+[^/]*", re.DOTALL)
 
 
 class UnreadableImageError(Exception):
@@ -58,10 +59,57 @@ class Source:
         return self.items
 
 
-def parent_digit(path: str) -> int | None:
-    """The label of a file whose folder is named by a digit, as in torchvision's `ImageFolder`."""
-    parent = path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
-    return int(parent) if len(parent) == 1 and parent in "0123456789" else None
+class UniqueIds:
+    """Returns an id unchanged the first time, and with `#2`, `#3` … after that."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()  # hashes take less memory than ids
+        self._times: dict[str, int] = {}
+
+    def __call__(self, id: str) -> str:
+        name = id
+        while hash(name) in self._seen:
+            times = self._times[id] = self._times.get(id, 1) + 1
+            name = f"{id}#{times}"
+        self._seen.add(hash(name))
+        return name
+
+
+@dataclass
+class Naming:
+    """How a SOURCE names and labels its images, and counts of the files that it skips."""
+
+    prefix: str = ""
+    unique: Callable[[str], str] = field(default_factory=UniqueIds)
+    truth_from_parent: bool = False
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
+
+    def entry(self, name: str, read: Callable[[], bytes], path: str) -> Entry:
+        """An image with a unique id. With `truth_from_parent`, its label is the name of the last
+        folder in `path`, as in torchvision's `ImageFolder`."""
+        id = self.prefix + self.unique(printable(name))
+        match = self.truth_from_parent and PARENT_DIGIT.fullmatch(path)
+        return Entry(id, read, int(match[1]) if match else None)
+
+    def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
+        """The same entries. Raises `EmptyError` if there are none."""
+        first = next(entries, None)
+        if first is None:
+            raise EmptyError(
+                f"no image in {where}, {self.skipped.describe() or 'nor anything else'}: "
+                f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
+                "of images in it as a SOURCE of its own"
+            )
+        return chain([first], entries)
+
+
+def unreadable_entry(id: str, reason: str, truth: int | None = None) -> Entry:
+    """An entry whose `read` raises `UnreadableImageError`."""
+
+    def read() -> bytes:
+        raise UnreadableImageError(reason)
+
+    return Entry(id, read, truth)
 
 
 def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
@@ -83,44 +131,6 @@ def too_large(limit: int) -> str:
     return f"larger than {limit / 2**20:.0f} MB"
 
 
-def refuse_url(path: str) -> None:
-    """Raises `UsageError` if the path is a URL."""
-    if URL.match(path):
-        raise UsageError(f"{path} is a URL: download it and give the path of the file")
-
-
-def raise_unreadable(reason: str) -> bytes:
-    """The `read` of an entry without an image: raises `UnreadableImageError`."""
-    raise UnreadableImageError(reason)
-
-
-def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
-    """The items of the first `limit` images."""
-    for item in items:
-        if isinstance(item, pa.RecordBatch):
-            item = item.slice(0, min(limit, item.num_rows))  # Arrow takes 64 bits at most
-            limit -= item.num_rows
-        else:
-            limit -= 1
-        yield item
-        if limit == 0:
-            return
-
-
-def at_least_one(
-    entries: Iterator[Entry], where: Path | str, skipped: SkippedFiles
-) -> Iterator[Entry]:
-    """The same entries. Raises `EmptyError` if there are none."""
-    first = next(entries, None)
-    if first is None:
-        raise EmptyError(
-            f"no image in {where}, {skipped.describe() or 'nor anything else'}: "
-            f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
-            "of images in it as a SOURCE of its own"
-        )
-    return chain([first], entries)
-
-
 def read_file(path: str) -> bytes:
     """The bytes of a file. Raises `OSError`, or `UnreadableImageError` if too large or no file.
 
@@ -136,17 +146,20 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-class UniqueIds:
-    """Returns an id unchanged the first time, and with `#2`, `#3` … after that."""
+def refuse_url(path: str) -> None:
+    """Raises `UsageError` if the path is a URL."""
+    if URL.match(path):
+        raise UsageError(f"{path} is a URL: download it and give the path of the file")
 
-    def __init__(self) -> None:
-        self._seen: set[int] = set()  # hashes take less memory than ids
-        self._times: dict[str, int] = {}
 
-    def __call__(self, id: str) -> str:
-        name = id
-        while hash(name) in self._seen:
-            times = self._times[id] = self._times.get(id, 1) + 1
-            name = f"{id}#{times}"
-        self._seen.add(hash(name))
-        return name
+def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
+    """The items of the first `limit` images."""
+    for item in items:
+        if isinstance(item, pa.RecordBatch):
+            item = item.slice(0, min(limit, item.num_rows))  # Arrow takes 64 bits at most
+            limit -= item.num_rows
+        else:
+            limit -= 1
+        yield item
+        if limit == 0:
+            return
