@@ -36,10 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 class BatchLimits(NamedTuple):
-    """How many calls of one kind share a batch, and how many batches are under way."""
-
-    max_calls: int
-    max_batches: int
+    max_calls: int  # that share a batch
+    max_batches: int  # that are under way
 
 
 PIXELS_LIMITS = BatchLimits(1024, 1)
@@ -58,7 +56,6 @@ class CallKind(NamedTuple):
 
 
 Outcome: TypeAlias = Prediction | Exception
-Awaited: TypeAlias = tuple["asyncio.Future[Prediction]", Outcome]
 
 
 class Call:
@@ -136,11 +133,9 @@ class Batcher:
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
+        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1: no limit
         with self._on_its_way(call, model):
-            if timeout_seconds is None:
-                call.answered.acquire()
-            else:
-                call.answered.acquire(timeout=min(max(0, timeout_seconds), threading.TIMEOUT_MAX))
+            call.answered.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         if isinstance(call.outcome, Exception):
             raise call.outcome
         if call.outcome is None:
@@ -161,8 +156,7 @@ class Batcher:
 
     @contextmanager
     def _on_its_way(self, call: Call, model: str) -> Iterator[None]:
-        """Queue the call; at the end, give it up if it has no answer. Raises `RuntimeError` if no
-        thread can be started."""
+        """Queue the call; at the end, give it up if it has no answer."""
         line = self._put_in_line(call, model)
         try:
             yield
@@ -172,11 +166,11 @@ class Batcher:
                     line.waiting.remove(call)
 
     def _put_in_line(self, call: Call, model: str) -> CallQueue:
+        """Queue the call. Raises `RuntimeError` if no thread can be started."""
         kind = CallKind(model, isinstance(call.image, np.ndarray))
         with self._lock:
-            line = self._lines.get(kind)
-            if not line:
-                line = self._lines[kind] = CallQueue(kind, threading.Condition(self._lock))
+            line = self._lines.get(kind) or CallQueue(kind, threading.Condition(self._lock))
+            self._lines[kind] = line
             line.waiting.append(call)
             if len(line.waiting) == line.expected:
                 line.enough.set()
@@ -196,11 +190,10 @@ class Batcher:
             thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
             try:
                 thread.start()
+                line.threads.append(thread)
             except RuntimeError:
                 if not line.threads:
                     raise
-            else:
-                line.threads.append(thread)
 
     def _send_batches(self, line: CallQueue) -> None:
         """The work of a thread, until no call has come for `IDLE_THREAD_SECONDS`."""
@@ -238,9 +231,9 @@ class Batcher:
 
     def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
         """Send the calls and hand over the answers, or the error."""
-        answered: list[tuple[Call, Outcome]]
         try:
-            answered = [*zip(calls, self._classify(put_together(calls), line), strict=True)]
+            answers = self._classify(put_together(calls), line)
+            answered: list[tuple[Call, Outcome]] = [*zip(calls, answers, strict=True)]
         except Exception as error:
             answered = [(call, error) for call in calls]
         wake_callers(answered)
@@ -260,27 +253,23 @@ class Batcher:
 
     def _classify(self, batch: pa.RecordBatch, line: CallQueue) -> list[Prediction]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
-        job_id, chunk = secrets.token_hex(6), Chunk(0, batch)
-        source = "single images from Python"
-        spec = JobSpec(
-            job_id, line.kind.model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS
-        )
-        payload = chunk.encode()
+        job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
+        source, model = "single images from Python", line.kind.model
+        spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS)
         stored, last, checks = False, b"0", 0
         with ExitStack() as late:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, chunk.rows, payload)
+                    self._ledger.submit(spec, batch.num_rows, payload)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # after that it is late
-                result = self._ledger.take(job_id)
-                if result is not None:
+                if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))
                 stored = self._look_after(job_id, line.kind)
                 checks += 1
                 if checks == 1:
                     late.enter_context(self._late(line))
                 if checks == LOGGED_CHECKS:
-                    logger.warning("%s waiting for a worker", plural(chunk.rows, "image"))
+                    logger.warning("%s waiting for a worker", plural(batch.num_rows, "image"))
 
     @contextmanager
     def _late(self, line: CallQueue) -> Iterator[None]:
@@ -297,17 +286,14 @@ class Batcher:
 
     def _look_after(self, job_id: str, kind: CallKind) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
-        try:
-            if self._ledger.record(job_id).is_stopped:
-                return False
-        except UnknownJobError:
-            return False
-        self._ledger.heartbeat(job_id)
-        deadline = settings().deadline_seconds
-        self._ledger.sweep_job(
-            job_id, min(MAX_PIXELS_DEADLINE_SECONDS, deadline) if kind.drawn else deadline
-        )
-        return True
+        with suppress(UnknownJobError):
+            if not self._ledger.record(job_id).is_stopped:
+                self._ledger.heartbeat(job_id)
+                seconds = settings().deadline_seconds
+                limit = MAX_PIXELS_DEADLINE_SECONDS if kind.drawn else seconds
+                self._ledger.sweep_job(job_id, min(seconds, limit))
+                return True
+        return False
 
 
 living: WeakSet[Batcher] = WeakSet()
@@ -323,26 +309,26 @@ os.register_at_fork(after_in_child=_forget_all)
 
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
     """Hand over the answers; each event loop is woken once for all of its calls."""
-    futures: defaultdict[asyncio.AbstractEventLoop, list[Awaited]] = defaultdict(list)
+    loops: defaultdict[asyncio.AbstractEventLoop, list[Call]] = defaultdict(list)
     for call, outcome in answered:
         call.outcome = outcome
         call.answered.release()
         if call.awaited:
-            futures[call.awaited.get_loop()].append((call.awaited, outcome))
-    for loop, awaited in futures.items():
+            loops[call.awaited.get_loop()].append(call)
+    for loop, calls in loops.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_settle, awaited)
+            loop.call_soon_threadsafe(_settle, calls)
 
 
-def _settle(awaited: list[Awaited]) -> None:
+def _settle(calls: list[Call]) -> None:
     """Set the results of futures, in the thread of their event loop."""
-    for future, outcome in awaited:
-        if future.done():  # the caller has given up
+    for call in calls:
+        if not call.awaited or call.awaited.done():  # the caller has given up
             continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        if isinstance(call.outcome, Exception):
+            call.awaited.set_exception(call.outcome)
+        elif call.outcome:
+            call.awaited.set_result(call.outcome)
 
 
 def put_together(calls: list[Call]) -> pa.RecordBatch:

@@ -4,7 +4,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -53,22 +52,20 @@ def cut_chunks(
     what the source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
-    remaining = _until_failure(_skip(items, resume), failure)
-    first_row = resume.rows
-    adapt = _with_truth if has_truth else _without_truth
-    for batch in _cut(map(adapt, _read(remaining)), Limits(model, ask_pace)):
+
+    def until_failure() -> Iterator[SourceItem]:
+        try:
+            yield from _skip(items, resume)
+        except Exception as error:
+            failure.append(error)
+
+    first_row, usual = resume.rows, most_rows(model)
+    batches = (_adapt(batch, has_truth) for batch in _read(until_failure()))
+    for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
     if failure:
         raise failure[0]
-
-
-def _until_failure(items: Iterator[SourceItem], failure: list[Exception]) -> Iterator[SourceItem]:
-    """The items until the source raises an exception, which is added to `failure`."""
-    try:
-        yield from items
-    except Exception as error:
-        failure.append(error)
 
 
 class Bounds(NamedTuple):
@@ -86,27 +83,18 @@ BOUNDS: dict[Kind, Bounds] = {
 MAX_FILES = 2048  # in a chunk even if the last files were fast, as the next may be slow
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits the number of images in a chunk."""
-
-    model: str
-    ask_pace: Callable[[Kind], float]
-
-    def max_rows(self, kind: Kind, before: int) -> int:
-        """The maximum for a chunk that comes after `before` images of its kind."""
-        minimum, first, multiple = BOUNDS[kind]
-        share = max(first, before // CHUNK_SHARE // TILE_ROWS * TILE_ROWS)
-        timely = max(minimum, self._find_timely(kind, before) // multiple * multiple)
-        most = MAX_FILES if kind == "image" else timely
-        return min(share, timely, most, settings().chunk_rows)
-
-    def _find_timely(self, kind: Kind, before: int) -> int:
-        """How many images take `CHUNK_SECONDS`, or a guess."""
-        if pace := self.ask_pace(kind):
-            return int(CHUNK_SECONDS / pace)
-        usual = most_rows(self.model)
-        return usual if kind == "pixels" else min(usual, before // UNTIMED_SHARE)
+def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
+    """How many images a chunk may hold that comes after `before` images of its kind, if one takes
+    `pace` seconds; if this is 0, `usual` is a guess of how many take `CHUNK_SECONDS`."""
+    minimum, first, multiple = BOUNDS[kind]
+    if pace:
+        timely = int(CHUNK_SECONDS / pace)
+    else:
+        timely = usual if kind == "pixels" else min(usual, before // UNTIMED_SHARE)
+    timely = max(minimum, timely // multiple * multiple)
+    share = max(first, before // CHUNK_SHARE // TILE_ROWS * TILE_ROWS)
+    most = MAX_FILES if kind == "image" else timely
+    return min(share, timely, most, settings().chunk_rows)
 
 
 def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
@@ -142,19 +130,15 @@ def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     rows: list[Row] = []
     size, since = 0, 0.0
     for item in items:
-        if isinstance(item, pa.RecordBatch):
-            if rows:
-                yield _batch_rows(rows)
-                rows, size = [], 0
+        row = _read_entry(item) if isinstance(item, Entry) else None
+        size += len(row.image or b"") if row else 0
+        is_full = len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)
+        if rows and (row is None or is_full):
+            yield _batch_rows(rows)
+            rows, size = [], len(row.image or b"") if row else 0
+        if row is None:
             yield item
             continue
-        row = _read_entry(item)
-        size += len(row.image or b"")
-        if rows and (
-            len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)
-        ):
-            yield _batch_rows(rows)
-            rows, size = [], len(row.image or b"")
         since = since if rows else time.monotonic()
         rows.append(row)
     if rows:
@@ -181,14 +165,12 @@ def _read_entry(entry: Entry) -> Row:
 
 
 def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
-    columns = [
-        pa.array(values, field.type)
-        for values, field in zip(zip(*rows, strict=True), FILES_SCHEMA, strict=True)
-    ]
-    return pa.record_batch(columns, schema=FILES_SCHEMA)
+    return pa.RecordBatch.from_pylist([row._asdict() for row in rows], FILES_SCHEMA)
 
 
-def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.RecordBatch]:
+def _cut(
+    batches: Iterable[pa.RecordBatch], max_rows: Callable[[Kind, int], int]
+) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that each fill a chunk and have one schema."""
     before: Counter[Kind] = Counter()  # images so far
     pending: list[pa.RecordBatch] = []
@@ -201,7 +183,7 @@ def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.Recor
         kind = kind_of(batch)
         while batch.num_rows:
             if not pending:
-                rows_left = limits.max_rows(kind, before[kind])
+                rows_left = max_rows(kind, before[kind])
                 bytes_left, since = settings().chunk_bytes, time.monotonic()
             ends = _find_ends(batch.slice(0, rows_left))
             rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
@@ -229,11 +211,10 @@ def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
     return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
-    if "truth" in batch.schema.names:
+def _adapt(batch: pa.RecordBatch, has_truth: bool) -> pa.RecordBatch:
+    """The batch with or without the column `truth`."""
+    if has_truth == ("truth" in batch.schema.names):
         return batch
-    return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
-
-
-def _without_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.drop_columns(["truth"]) if "truth" in batch.schema.names else batch
+    if has_truth:
+        return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
+    return batch.drop_columns(["truth"])
