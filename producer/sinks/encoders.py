@@ -19,8 +19,7 @@ Encode = Callable[[pa.RecordBatch, bool], bytes]
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with ten columns `p0` … `p9` in place of `probabilities`."""
     lists = batch.column("probabilities")
-    start, stop = CLASSES * lists.offset, CLASSES * (lists.offset + len(lists))
-    values = lists.values[start:stop].to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+    values = _numbers(lists).to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
     # Arrow's `list_element` takes ten times as long
     digits = {f"p{digit}": pa.array(values[:, digit], mask=none) for digit in range(CLASSES)}
@@ -28,6 +27,11 @@ def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         columns |= digits if name == "probabilities" else {name: column}
     return pa.record_batch(columns)
+
+
+def _numbers(lists: pa.FixedSizeListArray) -> pa.Array:
+    """The values of all lists, with those of null lists."""
+    return lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
@@ -57,9 +61,7 @@ def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns["confidence"] = shortest(columns["confidence"])
     columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
-        shortest(lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)),
-        CLASSES,
-        mask=lists.is_null(),
+        shortest(_numbers(lists)), CLASSES, mask=lists.is_null()
     )
     return pa.record_batch(columns)
 

@@ -11,8 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
-from io import FileIO
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,12 +20,12 @@ import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import ENCODERS, NO_ROWS, encode_arrow
-from producer.sinks.journal import Run, difference, parse_journal
 from producer.sinks.stream import write_all
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
-DICTIONARY_COLUMNS = ["label", "error", "truth"]  # Parquet stores their few values once
+REPEATED = ["label", "error", "truth"]  # columns of which Parquet stores the few values once
+Run = dict[str, str | int | bool | list[str] | None]
 
 
 class FileSink:
@@ -46,9 +45,6 @@ class FileSink:
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
         self.path = path
-        self.checkpoint: Checkpoint
-        self._journal: FileIO
-        self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[suffix]
@@ -91,9 +87,8 @@ class FileSink:
         with ExitStack() as stack:  # undoes everything if an exception is raised
             self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
             self._lock()
-            if (
-                os.path.exists(self.path) and not overwrite
-            ):  # checked under the lock: another run may just have ended
+            # checked under the lock: another run may just have ended
+            if os.path.exists(self.path) and not overwrite:
                 if is_new:
                     self._journal_path.unlink()
                 raise UsageError(f"{self.path} exists: --overwrite replaces it")
@@ -154,18 +149,12 @@ class FileSink:
 
     def _convert_to_parquet(self) -> None:
         """Convert the partial file to Parquet with row groups of one size."""
-        converted = self._journal_path.with_suffix(
-            ".new"
-        )  # not longer than the journal's name, which the file system allows
+        converted = self._journal_path.with_suffix(".new")  # no longer than the journal's name
+        table = pa.ipc.open_stream(pa.memory_map(str(self.partial))).read_all()
         try:
-            with (
-                pa.ipc.open_stream(pa.OSFile(str(self.partial))) as reader,
-                pq.ParquetWriter(
-                    converted, reader.schema, use_dictionary=DICTIONARY_COLUMNS
-                ) as writer,
-            ):
-                for table in regroup(reader, ROW_GROUP_ROWS):
-                    writer.write_table(table)
+            with pq.ParquetWriter(converted, table.schema, use_dictionary=REPEATED) as writer:
+                for start in range(0, len(table), ROW_GROUP_ROWS):
+                    writer.write_table(table.slice(start, ROW_GROUP_ROWS).combine_chunks())
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(converted, self.path)
@@ -173,18 +162,32 @@ class FileSink:
             converted.unlink(missing_ok=True)
 
 
-def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
-    """The rows of all batches in tables of `rows` rows; the last table has the rest."""
-    pending: list[pa.RecordBatch] = []
-    missing = rows
-    for batch in reader:
-        while batch.num_rows >= missing:
-            yield pa.Table.from_batches([*pending, batch.slice(0, missing)]).combine_chunks()
-            batch, pending, missing = batch.slice(missing), [], rows
-        pending.append(batch)
-        missing -= batch.num_rows
-    if missing < rows:
-        yield pa.Table.from_batches(pending).combine_chunks()
+def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
+    """The run, and the file's size in bytes and checkpoint after each batch.
+
+    Raises `ValueError` if the lines are no journal.
+    """
+    run, *notes = map(json.loads, lines)
+    counts = [int] * (1 + len(fields(Checkpoint)))
+    if not isinstance(run, dict) or not all(
+        isinstance(note, list) and [*map(type, note)] == counts and min(note) >= 0 for note in notes
+    ):
+        raise ValueError("no journal")
+    return run, [(size, Checkpoint(*written)) for size, *written in notes]
+
+
+def difference(old: Run, new: Run) -> str:
+    """What two runs differ in, in words."""
+    if set(old) != set(new):
+        return "it was started by another command or an older version"
+    changed = [name for name in new if old[name] != new[name]]
+    if changed == ["modified"]:
+        return "a table or a set has changed since"
+    return ", ".join(f"{name} was {_show(old[name])}" for name in changed if name != "modified")
+
+
+def _show(value: str | int | bool | list[str] | None) -> str:
+    return "none" if value is None else " ".join(value) if isinstance(value, list) else str(value)
 
 
 @contextmanager

@@ -57,28 +57,35 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     unique = UniqueIds()
     number = 0
     for image in images:
-        if isinstance(image, np.ndarray) and (image.ndim < 2 or image.shape[1:] == (PIXELS,)):
-            raise UsageError(
-                f"an array {image.shape} may hold flat MNIST images: reshape it to "
-                f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
-            )
-        if isinstance(image, np.ndarray) and image.ndim > 2 and image.shape[-1] == 1:
-            image = image[..., 0]
-        if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
-            if image.dtype != np.uint8:
-                raise UsageError(f"an array of images must be uint8, not {image.dtype}")
-            if copies and image.size == PIXELS:  # a batch for each takes ten times as long
-                content = ARRAY + image.tobytes()
-                yield Entry(unique(str(number)), partial(bytes, content))
-                number += 1
-                continue
-            pixels = np.array(image, copy=copies or None).reshape(-1, PIXELS)
-            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
-            number += len(pixels)
-        else:
+        pixels = _find_pixels(image) if isinstance(image, np.ndarray) else None
+        if pixels is None:
             entry = _entry(str(number), image)
             yield entry._replace(id=unique(entry.id))
-            number += 1
+        elif copies and len(pixels) == 1:  # a batch for each takes ten times as long
+            yield Entry(unique(str(number)), partial(bytes, ARRAY + pixels.tobytes()))
+        else:
+            pixels = np.array(pixels, copy=copies or None)
+            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
+        number += 1 if pixels is None else len(pixels)
+
+
+def _find_pixels(array: np.ndarray) -> np.ndarray | None:
+    """The images (N, 784) in an array; None if it is one picture of another size."""
+    if array.ndim < 2 or array.shape[1:] == (PIXELS,):
+        raise UsageError(
+            f"an array {array.shape} may hold flat MNIST images: reshape it to "
+            f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
+        )
+    shape = array.shape[:-1] if _has_one_channel(array) else array.shape
+    if shape[-2:] != (28, 28) or len(shape) > 3:
+        return None
+    if array.dtype != np.uint8:
+        raise UsageError(f"an array of images must be uint8, not {array.dtype}")
+    return array.reshape(-1, PIXELS)
+
+
+def _has_one_channel(array: np.ndarray) -> bool:
+    return array.ndim > 2 and array.shape[-1] == 1
 
 
 def _entry(number: str, image: Any) -> Entry:
@@ -110,7 +117,7 @@ def _read_open(file: IO[bytes]) -> bytes:
 
 def _from_array(array: np.ndarray) -> PIL.Image.Image:
     try:
-        return PIL.Image.fromarray(array)
+        return PIL.Image.fromarray(array[..., 0] if _has_one_channel(array) else array)
     except (TypeError, ValueError):
         raise UsageError(
             f"an array {array.dtype}{array.shape} is no image: it must be uint8, (28, 28), "
