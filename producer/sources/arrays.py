@@ -1,6 +1,9 @@
-"""Files that hold many 28×28 images: NumPy's `.npy` and MNIST's IDX format."""
+"""Sets of 28×28 images: MNIST, and files in its IDX format or NumPy's `.npy`."""
 
 import gzip
+import logging
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,17 +12,23 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from producer.sources.batches import PIECE_ROWS, number_pieces, pixels_batch
-from producer.sources.mnist import IMAGES_HEADER, IMAGES_MAGIC
+from producer.sources.batches import PIECE_ROWS, label_batches, number_pieces, pixels_batch
 from producer.sources.source import EmptyError, Source
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
+from protocol.settings import settings
 from protocol.text import plural
 
 BLOCK_BYTES = 1 << 20  # one read; if gzip data is damaged, earlier blocks are kept
 ARRAY_SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
-MAGIC = IMAGES_MAGIC.to_bytes(4, "big")
-SHAPE = (28).to_bytes(4, "big") * 2  # the height and width in an IDX header
+FILE_PREFIXES = {"test": "t10k", "train": "train"}
+# The first bytes of an IDX file and the length of its header, which ends with an image's shape:
+# yann.lecun.com/exdb/mnist, "FILE FORMATS"
+IMAGES_MAGIC, IMAGES_HEADER = b"\0\0\x08\x03", 16
+LABELS_MAGIC, LABELS_HEADER = b"\0\0\x08\x01", 8
+SHAPE = (28).to_bytes(4, "big") * 2
+
+logger = logging.getLogger(__name__)
 
 
 def array_source(path: Path, prefix: str) -> Source:
@@ -55,7 +64,7 @@ def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     """`_open_npy` for the IDX format. Raises `ValueError`, and what gzip raises."""
     with _open(path) as file:
         header = file.read(IMAGES_HEADER)
-    if (header[:4], header[8:]) != (MAGIC, SHAPE):
+    if (header[:4], header[8:]) != (IMAGES_MAGIC, SHAPE):
         raise ValueError("it is no file of 28×28 images in MNIST's format")
     count = int.from_bytes(header[4:8], "big")
     return count, _read_parts(path, IMAGES_HEADER, count)
@@ -88,3 +97,59 @@ def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
             if whole < rows:
                 raise EOFError(f"{plural(count - whole, 'image')} missing")
             count -= rows
+
+
+def mnist_source(split: str) -> Source:
+    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels.
+
+    Raises `UsageError` for another name, or if MNIST can't be loaded.
+    """
+    if split not in FILE_PREFIXES:
+        raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
+    images, labels = load_mnist(split)
+    items = label_batches(f"mnist/{split}/", images, labels)
+    return Source(f"mnist:{split}", items, has_truth=True, count=lambda: len(labels))
+
+
+def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 784) and labels (N,), both uint8. Downloads MNIST the first time, unless
+    `DIGITQ_MNIST` names its folder.
+
+    Raises `UsageError` if MNIST can't be downloaded or read.
+    """
+    raw = settings().mnist_root / "MNIST" / "raw"
+    images = raw / f"{FILE_PREFIXES[split]}-images-idx3-ubyte"
+    labels = raw / f"{FILE_PREFIXES[split]}-labels-idx1-ubyte"
+    if not (images.exists() and labels.exists()):
+        _download()
+    pixels = _map_idx(images, IMAGES_MAGIC, IMAGES_HEADER, PIXELS)
+    digits = _map_idx(labels, LABELS_MAGIC, LABELS_HEADER, 1)[:, 0]
+    if len(pixels) != len(digits):
+        raise UsageError(f"{raw}: {len(pixels)} images but {len(digits)} labels")
+    return pixels, digits
+
+
+def _download() -> None:
+    """Let torchvision fetch MNIST in another process, so that this one need not import torch."""
+    if not settings().mnist:
+        logger.warning("downloading MNIST once to %s …", settings().mnist_root)
+    command = [sys.executable, "-P", "-m", "worker.dataset"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("digitq: ")
+        if "DIGITQ_MNIST" not in reason:  # for example, torchvision is not installed
+            reason = f"no MNIST ({reason}): set DIGITQ_MNIST to a folder with MNIST/raw/*-ubyte"
+        raise UsageError(reason)
+
+
+def _map_idx(path: Path, magic: bytes, header: int, row_bytes: int) -> np.ndarray:
+    """The rows of an IDX file, (N, row_bytes), mapped into memory."""
+    try:
+        content = np.memmap(path, np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't read {path}: {error}") from None
+    if content[:4].tobytes() != magic:
+        raise UsageError(f"{path} is no MNIST file")
+    if (len(content) - header) % row_bytes:
+        raise UsageError(f"{path} is truncated in the middle of an image")
+    return content[header:].reshape(-1, row_bytes)

@@ -1,22 +1,15 @@
 """Opens a SOURCE of any kind as a stream of entries or record batches. No image is decoded here."""
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-import pyarrow as pa
-
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
-from producer.sources.arrays import ARRAY_SUFFIXES, array_source
-from producer.sources.folders import folder_source
-from producer.sources.mnist import mnist_source
+from producer.sources.arrays import ARRAY_SUFFIXES, array_source, mnist_source
+from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.names import SkippedFiles, is_image_name
-from producer.sources.parquet import parquet_source
-from producer.sources.paths import paths_source, stdin_paths
-from producer.sources.pixel_csv import pixel_csv_source
 from producer.sources.source import (
     EmptyError,
     Naming,
@@ -26,11 +19,11 @@ from producer.sources.source import (
     refuse_url,
     take_first,
 )
+from producer.sources.tables import TABLE_SUFFIXES, table_source
 from protocol.errors import UsageError
 from protocol.text import printable
 
 PathName: TypeAlias = str | os.PathLike[str]
-TABLE_SUFFIXES = (".parquet", ".csv")
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
 FOREIGN_SETS = {  # refused: an error row for one would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
@@ -195,17 +188,3 @@ def _count(sources: list[Source], limit: int | None) -> int | None:
             return None
         total += part
     return total if limit is None else min(total, limit)
-
-
-def table_source(path: Path, prefix: str) -> Source:
-    """The images of a table; an id is the number of a row.
-
-    The image column is called `image`, or is the only one with bytes or a struct with `bytes`, as
-    in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels. A column of
-    labels, numbers or text, is the truth. Raises `UsageError` if there are no such columns.
-    """
-    try:
-        is_csv = path.suffix.lower() == ".csv"
-        return (pixel_csv_source if is_csv else parquet_source)(path, prefix)
-    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
-        raise UsageError(f"can't read {path}: {error}") from None

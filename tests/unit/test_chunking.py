@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from producer.checkpoint import Checkpoint, add_ids
 from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
 from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.files import paths_source
 from producer.sources.opening import open_sources
-from producer.sources.paths import paths_source
 from producer.sources.python import image_source
 from producer.sources.source import Entry, Naming, SourceItem, UnreadableImageError, take_first
 from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
