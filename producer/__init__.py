@@ -52,7 +52,3 @@ def __getattr__(name: str) -> Any:
     if name in MODULES:
         return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'producer' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*__all__]

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakSet
@@ -18,7 +18,7 @@ import pyarrow as pa
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
 from producer.prediction import Prediction, to_predictions
-from producer.sources.batches import pixels_batch
+from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
@@ -44,9 +44,7 @@ PIXELS_LIMITS = BatchLimits(1024, 1)
 FILES_LIMITS = BatchLimits(16, 16)  # decoding is slow: small batches spread over workers
 
 
-class CallKind(NamedTuple):
-    """What the calls of one batch have in common."""
-
+class CallKind(NamedTuple):  # what the calls of one batch have in common
     model: str
     drawn: bool  # 28×28 pixels, not an image file
 
@@ -131,7 +129,7 @@ class Batcher:
         self._lock = threading.Lock()
         self._lines: dict[CallKind, CallQueue] = {}
 
-    def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
+    def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
         seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1: no limit
         with self._on_its_way(call, model):
@@ -142,9 +140,7 @@ class Batcher:
             raise TimeoutError(f"no answer within {timeout_seconds:g} s")
         return call.outcome
 
-    async def ask_async(
-        self, call: Call, model: str, timeout_seconds: float | None = None
-    ) -> Prediction:
+    async def ask_async(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
         with self._on_its_way(call, model):
@@ -182,8 +178,7 @@ class Batcher:
         return line
 
     def _call_thread(self, line: CallQueue) -> None:
-        """Wake or start a thread for the waiting calls. The caller holds the lock. Raises
-        `RuntimeError` if there is no thread and none can be started."""
+        """Wake or start a thread; the caller holds the lock. Raises as `_put_in_line`."""
         line.more.notify()
         line.threads = [thread for thread in line.threads if thread.is_alive()]
         if line.idle < len(line.waiting) and len(line.threads) < line.max_threads:
@@ -198,8 +193,7 @@ class Batcher:
     def _send_batches(self, line: CallQueue) -> None:
         """The work of a thread, until no call has come for `IDLE_THREAD_SECONDS`."""
         while self._wait_for_calls(line):
-            calls = self._take_calls(line)
-            if calls:
+            if calls := self._take_calls(line):
                 self._send_batch(line, calls)
             if len(calls) > 1:
                 self._gather(line, len(calls))
@@ -257,7 +251,7 @@ class Batcher:
         source, model = "single images from Python", line.kind.model
         spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS)
         stored, last, checks = False, b"0", 0
-        with ExitStack() as late:
+        try:
             while True:
                 if not stored:
                     self._ledger.submit(spec, batch.num_rows, payload)
@@ -267,22 +261,15 @@ class Batcher:
                 stored = self._look_after(job_id, line.kind)
                 checks += 1
                 if checks == 1:
-                    late.enter_context(self._late(line))
+                    with self._lock:  # allow another batch for the calls that wait
+                        line.late += 1
+                        if line.waiting:
+                            self._call_thread(line)  # does not raise: this thread is one of them
                 if checks == LOGGED_CHECKS:
                     logger.warning("%s waiting for a worker", plural(batch.num_rows, "image"))
-
-    @contextmanager
-    def _late(self, line: CallQueue) -> Iterator[None]:
-        """While a batch is late, allow another one for the calls that wait."""
-        with self._lock:
-            line.late += 1
-            if line.waiting:
-                self._call_thread(line)  # does not raise: this thread is one of them
-        try:
-            yield
         finally:
             with self._lock:
-                line.late -= 1
+                line.late -= min(checks, 1)
 
     def _look_after(self, job_id: str, kind: CallKind) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
@@ -300,8 +287,8 @@ living: WeakSet[Batcher] = WeakSet()
 
 
 def _forget_all() -> None:
-    for calls in living:
-        calls.forget()
+    for batcher in living:
+        batcher.forget()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -26,9 +26,7 @@ CHUNK_SHARE = 32  # a chunk holds at most 1/32 of the images before it, or a fir
 UNTIMED_SHARE = 8  # the same for files, as long as their time is unknown
 
 
-class Row(NamedTuple):
-    """An image file that was read, or its error; the fields of `FILES_SCHEMA`."""
-
+class Row(NamedTuple):  # of `FILES_SCHEMA`
     id: str
     image: bytes | None
     error: str | None
@@ -42,14 +40,12 @@ def cut_chunks(
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
 ) -> Iterator[Chunk]:
-    """Cut items into chunks.
+    """Cut the items into chunks, without the images that `resume` counts.
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
-    of a kind, 0 if unknown.
-
-    The images that `resume` counts are skipped. Raises `UsageError` if their ids have changed, and
-    what the source raises, after the chunks of everything before it.
+    of a kind, 0 if unknown. Raises `UsageError` if the ids of the images that `resume` counts have
+    changed, and what the source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
 
@@ -68,9 +64,7 @@ def cut_chunks(
         raise failure[0]
 
 
-class Bounds(NamedTuple):
-    """The numbers of images in a chunk, for one kind."""
-
+class Bounds(NamedTuple):  # of the number of images in a chunk
     minimum: int  # even if images take long
     first: int  # maximum in the first chunks, so that small jobs use all workers
     multiple: int  # numbers are multiples of this, unless settings are lower
@@ -128,26 +122,21 @@ def _require(holds: bool, resume: Checkpoint) -> None:
 def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
-    size, since = 0, 0.0
+    size, until = 0, 0.0
     for item in items:
         row = _read_entry(item) if isinstance(item, Entry) else None
         size += len(row.image or b"") if row else 0
-        is_full = len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)
-        if rows and (row is None or is_full):
+        is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
+        if rows and (row is None or is_full or time.monotonic() > until):
             yield _batch_rows(rows)
             rows, size = [], len(row.image or b"") if row else 0
         if row is None:
             yield item
             continue
-        since = since if rows else time.monotonic()
+        until = until if rows else time.monotonic() + PENDING_SECONDS
         rows.append(row)
     if rows:
         yield _batch_rows(rows)
-
-
-def _is_long_ago(since: float) -> bool:
-    """Whether images read at time `since` have waited long enough for others."""
-    return time.monotonic() - since > PENDING_SECONDS
 
 
 def _read_entry(entry: Entry) -> Row:
@@ -174,17 +163,16 @@ def _cut(
     """The same rows in batches that each fill a chunk and have one schema."""
     before: Counter[Kind] = Counter()  # images so far
     pending: list[pa.RecordBatch] = []
-    rows_left = bytes_left = 0
-    since = 0.0
+    rows_left, bytes_left, until = 0, 0, 0.0
     for batch in batches:
-        if pending and (batch.schema != pending[0].schema or _is_long_ago(since)):
+        if pending and (batch.schema != pending[0].schema or time.monotonic() > until):
             yield _concat(pending)
             pending = []
         kind = kind_of(batch)
         while batch.num_rows:
             if not pending:
                 rows_left = max_rows(kind, before[kind])
-                bytes_left, since = settings().chunk_bytes, time.monotonic()
+                bytes_left, until = settings().chunk_bytes, time.monotonic() + PENDING_SECONDS
             ends = _find_ends(batch.slice(0, rows_left))
             rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
             if rows:
@@ -200,8 +188,7 @@ def _cut(
         yield _concat(pending)
 
 
-def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """One batch of all rows. Arrow would copy a single batch."""
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would copy a single one
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 

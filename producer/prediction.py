@@ -22,10 +22,8 @@ class Prediction:
 
 def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
     """One prediction for each row of a result batch."""
-    names = Prediction.__dataclass_fields__
-    rows = results.select(list(names)).to_pylist()
-    return [Prediction(**row | {"probabilities": _tuple(row["probabilities"])}) for row in rows]
-
-
-def _tuple(numbers: list[float] | None) -> tuple[float, ...] | None:
-    return None if numbers is None else tuple(numbers)
+    rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
+    for row in rows:
+        if row["probabilities"] is not None:
+            row["probabilities"] = tuple(row["probabilities"])
+    return [Prediction(**row) for row in rows]

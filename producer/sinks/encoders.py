@@ -47,14 +47,9 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
 
 def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as one JSON object per line, with numbers as short as a float32 allows."""
-    rows = flatten_floats(batch).to_pylist()
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with float32 values as the doubles that print as 0.1, not 0.10000000149."""
 
     def shortest(values: pa.Array) -> pa.Array:
+        """The doubles that print as 0.1, not 0.10000000149."""
         return pc.cast(pc.cast(values, pa.string()), pa.float64())
 
     lists = batch.column("probabilities")
@@ -63,7 +58,8 @@ def flatten_floats(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
         shortest(_numbers(lists)), CLASSES, mask=lists.is_null()
     )
-    return pa.record_batch(columns)
+    rows = pa.record_batch(columns).to_pylist()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:

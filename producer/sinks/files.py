@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
+from io import FileIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,11 +33,8 @@ class FileSink:
     """A result file that is being written; `checkpoint` includes the rows of an earlier try."""
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
-        """Open or resume the file.
-
-        Raises `UsageError` if the format is unknown, or if the file belongs to another run, is
-        complete, is being written by another process, or can't be written.
-        """
+        """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
+        to another run, is complete, is being written by another process, or can't be written."""
         if path.is_symlink():  # write its target
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
@@ -45,6 +43,8 @@ class FileSink:
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
         self.path = path
+        self.checkpoint: Checkpoint
+        self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[suffix]
@@ -163,10 +163,7 @@ class FileSink:
 
 
 def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
-    """The run, and the file's size in bytes and checkpoint after each batch.
-
-    Raises `ValueError` if the lines are no journal.
-    """
+    """The run, and the file's size and the checkpoint after each batch. Raises `ValueError`."""
     run, *notes = map(json.loads, lines)
     counts = [int] * (1 + len(fields(Checkpoint)))
     if not isinstance(run, dict) or not all(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.batches import pixels_batch
+from producer.sources.arrays import pixels_batch
 from producer.sources.source import SourceItem, unreadable_entry
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
@@ -18,7 +18,7 @@ from protocol.errors import UsageError
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # of the label column beside pixels
 INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
 MAX_SHOWN_NAMES = 8  # column names in a message
-MAX_SHOWN_CHARACTERS = 40  # of each column name in a message
+MAX_SHOWN_LENGTH = 40  # of each of these names
 NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
@@ -105,25 +105,20 @@ def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | Non
 
 
 def list_columns(schema: pa.Schema) -> str:
-    names = [
-        name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
-        for name in schema.names[:MAX_SHOWN_NAMES]
-    ]
+    shown = schema.names[:MAX_SHOWN_NAMES]
+    names = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in shown]
     return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
 
 
 def _may_be_label(kind: pa.DataType) -> bool:
     kind = plain(kind)
-    return bool(pa.types.is_integer(kind)) or _is_fractional(kind) or kind in TEXTS
+    are_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return kind in TEXTS or any(test(kind) for test in are_numbers)
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type of a dictionary's values; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_fractional(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
@@ -157,10 +152,6 @@ def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
     labels = batch.column(label)
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
-    if _is_fractional(labels.type):
-        labels = pc.cast(labels, pa.float64())
-    if labels.type in TEXTS:
-        labels = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
-        labels = pc.replace_substring_regex(labels, r"\.0*$", "")
-    digits = pa.array("0123456789" if labels.type in TEXTS else range(10), labels.type)
-    return pc.cast(pc.index_in(labels, digits), pa.int8())
+    texts = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
+    texts = pc.replace_substring_regex(texts, r"\.0*$", "")
+    return pc.cast(pc.index_in(texts, pa.array("0123456789", pa.string())), pa.int8())

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.source import (
     Entry,
     Source,

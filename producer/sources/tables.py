@@ -8,6 +8,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.sources.batches import Build, number_pieces
+from producer.sources.arrays import Build, number_pieces
 from producer.sources.columns import (
     PixelColumns,
     build_pixels,
@@ -62,7 +63,6 @@ def table_source(path: Path, prefix: str) -> Source:
 
 
 def _parquet_source(path: Path, prefix: str) -> Source:
-    """The images of a Parquet file; an id is the number of its row. Raises as `table_source`."""
     file = pq.ParquetFile(path, buffer_size=PARQUET_BYTES, pre_buffer=False)
     schema, count = file.schema_arrow, file.metadata.num_rows
     build: Build
@@ -106,11 +106,8 @@ def _may_be_image(field: pa.Field) -> bool:
 def _read_groups(
     file: pq.ParquetFile, rows: int, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows.
-
-    Raises `EOFError` if a row group has fewer rows than its metadata says: Arrow skips a damaged
-    page silently, and later rows would get the wrong numbers.
-    """
+    """Batches of at most `rows` rows. Raises `EOFError` if a row group has fewer than its metadata
+    says: Arrow skips a damaged page silently, and later rows would get the wrong numbers."""
     for group in range(file.num_row_groups):
         missing = file.metadata.row_group(group).num_rows
         for batch in file.iter_batches(rows, [group], columns):
@@ -139,11 +136,7 @@ def _build_images(
 
 
 def _csv_source(path: Path, prefix: str) -> Source:
-    """The images of a CSV file, one for each line; an id is the number of its row.
-
-    Raises `UsageError` if the file has no columns of pixels, and what `open`, `csv` and Arrow
-    raise if it can't be read.
-    """
+    """The images of a CSV file, one for each line, with types that its first lines tell."""
     with open(path, "rb") as file:
         sample = file.read(CSV_BYTES)
     is_whole = len(sample) < CSV_BYTES
@@ -158,9 +151,14 @@ def _csv_source(path: Path, prefix: str) -> Source:
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
     rows = lines[first + named : len(lines) if is_whole or len(lines) == 1 else -1]
-    schema, count = _infer_schema(b"".join(rows), names)
-    if not count:
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(b"".join(rows).decode(errors="replace").encode()),  # Arrow wants UTF-8
+        pyarrow.csv.ReadOptions(column_names=names, block_size=2 * CSV_BYTES),
+        pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+    )
+    if not table.num_rows:
         raise EmptyError(f"no image in {path}: no row has as many cells as the first line")
+    schema = table.schema
     found = find_pixels(path, schema, named, MAX_ODD_COLUMNS)
     if not found:
         raise UsageError(
@@ -170,22 +168,11 @@ def _csv_source(path: Path, prefix: str) -> Source:
     types = {str(place): pa.int64() for place in found.pixels}
     if found.label is not None:
         types[str(found.label)] = pa.string()  # so that an odd label does not cost the image
-    width = len(schema)
-    header_bytes = sum(map(len, lines[: first + named]))
-    parts = (_parse_rows(lines, width, types) for lines in read_blocks(path, header_bytes))
+    blocks = read_blocks(path, header_bytes=sum(map(len, lines[: first + named])))
+    parts = (_parse_rows(block, len(schema), types) for block in blocks)
     label = None if found.label is None else PIXELS
     items = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
     return Source(str(path), items, label is not None)
-
-
-def _infer_schema(sample: bytes, names: Sequence[str]) -> tuple[pa.Schema, int]:
-    """The types of the columns by the first rows, and how many of those rows are usable."""
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(sample.decode(errors="replace").encode()),  # Arrow refuses other encodings
-        pyarrow.csv.ReadOptions(column_names=names, block_size=2 * CSV_BYTES),
-        pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
-    )
-    return table.schema, table.num_rows
 
 
 def _are_names(cells: Sequence[str]) -> bool:
@@ -209,22 +196,16 @@ def read_blocks(path: Path, header_bytes: int) -> Iterator[list[bytes]]:
 
 def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -> pa.RecordBatch:
     """The columns in `types`, one row for each line; a cell that is no number is null."""
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(b"".join(lines)),
-            pyarrow.csv.ReadOptions(
-                use_threads=False,
-                column_names=[str(place) for place in range(width)],
-                block_size=2 * CSV_BYTES,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=types, include_columns=[*types], strings_can_be_null=True
-            ),
-        )
+    names = [str(place) for place in range(width)]
+    read = pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=2 * CSV_BYTES)
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=types, include_columns=[*types], strings_can_be_null=True
+    )
+    with suppress(pa.ArrowInvalid):
+        content = pa.BufferReader(b"".join(lines))
+        table = pyarrow.csv.read_csv(content, read, convert_options=convert)
         if table.num_rows == len(lines):  # fewer if a quote is not closed
             return table.combine_chunks().to_batches()[0]
-    except pa.ArrowInvalid:
-        pass
     rows = [cells if len(cells) == width else [""] * width for cells in map(_split, lines)]
     arrays = []
     for name, kind in types.items():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.files import paths_source
 from producer.sources.opening import open_sources
 from producer.sources.python import image_source
