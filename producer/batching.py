@@ -224,7 +224,6 @@ class Batcher:
         line.expected = 0
 
     def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
-        """Send the calls and hand over the answers, or the error."""
         try:
             answers = self._classify(put_together(calls), line)
             answered: list[tuple[Call, Outcome]] = [*zip(calls, answers, strict=True)]
@@ -233,7 +232,6 @@ class Batcher:
         wake_callers(answered)
 
     def _take_calls(self, line: CallQueue) -> list[Call]:
-        """Take as many calls from the queue as a batch may hold."""
         calls: list[Call] = []
         size = 0
         most = min(line.kind.limits.max_calls, most_rows(line.kind.model))
@@ -319,7 +317,6 @@ def _settle(calls: list[Call]) -> None:
 
 
 def put_together(calls: list[Call]) -> pa.RecordBatch:
-    """The images of calls of one kind, one row for each call."""
     if isinstance(calls[0].image, np.ndarray):
         pixels = np.stack([call.image for call in calls])
         return pixels_batch(pa.array(map(str, range(len(pixels)))), pixels)

@@ -118,10 +118,8 @@ class Job:
             )
 
     def table(self) -> pa.Table:
-        """Wait for all results; for an attached job, those that `results` has not yielded.
-
-        It can be called again if it is interrupted. Raises as `results`.
-        """
+        """Wait for all results; for an attached job, those that `results` has not yielded. It can
+        be called again if it is interrupted. Raises as `results`."""
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             for batch in self.results():
@@ -151,10 +149,8 @@ class Job:
         return True
 
     def cancel(self, ledger: Ledger | None = None) -> None:
-        """Stop feeding and delete the job's data in Redis except its record.
-
-        Raises `UnknownJobError`, `BrokerError`.
-        """
+        """Stop feeding and delete the job's data in Redis except its record. Raises
+        `UnknownJobError`, `BrokerError`."""
         if self._feeder:
             self._feeder.stop()
         (ledger or self._ledger).cancel(self.id)

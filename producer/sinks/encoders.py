@@ -21,12 +21,10 @@ def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     lists = batch.column("probabilities")
     values = _numbers(lists).to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
-    # Arrow's `list_element` takes ten times as long
-    digits = {f"p{digit}": pa.array(values[:, digit], mask=none) for digit in range(CLASSES)}
-    columns: dict[str, pa.Array] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        columns |= digits if name == "probabilities" else {name: column}
-    return pa.record_batch(columns)
+    place = batch.schema.get_field_index("probabilities")
+    for digit in reversed(range(CLASSES)):  # Arrow's `list_element` takes ten times as long
+        batch = batch.add_column(place, f"p{digit}", pa.array(values[:, digit], mask=none))
+    return batch.drop_columns(["probabilities"])
 
 
 def _numbers(lists: pa.FixedSizeListArray) -> pa.Array:

@@ -9,8 +9,7 @@ the file is renamed. Parquet can't be truncated, so its partial file is an Arrow
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
@@ -21,8 +20,8 @@ import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import ENCODERS, NO_ROWS, encode_arrow
-from producer.sinks.stream import write_all
-from protocol.errors import OutputError, UsageError
+from producer.sinks.stream import output_errors, write_all
+from protocol.errors import UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
 REPEATED = ["label", "error", "truth"]  # columns of which Parquet stores the few values once
@@ -55,14 +54,14 @@ class FileSink:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them in the journal. Raises `OutputError`."""
-        with _output_errors(self.path):
+        with output_errors(self.path):
             write_all(self._file, self._encode(batch, self.checkpoint.rows == 0))
             self.checkpoint = self.checkpoint.add(batch)
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
     def finish(self) -> None:
         """Complete the file and rename it. Raises `OutputError`."""
-        with _output_errors(self.path):
+        with output_errors(self.path):
             if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(NO_ROWS, True))
             os.fsync(self._file.fileno())
@@ -85,7 +84,7 @@ class FileSink:
     def _open(self, run: Run, overwrite: bool) -> None:
         is_new = not self._journal_path.exists()
         with ExitStack() as stack:  # undoes everything if an exception is raised
-            self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
+            self._journal = stack.enter_context(FileIO(self._journal_path, "a+"))
             self._lock()
             # checked under the lock: another run may just have ended
             if os.path.exists(self.path) and not overwrite:
@@ -101,9 +100,7 @@ class FileSink:
                 raise UsageError(
                     f"{self.partial} exists without a journal: --overwrite replaces it"
                 )
-            self._file = stack.enter_context(
-                open(self.partial, "r+b" if size else "wb", buffering=0)
-            )
+            self._file = stack.enter_context(FileIO(self.partial, "r+" if size else "w"))
             self._file.truncate(size)
             self._file.seek(size)
             stack.pop_all()
@@ -148,7 +145,6 @@ class FileSink:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
-        """Convert the partial file to Parquet with row groups of one size."""
         converted = self._journal_path.with_suffix(".new")  # no longer than the journal's name
         table = pa.ipc.open_stream(pa.memory_map(str(self.partial))).read_all()
         try:
@@ -180,17 +176,6 @@ def difference(old: Run, new: Run) -> str:
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
         return "a table or a set has changed since"
-    return ", ".join(f"{name} was {_show(old[name])}" for name in changed if name != "modified")
-
-
-def _show(value: str | int | bool | list[str] | None) -> str:
-    return "none" if value is None else " ".join(value) if isinstance(value, list) else str(value)
-
-
-@contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"can't write {path}: {reason}") from None
+    shown = {name: "none" if value is None else value for name, value in old.items()}
+    shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
+    return ", ".join(f"{name} was {shown[name]}" for name in changed if name != "modified")

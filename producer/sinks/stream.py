@@ -1,6 +1,8 @@
 """A sink that writes rows to stdout."""
 
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from typing import Any, BinaryIO, Protocol
 
@@ -40,15 +42,23 @@ class StreamSink:
             self._write(self._encode(NO_ROWS, True))
 
     def _write(self, content: bytes) -> None:
-        try:
+        with output_errors("the rows"):
             write_all(self._raw, content)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"can't write the rows: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Do nothing: whoever opened the stream closes it."""
+
+
+@contextmanager
+def output_errors(what: object) -> Iterator[None]:
+    """Raises `OutputError` if `what` can't be written, or `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"can't write {what}: {reason}") from None
 
 
 def write_all(file: FileIO, content: bytes) -> None:

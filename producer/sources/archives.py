@@ -45,10 +45,8 @@ MAX_EMPTY_READS = 4  # a stream that is read more often after its end is broken
 
 
 def archive_source(path: Path, naming: Naming) -> Source:
-    """The images of an archive in its own order; an id is the name of a member.
-
-    Raises `UsageError` if the file is no archive or contains no image.
-    """
+    """The images of an archive in its own order; an id is the name of a member. Raises
+    `UsageError` if the file is no archive or contains no image."""
     count: int | None = None
     try:
         if path.name.lower().endswith(".zip"):
@@ -71,9 +69,8 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(path)
     if is_plain and min((member.header_offset for member in archive.infolist()), default=0):
         archive.close()
-        raise zipfile.BadZipFile(
-            "it is truncated, is several archives in one file, or lacks its first member"
-        )
+        reason = "it is truncated, is several archives in one file, or lacks its first member"
+        raise zipfile.BadZipFile(reason)
     return archive
 
 
@@ -182,9 +179,8 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.islnk():
-        raise UnreadableImageError(
-            f"a hard link: the archive has the image under another name, {member.linkname}"
-        )
+        reason = "a hard link: the archive has the image under another name"
+        raise UnreadableImageError(f"{reason}, {member.linkname}")
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""

@@ -46,7 +46,7 @@ def pad_numbers(text: str) -> str:
     return padded.tobytes().decode(errors="surrogatepass")
 
 
-def has_images(root: Path) -> bool:
+def _has_images(root: Path) -> bool:
     """Whether `walk` yields an image for sure. It sorts nothing and stops at the first image."""
     folders = [str(root)]
     while folders:
@@ -114,9 +114,7 @@ def _describe(entry: os.DirEntry[str]) -> str:
 
 def folder_source(root: Path, naming: Naming) -> Source:
     """The images of a folder, recursively, in natural order; an id is the path below the folder.
-
-    Raises `UsageError` if there are none.
-    """
+    Raises `UsageError` if there are none."""
     above, unique = os.path.abspath(root), naming.unique
     # Only escaped bytes that are not UTF-8 may make a name equal to that of another file
     naming.unique = lambda name: unique(name) if "\\x" in name else name
@@ -126,22 +124,16 @@ def folder_source(root: Path, naming: Naming) -> Source:
     )
     return Source(
         str(root),
-        entries if has_images(root) else naming.at_least_one(entries, root),
+        entries if _has_images(root) else naming.at_least_one(entries, root),
         naming.truth_from_parent,
-        count=lambda: sum(1 for _ in walk(root, SkippedFiles())),
+        lambda: sum(1 for _ in walk(root, SkippedFiles())),
     )
 
 
 def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
     """One image for each path, whatever its name; the id is the path."""
-    entries = (
-        naming.entry(
-            path,
-            partial(read_file, path),
-            os.path.abspath(path) if naming.truth_from_parent else "",
-        )
-        for path in paths
-    )
+    whole = os.path.abspath if naming.truth_from_parent else str
+    entries = (naming.entry(path, partial(read_file, path), whole(path)) for path in paths)
     count = len(paths) if isinstance(paths, list) else None
     some = naming.at_least_one(entries, name)
     return Source(name, some, naming.truth_from_parent, lambda: count)

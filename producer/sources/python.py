@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -13,17 +13,15 @@ import PIL.ImageOps
 
 from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.source import (
-    Entry,
+    Naming,
     Source,
     SourceItem,
-    UniqueIds,
     UnreadableImageError,
     read_file,
     refuse_url,
 )
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
-from protocol.text import printable
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Neither PNG nor TIFF can hold these modes so that every Pillow before 13 reads them
@@ -42,9 +40,8 @@ def image_source(images: Image | Iterable[Image]) -> Source:
     items = [images] if one or _is_file(images) else images
     is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
     if is_table or not isinstance(items, Iterable):
-        raise UsageError(
-            f"a {type(images).__name__} is no image and no list of images: give a list"
-        )
+        kind = type(images).__name__
+        raise UsageError(f"a {kind} is no image and no list of images: give a list")
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _read_items(items, copies=not one), count=lambda: count)
 
@@ -54,15 +51,14 @@ def _is_file(image: Any) -> bool:
 
 
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
-    unique = UniqueIds()
+    naming = Naming()
     number = 0
     for image in images:
         pixels = _find_pixels(image) if isinstance(image, np.ndarray) else None
         if pixels is None:
-            entry = _entry(str(number), image)
-            yield entry._replace(id=unique(entry.id))
+            yield naming.entry(*_find_reader(str(number), image))
         elif copies and len(pixels) == 1:  # a batch for each takes ten times as long
-            yield Entry(unique(str(number)), partial(bytes, ARRAY + pixels.tobytes()))
+            yield naming.entry(str(number), partial(bytes, ARRAY + pixels.tobytes()))
         else:
             pixels = np.array(pixels, copy=copies or None)
             yield pixels_batch(number_ids("", number, len(pixels)), pixels)
@@ -88,20 +84,21 @@ def _has_one_channel(array: np.ndarray) -> bool:
     return array.ndim > 2 and array.shape[-1] == 1
 
 
-def _entry(number: str, image: Any) -> Entry:
+def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
+    """The id of an image, and what reads it."""
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         refuse_url(path)
         id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images
-        return Entry(printable(id), partial(read_file, path))
+        return id, partial(read_file, path)
     if isinstance(image, Bytes):
-        return Entry(number, lambda: bytes(image))
+        return number, lambda: bytes(image)
     if _is_file(image):
-        return Entry(number, partial(_read_open, image))
+        return number, partial(_read_open, image)
     if isinstance(image, np.ndarray):
-        return Entry(number, lambda: _encode(_from_array(image)))
+        return number, lambda: _encode(_from_array(image))
     if isinstance(image, PIL.Image.Image):
-        return Entry(number, lambda: _encode(image))
+        return number, lambda: _encode(image)
     raise UsageError(
         f"image {number} is a {type(image).__name__}: give a path, bytes, a file opened in "
         "binary mode, a PIL image or an array"

@@ -84,7 +84,7 @@ class Naming:
     truth_from_parent: bool = False
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
-    def entry(self, name: str, read: Callable[[], bytes], path: str) -> Entry:
+    def entry(self, name: str, read: Callable[[], bytes], path: str = "") -> Entry:
         """An image with a unique id. With `truth_from_parent`, its label is the name of the last
         folder in `path`, as in torchvision's `ImageFolder`."""
         id = self.prefix + self.unique(printable(name))
@@ -114,9 +114,7 @@ def unreadable_entry(id: str, reason: str, truth: int | None = None) -> Entry:
 
 def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
     """The bytes of a file of about `size` bytes; `read(n)` returns at most n, none at the end.
-
-    Raises `UnreadableImageError` if there are more than `DIGITQ_IMAGE_BYTES`.
-    """
+    Raises `UnreadableImageError` if there are more than `DIGITQ_IMAGE_BYTES`."""
     limit = settings().image_bytes
     content = read(size + 1) if size <= limit else b""  # allocating the limit is slow
     while size <= limit and len(content) != size and (more := read(limit + 1 - len(content))):
@@ -132,10 +130,8 @@ def too_large(limit: int) -> str:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file. Raises `OSError`, or `UnreadableImageError` if too large or no file.
-
-    It makes four system calls; `open` would make twice as many.
-    """
+    """The bytes of a file, in four system calls; `open` would make twice as many. Raises `OSError`,
+    or `UnreadableImageError` if it is too large or no file."""
     status = os.stat(path)  # first: opening a pipe or a device may block or have effects
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise UnreadableImageError("no file: a pipe, a socket or a device")

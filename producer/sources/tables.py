@@ -1,7 +1,4 @@
-"""Tables: Parquet files of images or of pixels, and CSV files with a column for each pixel.
-
-A line of a CSV file is a row, whatever quotes it contains.
-"""
+"""Tables: Parquet files of images or pixels, and CSV files with a column for each pixel."""
 
 import codecs
 import csv
@@ -136,7 +133,7 @@ def _build_images(
 
 
 def _csv_source(path: Path, prefix: str) -> Source:
-    """The images of a CSV file, one for each line, with types that its first lines tell."""
+    """The images of a CSV file, one for each line, whatever quotes it contains."""
     with open(path, "rb") as file:
         sample = file.read(CSV_BYTES)
     is_whole = len(sample) < CSV_BYTES
