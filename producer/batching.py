@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
-from producer.prediction import Prediction, to_predictions
 from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
@@ -51,6 +50,21 @@ class CallKind(NamedTuple):  # what the calls of one batch have in common
     @property
     def limits(self) -> BatchLimits:
         return PIXELS_LIMITS if self.drawn else FILES_LIMITS
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: ten probabilities that sum to 1, or an error.
+
+    `review` is true if a person should look at the image: the network is unsure, or there is no
+    answer.
+    """
+
+    label: int | None
+    confidence: float | None
+    probabilities: tuple[float, ...] | None
+    error: str | None
+    review: bool
 
 
 Outcome: TypeAlias = Prediction | Exception
@@ -321,3 +335,12 @@ def put_together(calls: list[Call]) -> pa.RecordBatch:
         pixels = np.stack([call.image for call in calls])
         return pixels_batch(pa.array(map(str, range(len(pixels)))), pixels)
     return pa.concat_batches([call.image for call in calls])
+
+
+def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
+    """One prediction for each row of a result batch."""
+    rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
+    for row in rows:
+        if row["probabilities"] is not None:
+            row["probabilities"] = tuple(row["probabilities"])
+    return [Prediction(**row) for row in rows]

@@ -4,6 +4,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +95,10 @@ def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
 def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
     """The items after those that `resume` counts, whose files are not read."""
     left, seen = resume.rows, 0
+    has_changed = UsageError(
+        f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
+        "the result file; --overwrite starts again"
+    )
     for item in items:
         if left:
             if isinstance(item, Entry):
@@ -102,41 +107,32 @@ def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceIte
                 used = min(left, item.num_rows)
                 seen = add_ids(seen, item.column("id").slice(0, used))
             left -= used
-            if not left:
-                _require(seen == resume.ids, resume)
+            if not left and seen != resume.ids:
+                raise has_changed
             if isinstance(item, Entry) or used == item.num_rows:
                 continue
             item = item.slice(used)
         yield item
-    _require(left == 0, resume)
-
-
-def _require(holds: bool, resume: Checkpoint) -> None:
-    if not holds:
-        raise UsageError(
-            f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
-            "the result file; --overwrite starts again"
-        )
+    if left:
+        raise has_changed
 
 
 def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
     size, until = 0, 0.0
-    for item in items:
+    for item in chain(items, [None]):  # None: the end
         row = _read_entry(item) if isinstance(item, Entry) else None
         size += len(row.image or b"") if row else 0
         is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
         if rows and (row is None or is_full or time.monotonic() > until):
-            yield _batch_rows(rows)
+            yield pa.RecordBatch.from_pylist([one._asdict() for one in rows], FILES_SCHEMA)
             rows, size = [], len(row.image or b"") if row else 0
-        if row is None:
+        if row:
+            until = until if rows else time.monotonic() + PENDING_SECONDS
+            rows.append(row)
+        elif item is not None:
             yield item
-            continue
-        until = until if rows else time.monotonic() + PENDING_SECONDS
-        rows.append(row)
-    if rows:
-        yield _batch_rows(rows)
 
 
 def _read_entry(entry: Entry) -> Row:
@@ -151,10 +147,6 @@ def _read_entry(entry: Entry) -> Row:
     except (OSError, ValueError) as error:  # ValueError: a 0 byte in the path
         reason = f"can't be read: {getattr(error, 'strerror', None) or error}"
     return Row(id, None, printable(reason), entry.truth)  # it may quote a name that is not UTF-8
-
-
-def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([row._asdict() for row in rows], FILES_SCHEMA)
 
 
 def _cut(

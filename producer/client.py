@@ -5,12 +5,11 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Self, cast
 
-from producer.batching import Batcher, is_pixels, read_call
+from producer.batching import Batcher, Prediction, is_pixels, read_call
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
-from producer.prediction import Prediction
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import connect

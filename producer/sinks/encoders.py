@@ -19,17 +19,13 @@ Encode = Callable[[pa.RecordBatch, bool], bytes]
 def flatten(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with ten columns `p0` … `p9` in place of `probabilities`."""
     lists = batch.column("probabilities")
-    values = _numbers(lists).to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+    numbers = lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
+    values = numbers.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
     place = batch.schema.get_field_index("probabilities")
     for digit in reversed(range(CLASSES)):  # Arrow's `list_element` takes ten times as long
         batch = batch.add_column(place, f"p{digit}", pa.array(values[:, digit], mask=none))
     return batch.drop_columns(["probabilities"])
-
-
-def _numbers(lists: pa.FixedSizeListArray) -> pa.Array:
-    """The values of all lists, with those of null lists."""
-    return lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
@@ -53,8 +49,9 @@ def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
     lists = batch.column("probabilities")
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns["confidence"] = shortest(columns["confidence"])
+    numbers = shortest(lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES))
     columns["probabilities"] = pa.FixedSizeListArray.from_arrays(
-        shortest(_numbers(lists)), CLASSES, mask=lists.is_null()
+        numbers, CLASSES, mask=lists.is_null()
     )
     rows = pa.record_batch(columns).to_pylist()
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -1,31 +1,69 @@
-"""Result files: CSV, JSON lines and Parquet, written in source order and resumable.
+"""Where result rows go: stdout, or a resumable file of CSV, JSON lines or Parquet.
 
-Rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the run; each
-further line has the file's size and the checkpoint after a batch. The same run started again
-truncates the file after the last complete batch and continues there. When all rows are written,
-the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
+A file's rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the
+run; each further line has the file's size and the checkpoint after a batch. The same run started
+again truncates the file after the last complete batch and continues there. When all rows are
+written, the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
 """
 
 import fcntl
 import json
 import os
-from contextlib import ExitStack
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
-from producer.sinks.encoders import ENCODERS, NO_ROWS, encode_arrow
-from producer.sinks.stream import output_errors, write_all
-from protocol.errors import UsageError
+from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, encode_csv
+from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
 REPEATED = ["label", "error", "truth"]  # columns of which Parquet stores the few values once
 Run = dict[str, str | int | bool | list[str] | None]
+
+
+class Sink(Protocol):
+    """Takes result batches. `checkpoint` counts all rows, with those of an interrupted run."""
+
+    checkpoint: Checkpoint
+
+    def write(self, batch: pa.RecordBatch) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class StreamSink:
+    """Writes rows to an open binary stream such as stdout, by default as CSV."""
+
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
+        self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
+        self._encode = encode
+        self.checkpoint = Checkpoint()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
+        self._write(self._encode(batch, self.checkpoint.rows == 0))
+        self.checkpoint = self.checkpoint.add(batch)
+
+    def finish(self) -> None:
+        """Write the header if there were no rows."""
+        if self.checkpoint.rows == 0:
+            self._write(self._encode(NO_ROWS, True))
+
+    def _write(self, content: bytes) -> None:
+        with output_errors("the rows"):
+            write_all(self._raw, content)
+
+    def close(self) -> None:
+        """Do nothing: whoever opened the stream closes it."""
 
 
 class FileSink:
@@ -179,3 +217,25 @@ def difference(old: Run, new: Run) -> str:
     shown = {name: "none" if value is None else value for name, value in old.items()}
     shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
     return ", ".join(f"{name} was {shown[name]}" for name in changed if name != "modified")
+
+
+@contextmanager
+def output_errors(what: object) -> Iterator[None]:
+    """Raises `OutputError` if `what` can't be written, or `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"can't write {what}: {reason}") from None
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write everything to an unbuffered file, so that closing it can't fail."""
+    view = memoryview(content)
+    while view:
+        written = file.write(view)
+        if written is None:  # another program has made the terminal or pipe non-blocking
+            select.select([], [file], [])
+        view = view[written or 0 :]

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from producer.sources.names import is_image_name
 from producer.sources.source import (
     Entry,
     Naming,
     Source,
     UnreadableImageError,
+    is_image_name,
     read_limited,
-    unreadable_entry,
+    unreadable,
 )
 from protocol.errors import UsageError
 
@@ -157,8 +157,7 @@ def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
     except ARCHIVE_ERRORS as error:
         if not started:
             raise
-        id = naming.prefix + naming.unique("(the rest)")
-        yield unreadable_entry(id, f"the archive is broken from here on: {error}")
+        yield naming.entry("(the rest)", unreadable(f"the archive is broken from here on: {error}"))
 
 
 def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.source import EmptyError, Source, SourceItem, unreadable_entry
+from producer.sources.source import EmptyError, Entry, Source, SourceItem, unreadable
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -52,7 +52,7 @@ def number_pieces(parts: Iterable[Any], prefix: str, build: Build) -> Iterator[S
             start += len(part)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = f"the file is damaged from here on: {error}".partition("\n")[0]
-        yield unreadable_entry(f"{prefix}{start}", reason)
+        yield Entry(f"{prefix}{start}", unreadable(reason))
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:

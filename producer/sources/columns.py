@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.arrays import pixels_batch
-from producer.sources.source import SourceItem, unreadable_entry
+from producer.sources.source import Entry, SourceItem, unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -24,10 +24,8 @@ TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
-class PixelColumns(NamedTuple):
-    """The places of the pixel columns in their order, and of the label column."""
-
-    pixels: Sequence[int]
+class PixelColumns(NamedTuple):  # the places of columns
+    pixels: Sequence[int]  # in the order of pixels
     label: int | None
 
 
@@ -132,7 +130,7 @@ def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> I
         if start < row:
             yield pixels_batch(ids[part], pixels[part], truth[part])
         if row < len(pixels):
-            yield unreadable_entry(ids[row].as_py(), NO_PIXEL, truth[row].as_py())
+            yield Entry(ids[row].as_py(), unreadable(NO_PIXEL), truth[row].as_py())
         start = row + 1
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from producer.sources.names import SkippedFiles, is_image_name
-from producer.sources.source import Naming, Source, read_file
+from producer.sources.source import Naming, SkippedFiles, Source, is_image_name, read_file
 from protocol.errors import UsageError
 
 PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key

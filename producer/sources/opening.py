@@ -9,13 +9,14 @@ from typing import TypeAlias
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, array_source, mnist_source
 from producer.sources.files import folder_source, paths_source, stdin_paths
-from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.source import (
     EmptyError,
     Naming,
+    SkippedFiles,
     Source,
     SourceItem,
     UniqueIds,
+    is_image_name,
     refuse_url,
     take_first,
 )
@@ -131,7 +132,7 @@ def _open(
     if not is_folder and not file_name.endswith(SET_SUFFIXES):
         return paths_source(name, [name], naming)
     prefix = f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
-    naming = Naming(prefix, UniqueIds(), truth_from_parent, skipped)
+    naming = replace(naming, prefix=prefix, unique=UniqueIds())
     if is_folder:
         return folder_source(path, naming)
     if file_name.endswith(ARCHIVE_SUFFIXES):

@@ -1,8 +1,9 @@
-"""The types of a source, which is a stream of entries or record batches."""
+"""A source is a stream of entries or record batches: its types, and what they have in common."""
 
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +13,18 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from producer.sources.names import IMAGE_SUFFIXES, SkippedFiles
 from protocol.errors import UsageError
-from protocol.settings import settings
-from protocol.text import printable
+from protocol.settings import INSPECT_SUFFIX, settings
+from protocol.text import plural, printable
 
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
+)
+SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # others are shown as `ODD_ENDING`
+ODD_ENDING = "odd ending"
+MAX_NAMED_KINDS = 3  # kinds of skipped files that a message names
+MAX_COUNTED_KINDS = 100  # further kinds are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PARENT_DIGIT = re.compile("(?:.*/)?([0-9])/+[^/]*", re.DOTALL)
 
@@ -38,6 +46,28 @@ class Entry(NamedTuple):
 
 
 SourceItem: TypeAlias = Entry | pa.RecordBatch
+
+
+@dataclass
+class SkippedFiles:
+    """Counts of the files that a source skipped (hidden files, other types), by kind."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, name: str, kind: str = "") -> None:
+        """Count a skipped file, or another `kind` of entry, by its path in a folder or archive."""
+        kind = f"hidden {kind}".rstrip() if is_hidden(name) else kind or describe_ending(name)
+        if kind not in self.kinds and len(self.kinds) >= MAX_COUNTED_KINDS:
+            kind = ODD_ENDING
+        self.kinds[kind] += 1
+
+    def describe(self) -> str:
+        """For example `3 other files (.txt, hidden)`, the commonest kinds first; empty for none."""
+        if not self.kinds:
+            return ""
+        kinds = [kind for kind, _ in self.kinds.most_common(MAX_NAMED_KINDS)]
+        more = " …" * (len(self.kinds) > MAX_NAMED_KINDS)
+        return f"{plural(self.kinds.total(), 'other file')} ({', '.join(kinds)}{more})"
 
 
 @dataclass
@@ -103,13 +133,13 @@ class Naming:
         return chain([first], entries)
 
 
-def unreadable_entry(id: str, reason: str, truth: int | None = None) -> Entry:
-    """An entry whose `read` raises `UnreadableImageError`."""
+def unreadable(reason: str) -> Callable[[], bytes]:
+    """A `read` for an entry without an image: it raises `UnreadableImageError`."""
 
     def read() -> bytes:
         raise UnreadableImageError(reason)
 
-    return Entry(id, read, truth)
+    return read
 
 
 def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
@@ -159,3 +189,28 @@ def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
         yield item
         if limit == 0:
             return
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name in a folder or an archive counts as an image."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECT_SUFFIX):
+        return False
+    return not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the name of the file, or of a folder in its path, begins with a dot."""
+    if not name.startswith(".") and "/." not in name:
+        return False
+    return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
+
+
+def describe_ending(name: str) -> str:
+    """The ending of a file name, safe to show."""
+    if name.endswith(INSPECT_SUFFIX):
+        return INSPECT_SUFFIX
+    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return "no ending"
+    return f".{ending}" if SHOWN_ENDING.fullmatch(ending) else ODD_ENDING

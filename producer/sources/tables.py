@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -139,15 +138,14 @@ def _csv_source(path: Path, prefix: str) -> Source:
     is_whole = len(sample) < CSV_BYTES
     if not is_whole and b"\r" in sample and b"\n" not in sample:  # `read_blocks` needs line feeds
         raise UsageError(rf"{path} ends its lines with \r alone: `tr '\r' '\n'` converts them")
-    lines = sample.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
-    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    header = [line.decode(errors="replace") for line in lines[first : first + 1]]
+    lines = _split_lines(sample.removeprefix(codecs.BOM_UTF8))
+    header = [line.decode(errors="replace") for line in lines[:1]]
     cells = [cell.strip() for cell in next(csv.reader(header), [])]
     if len(cells) > MAX_COLUMNS:
         raise UsageError(f"{path} has over {MAX_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
     names = cells if named else [str(place) for place in range(len(cells))]
-    rows = lines[first + named : len(lines) if is_whole or len(lines) == 1 else -1]
+    rows = lines[named : len(lines) if is_whole or len(lines) == 1 else -1]
     table = pyarrow.csv.read_csv(
         pa.BufferReader(b"".join(rows).decode(errors="replace").encode()),  # Arrow wants UTF-8
         pyarrow.csv.ReadOptions(column_names=names, block_size=2 * CSV_BYTES),
@@ -165,8 +163,7 @@ def _csv_source(path: Path, prefix: str) -> Source:
     types = {str(place): pa.int64() for place in found.pixels}
     if found.label is not None:
         types[str(found.label)] = pa.string()  # so that an odd label does not cost the image
-    blocks = read_blocks(path, header_bytes=sum(map(len, lines[: first + named])))
-    parts = (_parse_rows(block, len(schema), types) for block in blocks)
+    parts = (_parse_rows(block, len(schema), types) for block in read_blocks(path, int(named)))
     label = None if found.label is None else PIXELS
     items = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
     return Source(str(path), items, label is not None)
@@ -179,16 +176,20 @@ def _are_names(cells: Sequence[str]) -> bool:
     return 2 * texts > len(cells) or 2 * len(set(cells)) > len(cells)
 
 
-def read_blocks(path: Path, header_bytes: int) -> Iterator[list[bytes]]:
-    """The lines after the header that are not blank, about `CSV_BYTES` at a time."""
+def read_blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
+    """The lines but the first `skip`, about `CSV_BYTES` at a time."""
     with open(path, "rb") as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
-        file.seek(header_bytes, os.SEEK_CUR)
         while block := file.read(CSV_BYTES):
-            block += file.readline(MAX_LINE_BYTES)
-            if lines := [line for line in block.splitlines(keepends=True) if line.strip()]:
-                yield lines
+            lines = _split_lines(block + file.readline(MAX_LINE_BYTES))
+            if len(lines) > skip:
+                yield lines[skip:]
+            skip = 0 if lines else skip
+
+
+def _split_lines(block: bytes) -> list[bytes]:
+    return [line for line in block.splitlines(keepends=True) if line.strip()]
 
 
 def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -> pa.RecordBatch:

@@ -25,10 +25,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.sources.files import sort_naturally, stdin_paths
-from producer.sources.names import MAX_COUNTED_KINDS, SkippedFiles
 from producer.sources.opening import open_sources
 from producer.sources.python import image_source
-from producer.sources.source import Entry, Source, UniqueIds, UnreadableImageError, read_limited
+from producer.sources.source import (
+    MAX_COUNTED_KINDS,
+    Entry,
+    SkippedFiles,
+    Source,
+    UniqueIds,
+    UnreadableImageError,
+    read_limited,
+)
 from producer.sources.tables import PATH_ONLY
 from protocol.errors import UsageError
 from protocol.settings import settings
