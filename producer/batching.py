@@ -54,11 +54,8 @@ class CallKind(NamedTuple):  # what the calls of one batch have in common
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image: ten probabilities that sum to 1, or an error.
-
-    `review` is true if a person should look at the image: the network is unsure, or there is no
-    answer.
-    """
+    """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
+    a person should look at the image: the network is unsure, or there is no answer."""
 
     label: int | None
     confidence: float | None

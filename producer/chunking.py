@@ -126,7 +126,7 @@ def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
         size += len(row.image or b"") if row else 0
         is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
         if rows and (row is None or is_full or time.monotonic() > until):
-            yield pa.RecordBatch.from_pylist([one._asdict() for one in rows], FILES_SCHEMA)
+            yield pa.record_batch([*zip(*rows, strict=True)], schema=FILES_SCHEMA)
             rows, size = [], len(row.image or b"") if row else 0
         if row:
             until = until if rows else time.monotonic() + PENDING_SECONDS

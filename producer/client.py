@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Self, cast
 
 from producer.batching import Batcher, Prediction, is_pixels, read_call
@@ -104,11 +105,10 @@ class Client:
 
     def abandon(self, job: Job) -> bool:
         """Cancel a job without retries; False if Redis or the job is gone."""
-        try:
+        with suppress(BrokerError, UnknownJobError):
             job.cancel(Ledger(connect(self.url)))
-        except (BrokerError, UnknownJobError):
-            return False
-        return True
+            return True
+        return False
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""

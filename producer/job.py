@@ -129,11 +129,9 @@ class Job:
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until all of a detached job is in Redis; False if `timeout_seconds` ran out.
-
-        For an attached job this needs another thread that collects: Redis holds a limited number
-        of its chunks. Raises as `results`.
-        """
+        """Wait until all of a detached job is in Redis; False if `timeout_seconds` ran out. For an
+        attached job, another thread must collect results meanwhile: Redis holds a limited number
+        of its chunks. Raises as `results`."""
         if self._feeder and os.getpid() == self._process:
             self._feeder.is_awaited = True
             ended = self._feeder.ended.wait(timeout_seconds)

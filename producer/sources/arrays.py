@@ -111,8 +111,7 @@ def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    is_packed = path.suffix.lower() == ".gz"
-    return cast(IO[bytes], gzip.GzipFile(path)) if is_packed else path.open("rb")
+    return cast(IO[bytes], (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb"))
 
 
 def _read_all(file: IO[bytes], size: int) -> bytes:
@@ -140,10 +139,8 @@ def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
 
 
 def mnist_source(split: str) -> Source:
-    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels.
-
-    Raises `UsageError` for another name, or if MNIST can't be loaded.
-    """
+    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels. Raises
+    `UsageError` for another name, or if MNIST can't be loaded."""
     if split not in FILE_PREFIXES:
         raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
     images, labels = load_mnist(split)
@@ -153,10 +150,7 @@ def mnist_source(split: str) -> Source:
 
 def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 784) and labels (N,), both uint8. Downloads MNIST the first time, unless
-    `DIGITQ_MNIST` names its folder.
-
-    Raises `UsageError` if MNIST can't be downloaded or read.
-    """
+    `DIGITQ_MNIST` names its folder. Raises `UsageError` if it can't be downloaded or read."""
     raw = settings().mnist_root / "MNIST" / "raw"
     images = raw / f"{FILE_PREFIXES[split]}-images-idx3-ubyte"
     labels = raw / f"{FILE_PREFIXES[split]}-labels-idx1-ubyte"

@@ -17,21 +17,19 @@ from protocol.errors import UsageError
 
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # of the label column beside pixels
 INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
-MAX_SHOWN_NAMES = 8  # column names in a message
-MAX_SHOWN_LENGTH = 40  # of each of these names
 NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
-class PixelColumns(NamedTuple):  # the places of columns
+class Columns(NamedTuple):  # the places of columns
     pixels: Sequence[int]  # in the order of pixels
     label: int | None
 
 
 def find_pixels(
     path: Path, schema: pa.Schema, named: bool = True, most_odd: int = 0
-) -> PixelColumns | None:
+) -> Columns | None:
     """The 784 columns of whole numbers and the label column; None if there are none.
 
     Columns that are named by numbers are in the order of those numbers; up to `most_odd` of them
@@ -46,7 +44,7 @@ def find_pixels(
             raise UsageError(
                 f"{path} has a column {schema.names[odd[0]]} in which not all are whole numbers"
             )
-        return PixelColumns(numbered, label)
+        return Columns(numbered, label)
     numbers = [
         place
         for place, field in enumerate(schema)
@@ -58,10 +56,10 @@ def find_pixels(
         raise UsageError(
             f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
         )
-    return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
+    return Columns(numbers, label) if len(numbers) == PIXELS else None
 
 
-def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
+def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
     """The same for columns without names: 784, or 785 with the labels first. Empty columns and
     text before and after them are ignored."""
     places = [*range(len(schema))]
@@ -73,7 +71,7 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
     odd = [place for place in pixels if not pa.types.is_integer(schema.field(place).type)]
     if not PIXELS <= len(places) <= PIXELS + 1 or len(odd) > most_odd:
         return None
-    return PixelColumns(pixels, places[0] if len(places) > PIXELS else None)
+    return Columns(pixels, places[0] if len(places) > PIXELS else None)
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
@@ -102,12 +100,6 @@ def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | Non
     return places[0] if places else None
 
 
-def list_columns(schema: pa.Schema) -> str:
-    shown = schema.names[:MAX_SHOWN_NAMES]
-    names = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in shown]
-    return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
-
-
 def _may_be_label(kind: pa.DataType) -> bool:
     kind = plain(kind)
     are_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
@@ -119,7 +111,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
+def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is no pixel."""
     values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))

@@ -21,10 +21,8 @@ NAMES_AT_A_TIME = 2048  # names that one call of NumPy pads
 
 
 def sort_naturally(names: list[str]) -> None:
-    """Sort in place so that `2.png` comes before `10.png`.
-
-    NumPy makes the keys, because `re.sub` takes three times as long for a million long names.
-    """
+    """Sort in place so that `2.png` comes before `10.png`. NumPy makes the keys, because `re.sub`
+    takes three times as long for a million long names."""
     starts = range(0, len(names), NAMES_AT_A_TIME)
     blocks = ["\0".join(names[start : start + NAMES_AT_A_TIME]) for start in starts]
     keys = (key for block in blocks for key in pad_numbers(block).split("\0"))

@@ -74,11 +74,9 @@ def open_sources(
 def _open_all(
     names: Sequence[str], truth_from_parent: bool, skipped: SkippedFiles
 ) -> tuple[list[Source], Iterable[SourceItem]]:
-    """Each SOURCE, and the images of all. Raises `UsageError`.
-
-    If there are several, empty ones are skipped, and each is opened twice: now, to check that it
-    can be read, and again when its turn comes, because the number of open files is limited.
-    """
+    """Each SOURCE, and the images of all. If there are several, empty ones are skipped, and each is
+    opened twice: now, to check that it can be read, and again when its turn comes, because the
+    number of open files is limited."""
     if len(names) == 1:
         source = _open(names[0], None, truth_from_parent, skipped)
         return [source], source.items

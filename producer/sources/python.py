@@ -31,11 +31,9 @@ Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarra
 
 
 def image_source(images: Image | Iterable[Image]) -> Source:
-    """A source over one image, an array of many, or an iterable of images.
-
-    The id of a path is the path; the id of any other image is its number. The caller may change an
-    array once the next one is asked for. Raises `UsageError` for anything that is no image.
-    """
+    """A source over one image, an array of many, or an iterable of images. The id of a path is the
+    path; the id of any other image is its number. The caller may change an array once the next one
+    is asked for. Raises `UsageError` for anything that is no image."""
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
     items = [images] if one or _is_file(images) else images
     is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys

@@ -194,9 +194,8 @@ def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name in a folder or an archive counts as an image."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES or name.endswith(INSPECT_SUFFIX):
-        return False
-    return not is_hidden(name)
+    is_image = stem != "" and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    return is_image and not name.endswith(INSPECT_SUFFIX) and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:

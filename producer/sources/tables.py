@@ -14,15 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.sources.arrays import Build, number_pieces
-from producer.sources.columns import (
-    PixelColumns,
-    build_pixels,
-    digits,
-    find_label,
-    find_pixels,
-    list_columns,
-    plain,
-)
+from producer.sources.columns import Columns, build_pixels, digits, find_label, find_pixels, plain
 from producer.sources.source import EmptyError, Source, too_large
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
 from protocol.errors import UsageError
@@ -41,6 +33,8 @@ MAX_LINE_BYTES = 1 << 20  # a longer line is cut, so that a file of zeros can't 
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
 MAX_ODD_COLUMNS = PIXELS // 10  # with more columns that are not whole numbers, these aren't pixels
 CSV_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
+MAX_SHOWN_NAMES = 8  # column names in a message
+MAX_SHOWN_LENGTH = 40  # of each of these names
 WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
@@ -82,7 +76,7 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
     if not images:
         raise UsageError(
             f"{path} has no image column (bytes, or a struct with `bytes`) and no {PIXELS} columns "
-            f"of pixels; its columns: {list_columns(schema)}"
+            f"of pixels; its columns: {_list_columns(schema)}"
         )
     if len(images) > 1 and images.count("image") != 1:
         raise UsageError(
@@ -90,6 +84,12 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
             "name the one to be classified `image`"
         )
     return "image" if "image" in images else str(images[0])
+
+
+def _list_columns(schema: pa.Schema) -> str:
+    shown = schema.names[:MAX_SHOWN_NAMES]
+    names = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in shown]
+    return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
 
 
 def _may_be_image(field: pa.Field) -> bool:
@@ -158,14 +158,14 @@ def _csv_source(path: Path, prefix: str) -> Source:
     if not found:
         raise UsageError(
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
-            f"commas; its columns: {list_columns(schema)}"
+            f"commas; its columns: {_list_columns(schema)}"
         )
     types = {str(place): pa.int64() for place in found.pixels}
     if found.label is not None:
         types[str(found.label)] = pa.string()  # so that an odd label does not cost the image
     parts = (_parse_rows(block, len(schema), types) for block in read_blocks(path, int(named)))
     label = None if found.label is None else PIXELS
-    items = number_pieces(parts, prefix, partial(build_pixels, PixelColumns(range(PIXELS), label)))
+    items = number_pieces(parts, prefix, partial(build_pixels, Columns(range(PIXELS), label)))
     return Source(str(path), items, label is not None)
 
 
