@@ -151,11 +151,10 @@ def _check_kind(name: str, path: Path) -> None:
         if is_image_name(name):
             return  # it becomes a row with the error
         raise UsageError(f"can't read {name}: {error.strerror}") from None
-    if os.path.isdir(path):
-        return
-    if not os.path.isfile(path) and name.lower().endswith(SET_SUFFIXES):
+    is_folder, holds_many = os.path.isdir(path), path.name.lower().endswith(SET_SUFFIXES)
+    if holds_many and not is_folder and not os.path.isfile(path):
         raise UsageError(f"{name} is no file: a pipe, a socket or a device")
-    if path.suffix.lower() in FOREIGN_SETS and not name.lower().endswith(SET_SUFFIXES):
+    if path.suffix.lower() in FOREIGN_SETS and not is_folder and not holds_many:
         raise UsageError(
             f"{name} may be a whole set of images, in a format that is not supported: "
             "`digitq classify --help` lists those that are"
