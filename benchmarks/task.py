@@ -20,8 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from digitq.local.processes import Local
-from producer.sources.batches import label_batches
-from producer.sources.mnist import load_mnist
+from producer.sources.arrays import label_batches, load_mnist
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import Chunk, most_rows

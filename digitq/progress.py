@@ -25,7 +25,7 @@ from rich.text import Text
 from digitq.backend import Backend
 from digitq.report import describe_flaws
 from producer.job import Job
-from producer.sinks.stream import Sink, StreamSink
+from producer.sinks.files import Sink, StreamSink
 from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.ledger import Ledger

@@ -16,9 +16,9 @@ from protocol.errors import (
 )
 
 if TYPE_CHECKING:
+    from producer.batching import Prediction
     from producer.client import Client
     from producer.job import Job
-    from producer.prediction import Prediction
     from producer.sources.opening import open_sources
     from protocol.ledger import JobRecord
 
@@ -26,7 +26,7 @@ MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
-    "Prediction": "producer.prediction",
+    "Prediction": "producer.batching",
     "open_sources": "producer.sources.opening",
 }
 __all__ = [
@@ -52,7 +52,3 @@ def __getattr__(name: str) -> Any:
     if name in MODULES:
         return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'producer' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*__all__]

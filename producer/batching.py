@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakSet
@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
-from producer.prediction import Prediction, to_predictions
-from producer.sources.batches import pixels_batch
+from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
@@ -36,19 +35,15 @@ logger = logging.getLogger(__name__)
 
 
 class BatchLimits(NamedTuple):
-    """How many calls of one kind share a batch, and how many batches are under way."""
-
-    max_calls: int
-    max_batches: int
+    max_calls: int  # that share a batch
+    max_batches: int  # that are under way
 
 
 PIXELS_LIMITS = BatchLimits(1024, 1)
 FILES_LIMITS = BatchLimits(16, 16)  # decoding is slow: small batches spread over workers
 
 
-class CallKind(NamedTuple):
-    """What the calls of one batch have in common."""
-
+class CallKind(NamedTuple):  # what the calls of one batch have in common
     model: str
     drawn: bool  # 28×28 pixels, not an image file
 
@@ -57,8 +52,19 @@ class CallKind(NamedTuple):
         return PIXELS_LIMITS if self.drawn else FILES_LIMITS
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
+    a person should look at the image: the network is unsure, or there is no answer."""
+
+    label: int | None
+    confidence: float | None
+    probabilities: tuple[float, ...] | None
+    error: str | None
+    review: bool
+
+
 Outcome: TypeAlias = Prediction | Exception
-Awaited: TypeAlias = tuple["asyncio.Future[Prediction]", Outcome]
 
 
 class Call:
@@ -134,22 +140,18 @@ class Batcher:
         self._lock = threading.Lock()
         self._lines: dict[CallKind, CallQueue] = {}
 
-    def ask(self, call: Call, model: str, timeout_seconds: float | None = None) -> Prediction:
+    def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
+        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1: no limit
         with self._on_its_way(call, model):
-            if timeout_seconds is None:
-                call.answered.acquire()
-            else:
-                call.answered.acquire(timeout=min(max(0, timeout_seconds), threading.TIMEOUT_MAX))
+            call.answered.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         if isinstance(call.outcome, Exception):
             raise call.outcome
         if call.outcome is None:
             raise TimeoutError(f"no answer within {timeout_seconds:g} s")
         return call.outcome
 
-    async def ask_async(
-        self, call: Call, model: str, timeout_seconds: float | None = None
-    ) -> Prediction:
+    async def ask_async(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
         with self._on_its_way(call, model):
@@ -161,8 +163,7 @@ class Batcher:
 
     @contextmanager
     def _on_its_way(self, call: Call, model: str) -> Iterator[None]:
-        """Queue the call; at the end, give it up if it has no answer. Raises `RuntimeError` if no
-        thread can be started."""
+        """Queue the call; at the end, give it up if it has no answer."""
         line = self._put_in_line(call, model)
         try:
             yield
@@ -172,11 +173,11 @@ class Batcher:
                     line.waiting.remove(call)
 
     def _put_in_line(self, call: Call, model: str) -> CallQueue:
+        """Queue the call. Raises `RuntimeError` if no thread can be started."""
         kind = CallKind(model, isinstance(call.image, np.ndarray))
         with self._lock:
-            line = self._lines.get(kind)
-            if not line:
-                line = self._lines[kind] = CallQueue(kind, threading.Condition(self._lock))
+            line = self._lines.get(kind) or CallQueue(kind, threading.Condition(self._lock))
+            self._lines[kind] = line
             line.waiting.append(call)
             if len(line.waiting) == line.expected:
                 line.enough.set()
@@ -188,25 +189,22 @@ class Batcher:
         return line
 
     def _call_thread(self, line: CallQueue) -> None:
-        """Wake or start a thread for the waiting calls. The caller holds the lock. Raises
-        `RuntimeError` if there is no thread and none can be started."""
+        """Wake or start a thread; the caller holds the lock. Raises as `_put_in_line`."""
         line.more.notify()
         line.threads = [thread for thread in line.threads if thread.is_alive()]
         if line.idle < len(line.waiting) and len(line.threads) < line.max_threads:
             thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
             try:
                 thread.start()
+                line.threads.append(thread)
             except RuntimeError:
                 if not line.threads:
                     raise
-            else:
-                line.threads.append(thread)
 
     def _send_batches(self, line: CallQueue) -> None:
         """The work of a thread, until no call has come for `IDLE_THREAD_SECONDS`."""
         while self._wait_for_calls(line):
-            calls = self._take_calls(line)
-            if calls:
+            if calls := self._take_calls(line):
                 self._send_batch(line, calls)
             if len(calls) > 1:
                 self._gather(line, len(calls))
@@ -237,16 +235,14 @@ class Batcher:
         line.expected = 0
 
     def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
-        """Send the calls and hand over the answers, or the error."""
-        answered: list[tuple[Call, Outcome]]
         try:
-            answered = [*zip(calls, self._classify(put_together(calls), line), strict=True)]
+            answers = self._classify(put_together(calls), line)
+            answered: list[tuple[Call, Outcome]] = [*zip(calls, answers, strict=True)]
         except Exception as error:
             answered = [(call, error) for call in calls]
         wake_callers(answered)
 
     def _take_calls(self, line: CallQueue) -> list[Call]:
-        """Take as many calls from the queue as a batch may hold."""
         calls: list[Call] = []
         size = 0
         most = min(line.kind.limits.max_calls, most_rows(line.kind.model))
@@ -260,62 +256,48 @@ class Batcher:
 
     def _classify(self, batch: pa.RecordBatch, line: CallQueue) -> list[Prediction]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
-        job_id, chunk = secrets.token_hex(6), Chunk(0, batch)
-        source = "single images from Python"
-        spec = JobSpec(
-            job_id, line.kind.model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS
-        )
-        payload = chunk.encode()
+        job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
+        source, model = "single images from Python", line.kind.model
+        spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS)
         stored, last, checks = False, b"0", 0
-        with ExitStack() as late:
+        try:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, chunk.rows, payload)
+                    self._ledger.submit(spec, batch.num_rows, payload)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # after that it is late
-                result = self._ledger.take(job_id)
-                if result is not None:
+                if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))
                 stored = self._look_after(job_id, line.kind)
                 checks += 1
                 if checks == 1:
-                    late.enter_context(self._late(line))
+                    with self._lock:  # allow another batch for the calls that wait
+                        line.late += 1
+                        if line.waiting:
+                            self._call_thread(line)  # does not raise: this thread is one of them
                 if checks == LOGGED_CHECKS:
-                    logger.warning("%s waiting for a worker", plural(chunk.rows, "image"))
-
-    @contextmanager
-    def _late(self, line: CallQueue) -> Iterator[None]:
-        """While a batch is late, allow another one for the calls that wait."""
-        with self._lock:
-            line.late += 1
-            if line.waiting:
-                self._call_thread(line)  # does not raise: this thread is one of them
-        try:
-            yield
+                    logger.warning("%s waiting for a worker", plural(batch.num_rows, "image"))
         finally:
             with self._lock:
-                line.late -= 1
+                line.late -= min(checks, 1)
 
     def _look_after(self, job_id: str, kind: CallKind) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
-        try:
-            if self._ledger.record(job_id).is_stopped:
-                return False
-        except UnknownJobError:
-            return False
-        self._ledger.heartbeat(job_id)
-        deadline = settings().deadline_seconds
-        self._ledger.sweep_job(
-            job_id, min(MAX_PIXELS_DEADLINE_SECONDS, deadline) if kind.drawn else deadline
-        )
-        return True
+        with suppress(UnknownJobError):
+            if not self._ledger.record(job_id).is_stopped:
+                self._ledger.heartbeat(job_id)
+                seconds = settings().deadline_seconds
+                limit = MAX_PIXELS_DEADLINE_SECONDS if kind.drawn else seconds
+                self._ledger.sweep_job(job_id, min(seconds, limit))
+                return True
+        return False
 
 
 living: WeakSet[Batcher] = WeakSet()
 
 
 def _forget_all() -> None:
-    for calls in living:
-        calls.forget()
+    for batcher in living:
+        batcher.forget()
 
 
 os.register_at_fork(after_in_child=_forget_all)
@@ -323,31 +305,39 @@ os.register_at_fork(after_in_child=_forget_all)
 
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
     """Hand over the answers; each event loop is woken once for all of its calls."""
-    futures: defaultdict[asyncio.AbstractEventLoop, list[Awaited]] = defaultdict(list)
+    loops: defaultdict[asyncio.AbstractEventLoop, list[Call]] = defaultdict(list)
     for call, outcome in answered:
         call.outcome = outcome
         call.answered.release()
         if call.awaited:
-            futures[call.awaited.get_loop()].append((call.awaited, outcome))
-    for loop, awaited in futures.items():
+            loops[call.awaited.get_loop()].append(call)
+    for loop, calls in loops.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_settle, awaited)
+            loop.call_soon_threadsafe(_settle, calls)
 
 
-def _settle(awaited: list[Awaited]) -> None:
+def _settle(calls: list[Call]) -> None:
     """Set the results of futures, in the thread of their event loop."""
-    for future, outcome in awaited:
-        if future.done():  # the caller has given up
+    for call in calls:
+        if not call.awaited or call.awaited.done():  # the caller has given up
             continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        if isinstance(call.outcome, Exception):
+            call.awaited.set_exception(call.outcome)
+        elif call.outcome:
+            call.awaited.set_result(call.outcome)
 
 
 def put_together(calls: list[Call]) -> pa.RecordBatch:
-    """The images of calls of one kind, one row for each call."""
     if isinstance(calls[0].image, np.ndarray):
         pixels = np.stack([call.image for call in calls])
         return pixels_batch(pa.array(map(str, range(len(pixels)))), pixels)
     return pa.concat_batches([call.image for call in calls])
+
+
+def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
+    """One prediction for each row of a result batch."""
+    rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
+    for row in rows:
+        if row["probabilities"] is not None:
+            row["probabilities"] = tuple(row["probabilities"])
+    return [Prediction(**row) for row in rows]

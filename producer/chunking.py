@@ -4,7 +4,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +27,7 @@ CHUNK_SHARE = 32  # a chunk holds at most 1/32 of the images before it, or a fir
 UNTIMED_SHARE = 8  # the same for files, as long as their time is unknown
 
 
-class Row(NamedTuple):
-    """An image file that was read, or its error; the fields of `FILES_SCHEMA`."""
-
+class Row(NamedTuple):  # of `FILES_SCHEMA`
     id: str
     image: bytes | None
     error: str | None
@@ -43,37 +41,31 @@ def cut_chunks(
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
 ) -> Iterator[Chunk]:
-    """Cut items into chunks.
+    """Cut the items into chunks, without the images that `resume` counts.
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
-    of a kind, 0 if unknown.
-
-    The images that `resume` counts are skipped. Raises `UsageError` if their ids have changed, and
-    what the source raises, after the chunks of everything before it.
+    of a kind, 0 if unknown. Raises `UsageError` if the ids of the images that `resume` counts have
+    changed, and what the source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
-    remaining = _until_failure(_skip(items, resume), failure)
-    first_row = resume.rows
-    adapt = _with_truth if has_truth else _without_truth
-    for batch in _cut(map(adapt, _read(remaining)), Limits(model, ask_pace)):
+
+    def until_failure() -> Iterator[SourceItem]:
+        try:
+            yield from _skip(items, resume)
+        except Exception as error:
+            failure.append(error)
+
+    first_row, usual = resume.rows, most_rows(model)
+    batches = (_adapt(batch, has_truth) for batch in _read(until_failure()))
+    for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
     if failure:
         raise failure[0]
 
 
-def _until_failure(items: Iterator[SourceItem], failure: list[Exception]) -> Iterator[SourceItem]:
-    """The items until the source raises an exception, which is added to `failure`."""
-    try:
-        yield from items
-    except Exception as error:
-        failure.append(error)
-
-
-class Bounds(NamedTuple):
-    """The numbers of images in a chunk, for one kind."""
-
+class Bounds(NamedTuple):  # of the number of images in a chunk
     minimum: int  # even if images take long
     first: int  # maximum in the first chunks, so that small jobs use all workers
     multiple: int  # numbers are multiples of this, unless settings are lower
@@ -86,32 +78,27 @@ BOUNDS: dict[Kind, Bounds] = {
 MAX_FILES = 2048  # in a chunk even if the last files were fast, as the next may be slow
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits the number of images in a chunk."""
-
-    model: str
-    ask_pace: Callable[[Kind], float]
-
-    def max_rows(self, kind: Kind, before: int) -> int:
-        """The maximum for a chunk that comes after `before` images of its kind."""
-        minimum, first, multiple = BOUNDS[kind]
-        share = max(first, before // CHUNK_SHARE // TILE_ROWS * TILE_ROWS)
-        timely = max(minimum, self._find_timely(kind, before) // multiple * multiple)
-        most = MAX_FILES if kind == "image" else timely
-        return min(share, timely, most, settings().chunk_rows)
-
-    def _find_timely(self, kind: Kind, before: int) -> int:
-        """How many images take `CHUNK_SECONDS`, or a guess."""
-        if pace := self.ask_pace(kind):
-            return int(CHUNK_SECONDS / pace)
-        usual = most_rows(self.model)
-        return usual if kind == "pixels" else min(usual, before // UNTIMED_SHARE)
+def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
+    """How many images a chunk may hold that comes after `before` images of its kind, if one takes
+    `pace` seconds; if this is 0, `usual` is a guess of how many take `CHUNK_SECONDS`."""
+    minimum, first, multiple = BOUNDS[kind]
+    if pace:
+        timely = int(CHUNK_SECONDS / pace)
+    else:
+        timely = usual if kind == "pixels" else min(usual, before // UNTIMED_SHARE)
+    timely = max(minimum, timely // multiple * multiple)
+    share = max(first, before // CHUNK_SHARE // TILE_ROWS * TILE_ROWS)
+    most = MAX_FILES if kind == "image" else timely
+    return min(share, timely, most, settings().chunk_rows)
 
 
 def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
     """The items after those that `resume` counts, whose files are not read."""
     left, seen = resume.rows, 0
+    has_changed = UsageError(
+        f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
+        "the result file; --overwrite starts again"
+    )
     for item in items:
         if left:
             if isinstance(item, Entry):
@@ -120,50 +107,32 @@ def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceIte
                 used = min(left, item.num_rows)
                 seen = add_ids(seen, item.column("id").slice(0, used))
             left -= used
-            if not left:
-                _require(seen == resume.ids, resume)
+            if not left and seen != resume.ids:
+                raise has_changed
             if isinstance(item, Entry) or used == item.num_rows:
                 continue
             item = item.slice(used)
         yield item
-    _require(left == 0, resume)
-
-
-def _require(holds: bool, resume: Checkpoint) -> None:
-    if not holds:
-        raise UsageError(
-            f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
-            "the result file; --overwrite starts again"
-        )
+    if left:
+        raise has_changed
 
 
 def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
-    size, since = 0, 0.0
-    for item in items:
-        if isinstance(item, pa.RecordBatch):
-            if rows:
-                yield _batch_rows(rows)
-                rows, size = [], 0
+    size, until = 0, 0.0
+    for item in chain(items, [None]):  # None: the end
+        row = _read_entry(item) if isinstance(item, Entry) else None
+        size += len(row.image or b"") if row else 0
+        is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
+        if rows and (row is None or is_full or time.monotonic() > until):
+            yield pa.record_batch([*zip(*rows, strict=True)], schema=FILES_SCHEMA)
+            rows, size = [], len(row.image or b"") if row else 0
+        if row:
+            until = until if rows else time.monotonic() + PENDING_SECONDS
+            rows.append(row)
+        elif item is not None:
             yield item
-            continue
-        row = _read_entry(item)
-        size += len(row.image or b"")
-        if rows and (
-            len(rows) == READ_FILES or size > settings().chunk_bytes or _is_long_ago(since)
-        ):
-            yield _batch_rows(rows)
-            rows, size = [], len(row.image or b"")
-        since = since if rows else time.monotonic()
-        rows.append(row)
-    if rows:
-        yield _batch_rows(rows)
-
-
-def _is_long_ago(since: float) -> bool:
-    """Whether images read at time `since` have waited long enough for others."""
-    return time.monotonic() - since > PENDING_SECONDS
 
 
 def _read_entry(entry: Entry) -> Row:
@@ -180,29 +149,22 @@ def _read_entry(entry: Entry) -> Row:
     return Row(id, None, printable(reason), entry.truth)  # it may quote a name that is not UTF-8
 
 
-def _batch_rows(rows: list[Row]) -> pa.RecordBatch:
-    columns = [
-        pa.array(values, field.type)
-        for values, field in zip(zip(*rows, strict=True), FILES_SCHEMA, strict=True)
-    ]
-    return pa.record_batch(columns, schema=FILES_SCHEMA)
-
-
-def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.RecordBatch]:
+def _cut(
+    batches: Iterable[pa.RecordBatch], max_rows: Callable[[Kind, int], int]
+) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that each fill a chunk and have one schema."""
     before: Counter[Kind] = Counter()  # images so far
     pending: list[pa.RecordBatch] = []
-    rows_left = bytes_left = 0
-    since = 0.0
+    rows_left, bytes_left, until = 0, 0, 0.0
     for batch in batches:
-        if pending and (batch.schema != pending[0].schema or _is_long_ago(since)):
+        if pending and (batch.schema != pending[0].schema or time.monotonic() > until):
             yield _concat(pending)
             pending = []
         kind = kind_of(batch)
         while batch.num_rows:
             if not pending:
-                rows_left = limits.max_rows(kind, before[kind])
-                bytes_left, since = settings().chunk_bytes, time.monotonic()
+                rows_left = max_rows(kind, before[kind])
+                bytes_left, until = settings().chunk_bytes, time.monotonic() + PENDING_SECONDS
             ends = _find_ends(batch.slice(0, rows_left))
             rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
             if rows:
@@ -218,8 +180,7 @@ def _cut(batches: Iterable[pa.RecordBatch], limits: Limits) -> Iterator[pa.Recor
         yield _concat(pending)
 
 
-def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """One batch of all rows. Arrow would copy a single batch."""
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would copy a single one
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
@@ -229,11 +190,10 @@ def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
     return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _with_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
-    if "truth" in batch.schema.names:
+def _adapt(batch: pa.RecordBatch, has_truth: bool) -> pa.RecordBatch:
+    """The batch with or without the column `truth`."""
+    if has_truth == ("truth" in batch.schema.names):
         return batch
-    return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
-
-
-def _without_truth(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.drop_columns(["truth"]) if "truth" in batch.schema.names else batch
+    if has_truth:
+        return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
+    return batch.drop_columns(["truth"])

@@ -3,16 +3,16 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Self
+from contextlib import suppress
+from typing import Self, cast
 
 from redis.exceptions import BusyLoadingError
 
-from producer.batching import Batcher, is_pixels, read_call
+from producer.batching import Batcher, Prediction, is_pixels, read_call
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
-from producer.prediction import Prediction
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import connect
@@ -34,22 +34,20 @@ class Client:
         Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is no Redis URL.
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
-        if retry_seconds is None:
-            retry_seconds = settings().broker_retry_seconds
-        with connect(self.url) as redis:
-            try:
+        retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
+        try:
+            with connect(self.url) as redis:
                 redis.ping()  # without retries, so that a missing Redis is reported at once
-            except BrokerError as error:
-                if not (retry_seconds and isinstance(error.__cause__, BusyLoadingError)):
-                    raise
-        self.ledger = Ledger(connect(self.url, retry_seconds))
+        except BrokerError as error:
+            if not (retry and isinstance(error.__cause__, BusyLoadingError)):
+                raise
+        self.ledger = Ledger(connect(self.url, retry))
         self._calls = Batcher(self.ledger)
 
     @property
     def on_disconnect(self) -> Callable[[str], None] | None:
         """Called once for each lost connection, with a message; if None, the message is logged."""
-        found: Callable[[str], None] | None = self.ledger.redis.on_disconnect
-        return found
+        return cast(Callable[[str], None] | None, self.ledger.redis.on_disconnect)
 
     @on_disconnect.setter
     def on_disconnect(self, tell: Callable[[str], None] | None) -> None:
@@ -91,15 +89,9 @@ class Client:
         resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
-        model = _known_model(model)
-        spec = JobSpec(
-            id=secrets.token_hex(6),
-            model=model,
-            source=printable(source.name),
-            attached=not detached,
-            in_flight=IN_FLIGHT_CHUNKS,
-            ttl=settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS,
-        )
+        model, name = _known_model(model), printable(source.name)
+        ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
+        spec = JobSpec(secrets.token_hex(6), model, name, not detached, IN_FLIGHT_CHUNKS, ttl)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
@@ -114,11 +106,10 @@ class Client:
 
     def abandon(self, job: Job) -> bool:
         """Cancel a job without retries; False if Redis or the job is gone."""
-        try:
+        with suppress(BrokerError, UnknownJobError):
             job.cancel(Ledger(connect(self.url)))
-        except (BrokerError, UnknownJobError):
-            return False
-        return True
+            return True
+        return False
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.util import Finalize
+from typing import NamedTuple
 from weakref import WeakSet
 
 from protocol.chunk import KINDS, Chunk
@@ -25,8 +25,7 @@ EXIT_SECONDS = 0.5  # how long an exiting process waits for feeders, which may w
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StoredChunk:
+class StoredChunk(NamedTuple):
     """An encoded chunk, kept until its result is collected, so that it can be stored again."""
 
     number: int
@@ -70,7 +69,10 @@ class Feeder(threading.Thread):
         self._sending = threading.Lock()
         self.is_stopped = self._dropped = False
         self._unlimited_until = 0.0  # until then, Redis is not asked for its maxmemory
-        _end_at_exit(self)
+        feeders.add(self)
+        if os.getpid() not in processes:
+            processes.add(os.getpid())
+            Finalize(None, _end_feeders, exitpriority=100)  # before others; forks ignore `atexit`
 
     def run(self) -> None:
         try:
@@ -125,7 +127,6 @@ class Feeder(threading.Thread):
                 self._ledger.heartbeat(self._spec.id)
 
     def stop(self) -> None:
-        """Stop feeding."""
         with self._changed:
             self.is_stopped = True
             self._changed.notify_all()
@@ -153,7 +154,7 @@ class Feeder(threading.Thread):
             stored = self._ledger.redis.hget(self._key, "stored")
             self._send_from(int(stored or 0))
             if self.total is not None:
-                self._seal_once(self.total)
+                self._ledger.seal(self._spec, self._base, self.total)
 
     def _wait_for_room(self, number: int) -> None:
         """Wait until chunk `number` may be stored. Raises `JobCancelledError` once stopped."""
@@ -203,8 +204,7 @@ class Feeder(threading.Thread):
 
     def _send(self, stored_chunk: StoredChunk) -> None:
         with self._sending:
-            stored = self._dispatch(stored_chunk)
-            if stored <= stored_chunk.number:
+            if (stored := self._dispatch(stored_chunk)) <= stored_chunk.number:
                 self._send_from(stored)
 
     def _send_from(self, number: int) -> None:
@@ -222,32 +222,17 @@ class Feeder(threading.Thread):
             self._dispatch(stored_chunk)
 
     def _dispatch(self, stored_chunk: StoredChunk) -> int:
-        stored, self.paces = self._ledger.dispatch(
-            self._spec, self._base, stored_chunk.number, stored_chunk.rows, stored_chunk.payload
-        )
+        stored, self.paces = self._ledger.dispatch(self._spec, self._base, *stored_chunk)
         return stored
 
     def _seal(self, total: int) -> None:
         with self._sending:
-            while (stored := self._seal_once(total)) < total:
+            while (stored := self._ledger.seal(self._spec, self._base, total)) < total:
                 self._send_from(stored)
-
-    def _seal_once(self, total: int) -> int:
-        return self._ledger.seal(self._spec, self._base, total)
 
 
 feeders: WeakSet[Feeder] = WeakSet()
 processes: set[int] = set()  # ids of processes with an exit handler; a fork needs its own
-
-
-def _end_at_exit(feeder: Feeder) -> None:
-    """Have `_end_feeders` called when this process exits."""
-    feeders.add(feeder)
-    if os.getpid() not in processes:
-        processes.add(os.getpid())
-        Finalize(
-            None, _end_feeders, exitpriority=100
-        )  # before other handlers; forks ignore `atexit`
 
 
 def _end_feeders() -> None:

@@ -12,12 +12,7 @@ import pyarrow as pa
 
 from producer.feeder import FEEDER_POLL_SECONDS, Feeder
 from protocol.chunk import RESULT_SCHEMA, decode
-from protocol.errors import (
-    JobAbandonedError,
-    ResultsExpiredError,
-    UnknownJobError,
-    UsageError,
-)
+from protocol.errors import JobAbandonedError, ResultsExpiredError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
@@ -100,7 +95,9 @@ class Job:
                     break
                 batch = decode(payload)
                 if self._window:
-                    self._take(number, self._window)
+                    self._check_reader(number)
+                    self._window.collected(number)
+                    self._next = number + 1
                     taken.append(number)
                 number += 1
                 yield batch
@@ -110,10 +107,8 @@ class Job:
                         f"Redis no longer keeps the results of job {self.id}: submit it again"
                     )
                 last = self._wait(last)
-        if self.attached:
-            self._ledger.finish(self.id)
-        else:
-            self._ledger.release(self.id)
+        end = self._ledger.finish if self.attached else self._ledger.release
+        end(self.id)
 
     def _check_reader(self, number: int) -> None:
         """Raises `UsageError` if another reader has taken a chunk of an attached job."""
@@ -122,16 +117,9 @@ class Job:
                 f"job {self.id} is attached: its results can be read once, by one reader"
             )
 
-    def _take(self, number: int, window: Feeder) -> None:
-        self._check_reader(number)
-        window.collected(number)
-        self._next = number + 1
-
     def table(self) -> pa.Table:
-        """Wait for all results; for an attached job, those that `results` has not yielded.
-
-        It can be called again if it is interrupted. Raises as `results`.
-        """
+        """Wait for all results; for an attached job, those that `results` has not yielded. It can
+        be called again if it is interrupted. Raises as `results`."""
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             for batch in self.results():
@@ -141,21 +129,15 @@ class Job:
         return self._table
 
     def wait_until_stored(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until all of a detached job is in Redis; False if `timeout_seconds` ran out.
-
-        For an attached job this needs another thread that collects: Redis holds a limited number
-        of its chunks. Raises as `results`.
-        """
-        if self._feeder is None or os.getpid() != self._process:
-            return self._wait_until_fed(timeout_seconds)
-        self._feeder.is_awaited = True
-        ended = self._feeder.ended.wait(timeout_seconds)
-        if self._feeder.error:
-            raise self._feeder.error
-        return ended
-
-    def _wait_until_fed(self, timeout_seconds: float | None) -> bool:
-        """`wait_until_stored` for a job that another process feeds."""
+        """Wait until all of a detached job is in Redis; False if `timeout_seconds` ran out. For an
+        attached job, another thread must collect results meanwhile: Redis holds a limited number
+        of its chunks. Raises as `results`."""
+        if self._feeder and os.getpid() == self._process:
+            self._feeder.is_awaited = True
+            ended = self._feeder.ended.wait(timeout_seconds)
+            if self._feeder.error:
+                raise self._feeder.error
+            return ended
         end = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (record := self.progress()).state == "feeding":
             if time.monotonic() > end:
@@ -165,10 +147,8 @@ class Job:
         return True
 
     def cancel(self, ledger: Ledger | None = None) -> None:
-        """Stop feeding and delete the job's data in Redis except its record.
-
-        Raises `UnknownJobError`, `BrokerError`.
-        """
+        """Stop feeding and delete the job's data in Redis except its record. Raises
+        `UnknownJobError`, `BrokerError`."""
         if self._feeder:
             self._feeder.stop()
         (ledger or self._ledger).cancel(self.id)
@@ -177,10 +157,10 @@ class Job:
         """The state of the job; `collected` if it has no chunk `number`."""
         if self._feeder:
             self._feeder.is_awaited = True
-        if self._feeder and self._feeder.error and not self._feeder.has_results_left:
-            if self._feeder.has_source_failed:
-                self._feeder.cancel()  # only now is everything before it collected
-            raise self._feeder.error
+            if self._feeder.error and not self._feeder.has_results_left:
+                if self._feeder.has_source_failed:
+                    self._feeder.cancel()  # only now is everything before it collected
+                raise self._feeder.error
         if self._window:
             return "collected" if self._window.total == number else "running"
         record = self.progress()
@@ -197,13 +177,18 @@ class Job:
             )
 
     def _wait(self, last: bytes) -> bytes:
-        """Wait for a result; if none comes, repair what Redis may have lost."""
+        """Wait for a result; if none comes, repair what Redis may have lost. Raises
+        `JobCancelledError` or `JobFailedError` if an attached job was ended elsewhere."""
         after = self._ledger.wait(self.id, last, IDLE_MS)
         self._checks = self._checks + 1 if after == last else 0
         if after == last:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
             if self._window:
-                self._check_for_cancel(self._window)
+                with suppress(UnknownJobError):  # Redis has lost the job; `repair` stores it again
+                    record = self.progress()
+                    if record.is_stopped:
+                        self._window.stop()
+                    record.raise_if_stopped()
                 self._window.repair()
                 self._ledger.heartbeat(self.id)
             if self.on_idle:
@@ -211,11 +196,3 @@ class Job:
             elif self._checks == LOGGED_CHECKS:
                 logger.warning("job %s waits for %s", self.id, self.lacks)
         return after
-
-    def _check_for_cancel(self, window: Feeder) -> None:
-        """Raises `JobCancelledError` or `JobFailedError` if an attached job was ended elsewhere."""
-        with suppress(UnknownJobError):  # Redis has lost the job; the feeder stores it again
-            record = self.progress()
-            if record.is_stopped:
-                window.stop()
-            record.raise_if_stopped()

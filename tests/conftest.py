@@ -10,7 +10,7 @@ import pytest
 
 from digitq.local.processes import Local
 from producer.client import Client
-from producer.sources.mnist import FILE_PREFIXES
+from producer.sources.arrays import FILE_PREFIXES
 from protocol.broker.connection import connect
 from protocol.host.cores import usable_cores
 from protocol.settings import settings

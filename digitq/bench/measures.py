@@ -26,8 +26,7 @@ from digitq.bench.rounds import Figures, Ratios, Rows
 from digitq.local.processes import Local
 from digitq.progress import take_results
 from producer.sinks.files import FileSink
-from producer.sources.batches import label_batches
-from producer.sources.mnist import load_mnist
+from producer.sources.arrays import label_batches, load_mnist
 from producer.sources.source import Source, take_first
 from protocol.broker.address import without_password
 from protocol.errors import DigitqError

@@ -11,14 +11,13 @@ from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobErr
 from protocol.text import plural
 
 if TYPE_CHECKING:
-    from producer.sinks.stream import Sink
+    from producer.sinks.files import Sink
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
     from producer.sinks.encoders import encode_csv, encode_lines
-    from producer.sinks.files import FileSink
-    from producer.sinks.stream import StreamSink
+    from producer.sinks.files import FileSink, StreamSink
 
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)

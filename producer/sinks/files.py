@@ -1,43 +1,77 @@
-"""Result files: CSV, JSON lines and Parquet, written in source order and resumable.
+"""Where result rows go: stdout, or a resumable file of CSV, JSON lines or Parquet.
 
-Rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the run; each
-further line has the file's size and the checkpoint after a batch. The same run started again
-truncates the file after the last complete batch and continues there. When all rows are written,
-the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
+A file's rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the
+run; each further line has the file's size and the checkpoint after a batch. The same run started
+again truncates the file after the last complete batch and continues there. When all rows are
+written, the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
 """
 
 import fcntl
 import json
 import os
+import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
-from producer.sinks.encoders import ENCODERS, NO_ROWS, encode_arrow
-from producer.sinks.journal import Run, difference, parse_journal
-from producer.sinks.stream import write_all
+from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, encode_csv
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
-DICTIONARY_COLUMNS = ["label", "error", "truth"]  # Parquet stores their few values once
+REPEATED = ["label", "error", "truth"]  # columns of which Parquet stores the few values once
+Run = dict[str, str | int | bool | list[str] | None]
+
+
+class Sink(Protocol):
+    """Takes result batches. `checkpoint` counts all rows, with those of an interrupted run."""
+
+    checkpoint: Checkpoint
+
+    def write(self, batch: pa.RecordBatch) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class StreamSink:
+    """Writes rows to an open binary stream such as stdout, by default as CSV."""
+
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
+        self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
+        self._encode = encode
+        self.checkpoint = Checkpoint()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
+        self._write(self._encode(batch, self.checkpoint.rows == 0))
+        self.checkpoint = self.checkpoint.add(batch)
+
+    def finish(self) -> None:
+        """Write the header if there were no rows."""
+        if self.checkpoint.rows == 0:
+            self._write(self._encode(NO_ROWS, True))
+
+    def _write(self, content: bytes) -> None:
+        with output_errors("the rows"):
+            write_all(self._raw, content)
+
+    def close(self) -> None:
+        """Do nothing: whoever opened the stream closes it."""
 
 
 class FileSink:
     """A result file that is being written; `checkpoint` includes the rows of an earlier try."""
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
-        """Open or resume the file.
-
-        Raises `UsageError` if the format is unknown, or if the file belongs to another run, is
-        complete, is being written by another process, or can't be written.
-        """
+        """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
+        to another run, is complete, is being written by another process, or can't be written."""
         if path.is_symlink():  # write its target
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
@@ -47,7 +81,6 @@ class FileSink:
             raise UsageError(f"can't write {path}: it is a folder")
         self.path = path
         self.checkpoint: Checkpoint
-        self._journal: FileIO
         self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
@@ -59,14 +92,14 @@ class FileSink:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them in the journal. Raises `OutputError`."""
-        with _output_errors(self.path):
+        with output_errors(self.path):
             write_all(self._file, self._encode(batch, self.checkpoint.rows == 0))
             self.checkpoint = self.checkpoint.add(batch)
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
     def finish(self) -> None:
         """Complete the file and rename it. Raises `OutputError`."""
-        with _output_errors(self.path):
+        with output_errors(self.path):
             if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(NO_ROWS, True))
             os.fsync(self._file.fileno())
@@ -89,11 +122,10 @@ class FileSink:
     def _open(self, run: Run, overwrite: bool) -> None:
         is_new = not self._journal_path.exists()
         with ExitStack() as stack:  # undoes everything if an exception is raised
-            self._journal = stack.enter_context(open(self._journal_path, "a+b", buffering=0))
+            self._journal = stack.enter_context(FileIO(self._journal_path, "a+"))
             self._lock()
-            if (
-                os.path.exists(self.path) and not overwrite
-            ):  # checked under the lock: another run may just have ended
+            # checked under the lock: another run may just have ended
+            if os.path.exists(self.path) and not overwrite:
                 if is_new:
                     self._journal_path.unlink()
                 raise UsageError(f"{self.path} exists: --overwrite replaces it")
@@ -106,9 +138,7 @@ class FileSink:
                 raise UsageError(
                     f"{self.partial} exists without a journal: --overwrite replaces it"
                 )
-            self._file = stack.enter_context(
-                open(self.partial, "r+b" if size else "wb", buffering=0)
-            )
+            self._file = stack.enter_context(FileIO(self.partial, "r+" if size else "w"))
             self._file.truncate(size)
             self._file.seek(size)
             stack.pop_all()
@@ -153,16 +183,12 @@ class FileSink:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
-        """Convert the partial file to Parquet with row groups of one size."""
-        converted = self._journal_path.with_suffix(
-            ".new"
-        )  # not longer than the journal's name, which the file system allows
+        converted = self._journal_path.with_suffix(".new")  # no longer than the journal's name
         try:
             with (
-                pa.ipc.open_stream(pa.OSFile(str(self.partial))) as reader,
-                pq.ParquetWriter(
-                    converted, reader.schema, use_dictionary=DICTIONARY_COLUMNS
-                ) as writer,
+                pa.OSFile(str(self.partial)) as file,
+                pa.ipc.open_stream(file) as reader,
+                pq.ParquetWriter(converted, reader.schema, use_dictionary=REPEATED) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
                     writer.write_table(table)
@@ -187,10 +213,46 @@ def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending).combine_chunks()
 
 
+def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
+    """The run, and the file's size and the checkpoint after each batch. Raises `ValueError`."""
+    run, *notes = map(json.loads, lines)
+    counts = [int] * (1 + len(fields(Checkpoint)))
+    if not isinstance(run, dict) or not all(
+        isinstance(note, list) and [*map(type, note)] == counts and min(note) >= 0 for note in notes
+    ):
+        raise ValueError("no journal")
+    return run, [(size, Checkpoint(*written)) for size, *written in notes]
+
+
+def difference(old: Run, new: Run) -> str:
+    """What two runs differ in, in words."""
+    if set(old) != set(new):
+        return "it was started by another command or an older version"
+    changed = [name for name in new if old[name] != new[name]]
+    if changed == ["modified"]:
+        return "a table or a set has changed since"
+    shown = {name: "none" if value is None else value for name, value in old.items()}
+    shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
+    return ", ".join(f"{name} was {shown[name]}" for name in changed if name != "modified")
+
+
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(what: object) -> Iterator[None]:
+    """Raises `OutputError` if `what` can't be written, or `BrokenPipeError`."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"can't write {path}: {reason}") from None
+        raise OutputError(f"can't write {what}: {reason}") from None
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write everything to an unbuffered file, so that closing it can't fail."""
+    view = memoryview(content)
+    while view:
+        written = file.write(view)
+        if written is None:  # another program has made the terminal or pipe non-blocking
+            select.select([], [file], [])
+        view = view[written or 0 :]

@@ -12,19 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from producer.sources.names import SkippedFiles, is_image_name
 from producer.sources.source import (
     Entry,
+    Naming,
     Source,
-    UniqueIds,
     UnreadableImageError,
-    at_least_one,
-    parent_digit,
-    raise_unreadable,
+    is_image_name,
     read_limited,
+    unreadable,
 )
 from protocol.errors import UsageError
-from protocol.text import printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {
@@ -35,14 +32,8 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
 ZIP_MAGIC = b"PK\3\4"
 ENCRYPTED_FLAG = 1  # a bit of a zip member's flags
 ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    ValueError,  # damaged names and numbers
-    OverflowError,
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, OverflowError),  # damaged names and numbers
 )
 EXTENDED_HEADERS = (  # tarfile reads these into memory
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -53,40 +44,33 @@ MAX_XZ_BYTES = 256 << 20  # memory that unpacking .xz may need; `xz -9` needs 65
 MAX_EMPTY_READS = 4  # a stream that is read more often after its end is broken
 
 
-def archive_source(
-    path: Path, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
-) -> Source:
-    """The images of an archive in its own order; an id is the name of a member.
-
-    Raises `UsageError` if the file is no archive or contains no image.
-    """
+def archive_source(path: Path, naming: Naming) -> Source:
+    """The images of an archive in its own order; an id is the name of a member. Raises
+    `UsageError` if the file is no archive or contains no image."""
+    count: int | None = None
     try:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
-            entries = _zip_entries(archive, prefix, truth_from_parent, skipped)
+            entries = _zip_entries(archive, naming)
             count = sum(is_image_name(_path(member)) for member in archive.infolist())
         else:
-            stream = _decompress(path)
-            entries, count = _tar_entries(stream, prefix, truth_from_parent, skipped), None
-        some = at_least_one(entries, path, skipped)
+            entries = _tar_entries(_decompress(path), naming)
+        some = naming.at_least_one(entries, path)
     except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # an unknown version of zip
         raise UsageError(f"can't read the archive {path}: {error}") from None
-    return Source(str(path), some, truth_from_parent, lambda: count)
+    return Source(str(path), some, naming.truth_from_parent, lambda: count)
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip. Raises `zipfile.BadZipFile`, also if the first member is not at the start: in a
     truncated archive, zipfile may find the directory of an archive inside it."""
     with open(path, "rb") as file:
-        begins = (
-            file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        )  # a self-extracting one begins with a program
+        is_plain = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # else a program that unpacks itself
     archive = zipfile.ZipFile(path)
-    if begins and min((member.header_offset for member in archive.infolist()), default=0):
+    if is_plain and min((member.header_offset for member in archive.infolist()), default=0):
         archive.close()
-        raise zipfile.BadZipFile(
-            "it is truncated, is several archives in one file, or lacks its first member"
-        )
+        reason = "it is truncated, is several archives in one file, or lacks its first member"
+        raise zipfile.BadZipFile(reason)
     return archive
 
 
@@ -95,20 +79,13 @@ def _path(member: zipfile.ZipInfo) -> str:
     return member.filename.replace("\\", "/")
 
 
-def _zip_entries(
-    archive: zipfile.ZipFile, prefix: str, truth_from_parent: bool, skipped: SkippedFiles
-) -> Iterator[Entry]:
-    unique = UniqueIds()
+def _zip_entries(archive: zipfile.ZipFile, naming: Naming) -> Iterator[Entry]:
     for member in archive.infolist():
         path = _path(member)
         if is_image_name(path):
-            yield Entry(
-                prefix + unique(printable(member.filename)),
-                partial(_read_zipped, archive, member),
-                parent_digit(path) if truth_from_parent else None,
-            )
+            yield naming.entry(member.filename, partial(_read_zipped, archive, member), path)
         elif not path.endswith("/"):  # not a folder; `is_dir` fails for an empty name
-            skipped.skip(path)
+            naming.skipped.skip(path)
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -162,11 +139,8 @@ def _decompress(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
 
-def _tar_entries(
-    stream: IO[bytes], prefix: str, truth_from_parent: bool, skipped: SkippedFiles
-) -> Iterator[Entry]:
+def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
     """The images of a tar stream: each must be read before the next is asked for."""
-    unique = UniqueIds()
     started = False
     try:
         reader = cast(IO[bytes], _EndingStream(stream))
@@ -176,19 +150,14 @@ def _tar_entries(
                 name = member.name.removeprefix("./")  # `tar cf x.tar .` writes it
                 if (member.isfile() or member.islnk()) and is_image_name(name):
                     started = True
-                    yield Entry(
-                        prefix + unique(printable(name)),
-                        partial(_read_tarred, archive, member),
-                        parent_digit(name) if truth_from_parent else None,
-                    )
+                    yield naming.entry(name, partial(_read_tarred, archive, member), name)
                 elif not member.isdir():
-                    skipped.skip(name, "" if member.isfile() else "link or device")
+                    naming.skipped.skip(name, "" if member.isfile() else "link or device")
             _require_end(archive, stream)
     except ARCHIVE_ERRORS as error:
         if not started:
             raise
-        reason = f"the archive is broken from here on: {error}"
-        yield Entry(prefix + unique("(the rest)"), lambda: raise_unreadable(reason))
+        yield naming.entry("(the rest)", unreadable(f"the archive is broken from here on: {error}"))
 
 
 def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
@@ -209,9 +178,8 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.islnk():
-        raise UnreadableImageError(
-            f"a hard link: the archive has the image under another name, {member.linkname}"
-        )
+        reason = "a hard link: the archive has the image under another name"
+        raise UnreadableImageError(f"{reason}, {member.linkname}")
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""

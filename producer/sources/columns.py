@@ -1,9 +1,8 @@
-"""Finds the columns of a table that are images, pixels or labels."""
+"""The columns of a table that are pixels or labels."""
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,48 +10,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.batches import pixels_batch
-from producer.sources.source import Entry, SourceItem, raise_unreadable
+from producer.sources.arrays import pixels_batch
+from producer.sources.source import Entry, SourceItem, unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # of the label column beside pixels
 INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
-MAX_SHOWN_NAMES = 8  # column names in a message
-MAX_SHOWN_CHARACTERS = 40  # of each column name in a message
 NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
-BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
-Build = Callable[[pa.Array, pa.RecordBatch], Iterable[SourceItem]]  # from ids and rows to items
 
 
-class PixelColumns(NamedTuple):
-    """The places of the pixel columns in their order, and of the label column."""
-
-    pixels: Sequence[int]
+class Columns(NamedTuple):  # the places of columns
+    pixels: Sequence[int]  # in the order of pixels
     label: int | None
-
-
-def find_image(path: Path, schema: pa.Schema) -> str:
-    """The name of the image column. Raises `UsageError`."""
-    images = [field.name for field in schema if may_be_image(field)]
-    if not images:
-        raise UsageError(
-            f"{path} has no image column (bytes, or a struct with `bytes`) and no {PIXELS} columns "
-            f"of pixels; its columns: {list_columns(schema)}"
-        )
-    if len(images) > 1 and images.count("image") != 1:
-        raise UsageError(
-            f"{path} has several columns that may hold images: {', '.join(images)}; "
-            "name the one to be classified `image`"
-        )
-    return "image" if "image" in images else str(images[0])
 
 
 def find_pixels(
     path: Path, schema: pa.Schema, named: bool = True, most_odd: int = 0
-) -> PixelColumns | None:
+) -> Columns | None:
     """The 784 columns of whole numbers and the label column; None if there are none.
 
     Columns that are named by numbers are in the order of those numbers; up to `most_odd` of them
@@ -67,7 +44,7 @@ def find_pixels(
             raise UsageError(
                 f"{path} has a column {schema.names[odd[0]]} in which not all are whole numbers"
             )
-        return PixelColumns(numbered, label)
+        return Columns(numbered, label)
     numbers = [
         place
         for place, field in enumerate(schema)
@@ -79,10 +56,10 @@ def find_pixels(
         raise UsageError(
             f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
         )
-    return PixelColumns(numbers, label) if len(numbers) == PIXELS else None
+    return Columns(numbers, label) if len(numbers) == PIXELS else None
 
 
-def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
+def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
     """The same for columns without names: 784, or 785 with the labels first. Empty columns and
     text before and after them are ignored."""
     places = [*range(len(schema))]
@@ -94,7 +71,7 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> PixelColumns | None:
     odd = [place for place in pixels if not pa.types.is_integer(schema.field(place).type)]
     if not PIXELS <= len(places) <= PIXELS + 1 or len(odd) > most_odd:
         return None
-    return PixelColumns(pixels, places[0] if len(places) > PIXELS else None)
+    return Columns(pixels, places[0] if len(places) > PIXELS else None)
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
@@ -123,52 +100,29 @@ def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | Non
     return places[0] if places else None
 
 
-def list_columns(schema: pa.Schema) -> str:
-    names = [
-        name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…"
-        for name in schema.names[:MAX_SHOWN_NAMES]
-    ]
-    return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
-
-
-def may_be_image(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _plain(kind.field("bytes").type) in BYTES
-    return _plain(kind) in BYTES
-
-
 def _may_be_label(kind: pa.DataType) -> bool:
-    kind = _plain(kind)
-    return bool(pa.types.is_integer(kind)) or is_fractional(kind) or kind in TEXTS
+    kind = plain(kind)
+    are_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return kind in TEXTS or any(test(kind) for test in are_numbers)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain(kind: pa.DataType) -> pa.DataType:
     """The type of a dictionary's values; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def is_fractional(kind: pa.DataType) -> bool:
-    """Whether the type holds numbers that need not be whole."""
-    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def build_pixels(found: PixelColumns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
+def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is no pixel."""
-    columns = [batch.column(place) for place in found.pixels]
-    values = np.column_stack([_to_numbers(column) for column in columns])
-    wrong = ((values < 0) | (values > 255)).any(axis=1)
-    pixels = values.astype(np.uint8)
-    label = found.label
-    truth = None if label is None else digits(batch.column(label))
+    values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
+    wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
+    pixels, truth = values.astype(np.uint8), digits(batch, found.label)
     start = 0
-    for row in [*np.flatnonzero(wrong).tolist(), len(pixels)]:
+    for row in [*wrong.tolist(), len(pixels)]:
         part = slice(start, row)
         if start < row:
-            yield pixels_batch(ids[part], pixels[part], None if truth is None else truth[part])
+            yield pixels_batch(ids[part], pixels[part], truth[part])
         if row < len(pixels):
-            answer = None if truth is None else truth[row].as_py()
-            yield Entry(ids[row].as_py(), partial(raise_unreadable, NO_PIXEL), answer)
+            yield Entry(ids[row].as_py(), unreadable(NO_PIXEL), truth[row].as_py())
         start = row + 1
 
 
@@ -180,14 +134,14 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     return numbers
 
 
-def digits(labels: pa.Array) -> pa.Array:
-    """Labels as int8, from numbers or text such as `3` or `3.0`; null if a label is no digit."""
+def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
+    """The labels in a column as int8, from numbers or text such as `3` or `3.0`; null if a label is
+    no digit, or if there is no such column."""
+    if label is None:
+        return pa.nulls(batch.num_rows, pa.int8())
+    labels = batch.column(label)
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
-    if is_fractional(labels.type):
-        labels = pc.cast(labels, pa.float64())
-    if labels.type in TEXTS:
-        labels = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
-        labels = pc.replace_substring_regex(labels, r"\.0*$", "")
-    digits = pa.array("0123456789" if labels.type in TEXTS else range(10), labels.type)
-    return pc.cast(pc.index_in(labels, digits), pa.int8())
+    texts = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
+    texts = pc.replace_substring_regex(texts, r"\.0*$", "")
+    return pc.cast(pc.index_in(texts, pa.array("0123456789", pa.string())), pa.int8())

@@ -1,34 +1,31 @@
 """Opens a SOURCE of any kind as a stream of entries or record batches. No image is decoded here."""
 
-import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TypeAlias
 
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
-from producer.sources.arrays import ARRAY_SUFFIXES, array_source
-from producer.sources.folders import folder_source
-from producer.sources.mnist import mnist_source
-from producer.sources.names import SkippedFiles, is_image_name
-from producer.sources.parquet import parquet_source
-from producer.sources.paths import paths_source, stdin_paths
-from producer.sources.pixel_csv import pixel_csv_source
+from producer.sources.arrays import ARRAY_SUFFIXES, array_source, mnist_source
+from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.source import (
     EmptyError,
-    PathName,
+    Naming,
+    SkippedFiles,
     Source,
     SourceItem,
     UniqueIds,
+    is_image_name,
     refuse_url,
     take_first,
 )
+from producer.sources.tables import TABLE_SUFFIXES, table_source
 from protocol.errors import UsageError
 from protocol.text import printable
 
-TABLE_SUFFIXES = (".parquet", ".csv")
+PathName: TypeAlias = str | os.PathLike[str]
+SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
 FOREIGN_SETS = {  # refused: an error row for one would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
     *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
@@ -69,7 +66,7 @@ def open_sources(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         items=items if limit is None else take_first(items, limit),
         has_truth=any(source.has_truth for source in opened),
-        count=lambda: _count([source.count for source in opened], limit),
+        count=lambda: _count(opened, limit),
         skipped=skipped,
     )
 
@@ -77,16 +74,13 @@ def open_sources(
 def _open_all(
     names: Sequence[str], truth_from_parent: bool, skipped: SkippedFiles
 ) -> tuple[list[Source], Iterable[SourceItem]]:
-    """Each SOURCE, and the images of all. Raises `UsageError`.
-
-    If there are several, empty ones are skipped, and each is opened twice: now, to check that it
-    can be read, and again when its turn comes, because the number of open files is limited.
-    """
+    """Each SOURCE, and the images of all. If there are several, empty ones are skipped, and each is
+    opened twice: now, to check that it can be read, and again when its turn comes, because the
+    number of open files is limited."""
     if len(names) == 1:
         source = _open(names[0], None, truth_from_parent, skipped)
         return [source], source.items
-    sources, kept = [], []
-    empty: EmptyError | None = None
+    sources: dict[str, Source] = {}
     for name in names:
         try:
             source = _open(name, UniqueIds(), truth_from_parent, SkippedFiles())
@@ -94,20 +88,19 @@ def _open_all(
             empty = error
             skipped.skip(name, "empty SOURCE")
         else:
-            sources.append(replace(source, items=()))
-            kept.append(name)
-    if empty and not sources:
+            sources[name] = replace(source, items=())
+    if not sources:
         raise empty
 
     def items() -> Iterator[SourceItem]:
         unique = UniqueIds()
-        for name in kept:
+        for name in sources:
             try:
                 yield from _open(name, unique, truth_from_parent, skipped).items
             except EmptyError:  # it was emptied since the first check
                 skipped.skip(name, "empty SOURCE")
 
-    return sources, items()
+    return [*sources.values()], items()
 
 
 def is_set(name: str) -> bool:
@@ -121,36 +114,33 @@ def count_files(names: Sequence[str]) -> int | None:
 
 
 def _open(
-    name: str, unique: "UniqueIds | None", truth_from_parent: bool, skipped: SkippedFiles
+    name: str, unique: UniqueIds | None, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Source:
     """Open one SOURCE; one of several gets an id prefix that is `unique`."""
-
-    def prefix() -> str:
-        return f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
-
+    naming = Naming("", unique or UniqueIds(), truth_from_parent, skipped)
     if name == "-":
-        return paths_source("paths on stdin", stdin_paths(), truth_from_parent)
+        return paths_source("paths on stdin", stdin_paths(), naming)
     if not name:
         raise UsageError("a SOURCE is empty; the current folder is .")
     if name.startswith("mnist:"):
         return mnist_source(name.removeprefix("mnist:"))
-    path = Path(name)
+    path, file_name = Path(name), Path(name).name.lower()
     _check_kind(name, path)
-    if os.path.isdir(path):
-        return folder_source(path, prefix(), truth_from_parent, skipped)
-    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return archive_source(path, prefix(), truth_from_parent, skipped)
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        return table_source(path, prefix())
-    if path.name.lower().endswith(ARRAY_SUFFIXES):
-        return array_source(path, prefix())
-    return paths_source(name, [name], truth_from_parent, unique)
+    is_folder = os.path.isdir(path)
+    if not is_folder and not file_name.endswith(SET_SUFFIXES):
+        return paths_source(name, [name], naming)
+    prefix = f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
+    naming = replace(naming, prefix=prefix, unique=UniqueIds())
+    if is_folder:
+        return folder_source(path, naming)
+    if file_name.endswith(ARCHIVE_SUFFIXES):
+        return archive_source(path, naming)
+    return (table_source if file_name.endswith(TABLE_SUFFIXES) else array_source)(path, prefix)
 
 
 def _check_kind(name: str, path: Path) -> None:
     """Raises `UsageError` if there is nothing of that name, or its kind is not supported."""
     refuse_url(name)
-    sets = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
     try:
         path.stat()
     except (OSError, ValueError) as error:
@@ -161,11 +151,10 @@ def _check_kind(name: str, path: Path) -> None:
         if is_image_name(name):
             return  # it becomes a row with the error
         raise UsageError(f"can't read {name}: {error.strerror}") from None
-    if os.path.isdir(path):
-        return
-    if not os.path.isfile(path) and name.lower().endswith(sets):
+    is_folder, holds_many = os.path.isdir(path), path.name.lower().endswith(SET_SUFFIXES)
+    if holds_many and not is_folder and not os.path.isfile(path):
         raise UsageError(f"{name} is no file: a pipe, a socket or a device")
-    if path.suffix.lower() in FOREIGN_SETS and not name.lower().endswith(sets):
+    if path.suffix.lower() in FOREIGN_SETS and not is_folder and not holds_many:
         raise UsageError(
             f"{name} may be a whole set of images, in a format that is not supported: "
             "`digitq classify --help` lists those that are"
@@ -189,25 +178,11 @@ def _refuse_overlap(names: Sequence[str]) -> None:
                 raise UsageError(f"{named[above]} and {name} overlap: name each image once")
 
 
-def _count(counts: list[Callable[[], int | None]], limit: int | None) -> int | None:
-    """The sum, at most `limit`; None if a part is unknown."""
+def _count(sources: list[Source], limit: int | None) -> int | None:
+    """The images of all sources, at most `limit`; None if a part is unknown."""
     total = 0
-    for count in counts:
-        if (part := count()) is None:
+    for source in sources:
+        if (part := source.count()) is None:
             return None
         total += part
     return total if limit is None else min(total, limit)
-
-
-def table_source(path: Path, prefix: str) -> Source:
-    """The images of a table; an id is the number of a row.
-
-    The image column is called `image`, or is the only one with bytes or a struct with `bytes`, as
-    in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels. A column of
-    labels, numbers or text, is the truth. Raises `UsageError` if there are no such columns.
-    """
-    try:
-        is_csv = path.suffix.lower() == ".csv"
-        return (pixel_csv_source if is_csv else parquet_source)(path, prefix)
-    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
-        raise UsageError(f"can't read {path}: {error}") from None

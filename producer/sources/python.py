@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import IO, Any
@@ -11,19 +11,17 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.source import (
-    Entry,
+    Naming,
     Source,
     SourceItem,
-    UniqueIds,
     UnreadableImageError,
     read_file,
     refuse_url,
 )
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
-from protocol.text import printable
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Neither PNG nor TIFF can hold these modes so that every Pillow before 13 reads them
@@ -33,18 +31,15 @@ Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarra
 
 
 def image_source(images: Image | Iterable[Image]) -> Source:
-    """A source over one image, an array of many, or an iterable of images.
-
-    The id of a path is the path; the id of any other image is its number. The caller may change an
-    array once the next one is asked for. Raises `UsageError` for anything that is no image.
-    """
+    """A source over one image, an array of many, or an iterable of images. The id of a path is the
+    path; the id of any other image is its number. The caller may change an array once the next one
+    is asked for. Raises `UsageError` for anything that is no image."""
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
     items = [images] if one or _is_file(images) else images
     is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
     if is_table or not isinstance(items, Iterable):
-        raise UsageError(
-            f"a {type(images).__name__} is no image and no list of images: give a list"
-        )
+        kind = type(images).__name__
+        raise UsageError(f"a {kind} is no image and no list of images: give a list")
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _read_items(items, copies=not one), count=lambda: count)
 
@@ -54,47 +49,54 @@ def _is_file(image: Any) -> bool:
 
 
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
-    unique = UniqueIds()
+    naming = Naming()
     number = 0
     for image in images:
-        if isinstance(image, np.ndarray) and (image.ndim < 2 or image.shape[1:] == (PIXELS,)):
-            raise UsageError(
-                f"an array {image.shape} may hold flat MNIST images: reshape it to "
-                f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
-            )
-        if isinstance(image, np.ndarray) and image.ndim > 2 and image.shape[-1] == 1:
-            image = image[..., 0]
-        if isinstance(image, np.ndarray) and image.shape[-2:] == (28, 28) and image.ndim in (2, 3):
-            if image.dtype != np.uint8:
-                raise UsageError(f"an array of images must be uint8, not {image.dtype}")
-            if copies and image.size == PIXELS:  # a batch for each takes ten times as long
-                content = ARRAY + image.tobytes()
-                yield Entry(unique(str(number)), partial(bytes, content))
-                number += 1
-                continue
-            pixels = np.array(image, copy=copies or None).reshape(-1, PIXELS)
-            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
-            number += len(pixels)
+        pixels = _find_pixels(image) if isinstance(image, np.ndarray) else None
+        if pixels is None:
+            yield naming.entry(*_find_reader(str(number), image))
+        elif copies and len(pixels) == 1:  # a batch for each takes ten times as long
+            yield naming.entry(str(number), partial(bytes, ARRAY + pixels.tobytes()))
         else:
-            entry = _entry(str(number), image)
-            yield entry._replace(id=unique(entry.id))
-            number += 1
+            pixels = np.array(pixels, copy=copies or None)
+            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
+        number += 1 if pixels is None else len(pixels)
 
 
-def _entry(number: str, image: Any) -> Entry:
+def _find_pixels(array: np.ndarray) -> np.ndarray | None:
+    """The images (N, 784) in an array; None if it is one picture of another size."""
+    if array.ndim < 2 or array.shape[1:] == (PIXELS,):
+        raise UsageError(
+            f"an array {array.shape} may hold flat MNIST images: reshape it to "
+            f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
+        )
+    shape = array.shape[:-1] if _has_one_channel(array) else array.shape
+    if shape[-2:] != (28, 28) or len(shape) > 3:
+        return None
+    if array.dtype != np.uint8:
+        raise UsageError(f"an array of images must be uint8, not {array.dtype}")
+    return array.reshape(-1, PIXELS)
+
+
+def _has_one_channel(array: np.ndarray) -> bool:
+    return array.ndim > 2 and array.shape[-1] == 1
+
+
+def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
+    """The id of an image, and what reads it."""
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         refuse_url(path)
         id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images
-        return Entry(printable(id), partial(read_file, path))
+        return id, partial(read_file, path)
     if isinstance(image, Bytes):
-        return Entry(number, lambda: bytes(image))
+        return number, lambda: bytes(image)
     if _is_file(image):
-        return Entry(number, partial(_read_open, image))
+        return number, partial(_read_open, image)
     if isinstance(image, np.ndarray):
-        return Entry(number, lambda: _encode(_from_array(image)))
+        return number, lambda: _encode(_from_array(image))
     if isinstance(image, PIL.Image.Image):
-        return Entry(number, lambda: _encode(image))
+        return number, lambda: _encode(image)
     raise UsageError(
         f"image {number} is a {type(image).__name__}: give a path, bytes, a file opened in "
         "binary mode, a PIL image or an array"
@@ -110,7 +112,7 @@ def _read_open(file: IO[bytes]) -> bytes:
 
 def _from_array(array: np.ndarray) -> PIL.Image.Image:
     try:
-        return PIL.Image.fromarray(array)
+        return PIL.Image.fromarray(array[..., 0] if _has_one_channel(array) else array)
     except (TypeError, ValueError):
         raise UsageError(
             f"an array {array.dtype}{array.shape} is no image: it must be uint8, (28, 28), "

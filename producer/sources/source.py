@@ -1,8 +1,9 @@
-"""The types of a source, which is a stream of entries or record batches."""
+"""A source is a stream of entries or record batches: its types, and what they have in common."""
 
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +13,20 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from producer.sources.names import IMAGE_SUFFIXES, SkippedFiles
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import INSPECT_SUFFIX, settings
+from protocol.text import plural, printable
 
-PathName: TypeAlias = str | os.PathLike[str]
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
+)
+SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # others are shown as `ODD_ENDING`
+ODD_ENDING = "odd ending"
+MAX_NAMED_KINDS = 3  # kinds of skipped files that a message names
+MAX_COUNTED_KINDS = 100  # further kinds are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+PARENT_DIGIT = re.compile("(?:.*/)?([0-9])/+[^/]*", re.DOTALL)
 
 
 class UnreadableImageError(Exception):
@@ -40,6 +49,28 @@ SourceItem: TypeAlias = Entry | pa.RecordBatch
 
 
 @dataclass
+class SkippedFiles:
+    """Counts of the files that a source skipped (hidden files, other types), by kind."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, name: str, kind: str = "") -> None:
+        """Count a skipped file, or another `kind` of entry, by its path in a folder or archive."""
+        kind = f"hidden {kind}".rstrip() if is_hidden(name) else kind or describe_ending(name)
+        if kind not in self.kinds and len(self.kinds) >= MAX_COUNTED_KINDS:
+            kind = ODD_ENDING
+        self.kinds[kind] += 1
+
+    def describe(self) -> str:
+        """For example `3 other files (.txt, hidden)`, the commonest kinds first; empty for none."""
+        if not self.kinds:
+            return ""
+        kinds = [kind for kind, _ in self.kinds.most_common(MAX_NAMED_KINDS)]
+        more = " …" * (len(self.kinds) > MAX_NAMED_KINDS)
+        return f"{plural(self.kinds.total(), 'other file')} ({', '.join(kinds)}{more})"
+
+
+@dataclass
 class Source:
     """A stream of images that is read once, from start to end."""
 
@@ -58,17 +89,62 @@ class Source:
         return self.items
 
 
-def parent_digit(path: str) -> int | None:
-    """The label of a file whose folder is named by a digit, as in torchvision's `ImageFolder`."""
-    parent = path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
-    return int(parent) if len(parent) == 1 and parent in "0123456789" else None
+class UniqueIds:
+    """Returns an id unchanged the first time, and with `#2`, `#3` … after that."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()  # hashes take less memory than ids
+        self._times: dict[str, int] = {}
+
+    def __call__(self, id: str) -> str:
+        name = id
+        while hash(name) in self._seen:
+            times = self._times[id] = self._times.get(id, 1) + 1
+            name = f"{id}#{times}"
+        self._seen.add(hash(name))
+        return name
+
+
+@dataclass
+class Naming:
+    """How a SOURCE names and labels its images, and counts of the files that it skips."""
+
+    prefix: str = ""
+    unique: Callable[[str], str] = field(default_factory=UniqueIds)
+    truth_from_parent: bool = False
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
+
+    def entry(self, name: str, read: Callable[[], bytes], path: str = "") -> Entry:
+        """An image with a unique id. With `truth_from_parent`, its label is the name of the last
+        folder in `path`, as in torchvision's `ImageFolder`."""
+        id = self.prefix + self.unique(printable(name))
+        match = self.truth_from_parent and PARENT_DIGIT.fullmatch(path)
+        return Entry(id, read, int(match[1]) if match else None)
+
+    def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
+        """The same entries. Raises `EmptyError` if there are none."""
+        first = next(entries, None)
+        if first is None:
+            raise EmptyError(
+                f"no image in {where}, {self.skipped.describe() or 'nor anything else'}: "
+                f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
+                "of images in it as a SOURCE of its own"
+            )
+        return chain([first], entries)
+
+
+def unreadable(reason: str) -> Callable[[], bytes]:
+    """A `read` for an entry without an image: it raises `UnreadableImageError`."""
+
+    def read() -> bytes:
+        raise UnreadableImageError(reason)
+
+    return read
 
 
 def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
     """The bytes of a file of about `size` bytes; `read(n)` returns at most n, none at the end.
-
-    Raises `UnreadableImageError` if there are more than `DIGITQ_IMAGE_BYTES`.
-    """
+    Raises `UnreadableImageError` if there are more than `DIGITQ_IMAGE_BYTES`."""
     limit = settings().image_bytes
     content = read(size + 1) if size <= limit else b""  # allocating the limit is slow
     while size <= limit and len(content) != size and (more := read(limit + 1 - len(content))):
@@ -83,15 +159,23 @@ def too_large(limit: int) -> str:
     return f"larger than {limit / 2**20:.0f} MB"
 
 
+def read_file(path: str) -> bytes:
+    """The bytes of a file, in four system calls; `open` would make twice as many. Raises `OSError`,
+    or `UnreadableImageError` if it is too large or no file."""
+    status = os.stat(path)  # first: opening a pipe or a device may block or have effects
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise UnreadableImageError("no file: a pipe, a socket or a device")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_limited(partial(os.read, descriptor), status.st_size)
+    finally:
+        os.close(descriptor)
+
+
 def refuse_url(path: str) -> None:
     """Raises `UsageError` if the path is a URL."""
     if URL.match(path):
         raise UsageError(f"{path} is a URL: download it and give the path of the file")
-
-
-def raise_unreadable(reason: str) -> bytes:
-    """The `read` of an entry without an image: raises `UnreadableImageError`."""
-    raise UnreadableImageError(reason)
 
 
 def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
@@ -107,46 +191,25 @@ def take_first(items: Iterable[SourceItem], limit: int) -> Iterator[SourceItem]:
             return
 
 
-def at_least_one(
-    entries: Iterator[Entry], where: Path | str, skipped: SkippedFiles
-) -> Iterator[Entry]:
-    """The same entries. Raises `EmptyError` if there are none."""
-    first = next(entries, None)
-    if first is None:
-        raise EmptyError(
-            f"no image in {where}, {skipped.describe() or 'nor anything else'}: "
-            f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
-            "of images in it as a SOURCE of its own"
-        )
-    return chain([first], entries)
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name in a folder or an archive counts as an image."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    is_image = stem != "" and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    return is_image and not name.endswith(INSPECT_SUFFIX) and not is_hidden(name)
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a file. Raises `OSError`, or `UnreadableImageError` if too large or no file.
-
-    It makes four system calls; `open` would make twice as many.
-    """
-    status = os.stat(path)  # first: opening a pipe or a device may block or have effects
-    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        raise UnreadableImageError("no file: a pipe, a socket or a device")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return read_limited(partial(os.read, descriptor), status.st_size)
-    finally:
-        os.close(descriptor)
+def is_hidden(name: str) -> bool:
+    """Whether the name of the file, or of a folder in its path, begins with a dot."""
+    if not name.startswith(".") and "/." not in name:
+        return False
+    return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
 
 
-class UniqueIds:
-    """Returns an id unchanged the first time, and with `#2`, `#3` … after that."""
-
-    def __init__(self) -> None:
-        self._seen: set[int] = set()  # hashes take less memory than ids
-        self._times: dict[str, int] = {}
-
-    def __call__(self, id: str) -> str:
-        name = id
-        while hash(name) in self._seen:
-            times = self._times[id] = self._times.get(id, 1) + 1
-            name = f"{id}#{times}"
-        self._seen.add(hash(name))
-        return name
+def describe_ending(name: str) -> str:
+    """The ending of a file name, safe to show."""
+    if name.endswith(INSPECT_SUFFIX):
+        return INSPECT_SUFFIX
+    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
+    if not dot:
+        return "no ending"
+    return f".{ending}" if SHOWN_ENDING.fullmatch(ending) else ODD_ENDING

@@ -20,7 +20,7 @@ from redis.connection import HiredisRespSerializer
 import protocol.broker.connection
 from digitq.local.processes import Local, find_redis_server
 from producer import Client
-from producer.sources.batches import pixels_batch
+from producer.sources.arrays import pixels_batch
 from protocol.broker.connection import (
     FIRST_RETRY_SECONDS,
     MAX_RETRY_SECONDS,

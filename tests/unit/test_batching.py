@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from producer.batching import Batcher, Call, wake_callers
-from producer.prediction import Prediction, to_predictions
+from producer.batching import Batcher, Call, Prediction, to_predictions, wake_callers
 from protocol.chunk import RESULT_SCHEMA
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
 from protocol.chunk import Chunk, decode, encode
 from tests.drawing import random_digits
 

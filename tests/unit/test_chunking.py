@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
+from producer.sources.files import paths_source
 from producer.sources.opening import open_sources
-from producer.sources.paths import paths_source
 from producer.sources.python import image_source
-from producer.sources.source import Entry, SourceItem, UnreadableImageError, take_first
+from producer.sources.source import Entry, Naming, SourceItem, UnreadableImageError, take_first
 from protocol.chunk import MODEL_ROWS, TILE_ROWS, kind_of
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -123,7 +123,7 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
 
     gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).items))
     os.unlink(tmp_path / "gone.png")
-    items = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], False).items]
+    items = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], Naming()).items]
     (chunk,) = cut_chunks(items, has_truth=True)
     assert chunk.batch.column("image").to_pylist() == [None] * 3
     assert chunk.batch.column("error").to_pylist() == [

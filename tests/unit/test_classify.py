@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.chunking import cut_chunks
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.python import image_source
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError

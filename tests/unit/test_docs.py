@@ -15,7 +15,7 @@ import digitq
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
 from producer.sources.archives import ARCHIVE_SUFFIXES
-from producer.sources.names import IMAGE_SUFFIXES
+from producer.sources.source import IMAGE_SUFFIXES
 from protocol import errors
 from protocol.settings import Settings
 from worker.commands import commands as worker_commands

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer.sources import arrays, parquet, pixel_csv
+from producer.sources import arrays, tables
 from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
-from producer.sources.pixel_csv import MAX_LINE_BYTES, read_blocks
 from producer.sources.source import Entry, SourceItem
+from producer.sources.tables import MAX_LINE_BYTES, read_blocks
 from protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
@@ -70,7 +70,7 @@ def read_pieces(items: Iterable[SourceItem]) -> Rows:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CSV is parsed in blocks of about 100 rows of random digits."""
-    monkeypatch.setattr(pixel_csv, "CSV_BYTES", 1 << 18)
+    monkeypatch.setattr(tables, "CSV_BYTES", 1 << 18)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_tables_of_pixels(
 def test_tables_of_several_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
-    monkeypatch.setattr(parquet, "PIXEL_ROWS", 200)
+    monkeypatch.setattr(tables, "PIXEL_ROWS", 200)
     digits = random_digits(250)
     lines = to_lines(digits)
     columns = dict(zip(["label", *PIXEL_NAMES], zip(*lines, strict=True), strict=True))
@@ -191,7 +191,7 @@ def test_a_line_without_an_end_is_read_in_parts(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
     sizes = [len(b"".join(lines)) for lines in read_blocks(path, 0)]
-    assert sum(sizes) == 32 << 20 and max(sizes) <= pixel_csv.CSV_BYTES + MAX_LINE_BYTES
+    assert sum(sizes) == 32 << 20 and max(sizes) <= tables.CSV_BYTES + MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -201,7 +201,7 @@ def test_lines_without_a_cell_are_no_rows(
     """Of them alone there may be a whole block."""
     digits = random_digits(4)
     path = Path(write_lines(tmp_path / "a.csv", to_lines(digits)))
-    monkeypatch.setattr(pixel_csv, "CSV_BYTES", path.stat().st_size)
+    monkeypatch.setattr(tables, "CSV_BYTES", path.stat().st_size)
     with open(path, "a") as file:
         file.write(f"{blank}\n" * 3)
     assert read_set(path)[1] == [digit.tobytes() for digit in digits]

@@ -24,9 +24,8 @@ import pytest
 from producer.checkpoint import Checkpoint
 from producer.sinks import files
 from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
-from producer.sinks.files import FileSink
-from producer.sinks.stream import StreamSink
-from producer.sources.batches import number_ids, pixels_batch
+from producer.sinks.files import FileSink, StreamSink
+from producer.sources.arrays import number_ids, pixels_batch
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import OutputError, UsageError
 from tests.drawing import random_digits

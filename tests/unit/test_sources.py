@@ -24,13 +24,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.sources.folders import sort_naturally
-from producer.sources.names import MAX_COUNTED_KINDS, SkippedFiles
+from producer.sources.files import sort_naturally, stdin_paths
 from producer.sources.opening import open_sources
-from producer.sources.parquet import PATH_ONLY
-from producer.sources.paths import stdin_paths
 from producer.sources.python import image_source
-from producer.sources.source import Entry, Source, UniqueIds, UnreadableImageError, read_limited
+from producer.sources.source import (
+    MAX_COUNTED_KINDS,
+    Entry,
+    SkippedFiles,
+    Source,
+    UniqueIds,
+    UnreadableImageError,
+    read_limited,
+)
+from producer.sources.tables import PATH_ONLY
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -282,7 +288,7 @@ def test_a_source_is_read_once(tmp_path: Path) -> None:
 
 def test_a_path_on_stdin_is_taken_as_soon_as_its_line_is_there() -> None:
     script = (
-        "from producer.sources.paths import stdin_paths; print(next(stdin_paths()), flush=True)"
+        "from producer.sources.files import stdin_paths; print(next(stdin_paths()), flush=True)"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(

@@ -1,0 +1,165 @@
+"""Image files: all in a folder, or those whose paths are given one by one or on stdin."""
+
+import codecs
+import os
+import select
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from producer.sources.source import Naming, SkippedFiles, Source, is_image_name, read_file
+from protocol.errors import UsageError
+
+PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key
+STDIN_BYTES = 1 << 16  # one read
+NAMES_AT_A_TIME = 2048  # names that one call of NumPy pads
+
+
+def sort_naturally(names: list[str]) -> None:
+    """Sort in place so that `2.png` comes before `10.png`. NumPy makes the keys, because `re.sub`
+    takes three times as long for a million long names."""
+    starts = range(0, len(names), NAMES_AT_A_TIME)
+    blocks = ["\0".join(names[start : start + NAMES_AT_A_TIME]) for start in starts]
+    keys = (key for block in blocks for key in pad_numbers(block).split("\0"))
+    names.sort(key=lambda name: f"{next(keys)}\0{name}")
+
+
+def pad_numbers(text: str) -> str:
+    """Put zeros before each number that has fewer than `PADDED_DIGITS` digits."""
+    characters = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
+    is_digit = characters - ord("0") < 10  # characters below "0" wrap around to large numbers
+    edges = np.flatnonzero(np.diff(is_digit, prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    places = np.ones(len(characters), np.intp)
+    places[starts] += np.maximum(PADDED_DIGITS - (ends - starts), 0)
+    np.cumsum(places, out=places)
+    padded = np.full(places[-1] if len(places) else 0, ord("0"), np.uint8)
+    padded[places - 1] = characters
+    return padded.tobytes().decode(errors="surrogatepass")
+
+
+def _has_images(root: Path) -> bool:
+    """Whether `walk` yields an image for sure. It sorts nothing and stops at the first image."""
+    folders = [str(root)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if is_image_name(entry.name) and entry.is_file():
+                    return True
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    folders.append(entry.path)
+    return False
+
+
+def walk(root: Path, skipped: SkippedFiles) -> Iterator[str]:
+    """Paths of the images below a folder, relative to `root`, and of folders that can't be read.
+
+    Links to folders are not followed. The names of one folder are held at a time, to be sorted.
+    """
+    levels = [_list(root, "", skipped)]
+    while levels:
+        for path, is_folder in levels[-1]:
+            if is_folder:
+                levels.append(_list(root, f"{path}/", skipped))
+                break
+            yield path
+        else:
+            levels.pop()
+
+
+def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, bool]]:
+    """The images and folders in one folder: their paths, and whether each is a folder."""
+    names: list[str] = []
+    others: dict[str, os.DirEntry[str]] = {}  # entries that are not files
+    try:
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if not entry.is_file(follow_symlinks=False):
+                    others[entry.name] = entry
+    except OSError as error:
+        if not below:
+            raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
+        yield below.rstrip("/"), False  # reading it fails, so it becomes a row with an error
+        return
+    sort_naturally(names)
+    for name in names:
+        kind = _describe(others[name]) if name in others else ""
+        if kind == "folder" and not name.startswith("."):
+            yield below + name, True
+        elif is_image_name(name) and kind in ("", "broken link"):  # a row with an error
+            yield below + name, False
+        else:
+            skipped.skip(name, kind)
+
+
+def _describe(entry: os.DirEntry[str]) -> str:
+    """What an entry is that is no file; an empty string for a link to a file."""
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    if os.path.isfile(entry.path):  # unlike `entry.is_file`, this survives a loop of links
+        return ""
+    if not entry.is_symlink():
+        return "pipe or device"
+    return "linked folder" if os.path.isdir(entry.path) else "broken link"
+
+
+def folder_source(root: Path, naming: Naming) -> Source:
+    """The images of a folder, recursively, in natural order; an id is the path below the folder.
+    Raises `UsageError` if there are none."""
+    above, unique = os.path.abspath(root), naming.unique
+    # Only escaped bytes that are not UTF-8 may make a name equal to that of another file
+    naming.unique = lambda name: unique(name) if "\\x" in name else name
+    entries = (
+        naming.entry(name, partial(read_file, f"{root}/{name}"), f"{above}/{name}")
+        for name in walk(root, naming.skipped)
+    )
+    return Source(
+        str(root),
+        entries if _has_images(root) else naming.at_least_one(entries, root),
+        naming.truth_from_parent,
+        lambda: sum(1 for _ in walk(root, SkippedFiles())),
+    )
+
+
+def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
+    """One image for each path, whatever its name; the id is the path."""
+    whole = os.path.abspath if naming.truth_from_parent else str
+    entries = (naming.entry(path, partial(read_file, path), whole(path)) for path in paths)
+    count = len(paths) if isinstance(paths, list) else None
+    some = naming.at_least_one(entries, name)
+    return Source(name, some, naming.truth_from_parent, lambda: count)
+
+
+def stdin_paths() -> Iterator[str]:
+    """The paths on stdin: one on each line, or each followed by a 0 byte as from `find -print0`."""
+    if not sys.stdin:  # `<&-`
+        raise UsageError("no paths on stdin: it is closed")
+    # Unbuffered: a waiting thread would hold the buffer's lock while Python exits.
+    stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+
+    def read() -> bytes:
+        while (block := stdin.read(STDIN_BYTES)) is None:  # another program made it non-blocking
+            select.select([stdin], [], [])
+        return bytes(block)
+
+    blocks = iter(read, b"")
+    first = b""
+    while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
+        first += block
+    end = b"\0" if b"\0" in first else b"\n"
+    first = first.removeprefix(codecs.BOM_UTF8)  # Windows editors write it
+    rest, found = b"", False
+    for block in chain([first], blocks, [end]):
+        *lines, rest = (rest + block).split(end)
+        for line in lines:
+            if path := os.fsdecode(line if end == b"\0" else line.rstrip(b"\r")):
+                found = True
+                yield path
+    if not found:
+        raise UsageError("no paths on stdin")
