@@ -23,7 +23,7 @@ class Backend:
     """A client, and the private processes behind it, if there are any."""
 
     client: Client
-    local: Local | None
+    local: Local | None = None
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def open_backend(
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
         client = Client(url)
         client.on_disconnect = echo_err
-        yield Backend(client, None)
+        yield Backend(client)
         return
     if not workers:
         workers = usable_cores()

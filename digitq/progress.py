@@ -13,7 +13,6 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
-    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -28,7 +27,6 @@ from producer.job import Job
 from producer.sinks.stream import Sink, StreamSink
 from protocol.broker.address import without_password
 from protocol.errors import DigitqError
-from protocol.ledger import Ledger
 from protocol.settings import settings
 
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
@@ -47,15 +45,22 @@ def take_results(
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
         with progress_bar(hidden=rows_are_shown) as progress:
-            bar = progress.add_task("", total=None, completed=before, rate="", waiting="", flaws=[])
-            if not progress.disable:
-                Thread(target=_show_total, args=(progress, bar, count), daemon=True).start()
-            job.on_idle = watch_idle(backend, job, progress, bar)
+            bar = progress.add_task(
+                "", total=None, completed=before, of="", rate="", waiting="", flaws=[]
+            )
+
+            def show_total() -> None:
+                with suppress(DigitqError, OSError):  # the bar then shows no total
+                    if total := count():
+                        progress.update(bar, total=total, of=f"/{total:,}")
 
             def report_disconnect(text: str) -> None:
                 progress.update(bar, rate="", waiting="no Redis")
                 _print_above(progress, text)
 
+            if not progress.disable:
+                Thread(target=show_total, daemon=True).start()
+            job.on_idle = watch_idle(backend, job, progress, bar)
             backend.client.on_disconnect = report_disconnect
             for batch in _results_after(before, job):
                 sink.write(batch)
@@ -80,8 +85,8 @@ def take_results(
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """A function to call while no result comes: it restarts private processes that have died, and
     shows what the job waits for."""
-    idle_since, seen = time.monotonic(), 0.0
-    said = False
+    idle_since, seen, said = time.monotonic(), 0.0, False
+    ledger = backend.client.ledger
 
     def look() -> None:
         nonlocal idle_since, seen, said
@@ -90,14 +95,16 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
-        if what == "a worker" and (busy := _find_busy(backend.client.ledger)):
-            progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
-            idle_since = time.monotonic()
-            return
+        if what == "a worker":
+            ledger.sweep(settings().deadline_seconds)  # then no dead worker counts as busy
+            if busy := ledger.running():
+                progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
+                idle_since = time.monotonic()
+                return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not backend.local:
-                broker = shlex.quote(without_password(backend.client.ledger.redis.url))
+                broker = shlex.quote(without_password(ledger.redis.url))
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")
             said = True
@@ -108,13 +115,12 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
 def progress_bar(hidden: bool = False) -> Progress:
     """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal."""
     console = Console(stderr=True)
-    whole = Column(no_wrap=True)
     columns: list[ProgressColumn] = [
         BarColumn(complete_style="cyan", finished_style="green"),
-        TaskProgressColumn(table_column=whole),
-        _Count(whole),
-        TextColumn("{task.fields[rate]}", table_column=whole),
-        TimeRemainingColumn(table_column=whole),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     ]
     return _NotedProgress(
         *(columns[:3] if console.width < NARROW_COLUMNS else columns),
@@ -130,23 +136,9 @@ class _NotedProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
-            waiting, flaws = task.fields["waiting"], task.fields["flaws"]
-            if waiting or flaws:
-                notes = ", ".join(filter(None, [*flaws, waiting]))
+            notes = ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]]))
+            if notes:
                 yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
-
-
-class _Count(ProgressColumn):
-    """The number of images that are done, and of all images once that is known."""
-
-    def render(self, task: Task) -> Text:
-        total = "" if task.total is None else f"/{task.total:,.0f}"
-        return Text(f"{task.completed:,.0f}{total}", "progress.download")
-
-
-def _show_total(progress: Progress, bar: TaskID, count: Callable[[], int | None]) -> None:
-    with suppress(DigitqError, OSError):  # the bar then shows no total
-        progress.update(bar, total=count())
 
 
 def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
@@ -161,9 +153,3 @@ def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
 def _print_above(progress: Progress, text: str) -> None:
     """Print a line above the progress bar, without line breaks where stderr is a file."""
     progress.console.print(Text(text, "yellow"), soft_wrap=True)
-
-
-def _find_busy(ledger: Ledger) -> list[str]:
-    """The jobs that live workers are at, after overdue chunks were taken from dead ones."""
-    ledger.sweep(settings().deadline_seconds)
-    return ledger.running()

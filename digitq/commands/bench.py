@@ -1,10 +1,12 @@
 """`bench`."""
 
+import json
+from functools import partial
 from importlib.util import find_spec
 
 import click
 
-from digitq.options import json_option, private_broker_option
+from digitq import options
 from digitq.terminal import echo_err, require
 from protocol.settings import settings
 
@@ -12,7 +14,7 @@ BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
 
 
 @click.command()
-@private_broker_option
+@options.private_broker
 @click.option(
     "--only",
     multiple=True,
@@ -35,7 +37,7 @@ BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
     show_default=True,
     help="images of `network` and `queue` in a round; the slower measurements take fewer",
 )
-@json_option
+@options.json
 def bench(
     broker: str | None, only: tuple[str, ...], rounds: int, images: int, as_json: bool
 ) -> None:
@@ -64,9 +66,6 @@ def bench(
         echo_err("`network` is left out: torch is not installed here")
     if broker and "scale" in names:
         echo_err("`scale` measures all workers of the broker: it has no row for one worker")
-    import json
-    from functools import partial
-
     from digitq.bench.measures import MEASURES, RATIOS, Bench
     from digitq.bench.rounds import run_rounds, tabulate
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
 
@@ -34,18 +33,9 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class UnknownWorker:
-    """A worker whose reply is not that of this version."""
-
-    name: str
-    version: str | None  # of digitq, if it sent one
-
-
-@dataclass(frozen=True)
 class Deployment:
     """All that the rules judge."""
 
-    version: str  # of this digitq
     redis_url: str  # without its password
     redis: dict[str, Any]  # the reply to INFO
     appendfsync: str | None  # None if Redis refuses CONFIG
@@ -54,7 +44,7 @@ class Deployment:
     jobs: Sequence[JobRecord]
     workers_asked: bool  # False if Redis did not pass on the question
     workers: Sequence[Worker]
-    unknown_workers: Sequence[UnknownWorker]
+    unknown_workers: Sequence[tuple[str, str]]  # name, and version of digitq or ""
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
 
@@ -77,40 +67,40 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     """
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
-    server = client.ledger.redis
-    info = server.info()
-    appendfsync = _read_appendfsync(server)
+    ledger = client.ledger
+    info = ledger.redis.info()
+    appendfsync = _read_appendfsync(ledger)
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
         unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
-    workers_asked, workers, unknown_workers = True, list[Worker](), list[UnknownWorker]()
+    workers_asked, workers, unknown = True, list[Worker](), list[tuple[str, str]]()
     try:
-        workers, unknown_workers = ask_workers(make_app(client.url), client.ledger)
+        workers, unknown = ask_workers(make_app(client.url), ledger)
     except BrokerError as error:  # for example, Redis is full or a replica
         workers_asked = False
         unseen.append(f"the workers ({error})")
+    before, reading, after = time.time(), _redis_time(ledger), time.time()
     return Deployment(
-        version=version("digitq"),
         redis_url=without_password(client.url),
         redis=info,
         appendfsync=appendfsync,
         redis_open_at=redis_open_at(client.url, info["tcp_port"]),
-        clock_seconds=_own_clock(client.ledger),
+        clock_seconds=-_seconds_ahead(reading, before, after),
         jobs=client.jobs(),
         workers_asked=workers_asked,
         workers=workers,
-        unknown_workers=unknown_workers,
+        unknown_workers=unknown,
         flower=flower,
         unseen=unseen,
     )
 
 
-def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[UnknownWorker]]:
-    """All workers that reply, sorted by name. Raises `BrokerError`."""
+def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[tuple[str, str]]]:
+    """The workers that reply, of this version and others, sorted by name. Raises `BrokerError`."""
     workers: list[Worker] = []
-    unknown: list[UnknownWorker] = []
+    unknown: list[tuple[str, str]] = []
     asked, started = _redis_time(ledger), time.monotonic()
 
     def note(replies: dict[str, Any]) -> None:
@@ -119,29 +109,23 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Unknown
             if stats := WorkerStats.parse(reply):
                 workers.append(Worker(name, stats, _seconds_ahead(stats.time, asked, replied)))
             else:
-                unknown.append(UnknownWorker(name, reply.get("version")))
+                unknown.append((name, reply.get("version") or ""))
 
     try:
         app.control.broadcast(STATS, reply=True, timeout=MAX_REPLY_SECONDS, callback=note)
     except (OperationalError, redis.RedisError) as error:
         raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
-    return sorted(workers, key=attrgetter("name")), sorted(unknown, key=attrgetter("name"))
+    return sorted(workers, key=attrgetter("name")), sorted(unknown)
 
 
-def _read_appendfsync(server: Any) -> str | None:
+def _read_appendfsync(ledger: Ledger) -> str | None:
     """None if Redis refuses CONFIG."""
     try:
-        return str(server.config_get("appendfsync")["appendfsync"])
+        return str(ledger.redis.config_get("appendfsync")["appendfsync"])
     except BrokerError as error:
         if isinstance(error.__cause__, redis.ResponseError):
             return None
         raise
-
-
-def _own_clock(ledger: Ledger) -> float:
-    before = time.time()
-    reading = _redis_time(ledger)
-    return -_seconds_ahead(reading, before, time.time())
 
 
 def _redis_time(ledger: Ledger) -> float:

@@ -41,22 +41,20 @@ def look_at_flower(url: str, required: bool) -> Flower | None:
 
     Raises `UsageError` if it is `required` and does not answer, or if the URL is none.
     """
+    shown = without_password(url)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
     except (ValueError, KeyError):
-        raise UsageError(
-            f"--flower {without_password(url)!r} is not a URL such as {FLOWER_URL}"
-        ) from None
+        raise UsageError(f"--flower {shown!r} is not a URL such as {FLOWER_URL}") from None
     if _http_status(parts, host, port, "/healthcheck") != 200:
         if required:
-            raise UsageError(f"--flower {without_password(url)}: no Flower answers there")
+            raise UsageError(f"--flower {shown}: no Flower answers there")
         return None
     # With a password, / gives 401, or 302 where another site does the login
     hosts = hosts_seen_by_others(host)
     open_at = [other for other in hosts if _http_status(parts, other, port, "/") == 200]
-    open_api = _http_status(parts, host, port, "/api/workers") == 200
-    return Flower(without_password(url), open_at, open_api)
+    return Flower(shown, open_at, _http_status(parts, host, port, "/api/workers") == 200)
 
 
 def redis_open_at(url: str, tcp_port: int) -> list[str]:
