@@ -30,10 +30,9 @@ class Backend:
 def open_backend(
     broker: str | None, workers: int | None, images: int | None = None
 ) -> Iterator[Backend]:
-    """The named broker, or a private Redis with workers.
+    """The named broker, or a private Redis with a worker per core, or fewer for few `images`.
 
-    By default there is a private worker per core, or fewer for a small number of `images`. Raises
-    `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
+    Raises `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
     """
     if url := broker or settings().broker_url:
         if workers:
@@ -59,12 +58,9 @@ def open_backend(
 
 @contextmanager
 def private_backend(local: Local) -> Iterator[Backend]:
-    """Private processes as a backend, once the first worker is ready.
-
-    The client does not wait for a lost Redis, because a private Redis that died does not come back.
-    """
+    """Private processes as a backend, once the first worker is ready."""
     local.wait_until_ready(workers=1)
-    try:
+    try:  # a private Redis that died does not come back, so it is not waited for
         yield Backend(Client(local.url, retry_seconds=0), local)
     except BrokerError:
         local.check_after_loss()

@@ -67,15 +67,6 @@ def _prepare_process() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _give_up_stdout() -> None:
-    """Drop what stdout can't take: Python would try again as it exits, and exit with 120."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(arguments: Sequence[str] = ()) -> NoReturn:
     """Run a command and exit; an error of digitq becomes one line and an `ExitStatus`."""
     _prepare_process()
@@ -102,4 +93,8 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         traceback.print_exc()
         sys.exit(ExitStatus.FAILED)
     finally:
-        _give_up_stdout()
+        try:
+            if sys.stdout:
+                sys.stdout.flush()
+        except OSError:  # Python would try again as it exits, and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

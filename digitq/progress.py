@@ -38,8 +38,8 @@ def take_results(
 ) -> tuple[int, float]:
     """Write a job's results and show the progress; gives the number of rows and the seconds.
 
-    `count` gives the number of images, which may take a while. After an error, and after Ctrl-C,
-    an attached job is removed from Redis; the rows that are written stay.
+    `count` gives the number of images, which may take a while. After an error or Ctrl-C, an attached
+    job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()

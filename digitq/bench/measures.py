@@ -21,9 +21,8 @@ from platform import python_version
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.backend import Backend, open_backend, private_backend
+from digitq.backend import Backend, open_backend
 from digitq.bench.rounds import Figures, Ratios, Rows
-from digitq.local.processes import Local
 from digitq.progress import take_results
 from producer.sinks.files import FileSink
 from producer.sources.batches import label_batches
@@ -54,8 +53,7 @@ RATIOS: Ratios = {
 class Bench(ExitStack):
     """The images, the workers and a temporary folder, each made when it is first asked for.
 
-    `images` go through the queue in one round; the slower measurements take a part of them.
-    With `broker`, the workers are those behind that Redis; without it, they are private.
+    `images` go through the queue in one round. Without a `broker`, the workers are private.
     """
 
     def __init__(self, images: int, broker: str | None = None) -> None:
@@ -76,21 +74,17 @@ class Bench(ExitStack):
     @cached_property
     def backend(self) -> Backend:
         """The workers that are measured, warm."""
-        if self.broker:
-            return self._warm_up(self.enter_context(open_backend(self.broker, None)))
-        return self._start_private(WORKERS)
+        return self._start(WORKERS)
 
     @cached_property
     def one_worker(self) -> Backend:
         """A Redis of its own with one private worker, warm."""
-        return self._start_private(1)
+        return self._start(1)
 
-    def _start_private(self, workers: int) -> Backend:
-        local = self.enter_context(Local(workers))
-        local.wait_until_ready()
-        return self._warm_up(self.enter_context(private_backend(local)))
-
-    def _warm_up(self, backend: Backend) -> Backend:
+    def _start(self, workers: int) -> Backend:
+        backend = self.enter_context(open_backend(self.broker, None if self.broker else workers))
+        if backend.local:
+            backend.local.wait_until_ready()
         self.classify(backend, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
         return backend
 
@@ -228,8 +222,7 @@ def describe_latencies(milliseconds: list[float]) -> Figures:
 def run_alone(module: str, *arguments: object) -> Figures:
     """Run a module that measures torch, in a process of its own: torch stays out of this one.
 
-    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError` if one
-    fails.
+    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError`.
     """
     runs: list[Figures] = []
     for policy in WAIT_POLICIES:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -45,20 +46,18 @@ class PassThrough(click.Command):
         return super().parse_args(ctx, ["--", *args])
 
 
-def others_argument(metavar: str | None = None) -> Any:
-    """The arguments that are for another program; a shell completes them as files."""
-    return click.argument(
-        "passed_on",
-        nargs=-1,
-        type=click.UNPROCESSED,
-        metavar=metavar,
-        shell_complete=lambda context, parameter, begun: [CompletionItem(begun, type="file")],
-    )
+others_argument = partial(
+    click.argument,
+    "passed_on",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=lambda context, parameter, begun: [CompletionItem(begun, type="file")],
+)
 
 
 @click.command(cls=WithOthers)
 @options.broker
-@others_argument("[CELERY OPTION]...")
+@others_argument(metavar="[CELERY OPTION]...")
 def worker(broker: str | None, passed_on: tuple[str, ...]) -> None:
     """Run a worker with one process per core or GPU.
 
@@ -71,7 +70,7 @@ def worker(broker: str | None, passed_on: tuple[str, ...]) -> None:
 
 @click.command(cls=WithOthers)
 @options.broker
-@others_argument("[FLOWER OPTION]...")
+@others_argument(metavar="[FLOWER OPTION]...")
 def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     """Run Flower, the dashboard, at http://127.0.0.1:5555.
 

@@ -78,18 +78,14 @@ def check_memory(deployment: Deployment) -> Advice:
     if limit and job > MAX_FILL * limit:
         has = f"which has maxmemory {_mb(limit)}; producers fill at most {share} of it"
         problem = f"one job may put {_mb(job)} into Redis, {has}"
-        yield (
-            problem,
-            f"set maxmemory to {_mb(job / MAX_FILL)} or more, or lower DIGITQ_BUDGET_BYTES",
-        )
+        more = f"set maxmemory to {_mb(job / MAX_FILL)} or more"
+        yield problem, f"{more}, or lower DIGITQ_BUDGET_BYTES"
     name, room = "its maxmemory", limit
     if not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
     if used > MAX_FILL * room:
         too_much = f"over {share} of {name}: producers wait, or the system kills it"
-        remedy = (
-            "collect or cancel some of the jobs that `digitq jobs` lists, or give it more memory"
-        )
+        remedy = "collect or cancel jobs that `digitq jobs` lists, or give it more memory"
         yield f"Redis holds {_mb(used)}, {too_much}", remedy
 
 
@@ -197,10 +193,9 @@ def check_redis_password(deployment: Deployment) -> Advice:
     """No other host can use Redis without a password."""
     if deployment.redis_open_at:
         where = f"Redis needs no password at {', '.join(deployment.redis_open_at)}"
-        remedy = (
-            "set `requirepass` and put the password in DIGITQ_BROKER_URL, or set `bind 127.0.0.1`"
-        )
-        yield f"{where}: anyone who reaches it can read and change every job", remedy
+        problem = f"{where}: anyone who reaches it can read and change every job"
+        password = "set `requirepass` and put the password in DIGITQ_BROKER_URL"
+        yield problem, f"{password}, or set `bind 127.0.0.1`"
 
 
 def check_flower_password(deployment: Deployment) -> Advice:

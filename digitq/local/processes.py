@@ -29,10 +29,8 @@ MAX_RESTARTS = 10  # of one process within RESTART_WINDOW_SECONDS; then it is gi
 RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
 # For a Flower that only this host can reach
-FLOWER_OPTIONS = [
-    f"--conf={Path(__file__).with_name('flowerconfig.py')}",
-    "--address=127.0.0.1",
-]
+FLOWER_CONF = Path(__file__).with_name("flowerconfig.py")
+FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]
 # Without mingle and gossip, in which workers question each other, they start a second earlier
 WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
 KEEP_FREED_MEMORY = {  # for the malloc of Redis, where that is glibc's; workers set it themselves
@@ -49,7 +47,7 @@ class Local:
     """A context manager for processes that end with this one.
 
     Enter it in the main thread: the kernel ends the processes with the thread that started them.
-    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if that is given.
+    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if it is given.
     """
 
     def __init__(
@@ -68,10 +66,7 @@ class Local:
         self._deaths: dict[str, list[float]] = {}  # recent times of death, by process
 
     def __enter__(self) -> Self:
-        """Start Redis, the workers and Flower.
-
-        Raises `UsageError` if a program or package is missing, or `DIGITQ_WEIGHTS` has no weights.
-        """
+        """Raises `UsageError` if a program, a package or weights are missing."""
         if self.workers:
             require("torch", "worker")
         if self.flower:
@@ -104,16 +99,12 @@ class Local:
 
     @property
     def url(self) -> str:
-        """The broker's URL."""
         if self.port:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until `workers` of them, by default all, take work and Flower hears their events.
-
-        Raises `DigitqError` if one can't start.
-        """
+        """Wait until so many workers, by default all, and Flower are ready. Raises `DigitqError`."""
         wanted = self.workers if workers is None else workers
         end = time.monotonic() + MAX_START_SECONDS
         with connect(self.url) as client:
@@ -142,9 +133,8 @@ class Local:
             if name == "redis":
                 raise BrokerError(f"the private Redis has died ({how})")
             now = time.monotonic()
-            deaths = [
-                then for then in self._deaths.get(name, []) if now - then < RESTART_WINDOW_SECONDS
-            ]
+            since = now - RESTART_WINDOW_SECONDS
+            deaths = [then for then in self._deaths.get(name, []) if then > since]
             if starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
