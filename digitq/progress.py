@@ -38,7 +38,7 @@ def take_results(
 ) -> tuple[int, float]:
     """Write a job's results and show the progress; gives the number of rows and the seconds.
 
-    `count` gives the number of images, which may take a while. After an error or Ctrl-C, an attached
+    `count` gives the number of images, which may take a while. After an error or Ctrl-C an attached
     job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()

@@ -11,13 +11,7 @@ import click
 
 import digitq
 from digitq import options
-from digitq.report import (
-    describe_job,
-    list_jobs,
-    open_sink,
-    report_interruption,
-    report_rows,
-)
+from digitq.report import describe_job, list_jobs, open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import without_password
 from protocol.text import plural

@@ -104,7 +104,7 @@ class Local:
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until so many workers, by default all, and Flower are ready. Raises `DigitqError`."""
+        """Wait until Flower and `workers`, by default all, are ready. Raises `DigitqError`."""
         wanted = self.workers if workers is None else workers
         end = time.monotonic() + MAX_START_SECONDS
         with connect(self.url) as client:
