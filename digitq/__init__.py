@@ -9,40 +9,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from producer import (
-        BrokerError,
-        Client,
-        DigitqError,
-        Job,
-        JobAbandonedError,
-        JobCancelledError,
-        JobFailedError,
-        JobRecord,
-        OutputError,
-        Prediction,
-        ResultsExpiredError,
-        UnknownJobError,
-        UsageError,
-        open_sources,
-    )
+if TYPE_CHECKING:  # the public names, which `__getattr__` imports
+    from producer import BrokerError as BrokerError
+    from producer import Client as Client
+    from producer import DigitqError as DigitqError
+    from producer import Job as Job
+    from producer import JobAbandonedError as JobAbandonedError
+    from producer import JobCancelledError as JobCancelledError
+    from producer import JobFailedError as JobFailedError
+    from producer import JobRecord as JobRecord
+    from producer import OutputError as OutputError
+    from producer import Prediction as Prediction
+    from producer import ResultsExpiredError as ResultsExpiredError
+    from producer import UnknownJobError as UnknownJobError
+    from producer import UsageError as UsageError
+    from producer import open_sources as open_sources
 
-__all__ = [
-    "BrokerError",
-    "Client",
-    "DigitqError",
-    "Job",
-    "JobAbandonedError",
-    "JobCancelledError",
-    "JobFailedError",
-    "JobRecord",
-    "OutputError",
-    "Prediction",
-    "ResultsExpiredError",
-    "UnknownJobError",
-    "UsageError",
-    "open_sources",
-]
 __version__ = version("digitq")
 
 
@@ -51,15 +33,16 @@ def __getattr__(name: str) -> Any:
 
     Raises `ImportError` if a file of the user is found in place of one of digitq's packages.
     """
-    if name not in __all__:
-        raise AttributeError(f"module 'digitq' has no attribute {name!r}")
     if reason := describe_foreign_module():
         raise ImportError(f"digitq: {reason}")
-    return getattr(import_module("producer"), name)
+    producer = import_module("producer")
+    if name in ("__all__", *producer.__all__):
+        return getattr(producer, name)
+    raise AttributeError(f"module 'digitq' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__getattr__("__all__"), "__version__"]
 
 
 def describe_foreign_module() -> str | None:

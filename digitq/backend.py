@@ -40,9 +40,7 @@ def open_backend(
             raise UsageError(f"--workers starts private workers: it does not go with {named}")
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
-        client = Client(url)
-        client.on_disconnect = echo_err
-        yield Backend(client)
+        yield Backend(Client(url))
         return
     if not workers:
         workers = usable_cores()

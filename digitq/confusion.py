@@ -52,11 +52,8 @@ def tabulate_confusion(confusion: Confusion) -> str:
 
 
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
-    """Draw the matrix into a picture file.
-
-    Raises `UsageError` if matplotlib does not know the format, and `OutputError` if the file can't
-    be written.
-    """
+    """Draw the matrix into a picture file. Raises `UsageError` for an unknown format and
+    `OutputError`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6.4), layout="constrained")

@@ -20,9 +20,6 @@ private_broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format
 model = click.option(
     "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
 )
-limit = click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="take only the first N images"
-)
 truth = click.option(
     "--truth",
     type=click.Choice(["parent"]),
@@ -46,11 +43,18 @@ sources = click.argument(
 )
 
 
+def number(
+    name: str, help: str, default: int | None = None, limits: click.IntRange | None = None
+) -> Callable[[Any], Any]:
+    """An option that is a whole number, by default at least 1."""
+    shown: Any = {"metavar": "N", "default": default, "show_default": True, "help": help}
+    return click.option(name, type=limits or click.IntRange(1), **shown)
+
+
+limit = number("--limit", "take only the first N images")
+
+
 def workers(default: str = "as many as the work needs") -> Callable[[Any], Any]:
     """`--workers`; its help states the default in words."""
-    return click.option(
-        "--workers",
-        type=click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores()),
-        metavar="N",
-        help=f"private workers to start [{default}]",
-    )
+    limits = click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores())
+    return number("--workers", f"private workers to start [{default}]", limits=limits)

@@ -38,10 +38,7 @@ def take_medians(samples: Sequence[Figures]) -> Figures:
 
 
 def with_ratios(rows: Rows, ratios: Ratios) -> Rows:
-    """The rows with their ratios to those other rows that were measured too.
-
-    A ratio compares the first figure of each row: images per second, or the median.
-    """
+    """The rows with the ratios of their first figures to those of other rows that were measured."""
     first = {name: next(iter(figures.values())) for name, figures in rows.items()}
     return {
         name: figures

@@ -21,21 +21,11 @@ BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
     type=click.Choice(BENCHMARKS),
     help="measure only this; may be given several times [all]",
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="measure everything N times and take the medians",
-)
-@click.option(
+@options.number("--rounds", "measure everything N times and take the medians", 3)
+@options.number(
     "--images",
-    type=click.IntRange(1),
-    metavar="N",
-    default=600_000,
-    show_default=True,
-    help="images of `network` and `queue` in a round; the slower measurements take fewer",
+    "images of `network` and `queue` in a round; the slower measurements take fewer",
+    600_000,
 )
 @options.json
 def bench(

@@ -36,7 +36,6 @@ def submit(
     """
     source = digitq.open_sources(sources, truth == "parent", limit)
     client = digitq.Client(broker)
-    client.on_disconnect = echo_err
     job: digitq.Job | None = None
     reported: str | None = None
     try:

@@ -87,14 +87,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
 
 @click.command()
 @options.workers("one per core")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    metavar="N",
-    default=6379,
-    show_default=True,
-    help="port of Redis on 127.0.0.1",
-)
+@options.number("--port", "port of Redis on 127.0.0.1", 6379, click.IntRange(1, 65535))
 def up(workers: int | None, port: int) -> None:
     """Run Redis, workers and Flower until Ctrl-C.
 

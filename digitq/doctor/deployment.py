@@ -85,11 +85,8 @@ class Deployment:
 
 
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
-    """Ask Redis, the workers and Flower.
-
-    Raises `BrokerError` if Redis can't be reached, and `UsageError` if no Flower answers at a
-    `flower_url` that is given.
-    """
+    """Ask Redis, the workers and Flower. Raises `BrokerError`, and `UsageError` if there is no Flower
+    at a `flower_url` that is given."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
     ledger = client.ledger
@@ -164,10 +161,7 @@ def _seconds_ahead(reading: float, before: float, after: float) -> float:
 
 
 def look_at_flower(url: str, required: bool) -> Flower | None:
-    """None if no Flower answers.
-
-    Raises `UsageError` if it is `required` and does not answer, or if the URL is none.
-    """
+    """None if none answers. Raises `UsageError` if one is `required`, or if the URL is wrong."""
     shown = without_password(url)
     try:
         parts = urlsplit(url)
@@ -185,10 +179,8 @@ def look_at_flower(url: str, required: bool) -> Flower | None:
 
 
 def redis_open_at(url: str, tcp_port: int) -> list[str]:
-    """The hosts at which others can read the ledger without a password.
-
-    `tcp_port` is the port that Redis says it listens on, for a URL that names a socket; 0 if none.
-    """
+    """The hosts at which others can read the ledger without a password. If the URL is of a socket,
+    `tcp_port` is the port that Redis listens on, or 0."""
     parts = urlsplit(read_address(url).redis_url)
     port = parts.port or 6379 if parts.hostname else tcp_port
     scheme, query = ("rediss", "?ssl_cert_reqs=none") if parts.scheme == "rediss" else ("redis", "")

@@ -54,13 +54,9 @@ class Local:
         self, workers: int, port: int | None = None, flower: bool = False, app: str = "worker"
     ) -> None:
         """`app` is what the workers run, as for `celery -A`."""
-        self.workers = workers
-        self.port = port
-        self.flower = flower
-        self.app = app
+        self.workers, self.port, self.flower, self.app = workers, port, flower, app
         self.flower_url: str | None = None
-        self.folder = Path()
-        self.socket = Path()
+        self.folder = self.socket = Path()
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}  # recent times of death, by process
@@ -123,8 +119,8 @@ class Local:
     def check(self, starting: bool = False) -> None:
         """Restart workers and Flower if they have died.
 
-        Raises `BrokerError` if Redis has died, and `DigitqError` if a process has died too often,
-        or exits with an error while it is `starting`.
+        Raises `BrokerError` if Redis has died, and `DigitqError` if another has died too often or
+        fails to start.
         """
         for name, process in self._processes.items():
             if process.poll() is None:
