@@ -63,8 +63,7 @@ def report_interruption(
 
 
 def report_rows(sink: "Sink", skipped: str = "", run: tuple[int, float] | None = None) -> None:
-    """Tell how many rows are written, the speed of a run of so many images and seconds, and the
-    file."""
+    """Tell what is written and where, and the speed of a `run`: its images and seconds."""
     from producer.sinks.files import FileSink
 
     speed = ""

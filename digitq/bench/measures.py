@@ -21,9 +21,8 @@ from platform import python_version
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.backend import Backend, open_backend
+from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
-from digitq.progress import take_results
 from producer.sinks.files import FileSink
 from producer.sources.batches import label_batches
 from producer.sources.mnist import load_mnist

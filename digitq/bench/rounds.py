@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
+from digitq.terminal import echo_err
+
 Figures = dict[str, float]
 Rows = dict[str, Figures]  # by the row's name
 Ratios = dict[str, dict[str, str]]  # by the row's name: each ratio, and the row it compares with
@@ -16,12 +18,7 @@ def rotate(items: Sequence[T], number: int) -> list[T]:
     return [*items[first:], *items[:first]]
 
 
-def run_rounds(
-    measures: Sequence[Callable[[], Rows]],
-    rounds: int,
-    ratios: Ratios,
-    echo_err: Callable[[str], None],
-) -> Rows:
+def run_rounds(measures: Sequence[Callable[[], Rows]], rounds: int, ratios: Ratios) -> Rows:
     """The medians over the rounds, with their ratios; rows are in the order of `measures`."""
     samples: dict[str, list[Figures]] = {}
     for number in range(rounds):

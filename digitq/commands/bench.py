@@ -62,5 +62,5 @@ def bench(
     with Bench(images, broker) as shared:
         echo_err(shared.describe())
         measures = [partial(measure, shared) for name in names for measure in MEASURES[name]]
-        rows = run_rounds(measures, rounds, RATIOS, echo_err)
+        rows = run_rounds(measures, rounds, RATIOS)
     click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))

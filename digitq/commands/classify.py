@@ -47,8 +47,7 @@ def classify(
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
     failed, 130 after Ctrl-C.
     """
-    from digitq.backend import open_backend
-    from digitq.progress import take_results
+    from digitq.backend import open_backend, take_results
     from producer.sources.opening import count_files, is_set, open_sources
 
     for name in sources if out and os.path.exists(out) else ():
@@ -56,7 +55,10 @@ def classify(
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
     run: dict[str, Any] = {
-        "sources": [_absolute(name) for name in sources],
+        "sources": [
+            name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
+            for name in sources
+        ],
         "model": model or settings().model,
         "limit": limit,
         "truth": truth,
@@ -94,9 +96,8 @@ def evaluate(
 
     It prints the confusion matrix, the recall and precision of each class, and the accuracy.
     """
-    from digitq.backend import open_backend
+    from digitq.backend import open_backend, take_results
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
-    from digitq.progress import take_results
     from producer.sources.opening import open_sources
 
     if plot:
@@ -130,9 +131,8 @@ def demo(workers: int | None, keep: bool) -> None:
 
     It starts Redis, two workers and Flower, writes results/demo.csv, and stops them again.
     """
-    from digitq.backend import private_backend
+    from digitq.backend import private_backend, take_results
     from digitq.local.processes import Local
-    from digitq.progress import take_results
     from producer.sources.opening import open_sources
 
     source = open_sources("mnist:test")
@@ -154,7 +154,3 @@ def demo(workers: int | None, keep: bool) -> None:
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
-
-
-def _absolute(source: str) -> str:
-    return source if source == "-" or source.startswith("mnist:") else os.path.abspath(source)

@@ -97,8 +97,7 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     It waits for results that are still missing. You can collect a job again within an hour. The
     exit status is that of `classify`.
     """
-    from digitq.backend import Backend
-    from digitq.progress import take_results
+    from digitq.backend import Backend, take_results
 
     client = digitq.Client(broker)
     job = client.job(job_id)

@@ -85,8 +85,7 @@ class Deployment:
 
 
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
-    """Ask Redis, the workers and Flower. Raises `BrokerError`, and `UsageError` if there is no Flower
-    at a `flower_url` that is given."""
+    """Ask Redis, the workers and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
     ledger = client.ledger

