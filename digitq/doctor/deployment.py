@@ -1,7 +1,7 @@
 """What `digitq doctor` looks at: Redis, its workers, and Flower.
 
-Whether Redis and Flower let others in without a password is tried from the network's side: a hosted
-Redis refuses CONFIG, and another host may get past `bind`, protected mode, ACL rules and forwards.
+Whether others get in without a password is tried from the network's side: a hosted Redis refuses
+CONFIG, and it depends on `bind`, protected mode, ACL rules and port forwards together.
 """
 
 import http.client

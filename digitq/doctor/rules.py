@@ -1,8 +1,5 @@
-"""The rules of `digitq doctor`.
-
-A rule's docstring says what holds in a sound deployment. Where it does not hold, the rule yields
-the problem and its remedy.
-"""
+"""The rules of `digitq doctor`. A rule's docstring says what holds in a sound deployment. Where it
+does not hold, the rule yields the problem and its remedy."""
 
 import shlex
 from collections import defaultdict

@@ -117,11 +117,8 @@ class Local:
                 time.sleep(START_POLL_SECONDS)
 
     def check(self, starting: bool = False) -> None:
-        """Restart workers and Flower if they have died.
-
-        Raises `BrokerError` if Redis has died, and `DigitqError` if another has died too often or
-        fails to start.
-        """
+        """Restart workers and Flower if they have died. Raises `BrokerError` if Redis has died, and
+        `DigitqError` if another process has died too often or can't start."""
         for name, process in self._processes.items():
             if process.poll() is None:
                 continue
