@@ -5,58 +5,58 @@
 
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digitq.modules import describe_foreign_module
+if TYPE_CHECKING:  # the public names, which `__getattr__` imports
+    from producer import BrokerError as BrokerError
+    from producer import Client as Client
+    from producer import DigitqError as DigitqError
+    from producer import Job as Job
+    from producer import JobAbandonedError as JobAbandonedError
+    from producer import JobCancelledError as JobCancelledError
+    from producer import JobFailedError as JobFailedError
+    from producer import JobRecord as JobRecord
+    from producer import OutputError as OutputError
+    from producer import Prediction as Prediction
+    from producer import ResultsExpiredError as ResultsExpiredError
+    from producer import UnknownJobError as UnknownJobError
+    from producer import UsageError as UsageError
+    from producer import open_sources as open_sources
 
-if TYPE_CHECKING:
-    from producer import (
-        BrokerError,
-        Client,
-        DigitqError,
-        Job,
-        JobAbandonedError,
-        JobCancelledError,
-        JobFailedError,
-        JobRecord,
-        OutputError,
-        Prediction,
-        ResultsExpiredError,
-        UnknownJobError,
-        UsageError,
-        open_sources,
-    )
-
-__all__ = [
-    "BrokerError",
-    "Client",
-    "DigitqError",
-    "Job",
-    "JobAbandonedError",
-    "JobCancelledError",
-    "JobFailedError",
-    "JobRecord",
-    "OutputError",
-    "Prediction",
-    "ResultsExpiredError",
-    "UnknownJobError",
-    "UsageError",
-    "open_sources",
-]
 __version__ = version("digitq")
 
 
 def __getattr__(name: str) -> Any:
     """Import on demand, so that `digitq --help` does not wait for Celery and Arrow.
 
-    Raises `ImportError` where a file of the user is found in place of one of digitq's packages.
+    Raises `ImportError` if a file of the user is found in place of one of digitq's packages.
     """
-    if name in __all__:
-        if reason := describe_foreign_module(("producer", "protocol")):
-            raise ImportError(f"digitq: {reason}")
-        return getattr(import_module("producer"), name)
+    if reason := describe_foreign_module():
+        raise ImportError(f"digitq: {reason}")
+    producer = import_module("producer")
+    if name in ("__all__", *producer.__all__):
+        return getattr(producer, name)
     raise AttributeError(f"module 'digitq' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__getattr__("__all__"), "__version__"]
+
+
+def describe_foreign_module() -> str | None:
+    """What is imported in place of digitq's `producer` or `protocol`, which are common names, and
+    what to do about it; None if nothing is."""
+    for name in ("producer", "protocol"):
+        spec = find_spec(name)
+        if spec is None:
+            return f"its package `{name}` is missing: install digitq again"
+        # A folder without an __init__.py has no origin
+        path = Path(spec.origin or next(iter(spec.submodule_search_locations or ()))).resolve()
+        if path != Path(__file__).resolve().parents[1] / name / "__init__.py":
+            return (
+                f"{path} is imported in place of digitq's own `{name}`: "
+                "rename it, or run from a folder without it"
+            )
+    return None

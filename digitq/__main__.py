@@ -6,23 +6,22 @@ import sys
 import threading
 from typing import NoReturn
 
-from digitq.modules import describe_foreign_module
+from digitq import describe_foreign_module
 
 
 def main() -> NoReturn:
     """Run the command line of `digitq.cli`, which takes a while to import."""
-    if reason := describe_foreign_module(("producer", "protocol")):
+    if reason := describe_foreign_module():
         print(f"digitq: {reason}", file=sys.stderr)
         sys.exit(2)
     from protocol.host.process import end_at_once
 
     end_at_once()
+    from digitq import cli
     from protocol.settings import OTHER_BROKERS
 
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)
-    from digitq import cli
-
     try:
         cli.main()
     except SystemExit as end:

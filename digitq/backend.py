@@ -1,21 +1,42 @@
-"""The workers that a command uses: private ones, or those behind a broker."""
+"""The workers that a command uses, and the run of a job on them with its progress bar."""
 
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from threading import Thread
 
-from rich.console import Console
+import pyarrow as pa
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from digitq.local.processes import Local
+from digitq.report import describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
-from protocol.errors import BrokerError, UsageError
+from producer.job import Job
+from producer.sinks.files import Sink, StreamSink
+from protocol.broker.address import without_password
+from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from protocol.text import plural
 
 FILES_PER_WORKER = 64  # that many files are classified before one more worker would have started
+MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
+NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 
 
 @dataclass(frozen=True)
@@ -23,17 +44,16 @@ class Backend:
     """A client, and the private processes behind it, if there are any."""
 
     client: Client
-    local: Local | None
+    local: Local | None = None
 
 
 @contextmanager
 def open_backend(
     broker: str | None, workers: int | None, images: int | None = None
 ) -> Iterator[Backend]:
-    """The named broker, or a private Redis with workers.
+    """The named broker, or a private Redis with a worker per core, or fewer for few `images`.
 
-    By default there is a private worker per core, or fewer for a small number of `images`. Raises
-    `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
+    Raises `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
     """
     if url := broker or settings().broker_url:
         if workers:
@@ -41,9 +61,7 @@ def open_backend(
             raise UsageError(f"--workers starts private workers: it does not go with {named}")
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
-        client = Client(url)
-        client.on_disconnect = echo_err
-        yield Backend(client, None)
+        yield Backend(Client(url))
         return
     if not workers:
         workers = usable_cores()
@@ -59,13 +77,132 @@ def open_backend(
 
 @contextmanager
 def private_backend(local: Local) -> Iterator[Backend]:
-    """Private processes as a backend, once the first worker is ready.
-
-    The client does not wait for a lost Redis, because a private Redis that died does not come back.
-    """
+    """Private processes as a backend, once the first worker is ready."""
     local.wait_until_ready(workers=1)
-    try:
+    try:  # a private Redis that died does not come back, so it is not waited for
         yield Backend(Client(local.url, retry_seconds=0), local)
     except BrokerError:
         local.check_after_loss()
         raise
+
+
+def take_results(
+    backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]
+) -> tuple[int, float]:
+    """Write a job's results and show the progress; gives the number of rows and the seconds.
+
+    `count` gives the number of images, which may take a while. After an error or Ctrl-C an attached
+    job is removed from Redis; the rows that are written stay.
+    """
+    before, started = sink.checkpoint.rows, time.monotonic()
+    rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
+    try:
+        with progress_bar(hidden=rows_are_shown) as progress:
+            bar = progress.add_task(
+                "", total=None, completed=before, of="", rate="", waiting="", flaws=[]
+            )
+
+            def show_total() -> None:
+                with suppress(DigitqError, OSError):  # the bar then shows no total
+                    if total := count():
+                        progress.update(bar, total=total, of=f"/{total:,}")
+
+            def report_disconnect(text: str) -> None:
+                progress.update(bar, rate="", waiting="no Redis")
+                _print_above(progress, text)
+
+            if not progress.disable:
+                Thread(target=show_total, daemon=True).start()
+            job.on_idle = watch_idle(backend, job, progress, bar)
+            backend.client.on_disconnect = report_disconnect
+            for batch in _results_after(before, job):
+                sink.write(batch)
+                done = sink.checkpoint.rows
+                progress.update(
+                    bar,
+                    completed=done,
+                    rate=f"{(done - before) / (time.monotonic() - started):,.0f} images/s",
+                    waiting="",
+                    flaws=describe_flaws(sink.checkpoint),
+                )
+        sink.finish()
+    except BaseException:
+        if job.attached:
+            backend.client.abandon(job)
+        raise
+    finally:
+        sink.close()
+    return sink.checkpoint.rows - before, time.monotonic() - started
+
+
+def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+    """A function to call while no result comes: it restarts private processes that have died, and
+    shows what the job waits for."""
+    idle_since, seen, said = time.monotonic(), 0.0, False
+    ledger = backend.client.ledger
+
+    def look() -> None:
+        nonlocal idle_since, seen, said
+        if backend.local:
+            backend.local.check()
+        if seen != progress.tasks[bar].completed:
+            idle_since, seen = time.monotonic(), progress.tasks[bar].completed
+        what = job.lacks
+        if what == "a worker":
+            ledger.sweep(settings().deadline_seconds)  # then no dead worker counts as busy
+            if busy := ledger.running():
+                progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
+                idle_since = time.monotonic()
+                return
+        progress.update(bar, waiting=f"waiting for {what}")
+        if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
+            if what == "a worker" and not backend.local:
+                broker = shlex.quote(without_password(ledger.redis.url))
+                what += f": `digitq worker --broker {broker}` starts one"
+            _print_above(progress, f"waiting for {what}")
+            said = True
+
+    return look
+
+
+def progress_bar(hidden: bool = False) -> Progress:
+    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal."""
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [
+        BarColumn(complete_style="cyan", finished_style="green"),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:,.0f}{task.fields[of]}", "progress.download"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    ]
+    return _NotedProgress(
+        *(columns[:3] if console.width < NARROW_COLUMNS else columns),
+        console=console,
+        disable=hidden or not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+class _NotedProgress(Progress):
+    """A bar with a second line, where needed: what is waited for, and how many images failed."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            notes = ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]]))
+            if notes:
+                yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
+
+
+def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
+    """A job's results, without those of its first `rows` that an earlier `collect` has written."""
+    left = 0 if job.attached else rows
+    for batch in job.results():
+        if left < batch.num_rows:
+            yield batch.slice(left)
+        left = max(0, left - batch.num_rows)
+
+
+def _print_above(progress: Progress, text: str) -> None:
+    """Print a line above the progress bar, without line breaks where stderr is a file."""
+    progress.console.print(Text(text, "yellow"), soft_wrap=True)

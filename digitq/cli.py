@@ -13,9 +13,8 @@ from click.shell_completion import shell_complete
 
 from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo, evaluate
-from digitq.commands.doctor import doctor
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
-from digitq.commands.run import flower, inspect, train, up, worker
+from digitq.commands.run import doctor, flower, inspect, train, up, worker
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError
 from protocol.host.process import make_stderr_unfailing
@@ -64,18 +63,8 @@ def _prepare_process() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # their encoding may not be UTF-8
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _give_up_stdout() -> None:
-    """Drop what stdout can't take: Python would try again as it exits, and exit with 120."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] = ()) -> NoReturn:
@@ -104,4 +93,8 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
         traceback.print_exc()
         sys.exit(ExitStatus.FAILED)
     finally:
-        _give_up_stdout()
+        try:
+            if sys.stdout:
+                sys.stdout.flush()
+        except OSError:  # Python would try again as it exits, and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,34 +32,28 @@ class ConfusionSink:
             self.error = errors[0].as_py()
         self.checkpoint = self.checkpoint.add(batch)
 
-    def finish(self) -> None:
-        """Nothing is left to write."""
+    def finish(self) -> None: ...
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def close(self) -> None: ...
 
 
 def tabulate_confusion(confusion: Confusion) -> str:
     """The matrix with the recall and precision of each class, and the accuracy."""
-    correct = confusion.diagonal()
+    correct, labelled = confusion.diagonal(), int(confusion.sum())
     recall = correct / np.maximum(confusion.sum(axis=1), 1)
     precision = correct / np.maximum(confusion.sum(axis=0), 1)
     head = "".join(f"{digit:5}" for digit in range(CLASSES))
     lines = [f"{'answer':>11}", f"truth{head}   recall  precision"]
-    for digit in range(CLASSES):
-        counts = "".join(f"{count:5}" for count in confusion[digit])
-        lines.append(f"{digit:>5}{counts}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
-    labelled = int(confusion.sum())
+    for digit, counts in enumerate(confusion):
+        row = "".join(f"{count:5}" for count in counts)
+        lines.append(f"{digit:>5}{row}  {recall[digit]:7.2%}  {precision[digit]:9.2%}")
     lines.append(f"accuracy {correct.sum() / max(labelled, 1):.2%} of {labelled:,}")
     return "\n".join(lines)
 
 
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
-    """Draw the matrix into a picture file.
-
-    Raises `UsageError` if matplotlib does not know the format, and `OutputError` if the file can't
-    be written.
-    """
+    """Draw the matrix into a picture file. Raises `UsageError` for an unknown format and
+    `OutputError`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share: `from digitq import options`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,22 +15,17 @@ SOURCES_HELP = (
 )
 BROKER_HELP = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 
-broker_option = click.option("--broker", metavar="URL", help=BROKER_HELP.format(DEFAULT_BROKER))
-private_broker_option = click.option(
-    "--broker", metavar="URL", help=BROKER_HELP.format("a private one")
-)
-model_option = click.option(
+broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format(DEFAULT_BROKER))
+private_broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format("a private one"))
+model = click.option(
     "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
 )
-limit_option = click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="take only the first N images"
-)
-truth_option = click.option(
+truth = click.option(
     "--truth",
     type=click.Choice(["parent"]),
     help="right answers to compare with: `parent` takes the name of each image's folder",
 )
-out_option = click.option(
+out = click.option(
     "-o",
     "--out",
     metavar="OUT",
@@ -38,20 +33,28 @@ out_option = click.option(
     help="file to write, .csv, .jsonl or .parquet; - is CSV on stdout [CSV on stdout, or readable "
     "lines on a terminal]",
 )
-overwrite_option = click.option(
+overwrite = click.option(
     "--overwrite", is_flag=True, help="replace OUT, and start an interrupted run from its beginning"
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
-sources_argument = click.argument(
+json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
+job = click.argument("job_id", metavar="JOB")
+sources = click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)
 )
 
 
-def workers_option(default: str = "as many as the work needs") -> Callable[[Any], Any]:
+def number(
+    name: str, help: str, default: int | None = None, limits: click.IntRange | None = None
+) -> Callable[[Any], Any]:
+    """An option that is a whole number, by default at least 1."""
+    shown: Any = {"metavar": "N", "default": default, "show_default": True, "help": help}
+    return click.option(name, type=limits or click.IntRange(1), **shown)
+
+
+limit = number("--limit", "take only the first N images")
+
+
+def workers(default: str = "as many as the work needs") -> Callable[[Any], Any]:
     """`--workers`; its help states the default in words."""
-    return click.option(
-        "--workers",
-        type=click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores()),
-        metavar="N",
-        help=f"private workers to start [{default}]",
-    )
+    limits = click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores())
+    return number("--workers", f"private workers to start [{default}]", limits=limits)

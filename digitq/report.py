@@ -1,27 +1,92 @@
-"""What a person reads about a run or a job."""
+"""The result file of a command, and what a person reads about a run or a job."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from producer.checkpoint import Checkpoint
-from protocol.ledger import JobRecord
+from digitq.terminal import echo_err
+from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
 from protocol.text import in_one_line, plural
+
+if TYPE_CHECKING:
+    from producer.checkpoint import Checkpoint
+    from producer.sinks.files import Sink
+    from protocol.ledger import JobRecord
 
 FEW_IMAGES = 100  # for fewer, the seconds say more than images per second
 
 
-def summarise(checkpoint: Checkpoint, skipped: str = "") -> str:
+def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
+    """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
+    from producer.sinks.encoders import encode_csv, encode_lines
+    from producer.sinks.files import FileSink, StreamSink
+
+    if out is not None and out != "-":
+        return FileSink(Path(out), run, overwrite)
+    if not sys.stdout:  # closed by the shell's `>&-`
+        raise UsageError("stdout is closed: name a file with -o")
+    for_people = out is None and sys.stdout.isatty()
+    return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv)
+
+
+@contextmanager
+def report_interruption(
+    sink: "Sink", overwrite: bool, collected: str | None = None
+) -> Iterator[None]:
+    """If the run in this context is interrupted, tell which rows are written and how to go on.
+
+    `collected` is the id of the job that is collected, if the run has no job of its own. Redis knew
+    it at the start, so `UnknownJobError` becomes `BrokerError`.
+    """
+    from producer.sinks.files import FileSink
+
+    try:
+        yield
+    except BaseException as error:
+        lost = collected and isinstance(error, UnknownJobError)
+        failed = isinstance(error, DigitqError) and not isinstance(error, BrokerError | OutputError)
+        rows = sink.checkpoint.rows if lost or not isinstance(error, UsageError) else 0
+        if isinstance(sink, FileSink) and rows and sink.partial.exists():
+            # An existing result is replaced only with --overwrite, which starts from the beginning
+            can_continue = not (collected and failed or sink.path.exists())
+            same = "the same command without --overwrite" if overwrite else "the same command"
+            advice = f": {same} continues from there" if can_continue else ""
+            echo_err(f"{plural(rows, 'row')} in {sink.partial}{advice}")
+        elif collected and isinstance(error, KeyboardInterrupt):
+            echo_err(f"job {collected} is unchanged: the same command collects it")
+        if lost:
+            raise BrokerError(f"Redis no longer has job {collected}") from None
+        raise
+
+
+def report_rows(sink: "Sink", skipped: str = "", run: tuple[int, float] | None = None) -> None:
+    """Tell what is written and where, and the speed of a `run`: its images and seconds."""
+    from producer.sinks.files import FileSink
+
+    speed = ""
+    if run:
+        images, seconds = run
+        per_second = f"{images / seconds:,.0f} images/s"
+        speed = f", {seconds:,.1f} s" if images < FEW_IMAGES else f", {per_second}"
+    echo_err(f"{summarise(sink.checkpoint, skipped)}{speed}")
+    if isinstance(sink, FileSink):
+        echo_err(f"the rows are in {sink.path}")
+
+
+def summarise(checkpoint: "Checkpoint", skipped: str = "") -> str:
     """One line of counts and the accuracy; `skipped` is the text of `SkippedFiles.describe`."""
     parts = [plural(checkpoint.rows, "image"), *describe_flaws(checkpoint)]
     if skipped:
         parts.append(f"{skipped} skipped")
     if checkpoint.labelled:
-        parts.append(
-            f"accuracy {checkpoint.correct / checkpoint.labelled:.2%} of {checkpoint.labelled:,}"
-        )
+        accuracy = checkpoint.correct / checkpoint.labelled
+        parts.append(f"accuracy {accuracy:.2%} of {checkpoint.labelled:,}")
     return ", ".join(parts)
 
 
-def describe_flaws(checkpoint: Checkpoint) -> list[str]:
+def describe_flaws(checkpoint: "Checkpoint") -> list[str]:
     """How many images failed, and how many a person should look at, without those that are 0."""
     flaws = [f"{checkpoint.failed:,} with an error"] if checkpoint.failed else []
     if checkpoint.review:
@@ -29,42 +94,35 @@ def describe_flaws(checkpoint: Checkpoint) -> list[str]:
     return flaws
 
 
-def describe_speed(images: int, seconds: float) -> str:
-    """The speed of a run in words."""
-    if images < FEW_IMAGES:
-        return f"{seconds:,.1f} s"
-    return f"{images / seconds:,.0f} images/s"
-
-
-def describe_job(record: JobRecord) -> str:
-    """Three lines about one job."""
+def describe_job(record: "JobRecord") -> str:
+    """Three lines about one job, and a fourth if it is known why the job stopped."""
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
-    job = f"job {record.id}: {record.state}, model {record.model}, {record.source}"
-    return (
-        f"{in_one_line(job)}\n"
-        f"  {record.done_images:,} of {plural(record.images, 'image')} {more}, "
-        f"{record.failed:,} with an error, {record.done_chunks:,} of "
-        f"{plural(record.chunks, 'chunk')}\n"
-        f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    images, chunks = plural(record.images, "image"), plural(record.chunks, "chunk")
+    lines = [
+        f"job {record.id}: {record.state}, model {record.model}, {record.source}",
+        f"  {record.done_images:,} of {images} {more}, {record.failed:,} with an error, "
+        f"{record.done_chunks:,} of {chunks}",
+        f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
+        *([f"  {record.state}: {record.reason}"] if record.reason else []),
+    ]
+    return "\n".join(map(in_one_line, lines))
 
 
-def list_jobs(records: Sequence[JobRecord]) -> str:
+def list_jobs(records: "Sequence[JobRecord]") -> str:
     """A table with one line per job."""
     lines = [
         f"{'JOB':13}{'STATE':9}{'IMAGES':>12}{'DONE':>5}{'ERRORS':>8}  {'CREATED (UTC)':18}SOURCE"
     ]
-    for record in records:
-        line = (
-            f"{record.id:13}{record.state:9}{record.images:12,}{_share(record):>5}"
-            f"{record.failed:8,}  {record.created:%Y-%m-%d %H:%M}  {record.source}"
-        )
-        lines.append(in_one_line(line))
-    return "\n".join(lines)
+    lines += [
+        f"{record.id:13}{record.state:9}{record.images:12,}{_share(record):>5}"
+        f"{record.failed:8,}  {record.created:%Y-%m-%d %H:%M}  {record.source}"
+        for record in records
+    ]
+    return "\n".join(map(in_one_line, lines))
 
 
-def _share(record: JobRecord) -> str:
+def _share(record: "JobRecord") -> str:
     """The share of a job that is done; empty if its size is not known."""
     if record.state in ("feeding", "abandoned"):
         return ""

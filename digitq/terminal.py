@@ -21,9 +21,8 @@ class ExitStatus(IntEnum):
 def require(module: str, extra: str) -> None:
     """Raises `UsageError` if a module of one of digitq's extras is not installed."""
     if find_spec(module) is None:
-        raise UsageError(
-            f"{module} is not installed: run `pip install '.[{extra}]'` in the digitq folder"
-        )
+        how = f"run `pip install '.[{extra}]'` in the digitq folder"
+        raise UsageError(f"{module} is not installed: {how}")
 
 
 def echo_err(text: str) -> None:

@@ -6,7 +6,6 @@ itself and stops them again. It prints the medians of the rounds.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -59,7 +58,6 @@ def main() -> None:
             [partial(measure, bench) for measure in measures],
             arguments.rounds,
             {name: {f"of_{beside}": beside} for name, (_, beside) in others.items()},
-            lambda line: print(line, file=sys.stderr),
         )
     print(tabulate(rows))
 

@@ -59,7 +59,7 @@ def main() -> None:
             if name in (options.only or RIVAL_MEASURES)
             for measure in RIVAL_MEASURES[name]
         ]
-        rows = run_rounds(measures, options.rounds, RIVAL_RATIOS, echo_err)
+        rows = run_rounds(measures, options.rounds, RIVAL_RATIOS)
     print(json.dumps(rows, indent=2) if options.json else tabulate(rows))
 
 

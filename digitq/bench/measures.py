@@ -21,10 +21,8 @@ from platform import python_version
 import numpy as np
 from numpy.typing import NDArray
 
-from digitq.backend import Backend, open_backend, private_backend
+from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
-from digitq.local.processes import Local
-from digitq.progress import take_results
 from producer.sinks.files import FileSink
 from producer.sources.arrays import label_batches, load_mnist
 from producer.sources.source import Source, take_first
@@ -40,6 +38,7 @@ MIN_IMAGES = 64  # every measurement gets at least as many images
 WARM_UP_IMAGES = 4096  # images that the workers classify before anything is measured
 # Torch's threads are faster if they spin while they wait, but much slower if the machine is busy
 WAIT_POLICIES = ("ACTIVE", "PASSIVE")
+Call = Callable[[NDArray[np.uint8]], object]
 RATIOS: Ratios = {
     "queue": {"of_network": "network"},
     "queue (parquet)": {"of_network": "network", "of_csv": "queue"},
@@ -52,8 +51,7 @@ RATIOS: Ratios = {
 class Bench(ExitStack):
     """The images, the workers and a temporary folder, each made when it is first asked for.
 
-    `images` go through the queue in one round; the slower measurements take a part of them.
-    With `broker`, the workers are those behind that Redis; without it, they are private.
+    `images` go through the queue in one round. Without a `broker`, the workers are private.
     """
 
     def __init__(self, images: int, broker: str | None = None) -> None:
@@ -69,27 +67,22 @@ class Bench(ExitStack):
 
     @cached_property
     def folder(self) -> Path:
-        made = tempfile.TemporaryDirectory(prefix="digitq-bench-")
-        return Path(self.enter_context(made))
+        return Path(self.enter_context(tempfile.TemporaryDirectory(prefix="digitq-bench-")))
 
     @cached_property
     def backend(self) -> Backend:
         """The workers that are measured, warm."""
-        if self.broker:
-            return self._warm_up(self.enter_context(open_backend(self.broker, None)))
-        return self._start_private(WORKERS)
+        return self._start(WORKERS)
 
     @cached_property
     def one_worker(self) -> Backend:
         """A Redis of its own with one private worker, warm."""
-        return self._start_private(1)
+        return self._start(1)
 
-    def _start_private(self, workers: int) -> Backend:
-        local = self.enter_context(Local(workers))
-        local.wait_until_ready()
-        return self._warm_up(self.enter_context(private_backend(local)))
-
-    def _warm_up(self, backend: Backend) -> Backend:
+    def _start(self, workers: int) -> Backend:
+        backend = self.enter_context(open_backend(self.broker, None if self.broker else workers))
+        if backend.local:
+            backend.local.wait_until_ready()
         self.classify(backend, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
         return backend
 
@@ -108,6 +101,12 @@ class Bench(ExitStack):
             label_batches(f"mnist/{turn}/", self.digits, self.labels) for turn in count()
         )
         return Source("mnist", take_first(batches, images), True, lambda: images)
+
+    @property
+    def call(self) -> Call:
+        """Classifies one image, (784,) pixels, as a single call."""
+        classify = self.backend.client.classify
+        return lambda pixels: classify(pixels.reshape(28, 28), BENCH_MODEL)
 
     def describe(self) -> str:
         """What every figure depends on: cores, versions, and whose workers are measured."""
@@ -129,7 +128,8 @@ def measure_alone(bench: Bench) -> Rows:
 def measure_queue(bench: Bench) -> Rows:
     """Arrays to CSV, with the peak memory of this process and of a private Redis until now."""
     figures = bench.classify(bench.backend, bench.repeat_mnist(bench.images), "queue.csv")
-    figures["producer_mb"] = _peak_bytes() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    figures["producer_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     if bench.backend.local:
         memory = bench.backend.client.ledger.redis.info("memory")
         figures["redis_mb"] = memory["used_memory_peak"] / 2**20
@@ -144,17 +144,12 @@ def measure_parquet(bench: Bench) -> Rows:
 
 def measure_latency(bench: Bench) -> Rows:
     """One caller with one image at a time."""
-    client = bench.backend.client
-    images = bench.digits[: bench.part(1000)].reshape(-1, 28, 28)
-    milliseconds = time_calls(lambda image: client.classify(image, BENCH_MODEL), images)
-    return {"latency": describe_latencies(milliseconds)}
+    return {"latency": describe_latencies(time_calls(bench.call, bench.digits[: bench.part(1000)]))}
 
 
 def measure_concurrent(bench: Bench) -> Rows:
     """Threads of this process, each with one image at a time."""
-    client = bench.backend.client
-    images = bench.digits[: bench.part(100)].reshape(-1, 28, 28)
-    return {"concurrent": time_callers(lambda image: client.classify(image, BENCH_MODEL), images)}
+    return {"concurrent": time_callers(bench.call, bench.digits[: bench.part(100)])}
 
 
 def measure_coroutines(bench: Bench) -> Rows:
@@ -177,14 +172,13 @@ def measure_coroutines(bench: Bench) -> Rows:
 
 def measure_scale(bench: Bench) -> Rows:
     """The cnn with all workers and, if they are private, with one worker."""
-
-    def classify_with(backend: Backend) -> Figures:
-        source = bench.repeat_mnist(bench.part(15))
-        return bench.classify(backend, source, "scale.csv", SCALE_MODEL)
-
-    rows = {"scale": classify_with(bench.backend)}
+    backends = {"scale": bench.backend}
     if bench.backend.local:
-        rows["scale (one worker)"] = classify_with(bench.one_worker)
+        backends["scale (one worker)"] = bench.one_worker
+    rows: Rows = {}
+    for name, backend in backends.items():
+        source = bench.repeat_mnist(bench.part(15))
+        rows[name] = bench.classify(backend, source, "scale.csv", SCALE_MODEL)
     return rows
 
 
@@ -197,9 +191,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], Rows], ...]] = {
 }
 
 
-def time_calls(
-    call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]
-) -> list[float]:
+def time_calls(call: Call, images: NDArray[np.uint8]) -> list[float]:
     """Milliseconds of one call after the other, one for each image."""
     milliseconds = []
     for image in images:
@@ -209,7 +201,7 @@ def time_calls(
     return milliseconds
 
 
-def time_callers(call: Callable[[NDArray[np.uint8]], object], images: NDArray[np.uint8]) -> Figures:
+def time_callers(call: Call, images: NDArray[np.uint8]) -> Figures:
     """The images shared out to `CALLERS` threads, each with one call at a time."""
     own = np.array(images)  # a view of a memory-mapped file is slower to slice
     parts = [[*own[caller::CALLERS]] for caller in range(CALLERS)]
@@ -228,28 +220,19 @@ def describe_latencies(milliseconds: list[float]) -> Figures:
 def run_alone(module: str, *arguments: object) -> Figures:
     """Run a module that measures torch, in a process of its own: torch stays out of this one.
 
-    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError` if one
-    fails.
+    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError`.
     """
-    runs = [_run_once(policy, module, *map(str, arguments)) for policy in WAIT_POLICIES]
+    runs: list[Figures] = []
+    for policy in WAIT_POLICIES:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", module, *map(str, arguments)],
+            env=os.environ | {"OMP_WAIT_POLICY": policy},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise DigitqError(f"{module} failed: {reason}")
+        runs.append(json.loads(done.stdout))
     return max(runs, key=itemgetter("images_per_second"))
-
-
-def _run_once(wait_policy: str, module: str, *arguments: str) -> Figures:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", module, *arguments],
-        env=os.environ | {"OMP_WAIT_POLICY": wait_policy},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise DigitqError(f"{module} failed: {reason}")
-    figures: Figures = json.loads(done.stdout)
-    return figures
-
-
-def _peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
-MAIN_FIGURES = ("images_per_second", "median_ms")  # a ratio compares the first that a row has
+from digitq.terminal import echo_err
 
 Figures = dict[str, float]
 Rows = dict[str, Figures]  # by the row's name
@@ -18,19 +18,14 @@ def rotate(items: Sequence[T], number: int) -> list[T]:
     return [*items[first:], *items[:first]]
 
 
-def run_rounds(
-    measures: Sequence[Callable[[], Rows]],
-    rounds: int,
-    ratios: Ratios,
-    echo_err: Callable[[str], None],
-) -> Rows:
+def run_rounds(measures: Sequence[Callable[[], Rows]], rounds: int, ratios: Ratios) -> Rows:
     """The medians over the rounds, with their ratios; rows are in the order of `measures`."""
     samples: dict[str, list[Figures]] = {}
     for number in range(rounds):
         for measure in rotate(measures, number):
             for name, figures in measure().items():
                 samples.setdefault(name, []).append(figures)
-                echo_err(f"round {number + 1} of {rounds}: {describe(name, figures)}")
+                echo_err(f"round {number + 1} of {rounds}: {name}: {_join(figures)}")
     return with_ratios({name: take_medians(found) for name, found in samples.items()}, ratios)
 
 
@@ -40,11 +35,12 @@ def take_medians(samples: Sequence[Figures]) -> Figures:
 
 
 def with_ratios(rows: Rows, ratios: Ratios) -> Rows:
-    """The rows with their ratios to those other rows that were measured too."""
+    """The rows with the ratios of their first figures to those of other rows that were measured."""
+    first = {name: next(iter(figures.values())) for name, figures in rows.items()}
     return {
         name: figures
         | {
-            ratio: _main_figure(figures) / _main_figure(rows[other])
+            ratio: first[name] / first[other]
             for ratio, other in ratios.get(name, {}).items()
             if other in rows
         }
@@ -52,27 +48,22 @@ def with_ratios(rows: Rows, ratios: Ratios) -> Rows:
     }
 
 
-def describe(name: str, figures: Figures) -> str:
-    """One line: the row's name and each of its figures."""
-    return f"{name}: " + ", ".join(map(_word, figures, figures.values()))
-
-
 def tabulate(rows: Rows) -> str:
     """A header, and a line for each row: images/s, then its other figures in words."""
     lines = [f"{'':22}{'images/s':>12}"]
     for name, figures in rows.items():
-        rest = dict(figures)
-        rate = rest.pop("images_per_second", None)
-        others = ", ".join(map(_word, rest, rest.values()))
-        lines.append(f"{name:22}{'' if rate is None else _number(rate):>12}  {others}".rstrip())
+        others = dict(figures)
+        rate = others.pop("images_per_second", None)
+        shown = "" if rate is None else _number(rate)
+        lines.append(f"{name:22}{shown:>12}  {_join(others)}".rstrip())
     return "\n".join(lines)
 
 
-def _main_figure(figures: Figures) -> float:
-    return next(figures[name] for name in MAIN_FIGURES if name in figures)
+def _join(figures: Figures) -> str:
+    return ", ".join(_describe(figure, value) for figure, value in figures.items())
 
 
-def _word(figure: str, value: float) -> str:
+def _describe(figure: str, value: float) -> str:
     kind, _, what = figure.partition("_")
     if kind == "of":
         return f"{_number(value)} of {what.replace('_', ' ')}"

@@ -1,10 +1,12 @@
 """`bench`."""
 
+import json
+from functools import partial
 from importlib.util import find_spec
 
 import click
 
-from digitq.options import json_option, private_broker_option
+from digitq import options
 from digitq.terminal import echo_err, require
 from protocol.settings import settings
 
@@ -12,30 +14,20 @@ BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
 
 
 @click.command()
-@private_broker_option
+@options.private_broker
 @click.option(
     "--only",
     multiple=True,
     type=click.Choice(BENCHMARKS),
     help="measure only this; may be given several times [all]",
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="measure everything N times and take the medians",
-)
-@click.option(
+@options.number("--rounds", "measure everything N times and take the medians", 3)
+@options.number(
     "--images",
-    type=click.IntRange(1),
-    metavar="N",
-    default=600_000,
-    show_default=True,
-    help="images of `network` and `queue` in a round; the slower measurements take fewer",
+    "images of `network` and `queue` in a round; the slower measurements take fewer",
+    600_000,
 )
-@json_option
+@options.json
 def bench(
     broker: str | None, only: tuple[str, ...], rounds: int, images: int, as_json: bool
 ) -> None:
@@ -64,14 +56,11 @@ def bench(
         echo_err("`network` is left out: torch is not installed here")
     if broker and "scale" in names:
         echo_err("`scale` measures all workers of the broker: it has no row for one worker")
-    import json
-    from functools import partial
-
     from digitq.bench.measures import MEASURES, RATIOS, Bench
     from digitq.bench.rounds import run_rounds, tabulate
 
     with Bench(images, broker) as shared:
         echo_err(shared.describe())
         measures = [partial(measure, shared) for name in names for measure in MEASURES[name]]
-        rows = run_rounds(measures, rounds, RATIOS, echo_err)
+        rows = run_rounds(measures, rounds, RATIOS)
     click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))

@@ -8,18 +8,8 @@ from typing import Any
 
 import click
 
-from digitq.commands.output import open_sink, report_interruption, report_path
-from digitq.options import (
-    SOURCES_HELP,
-    limit_option,
-    model_option,
-    out_option,
-    overwrite_option,
-    private_broker_option,
-    sources_argument,
-    truth_option,
-    workers_option,
-)
+from digitq import options
+from digitq.report import open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -28,15 +18,15 @@ from protocol.text import plural
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
-@click.command(epilog=SOURCES_HELP)
-@sources_argument
-@out_option
-@model_option
-@workers_option()
-@private_broker_option
-@limit_option
-@truth_option
-@overwrite_option
+@click.command(epilog=options.SOURCES_HELP)
+@options.sources
+@options.out
+@options.model
+@options.workers()
+@options.private_broker
+@options.limit
+@options.truth
+@options.overwrite
 def classify(
     sources: tuple[str, ...],
     out: str | None,
@@ -57,16 +47,18 @@ def classify(
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
     failed, 130 after Ctrl-C.
     """
-    from digitq.backend import open_backend
-    from digitq.progress import take_results
-    from digitq.report import describe_speed, summarise
+    from digitq.backend import open_backend, take_results
     from producer.sources.opening import count_files, is_set, open_sources
 
-    if out and any(_is_same_file(name, out) for name in sources):
-        raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
+    for name in sources if out and os.path.exists(out) else ():
+        if os.path.exists(name) and os.path.samefile(name, str(out)):
+            raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
     source = open_sources(sources, truth == "parent", limit)
     run: dict[str, Any] = {
-        "sources": [_absolute(name) for name in sources],
+        "sources": [
+            name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
+            for name in sources
+        ],
         "model": model or settings().model,
         "limit": limit,
         "truth": truth,
@@ -81,22 +73,21 @@ def classify(
         with open_backend(broker, workers, count_files(sources)) as backend:
             job = backend.client.submit_source(source, model, resume=sink.checkpoint)
             done = take_results(backend, job, sink, source.count)
-    echo_err(f"{summarise(sink.checkpoint, source.skipped.describe())}, {describe_speed(*done)}")
-    report_path(sink)
+    report_rows(sink, source.skipped.describe(), done)
     if truth and not sink.checkpoint.labelled:
         echo_err("no accuracy: none of the images that were read is in a folder named by a digit")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
-@model_option
+@options.model
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     help="picture of the matrix to draw, .png, .svg or .pdf",
 )
-@workers_option()
-@private_broker_option
+@options.workers()
+@options.private_broker
 @click.option("--overwrite", is_flag=True, help="replace the picture")
 def evaluate(
     model: str | None, plot: Path | None, workers: int | None, broker: str | None, overwrite: bool
@@ -105,20 +96,19 @@ def evaluate(
 
     It prints the confusion matrix, the recall and precision of each class, and the accuracy.
     """
-    from digitq.backend import open_backend
+    from digitq.backend import open_backend, take_results
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
-    from digitq.progress import take_results
     from producer.sources.opening import open_sources
 
-    if plot and not plot.absolute().parent.is_dir():
-        raise UsageError(f"can't write {plot}: no such folder")
-    if plot and plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
-    if plot and plot.exists() and not overwrite:
-        raise UsageError(f"{plot} exists: --overwrite replaces it")
     if plot:
+        if not plot.absolute().parent.is_dir():
+            raise UsageError(f"can't write {plot}: no such folder")
+        if plot.suffix.lower() not in PLOT_SUFFIXES:
+            raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
+        if plot.exists() and not overwrite:
+            raise UsageError(f"{plot} exists: --overwrite replaces it")
         require("matplotlib", "plot")
-    source = open_sources(["mnist:test"])
+    source = open_sources("mnist:test")
     sink = ConfusionSink()
     with open_backend(broker, workers) as backend:
         job = backend.client.submit_source(source, model)
@@ -134,48 +124,33 @@ def evaluate(
 
 
 @click.command()
-@workers_option("2")
+@options.workers("2")
 @click.option("--keep", is_flag=True, help="keep Redis, workers and Flower running until Ctrl-C")
 def demo(workers: int | None, keep: bool) -> None:
     """Classify the 10,000 MNIST test images, to see it work.
 
     It starts Redis, two workers and Flower, writes results/demo.csv, and stops them again.
     """
-    from digitq.backend import private_backend
+    from digitq.backend import private_backend, take_results
     from digitq.local.processes import Local
-    from digitq.progress import take_results
-    from digitq.report import describe_speed, summarise
-    from producer.sinks.files import FileSink
     from producer.sources.opening import open_sources
 
-    source = open_sources(["mnist:test"])
+    source = open_sources("mnist:test")
     out = Path("results/demo.csv")
     try:
         out.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"can't write {out}: {error.strerror}") from None
-    sink = FileSink(out, {"sources": ["mnist:test"]}, overwrite=True)
+    sink = open_sink(str(out), {"sources": ["mnist:test"]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
         echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         with private_backend(local) as backend:
             echo_err(f"Flower   {local.flower_url}")
             job = backend.client.submit_source(source)
             done = take_results(backend, job, sink, source.count)
-        echo_err(f"{summarise(sink.checkpoint)}, {describe_speed(*done)}")
-        report_path(sink)
+        report_rows(sink, run=done)
         if keep:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
-
-
-def _is_same_file(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return False  # one of them does not exist
-
-
-def _absolute(source: str) -> str:
-    return source if source == "-" or source.startswith("mnist:") else os.path.abspath(source)

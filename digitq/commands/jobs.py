@@ -1,40 +1,28 @@
 """`submit`, `status`, `jobs`, `collect` and `cancel`."""
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
 
 import click
 
-from digitq.commands.output import open_sink, report_interruption, report_path
-from digitq.options import (
-    SOURCES_HELP,
-    broker_option,
-    json_option,
-    limit_option,
-    model_option,
-    out_option,
-    overwrite_option,
-    sources_argument,
-    truth_option,
-)
+import digitq
+from digitq import options
+from digitq.report import describe_job, list_jobs, open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err
+from protocol.broker.address import without_password
 from protocol.text import plural
 
-if TYPE_CHECKING:
-    from producer.client import Client
-    from producer.job import Job
-    from protocol.ledger import JobRecord
 
-
-@click.command(epilog=SOURCES_HELP)
-@sources_argument
-@model_option
-@broker_option
-@limit_option
-@truth_option
+@click.command(epilog=options.SOURCES_HELP)
+@options.sources
+@options.model
+@options.broker
+@options.limit
+@options.truth
 def submit(
     sources: tuple[str, ...],
     model: str | None,
@@ -46,14 +34,9 @@ def submit(
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
-    from producer.client import Client
-    from producer.sources.opening import open_sources
-    from protocol.broker.address import without_password
-
-    source = open_sources(sources, truth == "parent", limit)
-    client = Client(broker)
-    client.on_disconnect = echo_err
-    job: Job | None = None
+    source = digitq.open_sources(sources, truth == "parent", limit)
+    client = digitq.Client(broker)
+    job: digitq.Job | None = None
     reported: str | None = None
     try:
         job = client.submit_source(source, model, detached=True)
@@ -65,9 +48,9 @@ def submit(
         if job and client.abandon(job):
             echo_err(f"job {job.id} is cancelled")
         raise
-    record = job.progress()
+    images = job.progress().images
+    stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
-    stored = f"{plural(record.images, 'image')} {'is' if record.images == 1 else 'are'} in Redis"
     at_broker = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
     echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
@@ -77,29 +60,23 @@ def submit(
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
-@broker_option
-@json_option
+@options.job
+@options.broker
+@options.json
 def status(job_id: str, broker: str | None, as_json: bool) -> None:
     """Show the progress of a job."""
-    from digitq.report import describe_job
-    from producer.client import Client
-
-    client = Client(broker)
+    client = digitq.Client(broker)
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
     _report_missing_workers(client, [record])
 
 
 @click.command()
-@broker_option
-@json_option
+@options.broker
+@options.json
 def jobs(broker: str | None, as_json: bool) -> None:
     """List the jobs in Redis."""
-    from digitq.report import list_jobs
-    from producer.client import Client
-
-    client = Client(broker)
+    client = digitq.Client(broker)
     records = client.jobs()
     if not (records or as_json):
         echo_err("no jobs")
@@ -110,58 +87,46 @@ def jobs(broker: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
-@out_option
-@broker_option
-@overwrite_option
+@options.job
+@options.out
+@options.broker
+@options.overwrite
 def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -> None:
     """Write the results of a submitted job.
 
     It waits for results that are still missing. You can collect a job again within an hour. The
     exit status is that of `classify`.
     """
-    from digitq.backend import Backend
-    from digitq.progress import take_results
-    from digitq.report import summarise
-    from producer.client import Client
+    from digitq.backend import Backend, take_results
 
-    client = Client(broker)
+    client = digitq.Client(broker)
     job = client.job(job_id)
     with (
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
-        take_results(Backend(client, None), job, sink, lambda: job.progress().images)
-    echo_err(summarise(sink.checkpoint))
-    report_path(sink)
+        take_results(Backend(client), job, sink, lambda: job.progress().images)
+    report_rows(sink)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
-@broker_option
+@options.job
+@options.broker
 def cancel(job_id: str, broker: str | None) -> None:
     """Cancel a job and drop its results."""
-    from producer.client import Client
-
-    client = Client(broker)
-    job = client.job(job_id)
+    job = digitq.Client(broker).job(job_id)
     was_done = job.progress().state in ("done", "collected")
     job.cancel()
     echo_err(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
 
 
-def _report_missing_workers(client: "Client", records: "Sequence[JobRecord]") -> None:
-    from protocol.broker.address import without_password
-
+def _report_missing_workers(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
     unfinished = any(record.state in ("feeding", "running") for record in records)
     if unfinished and not client.ledger.has_worker():
         broker = shlex.quote(without_password(client.url))
         echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
 
 
-def _to_json(record: Any) -> str:
-    import json
-    from dataclasses import asdict
-
+def _to_json(record: "digitq.JobRecord") -> str:
     return json.dumps(asdict(record), default=lambda time: time.isoformat())

@@ -1,17 +1,21 @@
-"""`worker`, `flower`, `up`, `train` and `inspect`: the commands that run other programs."""
+"""`worker`, `flower`, `up` and `doctor`; `train` and `inspect`, which run the worker's own."""
 
+import json
 import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
-from digitq.options import broker_option, workers_option
+from digitq import options
 from digitq.terminal import echo_err, require
+from protocol.broker.address import read_address
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
@@ -23,10 +27,16 @@ CELERY = (
     "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
     "from celery.__main__ import main; sys.exit(main())"
 )
-WITH_OTHERS = {  # with `-h` as an option, click would find it in Celery's `-Pthreads`
-    "ignore_unknown_options": True,
-    "help_option_names": ["--help"],
-}
+
+
+class WithOthers(click.Command):
+    """A command that accepts another program's options too."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.help_option_names = ["--help"]  # click would find a `-h` in Celery's `-Pthreads`
+        return super().parse_args(ctx, ["--help" if part == "-h" else part for part in args])
 
 
 class PassThrough(click.Command):
@@ -36,56 +46,48 @@ class PassThrough(click.Command):
         return super().parse_args(ctx, ["--", *args])
 
 
-passed_on_argument = click.argument(
-    "options",
+others_argument = partial(
+    click.argument,
+    "passed_on",
     nargs=-1,
     type=click.UNPROCESSED,
-    shell_complete=lambda context, _, begun: [CompletionItem(begun, type="file")],
+    shell_complete=lambda context, parameter, begun: [CompletionItem(begun, type="file")],
 )
 
 
-@click.command(context_settings=WITH_OTHERS)
-@broker_option
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[CELERY OPTION]...")
-def worker(broker: str | None, options: tuple[str, ...]) -> None:
+@click.command(cls=WithOthers)
+@options.broker
+@others_argument(metavar="[CELERY OPTION]...")
+def worker(broker: str | None, passed_on: tuple[str, ...]) -> None:
     """Run a worker with one process per core or GPU.
 
     It accepts the options of `celery worker` too, such as `--concurrency 8` for the number of
     processes, `--hostname NAME` and `--loglevel WARNING`; `celery worker --help` lists them.
     """
-    _show_help_if_asked(options)
     require("torch", "worker")
-    exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *options)
+    exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
-@click.command(context_settings=WITH_OTHERS)
-@broker_option
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTION]...")
-def flower(broker: str | None, options: tuple[str, ...]) -> None:
+@click.command(cls=WithOthers)
+@options.broker
+@others_argument(metavar="[FLOWER OPTION]...")
+def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     """Run Flower, the dashboard, at http://127.0.0.1:5555.
 
     It accepts Flower's own options too, such as `--port 5556`, `--address 0.0.0.0` for access from
     other hosts, `--url-prefix PATH` and `--persistent`; Flower's documentation lists them. The
     variable FLOWER_BASIC_AUTH=USER:PASSWORD sets a password.
     """
-    from digitq.local.processes import flower_options
+    from digitq.local.processes import FLOWER_OPTIONS
 
-    _show_help_if_asked(options)
     require("flower", "flower")
-    own = flower_options()
-    exec_module(broker, "celery", "-A", "protocol", "flower", *own, *read_flower_options(options))
+    given = read_flower_options(passed_on)
+    exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *given)
 
 
 @click.command()
-@workers_option("one per core")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    metavar="N",
-    default=6379,
-    show_default=True,
-    help="port of Redis on 127.0.0.1",
-)
+@options.workers("one per core")
+@options.number("--port", "port of Redis on 127.0.0.1", 6379, click.IntRange(1, 65535))
 def up(workers: int | None, port: int) -> None:
     """Run Redis, workers and Flower until Ctrl-C.
 
@@ -103,39 +105,59 @@ def up(workers: int | None, port: int) -> None:
     echo_err("all stopped")
 
 
+@click.command()
+@options.broker
+@click.option("--flower", metavar="URL", help="Flower to look at [http://localhost:5555]")
+@options.json
+def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
+    """Find what could lose work or let someone in.
+
+    It looks at Redis, the workers and Flower while they run, and prints one line per finding, with
+    the remedy. Exit status: 0 if nothing was found, 1 if something was, 2 for bad usage, 3 if Redis
+    can't be reached.
+    """
+    from digitq.doctor.deployment import look_at
+    from digitq.doctor.rules import examine
+
+    deployment = look_at(broker, flower)
+    findings = examine(deployment)
+    for finding in findings:
+        click.echo(json.dumps(asdict(finding)) if as_json else finding)
+    echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
+    sys.exit(1 if findings else 0)
+
+
 @click.command(cls=PassThrough)
-@passed_on_argument
-def train(options: tuple[str, ...]) -> None:
+@others_argument()
+def train(passed_on: tuple[str, ...]) -> None:
     """Train a network on MNIST."""
     require("torch", "worker")
-    exec_module(None, "worker", "train", *options)
+    exec_module(None, "worker", "train", *passed_on)
 
 
 @click.command(cls=PassThrough)
-@passed_on_argument
-def inspect(options: tuple[str, ...]) -> None:
+@others_argument()
+def inspect(passed_on: tuple[str, ...]) -> None:
     """Show how an image came to its answer."""
     require("cv2", "worker")
     require("matplotlib", "plot")
-    exec_module(None, "worker", "inspect", *options)
+    exec_module(None, "worker", "inspect", *passed_on)
 
 
-def exec_module(broker: str | None, module: str, *options: str) -> NoReturn:
+def exec_module(broker: str | None, module: str, *arguments: str) -> NoReturn:
     """Replace this process by `python -m module`.
 
     Raises `UsageError` for a wrong setting or broker URL, which would be a traceback there.
     """
     default = settings().broker_url  # reads and checks all settings
     if url := broker or default:
-        from protocol.broker.connection import connect
-
-        connect(url)
+        read_address(url)
         os.environ["DIGITQ_BROKER_URL"] = url
     how = ["-c", CELERY] if module == "celery" else ["-m", module]
-    os.execv(sys.executable, [sys.executable, "-P", *how, *options])
+    os.execv(sys.executable, [sys.executable, "-P", *how, *arguments])
 
 
-def read_flower_options(options: Sequence[str]) -> list[str]:
+def read_flower_options(given: Sequence[str]) -> list[str]:
     """Flower's options in the only form that it reads, `--port=5556`.
 
     Raises `UsageError` for an unknown option, which Flower would ignore, for a value that it can't
@@ -148,7 +170,7 @@ def read_flower_options(options: Sequence[str]) -> list[str]:
     from digitq.local.processes import is_free
 
     joined: list[str] = []
-    for option in options:
+    for option in given:
         if joined and "=" not in joined[-1] and not option.startswith("-"):
             joined[-1] += f"={option}"
         else:
@@ -158,11 +180,12 @@ def read_flower_options(options: Sequence[str]) -> list[str]:
             similar = get_close_matches(name.lstrip("-"), map(str, known), 1)
             hint = f"; is it --{similar[0]}?" if similar else ""
             raise UsageError(f"Flower has no option {name}{hint}")
+    has_conf = any("conf=" in option for option in joined)
     try:
         apply_env_options()
         known.parse_command_line(["flower", *joined], final=False)
-        _check_flower_files(known, joined)
-        elsewhere = known.unix_socket or known.address or any("conf=" in one for one in joined)
+        _check_flower_files(known, has_conf)
+        elsewhere = known.unix_socket or known.address or has_conf
         if not elsewhere and not is_free(known.port):
             raise UsageError(f"port {known.port} is in use: choose another with --port")
     except (Error, KeyError, ValueError, OverflowError) as error:  # the last for port 70000
@@ -170,11 +193,10 @@ def read_flower_options(options: Sequence[str]) -> list[str]:
     return joined
 
 
-def _check_flower_files(known: Any, options: Sequence[str]) -> None:
+def _check_flower_files(known: Any, has_conf: bool) -> None:
     """Raises `UsageError` for a file or an address that Flower would answer with a traceback."""
-    conf = next((option.partition("=")[2] for option in options if "conf=" in option), None)
-    if conf and not os.path.isfile(conf):
-        raise UsageError(f"--conf: no such file: {conf}")
+    if has_conf and not os.path.isfile(known.conf):
+        raise UsageError(f"--conf: no such file: {known.conf}")
     if known.persistent and not os.access(os.path.dirname(known.db) or ".", os.W_OK):
         raise UsageError(f"--db {known.db}: can't write to its folder")
     if known.address and not known.unix_socket:
@@ -182,11 +204,3 @@ def _check_flower_files(known: Any, options: Sequence[str]) -> None:
             socket.getaddrinfo(known.address, None)
         except OSError:
             raise UsageError(f"--address {known.address}: no such address") from None
-
-
-def _show_help_if_asked(options: Sequence[str]) -> None:
-    """Do for `-h` alone what click does for `--help`."""
-    if "-h" in options:
-        context = click.get_current_context()
-        click.echo(context.get_help())
-        context.exit()

@@ -1,26 +1,49 @@
-"""What `digitq doctor` looks at: Redis, its workers, and Flower."""
+"""What `digitq doctor` looks at: Redis, its workers, and Flower.
 
+Whether others get in without a password is tried from the network's side: a hosted Redis refuses
+CONFIG, and it depends on `bind`, protected mode, ACL rules and port forwards together.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from operator import attrgetter
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from digitq.doctor.exposure import FLOWER_URL, Flower, look_at_flower, redis_open_at
 from producer.client import Client
-from protocol.broker.address import without_password
-from protocol.broker.connection import first_line
+from protocol.broker.address import read_address, without_password
+from protocol.broker.connection import TIMEOUT_SECONDS, connect, first_line
 from protocol.celery import STATS, WorkerStats, make_app
-from protocol.errors import BrokerError
-from protocol.ledger import JobRecord, Ledger
+from protocol.errors import BrokerError, UsageError
+from protocol.ledger import JOBS, JobRecord, Ledger
 from protocol.text import plural
 
 MAX_REPLY_SECONDS = 2.0  # time to wait for the first worker's reply, and after each for the next
+FLOWER_URL = "http://localhost:5555"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# Addresses that nobody has (RFC 5737, RFC 3849). A UDP socket that is "connected" to one sends
+# nothing, but shows the address that this host has in its network.
+NOWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+@dataclass(frozen=True)
+class Flower:
+    """A Flower and who may use it without a password."""
+
+    url: str
+    open_at: Sequence[str]  # hosts at which others see it
+    open_api: bool  # whether anyone may control workers through its API
 
 
 @dataclass(frozen=True)
@@ -33,18 +56,9 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class UnknownWorker:
-    """A worker whose reply is not that of this version."""
-
-    name: str
-    version: str | None  # of digitq, if it sent one
-
-
-@dataclass(frozen=True)
 class Deployment:
     """All that the rules judge."""
 
-    version: str  # of this digitq
     redis_url: str  # without its password
     redis: dict[str, Any]  # the reply to INFO
     appendfsync: str | None  # None if Redis refuses CONFIG
@@ -53,7 +67,7 @@ class Deployment:
     jobs: Sequence[JobRecord]
     workers_asked: bool  # False if Redis did not pass on the question
     workers: Sequence[Worker]
-    unknown_workers: Sequence[UnknownWorker]
+    unknown_workers: Sequence[tuple[str, str]]  # name, and version of digitq or ""
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
 
@@ -69,47 +83,43 @@ class Deployment:
 
 
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
-    """Ask Redis, the workers and Flower.
-
-    Raises `BrokerError` if Redis can't be reached, and `UsageError` if no Flower answers at a
-    `flower_url` that is given.
-    """
+    """Ask Redis, the workers and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
-    server = client.ledger.redis
-    info = server.info()
-    appendfsync = _read_appendfsync(server)
+    ledger = client.ledger
+    info = ledger.redis.info()
+    appendfsync = _read_appendfsync(ledger)
     unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
         unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
-    workers_asked, workers, unknown_workers = True, list[Worker](), list[UnknownWorker]()
+    workers_asked, workers, unknown = True, list[Worker](), list[tuple[str, str]]()
     try:
-        workers, unknown_workers = ask_workers(make_app(client.url), client.ledger)
+        workers, unknown = ask_workers(make_app(client.url), ledger)
     except BrokerError as error:  # for example, Redis is full or a replica
         workers_asked = False
         unseen.append(f"the workers ({error})")
+    before, reading, after = time.time(), _redis_time(ledger), time.time()
     return Deployment(
-        version=version("digitq"),
         redis_url=without_password(client.url),
         redis=info,
         appendfsync=appendfsync,
         redis_open_at=redis_open_at(client.url, info["tcp_port"]),
-        clock_seconds=_own_clock(client.ledger),
+        clock_seconds=-_seconds_ahead(reading, before, after),
         jobs=client.jobs(),
         workers_asked=workers_asked,
         workers=workers,
-        unknown_workers=unknown_workers,
+        unknown_workers=unknown,
         flower=flower,
         unseen=unseen,
     )
 
 
-def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[UnknownWorker]]:
-    """All workers that reply, sorted by name. Raises `BrokerError`."""
+def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[tuple[str, str]]]:
+    """The workers that reply, of this version and others, sorted by name. Raises `BrokerError`."""
     workers: list[Worker] = []
-    unknown: list[UnknownWorker] = []
+    unknown: list[tuple[str, str]] = []
     asked, started = _redis_time(ledger), time.monotonic()
 
     def note(replies: dict[str, Any]) -> None:
@@ -118,29 +128,23 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[Unknown
             if stats := WorkerStats.parse(reply):
                 workers.append(Worker(name, stats, _seconds_ahead(stats.time, asked, replied)))
             else:
-                unknown.append(UnknownWorker(name, reply.get("version")))
+                unknown.append((name, reply.get("version") or ""))
 
     try:
         app.control.broadcast(STATS, reply=True, timeout=MAX_REPLY_SECONDS, callback=note)
     except (OperationalError, redis.RedisError) as error:
         raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
-    return sorted(workers, key=attrgetter("name")), sorted(unknown, key=attrgetter("name"))
+    return sorted(workers, key=attrgetter("name")), sorted(unknown)
 
 
-def _read_appendfsync(server: Any) -> str | None:
+def _read_appendfsync(ledger: Ledger) -> str | None:
     """None if Redis refuses CONFIG."""
     try:
-        return str(server.config_get("appendfsync")["appendfsync"])
+        return str(ledger.redis.config_get("appendfsync")["appendfsync"])
     except BrokerError as error:
         if isinstance(error.__cause__, redis.ResponseError):
             return None
         raise
-
-
-def _own_clock(ledger: Ledger) -> float:
-    before = time.time()
-    reading = _redis_time(ledger)
-    return -_seconds_ahead(reading, before, time.time())
 
 
 def _redis_time(ledger: Ledger) -> float:
@@ -151,3 +155,70 @@ def _redis_time(ledger: Ledger) -> float:
 def _seconds_ahead(reading: float, before: float, after: float) -> float:
     """How far a clock is ahead of another, at least, if it was read between two times of that."""
     return max(0.0, reading - after) - max(0.0, before - reading)
+
+
+def look_at_flower(url: str, required: bool) -> Flower | None:
+    """None if none answers. Raises `UsageError` if one is `required`, or if the URL is wrong."""
+    shown = without_password(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        raise UsageError(f"--flower {shown!r} is not a URL such as {FLOWER_URL}") from None
+    if _http_status(parts, host, port, "/healthcheck") != 200:
+        if required:
+            raise UsageError(f"--flower {shown}: no Flower answers there")
+        return None
+    # With a password, / gives 401, or 302 where another site does the login
+    hosts = hosts_seen_by_others(host)
+    open_at = [other for other in hosts if _http_status(parts, other, port, "/") == 200]
+    return Flower(shown, open_at, _http_status(parts, host, port, "/api/workers") == 200)
+
+
+def redis_open_at(url: str, tcp_port: int) -> list[str]:
+    """The hosts at which others can read the ledger without a password. If the URL is of a socket,
+    `tcp_port` is the port that Redis listens on, or 0."""
+    parts = urlsplit(read_address(url).redis_url)
+    port = parts.port or 6379 if parts.hostname else tcp_port
+    scheme, query = ("rediss", "?ssl_cert_reqs=none") if parts.scheme == "rediss" else ("redis", "")
+    found = []
+    for host in hosts_seen_by_others(parts.hostname or "localhost") if port else []:
+        address = f"[{host}]" if ":" in host else host
+        with suppress(BrokerError), connect(f"{scheme}://{address}:{port}{query}") as other:
+            other.exists(JOBS)
+            found.append(host)
+    return found
+
+
+def hosts_seen_by_others(host: str) -> list[str]:
+    """The host; or, if it is this host's loopback, this host's addresses in its network."""
+    if not all(ipaddress.ip_address(address).is_loopback for address in _resolve(host)):
+        return [host]
+    own = set(_resolve(socket.gethostname()))
+    for family, address in NOWHERE:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            own.add(probe.getsockname()[0])
+    return sorted(address for address in own if not ipaddress.ip_address(address).is_loopback)
+
+
+def _http_status(parts: SplitResult, host: str, port: int, path: str) -> int | None:
+    """The HTTP status of a path without a password; None if nothing answers."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # any certificate will do
+    kind: Any = http.client.HTTPConnection
+    if parts.scheme == "https":
+        kind = partial(http.client.HTTPSConnection, context=context)
+    try:
+        with closing(kind(host, port, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.request("GET", parts.path.rstrip("/") + path)
+            return int(connection.getresponse().status)
+    except (OSError, ValueError, http.client.HTTPException):  # also for a malformed host or path
+        return None
+
+
+def _resolve(host: str) -> list[str]:
+    try:
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None)]
+    except OSError:
+        return []

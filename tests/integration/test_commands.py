@@ -27,12 +27,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 import digitq.backend
-import digitq.progress
-from digitq.backend import open_backend
+from digitq.backend import open_backend, progress_bar, watch_idle
 from digitq.cli import main
 from digitq.local import tether
 from digitq.local.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
-from digitq.progress import progress_bar, watch_idle
 from producer import chunking
 from producer.client import Client
 from producer.sinks.files import FileSink
@@ -270,7 +268,7 @@ def test_neither_the_current_folder_nor_another_program_s_broker_is_used(
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
+    monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
     with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
@@ -301,13 +299,13 @@ def test_a_slow_source_is_what_is_waited_for(
         bar = progress_bar()
         task = bar.add_task("", rate="", waiting="")
         look = watch_idle(running, job, bar, task)
-        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
+        monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         assert next(job.results()).num_rows == 1
         assert job.lacks == "the source"
         look()
         assert capsys.readouterr().err == "waiting for the source\n"
         look = watch_idle(running, job, bar, task)
-        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 60)
+        monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 60)
         monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
         bar.update(task, completed=1)
         look()
@@ -327,7 +325,7 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     with open_backend(redis_only.url, None) as running:
         job = running.client.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
-        monkeypatch.setattr(digitq.progress, "MAX_SILENT_SECONDS", 0)
+        monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
         look = watch_idle(running, job, bar, bar.add_task("", waiting=""))
         look()

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import worker
-from digitq.doctor.deployment import Deployment, look_at
-from digitq.doctor.exposure import look_at_flower
+from digitq.doctor.deployment import Deployment, look_at, look_at_flower
 from digitq.doctor.rules import examine
 from digitq.local.processes import Local, find_free_port, find_redis_server
 from producer import Client

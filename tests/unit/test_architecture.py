@@ -102,10 +102,10 @@ def run_python(code: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "digitq.backend",
         "digitq.bench.measures",
         "digitq.cli",
         "digitq.doctor.rules",
-        "digitq.progress",
         "producer.client",
         "protocol.celery",
     ],

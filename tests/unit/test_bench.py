@@ -31,24 +31,25 @@ def test_the_median_is_of_the_rounds() -> None:
     assert take_medians(samples) == {"median_ms": 2.0, "p99_ms": 20.0}
 
 
-def test_measurements_take_turns_and_rows_stay_in_order() -> None:
+def test_measurements_take_turns_and_rows_stay_in_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rates = {"network": iter([100.0, 400.0, 200.0]), "queue": iter([50.0, 100.0, 150.0])}
     measured: list[str] = []
-    lines: list[str] = []
 
     def measure(name: str) -> Rows:
         measured.append(name)
         return {name: {"images_per_second": next(rates[name])}}
 
     both = [lambda: measure("network"), lambda: measure("queue")]
-    rows = run_rounds(both, 3, RATIOS, lines.append)
+    rows = run_rounds(both, 3, RATIOS)
     assert measured == ["network", "queue", "queue", "network", "network", "queue"]
     assert rows == {
         "network": {"images_per_second": 200.0},
         "queue": {"images_per_second": 100.0, "of_network": 0.5},
     }
     assert list(rows) == ["network", "queue"]
-    assert lines[:2] == [
+    assert capsys.readouterr().err.splitlines()[:2] == [
         "round 1 of 3: network: 100 images/s",
         "round 1 of 3: queue: 50.0 images/s",
     ]

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
-from digitq.commands.output import report_interruption
 from digitq.commands.run import read_flower_options
 from digitq.local.processes import find_free_port, find_redis_server
+from digitq.report import report_interruption
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
@@ -411,7 +411,7 @@ def test_options_of_the_worker_s_commands_are_passed_on(
     command: str, options: tuple[str, ...]
 ) -> None:
     context = digitq.commands[command].make_context(command, list(options))
-    assert context.params["options"] == options
+    assert context.params["passed_on"] == options
 
 
 @pytest.fixture

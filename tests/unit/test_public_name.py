@@ -9,7 +9,7 @@ import pytest
 
 import digitq
 import producer
-from digitq.modules import describe_foreign_module, find_other_owners
+from digitq import describe_foreign_module
 from protocol import errors
 
 PUBLIC = {
@@ -81,16 +81,4 @@ def test_a_module_that_was_imported_before_is_named(tmp_path: Path) -> None:
 
 
 def test_digitq_s_own_modules_are_in_nobody_s_way() -> None:
-    assert describe_foreign_module(("producer", "protocol", "worker")) is None
-
-
-def test_a_distribution_that_installed_a_package_of_the_same_name_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metadata = tmp_path / "other-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-    (metadata / "top_level.txt").write_text("worker\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert find_other_owners("worker") == ["other"]
-    assert find_other_owners("producer") == []
+    assert describe_foreign_module() is None

@@ -1,6 +1,7 @@
 """What a person reads at the end."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
     _, line = list_jobs([record]).splitlines()
     assert line.endswith(f"  {shown}")
+
+
+def test_a_job_that_stopped_says_why_in_one_line() -> None:
+    counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
+    named = {
+        "id": "j",
+        "state": "failed",
+        "model": "mlp",
+        "source": "a",
+        "reason": "chunk 3\nwas begun",
+    }
+    record = JobRecord.parse(dict.fromkeys(counts, "0") | named)
+    assert describe_job(record).splitlines()[3:] == [r"  failed: chunk 3\nwas begun"]
+    assert len(describe_job(replace(record, reason=None)).splitlines()) == 3
 
 
 def make_confusion() -> np.ndarray:
