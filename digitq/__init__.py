@@ -49,7 +49,10 @@ def describe_foreign_module() -> str | None:
     """What is imported in place of digitq's `producer` or `protocol`, which are common names, and
     what to do about it; None if nothing is."""
     for name in ("producer", "protocol"):
-        spec = find_spec(name)
+        try:
+            spec = find_spec(name)
+        except ValueError:  # a module of this name was made without an import
+            spec = None
         if spec is None:
             return f"its package `{name}` is missing: install digitq again"
         # A folder without an __init__.py has no origin

@@ -5,6 +5,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from math import ceil
 from urllib.parse import unquote, urlsplit
 
@@ -207,6 +208,14 @@ def check_flower_password(deployment: Deployment) -> Advice:
         yield problem, f"{password}, or start it with `--address=127.0.0.1`"
 
 
+def check_packages(deployment: Deployment) -> Advice:
+    """No other distribution on this host has overwritten digitq's packages, or may have."""
+    for name in ("producer", "protocol", "worker"):
+        for owner in sorted({*packages_distributions().get(name, ())} - {"digitq"}):
+            problem = f"{owner} has a package `{name}`, too: the later installation replaced files"
+            yield problem, f"install digitq in a virtual environment without {owner}"
+
+
 RULES: dict[str, Callable[[Deployment], Advice]] = {
     "replica": check_role,
     "append-only": check_append_only,
@@ -221,6 +230,7 @@ RULES: dict[str, Callable[[Deployment], Advice]] = {
     "deadline": check_deadline,
     "redis-password": check_redis_password,
     "flower-password": check_flower_password,
+    "packages": check_packages,
 }
 
 

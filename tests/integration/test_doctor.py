@@ -9,12 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import worker
 from digitq.doctor.deployment import Deployment, look_at, look_at_flower
-from digitq.doctor.rules import examine
+from digitq.doctor.rules import RULES, examine
 from digitq.local.processes import Local, find_free_port, find_redis_server
 from producer import Client
 from protocol.broker.connection import connect
@@ -351,3 +352,15 @@ def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment)
         for finding in examine(replace(motley, workers=crowd[:1]))
         if finding.rule == "threads"
     ]
+
+
+def test_another_distribution_with_a_package_of_digitq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "other-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (metadata / "top_level.txt").write_text("worker\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ((problem, remedy),) = RULES["packages"](Mock())
+    assert problem.startswith("other has a package `worker`") and "without other" in remedy
