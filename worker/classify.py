@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
 from worker.decoding.pillow import prepare_libraries
-from worker.limits import Watch, limited_memory
-from worker.models.device import load_on_device
-from worker.models.model import Model
+from worker.limits import Watch
+from worker.models.model import Model, load_on_device
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
-from worker.pictures import ImageError, describe
+from worker.pictures import ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
-Pixels = NDArray[np.uint8]  # (N, 784)
 Probabilities = NDArray[np.float32]  # (N, 10)
 Flags = NDArray[np.bool_]  # (N,)
 T = TypeVar("T")
@@ -72,7 +70,9 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     return build_result(chunk.batch, probabilities, errors, sure, below)
 
 
-def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
+def read_pixels(
+    batch: pa.RecordBatch, read: Read
+) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
     """The batch's pixels (N, 784), each error or null, and a flag for each image without doubt."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
@@ -96,14 +96,13 @@ def read_rows(
 ) -> list[Outcome[T]]:
     """Run the reader on the images of these rows, within the limits of time and memory."""
     outcomes: list[Outcome[T]] = []
-    if not rows:
-        return outcomes
     prepare_libraries()
-    with watch.running(), limited_memory():
+    with watch.running():
         for start in range(0, len(rows), INTERLEAVED_IMAGES):
             part = rows[start : start + INTERLEAVED_IMAGES]
-            readings = {row: _trace_row(images[row], row, reader, read) for row in part}
-            outcomes += take_turns(readings)
+            outcomes += take_turns(
+                {row: _trace_row(images[row], row, reader, read) for row in part}
+            )
     return outcomes
 
 
@@ -129,14 +128,10 @@ def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
                 unfinished.append((row, steps))
             except StopIteration:
                 pass
-            except ImageError as error:
-                outcomes[row] = None, str(error)
             except BrokerError:  # Redis was lost: the chunk will be delivered again
                 raise
-            except MemoryError:
-                outcomes[row] = None, "needs too much memory"
             except Exception as error:  # whatever a step raises is the image's error
-                outcomes[row] = None, f"can't be read: {describe(error)}"
+                outcomes[row] = None, error_of_row(error)
     return [*outcomes.values()]
 
 
@@ -176,11 +171,8 @@ def build_result(
 ) -> pa.RecordBatch:
     """Build the result batch; a row with an error has no label and no probabilities.
 
-    `review` is true when:
-
-    - the confidence is below `review_below`,
-    - the image is not `sure`,
-    - or the row has an error.
+    `review` is true if the confidence is below `review_below`, the image is not `sure`, or the row
+    has an error.
     """
     label, confidence = find_best(probabilities)
     review = (confidence < review_below) | ~sure
@@ -200,7 +192,8 @@ def build_result(
         errors,
         pa.array(review),
     ]
-    if "truth" not in batch.schema.names:
-        return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))
-    columns.append(batch.column("truth"))
-    return pa.record_batch(columns, schema=pa.schema([*RESULT_FIELDS, TRUTH]))
+    fields = [*RESULT_FIELDS]
+    if "truth" in batch.schema.names:
+        columns.append(batch.column("truth"))
+        fields.append(TRUTH)
+    return pa.record_batch(columns, schema=pa.schema(fields))
