@@ -5,9 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from protocol.chunk import ARRAY
-from worker.decoding.opening import open_image
-from worker.decoding.pages import has_more_pages
+from protocol.chunk import ARRAY, PIXELS
+from worker.decoding.opening import has_more_pages, open_image
 from worker.normalisation.measuring import shrink
 from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
 from worker.pictures import SIDE, Grey, ImageError
@@ -28,13 +27,11 @@ def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([Step("array", read_array(content))])
-    review_reason = PAGES if has_more_pages(content) else ""
-    return trace_steps(open_image(content, FINE[0]), review_reason)
+    return trace_steps(open_image(content, FINE[0]), PAGES if has_more_pages(content) else "")
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them; an array has none. Raises
-    `ImageError`."""
+    """The other views of a file, as from `trace_views`; an array has none. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
     return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))
@@ -42,6 +39,6 @@ def trace_other_views(content: bytes) -> Iterator[Views]:
 
 def read_array(content: bytes) -> Grey:
     """28×28 pixels that came among files. Raises `ImageError`."""
-    if len(content) != len(ARRAY) + SIDE * SIDE:
+    if len(content) != len(ARRAY) + PIXELS:
         raise ImageError("an array of another size")
     return np.frombuffer(content, np.uint8, offset=len(ARRAY)).reshape(SIDE, SIDE)
