@@ -12,15 +12,15 @@ from torchvision.datasets import MNIST
 from protocol.errors import UsageError
 from protocol.settings import settings
 
-Split = Literal["train", "test"]
 RAW = Path("MNIST/raw")
-MNIST_FILES = tuple(
-    f"{part}-ubyte"
-    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-)
+MNIST_FILES = [
+    f"{split}-{part}-ubyte"
+    for split in ("train", "t10k")
+    for part in ("images-idx3", "labels-idx1")
+]
 
 
-def load_mnist(split: Split) -> tuple[Tensor, Tensor]:
+def load_mnist(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     """Images (N, 28, 28) uint8 and labels (N,) int64; N is 60,000 for train, 10,000 for test.
 
     Raises `UsageError` if MNIST is missing and can't be downloaded.
