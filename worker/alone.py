@@ -24,10 +24,7 @@ WARM_UP_BATCHES = 10
 def measure_network(
     network: Network, batches: Iterable[Tensor], warm_up: Tensor, threads: int
 ) -> None:
-    """Print the images a second, from the request for the first batch (N, 784) to the last answer.
-
-    No answer is kept.
-    """
+    """Print the images a second, from the request for the first batch (N, 784) to the last one."""
     use_fastest_mkl()
     torch.set_num_threads(threads)
     with torch.inference_mode():

@@ -17,7 +17,6 @@ from worker.normalisation.views import VIEW_WEIGHTS
 from worker.pictures import ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
-Probabilities = NDArray[np.float32]  # (N, 10)
 Flags = NDArray[np.bool_]  # (N,)
 T = TypeVar("T")
 Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
@@ -139,8 +138,7 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
     """Combine the first answer, (10,), with the network's answers to other views of the image.
 
     The result is the weighted mean square of all answers, to the power `SHARPNESS`, divided by its
-    sum. Squares let confident views count for more; the weights let parts of the image count for
-    less.
+    sum. So confident views count for more, and parts of the image for less.
     """
     if not views:
         return first
@@ -151,12 +149,9 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
     return np.asarray(power / power.sum(), np.float32)
 
 
-def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The most probable digit of each row, the first if several are equal, and its probability.
-
-    This works by columns: `argmax` along rows of ten takes four times as long.
-    """
-    columns = np.ascontiguousarray(probabilities.T)
+def find_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The most probable digit of each row, the first if several are equal, and its probability."""
+    columns = np.ascontiguousarray(probabilities.T)  # `argmax` along rows takes four times as long
     confidence = columns.max(axis=0)
     label = CLASSES - ((columns == confidence) * FROM_END).max(axis=0)
     return label, confidence
@@ -164,7 +159,7 @@ def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[
 
 def build_result(
     batch: pa.RecordBatch,
-    probabilities: Probabilities,
+    probabilities: NDArray[np.float32],
     errors: pa.StringArray,
     sure: Flags,
     review_below: float = 1.0,
@@ -180,15 +175,12 @@ def build_result(
     if errors.null_count < len(errors):
         mask = errors.is_valid().to_numpy(zero_copy_only=False)
         review |= mask
+    values, null = pa.array(probabilities.reshape(-1)), None if mask is None else pa.array(mask)
     columns = [
         batch.column("id"),
         pa.array(label.astype(np.int8), mask=mask),
         pa.array(confidence, mask=mask),
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(probabilities.reshape(-1)),
-            type=PROBABILITIES,
-            mask=None if mask is None else pa.array(mask),
-        ),
+        pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
         pa.array(review),
     ]

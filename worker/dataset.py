@@ -39,21 +39,16 @@ def ensure_mnist() -> Path:
     """MNIST's root folder, filled by a download if DIGITQ_MNIST isn't set. Raises `UsageError`."""
     root = settings().mnist_root
     missing = [name for name in MNIST_FILES if not (root / RAW / name).is_file()]
-    if missing and settings().mnist is not None:
+    if not missing:
+        return root
+    if settings().mnist is not None:
         raise UsageError(
             f"DIGITQ_MNIST={root}: {', '.join(missing)} missing in {root / RAW}; "
             "put MNIST's unpacked files there, or unset DIGITQ_MNIST to download them"
         )
-    if missing:
-        download_mnist(root)
-    return root
-
-
-def download_mnist(root: Path) -> None:
-    """Download MNIST to a temporary folder, then move it, so that no partial copy is ever seen."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
+        with tempfile.TemporaryDirectory(dir=root) as folder:  # no partial copy is ever seen
             MNIST(folder, download=True)
             (root / RAW).mkdir(parents=True, exist_ok=True)
             for name in MNIST_FILES:
@@ -64,6 +59,7 @@ def download_mnist(root: Path) -> None:
             f"MNIST can't be downloaded to {root} ({reason}): set DIGITQ_MNIST to a folder that "
             "holds MNIST/raw/*-ubyte, or connect once to the internet"
         ) from error
+    return root
 
 
 def main() -> int:

@@ -5,8 +5,7 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count, zip_longest
 from pathlib import Path
 
@@ -35,26 +34,19 @@ STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
 
 
-@contextmanager
-def within_limits() -> Iterator[None]:
-    """Limit time and memory within this context as a worker does for one image."""
-    prepare_libraries()
-    with watch.running(), watch.on(0):
-        yield
-
-
 def collect_panels(content: bytes, panels: Panels) -> Step:
     """Add the original and the image after each step to `panels`; gives the last step.
 
     Raises `ImageError` if a step does; `panels` then has those before it.
     """
+    prepare_libraries()
     watch.forget()
-    with within_limits():
+    with watch.running(), watch.on(0):
         original = decode_image(content, PANEL_PIXELS)
     watch.forget()  # a worker does not decode the original
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original\n{file.width} × {file.height}", to_array(original))])
-    with within_limits():
+    with watch.running(), watch.on(0):
         for step in trace_digit(content):
             if step.name in list(SCALES)[1:]:
                 panels.append([])
@@ -75,22 +67,20 @@ def answer(
 ) -> tuple[float, NDArray[np.float32]]:
     """The confidence in the first view, and the ten probabilities that a worker would give.
 
-    If the network saw other views, they are added to `panels` with its answer to each.
+    Other views that the network saw are added to `panels` with its answer to each.
     """
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < TTA_BELOW:
-        with suppress(Exception), within_limits():  # a worker does without them then, too
+        with suppress(Exception), watch.running(), watch.on(0):  # as in a worker
             *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
         answers = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
-        panels.append(
-            [
-                (f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure", view)
-                for (name, view), row in zip(seen.items(), answers, strict=True)
-            ]
-        )
+        panels.append([])
+        for (name, view), row in zip(seen.items(), answers, strict=True):
+            title = f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure"
+            panels[-1].append((title, view))
     return float(first.max()), combine_views(model, first, views)
 
 

@@ -45,11 +45,8 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Limit time and memory within this context, but only in the main thread.
-
-        Other threads can't set handlers and limits.
-        """
-        if threading.current_thread() is not threading.main_thread():
+        """Limit time and memory within this context; in other threads than the main one, don't."""
+        if threading.current_thread() is not threading.main_thread():  # only it can set handlers
             yield
             return
         self.image, self._sampled = None, time.process_time()
@@ -94,10 +91,7 @@ class Watch:
 
 
 def limit_memory(soft: int, hard: int) -> None:
-    """Let a decoder that asks for too much get a `MemoryError`, on Linux.
-
-    `soft` and `hard` are the limits of the process, which stay if they are lower.
-    """
+    """On Linux, let a decoder that asks for too much get a `MemoryError`."""
     found = None
     with suppress(OSError):  # /proc is not mounted
         found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())

@@ -49,10 +49,7 @@ EDGE_KERNEL = np.ones((5, 5), np.uint8)  # the pixels that are near
 
 @cache
 def prepare_libraries() -> None:
-    """Set Pillow and OpenCV up for this process, once: our limits replace Pillow's.
-
-    This changes their global state, so whoever owns the process calls it, and no import does.
-    """
+    """Set Pillow and OpenCV up for this process, once; whoever owns the process calls this."""
     PIL.Image.MAX_IMAGE_PIXELS = None  # `check_size` has limits by format
     # with the default limit, a colour profile or an editor's notes of over 1 MB count as damage
     PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
@@ -144,8 +141,7 @@ def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
 def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
     """Reduce a large image by a whole factor, before any other step touches all of its pixels.
 
-    This is done tile by tile: a copy of the whole image in a mode that can be averaged may take a
-    gigabyte.
+    This is done tile by tile: the whole image in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
     factor = reduction_factor(width, height, side)

@@ -61,15 +61,13 @@ def has_plain_chunks(content: bytes) -> bool:
 
 
 def decode_plain_jpeg(content: bytes, side: int) -> Picture | None:
-    """Decode a complete baseline JPEG that has no orientation, reduced while it is decoded.
+    """Decode a complete baseline JPEG that has no orientation; `None` for other files.
 
-    Gives `None` for any other file. OpenCV takes two thirds of the time of Pillow, which copies
-    the pixels twice.
+    OpenCV takes two thirds of the time of Pillow, which copies the pixels twice.
     """
     if not content.startswith(JPEG) or not content.endswith(b"\xff\xd9"):
         return None
-    frame = read_jpeg_frame(content, is_plain=True)
-    if frame is None:
+    if not (frame := read_jpeg_frame(content, is_plain=True)):
         return None
     height, width, components = struct.unpack(">HHB", frame)
     if width * height > MAX_MEGAPIXELS * 1e6 or components not in (1, 3):
@@ -99,9 +97,8 @@ def decode_plain(content: bytes, flags: int, side: int) -> Picture | None:
 def read_jpeg_frame(content: bytes, is_plain: bool = False) -> bytes | None:
     """Height, width and number of components (5 bytes) of a JPEG that is decoded row by row.
 
-    Gives `None` if the header is incomplete, or if the decoder must hold the whole image: a
-    progressive JPEG, or one whose components come one after the other. With `is_plain`, it also
-    gives `None` if there is a segment other than `PLAIN_SEGMENTS`.
+    Gives `None` if the header is incomplete, if the decoder must hold the whole image (progressive,
+    or one component after the other), or with `is_plain` if a segment is not in `PLAIN_SEGMENTS`.
     """
     start, frame = 2, b""
     while (marker := content[start : start + 2]) != SCAN:

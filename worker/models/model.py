@@ -158,10 +158,8 @@ def read_model(card_path: Path) -> Model:
 
 
 def count_gpus() -> int:
-    """The number of GPUs to use; torch asks NVML, so that CUDA isn't started before the fork.
-
-    Raises `UsageError` if `DIGITQ_DEVICE` asks for a GPU and there is none.
-    """
+    """The number of GPUs to use. Raises `UsageError` if `DIGITQ_DEVICE=cuda` and there is none."""
+    # torch asks NVML, so that CUDA isn't started before the fork
     found = 0 if settings().device == "cpu" else torch.cuda.device_count()
     if settings().device == "cuda" and not found:
         raise UsageError(
@@ -172,10 +170,7 @@ def count_gpus() -> int:
 
 
 def choose_device() -> torch.device:
-    """This process's device: the processes of a worker, or the workers of a command, take turns.
-
-    Raises `UsageError` as `count_gpus` does.
-    """
+    """This process's device: the processes of a worker, or the workers of a command, take turns."""
     place = int(os.environ.get(WORKER_INDEX, "0")) + getattr(current_process(), "index", 0)
     gpus = count_gpus()
     return torch.device("cuda", place % gpus) if gpus else torch.device("cpu")

@@ -61,13 +61,11 @@ class Mlp(Network):
     architecture = "784-256-10, softmax after both layers"
     tile_rows = 256
 
-    def __init__(
-        self, mean: float, std: float, temperature: float = 1.0, hidden: int = HIDDEN
-    ) -> None:
+    def __init__(self, mean: float, std: float, temperature: float = 1.0) -> None:
         super().__init__(mean, std, temperature)
-        self.w1 = nn.Parameter(torch.empty(PIXELS, hidden))
-        self.b1 = nn.Parameter(torch.empty(hidden))
-        self.w2 = nn.Parameter(torch.empty(hidden, CLASSES))
+        self.w1 = nn.Parameter(torch.empty(PIXELS, HIDDEN))
+        self.b1 = nn.Parameter(torch.empty(HIDDEN))
+        self.w2 = nn.Parameter(torch.empty(HIDDEN, CLASSES))
         self.b2 = nn.Parameter(torch.empty(CLASSES))
 
     def logits(self, pixels: Tensor) -> Tensor:

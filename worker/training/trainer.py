@@ -1,8 +1,7 @@
 """Trains the networks: `digitq train NAME --out DIR`.
 
-The training set is MNIST, pictures rendered from its digits and from drawn ones, which are
-normalised as a user's images are, and shapes that are no digit. All are distorted anew in each
-epoch.
+The training set is MNIST, rendered pictures of its digits and of drawn ones, and shapes that are
+no digit. All are distorted anew in each epoch.
 """
 
 import copy
@@ -46,8 +45,7 @@ LAST_PART = 10  # one of the last tenth of the epochs is kept: earlier, a good o
 class TrainingData(NamedTuple):
     """Images and labels to learn from, and those that choose the epoch that is kept.
 
-    They are arrays, which travel to the processes of teachers: tensors would take too much shared
-    memory.
+    Arrays travel to the processes of teachers: tensors would take too much shared memory.
     """
 
     digits: Labelled
@@ -83,8 +81,8 @@ def train_network(
 ) -> Network:
     """Train a network on (N, 28, 28) uint8 images and (N,) int64 labels; gives it as it ships.
 
-    The validation images among them choose which of the last epochs is kept. On the same machine
-    the same seed gives the same weights, since each network has one thread and one generator.
+    On the same machine the same seed gives the same weights, since each network has one thread and
+    one generator.
     """
     torch.manual_seed(seed)
     data = prepare_data(images, labels, seed, recipe.copies)

@@ -186,22 +186,19 @@ def paper(mask: Shape, other: Shape, rng: Rng) -> Picture:
     canvas = lay_out(mask, rng, height, width, 0.35, 0.95)
     if rng.random() < 0.25:
         add_neighbour(canvas, other, rng, int(0.6 * height))
-    faded = canvas.astype(np.float32)
     if rng.random() < 0.3:
-        ruled = np.zeros_like(canvas)
         pitch, tilt = rng.uniform(0.25, 0.9) * height, rng.normal(0, 0.015)
         thick, strength = 1 + int(height / 150), rng.uniform(0.1, 0.6)
         for y in np.arange(rng.uniform(0, pitch), height, pitch):
-            draw_line(ruled, (0, y), (width, y + tilt * width), strength, thick)
+            draw_line(canvas, (0, y), (width, y + tilt * width), strength, thick)
         if rng.random() < 0.4:
             for x in np.arange(rng.uniform(0, pitch), width, pitch):
-                draw_line(ruled, (x, 0), (x - tilt * height, height), strength, thick)
-        faded = np.maximum(faded, ruled)
+                draw_line(canvas, (x, 0), (x - tilt * height, height), strength, thick)
     if rng.random() < 0.2:
         for _ in range(rng.integers(1, 6)):
             spot = (int(rng.integers(width)), int(rng.integers(height)))
-            cv2.circle(faded, spot, int(rng.integers(0, 1 + height // 60)), 200, -1)
-    image = photograph(blurred(faded.astype(np.uint8), rng, height / 120), ON_PAPER, rng)
+            cv2.circle(canvas, spot, int(rng.integers(0, 1 + height // 60)), 200, -1)
+    image = photograph(blurred(canvas, rng, height / 120), ON_PAPER, rng)
     return compress(image, rng, 40) if rng.random() < 0.7 else image
 
 
