@@ -1,12 +1,9 @@
-"""`python -m worker inspect|train`, which the `digitq` commands of these names run.
-
-Ctrl-C ends them at once, also while torch is being imported.
-"""
+"""`python -m worker inspect|train`, which the `digitq` commands of these names run."""
 
 from protocol.host.process import end_at_once, make_stderr_unfailing
 
 if __name__ == "__main__":
-    end_at_once()
+    end_at_once()  # at Ctrl-C, also while torch is being imported
     make_stderr_unfailing()
     from worker.commands import commands
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -24,10 +24,7 @@ WARM_UP_BATCHES = 10
 def measure_network(
     network: Network, batches: Iterable[Tensor], warm_up: Tensor, threads: int
 ) -> None:
-    """Print the images a second, from the request for the first batch (N, 784) to the last answer.
-
-    No answer is kept.
-    """
+    """Print the images a second, from the request for the first batch (N, 784) to the last one."""
     use_fastest_mkl()
     torch.set_num_threads(threads)
     with torch.inference_mode():
@@ -48,14 +45,12 @@ def use_fastest_mkl() -> None:
     os.environ["MKL_CBWR"] = "OFF"
 
 
-def repeat_batches(pixels: Tensor, images: int) -> Iterator[Tensor]:
-    """Batches of the images (N, 784), from the start again until there are enough."""
-    for start in range(0, images, len(pixels)):
-        yield from torch.split(pixels[: images - start], CACHED_ROWS)
-
-
 if __name__ == "__main__":
-    model, images, threads = sys.argv[1:]
+    model, images, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     pixels = load_mnist("train")[0].view(-1, PIXELS)
-    batches = repeat_batches(pixels, int(images))
-    measure_network(load_model(model).network, batches, pixels[:CACHED_ROWS], int(threads))
+    batches = (
+        batch
+        for start in range(0, images, len(pixels))
+        for batch in torch.split(pixels[: images - start], CACHED_ROWS)
+    )
+    measure_network(load_model(model).network, batches, pixels[:CACHED_ROWS], threads)

@@ -64,7 +64,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     """Runs before the fork. Without `--concurrency`, the pool gets a process for each GPU, or for
     each core if there is no GPU."""
     from worker.models.card import card_path
-    from worker.models.device import count_gpus
+    from worker.models.model import count_gpus
 
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
     try:

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
 from protocol.errors import BrokerError, DigitqError
 from worker.decoding.pillow import prepare_libraries
-from worker.limits import Watch, limited_memory
-from worker.models.device import load_on_device
-from worker.models.model import Model
+from worker.limits import Watch
+from worker.models.model import Model, load_on_device
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
-from worker.pictures import ImageError, describe
+from worker.pictures import ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
-Pixels = NDArray[np.uint8]  # (N, 784)
-Probabilities = NDArray[np.float32]  # (N, 10)
 Flags = NDArray[np.bool_]  # (N,)
 T = TypeVar("T")
 Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
@@ -72,7 +69,9 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     return build_result(chunk.batch, probabilities, errors, sure, below)
 
 
-def read_pixels(batch: pa.RecordBatch, read: Read) -> tuple[Pixels, pa.StringArray, Flags]:
+def read_pixels(
+    batch: pa.RecordBatch, read: Read
+) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
     """The batch's pixels (N, 784), each error or null, and a flag for each image without doubt."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
@@ -96,14 +95,13 @@ def read_rows(
 ) -> list[Outcome[T]]:
     """Run the reader on the images of these rows, within the limits of time and memory."""
     outcomes: list[Outcome[T]] = []
-    if not rows:
-        return outcomes
     prepare_libraries()
-    with watch.running(), limited_memory():
+    with watch.running():
         for start in range(0, len(rows), INTERLEAVED_IMAGES):
             part = rows[start : start + INTERLEAVED_IMAGES]
-            readings = {row: _trace_row(images[row], row, reader, read) for row in part}
-            outcomes += take_turns(readings)
+            outcomes += take_turns(
+                {row: _trace_row(images[row], row, reader, read) for row in part}
+            )
     return outcomes
 
 
@@ -129,14 +127,10 @@ def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
                 unfinished.append((row, steps))
             except StopIteration:
                 pass
-            except ImageError as error:
-                outcomes[row] = None, str(error)
             except BrokerError:  # Redis was lost: the chunk will be delivered again
                 raise
-            except MemoryError:
-                outcomes[row] = None, "needs too much memory"
             except Exception as error:  # whatever a step raises is the image's error
-                outcomes[row] = None, f"can't be read: {describe(error)}"
+                outcomes[row] = None, error_of_row(error)
     return [*outcomes.values()]
 
 
@@ -144,8 +138,7 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
     """Combine the first answer, (10,), with the network's answers to other views of the image.
 
     The result is the weighted mean square of all answers, to the power `SHARPNESS`, divided by its
-    sum. Squares let confident views count for more; the weights let parts of the image count for
-    less.
+    sum. So confident views count for more, and parts of the image for less.
     """
     if not views:
         return first
@@ -156,12 +149,9 @@ def combine_views(model: Model, first: NDArray[np.float32], views: Views) -> NDA
     return np.asarray(power / power.sum(), np.float32)
 
 
-def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The most probable digit of each row, the first if several are equal, and its probability.
-
-    This works by columns: `argmax` along rows of ten takes four times as long.
-    """
-    columns = np.ascontiguousarray(probabilities.T)
+def find_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The most probable digit of each row, the first if several are equal, and its probability."""
+    columns = np.ascontiguousarray(probabilities.T)  # `argmax` along rows takes four times as long
     confidence = columns.max(axis=0)
     label = CLASSES - ((columns == confidence) * FROM_END).max(axis=0)
     return label, confidence
@@ -169,18 +159,15 @@ def find_best(probabilities: Probabilities) -> tuple[NDArray[np.uint8], NDArray[
 
 def build_result(
     batch: pa.RecordBatch,
-    probabilities: Probabilities,
+    probabilities: NDArray[np.float32],
     errors: pa.StringArray,
     sure: Flags,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
     """Build the result batch; a row with an error has no label and no probabilities.
 
-    `review` is true when:
-
-    - the confidence is below `review_below`,
-    - the image is not `sure`,
-    - or the row has an error.
+    `review` is true if the confidence is below `review_below`, the image is not `sure`, or the row
+    has an error.
     """
     label, confidence = find_best(probabilities)
     review = (confidence < review_below) | ~sure
@@ -188,19 +175,17 @@ def build_result(
     if errors.null_count < len(errors):
         mask = errors.is_valid().to_numpy(zero_copy_only=False)
         review |= mask
+    values, null = pa.array(probabilities.reshape(-1)), None if mask is None else pa.array(mask)
     columns = [
         batch.column("id"),
         pa.array(label.astype(np.int8), mask=mask),
         pa.array(confidence, mask=mask),
-        pa.FixedSizeListArray.from_arrays(
-            pa.array(probabilities.reshape(-1)),
-            type=PROBABILITIES,
-            mask=None if mask is None else pa.array(mask),
-        ),
+        pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
         pa.array(review),
     ]
-    if "truth" not in batch.schema.names:
-        return pa.record_batch(columns, schema=pa.schema(RESULT_FIELDS))
-    columns.append(batch.column("truth"))
-    return pa.record_batch(columns, schema=pa.schema([*RESULT_FIELDS, TRUTH]))
+    fields = [*RESULT_FIELDS]
+    if "truth" in batch.schema.names:
+        columns.append(batch.column("truth"))
+        fields.append(TRUTH)
+    return pa.record_batch(columns, schema=pa.schema(fields))

@@ -11,6 +11,8 @@ from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECT_SUFFIX, MODELS, settings
 from protocol.text import in_one_line
 
+PATH = click.Path(path_type=Path)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
@@ -18,9 +20,7 @@ def commands() -> None:
 
 
 @commands.command()
-@click.argument(
-    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
-)
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(
     "-o",
     "--out",

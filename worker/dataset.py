@@ -12,15 +12,15 @@ from torchvision.datasets import MNIST
 from protocol.errors import UsageError
 from protocol.settings import settings
 
-Split = Literal["train", "test"]
 RAW = Path("MNIST/raw")
-MNIST_FILES = tuple(
-    f"{part}-ubyte"
-    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-)
+MNIST_FILES = [
+    f"{split}-{part}-ubyte"
+    for split in ("train", "t10k")
+    for part in ("images-idx3", "labels-idx1")
+]
 
 
-def load_mnist(split: Split) -> tuple[Tensor, Tensor]:
+def load_mnist(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     """Images (N, 28, 28) uint8 and labels (N,) int64; N is 60,000 for train, 10,000 for test.
 
     Raises `UsageError` if MNIST is missing and can't be downloaded.
@@ -39,21 +39,16 @@ def ensure_mnist() -> Path:
     """MNIST's root folder, filled by a download if DIGITQ_MNIST isn't set. Raises `UsageError`."""
     root = settings().mnist_root
     missing = [name for name in MNIST_FILES if not (root / RAW / name).is_file()]
-    if missing and settings().mnist is not None:
+    if not missing:
+        return root
+    if settings().mnist is not None:
         raise UsageError(
             f"DIGITQ_MNIST={root}: {', '.join(missing)} missing in {root / RAW}; "
             "put MNIST's unpacked files there, or unset DIGITQ_MNIST to download them"
         )
-    if missing:
-        download_mnist(root)
-    return root
-
-
-def download_mnist(root: Path) -> None:
-    """Download MNIST to a temporary folder, then move it, so that no partial copy is ever seen."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
+        with tempfile.TemporaryDirectory(dir=root) as folder:  # no partial copy is ever seen
             MNIST(folder, download=True)
             (root / RAW).mkdir(parents=True, exist_ok=True)
             for name in MNIST_FILES:
@@ -64,6 +59,7 @@ def download_mnist(root: Path) -> None:
             f"MNIST can't be downloaded to {root} ({reason}): set DIGITQ_MNIST to a folder that "
             "holds MNIST/raw/*-ubyte, or connect once to the internet"
         ) from error
+    return root
 
 
 def main() -> int:

@@ -5,11 +5,9 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -21,10 +19,9 @@ from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line
 from worker.classify import TTA_BELOW, combine_views, watch
 from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
-from worker.limits import limited_memory
 from worker.models.model import Model, load_model
 from worker.normalisation.steps import SCALES, Step, Views
-from worker.pictures import Grey, ImageError, describe
+from worker.pictures import Grey, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
 PANEL_PIXELS = 168  # the side to which the original is decoded
@@ -32,17 +29,9 @@ PANELS_A_ROW = 6
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
 MIN_DIGIT_CONFIDENCE = 0.2  # an answer below this looks like no digit: then each of ten has 0.1
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
-SOFTWARE, SOURCE = ("Software", "digitq inspect"), "Source"  # texts in the PNG file
+SOFTWARE = "digitq inspect"  # as the PNG file names it
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
-
-
-@contextmanager
-def within_limits() -> Iterator[None]:
-    """Limit time and memory within this context as a worker does for one image."""
-    prepare_libraries()
-    with watch.running(), limited_memory(), watch.on(0):
-        yield
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
@@ -50,13 +39,14 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
 
     Raises `ImageError` if a step does; `panels` then has those before it.
     """
+    prepare_libraries()
     watch.forget()
-    with within_limits():
+    with watch.running(), watch.on(0):
         original = decode_image(content, PANEL_PIXELS)
     watch.forget()  # a worker does not decode the original
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
         panels.append([(f"original\n{file.width} × {file.height}", to_array(original))])
-    with within_limits():
+    with watch.running(), watch.on(0):
         for step in trace_digit(content):
             if step.name in list(SCALES)[1:]:
                 panels.append([])
@@ -77,27 +67,25 @@ def answer(
 ) -> tuple[float, NDArray[np.float32]]:
     """The confidence in the first view, and the ten probabilities that a worker would give.
 
-    If the network saw other views, they are added to `panels` with its answer to each.
+    Other views that the network saw are added to `panels` with its answer to each.
     """
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < TTA_BELOW:
-        with suppress(Exception), within_limits():  # a worker does without them then, too
+        with suppress(Exception), watch.running(), watch.on(0):  # as in a worker
             *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
         answers = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
-        panels.append(
-            [
-                (f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure", view)
-                for (name, view), row in zip(seen.items(), answers, strict=True)
-            ]
-        )
+        panels.append([])
+        for (name, view), row in zip(seen.items(), answers, strict=True):
+            title = f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure"
+            panels[-1].append((title, view))
     return float(first.max()), combine_views(model, first, views)
 
 
 def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headline: str) -> Figure:
-    """Draw the panels in rows, and below them the ten probabilities as bars."""
+    """Draw the panels in rows, and below them the ten probabilities as horizontal bars."""
     rows = [
         scale[start : start + PANELS_A_ROW]
         for scale in panels
@@ -116,28 +104,24 @@ def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headl
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             axes.spines[:].set_color("#bbbbbb")
     if probabilities is not None:
-        draw_bars(figure.add_subplot(grid[-1, :]), probabilities)
+        axes = figure.add_subplot(grid[-1, :])
+        bars = axes.barh(range(10), probabilities, color="#2b6cb0")
+        axes.bar_label(bars, [f"{probability:.2%}" for probability in probabilities], padding=4)
+        axes.set(xlim=(0, 1.08), xticks=[], yticks=range(10))
+        axes.invert_yaxis()
+        axes.tick_params(left=False)
+        axes.spines[:].set_visible(False)
     return figure
-
-
-def draw_bars(axes: Any, probabilities: NDArray[np.float32]) -> None:
-    """Draw the ten probabilities as horizontal bars."""
-    digits = range(len(probabilities))
-    bars = axes.barh(digits, probabilities, color="#2b6cb0")
-    axes.bar_label(bars, [f"{probability:.2%}" for probability in probabilities], padding=4)
-    axes.set(xlim=(0, 1.08), xticks=[], yticks=digits)
-    axes.invert_yaxis()
-    axes.tick_params(left=False)
-    axes.spines[:].set_visible(False)
 
 
 def save_figure(figure: Figure, out: Path, source: str) -> None:
     """Write the figure as a PNG that names its image. Raises `OutputError`."""
     partial = out.with_name(out.name + ".partial")
+    metadata = {"Software": SOFTWARE, "Source": source}
     try:
         with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
-            figure.savefig(partial, format="png", metadata=dict([SOFTWARE, (SOURCE, source)]))
-        os.replace(partial, out)
+            figure.savefig(partial, format="png", metadata=metadata)
+        partial.replace(out)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
@@ -155,10 +139,9 @@ def draw_blocks(digit: Grey) -> list[str]:
 
 def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
     """Ten lines with a bar each."""
-    bars = [block * round(float(probability) * BAR_CHARACTERS) for probability in probabilities]
     return [
-        f"{digit}  {probability:7.2%}  {bar}".rstrip()
-        for digit, (probability, bar) in enumerate(zip(probabilities, bars, strict=True))
+        f"{digit}  {probability:7.2%}  {block * round(probability * BAR_CHARACTERS)}".rstrip()
+        for digit, probability in enumerate(probabilities.tolist())
     ]
 
 
@@ -175,35 +158,27 @@ def check_out(out: Path) -> None:
 def choose_out(path: Path, source: str) -> Path:
     """The first name that is free, or that has an earlier picture of the same image."""
     names = (
-        f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECT_SUFFIX}" for number in count(1)
+        Path(f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECT_SUFFIX}")
+        for number in count(1)
     )
-    return next(out for out in map(Path, names) if not out.exists() or drawn_from(out) == source)
+    return next(out for out in names if not out.exists() or drawn_from(out) == source)
 
 
 def drawn_from(path: Path) -> str | None:
     """The image that `inspect` drew this picture from; `None` if `inspect` has not made it."""
-    key, value = SOFTWARE
     with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(path) as picture:
-        if picture.info.get(key) == value:
-            return str(picture.info.get(SOURCE))
+        if picture.info.get("Software") == SOFTWARE:
+            return str(picture.info.get("Source"))
     return None
 
 
-def describe_review_reason(
-    first: float, confidence: float, review_below: float, review_reason: str
-) -> str:
-    """Why the answer is to be reviewed; "" if it is not.
-
-    `first` is the confidence in the first view, `confidence` that of the answer, `review_reason`
-    the doubt that reading the image left.
-    """
+def find_doubt(first: float, confidence: float, below: float, review_reason: str) -> str:
+    """Why the answer is to be reviewed; "" if it is not. `first` is the first view's confidence."""
     if confidence < MIN_DIGIT_CONFIDENCE:
-        return ", to review: it looks like no digit"
-    if review_reason:
-        return f", to review: {review_reason}"
-    if confidence < review_below:
-        return f", to review: below {review_below:.2%}"
-    return "" if first >= review_below else f", to review: only {first:.2%} sure at first"
+        return "it looks like no digit"
+    if review_reason or confidence < below:
+        return review_reason or f"below {below:.2%}"
+    return f"only {first:.2%} sure at first" if first < below else ""
 
 
 def read(path: Path) -> bytes:
@@ -239,25 +214,18 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
     out = out or choose_out(path, source)
     title = in_one_line(path.name)
     panels: Panels = []
-    probabilities, status = None, 0
+    probabilities = None
     try:
         digit = collect_panels(content, panels)
-    except MemoryError:
-        headline, status = f"{title}: needs too much memory", 1
-    except Exception as error:  # whatever a step raises is the image's error, as in a worker
-        reason = describe(error)
-        reason = reason if isinstance(error, ImageError) else f"can't be read: {reason}"
-        headline, status = f"{title}: {reason}", 1
+    except Exception as error:
+        headline = f"{title}: {error_of_row(error)}"
     else:
         model = load_model(name)
         first, probabilities = answer(content, digit, model, panels)
         confidence = float(probabilities.max())
-        review_reason = describe_review_reason(
-            first, confidence, model.card.review_below, digit.review_reason
-        )
-        headline = (
-            f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}{review_reason}"
-        )
+        headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}"
+        if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
+            headline += f", to review: {doubt}"
     if panels:
         save_figure(draw_figure(panels, probabilities, headline), out, source)
     print(headline)
@@ -269,4 +237,4 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
             print(*line, sep="  ")
     if panels:
         print(f"the picture of the steps is {in_one_line(str(out))}", file=sys.stderr)
-    return status
+    return int(probabilities is None)

@@ -36,28 +36,30 @@ class Watch:
         self._every = min(SAMPLE_SECONDS, seconds / 4)
         self.image: int | None = None  # the number of the image that is being read
         self._sampled = 0.0  # the processor time at the last sample
-        self._work: defaultdict[int, float] = defaultdict(float)  # seconds by image
-        self._samples: Counter[int] = Counter()  # how many samples found this image being read
+        self.forget()
 
     def forget(self) -> None:
         """Start to count from 0, since the numbers now stand for other images."""
-        self._work.clear()
-        self._samples.clear()
+        self._work: defaultdict[int, float] = defaultdict(float)  # seconds by image
+        self._samples: Counter[int] = Counter()  # how many samples found this image being read
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Sample the time within this context; in other threads than the main one, do nothing."""
-        if not is_main_thread():
+        """Limit time and memory within this context; in other threads than the main one, don't."""
+        if threading.current_thread() is not threading.main_thread():  # only it can set handlers
             yield
             return
         self.image, self._sampled = None, time.process_time()
+        memory = resource.getrlimit(resource.RLIMIT_DATA)
         sample = signal.signal(signal.SIGALRM, self._sample)
         lost = signal.signal(signal.SIGPROF, signal.SIG_DFL)  # billiard's handler would only raise
         alarm = signal.setitimer(signal.ITIMER_REAL, self._every, self._every)
         profile = signal.setitimer(signal.ITIMER_PROF, LOST_SECONDS)
         try:
+            limit_memory(*memory)
             yield
         finally:
+            resource.setrlimit(resource.RLIMIT_DATA, memory)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.signal(signal.SIGALRM, sample or signal.SIG_DFL)
@@ -88,26 +90,11 @@ class Watch:
             raise TimeLimitError(f"takes longer than {self.seconds:g} s")
 
 
-def is_main_thread() -> bool:
-    """Whether this is the main thread, the only one that may set handlers and limits."""
-    return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def limited_memory() -> Iterator[None]:
-    """Let a decoder that asks for too much get a `MemoryError`: on Linux, in the main thread."""
-    if sys.platform != "linux" or not is_main_thread():
-        yield
-        return
-    used = 0
+def limit_memory(soft: int, hard: int) -> None:
+    """On Linux, let a decoder that asks for too much get a `MemoryError`."""
+    found = None
     with suppress(OSError):  # /proc is not mounted
         found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        used = 1024 * int(found[1] if found else 0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MAX_MEMORY_BYTES + used
-    if limit < (soft % (1 << 64)):  # -1, which means unlimited, becomes the largest number
+    limit = MAX_MEMORY_BYTES + 1024 * int(found[1] if found else 0)
+    if sys.platform == "linux" and limit < soft % (1 << 64):  # unlimited, -1, becomes the largest
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

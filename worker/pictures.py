@@ -24,3 +24,11 @@ class TimeLimitError(ImageError):
 def describe(error: Exception) -> str:
     """An error's text on one line of at most 90 characters, or its type if it has none."""
     return textwrap.shorten(str(error), 90, placeholder=" …") or type(error).__name__
+
+
+def error_of_row(error: Exception) -> str:
+    """The error of an image's row: whatever was raised while it was read is the image's error."""
+    if isinstance(error, ImageError):
+        return str(error)
+    is_memory = isinstance(error, MemoryError)
+    return "needs too much memory" if is_memory else f"can't be read: {describe(error)}"

@@ -5,9 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from protocol.chunk import ARRAY
-from worker.decoding.opening import open_image
-from worker.decoding.pages import has_more_pages
+from protocol.chunk import ARRAY, PIXELS
+from worker.decoding.opening import has_more_pages, open_image
 from worker.normalisation.measuring import shrink
 from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
 from worker.pictures import SIDE, ImageError
@@ -24,7 +23,7 @@ def read_digit(content: bytes) -> Step:
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):  # 28×28 pixels among files
-        if len(content) != len(ARRAY) + SIDE * SIDE:
+        if len(content) != len(ARRAY) + PIXELS:
             raise ImageError("an array of another size")
         pixels = np.frombuffer(content, np.uint8, offset=len(ARRAY))
         return iter([Step("array", pixels.reshape(SIDE, SIDE))])

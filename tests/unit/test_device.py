@@ -17,9 +17,14 @@ from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
 from protocol.settings import WORKER_INDEX, settings
 from tests.drawing import random_digits
-from worker.models import device
-from worker.models.device import choose_device, count_gpus, load_on_device, move_to_gpu
-from worker.models.model import load_model
+from worker.models import model as models
+from worker.models.model import (
+    choose_device,
+    count_gpus,
+    load_model,
+    load_on_device,
+    move_to_gpu,
+)
 
 PIXELS = random_digits(300).reshape(-1, 784)
 
@@ -48,7 +53,7 @@ def test_processes_take_gpus_in_turn(name: str, monkeypatch: pytest.MonkeyPatch)
     chosen = []
     for index in range(4):
         process = SimpleNamespace(index=index)
-        monkeypatch.setattr(device, "current_process", lambda process=process: process)
+        monkeypatch.setattr(models, "current_process", lambda process=process: process)
         chosen.append(str(choose_device()))
     assert count_gpus() == 2 and chosen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 

@@ -102,6 +102,7 @@ def test_products_that_overflow_are_noticed() -> None:
 
 
 def test_the_fastest_form_is_what_classifies() -> None:
+    load_model.cache_clear()  # the tests above load it with products of floats
     fastest = load_model("mlp").fastest
     assert isinstance(fastest, FastNetwork)
     assert len(fastest.products) == (BASE_DIGITS if fast.multiplies_bytes() else 1)

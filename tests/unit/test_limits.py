@@ -17,7 +17,7 @@ from tests.drawing import draw_one, encode_image
 from tests.waiting import wait_for
 from worker import classify, limits
 from worker.classify import Reader, T
-from worker.limits import Watch, limited_memory
+from worker.limits import Watch
 from worker.pictures import ImageError
 
 
@@ -164,7 +164,7 @@ def test_elsewhere_than_in_the_main_thread_there_is_no_limit() -> None:
 
     def work() -> None:
         watch = Watch(seconds=0.01)
-        with watch.running(), limited_memory(), watch.on(1):
+        with watch.running(), watch.on(1):
             spin(0.1)
             done.append(resource.getrlimit(resource.RLIMIT_DATA))
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_decoding import likeness
-from worker.decoding.pages import has_more_pages
+from worker.decoding.opening import has_more_pages
 from worker.decoding.pillow import load_heif
 from worker.reading import PAGES, read_digit
 

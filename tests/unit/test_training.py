@@ -118,12 +118,13 @@ def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:
 
 def make_network(sharpness: float) -> Mlp:
     """A network that reads the label from the first ten pixels, as `draw_labels` sets them."""
-    network = Mlp(0.0, 1.0, hidden=CLASSES)
+    network = Mlp(0.0, 1.0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        network.w1[:CLASSES] = torch.eye(CLASSES) * 50
-        network.w2[:] = torch.eye(CLASSES) * sharpness
+        network.b1[CLASSES:] = -1e4  # only ten of the hidden units matter
+        network.w1[:CLASSES, :CLASSES] = torch.eye(CLASSES) * 50
+        network.w2[:CLASSES] = torch.eye(CLASSES) * sharpness
     return network
 
 

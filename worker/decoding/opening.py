@@ -1,10 +1,13 @@
-"""Opens a file with the fastest decoder that can read it."""
+"""Opens a file with the fastest decoder that can read it, and tells whether it has more pages."""
 
+import io
 from collections.abc import Callable
 
-from worker.decoding.pillow import decode_image, to_picture
-from worker.decoding.plain import JPEG, decode_plain_jpeg, decode_plain_png
-from worker.pictures import Picture
+import PIL.Image
+
+from worker.decoding.pillow import TIFF, decode_image, to_picture
+from worker.decoding.plain import JPEG, PNG, decode_plain_jpeg, decode_plain_png
+from worker.pictures import Picture, TimeLimitError
 
 
 def open_image(
@@ -31,3 +34,23 @@ def read_picture(content: bytes, side: int) -> Picture:
     if picture is None:
         picture = decode_plain_jpeg(content, side)
     return to_picture(decode_image(content, side)) if picture is None else picture
+
+
+def has_more_pages(content: bytes) -> bool:
+    """Whether a TIFF has several pages, or a GIF, WebP, PNG or AVIF several animation frames."""
+    if content.startswith(PNG):
+        head = content[: content.find(b"IDAT")]
+        start = head.find(b"acTL") + 4
+        # without an fcTL chunk before IDAT, the main picture is not one of the animation's frames
+        return start > 3 and int.from_bytes(head[start : start + 4]) + (b"fcTL" not in head) > 1
+    if content[8:16] == b"WEBPVP8X":
+        return content.count(b"ANMF") > 1
+    if not content.startswith((b"GIF8", *TIFF)):
+        return content[4:12] == b"ftypavis"  # an AVIF sequence
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=("GIF", "TIFF")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except TimeLimitError:
+        raise
+    except Exception:  # damage is reported when the first picture is read
+        return False

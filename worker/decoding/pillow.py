@@ -49,10 +49,7 @@ EDGE_KERNEL = np.ones((5, 5), np.uint8)  # the pixels that are near
 
 @cache
 def prepare_libraries() -> None:
-    """Set Pillow and OpenCV up for this process, once: our limits replace Pillow's.
-
-    This changes their global state, so whoever owns the process calls it, and no import does.
-    """
+    """Set Pillow and OpenCV up for this process, once; whoever owns the process calls this."""
     PIL.Image.MAX_IMAGE_PIXELS = None  # `check_size` has limits by format
     # with the default limit, a colour profile or an editor's notes of over 1 MB count as damage
     PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
@@ -72,13 +69,18 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd metadata, which we do not use
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
-            image = PIL.Image.open(io.BytesIO(content), formats=formats)
+            image: PIL.Image.Image = PIL.Image.open(io.BytesIO(content), formats=formats)
             check_size(image, content)
             image.draft(None, (side, side))
             image.load()
             if image.mode == "P" and image.palette is None:
                 raise ImageError("damaged: no palette")
-            return turn_upright(reduce(drop_blank_alpha(image), side))
+            if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel(3).getbbox():
+                image = image.convert("RGB")  # its writer did not fill the alpha channel
+            image = reduce(image, side)
+            with suppress(Exception):  # damaged EXIF does not affect the pixels
+                PIL.ImageOps.exif_transpose(image, in_place=True)
+            return image
     except ImageError:
         raise
     except PIL.UnidentifiedImageError:
@@ -136,24 +138,10 @@ def megapixel_limit(image: PIL.Image.Image, content: bytes) -> int:
     return MAX_MEGAPIXELS_DEEP if bits > PLAIN_BITS or turned else MAX_MEGAPIXELS_WHOLE
 
 
-def drop_blank_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Without the alpha channel of a BMP if it is all 0: then its writer did not fill it."""
-    blank = image.format == "BMP" and image.mode == "RGBA" and not image.getchannel(3).getbbox()
-    return image.convert("RGB") if blank else image
-
-
-def turn_upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Turn the image as its EXIF says, if that can be read."""
-    with suppress(Exception):  # damaged EXIF does not affect the pixels
-        PIL.ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
 def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
     """Reduce a large image by a whole factor, before any other step touches all of its pixels.
 
-    This is done tile by tile: a copy of the whole image in a mode that can be averaged may take a
-    gigabyte.
+    This is done tile by tile: the whole image in a mode that can be averaged may take a gigabyte.
     """
     width, height = image.size
     factor = reduction_factor(width, height, side)
@@ -161,29 +149,24 @@ def reduce(image: PIL.Image.Image, side: int) -> PIL.Image.Image:
         return image
     columns = min(width, factor * max(1, TILE_PIXELS // factor**2))
     rows = factor * max(1, TILE_PIXELS // (factor * columns))
-    tiles = {
-        (left, top): average(
-            image.crop((left, top, min(left + columns, width), min(top + rows, height))), factor
-        )
-        for top in range(0, height, rows)
-        for left in range(0, width, columns)
-    }
-    reduced = PIL.Image.new(tiles[0, 0].mode, (-(-width // factor), -(-height // factor)))
-    for (left, top), tile in tiles.items():
-        reduced.paste(tile, (left // factor, top // factor))
+    mode = to_averaged_mode(image.crop((0, 0, 1, 1))).mode
+    reduced = PIL.Image.new(mode, (-(-width // factor), -(-height // factor)))
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            box = (left, top, min(left + columns, width), min(top + rows, height))
+            tile = to_averaged_mode(image.crop(box)).reduce(factor)
+            reduced.paste(tile, (left // factor, top // factor))
     reduced.info = image.info  # it holds the EXIF orientation
     return reduced
 
 
-def average(image: PIL.Image.Image, factor: int) -> PIL.Image.Image:
-    """The mean of each `factor` × `factor` pixels, in a mode that Pillow can average."""
+def to_averaged_mode(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image in a mode whose pixels Pillow can average."""
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    elif image.mode == "1":
-        image = image.convert("L")
-    elif image.mode.startswith("I;"):
-        image = image.convert("I")
-    return image.reduce(factor)
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("I") if image.mode.startswith("I;") else image
 
 
 def to_picture(image: PIL.Image.Image) -> Picture:
@@ -192,9 +175,7 @@ def to_picture(image: PIL.Image.Image) -> Picture:
         return _from_deep(np.asarray(image))
     if image.has_transparency_data:
         image = flatten_alpha(image.convert("RGBA"))
-    if image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:

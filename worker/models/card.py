@@ -39,9 +39,8 @@ class Card:
 def read_card(path: Path) -> Card:
     """Read a card that `Card.write` wrote. Raises `DigitqError` if it isn't a card."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Card(**{**fields, "labels": tuple(fields["labels"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Card(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DigitqError(
             f"{path} isn't a model card ({error}): install digitq again or train the model again"
         ) from error

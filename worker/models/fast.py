@@ -1,11 +1,9 @@
 """The fastest form of `mlp`: what is the same for all images is computed once.
 
-Its first layer is summed in float32, or in integers on processors that multiply bytes. Pixels are
-bytes, and a weight is written as three digits of base 256. So the sum over an image's pixels is
-three sums of products of bytes, which are exact. Rounding happens in two places only: each weight
-is rounded to 24 bits, as in float32, and the three sums are combined in float32. With the
-AVX-512 VNNI instructions this takes two thirds of the time of float32 or less, and the result is
-closer to the exact sum.
+Its first layer is summed in float32, or in integers on processors that multiply bytes: each weight,
+rounded to 24 bits as in float32, is three digits of base 256. The sums of each digit's products
+with the pixels are exact, and combined in float32. With the AVX-512 VNNI instructions this takes
+two thirds of the time of float32 or less, and the result is closer to the exact sum.
 """
 
 from collections.abc import Callable
@@ -22,6 +20,8 @@ BASE, BASE_DIGITS = 256, 3
 MAX_WEIGHT = 127 * BASE**2  # the largest integer that a weight becomes: its first digit is 127
 PADDED_CLASSES = 16  # the second layer's columns: with ten, MKL's strict mode is slower by half
 
+Product = Callable[[Tensor, Tensor], Tensor]  # adds products of pixels (N, 784) to sums (N, 256)
+
 
 def has_byte_products() -> bool:
     """Whether this processor has AVX-512 VNNI."""
@@ -36,13 +36,10 @@ def multiplies_bytes() -> bool:
     pixels = torch.full((TILE_ROWS, PIXELS), 255, dtype=torch.uint8)
     weights = torch.tensor([127, -128], dtype=torch.int8).repeat(PIXELS, HIDDEN // 2)
     try:
-        sums = ByteProduct(weights, torch.ones(HIDDEN))(pixels, torch.zeros(len(pixels), HIDDEN))
+        sums = byte_product(weights, torch.ones(HIDDEN))(pixels, torch.zeros(TILE_ROWS, HIDDEN))
     except (AttributeError, RuntimeError):  # this torch has no such operator, or another form of it
         return False
     return torch.equal(sums, (255 * PIXELS * weights[0].long()).float().expand_as(sums))
-
-
-Product = Callable[[Tensor, Tensor], Tensor]  # pixels (N, 784) uint8, sums (N, 256) → new sums
 
 
 def optimise(network: Network) -> Network:
@@ -76,34 +73,31 @@ class FastNetwork(Network):
 
 
 def build_products(weights: Tensor) -> list[Product]:
-    """Functions that add pixels times weights, (784, 256) float64, to sums."""
+    """The products with weights (784, 256) float64, one for each of their digits or of floats."""
     if not multiplies_bytes():
         floats = weights.float()
         return [lambda pixels, sums: sums.addmm_(pixels.float(), floats)]
     digits, scales = split_digits(weights)
-    parts = zip(digits.chunk(BASE_DIGITS, 1), scales.chunk(BASE_DIGITS), strict=True)
-    return [ByteProduct(*part) for part in parts]
+    return [*map(byte_product, digits.chunk(BASE_DIGITS, 1), scales.chunk(BASE_DIGITS))]
 
 
-class ByteProduct:
-    """Multiplies pixels (N, 784) uint8 by weights (784, M) int8 with oneDNN's quantised product.
+def byte_product(weights: Tensor, scales: Tensor) -> Product:
+    """The product with weights (784, 256) int8, by oneDNN's quantised operator.
 
     Sums are exact, then rounded to float32, multiplied by a scale for each column, and added.
     """
+    packed = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
+    exact = (1.0, 0)  # scale and zero point
+    factors = (packed, scales, torch.zeros(len(scales), dtype=torch.int32))
 
-    def __init__(self, weights: Tensor, scales: Tensor) -> None:
-        self.weights = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
-        self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
-
-    def __call__(self, pixels: Tensor, sums: Tensor) -> Tensor:
-        """Add the products of (N, 784) uint8 pixels to `sums`, (N, M) float32, in place."""
-        exact = (1.0, 0)  # scale and zero point
-        weights = (self.weights, self.scales, self.zeros)
+    def add_product(pixels: Tensor, sums: Tensor) -> Tensor:
         added = (sums, None, *exact, torch.float32, *exact, "sum", 1.0)
-        sums = torch.ops.onednn.qlinear_pointwise.binary(
-            pixels, *exact, *weights, *added, "none", [], ""
+        result: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            pixels, *exact, *factors, *added, "none", [], ""
         )
-        return sums
+        return result
+
+    return add_product
 
 
 def split_digits(weights: Tensor) -> tuple[Tensor, Tensor]:

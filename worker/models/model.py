@@ -1,28 +1,29 @@
-"""The models by name: a network, its weights, and the card that says how they were made."""
+"""The models by name: a network, its weights, its card, and the device that it runs on."""
 
+import copy
 import hashlib
 import logging
-import math
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 from warnings import catch_warnings
 
 import numpy as np
 import torch
+from billiard.process import current_process
 from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
+from torch.nn.functional import pad
 
-from protocol.chunk import CLASSES, PIXELS
+from protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import MODELS, settings
+from protocol.settings import MODELS, WORKER_INDEX, settings
 from worker.models.card import Card, card_path, read_card
 from worker.models.fast import optimise
 from worker.models.network import NETWORKS, Mlp, Network
 
-RANDOM_SEED = 0
 TORCH_THREADS = 1  # in a worker process; with two threads, sums are added in another order
 ROW_MULTIPLE = 16  # with a part of a tile that is no multiple of this, a row's last bits differ
 
@@ -44,16 +45,14 @@ class Model:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
         In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        the network sees tiles of `tile_rows` only, or a part of a tile that is a multiple of
-        `row_multiple`, in which a row's sums have the same order. Image i of a job is at row
-        i % tile_rows of its tile, and zeros fill the rows without an image: the result has the same
-        bytes however a job is cut. `first_row` is the number i of the first image here.
+        image i of a job, `first_row` or a later one, is at row i % tile_rows of a tile, and zeros
+        fill the rows without an image: the result has the same bytes however a job is cut.
         """
         with catch_warnings(action="ignore"):  # torch warns of Arrow's read-only memory
             rows = torch.from_numpy(np.ascontiguousarray(pixels))
         probabilities = torch.empty(len(rows), CLASSES)
+        start, place = 0, first_row % self.tile_rows
         with torch.inference_mode():
-            start, place = 0, first_row % self.tile_rows
             while start < len(rows):
                 stop = min(start + self.tile_rows - place, len(rows))
                 probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
@@ -61,10 +60,7 @@ class Model:
         return probabilities.numpy()
 
     def classify_together(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Classify images that always form the same batch: (N, 784) uint8 → (N, 10) float32.
-
-        They need no zeros around them.
-        """
+        """As `classify`, for images that always form the same batch: they need no zeros."""
         with torch.inference_mode():
             probabilities: Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
         return probabilities.cpu().numpy()
@@ -72,12 +68,8 @@ class Model:
     def _classify_tile(self, rows: Tensor, place: int) -> Tensor:
         """Classify up to a tile of rows, padded with zeros to a multiple of `row_multiple`."""
         before = place % self.row_multiple
-        size = math.ceil((before + len(rows)) / self.row_multiple) * self.row_multiple
-        if len(rows) == size:
-            tile = rows
-        else:
-            tile = torch.zeros(size, PIXELS, dtype=torch.uint8)
-            tile[before : before + len(rows)] = rows
+        after = -(before + len(rows)) % self.row_multiple
+        tile = pad(rows, (0, 0, before, after)) if before or after else rows
         if self.device.type != "cpu":  # a GPU copies from pinned memory by itself
             tile = tile.pin_memory().to(self.device, non_blocking=True)
         probabilities: Tensor = self.fastest(tile)
@@ -86,7 +78,7 @@ class Model:
 
 @cache
 def load_model(name: str) -> Model:
-    """The model of that name, loaded once in a process.
+    """The model of that name on the CPU, loaded once in a process.
 
     This sets torch to one thread for the process: with more, last bits change. Raises `UsageError`
     for an unknown name, `DigitqError` if the weights don't match their card.
@@ -104,8 +96,7 @@ def load_model(name: str) -> Model:
 
 def has_mkl() -> bool:
     """Whether torch multiplies with Intel's MKL."""
-    is_available: Any = torch.backends.mkl.is_available  # torch has no types here
-    return bool(is_available())
+    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
 
 
 def build_model(network: Network, card: Card) -> Model:
@@ -121,11 +112,10 @@ def build_model(network: Network, card: Card) -> Model:
 def build_random_model() -> Model:
     """The tutorial's untrained network, whose weights are drawn from N(0, 1)."""
     network = Mlp(mean=0.5, std=0.5)
-    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
-    card = Card("random", network.architecture, 0.5, 0.5, seed=RANDOM_SEED)
-    return build_model(network, card)
+        parameter.data.normal_(generator=generator)
+    return build_model(network, Card("random", network.architecture, 0.5, 0.5))
 
 
 def check_model(name: str) -> None:
@@ -165,3 +155,39 @@ def read_model(card_path: Path) -> Model:
         network = NETWORKS[card.architecture](card.mean, card.std, card.temperature)
         network.load_state_dict(weights)
     return build_model(network, card)
+
+
+def count_gpus() -> int:
+    """The number of GPUs to use. Raises `UsageError` if `DIGITQ_DEVICE=cuda` and there is none."""
+    # torch asks NVML, so that CUDA isn't started before the fork
+    found = 0 if settings().device == "cpu" else torch.cuda.device_count()
+    if settings().device == "cuda" and not found:
+        raise UsageError(
+            "DIGITQ_DEVICE=cuda, but torch finds no GPU: see `nvidia-smi` and install torch's "
+            "CUDA build, or set DIGITQ_DEVICE=auto"
+        )
+    return found
+
+
+def choose_device() -> torch.device:
+    """This process's device: the processes of a worker, or the workers of a command, take turns."""
+    place = int(os.environ.get(WORKER_INDEX, "0")) + getattr(current_process(), "index", 0)
+    gpus = count_gpus()
+    return torch.device("cuda", place % gpus) if gpus else torch.device("cpu")
+
+
+@cache
+def load_on_device(name: str) -> Model:
+    """The model of that name on this process's device. Raises as `load_model` and `count_gpus`."""
+    device = choose_device()
+    model = load_model(name)
+    return model if device.type == "cpu" else move_to_gpu(model, device)
+
+
+def move_to_gpu(model: Model, device: torch.device) -> Model:
+    """The model on a GPU, with larger tiles, sums in float32 and always in one order."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    network = copy.deepcopy(model.network).to(device)
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
+    return Model(network, model.card, network, rows, rows, device)

@@ -1,7 +1,4 @@
-"""The networks: from the grey values of 28×28 images to ten probabilities.
-
-`mlp` is 784-256-10 with a softmax after both layers; `cnn` is a stack of small convolutions.
-"""
+"""The networks: from the grey values of 28×28 images to ten probabilities."""
 
 import copy
 from typing import Any, cast
@@ -17,16 +14,14 @@ IMAGE_SIDE = 28
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px
 STRIDES = (1, 2, 1, 1, 1, 1)
-CONVOLVED = CHANNELS[-1] * 4 * 4  # 1536
 
 
 def softmax(logits: Tensor, dim: int = -1) -> Tensor:
     """exp(x − max) / Σ exp(x − max) along `dim`: values ≥ 0 that sum to 1.
 
-    The shape and type are those of `logits`. Each row has its own maximum, so its largest term is
-    exp(0) = 1: nothing overflows and no sum is 0. Infinite entries count as the largest finite
-    number: −inf gets 0, +inf gets all (several share it), and a row that is −inf everywhere becomes
-    uniform. NaN stays NaN.
+    Each row has its own maximum, so its largest term is exp(0) = 1: nothing overflows and no sum is
+    0. Infinite entries count as the largest finite number: −inf gets 0, +inf gets all (several
+    share it), and a row that is −inf everywhere becomes uniform. NaN stays NaN.
     """
     finite = torch.finfo(logits.dtype)
     bounded = logits.clamp(finite.min, finite.max)
@@ -35,28 +30,17 @@ def softmax(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 class Network(nn.Module):
-    """A classifier of (N, 784) grey values 0..255, which it normalises itself.
+    """A classifier of (N, 784) grey values 0..255, which it normalises itself."""
 
-    Each subclass defines `logits` and `architecture`, the text that names it in a card.
-    """
-
-    architecture = ""
+    architecture = ""  # names the network in a card
     tile_rows = 128  # how many rows are classified at once
 
     def __init__(self, mean: float, std: float, temperature: float = 1.0) -> None:
-        """Build the network with arbitrary weights.
-
-        `mean` and `std` are those of grey values scaled to 0..1. `temperature` divides the logits:
-        above 1, answers are less confident.
-        """
+        """Build the network with arbitrary weights, for a mean and std of grey values in 0..1."""
         super().__init__()
         self.scale = 1 / (255 * std)
         self.shift = -mean / std
-        self.temperature = temperature
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(pixels / 255 − mean) / std as float, for uint8 or float 0..255 of any shape."""
-        return (pixels * self.scale).add_(self.shift)
+        self.temperature = temperature  # divides the logits: above 1, answers are less confident
 
     def logits(self, pixels: Tensor) -> Tensor:
         """What the last softmax is applied to: (N, 784) uint8 or float 0..255 → (N, 10)."""
@@ -77,13 +61,11 @@ class Mlp(Network):
     architecture = "784-256-10, softmax after both layers"
     tile_rows = 256
 
-    def __init__(
-        self, mean: float, std: float, temperature: float = 1.0, hidden: int = HIDDEN
-    ) -> None:
+    def __init__(self, mean: float, std: float, temperature: float = 1.0) -> None:
         super().__init__(mean, std, temperature)
-        self.w1 = nn.Parameter(torch.empty(PIXELS, hidden))
-        self.b1 = nn.Parameter(torch.empty(hidden))
-        self.w2 = nn.Parameter(torch.empty(hidden, CLASSES))
+        self.w1 = nn.Parameter(torch.empty(PIXELS, HIDDEN))
+        self.b1 = nn.Parameter(torch.empty(HIDDEN))
+        self.w2 = nn.Parameter(torch.empty(HIDDEN, CLASSES))
         self.b2 = nn.Parameter(torch.empty(CLASSES))
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -97,8 +79,8 @@ class Mlp(Network):
 class Cnn(Network):
     """Six 3×3 convolutions without padding, each with a ReLU, and one linear layer.
 
-    It trains with a batch normalisation after each convolution (`normalised=True`). `fold` merges
-    these into the convolutions. The weights then ship in a `TwoViewCnn`.
+    It trains with a batch normalisation after each convolution (`normalised=True`), and ships as a
+    `TwoViewCnn`.
     """
 
     architecture = "3×3 convolutions 16-32/2-64-64-96-96 with ReLU, linear 1536-10"
@@ -107,33 +89,31 @@ class Cnn(Network):
         self, mean: float, std: float, temperature: float = 1.0, normalised: bool = False
     ) -> None:
         super().__init__(mean, std, temperature)
-        steps: list[nn.Module] = []
-        before = 1
-        for channels, stride in zip(CHANNELS, STRIDES, strict=True):
-            steps.append(nn.Conv2d(before, channels, 3, stride, bias=not normalised))
+        self.convolve = nn.Sequential()
+        for before, channels, stride in zip((1, *CHANNELS), CHANNELS, STRIDES, strict=False):
+            self.convolve.append(nn.Conv2d(before, channels, 3, stride, bias=not normalised))
             if normalised:
-                steps.append(nn.BatchNorm2d(channels))
-            steps.append(nn.ReLU())
-            before = channels
-        self.convolve = nn.Sequential(*steps)
-        self.decide = nn.Linear(CONVOLVED, CLASSES)
+                self.convolve.append(nn.BatchNorm2d(channels))
+            self.convolve.append(nn.ReLU())
+        self.decide = nn.Linear(CHANNELS[-1] * 4 * 4, CLASSES)
         cast(Any, self).to(memory_format=torch.channels_last)  # takes a sixth less time
 
     def logits(self, pixels: Tensor) -> Tensor:
-        images = self.normalise(pixels).view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
-        logits: Tensor = self.decide(self.convolve(images).flatten(1))
+        logits: Tensor = self.decide(self.convolve(self.to_images(pixels)).flatten(1))
         return logits
+
+    def to_images(self, pixels: Tensor) -> Tensor:
+        """(pixels / 255 − mean) / std: (N, 784) uint8 or float → (N, 1, 28, 28) float."""
+        return (pixels * self.scale).add_(self.shift).view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
 
     def fold(self) -> "Cnn":
         """Merge the batch normalisations into the convolutions."""
-        steps = list(copy.deepcopy(self).eval().convolve)
-        folded = copy.deepcopy(self)
+        folded = copy.deepcopy(self).eval()
+        steps = [*folded.convolve]
         folded.convolve = nn.Sequential()
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
-            if isinstance(step, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                step = fuse_conv_bn_eval(step, following)
-            if not isinstance(step, nn.BatchNorm2d):
-                folded.convolve.append(step)
+        for convolution, norm, relu in zip(steps[::3], steps[1::3], steps[2::3], strict=True):
+            folded.convolve.append(fuse_conv_bn_eval(convolution, norm))
+            folded.convolve.append(relu)
         return folded
 
 
@@ -141,16 +121,14 @@ class TwoViewCnn(Cnn):
     """A `Cnn` that sees each image twice: as it is, and moved up and left by a pixel.
 
     The second convolution has a stride of 2, so it skips every other pixel of the first one's
-    output, (N, 16, 26, 26). The second view, (N, 16, 25, 25), starts a pixel later and covers
-    those. The mean of both logits is right more often (test-time augmentation), at about half the
-    speed.
+    output, (N, 16, 26, 26). The second view, (N, 16, 25, 25), covers those. The mean of both logits
+    is right more often (test-time augmentation), at about half the speed.
     """
 
     architecture = f"{Cnn.architecture}, mean of two views"
 
     def logits(self, pixels: Tensor) -> Tensor:
-        images = self.normalise(pixels).view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
-        found = self.convolve[:2](images)
+        found = self.convolve[:2](self.to_images(pixels))
         views = found, found[:, :, 1:, 1:]
         first, second = (self.decide(self.convolve[2:](view).flatten(1)) for view in views)
         logits: Tensor = (first + second) / 2

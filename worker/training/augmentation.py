@@ -10,6 +10,9 @@ from torch import Tensor
 from protocol.chunk import PIXELS
 from worker.models.network import IMAGE_SIDE
 
+BUMPS = 7  # in each direction
+BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image
+
 
 @dataclass(frozen=True)
 class Distortion:
@@ -32,17 +35,14 @@ class Augmenter:
     batch's sampling grid is one product: (N · 2, fields) @ (fields, 784).
     """
 
-    BUMPS = 7
-    BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image
-
     def __init__(self, distortion: Distortion) -> None:
         self.distortion = distortion
         ticks = (torch.arange(IMAGE_SIDE) + 0.5) * 2 / IMAGE_SIDE - 1
         y, x = (axis.flatten() for axis in torch.meshgrid(ticks, ticks, indexing="ij"))
-        ticks = torch.linspace(-1, 1, self.BUMPS)
+        ticks = torch.linspace(-1, 1, BUMPS)
         centre_y, centre_x = torch.meshgrid(ticks, ticks, indexing="ij")
         square = (x - centre_x.reshape(-1, 1)) ** 2 + (y - centre_y.reshape(-1, 1)) ** 2
-        bumps = torch.exp(-square / (2 * self.BUMP_WIDTH**2))
+        bumps = torch.exp(-square / (2 * BUMP_WIDTH**2))
         bumps /= bumps.square().sum(0).sqrt()  # so weights from N(0, 1) move each pixel by N(0, 1)
         self.fields = torch.cat([torch.stack([x, y, torch.ones(PIXELS)]), bumps])  # (52, 784)
 
@@ -55,18 +55,15 @@ class Augmenter:
         return self.change_values(moved.view(count, PIXELS))
 
     def change_values(self, pixels: Tensor) -> Tensor:
-        """Threshold a share of the images, and fade a share to 25 % or more of their contrast.
-
-        (N, 784) → (N, 784), values in 0..255.
-        """
-        if self.distortion.thresholded_share:
-            levels = torch.empty(len(pixels), 1).uniform_(1, 200)
-            chosen = torch.rand(len(pixels), 1) < self.distortion.thresholded_share
+        """Threshold a share of the images, and fade a share to 25 % or more of their contrast."""
+        by, size = self.distortion, (len(pixels), 1)
+        if by.thresholded_share:
+            levels = torch.empty(size).uniform_(1, 200)
+            chosen = torch.rand(size) < by.thresholded_share
             pixels = torch.where(chosen, torch.where(pixels > levels, 255.0, 0.0), pixels)
-        if self.distortion.faded_share:
-            contrast = torch.empty(len(pixels), 1).uniform_(0.25, 1)
-            chosen = torch.rand(len(pixels), 1) < self.distortion.faded_share
-            pixels = torch.where(chosen, pixels * contrast, pixels)
+        if by.faded_share:
+            contrast = torch.empty(size).uniform_(0.25, 1)
+            pixels = torch.where(torch.rand(size) < by.faded_share, pixels * contrast, pixels)
         return pixels
 
     def draw_mix(self, count: int) -> Tensor:

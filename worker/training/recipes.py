@@ -1,6 +1,6 @@
 """How each network is trained: with the seed, a recipe decides the weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -9,8 +9,12 @@ from worker.training.augmentation import Distortion
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train a network."""
+class BaseRecipe:
+    """What the recipes of all networks have in common.
+
+    Each has `init_network`, `make_optimiser`, whose rates a cosine schedule lowers to 0, and
+    `finish`, which gives the trained network in the form that ships.
+    """
 
     epochs: int = 1
     batch_rows: int = 512
@@ -25,26 +29,9 @@ class Recipe:
     distortion: Distortion = Distortion()
     fine_tuning: "Recipe | None" = None  # trains the folded network for a third as many epochs
 
-    def init_network(self) -> Network:
-        """An untrained network in the form that is trained."""
-        raise NotImplementedError
-
-    def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        """The optimiser; a cosine schedule lowers its rates to 0."""
-        raise NotImplementedError
-
-    def finish(self, network: Network) -> Network:
-        """The trained network in the form that ships."""
-        return network
-
-    @property
-    def teacher(self) -> "Recipe":
-        """The recipe of a teacher."""
-        return replace(self, teachers=0)
-
 
 @dataclass(frozen=True)
-class MlpRecipe(Recipe):
+class MlpRecipe(BaseRecipe):
     """How to train `mlp`.
 
     The hidden softmax spreads 1 over 256 units, so the second layer's inputs are about 1/256. Its
@@ -62,18 +49,16 @@ class MlpRecipe(Recipe):
 
     def init_network(self) -> Mlp:
         network = Mlp(self.mean, self.std)
-        with torch.no_grad():
-            network.w1.normal_(0, self.first_scale)
-            network.w2.normal_(0, self.second_scale)
-            network.b1.zero_()
-            network.b2.zero_()
+        torch.nn.init.normal_(network.w1, std=self.first_scale)
+        torch.nn.init.normal_(network.w2, std=self.second_scale)
+        torch.nn.init.zeros_(network.b1)
+        torch.nn.init.zeros_(network.b2)
         return network
 
     def make_optimiser(self, network: Network) -> torch.optim.Optimizer:
-        first, second = [network.w1, network.b1], [network.w2, network.b2]
         groups = [
-            {"params": first, "lr": self.first_learning_rate},
-            {"params": second, "lr": self.second_learning_rate},
+            {"params": [network.w1, network.b1], "lr": self.first_learning_rate},
+            {"params": [network.w2, network.b2], "lr": self.second_learning_rate},
         ]
         return torch.optim.Adam(groups, fused=True)
 
@@ -92,7 +77,7 @@ class MlpRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class CnnRecipe(Recipe):
+class CnnRecipe(BaseRecipe):
     """How to train `cnn`.
 
     With bfloat16 a step is more than twice as fast on a processor that multiplies in 16 bits. On
@@ -129,6 +114,7 @@ class CnnRecipe(Recipe):
         return shipped.eval()
 
 
+Recipe = MlpRecipe | CnnRecipe
 # Closer to MNIST: fewer rendered pictures, less distortion, a lower rate
 FINE_TUNING = CnnRecipe(
     learning_rate=5e-4,

@@ -3,13 +3,11 @@
 Their target is ten equal probabilities, so a low confidence also tells that there is no digit.
 """
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
 from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_letter, draw_scribble
-from worker.training.synthetic.scenes import Rng, lay_out, put, resize, warp
+from worker.training.synthetic.scenes import Kind, Rng, lay_out, put, resize, warp
 
 
 def letter(mask: Shape, other: Shape, rng: Rng) -> Shape:
@@ -31,8 +29,8 @@ def several(mask: Shape, other: Shape, rng: Rng) -> Shape:
     gap = int(rng.integers(-4, 16))
     canvas = np.zeros((height, first.shape[1] + max(0, gap) + second.shape[1]), np.uint8)
     put(canvas, first, int(rng.integers(height - len(first) + 1)), 0)
-    top = int(rng.integers(height - len(second) + 1))
-    put(canvas, second, top, canvas.shape[1] - second.shape[1] + min(0, gap))
+    left = first.shape[1] + gap
+    put(canvas, second, int(rng.integers(height - len(second) + 1)), left)
     return canvas
 
 
@@ -64,10 +62,4 @@ def texture(mask: Shape, other: Shape, rng: Rng) -> Shape:
     return (np.clip((noise - low) / (1 - low), 0, 1) * 255).astype(np.uint8)
 
 
-NEGATIVES: tuple[Callable[[Shape, Shape, Rng], Shape], ...] = (
-    letter,
-    scribble,
-    several,
-    filled,
-    texture,
-)
+NEGATIVES: tuple[Kind, ...] = (letter, scribble, several, filled, texture)

@@ -1,10 +1,8 @@
-"""Renders the pictures that the networks learn from besides MNIST: of digits, and of no digit.
-
-Each goes through the steps of `worker.normalisation` to 28×28, as a user's image does.
-"""
+"""Renders the pictures that the networks learn from besides MNIST: of digits, and of no digit."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
@@ -18,56 +16,48 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
 from worker.decoding.pillow import prepare_libraries
 from worker.normalisation.steps import normalise
-from worker.pictures import Grey, ImageError
+from worker.pictures import SIDE, Grey, ImageError
 from worker.training.synthetic.handwriting import SHAPE_SIDE
 from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)
+Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit
 BLOCK_IMAGES = 1000  # are rendered by a process at a time, from a seed of their own
 
 
 def render_digit(digit: Grey, label: int, other: Grey, rng: Rng) -> Grey:
-    """Render a digit and normalise the picture to 28×28. Raises `ImageError`."""
-    kinds = tuple(PICTURE_KINDS.values())
-    kind = kinds[rng.integers(len(kinds))]
-    picture = kind(draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng)
-    return normalise(picture)
+    """Render a digit, normalised to 28×28 as a user's image is. Raises `ImageError`."""
+    kind = [*PICTURE_KINDS.values()][rng.integers(len(PICTURE_KINDS))]
+    return normalise(kind(draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng))
 
 
 def render_outlier(digit: Grey, other: Grey, rng: Rng) -> Grey:
-    """Draw a shape that is no digit at 28×28, normalised as a digit is or only resized.
-
-    Raises `ImageError`.
-    """
+    """Draw a shape that is no digit, normalised or only resized. Raises `ImageError`."""
     kind = NEGATIVES[rng.integers(len(NEGATIVES))]
     shape = kind(warp(enlarge(digit, rng), rng), warp(enlarge(other, rng), rng), rng)
     if rng.random() < 0.4:
-        return cv2.resize(shape, (28, 28), interpolation=cv2.INTER_AREA)
+        return cv2.resize(shape, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     framed = np.pad(shape, SHAPE_SIDE // 10)
     return normalise(framed if rng.random() < 0.5 else 255 - framed)
 
 
-def render_block(images: Images, labels: Labels, seed: int) -> tuple[Images, Labels]:
+def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
     """Render one picture of each digit, and one of no digit for every fifth."""
     prepare_libraries()
     rng = np.random.default_rng(seed)
-    rendered: list[Grey] = []
-    rendered_labels: list[int] = []
-    for number, (digit, label) in enumerate(zip(images, labels, strict=True)):
+    rendered: list[tuple[Grey, int]] = []
+    for number, (digit, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         other = images[rng.integers(len(images))]
-        for answer in (int(label), NO_DIGIT) if number % 5 == 0 else (int(label),):
-            try:
-                if answer == NO_DIGIT:
-                    rendered.append(render_outlier(digit, other, rng))
-                else:
-                    rendered.append(render_digit(digit, answer, other, rng))
-                rendered_labels.append(answer)
-            except ImageError:
-                pass  # the picture is too faint
-    return np.stack(rendered), np.array(rendered_labels)
+        with suppress(ImageError):  # the picture is too faint
+            rendered.append((render_digit(digit, label, other, rng), label))
+        if number % 5 == 0:
+            with suppress(ImageError):
+                rendered.append((render_outlier(digit, other, rng), NO_DIGIT))
+    pictures, answers = zip(*rendered, strict=True)
+    return np.stack(pictures), np.array(answers)
 
 
 def start_processes() -> ProcessPoolExecutor:
@@ -86,20 +76,20 @@ def _await_parent() -> None:
         os._exit(1)
 
 
-def render_set(images: Images, labels: Labels, seed: int, copies: int) -> tuple[Images, Labels]:
+def render_set(images: Images, labels: Labels, seed: int, copies: int) -> Labelled:
     """Render `copies` pictures of each digit on all cores, and a fifth as many without a digit.
 
     (N, 28, 28) and (N,) → about (1.2 N · copies, 28, 28) and as many labels.
     """
-    starts = range(0, len(images), BLOCK_IMAGES)
-    blocks = [slice(start, start + BLOCK_IMAGES) for start in starts] * copies
-    seeds = [seed * 1_000_003 + number for number in range(len(blocks))]
+    starts = [*range(0, len(images), BLOCK_IMAGES)] * copies
+    digits, answers = (
+        [of[start : start + BLOCK_IMAGES] for start in starts] for of in (images, labels)
+    )
+    seeds = range(seed * 1_000_003, seed * 1_000_003 + len(starts))
     console = Console(stderr=True)
+    hidden = not console.is_terminal
     with start_processes() as pool:
-        digits, answers = ([of[block] for block in blocks] for of in (images, labels))
         done = pool.map(render_block, digits, answers, seeds)
-        hidden = not console.is_terminal
-        bar = track(done, "", len(blocks), console=console, transient=True, disable=hidden)
-        parts = list(bar)
-    rendered, rendered_labels = zip(*parts, strict=True)
+        bar = track(done, "", len(starts), console=console, transient=True, disable=hidden)
+        rendered, rendered_labels = zip(*bar, strict=True)
     return np.concatenate(rendered), np.concatenate(rendered_labels)

@@ -1,7 +1,6 @@
 """Renders a digit as people photograph, scan or draw it.
 
-It is on paper under uneven light, on a screen, in faint pencil, in the cell of a form, or in black
-and white. The numbers were chosen by eye so that the pictures cover what real ones look like.
+The numbers were chosen by eye so that the pictures cover what real ones look like.
 """
 
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from worker.pictures import Picture
 from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
 Rng = np.random.Generator
+Kind = Callable[[Shape, Shape, Rng], Picture]  # draws a digit, or another that is near it, too
+Point = tuple[float, float]
 DRAWN_SHARES = {1: 0.6, 7: 0.6}  # of drawn digits: 1 and 7 differ most between countries
 DEFAULT_DRAWN_SHARE = 0.35  # of the other digits
 
@@ -46,11 +47,9 @@ def warp(mask: Shape, rng: Rng) -> Shape:
     slant, aspect = rng.normal(0, 0.12), np.exp(rng.normal(0, 0.12))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[aspect, -slant], [0, 1]])
-    middle = np.array([SHAPE_SIDE / 2, SHAPE_SIDE / 2])
     side = int(1.4 * SHAPE_SIDE)
-    shift = np.array([side / 2, side / 2]) - matrix @ middle
-    warped = cv2.warpAffine(mask, np.column_stack([matrix, shift]), (side, side))
-    return crop(warped)
+    shift = np.array([side / 2, side / 2]) - matrix @ np.array([SHAPE_SIDE / 2, SHAPE_SIDE / 2])
+    return crop(cv2.warpAffine(mask, np.column_stack([matrix, shift]), (side, side)))
 
 
 def crop(mask: Shape) -> Shape:
@@ -69,12 +68,10 @@ def resize(mask: Shape, height: float, width: float | None = None) -> Shape:
 
 def put(canvas: Shape, mask: Shape, top: int, left: int) -> None:
     """Draw a shape onto the canvas; what is outside of the canvas is cut off."""
-    height, width = canvas.shape
-    y0, x0 = max(0, top), max(0, left)
-    y1, x1 = min(height, top + mask.shape[0]), min(width, left + mask.shape[1])
-    if y0 < y1 and x0 < x1:
-        part = mask[y0 - top : y1 - top, x0 - left : x1 - left]
-        canvas[y0:y1, x0:x1] = np.maximum(canvas[y0:y1, x0:x1], part)
+    bottom, right = max(0, top + mask.shape[0]), max(0, left + mask.shape[1])
+    place = canvas[max(0, top) : bottom, max(0, left) : right]
+    part = mask[max(0, -top) :, max(0, -left) :][: place.shape[0], : place.shape[1]]
+    np.maximum(place, part, out=place)
 
 
 def lay_out(mask: Shape, rng: Rng, height: int, width: int, least: float, most: float) -> Shape:
@@ -83,21 +80,19 @@ def lay_out(mask: Shape, rng: Rng, height: int, width: int, least: float, most: 
     scale = min(height * room / mask.shape[0], width * room / mask.shape[1])
     mask = resize(mask, mask.shape[0] * scale)
     canvas = np.zeros((height, width), np.uint8)
-    free_y, free_x = max(0, height - mask.shape[0]), max(0, width - mask.shape[1])
-    top = int(np.clip(rng.normal(0.5, 0.2), 0, 1) * free_y)
-    left = int(np.clip(rng.normal(0.5, 0.2), 0, 1) * free_x)
+    top, left = (
+        int(np.clip(rng.normal(0.5, 0.2), 0, 1) * max(0, whole - part))
+        for whole, part in zip(canvas.shape, mask.shape, strict=True)
+    )
     put(canvas, mask, top, left)
     return canvas
-
-
-Point = tuple[float, float]
 
 
 def draw_line(canvas: Shape, start: Point, end: Point, strength: float, thickness: int) -> None:
     """Draw a straight line whose ink has a strength of 0..1."""
     line = np.zeros_like(canvas)
-    points = [tuple(int(round(v * 16)) for v in point) for point in (start, end)]
-    cv2.line(line, points[0], points[1], int(255 * strength), max(1, thickness), cv2.LINE_AA, 4)
+    first, last = ([round(v * 16) for v in point] for point in (start, end))  # in 1/16 px
+    cv2.line(line, first, last, int(255 * strength), max(1, thickness), cv2.LINE_AA, 4)
     np.maximum(canvas, line, out=canvas)
 
 
@@ -120,13 +115,15 @@ def add_neighbour(canvas: Shape, other: Shape, rng: Rng, height: int) -> None:
 def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArray[np.float32]:
     """The share of full light at each pixel: a gradient, and sometimes the edge of a shadow."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    along = (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
+
+    def draw_slope() -> NDArray[np.float64]:
+        angle = rng.uniform(0, 2 * np.pi)
+        return (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
+
+    along = draw_slope()
     light = 1 - rng.uniform(0, strength) * (along + 0.5)
     if rng.random() < 0.35 * (strength > 0.15):
-        angle = rng.uniform(0, 2 * np.pi)
-        along = (x / width - 0.5) * np.cos(angle) + (y / height - 0.5) * np.sin(angle)
-        soft = rng.uniform(0.02, 0.3)
+        along, soft = draw_slope(), rng.uniform(0.02, 0.3)
         shade = 1 / (1 + np.exp(-(along - rng.uniform(-0.4, 0.4)) / soft * 4))
         light = light * (1 - rng.uniform(0.1, 0.5) * shade)
     return light.astype(np.float32)
@@ -189,24 +186,19 @@ def paper(mask: Shape, other: Shape, rng: Rng) -> Picture:
     canvas = lay_out(mask, rng, height, width, 0.35, 0.95)
     if rng.random() < 0.25:
         add_neighbour(canvas, other, rng, int(0.6 * height))
-    faded = canvas.astype(np.float32)
     if rng.random() < 0.3:
-        ruled = np.zeros_like(canvas)
         pitch, tilt = rng.uniform(0.25, 0.9) * height, rng.normal(0, 0.015)
-        thick = 1 + int(height / 150)
-        strength = rng.uniform(0.1, 0.6)
+        thick, strength = 1 + int(height / 150), rng.uniform(0.1, 0.6)
         for y in np.arange(rng.uniform(0, pitch), height, pitch):
-            draw_line(ruled, (0, y), (width, y + tilt * width), strength, thick)
+            draw_line(canvas, (0, y), (width, y + tilt * width), strength, thick)
         if rng.random() < 0.4:
             for x in np.arange(rng.uniform(0, pitch), width, pitch):
-                draw_line(ruled, (x, 0), (x - tilt * height, height), strength, thick)
-        faded = np.maximum(faded, ruled)
+                draw_line(canvas, (x, 0), (x - tilt * height, height), strength, thick)
     if rng.random() < 0.2:
         for _ in range(rng.integers(1, 6)):
             spot = (int(rng.integers(width)), int(rng.integers(height)))
-            cv2.circle(faded, spot, int(rng.integers(0, 1 + height // 60)), 200, -1)
-    ink = blurred(faded.astype(np.uint8), rng, height / 120)
-    image = photograph(ink, ON_PAPER, rng)
+            cv2.circle(canvas, spot, int(rng.integers(0, 1 + height // 60)), 200, -1)
+    image = photograph(blurred(canvas, rng, height / 120), ON_PAPER, rng)
     return compress(image, rng, 40) if rng.random() < 0.7 else image
 
 
@@ -219,7 +211,7 @@ def screen(mask: Shape, other: Shape, rng: Rng) -> Picture:
     ink = canvas.astype(np.float32) / 255
     if rng.random() < 0.2:
         ink *= rng.uniform(0.2, 1)
-    image = np.clip(255 * (1 - ink), 0, 255).astype(np.uint8)
+    image = (255 * (1 - ink)).astype(np.uint8)
     return 255 - image if rng.random() < 0.4 else image
 
 
@@ -230,8 +222,7 @@ def pencil(mask: Shape, other: Shape, rng: Rng) -> Picture:
     side = int(rng.choice([28, 32, 32, 32, 40, 48]))
     ink = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     ink *= rng.uniform(0.3, 1)
-    image = photograph(ink, IN_PENCIL, rng)
-    return compress(image, rng, 50)
+    return compress(photograph(ink, IN_PENCIL, rng), rng, 50)
 
 
 def cell(mask: Shape, other: Shape, rng: Rng) -> Picture:
@@ -242,20 +233,16 @@ def cell(mask: Shape, other: Shape, rng: Rng) -> Picture:
     if rng.random() < 0.15:
         add_neighbour(canvas, other, rng, int(0.7 * height))
     thick = max(1, round(rng.uniform(0.01, 0.05) * height))
-    strength = rng.uniform(0.4, 1)
-    tilt = rng.normal(0, 0.012)
-    for side in range(4):
+    strength, tilt = rng.uniform(0.4, 1), rng.normal(0, 0.012)
+    for side, length in enumerate([height, height, width, width]):  # top, bottom, left, right
         if rng.random() < 0.6:
-            inset = rng.uniform(-0.02, 0.13)
+            inset = rng.uniform(-0.02, 0.13) * length
+            place = length - 1 - inset if side % 2 else inset
             if side < 2:
-                y = inset * height if side == 0 else height - 1 - inset * height
-                start, end = (0.0, y), (float(width), y + tilt * width)
+                draw_line(canvas, (0, place), (width, place + tilt * width), strength, thick)
             else:
-                x = inset * width if side == 2 else width - 1 - inset * width
-                start, end = (x, 0.0), (x - tilt * height, float(height))
-            draw_line(canvas, start, end, strength, thick)
-    ink = blurred(canvas, rng, height / 80)
-    image = photograph(ink, IN_A_FORM, rng)
+                draw_line(canvas, (place, 0), (place - tilt * height, height), strength, thick)
+    image = photograph(blurred(canvas, rng, height / 80), IN_A_FORM, rng)
     return compress(image, rng, 40) if rng.random() < 0.5 else image
 
 
@@ -267,8 +254,7 @@ def binarised(mask: Shape, other: Shape, rng: Rng) -> Picture:
     target = width / height * side
     target = target * (1 - squeeze) + side * squeeze * min(1, width / height + 0.4)
     shape = resize(mask, side, min(1.3 * side, target))
-    level = rng.integers(70, 190)
-    image = np.where(shape > level, 0, 255).astype(np.uint8)
+    image = np.where(shape > rng.integers(70, 190), 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), 0.5)
     free = side - image.shape[1]
@@ -277,10 +263,6 @@ def binarised(mask: Shape, other: Shape, rng: Rng) -> Picture:
     return 255 - image if rng.random() < 0.2 else image
 
 
-PICTURE_KINDS: dict[str, Callable[[Shape, Shape, Rng], Picture]] = {
-    "paper": paper,
-    "screen": screen,
-    "pencil": pencil,
-    "cell": cell,
-    "binarised": binarised,
+PICTURE_KINDS: dict[str, Kind] = {
+    kind.__name__: kind for kind in (paper, screen, pencil, cell, binarised)
 }
