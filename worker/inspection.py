@@ -175,7 +175,7 @@ def drawn_from(path: Path) -> str | None:
 def find_doubt(first: float, confidence: float, below: float, review_reason: str) -> str:
     """Why the answer is to be reviewed; "" if it is not. `first` is the first view's confidence."""
     if confidence < MIN_DIGIT_CONFIDENCE:
-        return "it looks like no digit"
+        return "it does not look like a digit"
     if review_reason or confidence < below:
         return review_reason or f"below {below:.2%}"
     return f"only {first:.2%} sure at first" if first < below else ""

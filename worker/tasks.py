@@ -124,7 +124,7 @@ def careful_reader(heartbeat: Heartbeat) -> Read:
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         mark = ~row if reader is trace_other_views else row
         if deaths.count(mark) >= FATAL_DEATHS:
-            raise ImageError("workers die of this image")
+            raise ImageError("this image crashes workers")
         note([*deaths, mark])
         try:
             *_, outcome = heartbeat.read(row, content, reader)

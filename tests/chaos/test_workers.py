@@ -197,7 +197,7 @@ def test_a_slow_chunk_is_not_taken_from_its_worker(start: Start) -> None:
 @pytest.mark.parametrize(
     ("errors_by_side", "deadline_seconds", "most_attempts"),
     [
-        (dict.fromkeys((66, 67), "workers die of this image"), 1, 4),
+        (dict.fromkeys((66, 67), "this image crashes workers"), 1, 4),
         ({68: "takes longer than 1 s", 69: "needs too much memory"}, 60, 1),
     ],
     ids=["it kills, or never comes back to Python", "it never ends, or grabs memory"],

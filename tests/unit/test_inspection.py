@@ -197,7 +197,7 @@ def test_a_second_digit_is_told(tmp_path: Path) -> None:
     result = inspect(tmp_path / "two.png", "--out", str(tmp_path / "steps.png"))
     first = result.stdout.splitlines()[0]
     assert first.startswith("two.png: 1, ") and first.endswith(
-        ", to review: another shape there may be a digit too"
+        ", to review: another shape in the image may be a digit too"
     )
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_digit_is_told(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
     PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
     result = inspect(tmp_path / "noise.png", "--model", "cnn", "--out", str(tmp_path / "steps.png"))
-    assert result.stdout.splitlines()[0].endswith(", to review: it looks like no digit")
+    assert result.stdout.splitlines()[0].endswith(", to review: it does not look like a digit")
 
 
 def test_what_can_t_be_read_is_said(tmp_path: Path) -> None:

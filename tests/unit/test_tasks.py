@@ -196,7 +196,7 @@ def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger
     ("deaths", "errors", "views"),
     [
         ([1], [None, None], True),
-        ([1, 1], [None, "workers die of this image"], False),
+        ([1, 1], [None, "this image crashes workers"], False),
         ([~1, 0, 1], [None, None], True),
         ([~1, ~1], [None, None], False),
     ],

@@ -11,7 +11,7 @@ from worker.normalisation.placing import centre
 from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER, select_digit
 from worker.pictures import Grey
 
-ANOTHER = "another shape there may be a digit too"
+ANOTHER = "another shape in the image may be a digit too"
 SOLID = "it is too solid for strokes"
 
 
