@@ -48,7 +48,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=wheels,target=/wheels \
     set -- /wheels/*.whl \
  && if [ -e "$1" ]; then pip install "$@"; \
-    else pip install --index-url "$TORCH_INDEX" torch torchvision; fi
+    else pip install --no-deps --index-url "$TORCH_INDEX" torch torchvision; fi
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
     pip install "$(echo /dist/*.whl)[worker]"

