@@ -1,5 +1,6 @@
 """The confusion matrix: counted, as a table, and as a picture."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set_title(title)
     figure.colorbar(image, label="% of the digit's images with this wrong answer", shrink=0.8)
     kind = path.suffix[1:].lower()
-    path = path.resolve()  # the file that a link leads to
+    path = Path(os.path.realpath(path))  # the file that a link leads to
     partial = path.with_name(path.name + ".partial")
     try:
         figure.savefig(partial, dpi=120, format=kind)

@@ -19,6 +19,7 @@ from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
 from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
+from producer.sources.source import refuse_url
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger
@@ -105,6 +106,8 @@ def read_call(image: Image) -> Call:
     """Read an image as `Client.submit` does. Raises `UsageError` for anything but one image."""
     if is_pixels(image):
         return Call(np.array(image).reshape(PIXELS))  # the caller may change it meanwhile
+    if isinstance(image, str):
+        refuse_url(image)
     batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items)]
     rows = sum(batch.num_rows for batch in batches)
     if rows != 1:

@@ -30,7 +30,7 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Tr
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
     include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
-    # The ledger's Redis. Celery and Flower show a setting with this ending as stars.
+    # The ledger's Redis. Celery and Flower show settings with DATABASE in their names as stars.
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
 )

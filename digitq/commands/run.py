@@ -128,7 +128,11 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
 
 
 @click.command(cls=PassThrough)
-@others_argument()
+@others_argument(
+    shell_complete=lambda context, parameter, begun: [
+        CompletionItem(name) for name in ("mlp", "cnn") if name.startswith(begun)
+    ]
+)
 def train(passed_on: tuple[str, ...]) -> None:
     """Train a network on MNIST."""
     require("torch", "worker")
@@ -185,10 +189,12 @@ def read_flower_options(given: Sequence[str]) -> list[str]:
         apply_env_options()
         known.parse_command_line(["flower", *joined], final=False)
         _check_flower_files(known, has_conf)
+        if not 0 <= known.port < 1 << 16:
+            raise UsageError(f"there is no port {known.port}")
         elsewhere = known.unix_socket or known.address or has_conf
         if not elsewhere and not is_free(known.port):
             raise UsageError(f"port {known.port} is in use: choose another with --port")
-    except (Error, KeyError, ValueError, OverflowError) as error:  # the last for port 70000
+    except (Error, KeyError, ValueError) as error:
         raise UsageError(f"Flower's options: {error}") from None
     return joined
 

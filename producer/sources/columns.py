@@ -143,5 +143,5 @@ def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
     texts = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
-    texts = pc.replace_substring_regex(texts, r"\.0*$", "")
+    texts = pc.replace_substring_regex(texts, r"^0*(\d)(\.0*)?$", r"\1")
     return pc.cast(pc.index_in(texts, pa.array("0123456789", pa.string())), pa.int8())

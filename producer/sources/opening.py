@@ -1,7 +1,7 @@
 """Opens a SOURCE of any kind as a stream of entries or record batches. No image is decoded here."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -33,7 +33,7 @@ FOREIGN_SETS = {  # refused: an error row for one would look like a single bad i
 
 
 def open_sources(
-    sources: PathName | Sequence[PathName],
+    sources: PathName | Iterable[PathName],
     truth_from_parent: bool = False,
     limit: int | None = None,
 ) -> Source:
@@ -45,14 +45,14 @@ def open_sources(
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    if not isinstance(sources, Sequence) or not all(
-        isinstance(source, str | os.PathLike) for source in sources
-    ):
+    is_table = isinstance(sources, Mapping) or hasattr(sources, "columns")  # it gives its keys
+    paths = [*sources] if isinstance(sources, Iterable) and not is_table else [None]
+    names = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
+    if len(names) < len(paths):
         raise UsageError(
             f"open_sources takes a path or a list of paths, not a {type(sources).__name__}; "
             "`Client.submit` takes images that are in memory"
         )
-    names = [os.fspath(source) for source in sources]
     if not names:
         raise UsageError("no SOURCE is named")
     if limit is not None and limit < 1:

@@ -13,12 +13,14 @@ import PIL.ImageOps
 
 from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.source import (
+    URL,
     Naming,
     Source,
     SourceItem,
     UnreadableImageError,
     read_file,
     refuse_url,
+    unreadable,
 )
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
@@ -34,6 +36,8 @@ def image_source(images: Image | Iterable[Image]) -> Source:
     """A source over one image, an array of many, or an iterable of images. The id of a path is the
     path; the id of any other image is its number. The caller may change an array once the next one
     is asked for. Raises `UsageError` for anything that is no image."""
+    if isinstance(images, str):
+        refuse_url(images)
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
     items = [images] if one or _is_file(images) else images
     is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
@@ -86,7 +90,8 @@ def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
     """The id of an image, and what reads it."""
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        refuse_url(path)
+        if URL.match(path):
+            return path, unreadable("a URL: download it and give the path of the file")
         id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images
         return id, partial(read_file, path)
     if isinstance(image, Bytes):

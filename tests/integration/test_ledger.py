@@ -608,3 +608,10 @@ def test_the_watermark_goes_back_with_the_clock(ledger: Ledger) -> None:
     ledger.redis.set(WATERMARK, later)
     ledger.begin("j", 0)
     assert float(ledger.redis.get(WATERMARK)) < later
+
+
+def test_the_first_end_of_a_job_counts(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.give_up("j", "why")
+    ledger.cancel("j")
+    assert (ledger.record("j").state, ledger.record("j").reason) == ("failed", "why")

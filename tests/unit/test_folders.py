@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,13 @@ from pathlib import Path
 import pytest
 
 from digitq.local import folders
-from digitq.local.folders import MAX_PARENT_BYTES, private_folder
+from digitq.local.folders import LOCK, MAX_PARENT_BYTES, private_folder, remove_leftovers
 from protocol.errors import UsageError
+
+HOLD = (
+    "from digitq.local.folders import private_folder\n"
+    "with private_folder() as folder: print(folder, flush=True); input()"
+)
 
 
 @pytest.fixture
@@ -26,6 +33,45 @@ def test_it_is_private_and_goes_in_the_end(base: Path, monkeypatch: pytest.Monke
         assert folder.parent == base and folder.stat().st_mode & 0o077 == 0
         (folder / "redis.log").write_text("started")
     assert not folder.exists()
+
+
+def test_a_killed_run_s_folder_goes_with_the_next_run(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env={**os.environ, "TMPDIR": str(base)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        held = Path(other.stdout.readline().strip())
+        with private_folder() as own:
+            remove_leftovers(base)
+            assert {*base.iterdir()} == {held, own}
+        (held / "redis.log").write_text("killed")
+        other.kill()
+        other.wait()
+    assert held.exists()
+    with private_folder() as own:
+        assert {*base.iterdir()} == {own}
+
+
+def test_what_is_no_run_s_folder_stays(base: Path) -> None:
+    for name in ("digitq-none", "digitq-link", "other"):
+        (base / name).mkdir()
+    (base / "digitq-file").touch()
+    (base / "other" / LOCK).touch()
+    (base / "digitq-link" / LOCK).symlink_to(base / "other" / LOCK)
+    (base / "digitq-linked").symlink_to(base / "other")
+    pipe = base / "digitq-pipe" / LOCK
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)  # opening it must not wait
+    there = {*base.rglob("*")} - {pipe, pipe.parent}
+    remove_leftovers(base)
+    assert there <= {*base.rglob("*")}
 
 
 @pytest.mark.parametrize("excess", [0, 1])

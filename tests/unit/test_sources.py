@@ -714,3 +714,18 @@ def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
 def test_what_is_no_path_or_image_is_told(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_a_url_among_images_costs_its_row_alone() -> None:
+    entries = [*image_source([b"1", "https://a.org/2.png", b"3"]).items]
+    assert [try_to_read(entry) for entry in entries] == [
+        ("0", b"1"),
+        ("https://a.org/2.png", "a URL: download it and give the path of the file"),
+        ("2", b"3"),
+    ]
+
+
+def test_any_iterable_of_paths_names_sources(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    assert len([*open_sources(tmp_path.glob("*.png")).items]) == 2
