@@ -207,7 +207,7 @@ def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None
         pa.array([7, 8.5, None], pa.float32()),
         pa.array(np.array([7, 8.5, 12], np.float16)),
         pa.array([Decimal("7"), Decimal("8.5"), None]),
-        pa.array(["7", "07", ""], pa.large_string()),
+        pa.array(["7", "77", ""], pa.large_string()),
         pa.array(["7", "x", None]).dictionary_encode(),
     ],
     ids=lambda labels: str(labels.type),
@@ -217,6 +217,14 @@ def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Pat
     (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("truth").to_pylist() == [7, None, None]
+
+
+def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"one"] * 2, "label": ["07", "00"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("truth").to_pylist() == [7, 0]
 
 
 def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
