@@ -36,6 +36,7 @@ def measure_rivals(*names: str) -> dict[str, dict[str, float]]:
     return read_rows(done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_private_workers(mnist_root: Path) -> None:
     rows, err = measure("--only", "network", "--only", "queue")
     assert "2 private workers" in err

@@ -90,7 +90,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_command_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path
 ) -> None:
