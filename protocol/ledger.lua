@@ -139,9 +139,13 @@ end
 function steps.submit(count, payload, ...)
   if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
   create(0, 0, ...)
-  redis.call('HSET', record, 'state', 'running', 'call', 1)
   redis.call('HSET', chunks, 0, payload)
-  return steps.dispatch(0, 0, 0, count)
+  redis.call('HSET', rows, 0, count)
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload,
+    'call', 1)
+  publish_next()
+  touch()
+  return true
 end
 
 -- Notes that the submitter is alive, even if it has nothing to store.
