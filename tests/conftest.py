@@ -8,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from digitq.local import processes
 from digitq.local.processes import Local
 from producer.client import Client
 from producer.sources.arrays import FILE_PREFIXES
@@ -75,20 +76,25 @@ def redis_only() -> Iterator[Local]:
 
 
 @pytest.fixture(scope="session")
-def two_workers() -> Iterator[Local]:
-    """A private Redis with two workers: they take seconds to start."""
-    with Local(workers=2) as running:
-        running.wait_until_ready()
-        yield running
+def two_processes() -> Iterator[Local]:
+    """A private Redis with a worker of two processes, for which torch is loaded only once."""
+    with pytest.MonkeyPatch.context() as patch:
+        options = [*processes.WORKER_OPTIONS, "--concurrency=2"]
+        patch.setattr(processes, "WORKER_OPTIONS", options)
+        with Local(workers=1) as running:
+            running.wait_until_ready()
+            patch.undo()
+            yield running
 
 
 @pytest.fixture(scope="module")
-def local(two_workers: Local) -> Local:
-    """A private Redis with two workers, for the tests of one file: no job of another is there."""
-    with connect(two_workers.url) as redis:
+def local(two_processes: Local) -> Local:
+    """A private Redis with two worker processes, for the tests of one file: no job of another is
+    there."""
+    with connect(two_processes.url) as redis:
         for key in redis.scan_iter("digitq:*"):
             redis.delete(key)
-    return two_workers
+    return two_processes
 
 
 @pytest.fixture

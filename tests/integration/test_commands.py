@@ -167,13 +167,13 @@ def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> No
             local.check()
 
 
-@pytest.mark.parametrize(("workers", "chunk_rows"), [(1, 2048), (2, 100)])
+@pytest.mark.parametrize("chunk_rows", [100, 2048])
 def test_the_result_is_the_same_however_it_is_cut(
-    workers: int, chunk_rows: int, table: Path, quiet: bytes, tmp_path: Path
+    chunk_rows: int, local: Local, table: Path, quiet: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
     variables = {"DIGITQ_CHUNK_ROWS": chunk_rows}
-    run("classify", table, "-o", out, "--limit", 1000, "--workers", workers, **variables)
+    run("classify", table, "-o", out, "--limit", 1000, "--broker", local.url, **variables)
     assert out.read_bytes() == first_rows(quiet, 1000)
 
 
@@ -181,11 +181,11 @@ def first_rows(result: bytes, rows: int) -> bytes:
     return b"".join(result.splitlines(keepends=True)[: rows + 1])
 
 
-def start_and_disturb(table: Path, out: Path, workers: int = 1, **variables: object) -> Command:
+def start_and_disturb(table: Path, out: Path, *options: object, **variables: object) -> Command:
     """A run that has written some more rows and has others before it."""
     partial = out.with_name(out.name + ".partial")
     before = partial.stat().st_size if partial.exists() else 0
-    command = Command("classify", table, "-o", out, "--workers", workers, **variables)
+    command = Command("classify", table, "-o", out, *options, **variables)
     wait_for(lambda: partial.exists() and partial.stat().st_size > before + 50_000)
     return command
 
@@ -195,15 +195,16 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
 ) -> None:
     """Killed, stopped, or without its Redis; each time nothing runs on, and no row is lost."""
     out = tmp_path / "out.csv"
-    command = start_and_disturb(table, out)
+    private, shared = ("--workers", 1), ("--broker", local.url)
+    command = start_and_disturb(table, out, *private)
     command.process.kill()
     assert command.end()[0] == -signal.SIGKILL
-    for number, status, last in [
-        (signal.SIGINT, 130, "interrupted\n"),
-        (signal.SIGTERM, 143, ""),
-        (signal.SIGKILL, 3, "digitq: the private Redis has died .*\n"),
+    for options, number, status, last in [
+        (shared, signal.SIGINT, 130, "interrupted\n"),
+        (private, signal.SIGTERM, 143, ""),
+        (private, signal.SIGKILL, 3, "digitq: the private Redis has died .*\n"),
     ]:
-        command = start_and_disturb(table, out)
+        command = start_and_disturb(table, out, *options)
         if number == signal.SIGKILL:
             kill_child(command, "-server")  # Redis or Valkey
         else:
@@ -212,7 +213,7 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
         assert ended == status and f"continuing {out} after" in err
         assert re.search(rf"{CONTINUES.format(tmp_path)}{last}$", err)
         assert not out.exists()
-    status, _, err = run("classify", table, "-o", out, "--broker", local.url)
+    status, _, err = run("classify", table, "-o", out, *shared)
     assert status == 1 and f"continuing {out} after" in err
     assert f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
     assert out.read_bytes() == quiet
@@ -224,7 +225,7 @@ def test_a_worker_killed_costs_nothing(
 ) -> None:
     """Where it was the only one, another is started."""
     out = tmp_path / "out.csv"
-    command = start_and_disturb(table, out, workers, DIGITQ_DEADLINE_SECONDS=2)
+    command = start_and_disturb(table, out, "--workers", workers, DIGITQ_DEADLINE_SECONDS=2)
     kill_child(command, "worker1", of_it=part == "child")
     assert command.end()[0] == 1
     assert out.read_bytes() == quiet
@@ -253,16 +254,20 @@ def test_a_closed_pipe_is_no_error(local: Local, table: Path) -> None:
     assert command.end()[0] == 128 + signal.SIGPIPE
 
 
-def test_neither_the_current_folder_nor_another_program_s_broker_is_used(
+def test_neither_the_current_folder_nor_another_program_s_broker_nor_stderr_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Stderr is closed: no file that the command opens takes its place."""
     for name in ("redis.py", "torch.py", "worker.py"):
         (tmp_path / name).write_text("raise SystemExit('was run')")
     draw_one().save(tmp_path / "1.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # for `python -c`; the console script needs none
-    others = dict.fromkeys(OTHER_BROKERS, "redis://127.0.0.1:1/0")
-    assert run("classify", ".", "--workers", 1, **others)[0] == 0
+    for name in OTHER_BROKERS:
+        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
+    command = f"{' '.join(DIGITQ)} classify . --workers 1 2>&-"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("id,label,")
 
 
 def test_who_waits_for_a_worker_is_told_how_to_start_one(
@@ -401,20 +406,23 @@ def test_paths_on_stdin(local: Local, tmp_path: Path) -> None:
     assert [row["error"] for row in rows] == ["", "can't be read: No such file or directory"]
 
 
-def test_a_job_is_handed_over_and_collected(local: Local, table: Path, tmp_path: Path) -> None:
-    broker = {"DIGITQ_BROKER_URL": local.url}
+def test_a_job_is_handed_over_and_collected(
+    local: Local, table: Path, tmp_path: Path, ask: Ask
+) -> None:
+    broker = ("--broker", local.url)
     status, out, err = run("submit", table, "--limit", 3000, "--broker", local.url)
     job = out.strip()
     assert status == 0 and f"`digitq collect {job} -o OUT --broker {shlex.quote(local.url)}`" in err
-    assert run("collect", job, "-o", tmp_path / "out.jsonl", **broker)[0] == 1
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    out = tmp_path / "out.jsonl"
+    assert run("collect", job, "-o", out, DIGITQ_BROKER_URL=local.url)[0] == 1
+    lines = out.read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [str(n) for n in range(3000)]
-    state = json.loads(run("status", job, "--json", **broker)[1])
+    state = json.loads(ask("status", job, "--json", *broker)[1])
     assert (state["state"], state["done_images"], state["failed"]) == ("done", 3000, 60)
-    assert "3,000 of 3,000 images (100%), 60 with an error" in run("status", job, **broker)[1]
-    assert job in run("jobs", **broker)[1]
+    assert "3,000 of 3,000 images (100%), 60 with an error" in ask("status", job, *broker)[1]
+    assert job in ask("jobs", *broker)[1]
     assert job in [
-        json.loads(line)["id"] for line in run("jobs", "--json", **broker)[1].splitlines()
+        json.loads(line)["id"] for line in ask("jobs", "--json", *broker)[1].splitlines()
     ]
 
 
@@ -431,13 +439,13 @@ def test_collected_again_it_goes_on_where_it_was(
     assert out.read_bytes() == first_rows(quiet, 1000)
 
 
-def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path) -> None:
-    broker = {"DIGITQ_BROKER_URL": local.url}
-    job = run("submit", table, **broker)[1].strip()
-    assert run("cancel", job, **broker)[0] == 0
-    status, _, err = run("collect", job, **broker)
+def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path, ask: Ask) -> None:
+    broker = ("--broker", local.url)
+    job = ask("submit", table, *broker)[1].strip()
+    assert ask("cancel", job, *broker)[0] == 0
+    status, _, err = ask("collect", job, *broker)
     assert status == 3 and f"job {job} was cancelled" in err
-    assert "cancelled" in run("status", job, **broker)[1]
+    assert "cancelled" in ask("status", job, *broker)[1]
 
 
 def test_who_cancels_a_job_that_is_done_is_told(
@@ -512,13 +520,6 @@ def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
     (tmp_path / "cnn.safetensors").write_bytes(b"")
     status, _, err = run("evaluate", "--model", "cnn", "--workers", 1, DIGITQ_WEIGHTS=tmp_path)
     assert status == 1 and "10,000 images with an error, such as: " in err and "SHA-256" in err
-
-
-def test_without_stderr_all_is_as_ever(tmp_path: Path) -> None:
-    draw_one().save(tmp_path / "1.png")
-    command = f"{' '.join(DIGITQ)} classify {tmp_path}/1.png --workers 1 2>&-"
-    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("id,label,")
 
 
 def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -> None:
