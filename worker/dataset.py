@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -25,6 +24,8 @@ def load_mnist(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
 
     Raises `UsageError` if MNIST is missing and can't be downloaded.
     """
+    from torchvision.datasets import MNIST  # its import takes two seconds
+
     root = ensure_mnist()
     try:
         images = MNIST(root, train=split == "train")
@@ -46,6 +47,8 @@ def ensure_mnist() -> Path:
             f"DIGITQ_MNIST={root}: {', '.join(missing)} missing in {root / RAW}; "
             "put MNIST's unpacked files there, or unset DIGITQ_MNIST to download them"
         )
+    from torchvision.datasets import MNIST
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as folder:  # no partial copy is ever seen

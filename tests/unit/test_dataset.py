@@ -49,7 +49,7 @@ def test_a_download_comes_in_whole(cache_folder: Path, monkeypatch: pytest.Monke
         for name in MNIST_FILES:
             (Path(folder) / RAW / name).write_text("pixels")
 
-    monkeypatch.setattr(dataset, "MNIST", download)
+    monkeypatch.setattr("torchvision.datasets.MNIST", download)
     for _ in range(2):
         assert dataset.ensure_mnist() == cache_folder
     assert sorted(path.name for path in (cache_folder / RAW).iterdir()) == sorted(MNIST_FILES)
@@ -63,7 +63,7 @@ def test_a_failed_download_says_what_to_do(
     def fail(folder: str, download: bool) -> None:
         raise RuntimeError("Error downloading train-images:\nTried this\nTried that\n")
 
-    monkeypatch.setattr(dataset, "MNIST", fail)
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
     with pytest.raises(UsageError) as caught:
         dataset.ensure_mnist()
     assert len(str(caught.value).splitlines()) == 1
