@@ -148,10 +148,10 @@ def demo(workers: int | None, keep: bool) -> None:
     sink = open_sink(str(out), {"sources": ["mnist:test"]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
         echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
-        with private_backend(local) as backend:
-            echo_err(f"Flower   {local.flower_url}")
-            job = backend.client.submit_source(source)
-            done = take_results(backend, job, sink, source.count)
+        backend = private_backend(local)
+        echo_err(f"Flower   {local.flower_url}")
+        job = backend.client.submit_source(source)
+        done = take_results(backend, job, sink, source.count)
         report_rows(sink, run=done)
         if keep:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")
