@@ -9,30 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the public names, which `__getattr__` imports
-    from producer import BrokerError as BrokerError
-    from producer import Client as Client
-    from producer import DigitqError as DigitqError
-    from producer import Job as Job
-    from producer import JobAbandonedError as JobAbandonedError
-    from producer import JobCancelledError as JobCancelledError
-    from producer import JobFailedError as JobFailedError
-    from producer import JobRecord as JobRecord
-    from producer import OutputError as OutputError
-    from producer import Prediction as Prediction
-    from producer import ResultsExpiredError as ResultsExpiredError
-    from producer import UnknownJobError as UnknownJobError
-    from producer import UsageError as UsageError
-    from producer import open_sources as open_sources
+if TYPE_CHECKING:
+    from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
 __version__ = version("digitq")
 
 
 def __getattr__(name: str) -> Any:
-    """Import on demand, so that `digitq --help` does not wait for Celery and Arrow.
-
-    Raises `ImportError` if a file of the user is found in place of one of digitq's packages.
-    """
+    """Import a public name on demand, so that `digitq --help` does not wait for Arrow."""
     if reason := describe_foreign_module():
         raise ImportError(f"digitq: {reason}")
     producer = import_module("producer")
@@ -46,8 +30,7 @@ def __dir__() -> list[str]:
 
 
 def describe_foreign_module() -> str | None:
-    """What is imported in place of digitq's `producer` or `protocol`, which are common names, and
-    what to do about it; None if nothing is."""
+    """Which file of the user hides digitq's `producer` or `protocol`, and what to do about it."""
     for name in ("producer", "protocol"):
         try:
             spec = find_spec(name)

@@ -29,12 +29,12 @@ from producer.client import Client
 from producer.job import Job
 from producer.sinks.files import Sink, StreamSink
 from protocol.broker.address import without_password
-from protocol.errors import BrokerError, DigitqError, UsageError
+from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from protocol.text import plural
 
-FILES_PER_WORKER = 64  # that many files are classified before one more worker would have started
+FILES_PER_WORKER = 64  # while one more worker starts, the others classify this many files
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
 NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 
@@ -71,19 +71,15 @@ def open_backend(
         starting = f"starting Redis and {plural(workers, 'worker')} …"
         with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
             local = stack.enter_context(Local(workers))
-            backend = stack.enter_context(private_backend(local))
+            backend = private_backend(local)
         yield backend
 
 
-@contextmanager
-def private_backend(local: Local) -> Iterator[Backend]:
+def private_backend(local: Local) -> Backend:
     """Private processes as a backend, once the first worker is ready."""
     local.wait_until_ready(workers=1)
-    try:  # a private Redis that died does not come back, so it is not waited for
-        yield Backend(Client(local.url, retry_seconds=0), local)
-    except BrokerError:
-        local.check_after_loss()
-        raise
+    # A private Redis that died does not come back, so it is not waited for
+    return Backend(Client(local.url, retry_seconds=0), local)
 
 
 def take_results(
@@ -136,8 +132,7 @@ def take_results(
 
 
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
-    """A function to call while no result comes: it restarts private processes that have died, and
-    shows what the job waits for."""
+    """A function that restarts dead private processes and shows what the job waits for."""
     idle_since, seen, said = time.monotonic(), 0.0, False
     ledger = backend.client.ledger
 
@@ -189,8 +184,7 @@ class _NotedProgress(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
-            notes = ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]]))
-            if notes:
+            if notes := ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]])):
                 yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
 
 

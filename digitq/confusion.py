@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from producer.checkpoint import Checkpoint
 from protocol.chunk import CLASSES
-from protocol.errors import OutputError, UsageError
+from protocol.errors import OutputError
 
 Confusion = NDArray[np.int64]  # (10, 10): a row for each true digit, a column for each answer
 
@@ -21,7 +21,7 @@ class ConfusionSink:
     def __init__(self) -> None:
         self.checkpoint = Checkpoint()
         self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
-        self.error: str | None = None  # of the first row that has one
+        self.error: str | None = None  # the first error in any row
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch that have both a truth and an answer."""
@@ -53,8 +53,7 @@ def tabulate_confusion(confusion: Confusion) -> str:
 
 
 def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
-    """Draw the matrix into a picture file. Raises `UsageError` for an unknown format and
-    `OutputError`."""
+    """Draw the matrix into a picture file. Raises `OutputError`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6.4), layout="constrained")
@@ -71,13 +70,11 @@ def plot_confusion(confusion: Confusion, title: str, path: Path) -> None:
     axes.set_title(title)
     figure.colorbar(image, label="% of the digit's images with this wrong answer", shrink=0.8)
     kind = path.suffix[1:].lower()
-    path = Path(os.path.realpath(path))  # the file that a link leads to
+    path = Path(os.path.realpath(path))  # if it is a link, its target is replaced
     partial = path.with_name(path.name + ".partial")
     try:
         figure.savefig(partial, dpi=120, format=kind)
         partial.replace(path)
-    except ValueError as error:
-        raise UsageError(f"can't write {path}: {error}") from None
     except OSError as error:
         with suppress(OSError):
             partial.unlink()

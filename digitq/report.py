@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from producer.sinks.files import Sink
     from protocol.ledger import JobRecord
 
-FEW_IMAGES = 100  # for fewer, the seconds say more than images per second
+FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
@@ -25,7 +25,7 @@ def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
 
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)
-    if not sys.stdout:  # closed by the shell's `>&-`
+    if not sys.stdout:  # the shell has closed it, for `>&-`
         raise UsageError("stdout is closed: name a file with -o")
     for_people = out is None and sys.stdout.isatty()
     return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv)

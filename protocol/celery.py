@@ -19,14 +19,14 @@ STATS = "digitq_stats"  # the remote control command with which `digitq doctor` 
 class WorkerStats:
     """A worker: its main process and its pool."""
 
-    version: str  # of digitq
+    version: str  # the version of digitq
     torch: str  # version and instruction set: the last bits of an answer depend on both
     machine: str  # an id, the same in all containers of a machine
     machine_cores: int
     share: str  # an id, the same for all workers that share the same `cores`
     cores: int
     processes: int
-    threads: int  # of the network in each process
+    threads: int  # how many the network uses in each process
     takes_work: bool  # false if someone has told the worker not to read the queue
     models: dict[str, str | None]  # by name: what is wrong with it, None if it can be used
     cards: dict[str, str]  # by model: a SHA-256 of its card and weights

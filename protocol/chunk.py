@@ -8,7 +8,7 @@ import pyarrow as pa
 from protocol.settings import settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
-MODEL_ROWS = {"cnn": 512}  # at most as many rows in a job's first chunks and in a batch of calls
+MODEL_ROWS = {"cnn": 512}  # the most rows of a job's first chunks and of a batch of calls
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -55,13 +55,10 @@ def encode(batch: pa.RecordBatch) -> memoryview:
 
 
 def decode(payload: bytes | memoryview) -> pa.RecordBatch:
-    """The one batch of an Arrow IPC stream, without copying it.
-
-    Raises `pa.ArrowInvalid`, also for a wrong offset, which could crash a process that followed it.
-    """
+    """The one batch of an Arrow IPC stream, without a copy. Raises `pa.ArrowInvalid`."""
     with pa.ipc.open_stream(payload) as reader:
         batch = reader.read_next_batch()
-    batch.validate(full=True)
+    batch.validate(full=True)  # a process that follows a wrong offset could crash
     return batch
 
 

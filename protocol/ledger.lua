@@ -75,7 +75,7 @@ local function publish(n)
 end
 
 -- Publishes stored chunks, up to `in_flight` at a time so that jobs share the workers, and more while
--- the queue is empty.
+-- the queue is empty. Its callers have changed the job, so it also postpones the expiry of all keys.
 local function publish_next()
   local in_flight = redis.call('ZCARD', queued) + redis.call('ZCARD', running)
   local limit, published, stored = number('in_flight'), number('published'), number('stored')
@@ -84,6 +84,7 @@ local function publish_next()
     published, in_flight = published + 1, in_flight + 1
   end
   redis.call('HSET', record, 'published', published)
+  touch()
 end
 
 local function finish_if_done()
@@ -118,7 +119,6 @@ function steps.dispatch(base, base_row, n, count, ...)
   redis.call('HINCRBY', record, 'images', count)
   redis.call('HINCRBY', record, 'bytes', redis.call('HSTRLEN', chunks, n))
   publish_next()
-  touch()
   return n + 1
 end
 
@@ -144,7 +144,6 @@ function steps.submit(count, payload, ...)
   redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload,
     'call', 1)
   publish_next()
-  touch()
   return true
 end
 
@@ -177,7 +176,6 @@ function steps.begin(n)
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
   publish_next()
-  touch()
   return {model, attempt}
 end
 
@@ -202,8 +200,8 @@ function steps.fail(n)
   return count
 end
 
--- Takes the first result of a chunk, and returns whether it was that. The worker measures its longest
--- silence: time in which a result waits for a stalled Redis does not count.
+-- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
+-- longest silence: time in which a result waits for a stalled Redis does not count.
 function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
@@ -220,7 +218,6 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
-  touch()
   finish_if_done()
   return true
 end
@@ -241,18 +238,16 @@ function steps.sweep(deadline)
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
   end
   local patience = math.max(deadline, PATIENCE * number('silent_ms') / 1000)
-  local overdue = {}
-  local function find(set, first, last)
-    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do table.insert(overdue, n) end
+  local function publish_again(set, first, last)
+    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do
+      redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
+      publish(n)
+      touch() -- only here, or a job that nobody works on could never expire
+    end
   end
-  find(queued, '-inf', stamp(lost))
-  find(running, '-inf', stamp(now - patience))
-  for _, set in ipairs({queued, running}) do find(set, stamp(now + 1), '+inf') end
-  for _, n in ipairs(overdue) do
-    redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
-    publish(n)
-  end
-  if #overdue > 0 then touch() end -- otherwise a job that nobody works on could never expire
+  publish_again(queued, '-inf', stamp(lost))
+  publish_again(running, '-inf', stamp(now - patience))
+  for _, set in ipairs({queued, running}) do publish_again(set, stamp(now + 1), '+inf') end
 end
 
 -- Returns the result of a job of one chunk. Once it is there, the job and its record are deleted.

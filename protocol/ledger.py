@@ -25,7 +25,7 @@ JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
-CALLS_PRIORITY = -1  # of single calls; kombu takes messages from the lowest priority number first
+CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
@@ -39,8 +39,8 @@ class Begun(NamedTuple):
 
     payload: Payload
     model: str
-    attempt: int  # from 1
-    time: float  # of `time.monotonic`
+    attempt: int  # how often the chunk was begun, now included
+    time: float  # when it was begun, by `time.monotonic`
 
 
 class ChunkResult(NamedTuple):
@@ -71,10 +71,7 @@ class JobSpec(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """One job as Redis knows it. Times are by the clock of Redis; counts are images or chunks.
-
-    docs/operations.md explains the states.
-    """
+    """One job; docs/operations.md explains its states. Times are by the clock of Redis."""
 
     id: str
     state: Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
@@ -84,7 +81,7 @@ class JobRecord:
     finished: datetime | None = None
     images: int
     done_images: int
-    failed: int = 0
+    failed: int = 0  # images with an error
     chunks: int
     done_chunks: int
     bytes: int = 0
@@ -128,10 +125,7 @@ def record_key(job_id: str) -> str:
 
 
 class Ledger:
-    """The operations on jobs, over one Redis connection that returns bytes.
-
-    Every method may raise `BrokerError` if Redis can't be reached.
-    """
+    """The operations on jobs, over one connection to Redis. Each may raise `BrokerError`."""
 
     def __init__(self, redis: RetryingRedis) -> None:
         self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
@@ -152,11 +146,10 @@ class Ledger:
     ) -> tuple[int, dict[Kind, float]]:
         """Store a chunk and publish it when it is its turn.
 
-        Returns how many chunks Redis has: no more than `number` if it has lost some. Returns also
-        how many seconds an image of each kind took in the last chunk that is done, or 0. If Redis
-        has no record of the job, one is made from `spec` and `base`: the number of the oldest chunk
-        that is not collected, and of the images before it. Raises `JobCancelledError` and
-        `JobFailedError`.
+        Returns how many chunks Redis has (no more than `number` if it has lost some), and how many
+        seconds an image of each kind took in the last chunk that is done, or 0. If Redis has no
+        record of the job, one is made from `spec` and `base`: the number of the oldest chunk that
+        is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
         step = "dispatch", *base, number, rows, *spec.flat()
@@ -170,8 +163,7 @@ class Ledger:
         return self._unless_stopped(spec.id, stored), seconds
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
-        """Note that all `total` chunks are stored. Returns how many Redis has, and raises, as
-        `dispatch`."""
+        """Note that `total` chunks are all. Returns how many Redis has; raises as `dispatch`."""
         reply = self._step(spec.id, "seal", *base, total, *spec.flat())
         return self._unless_stopped(spec.id, reply)
 
@@ -240,9 +232,9 @@ class Ledger:
 
     def has_worker(self) -> bool:
         """Whether a worker is there. If there is none, this takes 1.5 seconds."""
-        end = time.monotonic() + 1.5  # every second, one of the workers sweeps
+        end = time.monotonic() + 1.5  # a worker sets the lock every second, for up to 0.9 s
         while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
-            time.sleep(0.05)
+            time.sleep(0.05)  # Redis has no command that waits for a key, so it is asked again
         return bool(found)
 
     def flush(self, job_id: str) -> None:

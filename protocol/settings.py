@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import UsageError
 
-INSPECT_SUFFIX = ".inspect.png"  # of drawings of `digitq inspect`, which sources leave out
+INSPECT_SUFFIX = ".inspect.png"  # drawings of `digitq inspect` end in this; sources leave them out
 DEFAULT_BROKER = "redis://localhost:6379/0"
 # Celery prefers these to the app's broker, but they may be meant for another program
 OTHER_BROKERS = (
@@ -114,4 +114,4 @@ def read_settings() -> Settings:
         raise UsageError(f"{name}={first['input']!r}: {first['msg']}") from None
 
 
-settings = cache(read_settings)  # of this process, read once
+settings = cache(read_settings)  # a process reads its settings once

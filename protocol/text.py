@@ -11,8 +11,7 @@ def printable(name: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """The text in one line, safe for a terminal: characters that can't be printed are escaped, as
-    `\\n` or `\\x1b`."""
+    """The text in one line, with unprintable characters escaped, as `\\n` or `\\x1b`."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in printable(text)

@@ -32,7 +32,7 @@ from protocol.host.cores import usable_cores
 from protocol.text import plural
 
 BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"
-WORKERS = 2  # private workers, the same number on every machine; torch alone has as many threads
+WORKERS = 2  # private workers on every machine; the network alone has as many threads
 CALLERS = 64  # threads or coroutines that call at the same time
 MIN_IMAGES = 64  # every measurement gets at least as many images
 WARM_UP_IMAGES = 4096  # images that the workers classify before anything is measured
@@ -218,10 +218,7 @@ def describe_latencies(milliseconds: list[float]) -> Figures:
 
 
 def run_alone(module: str, *arguments: object) -> Figures:
-    """Run a module that measures torch, in a process of its own: torch stays out of this one.
-
-    Gives the faster of two runs, whose threads wait in different ways. Raises `DigitqError`.
-    """
+    """The faster of two runs of a module that measures torch, each in a process of its own."""
     runs: list[Figures] = []
     for policy in WAIT_POLICIES:
         done = subprocess.run(
@@ -229,7 +226,6 @@ def run_alone(module: str, *arguments: object) -> Figures:
             env=os.environ | {"OMP_WAIT_POLICY": policy},
             capture_output=True,
             text=True,
-            check=False,
         )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

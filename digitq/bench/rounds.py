@@ -7,8 +7,8 @@ from typing import TypeVar
 from digitq.terminal import echo_err
 
 Figures = dict[str, float]
-Rows = dict[str, Figures]  # by the row's name
-Ratios = dict[str, dict[str, str]]  # by the row's name: each ratio, and the row it compares with
+Rows = dict[str, Figures]  # the keys are the names of rows
+Ratios = dict[str, dict[str, str]]  # for each row, its ratios and what they compare it with
 T = TypeVar("T")
 
 
@@ -26,12 +26,11 @@ def run_rounds(measures: Sequence[Callable[[], Rows]], rounds: int, ratios: Rati
             for name, figures in measure().items():
                 samples.setdefault(name, []).append(figures)
                 echo_err(f"round {number + 1} of {rounds}: {name}: {_join(figures)}")
-    return with_ratios({name: take_medians(found) for name, found in samples.items()}, ratios)
-
-
-def take_medians(samples: Sequence[Figures]) -> Figures:
-    """The median of each figure of one row over the rounds."""
-    return {figure: median(sample[figure] for sample in samples) for figure in samples[0]}
+    medians = {
+        name: {figure: median(sample[figure] for sample in found) for figure in found[0]}
+        for name, found in samples.items()
+    }
+    return with_ratios(medians, ratios)
 
 
 def with_ratios(rows: Rows, ratios: Ratios) -> Rows:

@@ -21,8 +21,8 @@ from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from protocol.text import plural
 
-# Celery puts the current folder first on the path if it is missing there, and would run what lies
-# in it. So it is put last.
+# Celery puts the current folder first on the path if it is missing there, and would import the
+# user's files from it. So it is put last.
 CELERY = (
     "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
     "from celery.__main__ import main; sys.exit(main())"
@@ -46,13 +46,8 @@ class PassThrough(click.Command):
         return super().parse_args(ctx, ["--", *args])
 
 
-others_argument = partial(
-    click.argument,
-    "passed_on",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    shell_complete=lambda context, parameter, begun: [CompletionItem(begun, type="file")],
-)
+# A shell completes it to files, but it may be anything
+others_argument = partial(click.argument, "passed_on", nargs=-1, type=click.Path(readable=False))
 
 
 @click.command(cls=WithOthers)
@@ -149,10 +144,7 @@ def inspect(passed_on: tuple[str, ...]) -> None:
 
 
 def exec_module(broker: str | None, module: str, *arguments: str) -> NoReturn:
-    """Replace this process by `python -m module`.
-
-    Raises `UsageError` for a wrong setting or broker URL, which would be a traceback there.
-    """
+    """Replace this process by `python -m module`. Raises `UsageError` if a setting is wrong."""
     default = settings().broker_url  # reads and checks all settings
     if url := broker or default:
         read_address(url)

@@ -1,7 +1,7 @@
 """What `digitq doctor` looks at: Redis, its workers, and Flower.
 
-Whether others get in without a password is tried from the network's side: a hosted Redis refuses
-CONFIG, and it depends on `bind`, protected mode, ACL rules and port forwards together.
+It connects as others would, to see whether they get in without a password: a hosted Redis refuses
+CONFIG, and access depends on `bind`, protected mode, ACL rules and port forwards together.
 """
 
 import http.client
@@ -61,13 +61,13 @@ class Deployment:
 
     redis_url: str  # without its password
     redis: dict[str, Any]  # the reply to INFO
-    appendfsync: str | None  # None if Redis refuses CONFIG
+    appendfsync: str | None  # None if Redis refuses to tell it
     redis_open_at: Sequence[str]  # hosts at which others can read it without a password
     clock_seconds: float  # this host's clock is at least that far ahead of Redis's
     jobs: Sequence[JobRecord]
     workers_asked: bool  # False if Redis did not pass on the question
     workers: Sequence[Worker]
-    unknown_workers: Sequence[tuple[str, str]]  # name, and version of digitq or ""
+    unknown_workers: Sequence[tuple[str, str]]  # its name, and its version of digitq if known
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
 
@@ -88,8 +88,11 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     client = Client(broker_url, retry_seconds=0)
     ledger = client.ledger
     info = ledger.redis.info()
-    appendfsync = _read_appendfsync(ledger)
-    unseen = [] if appendfsync else ["appendfsync (Redis refuses CONFIG)"]
+    appendfsync, unseen = None, list[str]()
+    try:
+        appendfsync = str(ledger.redis.config_get("appendfsync")["appendfsync"])
+    except BrokerError:
+        unseen.append("appendfsync (Redis refuses CONFIG)")
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
@@ -135,16 +138,6 @@ def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[tuple[s
     except (OperationalError, redis.RedisError) as error:
         raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
     return sorted(workers, key=attrgetter("name")), sorted(unknown)
-
-
-def _read_appendfsync(ledger: Ledger) -> str | None:
-    """None if Redis refuses CONFIG."""
-    try:
-        return str(ledger.redis.config_get("appendfsync")["appendfsync"])
-    except BrokerError as error:
-        if isinstance(error.__cause__, redis.ResponseError):
-            return None
-        raise
 
 
 def _redis_time(ledger: Ledger) -> float:

