@@ -11,7 +11,8 @@ from typing import NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from digitq.commands.classify import bench, classify, demo, evaluate
+from digitq.commands.bench import bench
+from digitq.commands.classify import classify, demo, evaluate
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.run import doctor, flower, inspect, train, up, worker
 from digitq.terminal import ExitStatus, echo_err

@@ -1,0 +1,66 @@
+"""`bench`."""
+
+import json
+from functools import partial
+from importlib.util import find_spec
+
+import click
+
+from digitq import options
+from digitq.terminal import echo_err, require
+from protocol.settings import settings
+
+BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
+
+
+@click.command()
+@options.private_broker
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(BENCHMARKS),
+    help="measure only this; may be given several times [all]",
+)
+@options.number("--rounds", "measure everything N times and take the medians", 3)
+@options.number(
+    "--images",
+    "images of `network` and `queue` in a round; the slower measurements take fewer",
+    600_000,
+)
+@options.json
+def bench(
+    broker: str | None, only: tuple[str, ...], rounds: int, images: int, as_json: bool
+) -> None:
+    """Load-test a deployment, or two private workers.
+
+    With a broker, its running workers are measured and nothing is started. Without one, a private
+    Redis and two workers run for as long as the test does.
+
+    The load is the MNIST training images, repeated. Each figure is the median of the rounds. All of
+    it takes some minutes, `--only latency` less than one. Other work on the machines distorts the
+    figures.
+
+    \b
+    network     the network alone in torch: one process of this machine, no queue
+    queue       arrays through the queue to a CSV file, and to a Parquet file
+    latency     one Client.classify at a time: the median and the 99th percentile
+    concurrent  64 callers at the same time, as threads and as coroutines
+    scale       the cnn model, with two workers and with one (with a broker: with all of its)
+    """
+    broker = broker or settings().broker_url
+    names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]
+    if not broker or "network" in only:
+        require("torch", "worker")
+    elif "network" in names and not find_spec("torch"):
+        names.remove("network")
+        echo_err("`network` is left out: torch is not installed here")
+    if broker and "scale" in names:
+        echo_err("`scale` measures all workers of the broker: it has no row for one worker")
+    from digitq.bench.measures import MEASURES, RATIOS, Bench
+    from digitq.bench.rounds import run_rounds, tabulate
+
+    with Bench(images, broker) as shared:
+        echo_err(shared.describe())
+        measures = [partial(measure, shared) for name in names for measure in MEASURES[name]]
+        rows = run_rounds(measures, rounds, RATIOS)
+    click.echo(json.dumps(rows, indent=2) if as_json else tabulate(rows))
