@@ -99,8 +99,7 @@ class Cnn(Network):
         cast(Any, self).to(memory_format=torch.channels_last)  # takes a sixth less time
 
     def logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.decide(self.convolve(self.to_images(pixels)).flatten(1))
-        return logits
+        return cast(Tensor, self.decide(self.convolve(self.to_images(pixels)).flatten(1)))
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """(pixels / 255 − mean) / std: (N, 784) uint8 or float → (N, 1, 28, 28) float."""
@@ -131,8 +130,7 @@ class TwoViewCnn(Cnn):
         found = self.convolve[:2](self.to_images(pixels))
         views = found, found[:, :, 1:, 1:]
         first, second = (self.decide(self.convolve[2:](view).flatten(1)) for view in views)
-        logits: Tensor = (first + second) / 2
-        return logits
+        return cast(Tensor, (first + second) / 2)
 
 
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}
