@@ -18,7 +18,7 @@ from worker.reading import trace_other_views
 
 RENEW_SECONDS = 1.0  # the time between two signs of life, or less if the deadline is short
 CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read
-MAX_FAILURES = 5  # if a chunk can't be classified this often, its job fails
+MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
 DISCARDED = "discarded: another worker was first, or the job has ended"
@@ -58,7 +58,7 @@ def classify(job_id: str, number: int) -> str:
         result = classify_chunk(chunk, begun.model, read)
     except Dropped:
         return DISCARDED
-    except Exception as error:  # not of an image: that would be in its row
+    except Exception as error:  # the chunk failed; an image's error would be in its row
         is_lost = isinstance(error, BrokerError)
         if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
@@ -76,16 +76,16 @@ def classify(job_id: str, number: int) -> str:
 
 
 class Dropped(BaseException):
-    """Raised when the work on the current chunk is no longer wanted. It is not an image's error."""
+    """Raised when the current chunk is no longer wanted. It must not become an image's error."""
 
 
 class Heartbeat:
-    """Gives signs of life while a worker is at a chunk, and measures the gaps between them."""
+    """Gives signs of life while a worker classifies a chunk, and measures the gaps between them."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
         self.chunk = job_id, number
         self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
-        self._renewed, self._longest = begun, 0.0  # of `time.monotonic`; seconds
+        self._renewed, self._longest = begun, 0.0  # a `time.monotonic`, and seconds
 
     def longest_gap(self) -> float:
         """The longest gap so far in seconds, including the current one."""

@@ -1,4 +1,4 @@
-"""Distorts training images: affine and elastic, and some are thresholded or faded."""
+"""Distorts training images by affine and elastic maps; some are thresholded or faded."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from protocol.chunk import PIXELS
 from worker.models.network import IMAGE_SIDE
 
-BUMPS = 7  # in each direction
+BUMPS = 7  # the number of bumps in each direction
 BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image
 
 
