@@ -46,7 +46,7 @@ class Watch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Limit time and memory within this context, but only in the main thread."""
-        if threading.current_thread() is not threading.main_thread():  # it can't set handlers
+        if threading.current_thread() is not threading.main_thread():  # others have no signals
             yield
             return
         self.image, self._sampled = None, time.process_time()

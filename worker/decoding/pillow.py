@@ -25,7 +25,7 @@ from worker.decoding.plain import (
 from worker.pictures import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # a TIFF begins with one of these
+TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     JPEG: "a JPEG that is damaged, or of a rare kind",
@@ -38,8 +38,8 @@ FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     b"\0\0\x08\3": "a set of images in MNIST's format",
 }
 MAX_MEGAPIXELS_WHOLE = 60  # the limit if a decoder holds more than one copy of the image
-MAX_MEGAPIXELS_DEEP = 35  # the limit if it also has over `PLAIN_BITS` or is turned, and for WebP
-PLAIN_BITS = 24  # the bits of a pixel of three channels
+MAX_MEGAPIXELS_DEEP = 35  # the limit if it also has over `PLAIN_BITS` or is rotated, and for WebP
+PLAIN_BITS = 24  # bits per pixel of an ordinary colour image
 BITS, ORIENTATION = 258, 274  # the numbers of two tags of a TIFF
 MAX_SIDE = TILE_PIXELS  # px; a decoder's memory also grows with the number of rows or columns
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)

@@ -1,7 +1,4 @@
-"""Decodes plain PNG and JPEG files with OpenCV.
-
-Pillow takes three times as long for a PNG, and half as long again for a JPEG.
-"""
+"""Decodes plain PNG and JPEG files with OpenCV, up to three times as fast as Pillow."""
 
 import struct
 import zlib
@@ -15,7 +12,7 @@ MAX_MEGAPIXELS = 100  # a larger file is an error; with this limit a worker stay
 MAX_ASPECT = 3  # an image longer than so many times its width is reduced by its longer side
 TILE_PIXELS = 1 << 20  # a larger PNG is left to Pillow, which reduces it in tiles of this size
 
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # such files begin with these
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the signatures of both formats
 SCAN = b"\xff\xda"  # the marker that ends a JPEG's header
 
 COLOUR = cv2.IMREAD_COLOR_RGB

@@ -45,7 +45,6 @@ def multiplies_bytes() -> bool:
 class FastNetwork(Network):
     """Gives the answers of an `Mlp`, but takes only (N, 784) uint8."""
 
-    architecture = Mlp.architecture
     tile_rows = TILE_ROWS
 
     def __init__(self, network: Mlp) -> None:

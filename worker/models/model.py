@@ -100,7 +100,7 @@ def build_model(network: Network, card: Card) -> Model:
     fastest = FastNetwork(network) if isinstance(network, Mlp) else network
     if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return Model(network, card, fastest, fastest.tile_rows, ROW_MULTIPLE)
-    # only MKL's strict mode sums rows alike in a part of a tile: whole tiles, but smaller ones
+    # without MKL, rows are summed differently in a part of a tile: so tiles are whole, but smaller
     return Model(network, card, fastest, network.tile_rows, network.tile_rows)
 
 

@@ -9,8 +9,8 @@ from torch.nn.functional import linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES, PIXELS
+from worker.pictures import SIDE
 
-IMAGE_SIDE = 28
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px
 STRIDES = (1, 2, 1, 1, 1, 1)
@@ -103,7 +103,7 @@ class Cnn(Network):
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """(pixels / 255 − mean) / std: (N, 784) uint8 or float → (N, 1, 28, 28) float."""
-        return (pixels * self.scale).add_(self.shift).view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
+        return (pixels * self.scale).add_(self.shift).view(-1, 1, SIDE, SIDE)
 
     def fold(self) -> "Cnn":
         """Merge the batch normalisations into the convolutions."""

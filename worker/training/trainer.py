@@ -168,7 +168,7 @@ def measure_loss(
     "Distilling the knowledge in a neural network", 2015).
     """
     temperature = recipe.distillation_temperature if teachers else 1.0
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # not a public name
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # has no public name
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
         if teachers:

@@ -1,7 +1,4 @@
-"""Draws shapes that are no digit.
-
-The networks learn ten equal probabilities for them, so they are unsure of what is no digit.
-"""
+"""Draws shapes that are no digit: the networks learn ten equal probabilities for them."""
 
 import cv2
 import numpy as np

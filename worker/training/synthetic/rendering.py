@@ -51,7 +51,7 @@ def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
     rendered: list[tuple[Grey, int]] = []
     for number, (digit, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         other = images[rng.integers(len(images))]
-        with suppress(ImageError):  # the picture is too faint
+        with suppress(ImageError):  # a picture may be too faint to be read
             rendered.append((render_digit(digit, label, other, rng), label))
         if number % 5 == 0:
             with suppress(ImageError):

@@ -132,8 +132,8 @@ def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArra
 class Scene:
     """The ranges from which the properties of a photo are drawn."""
 
-    paper: tuple[float, float]  # grey value, from and to
-    pen: tuple[float, float]  # grey value, from and to
+    paper: tuple[float, float]  # the range of its grey value
+    pen: tuple[float, float]  # the range of its grey value
     shade: float  # the largest loss of light towards one side, as a share
     grain: float  # the largest noise of paper and camera, as a standard deviation in grey values
     coloured: float  # the share of coloured pens
