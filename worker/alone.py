@@ -24,7 +24,7 @@ WARM_UP_BATCHES = 10
 def measure_network(
     network: Network, batches: Iterable[Tensor], warm_up: Tensor, threads: int
 ) -> None:
-    """Print the images a second, from the request for the first batch (N, 784) to the last one."""
+    """Print the images per second, from the request for the first batch (N, 784) to the end."""
     os.environ["MKL_CBWR"] = "OFF"  # other programs do not use the strict mode that `worker` sets
     torch.set_num_threads(threads)
     with torch.inference_mode():

@@ -37,7 +37,7 @@ app.conf.update(
 
 
 class Sweeper(bootsteps.StartStopStep):
-    """Publishes overdue chunks again, on the worker's timer; a lock lets one worker do it."""
+    """Queues overdue chunks again, on the worker's timer; a lock lets one worker do it."""
 
     def start(self, parent: Any) -> None:
         redis = connect(app.conf.digitq_database_url)
@@ -76,8 +76,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
 
 
 def follow_celery(conf: Any) -> None:
-    """Use the broker that Celery was told for the ledger too. Raises `UsageError` if the settings
-    name another one."""
+    """Have the ledger use Celery's broker. Raises `UsageError` if the settings name another one."""
     origin = "-b, BROKER_URL or CELERY_BROKER_URL"
     told = read_address(conf.broker_read_url, origin)
     if told == read_address(conf.digitq_database_url):

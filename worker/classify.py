@@ -72,7 +72,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
 def read_pixels(
     batch: pa.RecordBatch, read: Read
 ) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), each error or null, and a flag for each image without doubt."""
+    """The batch's pixels (N, 784), each row's error or null, and whether each image is clear."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
     if kind_of(batch) == "pixels":

@@ -26,7 +26,7 @@ def trace_digit(content: bytes) -> Iterator[Step]:
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
+    """The other views of a file, as `trace_views` gives them. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
     return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))

@@ -16,7 +16,7 @@ from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
 
-RENEW_SECONDS = 1.0  # the time between two signs of life, or less if the deadline is short
+RENEW_SECONDS = 1.0  # a chunk's deadline is renewed this often, or more often if it is short
 CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read
 MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
@@ -80,7 +80,7 @@ class Dropped(BaseException):
 
 
 class Heartbeat:
-    """Gives signs of life while a worker classifies a chunk, and measures the gaps between them."""
+    """Renews a chunk's deadline while it is classified, and measures the gaps between renewals."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
         self.chunk = job_id, number
@@ -92,7 +92,7 @@ class Heartbeat:
         return max(self._longest, time.monotonic() - self._renewed)
 
     def renew(self) -> None:
-        """Give a sign of life if it is time for one. Raises `Dropped`."""
+        """Renew the deadline if it is time to. Raises `Dropped`."""
         if time.monotonic() - self._renewed <= self._every:
             return
         with watch.on(None), suppress(BrokerError):  # work goes on while Redis is lost
@@ -102,7 +102,7 @@ class Heartbeat:
         self._longest, self._renewed = self.longest_gap(), time.monotonic()
 
     def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-        """Read an image, with signs of life between the steps. Raises `Dropped`."""
+        """Read an image, and renew the deadline between its steps. Raises `Dropped`."""
         self.renew()
         for outcome in reader(content):
             yield outcome

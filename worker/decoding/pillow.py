@@ -60,7 +60,7 @@ def prepare_libraries() -> None:
 
 
 def decode_image(content: bytes, side: int) -> PIL.Image.Image:
-    """Decode the first frame, upright; a large one is reduced as by `read_picture`.
+    """Decode the first frame, upright; a large one is reduced as `read_picture` describes.
 
     Raises `ImageError` for whatever is wrong with the file.
     """
@@ -179,7 +179,7 @@ def to_picture(image: PIL.Image.Image) -> Picture:
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
-    """Scale values of more than 8 bits to 0..255: integers by bits, floats by their maximum."""
+    """Scale values of more than 8 bits to 0..255: integers by bit depth, floats by maximum."""
     numbers = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     numbers -= min(0.0, numbers.min())
     top = float(numbers.max())

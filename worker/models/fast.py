@@ -67,7 +67,7 @@ class FastNetwork(Network):
 
 
 def build_products(weights: Tensor) -> list[Product]:
-    """The products with weights (784, 256) float64, one for each of their digits or of floats."""
+    """The products with weights (784, 256) float64: one for each digit, or one in floats."""
     if not multiplies_bytes():
         floats = weights.float()
         return [lambda pixels, sums: sums.addmm_(pixels.float(), floats)]

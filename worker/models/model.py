@@ -167,7 +167,7 @@ def choose_device() -> torch.device:
 
 @cache
 def load_on_device(name: str) -> Model:
-    """The model of that name on this process's device. Raises as `load_model` and `count_gpus`."""
+    """The model on this process's device. Raises what `load_model` and `count_gpus` raise."""
     device = choose_device()
     model = load_model(name)
     return model if device.type == "cpu" else move_to_gpu(model, device)

@@ -127,10 +127,7 @@ def draw_glyph(glyphs: list[str], widths: tuple[float, float], rng: np.random.Ge
 def draw_strokes(
     strokes: list[Points], width: float, loose: float, rng: np.random.Generator
 ) -> Shape:
-    """Draw strokes of a random thickness.
-
-    `width` and `loose`, the noise of the points, are shares of the digit's height.
-    """
+    """Draw strokes of random thickness; width and noise (`loose`) are shares of the height."""
     mask = np.zeros((SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     thickness = int(rng.integers(3, 15))
     for points in strokes:
