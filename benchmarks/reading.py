@@ -10,6 +10,7 @@ import argparse
 import io
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ import torchvision
 from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
 from worker.pictures import Picture
-from worker.reading import read_digit
+from worker.reading import trace_digit
 from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}
@@ -71,7 +72,7 @@ def by_worker(files: Files) -> None:
 
 def one_by_one(files: Files) -> None:
     for content in files:
-        read_digit(content)
+        deque(trace_digit(content), maxlen=0)
 
 
 def by_opencv(files: Files) -> None:

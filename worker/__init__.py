@@ -2,6 +2,6 @@
 
 import os
 
-# The one import that changes the process: MKL reads this variable at its first multiplication. In
-# strict mode it sums each row in the same order, whatever the batch's size.
+# Importing this package changes the process: MKL reads this variable at its first multiplication.
+# In strict mode it sums each row in the same order, whatever the batch's size.
 os.environ["MKL_CBWR"] = "AUTO,STRICT"

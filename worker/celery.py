@@ -21,23 +21,23 @@ from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
 logger = get_logger(__name__)
 
-# For `redis://`, `rediss://` and `redis+socket://` in this process
+# This process uses it for `redis://`, `rediss://` and `redis+socket://`
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Transport"))
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
     include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
-    # The ledger's Redis. Celery and Flower show settings with DATABASE in their names as stars.
+    # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
 )
 
 
 class Sweeper(bootsteps.StartStopStep):
-    """Publishes overdue chunks again, on the worker's timer; a lock lets one worker do it."""
+    """Queues overdue chunks again, on the worker's timer; a lock lets one worker do it."""
 
     def start(self, parent: Any) -> None:
         redis = connect(app.conf.digitq_database_url)
@@ -76,8 +76,7 @@ def prepare_worker(conf: Any, **_: Any) -> None:
 
 
 def follow_celery(conf: Any) -> None:
-    """Use the broker that Celery was told for the ledger too. Raises `UsageError` if the settings
-    name another one."""
+    """Have the ledger use Celery's broker. Raises `UsageError` if the settings name another one."""
     origin = "-b, BROKER_URL or CELERY_BROKER_URL"
     told = read_address(conf.broker_read_url, origin)
     if told == read_address(conf.digitq_database_url):

@@ -29,9 +29,9 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
-INTERLEAVED_IMAGES = 24  # read in turns, a step of each, which keeps the step's code in the caches
+INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
-SHARPNESS = 1.2  # the exponent of the views' mean square with which confidence matches accuracy
+SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()
@@ -60,7 +60,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     below = loaded.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
-        sure &= confidence >= below  # the answer stays to be reviewed, whatever other views add
+        sure &= confidence >= below  # other views do not make up for an unsure first answer
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
@@ -72,7 +72,7 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
 def read_pixels(
     batch: pa.RecordBatch, read: Read
 ) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), each error or null, and a flag for each image without doubt."""
+    """The batch's pixels (N, 784), each row's error or null, and whether each image is clear."""
     rows = batch.num_rows
     sure = np.ones(rows, np.bool_)
     if kind_of(batch) == "pixels":
@@ -99,13 +99,12 @@ def read_rows(
     with watch.running():
         for start in range(0, len(rows), INTERLEAVED_IMAGES):
             part = rows[start : start + INTERLEAVED_IMAGES]
-            outcomes += take_turns(
-                {row: _trace_row(images[row], row, reader, read) for row in part}
-            )
+            outcomes += take_turns({row: _trace_row(images, row, reader, read) for row in part})
     return outcomes
 
 
-def _trace_row(image: pa.BinaryScalar, row: int, reader: Reader[T], read: Read) -> Iterator[T]:
+def _trace_row(images: pa.BinaryArray, row: int, reader: Reader[T], read: Read) -> Iterator[T]:
+    image = images[row]
     if not image.is_valid:
         raise ImageError("no image in this row")
     yield from read(row, image.as_buffer().to_pybytes(), reader)
@@ -119,7 +118,7 @@ def take_turns(readings: Mapping[int, Iterator[T]]) -> list[Outcome[T]]:
         turns, unfinished = unfinished, []
         for row, steps in turns:
             try:
-                watch.image = row  # `watch.on` would take longer, for each of some ten steps
+                watch.image = row  # `watch.on` is slower, and an image has some ten steps
                 try:
                     outcomes[row] = next(steps), None
                 finally:

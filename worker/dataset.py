@@ -12,11 +12,7 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 RAW = Path("MNIST/raw")
-MNIST_FILES = [
-    f"{split}-{part}-ubyte"
-    for split in ("train", "t10k")
-    for part in ("images-idx3", "labels-idx1")
-]
+MNIST_FILES = [Path(archive).stem for archive, _ in MNIST.resources]
 
 
 def load_mnist(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
@@ -65,15 +61,9 @@ def ensure_mnist() -> Path:
     return root
 
 
-def main() -> int:
-    """Make sure that MNIST is there; gives the exit status."""
+if __name__ == "__main__":
     try:
         ensure_mnist()
     except UsageError as error:
         print(f"digitq: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(2)

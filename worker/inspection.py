@@ -6,7 +6,7 @@ import sys
 import textwrap
 import warnings
 from contextlib import suppress
-from itertools import count, zip_longest
+from itertools import chain, count, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,9 @@ from worker.reading import trace_digit, trace_other_views
 PANEL_PIXELS = 168  # the side to which the original is decoded
 PANELS_A_ROW = 6
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
-MIN_DIGIT_CONFIDENCE = 0.2  # an answer below this looks like no digit: then each of ten has 0.1
+MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
-SOFTWARE = "digitq inspect"  # as the PNG file names it
+SOFTWARE = "digitq inspect"  # the program's name in the PNG file
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
 
@@ -71,7 +71,7 @@ def answer(
     first = model.classify(digit.image.reshape(1, -1))[0]
     views: Views = {}
     if first.max() < TTA_BELOW:
-        with suppress(Exception), watch.running(), watch.on(0):  # as in a worker
+        with suppress(Exception), watch.running(), watch.on(0):  # a worker ignores them, too
             *_, views = trace_other_views(content)
     if views:
         seen = {"at first": digit.image} | views
@@ -156,10 +156,8 @@ def check_out(out: Path) -> None:
 
 def choose_out(path: Path, source: str) -> Path:
     """The first name that is free, or that has an earlier picture of the same image."""
-    names = (
-        Path(f"{path.stem}{f'-{number}' if number > 1 else ''}{INSPECT_SUFFIX}")
-        for number in count(1)
-    )
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (Path(f"{path.stem}{ending}{INSPECT_SUFFIX}") for ending in endings)
     return next(out for out in names if not out.exists() or drawn_from(out) == source)
 
 

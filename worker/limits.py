@@ -14,11 +14,11 @@ from types import FrameType
 
 from worker.pictures import TimeLimitError
 
-MAX_CPU_SECONDS = 10.0  # of processor time for one image
-MAX_CLOCK_SECONDS = 60.0  # of wall-clock time for one image, which may wait without computing
-SAMPLE_SECONDS = 0.5  # between two samples of the time
-LOST_SECONDS = 15.0  # of processor time without a return to Python end the process
-MAX_MEMORY_BYTES = 2 << 30  # that reading images may take beyond what the process already has
+MAX_CPU_SECONDS = 10.0  # the processor time that one image may take
+MAX_CLOCK_SECONDS = 60.0  # the wall-clock time that one image may take, waiting included
+SAMPLE_SECONDS = 0.5  # the time is sampled this often
+LOST_SECONDS = 15.0  # a decoder that computes this long without a return ends the process
+MAX_MEMORY_BYTES = 2 << 30  # images may take this much more than the process already has
 
 
 class Watch:
@@ -45,8 +45,8 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Limit time and memory within this context; in other threads than the main one, don't."""
-        if threading.current_thread() is not threading.main_thread():  # only it can set handlers
+        """Limit time and memory within this context, but only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():  # others have no signals
             yield
             return
         self.image, self._sampled = None, time.process_time()
@@ -94,8 +94,8 @@ class Watch:
 def limit_memory(soft: int, hard: int) -> None:
     """On Linux, let a decoder that asks for too much get a `MemoryError`."""
     found = None
-    with suppress(OSError):  # /proc is not mounted
+    with suppress(OSError):  # /proc may not be mounted
         found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     limit = MAX_MEMORY_BYTES + 1024 * int(found[1] if found else 0)
-    if sys.platform == "linux" and limit < soft % (1 << 64):  # unlimited, -1, becomes the largest
+    if sys.platform == "linux" and limit < soft % (1 << 64):  # -1, no limit, becomes the largest
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

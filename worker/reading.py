@@ -14,12 +14,6 @@ from worker.pictures import SIDE, ImageError
 PAGES = "the file has more pages than this"
 
 
-def read_digit(content: bytes) -> Step:
-    """The digit in a file, 28×28; one that is like MNIST's is not changed. Raises `ImageError`."""
-    *_, last = trace_digit(content)
-    return last
-
-
 def trace_digit(content: bytes) -> Iterator[Step]:
     """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
     if content.startswith(ARRAY):  # 28×28 pixels among files
@@ -32,7 +26,7 @@ def trace_digit(content: bytes) -> Iterator[Step]:
 
 
 def trace_other_views(content: bytes) -> Iterator[Views]:
-    """The other views of a file, as `trace_views` has them. Raises `ImageError`."""
+    """The other views of a file, as `trace_views` gives them. Raises `ImageError`."""
     if content.startswith(ARRAY):
         return iter([{}])
     return trace_views(open_image(content, FINE[0], partial(shrink, side=MAX_VIEW_SIDE)))

@@ -16,9 +16,9 @@ from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
 
-RENEW_SECONDS = 1.0  # the time between two signs of life, or less if the deadline is short
+RENEW_SECONDS = 1.0  # a chunk's deadline is renewed this often, or more often if it is short
 CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read
-MAX_FAILURES = 5  # if a chunk can't be classified this often, its job fails
+MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
 DISCARDED = "discarded: another worker was first, or the job has ended"
@@ -58,7 +58,7 @@ def classify(job_id: str, number: int) -> str:
         result = classify_chunk(chunk, begun.model, read)
     except Dropped:
         return DISCARDED
-    except Exception as error:  # not of an image: that would be in its row
+    except Exception as error:  # the chunk failed; an image's error would be in its row
         is_lost = isinstance(error, BrokerError)
         if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
@@ -76,23 +76,23 @@ def classify(job_id: str, number: int) -> str:
 
 
 class Dropped(BaseException):
-    """Raised when the work on the current chunk is no longer wanted. It is not an image's error."""
+    """Raised when the current chunk is no longer wanted. It must not become an image's error."""
 
 
 class Heartbeat:
-    """Gives signs of life while a worker is at a chunk, and measures the gaps between them."""
+    """Renews a chunk's deadline while it is classified, and measures the gaps between renewals."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
         self.chunk = job_id, number
         self._every = min(RENEW_SECONDS, settings().deadline_seconds / 3)
-        self._renewed, self._longest = begun, 0.0  # of `time.monotonic`; seconds
+        self._renewed, self._longest = begun, 0.0  # a `time.monotonic`, and seconds
 
     def longest_gap(self) -> float:
         """The longest gap so far in seconds, including the current one."""
         return max(self._longest, time.monotonic() - self._renewed)
 
     def renew(self) -> None:
-        """Give a sign of life if it is time for one. Raises `Dropped`."""
+        """Renew the deadline if it is time to. Raises `Dropped`."""
         if time.monotonic() - self._renewed <= self._every:
             return
         with watch.on(None), suppress(BrokerError):  # work goes on while Redis is lost
@@ -102,7 +102,7 @@ class Heartbeat:
         self._longest, self._renewed = self.longest_gap(), time.monotonic()
 
     def read(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
-        """Read an image, with signs of life between the steps. Raises `Dropped`."""
+        """Read an image, and renew the deadline between its steps. Raises `Dropped`."""
         self.renew()
         for outcome in reader(content):
             yield outcome

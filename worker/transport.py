@@ -31,8 +31,8 @@ class Channel(redis.Channel):
         raise Empty
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        """Return a message to the front of its queue. If Redis is lost, so is the message, and the
-        ledger finds that. (kombu would put it at the end, or write it to a file.)"""
+        """Return a message to the front of its queue, unlike kombu, which puts it at the end.
+        If Redis is lost, the message is lost too, and the ledger queues its chunk again."""
         delivery = message.delivery_info
         with suppress(*self.connection_errors), self.conn_or_acquire() as client:
             restore: Any = self._do_restore_message

@@ -1,4 +1,4 @@
-"""A watchdog in each worker: it kills processes that hang, and restarts a worker that is deaf."""
+"""A watchdog in each worker. It kills processes that hang, and restarts a worker that is stuck."""
 
 import ctypes
 import os
@@ -18,8 +18,8 @@ from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
 from protocol.ledger import CALLS_QUEUE, QUEUE, Ledger
 
-IDLE_SECONDS = 60.0  # a process may hang, and a worker ignore the queue, no longer than this
-PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # prctl(2)
+IDLE_SECONDS = 60.0  # a process may hang, or a worker ignore the queue, for this long
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # the options of prctl(2)
 
 logger = get_logger(__name__)
 
@@ -38,9 +38,9 @@ class Watchdog(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._end_with_parent = parent_death_signal()
-        self._hanging: dict[str, float] = {}  # since when each request hangs, by Celery's id
-        self._taken = 0  # messages received until the last look
-        self._busy = time.monotonic()  # when all was last well
+        self._hanging: dict[str, float] = {}  # when each request began to hang, by Celery's id
+        self._taken = 0  # so many messages had arrived at the last look
+        self._busy = time.monotonic()  # when the worker was last seen to be well
 
     def run(self) -> None:
         redis = connect(app.conf.digitq_database_url)
@@ -59,7 +59,7 @@ class Watchdog(threading.Thread):
         requests = [
             request
             for request in list(state.active_requests)
-            if request.name == CLASSIFY and len(request.args) == 2  # others may have any form
+            if request.name == CLASSIFY and len(request.args) == 2  # other tasks may have any form
         ]
         self._hanging = {
             request.id: self._hanging.get(request.id, now)
@@ -100,6 +100,6 @@ def restart(end_with_parent: int) -> None:
     for child in active_children():
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-    if sys.platform == "linux":  # only the calling thread's survives exec
+    if sys.platform == "linux":  # exec keeps the signal of the calling thread only
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, end_with_parent)
     os.execv(sys.executable, sys.orig_argv)

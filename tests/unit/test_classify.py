@@ -17,6 +17,7 @@ from producer.sources.python import image_source
 from protocol.chunk import RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.reading import read_digit
 from worker import classify
 from worker.classify import (
     INTERLEAVED_IMAGES,
@@ -36,7 +37,7 @@ from worker.limits import Watch
 from worker.models.model import load_model
 from worker.normalisation.steps import Step
 from worker.pictures import ImageError
-from worker.reading import read_digit, trace_digit, trace_other_views
+from worker.reading import trace_digit, trace_other_views
 
 DIGITS = random_digits(300)
 WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))

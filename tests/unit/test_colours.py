@@ -5,8 +5,8 @@ import PIL.Image
 import pytest
 
 from tests.drawing import draw_one, encode_image, likeness, same_digit
+from tests.reading import read_digit
 from worker.normalisation.colours import project_colours, to_grey
-from worker.reading import read_digit
 
 REFERENCE = read_digit(encode_image(draw_one())).image
 

@@ -1,3 +1,5 @@
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,10 @@ def test_a_folder_that_was_named_is_never_downloaded_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIGITQ_MNIST", str(tmp_path))
-    assert dataset.main() == 2
+    monkeypatch.delitem(sys.modules, "worker.dataset")  # it is run anew
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("worker.dataset", run_name="__main__")
+    assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()

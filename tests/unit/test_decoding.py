@@ -16,6 +16,7 @@ import pillow_heif
 import pytest
 
 from tests.drawing import draw_one, encode_image
+from tests.reading import read_digit
 from worker.decoding import opening, pillow, plain
 from worker.decoding.opening import open_image, read_picture
 from worker.decoding.pillow import (
@@ -28,7 +29,6 @@ from worker.decoding.pillow import (
 )
 from worker.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
 from worker.pictures import ImageError
-from worker.reading import read_digit
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

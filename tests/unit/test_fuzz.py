@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
+from tests.reading import read_digit
 from worker.classify import classify_chunk
 from worker.decoding.pillow import load_heif, prepare_libraries
 from worker.pictures import ImageError
-from worker.reading import read_digit
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from protocol.chunk import Chunk
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.reading import read_digit
 from worker import commands
 from worker.classify import classify_chunk
 from worker.inspection import (
@@ -30,7 +31,6 @@ from worker.inspection import (
 from worker.limits import Watch
 from worker.models.model import load_model
 from worker.normalisation.steps import Step
-from worker.reading import read_digit
 
 
 def inspect(path: Path, *options: str) -> Result:

@@ -52,7 +52,7 @@ def test_an_answer_does_not_depend_on_its_company(
     name: str, floats: bool, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if floats:
-        monkeypatch.setattr(models, "optimise", lambda network: network)
+        monkeypatch.setattr(models, "FastNetwork", lambda network: network)
     model = build_model(load_model(name).network, load_model(name).card)
     whole = model.classify(pixels)
     rng = random.Random(0)
@@ -206,13 +206,13 @@ def test_own_weights_take_the_place_of_those_shipped(
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path / "nowhere"))
         settings.cache_clear()
         with pytest.raises(UsageError, match="DIGITQ_WEIGHTS=.*nowhere: no NAME.json of"):
-            models.check_model("cnn")
+            cards.card_path("cnn")
     finally:
         load_model.cache_clear()
 
 
 def test_without_mkl_a_tile_is_always_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "has_mkl", lambda: False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     load_model.cache_clear()
     try:
         for name in MODELS:

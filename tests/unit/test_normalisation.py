@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
+from tests.reading import read_digit
 from worker.dataset import load_mnist
 from worker.decoding.opening import open_image
 from worker.normalisation import steps
@@ -35,7 +36,6 @@ from worker.normalisation.steps import (
     trace_steps,
 )
 from worker.pictures import ImageError, TimeLimitError
-from worker.reading import read_digit
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -9,11 +9,9 @@ from worker.training.synthetic.handwriting import (
     LETTERS,
     SHAPE_SIDE,
     draw_digit,
-    draw_letter,
-    draw_scribble,
     smooth,
 )
-from worker.training.synthetic.outliers import NEGATIVES
+from worker.training.synthetic.outliers import NEGATIVES, letter, scribble
 from worker.training.synthetic.rendering import NO_DIGIT, render_block, render_set
 from worker.training.synthetic.scenes import PICTURE_KINDS, crop, enlarge, warp
 
@@ -35,8 +33,8 @@ def test_each_digit_is_drawn_in_several_ways(label: int) -> None:
 
 
 def test_letters_and_scribbles_are_drawn() -> None:
-    for draw in (draw_letter, draw_scribble):
-        assert len({draw(rng(seed)).tobytes() for seed in range(40)}) > 30
+    for draw in (letter, scribble):
+        assert len({draw(DIGIT, DIGIT, rng(seed)).tobytes() for seed in range(40)}) > 30
     assert len(LETTERS) > 15
 
 

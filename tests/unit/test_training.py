@@ -43,7 +43,8 @@ QUICK_CNN = dataclasses.replace(
 @pytest.mark.parametrize(("recipe", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
 def test_training_learns(recipe: Recipe, epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
     images, labels = draw_bars(600)
-    network = train_network(images, labels, seed=0, epochs=epochs, recipe=recipe)
+    data = prepare_data(images, labels, seed=0, copies=0)
+    network = train_network(data, 0, dataclasses.replace(recipe, epochs=epochs))
     lines = capsys.readouterr().err.splitlines()
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert len(losses) == epochs + (epochs // 3 if recipe.fine_tuning else 0)
@@ -55,9 +56,10 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     images, labels = draw_bars(600)
     torch.manual_seed(0)
     data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
-    teacher = train_stages(data, epochs=5, recipe=QUICK_CNN)
+    recipe = dataclasses.replace(QUICK_CNN, epochs=5, teachers=1)
+    teacher = train_stages(data, recipe)
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
-    network = train_network(images, labels, 0, epochs=5, recipe=QUICK_CNN)
+    network = train_network(prepare_data(images, labels, seed=0, copies=0), 0, recipe)
     answers = network(images.flatten(1)).argmax(1)
     assert (answers == (labels + 1) % CLASSES).float().mean() > 0.95
 
@@ -65,20 +67,17 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(MlpRecipe(copies=0), id="mlp"),
+        pytest.param(MlpRecipe(epochs=1, copies=0), id="mlp"),
         pytest.param(
-            dataclasses.replace(RECIPES["cnn"], teachers=1, copies=0),
+            dataclasses.replace(RECIPES["cnn"], epochs=1, teachers=1, copies=0),
             id="cnn",
             marks=pytest.mark.slow,
         ),
     ],
 )
 def test_a_seed_decides_the_weights(recipe: Recipe) -> None:
-    images, labels = draw_bars(120)
-    first, again, other = (
-        train_network(images, labels, seed, epochs=1, recipe=recipe).state_dict()
-        for seed in (1, 1, 2)
-    )
+    data = prepare_data(*draw_bars(120), seed=0, copies=0)
+    first, again, other = (train_network(data, seed, recipe).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 

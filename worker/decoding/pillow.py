@@ -25,7 +25,7 @@ from worker.decoding.plain import (
 from worker.pictures import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the first bytes of such files
+TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
 FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     JPEG: "a JPEG that is damaged, or of a rare kind",
@@ -37,14 +37,14 @@ FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     b"\x93NUMPY": "a NumPy array",
     b"\0\0\x08\3": "a set of images in MNIST's format",
 }
-MAX_MEGAPIXELS_WHOLE = 60  # for a format whose decoder holds more than one copy of the image
-MAX_MEGAPIXELS_DEEP = 35  # for such a file of over `PLAIN_BITS` a pixel, a turned TIFF, any WebP
-PLAIN_BITS = 24  # a pixel
-BITS, ORIENTATION = 258, 274  # tags of a TIFF
-MAX_SIDE = TILE_PIXELS  # decoders note something for each row or column: long ones take more
+MAX_MEGAPIXELS_WHOLE = 60  # the limit if a decoder holds more than one copy of the image
+MAX_MEGAPIXELS_DEEP = 35  # the limit if it also has over `PLAIN_BITS` or is rotated, and for WebP
+PLAIN_BITS = 24  # bits per pixel of an ordinary colour image
+BITS, ORIENTATION = 258, 274  # the numbers of two tags of a TIFF
+MAX_SIDE = TILE_PIXELS  # px; a decoder's memory also grows with the number of rows or columns
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, RuntimeError)
-OPAQUE = 0.95  # a pixel of less than this share of the highest alpha near it is on an edge
-EDGE_KERNEL = np.ones((5, 5), np.uint8)  # the pixels that are near
+OPAQUE = 0.95  # a pixel with less than this share of the highest alpha near it is on an edge
+EDGE_KERNEL = np.ones((5, 5), np.uint8)  # pixels up to 2 px away are near
 
 
 @cache
@@ -60,14 +60,14 @@ def prepare_libraries() -> None:
 
 
 def decode_image(content: bytes, side: int) -> PIL.Image.Image:
-    """Decode the first frame, upright; a large one is reduced as by `read_picture`.
+    """Decode the first frame, upright; a large one is reduced as `read_picture` describes.
 
     Raises `ImageError` for whatever is wrong with the file.
     """
     if not content:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata, which we do not use
+        with warnings.catch_warnings(action="ignore"):  # odd metadata is not used
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image: PIL.Image.Image = PIL.Image.open(io.BytesIO(content), formats=formats)
             check_size(image, content)
@@ -104,7 +104,7 @@ def load_heif() -> tuple[str, ...]:
 
 
 def describe_foreign(content: bytes) -> str:
-    """ ", but a PDF" and the like for a file that is not an image; "" if its kind is not known."""
+    """What the file is instead of an image, such as ", but a PDF"; "" if that is not known."""
     for start, kind in FOREIGN.items():
         if content.startswith(start):
             return f", but {kind}"
@@ -179,7 +179,7 @@ def to_picture(image: PIL.Image.Image) -> Picture:
 
 
 def _from_deep(values: NDArray[np.generic]) -> Grey:
-    """Scale values of more than 8 bits to 0..255: integers by bits, floats by their maximum."""
+    """Scale values of more than 8 bits to 0..255: integers by bit depth, floats by maximum."""
     numbers = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     numbers -= min(0.0, numbers.min())
     top = float(numbers.max())
@@ -194,14 +194,13 @@ def flatten_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
     Edges do not count, since a light digit that was shrunk on black has dark ones.
     """
     alpha = np.asarray(image.getchannel("A"))
-    flat = lay_on("white", image)
+    on_white = lay_on("white", image)
     is_edge = alpha < OPAQUE * cv2.dilate(alpha, EDGE_KERNEL)
-    seen = np.where(is_edge, 255, np.asarray(flat.convert("L")))
-    return flat if np.ptp(seen) >= MIN_CONTRAST else lay_on("black", image)
+    seen = np.where(is_edge, 255, np.asarray(on_white.convert("L")))
+    return on_white if np.ptp(seen) >= MIN_CONTRAST else lay_on("black", image)
 
 
 def lay_on(background: str, image: PIL.Image.Image) -> PIL.Image.Image:
     """An RGBA image on a background of one colour."""
-    flat = PIL.Image.new("RGBA", image.size, background)
-    flat.alpha_composite(image)
-    return flat.convert("RGB")
+    ground = PIL.Image.new("RGBA", image.size, background)
+    return PIL.Image.alpha_composite(ground, image).convert("RGB")

@@ -19,17 +19,17 @@ class Card:
 
     name: str
     architecture: str
-    mean: float  # of the training set's grey values, scaled to 0..1
-    std: float  # likewise
+    mean: float  # the mean of the training set's grey values, scaled to 0..1
+    std: float  # their standard deviation
     labels: tuple[str, ...] = tuple(str(digit) for digit in range(CLASSES))
     seed: int = 0
     command: str | None = None  # the command that made the weights
-    validation_accuracy: float | None = None  # on the validation images, which chose the epoch
+    validation_accuracy: float | None = None  # measured on the images that chose the epoch
     test_accuracy: float | None = None  # measured once, after that choice
     test_calibration_error: float | None = None  # expected calibration error, 0..1
     temperature: float = 1.0  # divides the logits, so that confidence matches accuracy
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
-    sha256: str | None = None  # of the weights file
+    sha256: str | None = None  # the SHA-256 of the weights file
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""

@@ -42,15 +42,9 @@ def multiplies_bytes() -> bool:
     return torch.equal(sums, (255 * PIXELS * weights[0].long()).float().expand_as(sums))
 
 
-def optimise(network: Network) -> Network:
-    """The form of the network that classifies uint8 pixels fastest on this processor."""
-    return FastNetwork(network) if isinstance(network, Mlp) else network
-
-
 class FastNetwork(Network):
     """Gives the answers of an `Mlp`, but takes only (N, 784) uint8."""
 
-    architecture = Mlp.architecture
     tile_rows = TILE_ROWS
 
     def __init__(self, network: Mlp) -> None:
@@ -73,7 +67,7 @@ class FastNetwork(Network):
 
 
 def build_products(weights: Tensor) -> list[Product]:
-    """The products with weights (784, 256) float64, one for each of their digits or of floats."""
+    """The products with weights (784, 256) float64: one for each digit, or one in floats."""
     if not multiplies_bytes():
         floats = weights.float()
         return [lambda pixels, sums: sums.addmm_(pixels.float(), floats)]
@@ -89,15 +83,9 @@ def byte_product(weights: Tensor, scales: Tensor) -> Product:
     packed = torch.ops.onednn.qlinear_prepack(weights.t().contiguous(), None)
     exact = (1.0, 0)  # scale and zero point
     factors = (packed, scales, torch.zeros(len(scales), dtype=torch.int32))
-
-    def add_product(pixels: Tensor, sums: Tensor) -> Tensor:
-        added = (sums, None, *exact, torch.float32, *exact, "sum", 1.0)
-        result: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            pixels, *exact, *factors, *added, "none", [], ""
-        )
-        return result
-
-    return add_product
+    options: tuple[object, ...] = (None, *exact, torch.float32, *exact, "sum", 1.0, "none", [], "")
+    multiply: Callable[..., Tensor] = torch.ops.onednn.qlinear_pointwise.binary
+    return lambda pixels, sums: multiply(pixels, *exact, *factors, sums, *options)
 
 
 def split_digits(weights: Tensor) -> tuple[Tensor, Tensor]:

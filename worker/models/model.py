@@ -21,7 +21,7 @@ from protocol.chunk import CLASSES, MODEL_ROWS, TILE_ROWS
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, WORKER_INDEX, settings
 from worker.models.card import Card, card_path, read_card
-from worker.models.fast import optimise
+from worker.models.fast import FastNetwork
 from worker.models.network import NETWORKS, Mlp, Network
 
 TORCH_THREADS = 1  # in a worker process; with two threads, sums are added in another order
@@ -94,18 +94,13 @@ def load_model(name: str) -> Model:
     return read_model(path)
 
 
-def has_mkl() -> bool:
-    """Whether torch multiplies with Intel's MKL."""
-    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
-
-
 def build_model(network: Network, card: Card) -> Model:
     """A model on the CPU, with the tiles in which its answers depend on no other row."""
     network = network.requires_grad_(False).eval()
-    fastest = optimise(network)
-    if has_mkl():
+    fastest = FastNetwork(network) if isinstance(network, Mlp) else network
+    if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return Model(network, card, fastest, fastest.tile_rows, ROW_MULTIPLE)
-    # only MKL's strict mode sums rows alike in a part of a tile: whole tiles, but smaller ones
+    # without MKL, rows are summed differently in a part of a tile: so tiles are whole, but smaller
     return Model(network, card, fastest, network.tile_rows, network.tile_rows)
 
 
@@ -116,12 +111,6 @@ def build_random_model() -> Model:
     for parameter in network.parameters():
         parameter.data.normal_(generator=generator)
     return build_model(network, Card("random", network.architecture, 0.5, 0.5))
-
-
-def check_model(name: str) -> None:
-    """Raises `DigitqError` if `load_model` would not find the weights that the card describes."""
-    if name != "random":
-        read_weights(card_path(name))
 
 
 def read_weights(card_path: Path) -> tuple[Card, bytes]:
@@ -178,7 +167,7 @@ def choose_device() -> torch.device:
 
 @cache
 def load_on_device(name: str) -> Model:
-    """The model of that name on this process's device. Raises as `load_model` and `count_gpus`."""
+    """The model on this process's device. Raises what `load_model` and `count_gpus` raise."""
     device = choose_device()
     model = load_model(name)
     return model if device.type == "cpu" else move_to_gpu(model, device)
@@ -189,5 +178,5 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # a job's first chunks have so many
     return Model(network, model.card, network, rows, rows, device)

@@ -9,8 +9,8 @@ from torch.nn.functional import linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES, PIXELS
+from worker.pictures import SIDE
 
-IMAGE_SIDE = 28
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px
 STRIDES = (1, 2, 1, 1, 1, 1)
@@ -99,12 +99,11 @@ class Cnn(Network):
         cast(Any, self).to(memory_format=torch.channels_last)  # takes a sixth less time
 
     def logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.decide(self.convolve(self.to_images(pixels)).flatten(1))
-        return logits
+        return cast(Tensor, self.decide(self.convolve(self.to_images(pixels)).flatten(1)))
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """(pixels / 255 − mean) / std: (N, 784) uint8 or float → (N, 1, 28, 28) float."""
-        return (pixels * self.scale).add_(self.shift).view(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
+        return (pixels * self.scale).add_(self.shift).view(-1, 1, SIDE, SIDE)
 
     def fold(self) -> "Cnn":
         """Merge the batch normalisations into the convolutions."""
@@ -131,8 +130,7 @@ class TwoViewCnn(Cnn):
         found = self.convolve[:2](self.to_images(pixels))
         views = found, found[:, :, 1:, 1:]
         first, second = (self.decide(self.convolve[2:](view).flatten(1)) for view in views)
-        logits: Tensor = (first + second) / 2
-        return logits
+        return cast(Tensor, (first + second) / 2)
 
 
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from worker.models.network import Network, softmax
 
-CALIBRATION_BINS = 15  # as usual for the expected calibration error
-REVIEWED_SHARE = 0.015  # of the validation images get a confidence that is to be reviewed
+CALIBRATION_BINS = 15  # the usual number for the expected calibration error
+REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
 
 
 def classify(network: nn.Module, images: Tensor) -> Tensor:
@@ -35,10 +35,10 @@ def measure_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature with the least cross entropy on validation images, (N, 28, 28) and (N,).
+    """Choose temperature and review threshold on validation images, (N, 28, 28), and labels, (N,).
 
-    Also gives the confidence that `REVIEWED_SHARE` of them do not reach with it (C. Guo et al., "On
-    calibration of modern neural networks", 2017).
+    The temperature has the least cross entropy (C. Guo et al., "On calibration of modern neural
+    networks", 2017). With it, `REVIEWED_SHARE` of the images have a confidence below the threshold.
     """
     with torch.inference_mode():
         logits = network.logits(images.flatten(1))

@@ -18,13 +18,13 @@ class BaseRecipe:
 
     epochs: int = 1
     batch_rows: int = 512
-    ema_decay: float = 0.999  # how much of the weights' moving average a step keeps
-    mean: float = 0.1307  # of MNIST's training pixels, scaled to 0..1
-    std: float = 0.3081  # likewise
-    bfloat16: bool = False  # multiply in 16 bits if the processor can
-    copies: int = 3  # how many pictures are rendered from each image
-    picture_share: float = 0.25  # how many of the pictures an epoch shows
-    teachers: int = 0  # networks whose mean answer is learned in place of the labels
+    ema_decay: float = 0.999  # a step keeps this share of the weights' moving average
+    mean: float = 0.1307  # the mean of MNIST's training pixels, scaled to 0..1
+    std: float = 0.3081  # their standard deviation
+    bfloat16: bool = False  # training multiplies in 16 bits if the processor can
+    copies: int = 3  # so many pictures are rendered from each image
+    picture_share: float = 0.25  # an epoch shows this share of the pictures
+    teachers: int = 0  # the mean answer of so many networks is learned in place of the labels
     distillation_temperature: float = 2.0
     distortion: Distortion = Distortion()
     fine_tuning: "Recipe | None" = None  # trains the folded network for a third as many epochs
@@ -42,10 +42,10 @@ class MlpRecipe(BaseRecipe):
 
     epochs: int = 900
     picture_share: float = 0.4
-    first_learning_rate: float = 5e-4  # Adam's, for the first layer
-    second_learning_rate: float = 0.3  # for the second layer
+    first_learning_rate: float = 5e-4  # Adam's learning rate for the first layer
+    second_learning_rate: float = 0.3  # the learning rate for the second layer
     first_scale: float = 0.02  # standard deviation of the first layer's initial weights
-    second_scale: float = 30.0  # of the second layer's
+    second_scale: float = 30.0  # the same for the second layer
 
     def init_network(self) -> Mlp:
         network = Mlp(self.mean, self.std)
@@ -115,7 +115,7 @@ class CnnRecipe(BaseRecipe):
 
 
 Recipe = MlpRecipe | CnnRecipe
-# Closer to MNIST: fewer rendered pictures, less distortion, a lower rate
+# The data are closer to MNIST: fewer rendered pictures, less distortion. The rate is lower.
 FINE_TUNING = CnnRecipe(
     learning_rate=5e-4,
     picture_share=0.2,

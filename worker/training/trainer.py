@@ -38,8 +38,8 @@ from worker.training.calibration import (
 from worker.training.recipes import RECIPES, Recipe
 from worker.training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
 
-VALIDATION_IMAGES = 5_000  # the last of the training images, which choose the epoch that is kept
-LAST_PART = 10  # one of the last tenth of the epochs is kept: earlier, a good one is mostly luck
+VALIDATION_IMAGES = 5_000  # so many images, the last ones, choose the epoch that is kept
+LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck
 
 
 class TrainingData(NamedTuple):
@@ -59,14 +59,12 @@ def target_probabilities(labels: Tensor) -> Tensor:
     return torch.where((labels == NO_DIGIT)[:, None], 1 / CLASSES, exact)
 
 
-def count_validation(images: Tensor) -> int:
-    """How many of the training images, the last ones, are for validation."""
-    return min(VALIDATION_IMAGES, len(images) // 6)
-
-
 def prepare_data(images: Tensor, labels: Tensor, seed: int, copies: int) -> TrainingData:
-    """Split off the validation images, and render `copies` pictures of each training image."""
-    validation = count_validation(images)
+    """Split off the validation images, and render `copies` pictures of each training image.
+
+    The images are (N, 28, 28) uint8, the labels (N,) int64.
+    """
+    validation = min(VALIDATION_IMAGES, len(images) // 6)
     pixels, answers = images.numpy(), labels.numpy()
     digits = pixels[:-validation], answers[:-validation]
     pictures = pixels[:0], answers[:0]
@@ -76,67 +74,51 @@ def prepare_data(images: Tensor, labels: Tensor, seed: int, copies: int) -> Trai
     return TrainingData(digits, pictures, (pixels[-validation:], answers[-validation:]))
 
 
-def train_network(
-    images: Tensor, labels: Tensor, seed: int, epochs: int, recipe: Recipe
-) -> Network:
-    """Train a network on (N, 28, 28) uint8 images and (N,) int64 labels; gives it as it ships.
+def train_network(data: TrainingData, seed: int, recipe: Recipe) -> Network:
+    """Train a network; gives it as it ships.
 
     On the same machine the same seed gives the same weights, since each network has one thread and
     one generator.
     """
     torch.manual_seed(seed)
-    data = prepare_data(images, labels, seed, recipe.copies)
-    teachers = train_teachers(data, seed, max(1, epochs // 2), recipe)
-    return recipe.finish(train_stages(data, epochs, recipe, teachers))
+    teachers = train_teachers(data, seed, recipe) if recipe.teachers else []
+    return recipe.finish(train_stages(data, recipe, teachers))
 
 
-def train_teachers(data: TrainingData, seed: int, epochs: int, recipe: Recipe) -> list[Network]:
+def train_teachers(data: TrainingData, seed: int, recipe: Recipe) -> list[Network]:
     """Train each teacher from a seed of its own, as many at a time as there are cores."""
-    if not recipe.teachers:
-        return []
-    train = partial(train_teacher, data, epochs=epochs, recipe=replace(recipe, teachers=0))
+    train = partial(train_teacher, data, replace(recipe, epochs=max(1, recipe.epochs // 2)))
     print(f"training {plural(recipe.teachers, 'teacher')} …", file=sys.stderr)
     with start_processes() as pool:
         return list(pool.map(train, range(seed + 1, seed + 1 + recipe.teachers)))
 
 
-def train_teacher(data: TrainingData, seed: int, epochs: int, recipe: Recipe) -> Network:
+def train_teacher(data: TrainingData, recipe: Recipe, seed: int) -> Network:
     """Train a teacher in a process of its own."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return train_stages(data, epochs, recipe, label=f"teacher {seed}: ")
+    return train_stages(data, recipe, label=f"teacher {seed}: ")
 
 
 def train_stages(
-    data: TrainingData,
-    epochs: int,
-    recipe: Recipe,
-    teachers: Sequence[Network] = (),
-    label: str = "",
+    data: TrainingData, recipe: Recipe, teachers: Sequence[Network] = (), label: str = ""
 ) -> Network:
-    """Train a network from the start, and fine-tune it if the recipe says so.
-
-    `label` begins each line of progress.
-    """
-    network = train_stage(recipe.init_network(), data, epochs, recipe, teachers, label).fold()
-    if tuning := recipe.fine_tuning:
-        label += "fine-tuning, "
-        network = train_stage(network, data, max(1, epochs // 3), tuning, teachers, label)
+    """Train a network from the start, and fine-tune it if the recipe says so."""
+    network = train_stage(recipe.init_network(), data, recipe, teachers, label).fold()
+    if recipe.fine_tuning:
+        tuning = replace(recipe.fine_tuning, epochs=max(1, recipe.epochs // 3))
+        network = train_stage(network, data, tuning, teachers, f"{label}fine-tuning, ")
     return network
 
 
 def train_stage(
-    network: Network,
-    data: TrainingData,
-    epochs: int,
-    recipe: Recipe,
-    teachers: Sequence[Network],
-    label: str,
+    network: Network, data: TrainingData, recipe: Recipe, teachers: Sequence[Network], label: str
 ) -> Network:
-    """Train along one cosine schedule that lowers the rates to 0.
+    """Train along one cosine schedule that lowers the rates to 0; `label` begins each line printed.
 
     Gives the best of the last epochs' moving averages of the weights.
     """
+    epochs = recipe.epochs
     (digits, labels), (pictures, picture_labels), (held_back, answers) = (
         [torch.from_numpy(array) for array in part] for part in data
     )
@@ -186,7 +168,7 @@ def measure_loss(
     "Distilling the knowledge in a neural network", 2015).
     """
     temperature = recipe.distillation_temperature if teachers else 1.0
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # not a public name
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # has no public name
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
         if teachers:
@@ -213,17 +195,17 @@ def train_model(
     """Train, measure the test images once, and write `out/NAME.safetensors` and its card."""
     torch.set_num_threads(1)
     recipe = RECIPES[name]
-    epochs = epochs or recipe.epochs
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
     make_writable(out, name)
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
-    network = train_network(images, labels, seed, epochs, recipe)
+    data = prepare_data(images, labels, seed, recipe.copies)
+    network = train_network(data, seed, recipe)
     print("calibrating and testing …", file=sys.stderr)
-    validation = count_validation(images)
-    images, labels = images[-validation:], labels[-validation:]
+    images, labels = (torch.from_numpy(array) for array in data.validation)
     network.temperature, review_below = calibrate(network, images, labels)
     test_images, test_labels = load_mnist("test")
     answers = classify(network, test_images)
-    data = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
+    content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     limit = "" if limit_images is None else f" --limit-images {limit_images}"
     card = Card(
         name=name,
@@ -231,17 +213,17 @@ def train_model(
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
-        command=f"digitq train {name} --seed {seed} --epochs {epochs}{limit} --out DIR",
+        command=f"digitq train {name} --seed {seed} --epochs {recipe.epochs}{limit} --out DIR",
         validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
         test_accuracy=round(measure_accuracy(answers, test_labels), 6),
         test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
         temperature=network.temperature,
         review_below=review_below,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
     weights = out / f"{name}.safetensors"
     try:
-        weights.write_bytes(data)
+        weights.write_bytes(content)
         card.write(out / f"{name}.json")
     except OSError as error:
         weights.unlink(missing_ok=True)

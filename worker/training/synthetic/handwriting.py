@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPE_SIDE = 112  # px, of the square in which a digit is drawn
-GLYPH_SIDE = 80  # px, of the box in its middle that holds the control points
-CURVE_POINTS = 12  # drawn between two control points
+SHAPE_SIDE = 112  # px: the side of the square in which a digit is drawn
+GLYPH_SIDE = 80  # px: the side of the box in its middle that holds the control points
+CURVE_POINTS = 12  # a curve has so many points from one control point to the next
 
 Shape = NDArray[np.uint8]  # (height, width), ink 255 on 0
 Points = NDArray[np.float64]  # (N, 2): x, y, where 0 is left or top, and 1 is right or bottom
 
-# Glyphs of digits and letters: strokes, separated by "/", of control points x,y in hundredths. A
-# point that is given twice makes a corner.
+# The glyphs of digits and letters. Strokes are separated by "/", and are control points x,y in
+# hundredths; a point that is given twice makes a corner.
 GLYPH_TABLE = """\
 0  55,0 10,25 5,70 45,100 90,70 90,25 50,2
 0  75,10 30,2 2,50 35,100 95,70 90,20 60,5 35,15
@@ -116,7 +116,7 @@ def draw_letter(rng: np.random.Generator) -> Shape:
 
 
 def draw_glyph(glyphs: list[str], widths: tuple[float, float], rng: np.random.Generator) -> Shape:
-    """Draw a random one of the glyphs, with each control point moved a little."""
+    """Draw a random one of the glyphs, with each control point moved a little: (112, 112)."""
     strokes = [
         np.array([point.split(",") for point in stroke.split()], float) / 100
         for stroke in glyphs[rng.integers(len(glyphs))].split("/")
@@ -124,19 +124,10 @@ def draw_glyph(glyphs: list[str], widths: tuple[float, float], rng: np.random.Ge
     return draw_strokes(strokes, rng.uniform(*widths), rng.uniform(0.01, 0.05), rng)
 
 
-def draw_scribble(rng: np.random.Generator) -> Shape:
-    """Draw two to five curves through random points: (112, 112)."""
-    strokes = [rng.uniform(0, 1, (rng.integers(2, 7), 2)) for _ in range(rng.integers(2, 6))]
-    return draw_strokes(strokes, 1, 0, rng)
-
-
 def draw_strokes(
     strokes: list[Points], width: float, loose: float, rng: np.random.Generator
 ) -> Shape:
-    """Draw strokes of a random thickness.
-
-    `width` and `loose`, the noise of the points, are shares of the digit's height.
-    """
+    """Draw strokes of random thickness; width and noise (`loose`) are shares of the height."""
     mask = np.zeros((SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     thickness = int(rng.integers(3, 15))
     for points in strokes:

@@ -1,12 +1,9 @@
-"""Draws shapes that are no digit, of which the networks learn to be unsure.
-
-Their target is ten equal probabilities, so a low confidence also tells that there is no digit.
-"""
+"""Draws shapes that are no digit: the networks learn ten equal probabilities for them."""
 
 import cv2
 import numpy as np
 
-from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_letter, draw_scribble
+from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_letter, draw_strokes
 from worker.training.synthetic.scenes import Kind, Rng, lay_out, put, resize, warp
 
 
@@ -16,8 +13,9 @@ def letter(mask: Shape, other: Shape, rng: Rng) -> Shape:
 
 
 def scribble(mask: Shape, other: Shape, rng: Rng) -> Shape:
-    """Random strokes."""
-    return draw_scribble(rng)
+    """Two to five curves through random points."""
+    strokes = [rng.uniform(0, 1, (rng.integers(2, 7), 2)) for _ in range(rng.integers(2, 6))]
+    return draw_strokes(strokes, 1, 0, rng)
 
 
 def several(mask: Shape, other: Shape, rng: Rng) -> Shape:
@@ -43,7 +41,7 @@ def filled(mask: Shape, other: Shape, rng: Rng) -> Shape:
         reach = rng.uniform(0.25, 1, (corners, 1)) * SHAPE_SIDE / 2 * rng.uniform(0.5, 1, 2)
         points = SHAPE_SIDE / 2 + reach * np.column_stack([np.cos(angles), np.sin(angles)])
         points += rng.normal(0, SHAPE_SIDE / 10, 2)
-        if rng.random() < 0.5:  # make it symmetrical
+        if rng.random() < 0.5:  # the shape becomes symmetrical
             points = np.concatenate([points, (SHAPE_SIDE, 0) + points[::-1] * (-1, 1)])
         cv2.fillPoly(canvas, [points.astype(np.int32)], int(rng.integers(90, 256)), cv2.LINE_AA)
     if rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""Renders the pictures that the networks learn from besides MNIST: of digits, and of no digit."""
+"""Renders pictures, of digits and of other shapes, from which the networks learn besides MNIST."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +25,7 @@ Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)
 Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit
-BLOCK_IMAGES = 1000  # are rendered by a process at a time, from a seed of their own
+BLOCK_IMAGES = 1000  # a process renders so many at a time; each block has a seed of its own
 
 
 def render_digit(digit: Grey, label: int, other: Grey, rng: Rng) -> Grey:
@@ -45,13 +45,13 @@ def render_outlier(digit: Grey, other: Grey, rng: Rng) -> Grey:
 
 
 def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
-    """Render one picture of each digit, and one of no digit for every fifth."""
+    """Render a picture of each digit, and for every fifth one a picture without a digit."""
     prepare_libraries()
     rng = np.random.default_rng(seed)
     rendered: list[tuple[Grey, int]] = []
     for number, (digit, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         other = images[rng.integers(len(images))]
-        with suppress(ImageError):  # the picture is too faint
+        with suppress(ImageError):  # a picture may be too faint to be read
             rendered.append((render_digit(digit, label, other, rng), label))
         if number % 5 == 0:
             with suppress(ImageError):

@@ -14,15 +14,14 @@ from worker.pictures import Picture
 from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
 Rng = np.random.Generator
-Kind = Callable[[Shape, Shape, Rng], Picture]  # draws a digit, or another that is near it, too
+Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
-DRAWN_SHARES = {1: 0.6, 7: 0.6}  # of drawn digits: 1 and 7 differ most between countries
-DEFAULT_DRAWN_SHARE = 0.35  # of the other digits
+DRAWN_SHARES = {1: 0.6, 7: 0.6}  # more are drawn: 1 and 7 differ most between countries
 
 
 def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:
     """The shape of an MNIST digit, (28, 28), or of a drawn digit of that label, distorted."""
-    drawn = rng.random() < DRAWN_SHARES.get(label, DEFAULT_DRAWN_SHARE)
+    drawn = rng.random() < DRAWN_SHARES.get(label, 0.35)
     return warp(draw_digit(label, rng) if drawn else enlarge(digit, rng), rng)
 
 
@@ -133,8 +132,8 @@ def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArra
 class Scene:
     """The ranges from which the properties of a photo are drawn."""
 
-    paper: tuple[float, float]  # grey value, from and to
-    pen: tuple[float, float]  # grey value, from and to
+    paper: tuple[float, float]  # the range of its grey value
+    pen: tuple[float, float]  # the range of its grey value
     shade: float  # the largest loss of light towards one side, as a share
     grain: float  # the largest noise of paper and camera, as a standard deviation in grey values
     coloured: float  # the share of coloured pens
@@ -203,7 +202,7 @@ def paper(mask: Shape, other: Shape, rng: Rng) -> Picture:
 
 
 def screen(mask: Shape, other: Shape, rng: Rng) -> Picture:
-    """Drawn with a mouse or a finger, dark on light or light on dark."""
+    """A digit drawn with a mouse or a finger, dark on light or light on dark."""
     side = int(rng.choice([28, 28, 28, 32, 50, 64, 100, 140, 200, 280, 400]))
     canvas = lay_out(mask, rng, side, side, 0.35, 1.0)
     if rng.random() < 0.3:
@@ -226,7 +225,7 @@ def pencil(mask: Shape, other: Shape, rng: Rng) -> Picture:
 
 
 def cell(mask: Shape, other: Shape, rng: Rng) -> Picture:
-    """Cut from a printed form, with some of its lines."""
+    """A digit cut from a printed form, with some of its lines."""
     height = int(np.exp(rng.uniform(np.log(28), np.log(120))))
     width = int(height * np.exp(rng.normal(0, 0.15)))
     canvas = lay_out(mask, rng, height, width, 0.45, 0.92)
@@ -247,7 +246,7 @@ def cell(mask: Shape, other: Shape, rng: Rng) -> Picture:
 
 
 def binarised(mask: Shape, other: Shape, rng: Rng) -> Picture:
-    """Black and white, cropped to the ink, some stretched towards a square."""
+    """A digit in black and white, cropped to the ink, sometimes stretched towards a square."""
     side = int(rng.choice([28, 28, 32, 40, 64, 100]))
     height, width = mask.shape
     squeeze = rng.uniform(0, 1) if rng.random() < 0.6 else 0

@@ -1,0 +1,10 @@
+"""The digit that a worker sees in a file."""
+
+from worker.normalisation.steps import Step
+from worker.reading import trace_digit
+
+
+def read_digit(content: bytes) -> Step:
+    """The last step: 28×28. Raises `ImageError`."""
+    *_, last = trace_digit(content)
+    return last
