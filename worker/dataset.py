@@ -12,7 +12,11 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 
 RAW = Path("MNIST/raw")
-MNIST_FILES = [Path(archive).stem for archive, _ in MNIST.resources]
+MNIST_FILES = [
+    f"{split}-{part}-ubyte"
+    for split in ("train", "t10k")
+    for part in ("images-idx3", "labels-idx1")
+]
 
 
 def load_mnist(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
