@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
-from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -76,12 +75,11 @@ class Call:
 
 @dataclass
 class CallQueue:
-    """The waiting calls that may share a batch, and the threads that send them, each one batch at
-    a time."""
+    """The calls that may share a batch, and the threads that send them; `more` guards both."""
 
     model: str
     is_pixels: bool  # whether the images are 28×28 pixels, not image files
-    more: threading.Condition  # is notified when a call comes
+    more: threading.Condition = field(default_factory=threading.Condition)
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
     idle: int = 0  # how many threads wait for calls
@@ -132,13 +130,7 @@ class Batcher:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self.forget()
-        living.add(self)
-
-    def forget(self) -> None:
-        """Start empty. A forked process needs this, because it has none of the threads."""
-        self._lock = threading.Lock()
-        self._queues: dict[tuple[str, bool], CallQueue] = {}
+        self._queues: dict[tuple[int, str, bool], CallQueue] = {}
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
@@ -165,12 +157,11 @@ class Batcher:
     def _queued(self, call: Call, model: str) -> Iterator[None]:
         """Queue the call; at the end, give it up if it has no answer. Raises `RuntimeError` if no
         thread can be started."""
-        key = model, isinstance(call.image, np.ndarray)
-        queue = self._queues.get(key) or self._queues.setdefault(  # atomic without the lock
-            key, CallQueue(*key, threading.Condition(self._lock))
-        )
+        is_pixels = isinstance(call.image, np.ndarray)
+        key = os.getpid(), model, is_pixels  # a forked process has none of its parent's threads
+        queue = self._queues.get(key) or self._queues.setdefault(key, CallQueue(model, is_pixels))
         try:
-            with self._lock:
+            with queue.more:
                 queue.waiting.append(call)
                 if len(queue.waiting) == queue.expected:
                     queue.enough.set()
@@ -178,11 +169,11 @@ class Batcher:
             yield
         finally:
             if call.outcome is None:
-                with self._lock, suppress(ValueError):  # it is no longer in the queue
+                with queue.more, suppress(ValueError):  # it is no longer in the queue
                     queue.waiting.remove(call)
 
     def _call_thread(self, queue: CallQueue) -> None:
-        """Wake or start a thread; the caller holds the lock. Raises as `_queued`."""
+        """Wake or start a thread; the caller holds `queue.more`. Raises as `_queued`."""
         queue.more.notify()
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]
         if queue.idle < len(queue.waiting) and len(queue.threads) < queue.max_threads:
@@ -204,7 +195,7 @@ class Batcher:
 
     def _wait_for_calls(self, queue: CallQueue) -> bool:
         """Wait until there are calls; False if the thread must end."""
-        with self._lock:
+        with queue.more:
             queue.idle += 1
             queue.more.wait_for(
                 lambda: queue.waiting or len(queue.threads) > queue.max_threads, IDLE_THREAD_SECONDS
@@ -218,7 +209,7 @@ class Batcher:
 
     def _gather(self, queue: CallQueue, calls: int) -> None:
         """Wait until `calls` calls have come, or for `GATHER_SECONDS`."""
-        with self._lock:
+        with queue.more:
             if len(queue.waiting) >= calls:
                 return
             queue.expected = calls
@@ -238,7 +229,7 @@ class Batcher:
         calls: list[Call] = []
         size = 0
         most = min(queue.limits.max_calls, most_rows(queue.model))
-        with self._lock:
+        with queue.more:
             while queue.waiting and len(calls) < most:
                 size += queue.waiting[0].image.nbytes
                 if calls and size > settings().chunk_bytes:
@@ -262,14 +253,14 @@ class Batcher:
                 stored = self._look_after(job_id, queue.is_pixels)
                 checks += 1
                 if checks == 1:
-                    with self._lock:  # now another batch may be sent for the calls that wait
+                    with queue.more:  # now another batch may be sent for the calls that wait
                         queue.late += 1
                         if queue.waiting:
                             self._call_thread(queue)  # it has this thread, so it does not raise
                 if checks == LOGGED_CHECKS:
                     logger.warning("%s waiting for a worker", plural(batch.num_rows, "image"))
         finally:
-            with self._lock:
+            with queue.more:
                 queue.late -= min(checks, 1)
 
     def _look_after(self, job_id: str, is_pixels: bool) -> bool:
@@ -282,17 +273,6 @@ class Batcher:
                 self._ledger.sweep_job(job_id, min(seconds, limit))
                 return True
         return False
-
-
-living: WeakSet[Batcher] = WeakSet()
-
-
-def _forget_all() -> None:
-    for batcher in living:
-        batcher.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:

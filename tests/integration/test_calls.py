@@ -50,10 +50,9 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> None:
     """Batches are under way there, and the lock is held."""
-    key, lock = ("mlp", True), client._calls._lock
-    with lock:
-        busy = [threading.current_thread()] * UNDER_WAY
-        client._calls._queues[key] = CallQueue(*key, threading.Condition(lock), threads=busy)
+    key, busy = (os.getpid(), "mlp", True), [threading.current_thread()] * UNDER_WAY
+    client._calls._queues[key] = CallQueue("mlp", is_pixels=True, threads=busy)
+    with client._calls._queues[key].more:
         with catch_warnings(action="ignore"):  # of forks beside threads
             child = os.fork()
         if not child:
@@ -133,7 +132,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
 
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
     calls = Client(redis_only.url)._calls
-    queue = CallQueue("cnn", True, threading.Condition(calls._lock))
+    queue = CallQueue("cnn", is_pixels=True)
     queue.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
     assert len(calls._take_calls(queue)) == MODEL_ROWS["cnn"]
 
