@@ -93,7 +93,7 @@ def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
     endless = tarfile.TarInfo("2.png")
     endless.size = 1 << 60
     for content, message in [
-        (whole[: 2 * tarfile.BLOCKSIZE], "it ends without an end mark"),
+        (whole[: 2 * tarfile.BLOCKSIZE], "it has no end mark"),
         (whole + whole, "more members follow after its end"),
         (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it is truncated"),
     ]:
@@ -173,7 +173,10 @@ def test_a_header_of_a_tar_that_is_huge_is_not_read(kind: bytes, tmp_path: Path)
     path.write_bytes(whole[:1024] + header.tobuf() + bytes(2 << 20) + whole)
     *entries, last = [try_to_read(entry) for entry in open_sources([str(path)]).items]
     assert [name for name, _ in entries] == ["1.png"]
-    assert last == ("(the rest)", "the archive is broken from here on: a header of 2,097,152 bytes")
+    assert last == (
+        "(the rest)",
+        "the archive is broken from here on: a header has 2,097,152 bytes",
+    )
 
 
 def test_an_xz_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
