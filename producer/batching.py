@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import threading
@@ -27,7 +28,6 @@ from protocol.text import plural
 
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
 GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
-MAX_PIXELS_DEADLINE_SECONDS = 5.0  # a batch of pixels is overdue after this; files may take longer
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
 MAX_THREADS = 16  # at most this many threads wait for the results of one `CallQueue`
 
@@ -37,10 +37,11 @@ logger = logging.getLogger(__name__)
 class BatchLimits(NamedTuple):
     max_calls: int  # how many calls may share a batch
     max_batches: int  # how many batches may be under way at the same time
+    deadline_seconds: float  # a batch is overdue after this, or earlier if the settings say so
 
 
-PIXELS_LIMITS = BatchLimits(1024, 1)
-FILES_LIMITS = BatchLimits(16, 16)  # decoding is slow: small batches spread over workers
+PIXELS_LIMITS = BatchLimits(1024, 1, 5.0)
+FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches spread over workers
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Batcher:
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
-        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1: no limit
+        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1 means no limit
         with self._queued(call, model):
             call.answered.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         if isinstance(call.outcome, Exception):
@@ -155,8 +156,7 @@ class Batcher:
 
     @contextmanager
     def _queued(self, call: Call, model: str) -> Iterator[None]:
-        """Queue the call; at the end, give it up if it has no answer. Raises `RuntimeError` if no
-        thread can be started."""
+        """Queue the call, and give it up if the caller stops waiting. Raises as `_call_thread`."""
         is_pixels = isinstance(call.image, np.ndarray)
         key = os.getpid(), model, is_pixels  # a forked process has none of its parent's threads
         queue = self._queues.get(key) or self._queues.setdefault(key, CallQueue(model, is_pixels))
@@ -173,7 +173,7 @@ class Batcher:
                     queue.waiting.remove(call)
 
     def _call_thread(self, queue: CallQueue) -> None:
-        """Wake or start a thread; the caller holds `queue.more`. Raises as `_queued`."""
+        """Wake or start a thread; the caller holds `queue.more`. Raises `RuntimeError`."""
         queue.more.notify()
         queue.threads = [thread for thread in queue.threads if thread.is_alive()]
         if queue.idle < len(queue.waiting) and len(queue.threads) < queue.max_threads:
@@ -250,7 +250,7 @@ class Batcher:
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))
-                stored = self._look_after(job_id, queue.is_pixels)
+                stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:
                     with queue.more:  # now another batch may be sent for the calls that wait
@@ -263,20 +263,19 @@ class Batcher:
             with queue.more:
                 queue.late -= min(checks, 1)
 
-    def _look_after(self, job_id: str, is_pixels: bool) -> bool:
+    def _look_after(self, job_id: str, limits: BatchLimits) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
         with suppress(UnknownJobError):
             if not self._ledger.record(job_id).is_stopped:
                 self._ledger.heartbeat(job_id)
-                seconds = settings().deadline_seconds
-                limit = MAX_PIXELS_DEADLINE_SECONDS if is_pixels else seconds
-                self._ledger.sweep_job(job_id, min(seconds, limit))
+                seconds = min(settings().deadline_seconds, limits.deadline_seconds)
+                self._ledger.sweep_job(job_id, seconds)
                 return True
         return False
 
 
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
-    """Hand over the answers; each event loop is woken once for all of its calls."""
+    """Hand over the answers. Each event loop is woken once for all of its calls."""
     loops: defaultdict[asyncio.AbstractEventLoop, list[Call]] = defaultdict(list)
     for call, outcome in answered:
         call.outcome = outcome
@@ -310,6 +309,5 @@ def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
     """One prediction for each row of a result batch."""
     rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
     for row in rows:
-        if row["probabilities"] is not None:
-            row["probabilities"] = tuple(row["probabilities"])
+        row["probabilities"] = row["probabilities"] and tuple(row["probabilities"])
     return [Prediction(**row) for row in rows]
