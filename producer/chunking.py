@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
@@ -27,8 +26,6 @@ UNTIMED_SHARE = 8  # while the pace of files is unknown, a chunk has at most 1/8
 
 
 class Row(NamedTuple):
-    """One row of `FILES_SCHEMA`."""
-
     id: str
     image: bytes | None
     error: str | None
@@ -147,7 +144,7 @@ def _read_entry(entry: Entry) -> Row:
         return Row(id, content, None, entry.truth)
     except UnreadableImageError as error:
         reason = str(error)
-    except (OSError, ValueError) as error:  # ValueError means a 0 byte in the path
+    except (OSError, ValueError) as error:  # a 0 byte in a path raises ValueError
         reason = f"can't be read: {getattr(error, 'strerror', None) or error}"
     return Row(id, None, printable(reason), entry.truth)  # a name in it may not be UTF-8
 
@@ -168,7 +165,8 @@ def _cut(
             if not pending:
                 rows_left = max_rows(kind, before[kind])
                 bytes_left, until = settings().chunk_bytes, time.monotonic() + PENDING_SECONDS
-            ends = _find_ends(batch.slice(0, rows_left))
+            sizes = pc.fill_null(pc.binary_length(batch.column(kind).slice(0, rows_left)), 0)
+            ends = np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)  # (N,), in bytes
             rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
             if rows:
                 pending.append(batch.slice(0, rows))
@@ -185,12 +183,6 @@ def _cut(
 
 def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would copy a single one
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """The bytes of images up to the end of each row, (N,)."""
-    sizes = pc.fill_null(pc.binary_length(batch.column(kind_of(batch))), 0)
-    return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _adapt(batch: pa.RecordBatch, has_truth: bool) -> pa.RecordBatch:

@@ -68,12 +68,11 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self.is_stopped = self._dropped = False
-        self._unlimited_until = 0.0  # until then, Redis is not asked for its maxmemory
+        self._unlimited_until = 0.0  # Redis is not asked for its maxmemory before this time
         feeders.add(self)
         if os.getpid() not in processes:
             processes.add(os.getpid())
-            # A high priority comes first. `atexit` would not work, because forks ignore it
-            Finalize(None, _end_feeders, exitpriority=100)
+            Finalize(None, _end_feeders, exitpriority=100)  # 100 is early; forks ignore `atexit`
 
     def run(self) -> None:
         try:
@@ -133,8 +132,7 @@ class Feeder(threading.Thread):
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Stop feeding a job whose results nobody will collect, and cancel it. (If the feeder has
-        ended, the job expires in Redis.)"""
+        """Cancel a job whose results nobody will collect; if it is fed, it expires in Redis."""
         self._dropped = True
         self.stop()
 

@@ -35,7 +35,7 @@ class Job:
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
         self.id = job_id
-        self.on_idle: Callable[[], None] | None = None  # called while the job waits for results
+        self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None
@@ -122,8 +122,7 @@ class Job:
         be called again if it is interrupted. Raises as `results`."""
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
-            for batch in self.results():
-                batches.append(batch)
+            batches.extend(self.results())
             schema = batches[0].schema if batches else RESULT_SCHEMA
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
@@ -159,7 +158,7 @@ class Job:
             self._feeder.is_awaited = True
             if self._feeder.error and not self._feeder.has_results_left:
                 if self._feeder.has_source_failed:
-                    self._feeder.cancel()  # not earlier: now everything before it is collected
+                    self._feeder.cancel()  # all results before the error are collected by now
                 raise self._feeder.error
         if self._attached_feeder:
             return "collected" if self._attached_feeder.total == number else "running"

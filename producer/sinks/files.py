@@ -25,7 +25,7 @@ from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, encode_csv
 from protocol.errors import OutputError, UsageError
 
-ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
+ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 REPEATED = ["label", "error", "truth"]  # columns with few values, each of which is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
@@ -112,8 +112,8 @@ class FileSink(Sink):
     def close(self) -> None:
         """Close the file, which can be resumed; remove it if it has no rows."""
         if self.checkpoint.rows == 0 and not self._file.closed:
-            for path in (self.partial, self._journal_path):
-                path.unlink(missing_ok=True)
+            self.partial.unlink(missing_ok=True)
+            self._journal_path.unlink(missing_ok=True)
         self._file.close()
         self._journal.close()
 

@@ -52,7 +52,7 @@ def archive_source(path: Path, naming: Naming) -> Source:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
             entries = _zip_entries(archive, naming)
-            count = sum(is_image_name(_path(member)) for member in archive.infolist())
+            count = sum(is_image_name(name.replace("\\", "/")) for name in archive.namelist())
         else:
             entries = _tar_entries(_decompress(path), naming)
         some = naming.at_least_one(entries, path)
@@ -74,14 +74,9 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def _path(member: zipfile.ZipInfo) -> str:
-    """The path of a member; some Windows programs separate folders by a backslash."""
-    return member.filename.replace("\\", "/")
-
-
 def _zip_entries(archive: zipfile.ZipFile, naming: Naming) -> Iterator[Entry]:
     for member in archive.infolist():
-        path = _path(member)
+        path = member.filename.replace("\\", "/")  # some Windows programs write backslashes
         if is_image_name(path):
             yield naming.entry(member.filename, partial(_read_zipped, archive, member), path)
         elif not path.endswith("/"):  # not a folder; `is_dir` fails for an empty name
@@ -178,8 +173,7 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.islnk():
-        reason = "a hard link: the archive has the image under another name"
-        raise UnreadableImageError(f"{reason}, {member.linkname}")
+        raise UnreadableImageError(f"a hard link: the archive has the image as {member.linkname}")
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""

@@ -43,8 +43,7 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
 
 
 def number_pieces(parts: Iterable[Any], prefix: str, build: Build) -> Iterator[SourceItem]:
-    """The items that `build` makes of each part of a file. If the file is damaged, the last item is
-    an entry that can't be read."""
+    """What `build` makes of each part of a file; if it is damaged, the last item is unreadable."""
     start = 0
     try:
         for part in parts:
@@ -95,7 +94,7 @@ def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
             f"(N, 28, 28) or (N, {PIXELS})"
         )
     count, starts = len(array), range(0, len(array), PIECE_ROWS)
-    if array.flags.c_contiguous:  # it is read, as a mapped file that shrinks ends the process
+    if array.flags.c_contiguous:  # do not map it: if the file shrinks, that ends the process
         return count, _read_parts(path, cast(np.memmap, array).offset, count)
     return count, (array[start : start + PIECE_ROWS].reshape(-1, PIXELS) for start in starts)
 

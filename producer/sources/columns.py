@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -53,9 +53,7 @@ def find_pixels(
         and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
-        raise UsageError(
-            f"{path} has {PIXELS + 1} columns of numbers: give the label column the name `label`"
-        )
+        raise UsageError(f"{path} has {PIXELS + 1} number columns: name the label column `label`")
     return Columns(numbers, label) if len(numbers) == PIXELS else None
 
 
@@ -75,8 +73,7 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
-    """The places of 784 columns named by one word and consecutive numbers, in that order; empty if
-    there are none."""
+    """The places of 784 columns named by one word and consecutive numbers, in that order, or []."""
     groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for place, name in enumerate(names):
         if match := NUMBERED.fullmatch(name):
@@ -130,8 +127,7 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     """The whole numbers of a column, −1 for null."""
     if column.null_count:
         column = pc.fill_null(pc.cast(column, pa.int64()), -1)
-    numbers: np.ndarray = column.to_numpy()
-    return numbers
+    return cast(np.ndarray, column.to_numpy())
 
 
 def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:

@@ -92,7 +92,7 @@ def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, 
         kind = _describe(others[name]) if name in others else ""
         if kind == "folder" and not name.startswith("."):
             yield below + name, True
-        elif is_image_name(name) and kind in ("", "broken link"):  # a row with an error
+        elif is_image_name(name) and kind in ("", "broken link"):  # it becomes a row with an error
             yield below + name, False
         else:
             skipped.skip(name, kind)
@@ -113,7 +113,7 @@ def folder_source(root: Path, naming: Naming) -> Source:
     """The images of a folder, recursively, in natural order; an id is the path below the folder.
     Raises `UsageError` if there are none."""
     above, unique = os.path.abspath(root), naming.unique
-    # Only escaped bytes that are not UTF-8 may make a name equal to that of another file
+    # Two files get the same id only if bytes that are not UTF-8 were escaped
     naming.unique = lambda name: unique(name) if "\\x" in name else name
     entries = (
         naming.entry(name, partial(read_file, f"{root}/{name}"), f"{above}/{name}")

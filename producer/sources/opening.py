@@ -145,7 +145,7 @@ def _check_kind(name: str, path: Path) -> None:
         path.stat()
     except (OSError, ValueError) as error:
         nowhere = isinstance(error, FileNotFoundError) and not os.path.islink(path)
-        if nowhere or not isinstance(error, OSError):  # ValueError: a 0 byte in the name
+        if nowhere or not isinstance(error, OSError):  # it has a 0 byte
             hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
             raise UsageError(f"no such file or folder: {name}{hint}") from None
         if is_image_name(name):

@@ -26,7 +26,7 @@ from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-# Neither PNG nor TIFF can hold these modes so that every Pillow before 13 reads them
+# Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 Bytes = bytes | bytearray | memoryview
 Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray

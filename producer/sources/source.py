@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
-SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # others are shown as `ODD_ENDING`
+SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # another is shown as `ODD_ENDING`
 ODD_ENDING = "odd ending"
 MAX_NAMED_KINDS = 3  # a message names at most this many kinds of skipped files
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
@@ -57,7 +57,7 @@ class SkippedFiles(Counter[str]):
         self[kind if kind in self or len(self) < MAX_COUNTED_KINDS else ODD_ENDING] += 1
 
     def describe(self) -> str:
-        """For example `3 other files (.txt, hidden)`, the commonest kinds first; empty for none."""
+        """For example `3 other files (.txt, hidden)`, the commonest kinds first; "" for none."""
         if not self:
             return ""
         kinds = [kind for kind, _ in self.most_common(MAX_NAMED_KINDS)]
@@ -157,7 +157,7 @@ def too_large(limit: int) -> str:
 def read_file(path: str) -> bytes:
     """The bytes of a file, in four system calls; `open` would make twice as many. Raises `OSError`,
     or `UnreadableImageError` if it is too large or not a regular file."""
-    status = os.stat(path)  # first: opening a pipe or a device may block or have effects
+    status = os.stat(path)  # this is first: opening a pipe or a device may block or have effects
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise UnreadableImageError("not a file, but a pipe, a socket or a device")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -199,7 +199,7 @@ def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -
     with suppress(pa.ArrowInvalid):
         content = pa.BufferReader(b"".join(lines))
         table = pyarrow.csv.read_csv(content, read, convert_options=convert)
-        if table.num_rows == len(lines):  # fewer if a quote is not closed
+        if table.num_rows == len(lines):  # there are fewer rows if a quote is not closed
             return table.combine_chunks().to_batches()[0]
     rows = [cells if len(cells) == width else [""] * width for cells in map(_split, lines)]
     arrays = []

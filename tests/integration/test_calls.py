@@ -114,7 +114,7 @@ def test_an_error_is_its_caller_s_alone(
     assert answers[1].result().error == "not an image that can be read"
     assert answers[4].result().error == "can't be read: No such file or directory"
     assert answers[5].result().probabilities == ALONE[0]
-    with pytest.raises(UsageError, match="image 0 is a object"):
+    with pytest.raises(UsageError, match="image 0 has the type object"):
         answers[2].result()
     with pytest.raises(UsageError, match="2 images, but `classify` takes one"):
         answers[6].result()

@@ -356,12 +356,12 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         (
             "a.csv",
             lambda path: write_lines(path, [[f"x{n}x" for n in range(785)], [0] * 785]),
-            "give the label column the name `label`",
+            "name the label column `label`",
         ),
         (
             "a.csv",
             lambda path: write_lines(path, [[*range(785)], [0] * 785]),
-            "give the label column the name `label`",
+            "name the label column `label`",
         ),
         (
             "a.csv",
