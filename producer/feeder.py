@@ -132,7 +132,7 @@ class Feeder(threading.Thread):
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Cancel a job whose results nobody will collect; if it is fed, it expires in Redis."""
+        """Cancel a job that nobody will collect; if all of it is fed, it expires in Redis."""
         self._dropped = True
         self.stop()
 
