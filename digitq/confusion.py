@@ -8,18 +8,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producer.checkpoint import Checkpoint
+from producer.sinks.files import Sink
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError
 
 Confusion = NDArray[np.int64]  # (10, 10): a row for each true digit, a column for each answer
 
 
-class ConfusionSink:
+class ConfusionSink(Sink):
     """A sink that counts the confusion matrix and keeps no rows."""
 
     def __init__(self) -> None:
-        self.checkpoint = Checkpoint()
         self.confusion: Confusion = np.zeros((CLASSES, CLASSES), np.int64)
         self.error: str | None = None  # the first error in any row
 
@@ -32,10 +31,6 @@ class ConfusionSink:
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
         self.checkpoint = self.checkpoint.add(batch)
-
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def tabulate_confusion(confusion: Confusion) -> str:

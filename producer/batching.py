@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import threading
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
-from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -27,30 +27,21 @@ from protocol.settings import settings
 from protocol.text import plural
 
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
-GATHER_SECONDS = 0.003  # wait for new calls of the callers that a batch has just answered
-MAX_PIXELS_DEADLINE_SECONDS = 5.0  # of a batch of pixels; one step of a file may take longer
+GATHER_SECONDS = 0.003  # how long a thread waits for the next calls of those it has just answered
 IDLE_THREAD_SECONDS = 10.0  # a thread without calls ends after this time
-MAX_THREADS = 16  # that wait for results of one kind of calls
+MAX_THREADS = 16  # at most this many threads wait for the results of one `CallQueue`
 
 logger = logging.getLogger(__name__)
 
 
 class BatchLimits(NamedTuple):
-    max_calls: int  # that share a batch
-    max_batches: int  # that are under way
+    max_calls: int  # how many calls may share a batch
+    max_batches: int  # how many batches may be under way at the same time
+    deadline_seconds: float  # a batch is overdue after this, or earlier if the settings say so
 
 
-PIXELS_LIMITS = BatchLimits(1024, 1)
-FILES_LIMITS = BatchLimits(16, 16)  # decoding is slow: small batches spread over workers
-
-
-class CallKind(NamedTuple):  # what the calls of one batch have in common
-    model: str
-    drawn: bool  # 28×28 pixels, not an image file
-
-    @property
-    def limits(self) -> BatchLimits:
-        return PIXELS_LIMITS if self.drawn else FILES_LIMITS
+PIXELS_LIMITS = BatchLimits(1024, 1, 5.0)
+FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches spread over workers
 
 
 @dataclass(frozen=True)
@@ -85,21 +76,26 @@ class Call:
 
 @dataclass
 class CallQueue:
-    """The waiting calls of one kind, and the threads that send them, each one batch at a time."""
+    """The calls that may share a batch, and the threads that send them; `more` guards both."""
 
-    kind: CallKind
-    more: threading.Condition  # notified when a call comes
+    model: str
+    is_pixels: bool  # whether the images are 28×28 pixels, not image files
+    more: threading.Condition = field(default_factory=threading.Condition)
     waiting: deque[Call] = field(default_factory=deque)
     threads: list[threading.Thread] = field(default_factory=list)
-    idle: int = 0  # threads that wait for calls
-    late: int = 0  # batches that were not answered within `IDLE_MS`
-    expected: int = 0  # number of waiting calls at which `enough` is set
+    idle: int = 0  # how many threads wait for calls
+    late: int = 0  # how many batches were not answered within `IDLE_MS`
+    expected: int = 0  # `enough` is set when this many calls wait
     enough: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def limits(self) -> BatchLimits:
+        return PIXELS_LIMITS if self.is_pixels else FILES_LIMITS
 
     @property
     def max_threads(self) -> int:
         """One for each batch that may be under way; late batches do not count."""
-        return min(self.kind.limits.max_batches + self.late, MAX_THREADS)
+        return min(self.limits.max_batches + self.late, MAX_THREADS)
 
 
 def read_call(image: Image) -> Call:
@@ -129,24 +125,18 @@ class Batcher:
 
     Its own threads send them, because a caller may be interrupted at any moment. A call is sent at
     once if fewer than `max_batches` are under way; else it waits for the next batch. Each batch is
-    an attached job of one chunk, of which nothing stays in Redis. The place of a call in its batch
+    an attached job of one chunk, and Redis keeps nothing of it. The place of a call in its batch
     does not matter: a network gives the same bits at every place of a tile.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self.forget()
-        living.add(self)
-
-    def forget(self) -> None:
-        """Start empty, as a process that was just forked must: it has none of the threads."""
-        self._lock = threading.Lock()
-        self._lines: dict[CallKind, CallQueue] = {}
+        self._queues: dict[tuple[int, str, bool], CallQueue] = {}
 
     def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
-        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1: no limit
-        with self._on_its_way(call, model):
+        seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1 means no limit
+        with self._queued(call, model):
             call.answered.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         if isinstance(call.outcome, Exception):
             raise call.outcome
@@ -157,7 +147,7 @@ class Batcher:
     async def ask_async(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
         """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
-        with self._on_its_way(call, model):
+        with self._queued(call, model):
             try:
                 async with asyncio.timeout(timeout_seconds):
                     return await call.awaited
@@ -165,149 +155,127 @@ class Batcher:
                 raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
     @contextmanager
-    def _on_its_way(self, call: Call, model: str) -> Iterator[None]:
-        """Queue the call; at the end, give it up if it has no answer."""
-        line = self._put_in_line(call, model)
+    def _queued(self, call: Call, model: str) -> Iterator[None]:
+        """Queue the call, and give it up if the caller stops waiting. Raises as `_call_thread`."""
+        is_pixels = isinstance(call.image, np.ndarray)
+        key = os.getpid(), model, is_pixels  # a forked process has none of its parent's threads
+        queue = self._queues.get(key) or self._queues.setdefault(key, CallQueue(model, is_pixels))
         try:
+            with queue.more:
+                queue.waiting.append(call)
+                if len(queue.waiting) == queue.expected:
+                    queue.enough.set()
+                self._call_thread(queue)
             yield
         finally:
             if call.outcome is None:
-                with self._lock, suppress(ValueError):  # it is no longer in the queue
-                    line.waiting.remove(call)
+                with queue.more, suppress(ValueError):  # it is no longer in the queue
+                    queue.waiting.remove(call)
 
-    def _put_in_line(self, call: Call, model: str) -> CallQueue:
-        """Queue the call. Raises `RuntimeError` if no thread can be started."""
-        kind = CallKind(model, isinstance(call.image, np.ndarray))
-        with self._lock:
-            line = self._lines.get(kind) or CallQueue(kind, threading.Condition(self._lock))
-            self._lines[kind] = line
-            line.waiting.append(call)
-            if len(line.waiting) == line.expected:
-                line.enough.set()
-            try:
-                self._call_thread(line)
-            except RuntimeError:
-                line.waiting.remove(call)
-                raise
-        return line
-
-    def _call_thread(self, line: CallQueue) -> None:
-        """Wake or start a thread; the caller holds the lock. Raises as `_put_in_line`."""
-        line.more.notify()
-        line.threads = [thread for thread in line.threads if thread.is_alive()]
-        if line.idle < len(line.waiting) and len(line.threads) < line.max_threads:
-            thread = threading.Thread(target=self._send_batches, args=(line,), daemon=True)
+    def _call_thread(self, queue: CallQueue) -> None:
+        """Wake or start a thread; the caller holds `queue.more`. Raises `RuntimeError`."""
+        queue.more.notify()
+        queue.threads = [thread for thread in queue.threads if thread.is_alive()]
+        if queue.idle < len(queue.waiting) and len(queue.threads) < queue.max_threads:
+            thread = threading.Thread(target=self._send_batches, args=(queue,), daemon=True)
             try:
                 thread.start()
-                line.threads.append(thread)
+                queue.threads.append(thread)
             except RuntimeError:
-                if not line.threads:
+                if not queue.threads:
                     raise
 
-    def _send_batches(self, line: CallQueue) -> None:
+    def _send_batches(self, queue: CallQueue) -> None:
         """The work of a thread, until no call has come for `IDLE_THREAD_SECONDS`."""
-        while self._wait_for_calls(line):
-            if calls := self._take_calls(line):
-                self._send_batch(line, calls)
+        while self._wait_for_calls(queue):
+            if calls := self._take_calls(queue):
+                self._send_batch(queue, calls)
             if len(calls) > 1:
-                self._gather(line, len(calls))
+                self._gather(queue, len(calls))
 
-    def _wait_for_calls(self, line: CallQueue) -> bool:
+    def _wait_for_calls(self, queue: CallQueue) -> bool:
         """Wait until there are calls; False if the thread must end."""
-        with self._lock:
-            while not line.waiting and len(line.threads) <= line.max_threads:
-                line.idle += 1
-                came = line.more.wait(IDLE_THREAD_SECONDS)
-                line.idle -= 1
-                if not came:
-                    break
-            if line.waiting and len(line.threads) <= line.max_threads:
+        with queue.more:
+            queue.idle += 1
+            queue.more.wait_for(
+                lambda: queue.waiting or len(queue.threads) > queue.max_threads, IDLE_THREAD_SECONDS
+            )
+            queue.idle -= 1
+            if queue.waiting and len(queue.threads) <= queue.max_threads:
                 return True
             own = threading.current_thread()
-            line.threads = [thread for thread in line.threads if thread is not own]
+            queue.threads = [thread for thread in queue.threads if thread is not own]
             return False
 
-    def _gather(self, line: CallQueue, calls: int) -> None:
+    def _gather(self, queue: CallQueue, calls: int) -> None:
         """Wait until `calls` calls have come, or for `GATHER_SECONDS`."""
-        with self._lock:
-            if len(line.waiting) >= calls:
+        with queue.more:
+            if len(queue.waiting) >= calls:
                 return
-            line.expected = calls
-            line.enough.clear()
-        line.enough.wait(GATHER_SECONDS)
-        line.expected = 0
+            queue.expected = calls
+            queue.enough.clear()
+        queue.enough.wait(GATHER_SECONDS)
+        queue.expected = 0
 
-    def _send_batch(self, line: CallQueue, calls: list[Call]) -> None:
+    def _send_batch(self, queue: CallQueue, calls: list[Call]) -> None:
         try:
-            answers = self._classify(put_together(calls), line)
+            answers = self._classify(put_together(calls), queue)
             answered: list[tuple[Call, Outcome]] = [*zip(calls, answers, strict=True)]
         except Exception as error:
             answered = [(call, error) for call in calls]
         wake_callers(answered)
 
-    def _take_calls(self, line: CallQueue) -> list[Call]:
+    def _take_calls(self, queue: CallQueue) -> list[Call]:
         calls: list[Call] = []
         size = 0
-        most = min(line.kind.limits.max_calls, most_rows(line.kind.model))
-        with self._lock:
-            while line.waiting and len(calls) < most:
-                size += line.waiting[0].image.nbytes
+        most = min(queue.limits.max_calls, most_rows(queue.model))
+        with queue.more:
+            while queue.waiting and len(calls) < most:
+                size += queue.waiting[0].image.nbytes
                 if calls and size > settings().chunk_bytes:
                     break
-                calls.append(line.waiting.popleft())
+                calls.append(queue.waiting.popleft())
         return calls
 
-    def _classify(self, batch: pa.RecordBatch, line: CallQueue) -> list[Prediction]:
+    def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> list[Prediction]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
-        source, model = "single images from Python", line.kind.model
+        source, model = "single images from Python", queue.model
         spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS)
         stored, last, checks = False, b"0", 0
         try:
             while True:
                 if not stored:
                     self._ledger.submit(spec, batch.num_rows, payload)
-                last = self._ledger.wait(job_id, last, IDLE_MS)  # after that it is late
+                last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))
-                stored = self._look_after(job_id, line.kind)
+                stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:
-                    with self._lock:  # allow another batch for the calls that wait
-                        line.late += 1
-                        if line.waiting:
-                            self._call_thread(line)  # does not raise: this thread is one of them
+                    with queue.more:  # now another batch may be sent for the calls that wait
+                        queue.late += 1
+                        if queue.waiting:
+                            self._call_thread(queue)  # it has this thread, so it does not raise
                 if checks == LOGGED_CHECKS:
                     logger.warning("%s waiting for a worker", plural(batch.num_rows, "image"))
         finally:
-            with self._lock:
-                line.late -= min(checks, 1)
+            with queue.more:
+                queue.late -= min(checks, 1)
 
-    def _look_after(self, job_id: str, kind: CallKind) -> bool:
+    def _look_after(self, job_id: str, limits: BatchLimits) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
         with suppress(UnknownJobError):
             if not self._ledger.record(job_id).is_stopped:
                 self._ledger.heartbeat(job_id)
-                seconds = settings().deadline_seconds
-                limit = MAX_PIXELS_DEADLINE_SECONDS if kind.drawn else seconds
-                self._ledger.sweep_job(job_id, min(seconds, limit))
+                seconds = min(settings().deadline_seconds, limits.deadline_seconds)
+                self._ledger.sweep_job(job_id, seconds)
                 return True
         return False
 
 
-living: WeakSet[Batcher] = WeakSet()
-
-
-def _forget_all() -> None:
-    for batcher in living:
-        batcher.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
-
-
 def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
-    """Hand over the answers; each event loop is woken once for all of its calls."""
+    """Hand over the answers. Each event loop is woken once for all of its calls."""
     loops: defaultdict[asyncio.AbstractEventLoop, list[Call]] = defaultdict(list)
     for call, outcome in answered:
         call.outcome = outcome
@@ -341,6 +309,5 @@ def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
     """One prediction for each row of a result batch."""
     rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
     for row in rows:
-        if row["probabilities"] is not None:
-            row["probabilities"] = tuple(row["probabilities"])
+        row["probabilities"] = row["probabilities"] and tuple(row["probabilities"])
     return [Prediction(**row) for row in rows]

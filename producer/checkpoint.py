@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-CRC_BYTES = 4096  # for more, zlib releases Python's lock and may wait long to get it back
+CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
 
 def add_ids(checksum: int, ids: pa.StringArray) -> int:

@@ -10,24 +10,22 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
+from protocol.chunk import FILES_SCHEMA, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural, printable
 
-FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
-READ_FILES = 512  # files that are read before they become one batch
-CHUNK_SECONDS = 0.2  # a worker's time for a chunk; single calls may have to wait for it
-PENDING_SECONDS = 1.0  # images that have waited longer for others become a chunk
-CHUNK_SHARE = 32  # a chunk holds at most 1/32 of the images before it, or a first chunk's number
-UNTIMED_SHARE = 8  # the same for files, as long as their time is unknown
+READ_FILES = 512  # after this many files, those that were read become one batch
+CHUNK_SECONDS = 0.2  # how long a worker may take for a chunk; single calls may have to wait for it
+PENDING_SECONDS = 1.0  # images that have waited for others this long become a chunk
+CHUNK_SHARE = 32  # after the first chunks, one has at most 1/32 as many images as came before it
+UNTIMED_SHARE = 8  # while the pace of files is unknown, a chunk has at most 1/8 of those before it
 
 
-class Row(NamedTuple):  # of `FILES_SCHEMA`
+class Row(NamedTuple):
     id: str
     image: bytes | None
     error: str | None
@@ -65,22 +63,24 @@ def cut_chunks(
         raise failure[0]
 
 
-class Bounds(NamedTuple):  # of the number of images in a chunk
-    minimum: int  # even if images take long
-    first: int  # maximum in the first chunks, so that small jobs use all workers
-    multiple: int  # numbers are multiples of this, unless settings are lower
+class Bounds(NamedTuple):
+    """Bounds for the number of images in a chunk."""
+
+    minimum: int  # a chunk may have this many, even if images take long
+    first: int  # the first chunks have at most this many, so that small jobs use all workers
+    multiple: int  # the number is a multiple of this, unless the settings allow fewer
 
 
 BOUNDS: dict[Kind, Bounds] = {
     "pixels": Bounds(128, TILE_ROWS, 128),  # 128 is the smallest tile of a network
     "image": Bounds(32, 512, 1),
 }
-MAX_FILES = 2048  # in a chunk even if the last files were fast, as the next may be slow
+MAX_FILES = 2048  # a chunk has at most this many files: if the last were fast, the next may be slow
 
 
 def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
-    """How many images a chunk may hold that comes after `before` images of its kind, if one takes
-    `pace` seconds; if this is 0, `usual` is a guess of how many take `CHUNK_SECONDS`."""
+    """How many images the next chunk may hold, after `before` images of its kind. One image takes
+    `pace` seconds; if this is 0, about `usual` images take `CHUNK_SECONDS`."""
     minimum, first, multiple = BOUNDS[kind]
     if pace:
         timely = int(CHUNK_SECONDS / pace)
@@ -93,7 +93,7 @@ def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
 
 
 def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
-    """The items after those that `resume` counts, whose files are not read."""
+    """The items that `resume` does not count. The files of the others are not read."""
     left, seen = resume.rows, 0
     has_changed = UsageError(
         f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
@@ -121,7 +121,7 @@ def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
     size, until = 0, 0.0
-    for item in chain(items, [None]):  # None: the end
+    for item in chain(items, [None]):  # None is the end
         row = _read_entry(item) if isinstance(item, Entry) else None
         size += len(row.image or b"") if row else 0
         is_full = len(rows) == READ_FILES or size > settings().chunk_bytes
@@ -144,16 +144,16 @@ def _read_entry(entry: Entry) -> Row:
         return Row(id, content, None, entry.truth)
     except UnreadableImageError as error:
         reason = str(error)
-    except (OSError, ValueError) as error:  # ValueError: a 0 byte in the path
+    except (OSError, ValueError) as error:  # a 0 byte in a path raises ValueError
         reason = f"can't be read: {getattr(error, 'strerror', None) or error}"
-    return Row(id, None, printable(reason), entry.truth)  # it may quote a name that is not UTF-8
+    return Row(id, None, printable(reason), entry.truth)  # a name in it may not be UTF-8
 
 
 def _cut(
     batches: Iterable[pa.RecordBatch], max_rows: Callable[[Kind, int], int]
 ) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that each fill a chunk and have one schema."""
-    before: Counter[Kind] = Counter()  # images so far
+    before: Counter[Kind] = Counter()  # how many images came so far
     pending: list[pa.RecordBatch] = []
     rows_left, bytes_left, until = 0, 0, 0.0
     for batch in batches:
@@ -165,7 +165,8 @@ def _cut(
             if not pending:
                 rows_left = max_rows(kind, before[kind])
                 bytes_left, until = settings().chunk_bytes, time.monotonic() + PENDING_SECONDS
-            ends = _find_ends(batch.slice(0, rows_left))
+            sizes = pc.fill_null(pc.binary_length(batch.column(kind).slice(0, rows_left)), 0)
+            ends = np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)  # (N,), in bytes
             rows = int(np.searchsorted(ends, bytes_left, side="right")) or int(not pending)
             if rows:
                 pending.append(batch.slice(0, rows))
@@ -182,12 +183,6 @@ def _cut(
 
 def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would copy a single one
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-def _find_ends(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """The bytes of images up to the end of each row, (N,)."""
-    sizes = pc.fill_null(pc.binary_length(batch.column(kind_of(batch))), 0)
-    return np.cumsum(sizes.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _adapt(batch: pa.RecordBatch, has_truth: bool) -> pa.RecordBatch:

@@ -22,7 +22,7 @@ from protocol.settings import DEFAULT_BROKER, MODELS, settings
 from protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
-IN_FLIGHT_CHUNKS = 16  # of one job in the queue or at workers; more if the queue is empty
+IN_FLIGHT_CHUNKS = 16  # a job may have this many chunks in flight, and more if the queue is empty
 
 
 class Client:
@@ -31,7 +31,7 @@ class Client:
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
         """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
 
-        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is no Redis URL.
+        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is not a Redis URL.
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
@@ -75,8 +75,8 @@ class Client:
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.
 
-        Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is no
-        image. Errors in an iterable of images are raised by `Job.results`.
+        Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
+        an image. Errors in an iterable of images are raised by `Job.results`.
         """
         return self.submit_source(image_source(images), model, detached=detached)
 

@@ -16,10 +16,10 @@ from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_ke
 from protocol.settings import settings
 from protocol.text import printable
 
-FEEDER_POLL_SECONDS = 0.2  # between two checks whether Redis has room or workers need more
-MAX_FILL = 0.7  # of Redis's maxmemory that chunks may fill; results need the rest
-HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # between two heartbeats of the submitter
-UNLIMITED_SECONDS = 1.0  # between two checks whether a Redis without maxmemory has one now
+FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
+MAX_FILL = 0.7  # chunks may fill this share of Redis's maxmemory; results need the rest
+HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
+UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
 EXIT_SECONDS = 0.5  # how long an exiting process waits for feeders, which may wait for a source
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Feeder(threading.Thread):
         self.total: int | None = None
         self.error: BaseException | None = None
         self.sent = 0
-        self.paces = dict.fromkeys(KINDS, 0.0)  # seconds for one image of late; 0: unknown
+        self.paces = dict.fromkeys(KINDS, 0.0)  # seconds that one image took last; 0 if unknown
         self.ended = threading.Event()
         self.is_awaited = False  # somebody waits for the end and will see `error`
         self.waiting_for: str | None = None
@@ -64,15 +64,15 @@ class Feeder(threading.Thread):
         self._chunks = chunks
         self._window: dict[int, StoredChunk] = {}
         self._base = (0, 0)  # the oldest chunk not collected, and how many images are before it
-        self._max_chunks = settings().window_chunks  # in the window
+        self._max_chunks = settings().window_chunks  # the size of the window
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self.is_stopped = self._dropped = False
-        self._unlimited_until = 0.0  # until then, Redis is not asked for its maxmemory
+        self._unlimited_until = 0.0  # Redis is not asked for its maxmemory before this time
         feeders.add(self)
         if os.getpid() not in processes:
             processes.add(os.getpid())
-            Finalize(None, _end_feeders, exitpriority=100)  # before others; forks ignore `atexit`
+            Finalize(None, _end_feeders, exitpriority=100)  # 100 is early; forks ignore `atexit`
 
     def run(self) -> None:
         try:
@@ -86,17 +86,17 @@ class Feeder(threading.Thread):
                         self._window.pop(number - settings().window_chunks, None)
                 self._send(stored_chunk)
                 self.sent = number + 1
-            self.total = self.sent  # before sealing, which wakes the collector
+            self.total = self.sent  # it is set before sealing, which wakes the collector
             self._seal(self.total)
             if not self.attached:
                 self._ledger.flush(self._spec.id)
-                # a Redis that restarted before the flush may have lost the last chunks
+                # If Redis restarted before the flush, it may have lost the last chunks
                 self._seal(self.total)
         except BaseException as error:
-            self.error = error  # before cancelling, so that collectors see this error
+            self.error = error  # it is set before cancelling, so that collectors see it
             if self._dropped or self.has_source_failed and not self.has_results_left:
                 self.cancel()
-            if not (self.attached or self.is_awaited or self.is_stopped):  # nobody may ask for it
+            if not (self.attached or self.is_awaited or self.is_stopped):  # nobody may see it
                 logger.error("job %s is incomplete: %s", self._spec.id, reason_of(error))
         finally:
             self._chunks = iter(())  # closes the files that the source has open
@@ -132,8 +132,7 @@ class Feeder(threading.Thread):
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Stop feeding a job whose results nobody will collect, and cancel it. (If the feeder has
-        ended, the job expires in Redis.)"""
+        """Cancel a job that nobody will collect; if all of it is fed, it expires in Redis."""
         self._dropped = True
         self.stop()
 
@@ -170,7 +169,7 @@ class Feeder(threading.Thread):
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
 
     def _pause(self, reason: str, base: int) -> None:
-        """Wait a moment, or less if more than `base` chunks are collected before."""
+        """Wait for `FEEDER_POLL_SECONDS`, or until more than `base` chunks are collected."""
         self.waiting_for = reason
         with self._changed:
             if self._base[0] <= base and not self.is_stopped:
@@ -188,7 +187,7 @@ class Feeder(threading.Thread):
         return held < settings().budget_bytes and not is_done
 
     def _reason_to_wait(self) -> str | None:
-        """Why nothing more may be stored in Redis now, in words; None if it may."""
+        """The reason why nothing more may be stored in Redis now; None if there is none."""
         if not self.attached:
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0)
             if held >= settings().budget_bytes:
@@ -243,7 +242,7 @@ def _end_feeders() -> None:
         for feeder in alive:
             while not feeder.attached and feeder.is_alive() and not feeder.is_stopped:
                 feeder.join(FEEDER_POLL_SECONDS)
-    finally:  # also after Ctrl-C
+    finally:  # Ctrl-C may end the wait
         for feeder in alive:
             feeder.stop()
         end = time.monotonic() + EXIT_SECONDS

@@ -16,7 +16,7 @@ from protocol.errors import JobAbandonedError, ResultsExpiredError, UnknownJobEr
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
 
-MAX_RESULTS = 8  # chunks whose results are fetched in one request
+MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
 IDLE_MS = 500  # after this long without a result, the job is checked
 LOGGED_CHECKS = 20  # after this many checks without a result, a warning is logged
 
@@ -35,17 +35,17 @@ class Job:
 
     def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
         self.id = job_id
-        self.on_idle: Callable[[], None] | None = None  # called while the job waits for results
+        self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
         self._ledger, self._feeder = ledger, feeder
-        self._window = feeder if feeder and feeder.attached else None  # None if detached
-        self.attached = self._window is not None
-        self._checks = 0  # since the last result
+        self.attached = feeder is not None and feeder.attached
+        self._attached_feeder = feeder if self.attached else None
+        self._checks = 0  # how often the job was checked since the last result
         self._process = os.getpid()  # a forked process has no feeder
-        self._next = 0  # the chunk that an attached job collects next
-        self._batches: list[pa.RecordBatch] = []  # what `table` of an attached job has so far
+        self._next = 0  # the number of the chunk that an attached job collects next
+        self._batches: list[pa.RecordBatch] = []  # `table` of an attached job has these so far
         self._table: pa.Table | None = None
-        if self._window:
-            finalize(self, self._window.drop).atexit = False
+        if self._attached_feeder:
+            finalize(self, self._attached_feeder.drop).atexit = False
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -94,9 +94,9 @@ class Job:
                 if payload is None:
                     break
                 batch = decode(payload)
-                if self._window:
+                if self._attached_feeder:
                     self._check_reader(number)
-                    self._window.collected(number)
+                    self._attached_feeder.collected(number)
                     self._next = number + 1
                     taken.append(number)
                 number += 1
@@ -112,7 +112,7 @@ class Job:
 
     def _check_reader(self, number: int) -> None:
         """Raises `UsageError` if another reader has taken a chunk of an attached job."""
-        if self._window and (number != self._next or os.getpid() != self._process):
+        if self._attached_feeder and (number != self._next or os.getpid() != self._process):
             raise UsageError(
                 f"job {self.id} is attached: its results can be read once, by one reader"
             )
@@ -122,8 +122,7 @@ class Job:
         be called again if it is interrupted. Raises as `results`."""
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
-            for batch in self.results():
-                batches.append(batch)
+            batches.extend(self.results())
             schema = batches[0].schema if batches else RESULT_SCHEMA
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
@@ -142,7 +141,7 @@ class Job:
         while (record := self.progress()).state == "feeding":
             if time.monotonic() > end:
                 return False
-            time.sleep(FEEDER_POLL_SECONDS)  # the other process can't wake this one
+            time.sleep(FEEDER_POLL_SECONDS)  # the feeder is in another process and can't wake this
         self._raise_if_not_whole(record)
         return True
 
@@ -159,10 +158,10 @@ class Job:
             self._feeder.is_awaited = True
             if self._feeder.error and not self._feeder.has_results_left:
                 if self._feeder.has_source_failed:
-                    self._feeder.cancel()  # only now is everything before it collected
+                    self._feeder.cancel()  # all results before the error are collected by now
                 raise self._feeder.error
-        if self._window:
-            return "collected" if self._window.total == number else "running"
+        if self._attached_feeder:
+            return "collected" if self._attached_feeder.total == number else "running"
         record = self.progress()
         if record.is_stopped or record.chunks == number and not self._feeder:
             self._raise_if_not_whole(record)
@@ -183,13 +182,13 @@ class Job:
         self._checks = self._checks + 1 if after == last else 0
         if after == last:
             self._ledger.sweep_job(self.id, settings().deadline_seconds)
-            if self._window:
+            if self._attached_feeder:
                 with suppress(UnknownJobError):  # Redis has lost the job; `repair` stores it again
                     record = self.progress()
                     if record.is_stopped:
-                        self._window.stop()
+                        self._attached_feeder.stop()
                     record.raise_if_stopped()
-                self._window.repair()
+                self._attached_feeder.repair()
                 self._ledger.heartbeat(self.id)
             if self.on_idle:
                 self.on_idle()

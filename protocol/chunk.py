@@ -19,6 +19,7 @@ IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `P
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
 ERROR = pa.field("error", pa.string())  # null if there is none
 TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
+FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -11,7 +11,7 @@ import pyarrow.csv
 from protocol.chunk import CLASSES, RESULT_SCHEMA
 from protocol.text import in_one_line
 
-CSV_WRITE_ROWS = 1 << 13  # rows that Arrow formats at a time
+CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
 JSON_CASTS = (
     ("confidence", pa.string(), pa.float64()),
@@ -42,7 +42,7 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
 def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as one JSON object per line, with numbers as short as a float32 allows."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    for name, text, double in JSON_CASTS:  # doubles that print as 0.1, not 0.10000000149
+    for name, text, double in JSON_CASTS:  # these doubles print as 0.1, not 0.10000000149
         columns[name] = pc.cast(pc.cast(columns[name], text), double)
     rows = pa.record_batch(columns).to_pylist()
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -25,28 +25,29 @@ from producer.checkpoint import Checkpoint
 from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, encode_csv
 from protocol.errors import OutputError, UsageError
 
-ROW_GROUP_ROWS = 1 << 16  # rows in a row group of Parquet
-REPEATED = ["label", "error", "truth"]  # columns of which Parquet stores the few values once
+ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
+REPEATED = ["label", "error", "truth"]  # columns with few values, each of which is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
 
-class Sink(Protocol):
-    """Takes result batches. `checkpoint` counts all rows, with those of an interrupted run."""
+class Sink:
+    """Takes result batches; `checkpoint` counts all rows, with those of interrupted runs."""
 
-    checkpoint: Checkpoint
+    checkpoint = Checkpoint()
 
-    def write(self, batch: pa.RecordBatch) -> None: ...
+    def write(self, batch: pa.RecordBatch) -> None:
+        raise NotImplementedError
+
     def finish(self) -> None: ...
     def close(self) -> None: ...
 
 
-class StreamSink:
-    """Writes rows to an open binary stream such as stdout, by default as CSV."""
+class StreamSink(Sink):
+    """Writes rows to a binary stream such as stdout, by default as CSV, and leaves it open."""
 
     def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
         self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
         self._encode = encode
-        self.checkpoint = Checkpoint()
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
@@ -62,17 +63,16 @@ class StreamSink:
         with output_errors("the rows"):
             write_all(self._raw, content)
 
-    def close(self) -> None:
-        """Do nothing: whoever opened the stream closes it."""
 
+class FileSink(Sink):
+    """A result file that is being written."""
 
-class FileSink:
-    """A result file that is being written; `checkpoint` includes the rows of an earlier try."""
+    _file: FileIO
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
         """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
         to another run, is complete, is being written by another process, or can't be written."""
-        if path.is_symlink():  # write its target
+        if path.is_symlink():  # the file that it points to is written
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
         if suffix not in ENCODERS:
@@ -80,8 +80,6 @@ class FileSink:
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
         self.path = path
-        self.checkpoint: Checkpoint
-        self._file: FileIO
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[suffix]
@@ -114,8 +112,8 @@ class FileSink:
     def close(self) -> None:
         """Close the file, which can be resumed; remove it if it has no rows."""
         if self.checkpoint.rows == 0 and not self._file.closed:
-            for path in (self.partial, self._journal_path):
-                path.unlink(missing_ok=True)
+            self.partial.unlink(missing_ok=True)
+            self._journal_path.unlink(missing_ok=True)
         self._file.close()
         self._journal.close()
 
@@ -124,7 +122,7 @@ class FileSink:
         with ExitStack() as stack:  # undoes everything if an exception is raised
             self._journal = stack.enter_context(FileIO(self._journal_path, "a+"))
             self._lock()
-            # checked under the lock: another run may just have ended
+            # This is checked under the lock, because another run may just have ended
             if os.path.exists(self.path) and not overwrite:
                 if is_new:
                     self._journal_path.unlink()
@@ -175,7 +173,7 @@ class FileSink:
             )
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
         while notes and notes[-1][0] > on_disk:
-            notes.pop()  # else it would seem valid once the file is as long again
+            notes.pop()  # if it stayed, it would seem valid once the file is as long again
         self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
         return notes[-1][::-1] if notes else (Checkpoint(), 0)
 
@@ -183,7 +181,7 @@ class FileSink:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _convert_to_parquet(self) -> None:
-        converted = self._journal_path.with_suffix(".new")  # no longer than the journal's name
+        converted = self._journal_path.with_suffix(".new")  # not longer than the journal's name
         try:
             with (
                 pa.OSFile(str(self.partial)) as file,
@@ -201,16 +199,14 @@ class FileSink:
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
     """The rows of all batches in tables of `rows` rows; the last table has the rest."""
-    pending: list[pa.RecordBatch] = []
-    missing = rows
+    pending = reader.schema.empty_table()
     for batch in reader:
-        while batch.num_rows >= missing:
-            yield pa.Table.from_batches([*pending, batch.slice(0, missing)]).combine_chunks()
-            batch, pending, missing = batch.slice(missing), [], rows
-        pending.append(batch)
-        missing -= batch.num_rows
-    if missing < rows:
-        yield pa.Table.from_batches(pending).combine_chunks()
+        pending = pa.concat_tables([pending, pa.Table.from_batches([batch])])
+        while pending.num_rows >= rows:
+            yield pending.slice(0, rows).combine_chunks()
+            pending = pending.slice(rows)
+    if pending.num_rows:
+        yield pending.combine_chunks()
 
 
 def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
@@ -220,12 +216,12 @@ def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]
     if not isinstance(run, dict) or not all(
         isinstance(note, list) and [*map(type, note)] == counts and min(note) >= 0 for note in notes
     ):
-        raise ValueError("no journal")
+        raise ValueError("this is not a journal")
     return run, [(size, Checkpoint(*written)) for size, *written in notes]
 
 
 def difference(old: Run, new: Run) -> str:
-    """What two runs differ in, in words."""
+    """A description of how two runs differ."""
     if set(old) != set(new):
         return "it was started by another command or an older version"
     changed = [name for name in new if old[name] != new[name]]

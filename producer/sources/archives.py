@@ -33,30 +33,30 @@ ZIP_MAGIC = b"PK\3\4"
 ENCRYPTED_FLAG = 1  # a bit of a zip member's flags
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
-    *(ValueError, OverflowError),  # damaged names and numbers
+    *(ValueError, OverflowError),  # a name or a number is damaged
 )
 EXTENDED_HEADERS = (  # tarfile reads these into memory
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
 )
 MAX_HEADER_BYTES = 1 << 20  # a tar with a larger extended header is refused
-MAX_XZ_BYTES = 256 << 20  # memory that unpacking .xz may need; `xz -9` needs 65 MB
-MAX_EMPTY_READS = 4  # a stream that is read more often after its end is broken
+MAX_XZ_BYTES = 256 << 20  # unpacking .xz may take this much memory; `xz -9` needs 65 MB
+MAX_EMPTY_READS = 4  # a tar is broken if tarfile reads more often than this after its end
 
 
 def archive_source(path: Path, naming: Naming) -> Source:
     """The images of an archive in its own order; an id is the name of a member. Raises
-    `UsageError` if the file is no archive or contains no image."""
+    `UsageError` if the file is not an archive or contains no image."""
     count: int | None = None
     try:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
             entries = _zip_entries(archive, naming)
-            count = sum(is_image_name(_path(member)) for member in archive.infolist())
+            count = sum(is_image_name(name.replace("\\", "/")) for name in archive.namelist())
         else:
             entries = _tar_entries(_decompress(path), naming)
         some = naming.at_least_one(entries, path)
-    except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # an unknown version of zip
+    except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # the zip has an unknown version
         raise UsageError(f"can't read the archive {path}: {error}") from None
     return Source(str(path), some, naming.truth_from_parent, lambda: count)
 
@@ -65,7 +65,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip. Raises `zipfile.BadZipFile`, also if the first member is not at the start: in a
     truncated archive, zipfile may find the directory of an archive inside it."""
     with open(path, "rb") as file:
-        is_plain = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # else a program that unpacks itself
+        is_plain = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # if not, it may unpack itself
     archive = zipfile.ZipFile(path)
     if is_plain and min((member.header_offset for member in archive.infolist()), default=0):
         archive.close()
@@ -74,14 +74,9 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def _path(member: zipfile.ZipInfo) -> str:
-    """The path of a member; some Windows programs separate folders by a backslash."""
-    return member.filename.replace("\\", "/")
-
-
 def _zip_entries(archive: zipfile.ZipFile, naming: Naming) -> Iterator[Entry]:
     for member in archive.infolist():
-        path = _path(member)
+        path = member.filename.replace("\\", "/")  # some Windows programs write backslashes
         if is_image_name(path):
             yield naming.entry(member.filename, partial(_read_zipped, archive, member), path)
         elif not path.endswith("/"):  # not a folder; `is_dir` fails for an empty name
@@ -97,7 +92,7 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             return read_limited(file.read, member.file_size)
-    except (*ARCHIVE_ERRORS, RuntimeError) as error:  # an unknown method
+    except (*ARCHIVE_ERRORS, RuntimeError) as error:  # the method is unknown
         raise UnreadableImageError(f"can't be read from the archive: {error}") from None
 
 
@@ -106,7 +101,7 @@ class _Member(tarfile.TarInfo):
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in EXTENDED_HEADERS and self.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+            raise tarfile.ReadError(f"a header has {self.size:,} bytes")
         process: Any = super()  # the method is not public
         return cast(tarfile.TarInfo, process._proc_member(archive))
 
@@ -168,18 +163,17 @@ def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
     while rest := blocks.read(1 << 20):
         zeros = len(rest) - len(rest.lstrip(b"\0"))
         start = zeros - zeros % tarfile.BLOCKSIZE
-        with suppress(tarfile.TarError):  # not a member
+        with suppress(tarfile.TarError):  # the block is not a member's header
             tarfile.TarInfo.frombuf(rest[start : start + tarfile.BLOCKSIZE], "utf-8", "replace")
             raise EOFError("more members follow after its end")
     if not has_end:
         cut = stream.tell() % tarfile.BLOCKSIZE
-        raise EOFError("it ends in the middle of a block" if cut else "it ends without an end mark")
+        raise EOFError("it ends in the middle of a block" if cut else "it has no end mark")
 
 
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.islnk():
-        reason = "a hard link: the archive has the image under another name"
-        raise UnreadableImageError(f"{reason}, {member.linkname}")
+        raise UnreadableImageError(f"a hard link: the archive has the image as {member.linkname}")
     try:
         file = archive.extractfile(member)
         content = read_limited(file.read, member.size) if file else b""

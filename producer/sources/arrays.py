@@ -20,9 +20,9 @@ from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural
 
-PIECE_ROWS = 16384  # images in one record batch
-Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # from ids and rows
-BLOCK_BYTES = 1 << 20  # one read; if gzip data is damaged, earlier blocks are kept
+PIECE_ROWS = 16384  # one record batch has at most this many images
+Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # its arguments: ids and rows
+BLOCK_BYTES = 1 << 20  # this much is read at a time; if gzip data is damaged, earlier blocks count
 ARRAY_SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
 FILE_PREFIXES = {"test": "t10k", "train": "train"}
 # The first bytes of an IDX file and the length of its header, which ends with an image's shape:
@@ -43,8 +43,7 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
 
 
 def number_pieces(parts: Iterable[Any], prefix: str, build: Build) -> Iterator[SourceItem]:
-    """What `build` makes of the ids and rows of each part of a file. If the file is damaged, the
-    last item is an entry that can't be read."""
+    """What `build` makes of each part of a file; if it is damaged, the last item is unreadable."""
     start = 0
     try:
         for part in parts:
@@ -91,11 +90,11 @@ def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
         raise ValueError("it holds several arrays, as .npz files do")
     if array.dtype != np.uint8 or array.shape[1:] not in ((28, 28), (PIXELS,)):
         raise ValueError(
-            f"it holds {array.dtype}{array.shape}, where uint8 of the shape (N, 28, 28) or "
-            f"(N, {PIXELS}) is needed"
+            f"it holds {array.dtype}{array.shape}, but it must hold uint8 of the shape "
+            f"(N, 28, 28) or (N, {PIXELS})"
         )
     count, starts = len(array), range(0, len(array), PIECE_ROWS)
-    if array.flags.c_contiguous:  # read it: if a mapped file is truncated, the process dies
+    if array.flags.c_contiguous:  # do not map it: if the file shrinks, that ends the process
         return count, _read_parts(path, cast(np.memmap, array).offset, count)
     return count, (array[start : start + PIECE_ROWS].reshape(-1, PIXELS) for start in starts)
 
@@ -105,7 +104,7 @@ def _open_idx(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     with _open(path) as file:
         header = file.read(IMAGES_HEADER)
     if (header[:4], header[8:]) != (IMAGES_MAGIC, SHAPE):
-        raise ValueError("it is no file of 28×28 images in MNIST's format")
+        raise ValueError("it is not a file of 28×28 images in MNIST's format")
     count = int.from_bytes(header[4:8], "big")
     return count, _read_parts(path, IMAGES_HEADER, count)
 
@@ -142,7 +141,7 @@ def mnist_source(split: str) -> Source:
     """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels. Raises
     `UsageError` for another name, or if MNIST can't be loaded."""
     if split not in FILE_PREFIXES:
-        raise UsageError(f"no MNIST part {split!r}: there are mnist:test and mnist:train")
+        raise UsageError(f"MNIST has no part {split!r}: there are mnist:test and mnist:train")
     images, labels = load_mnist(split)
     items = label_batches(f"mnist/{split}/", images, labels)
     return Source(f"mnist:{split}", items, has_truth=True, count=lambda: len(labels))
@@ -183,7 +182,7 @@ def _map_idx(path: Path, magic: bytes, header: int, row_bytes: int) -> np.ndarra
     except (OSError, ValueError) as error:
         raise UsageError(f"can't read {path}: {error}") from None
     if content[:4].tobytes() != magic:
-        raise UsageError(f"{path} is no MNIST file")
+        raise UsageError(f"{path} is not an MNIST file")
     if (len(content) - header) % row_bytes:
         raise UsageError(f"{path} is truncated in the middle of an image")
     return content[header:].reshape(-1, row_bytes)

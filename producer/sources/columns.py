@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,16 @@ from producer.sources.source import Entry, SourceItem, unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
-LABEL_NAMES = ("label", "class", "target", "digit", "y")  # of the label column beside pixels
+LABEL_NAMES = ("label", "class", "target", "digit", "y")  # names of a label column beside pixels
 INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
-NO_PIXEL = "a pixel is missing, or is no whole number from 0 to 255"
+NO_PIXEL = "a pixel is missing, or is not a whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
 
 
-class Columns(NamedTuple):  # the places of columns
-    pixels: Sequence[int]  # in the order of pixels
-    label: int | None
+class Columns(NamedTuple):
+    pixels: Sequence[int]  # the places of the pixel columns, in the order of the pixels
+    label: int | None  # the place of the label column
 
 
 def find_pixels(
@@ -42,7 +42,7 @@ def find_pixels(
         odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
         if len(odd) > most_odd:
             raise UsageError(
-                f"{path} has a column {schema.names[odd[0]]} in which not all are whole numbers"
+                f"{path} has a column {schema.names[odd[0]]} with values that are not whole numbers"
             )
         return Columns(numbered, label)
     numbers = [
@@ -53,14 +53,12 @@ def find_pixels(
         and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
-        raise UsageError(
-            f"{path} has {PIXELS + 1} columns of numbers: name the one of labels `label`"
-        )
+        raise UsageError(f"{path} has {PIXELS + 1} number columns: name the label column `label`")
     return Columns(numbers, label) if len(numbers) == PIXELS else None
 
 
 def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
-    """The same for columns without names: 784, or 785 with the labels first. Empty columns and
+    """`find_pixels` for columns without names: 784, or 785 with the labels first. Empty columns and
     text before and after them are ignored."""
     places = [*range(len(schema))]
     is_void = [kind in TEXTS or pa.types.is_null(kind) for kind in schema.types]
@@ -75,8 +73,7 @@ def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
-    """The places of 784 columns named by one word and consecutive numbers, in that order; empty if
-    there are none."""
+    """The places of 784 columns named by one word and consecutive numbers, in that order, or []."""
     groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for place, name in enumerate(names):
         if match := NUMBERED.fullmatch(name):
@@ -112,7 +109,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
-    """Batches of pixels, and an unreadable entry for each row with a number that is no pixel."""
+    """Batches of pixels, and an unreadable entry for each row with a number that is not a pixel."""
     values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
     pixels, truth = values.astype(np.uint8), digits(batch, found.label)
@@ -130,13 +127,12 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     """The whole numbers of a column, −1 for null."""
     if column.null_count:
         column = pc.fill_null(pc.cast(column, pa.int64()), -1)
-    numbers: np.ndarray = column.to_numpy()
-    return numbers
+    return cast(np.ndarray, column.to_numpy())
 
 
 def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
     """The labels in a column as int8, from numbers or text such as `3` or `3.0`; null if a label is
-    no digit, or if there is no such column."""
+    not a digit, or if there is no such column."""
     if label is None:
         return pa.nulls(batch.num_rows, pa.int8())
     labels = batch.column(label)

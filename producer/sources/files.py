@@ -16,8 +16,8 @@ from producer.sources.source import Naming, SkippedFiles, Source, is_image_name,
 from protocol.errors import UsageError
 
 PADDED_DIGITS = 20  # numbers with fewer digits get leading zeros in a sort key
-STDIN_BYTES = 1 << 16  # one read
-NAMES_AT_A_TIME = 2048  # names that one call of NumPy pads
+STDIN_BYTES = 1 << 16  # one read takes at most this much
+NAMES_AT_A_TIME = 2048  # one call of NumPy pads this many names
 
 
 def sort_naturally(names: list[str]) -> None:
@@ -44,7 +44,7 @@ def pad_numbers(text: str) -> str:
 
 
 def _has_images(root: Path) -> bool:
-    """Whether `walk` yields an image for sure. It sorts nothing and stops at the first image."""
+    """Whether there is an image. Unlike `walk`, it sorts nothing and stops at the first image."""
     folders = [str(root)]
     while folders:
         with suppress(OSError), os.scandir(folders.pop()) as entries:
@@ -85,21 +85,21 @@ def _list(root: Path, below: str, skipped: SkippedFiles) -> Iterator[tuple[str, 
     except OSError as error:
         if not below:
             raise UsageError(f"can't read the folder {root}: {error.strerror}") from None
-        yield below.rstrip("/"), False  # reading it fails, so it becomes a row with an error
+        yield below.rstrip("/"), False  # it can't be read, so it becomes a row with an error
         return
     sort_naturally(names)
     for name in names:
         kind = _describe(others[name]) if name in others else ""
         if kind == "folder" and not name.startswith("."):
             yield below + name, True
-        elif is_image_name(name) and kind in ("", "broken link"):  # a row with an error
+        elif is_image_name(name) and kind in ("", "broken link"):  # it becomes a row with an error
             yield below + name, False
         else:
             skipped.skip(name, kind)
 
 
 def _describe(entry: os.DirEntry[str]) -> str:
-    """What an entry is that is no file; an empty string for a link to a file."""
+    """The kind of an entry that is not a file; an empty string for a link to a file."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     if os.path.isfile(entry.path):  # unlike `entry.is_file`, this survives a loop of links
@@ -113,7 +113,7 @@ def folder_source(root: Path, naming: Naming) -> Source:
     """The images of a folder, recursively, in natural order; an id is the path below the folder.
     Raises `UsageError` if there are none."""
     above, unique = os.path.abspath(root), naming.unique
-    # Only escaped bytes that are not UTF-8 may make a name equal to that of another file
+    # Two files get the same id only if bytes that are not UTF-8 were escaped
     naming.unique = lambda name: unique(name) if "\\x" in name else name
     entries = (
         naming.entry(name, partial(read_file, f"{root}/{name}"), f"{above}/{name}")
@@ -138,7 +138,7 @@ def paths_source(name: str, paths: Iterable[str], naming: Naming) -> Source:
 
 def stdin_paths() -> Iterator[str]:
     """The paths on stdin: one on each line, or each followed by a 0 byte as from `find -print0`."""
-    if not sys.stdin:  # `<&-`
+    if not sys.stdin:  # it is None after `<&-`
         raise UsageError("no paths on stdin: it is closed")
     # Unbuffered: a waiting thread would hold the buffer's lock while Python exits.
     stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
@@ -153,7 +153,7 @@ def stdin_paths() -> Iterator[str]:
     while not (b"\0" in first or b"\n" in first) and (block := next(blocks, b"")):
         first += block
     end = b"\0" if b"\0" in first else b"\n"
-    first = first.removeprefix(codecs.BOM_UTF8)  # Windows editors write it
+    first = first.removeprefix(codecs.BOM_UTF8)  # Windows editors write this mark
     rest, found = b"", False
     for block in chain([first], blocks, [end]):
         *lines, rest = (rest + block).split(end)

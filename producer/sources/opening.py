@@ -26,7 +26,7 @@ from protocol.text import printable
 
 PathName: TypeAlias = str | os.PathLike[str]
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
-FOREIGN_SETS = {  # refused: an error row for one would look like a single bad image
+FOREIGN_SETS = {  # they are refused, because an error row would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
     *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
 }
@@ -45,7 +45,7 @@ def open_sources(
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    is_table = isinstance(sources, Mapping) or hasattr(sources, "columns")  # it gives its keys
+    is_table = isinstance(sources, Mapping) or hasattr(sources, "columns")  # iterating gives keys
     paths = [*sources] if isinstance(sources, Iterable) and not is_table else [None]
     names = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
     if len(names) < len(paths):
@@ -54,11 +54,11 @@ def open_sources(
             "`Client.submit` takes images that are in memory"
         )
     if not names:
-        raise UsageError("no SOURCE is named")
+        raise UsageError("no SOURCE was given")
     if limit is not None and limit < 1:
-        raise UsageError(f"a limit of {limit} images leaves none")
+        raise UsageError(f"the limit is {limit} images: it must be at least 1")
     if "-" in names and len(names) > 1:
-        raise UsageError("- takes no other SOURCE beside it: put their paths on stdin too")
+        raise UsageError("no other SOURCE can be given with -: put their paths on stdin too")
     _refuse_overlap(names)
     skipped = SkippedFiles()
     opened, items = _open_all(names, truth_from_parent, skipped)
@@ -121,7 +121,7 @@ def _open(
     if name == "-":
         return paths_source("paths on stdin", stdin_paths(), naming)
     if not name:
-        raise UsageError("a SOURCE is empty; the current folder is .")
+        raise UsageError("a SOURCE is an empty string; the current folder is .")
     if name.startswith("mnist:"):
         return mnist_source(name.removeprefix("mnist:"))
     path, file_name = Path(name), Path(name).name.lower()
@@ -145,7 +145,7 @@ def _check_kind(name: str, path: Path) -> None:
         path.stat()
     except (OSError, ValueError) as error:
         nowhere = isinstance(error, FileNotFoundError) and not os.path.islink(path)
-        if nowhere or not isinstance(error, OSError):  # ValueError: a 0 byte in the name
+        if nowhere or not isinstance(error, OSError):  # it has a 0 byte
             hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
             raise UsageError(f"no such file or folder: {name}{hint}") from None
         if is_image_name(name):
@@ -153,11 +153,11 @@ def _check_kind(name: str, path: Path) -> None:
         raise UsageError(f"can't read {name}: {error.strerror}") from None
     is_folder, holds_many = os.path.isdir(path), path.name.lower().endswith(SET_SUFFIXES)
     if holds_many and not is_folder and not os.path.isfile(path):
-        raise UsageError(f"{name} is no file: a pipe, a socket or a device")
+        raise UsageError(f"{name} is not a file, but a pipe, a socket or a device")
     if path.suffix.lower() in FOREIGN_SETS and not is_folder and not holds_many:
         raise UsageError(
-            f"{name} may be a whole set of images, in a format that is not supported: "
-            "`digitq classify --help` lists those that are"
+            f"{name} may be a set of images in a format that is not supported: "
+            "`digitq classify --help` lists the formats that are"
         )
 
 
@@ -179,7 +179,7 @@ def _refuse_overlap(names: Sequence[str]) -> None:
 
 
 def _count(sources: list[Source], limit: int | None) -> int | None:
-    """The images of all sources, at most `limit`; None if a part is unknown."""
+    """How many images all sources have, at most `limit`; None if one does not know."""
     total = 0
     for source in sources:
         if (part := source.count()) is None:

@@ -26,7 +26,7 @@ from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-# Neither PNG nor TIFF can hold these modes so that every Pillow before 13 reads them
+# Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
 Bytes = bytes | bytearray | memoryview
 Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray
@@ -35,7 +35,7 @@ Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarra
 def image_source(images: Image | Iterable[Image]) -> Source:
     """A source over one image, an array of many, or an iterable of images. The id of a path is the
     path; the id of any other image is its number. The caller may change an array once the next one
-    is asked for. Raises `UsageError` for anything that is no image."""
+    is asked for. Raises `UsageError` for anything that is not an image."""
     if isinstance(images, str):
         refuse_url(images)
     one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
@@ -43,7 +43,7 @@ def image_source(images: Image | Iterable[Image]) -> Source:
     is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
     if is_table or not isinstance(items, Iterable):
         kind = type(images).__name__
-        raise UsageError(f"a {kind} is no image and no list of images: give a list")
+        raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
     count = len(items) if isinstance(items, list) else None
     return Source("images from Python", _read_items(items, copies=not one), count=lambda: count)
 
@@ -87,7 +87,7 @@ def _has_one_channel(array: np.ndarray) -> bool:
 
 
 def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
-    """The id of an image, and what reads it."""
+    """The id of an image, and a function that reads it."""
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if URL.match(path):
@@ -103,7 +103,7 @@ def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
     if isinstance(image, PIL.Image.Image):
         return number, lambda: _encode(image)
     raise UsageError(
-        f"image {number} is a {type(image).__name__}: give a path, bytes, a file opened in "
+        f"image {number} has the type {type(image).__name__}: give a path, bytes, a file opened in "
         "binary mode, a PIL image or an array"
     )
 
@@ -120,7 +120,7 @@ def _from_array(array: np.ndarray) -> PIL.Image.Image:
         return PIL.Image.fromarray(array[..., 0] if _has_one_channel(array) else array)
     except (TypeError, ValueError):
         raise UsageError(
-            f"an array {array.dtype}{array.shape} is no image: it must be uint8, (28, 28), "
+            f"an array {array.dtype}{array.shape} is not an image: it must be uint8, (28, 28), "
             "(N, 28, 28), (height, width), or (height, width, channels) with one to four channels"
         ) from None
 
@@ -136,6 +136,5 @@ def _encode(image: PIL.Image.Image) -> bytes:
             image = image.convert(CONVERTED_MODES[image.mode])
         image.save(file, "PNG" if image.mode in PNG_MODES else "TIFF")
     except Exception as error:  # it is closed, or Pillow reads its file only now
-        reason = str(error) or type(error).__name__
-        raise UnreadableImageError(f"can't be read: {reason}") from None
+        raise UnreadableImageError(f"can't be read: {str(error) or type(error).__name__}") from None
     return file.getvalue()

@@ -21,10 +21,10 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
-SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # others are shown as `ODD_ENDING`
+SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # another is shown as `ODD_ENDING`
 ODD_ENDING = "odd ending"
-MAX_NAMED_KINDS = 3  # kinds of skipped files that a message names
-MAX_COUNTED_KINDS = 100  # further kinds are counted as `ODD_ENDING`
+MAX_NAMED_KINDS = 3  # a message names at most this many kinds of skipped files
+MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PARENT_DIGIT = re.compile("(?:.*/)?([0-9])/+[^/]*", re.DOTALL)
 
@@ -48,26 +48,21 @@ class Entry(NamedTuple):
 SourceItem: TypeAlias = Entry | pa.RecordBatch
 
 
-@dataclass
-class SkippedFiles:
+class SkippedFiles(Counter[str]):
     """Counts of the files that a source skipped (hidden files, other types), by kind."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
 
     def skip(self, name: str, kind: str = "") -> None:
         """Count a skipped file, or another `kind` of entry, by its path in a folder or archive."""
         kind = f"hidden {kind}".rstrip() if is_hidden(name) else kind or describe_ending(name)
-        if kind not in self.kinds and len(self.kinds) >= MAX_COUNTED_KINDS:
-            kind = ODD_ENDING
-        self.kinds[kind] += 1
+        self[kind if kind in self or len(self) < MAX_COUNTED_KINDS else ODD_ENDING] += 1
 
     def describe(self) -> str:
-        """For example `3 other files (.txt, hidden)`, the commonest kinds first; empty for none."""
-        if not self.kinds:
+        """For example `3 other files (.txt, hidden)`, the commonest kinds first; "" for none."""
+        if not self:
             return ""
-        kinds = [kind for kind, _ in self.kinds.most_common(MAX_NAMED_KINDS)]
-        more = " …" * (len(self.kinds) > MAX_NAMED_KINDS)
-        return f"{plural(self.kinds.total(), 'other file')} ({', '.join(kinds)}{more})"
+        kinds = [kind for kind, _ in self.most_common(MAX_NAMED_KINDS)]
+        more = " …" * (len(self) > MAX_NAMED_KINDS)
+        return f"{plural(self.total(), 'other file')} ({', '.join(kinds)}{more})"
 
 
 @dataclass
@@ -77,7 +72,7 @@ class Source:
     name: str
     items: Iterable[SourceItem]
     has_truth: bool = False
-    count: Callable[[], int | None] = lambda: None  # images, None if counting is slow
+    count: Callable[[], int | None] = lambda: None  # how many images; None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     _taken: bool = field(default=False, init=False)
 
@@ -161,10 +156,10 @@ def too_large(limit: int) -> str:
 
 def read_file(path: str) -> bytes:
     """The bytes of a file, in four system calls; `open` would make twice as many. Raises `OSError`,
-    or `UnreadableImageError` if it is too large or no file."""
-    status = os.stat(path)  # first: opening a pipe or a device may block or have effects
+    or `UnreadableImageError` if it is too large or not a regular file."""
+    status = os.stat(path)  # this is first: opening a pipe or a device may block or have effects
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        raise UnreadableImageError("no file: a pipe, a socket or a device")
+        raise UnreadableImageError("not a file, but a pipe, a socket or a device")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_limited(partial(os.read, descriptor), status.st_size)

@@ -16,25 +16,23 @@ import pyarrow.parquet as pq
 from producer.sources.arrays import Build, number_pieces
 from producer.sources.columns import Columns, build_pixels, digits, find_label, find_pixels, plain
 from producer.sources.source import EmptyError, Source, too_large
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, PIXELS, TRUTH
+from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural
 
 TABLE_SUFFIXES = (".parquet", ".csv")
-IMAGE_ROWS = 16  # rows read at a time if they hold image files, which may be large
-PIXEL_ROWS = 2048  # rows read at a time if they hold pixels
-PARQUET_BYTES = 1 << 20  # one read of a column; without it, a row group of a gigabyte is read
+IMAGE_ROWS = 16  # this many rows are read at a time if they hold image files, which may be large
+PIXEL_ROWS = 2048  # this many rows are read at a time if they hold pixels
+PARQUET_BYTES = 1 << 20  # this much of a column is read at a time; Arrow would read a row group
 PATH_ONLY = "the row has the path of an image, not its bytes: embed the bytes in the table"
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
-SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 CSV_BYTES = 4 << 20  # this many bytes are parsed at a time
 MAX_LINE_BYTES = 1 << 20  # a longer line is cut, so that a file of zeros can't fill the memory
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
-MAX_ODD_COLUMNS = PIXELS // 10  # with more columns that are not whole numbers, these aren't pixels
+MAX_ODD_COLUMNS = PIXELS // 10  # if more columns have other values, the table has no pixels
 CSV_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
-MAX_SHOWN_NAMES = 8  # column names in a message
-MAX_SHOWN_LENGTH = 40  # of each of these names
+MAX_SHOWN = 100  # a message shows at most this many characters of the column names
 WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
@@ -87,9 +85,8 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
 
 
 def _list_columns(schema: pa.Schema) -> str:
-    shown = schema.names[:MAX_SHOWN_NAMES]
-    names = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in shown]
-    return ", ".join(names) + ", …" * (len(schema.names) > MAX_SHOWN_NAMES)
+    names = ", ".join(schema.names)
+    return names[:MAX_SHOWN] + "…" * (len(names) > MAX_SHOWN)
 
 
 def _may_be_image(field: pa.Field) -> bool:
@@ -128,7 +125,7 @@ def _build_images(
         has_path_only = pc.and_(images.is_null(), pc.struct_field(column, "path").is_valid())
         errors = pc.if_else(has_path_only, PATH_ONLY, errors)
     columns = [ids, pc.if_else(large, None, images), errors, digits(batch, label)]
-    return [pa.record_batch(columns, schema=SCHEMA)]
+    return [pa.record_batch(columns, schema=FILES_SCHEMA)]
 
 
 def _csv_source(path: Path, prefix: str) -> Source:
@@ -162,7 +159,7 @@ def _csv_source(path: Path, prefix: str) -> Source:
         )
     types = {str(place): pa.int64() for place in found.pixels}
     if found.label is not None:
-        types[str(found.label)] = pa.string()  # so that an odd label does not cost the image
+        types[str(found.label)] = pa.string()  # a row whose label is not a number keeps its image
     parts = (_parse_rows(block, len(schema), types) for block in read_blocks(path, int(named)))
     label = None if found.label is None else PIXELS
     items = number_pieces(parts, prefix, partial(build_pixels, Columns(range(PIXELS), label)))
@@ -177,7 +174,7 @@ def _are_names(cells: Sequence[str]) -> bool:
 
 
 def read_blocks(path: Path, skip: int) -> Iterator[list[bytes]]:
-    """The lines but the first `skip`, about `CSV_BYTES` at a time."""
+    """The lines after the first `skip`, about `CSV_BYTES` at a time."""
     with open(path, "rb") as file:
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
@@ -193,7 +190,7 @@ def _split_lines(block: bytes) -> list[bytes]:
 
 
 def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -> pa.RecordBatch:
-    """The columns in `types`, one row for each line; a cell that is no number is null."""
+    """The columns in `types`, one row for each line; a cell that is not a number is null."""
     names = [str(place) for place in range(width)]
     read = pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=2 * CSV_BYTES)
     convert = pyarrow.csv.ConvertOptions(
@@ -202,7 +199,7 @@ def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -
     with suppress(pa.ArrowInvalid):
         content = pa.BufferReader(b"".join(lines))
         table = pyarrow.csv.read_csv(content, read, convert_options=convert)
-        if table.num_rows == len(lines):  # fewer if a quote is not closed
+        if table.num_rows == len(lines):  # there are fewer rows if a quote is not closed
             return table.combine_chunks().to_batches()[0]
     rows = [cells if len(cells) == width else [""] * width for cells in map(_split, lines)]
     arrays = []

@@ -18,7 +18,7 @@ import torch
 
 from digitq.local.processes import Local
 from producer import Client
-from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallKind, CallQueue, read_call
+from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobFailedError, UsageError
 from protocol.ledger import ACTIVE, CALLS_QUEUE, JOBS
@@ -50,10 +50,9 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> None:
     """Batches are under way there, and the lock is held."""
-    kind, lock = CallKind("mlp", drawn=True), client._calls._lock
-    with lock:
-        busy = [threading.current_thread()] * UNDER_WAY
-        client._calls._lines[kind] = CallQueue(kind, threading.Condition(lock), threads=busy)
+    key, busy = (os.getpid(), "mlp", True), [threading.current_thread()] * UNDER_WAY
+    client._calls._queues[key] = CallQueue("mlp", is_pixels=True, threads=busy)
+    with client._calls._queues[key].more:
         with catch_warnings(action="ignore"):  # of forks beside threads
             child = os.fork()
         if not child:
@@ -64,7 +63,7 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> N
             finally:
                 os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    del client._calls._lines[kind]
+    del client._calls._queues[key]
 
 
 def test_threads_share_chunks_and_get_the_answers_of_a_lone_caller(
@@ -115,7 +114,7 @@ def test_an_error_is_its_caller_s_alone(
     assert answers[1].result().error == "not an image that can be read"
     assert answers[4].result().error == "can't be read: No such file or directory"
     assert answers[5].result().probabilities == ALONE[0]
-    with pytest.raises(UsageError, match="image 0 is a object"):
+    with pytest.raises(UsageError, match="image 0 has the type object"):
         answers[2].result()
     with pytest.raises(UsageError, match="2 images, but `classify` takes one"):
         answers[6].result()
@@ -133,9 +132,9 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
 
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
     calls = Client(redis_only.url)._calls
-    line = CallQueue(CallKind("cnn", drawn=True), threading.Condition(calls._lock))
-    line.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
-    assert len(calls._take_calls(line)) == MODEL_ROWS["cnn"]
+    queue = CallQueue("cnn", is_pixels=True)
+    queue.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
+    assert len(calls._take_calls(queue)) == MODEL_ROWS["cnn"]
 
 
 def test_a_thousand_calls_leave_nothing_in_redis(
@@ -208,8 +207,8 @@ def test_a_thread_that_can_t_start_is_the_caller_s_error(
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
         with pytest.raises(RuntimeError, match="no thread"):
             client.classify(DIGITS[0])
-    (line,) = client._calls._lines.values()
-    assert not line.waiting
+    (queue,) = client._calls._queues.values()
+    assert not queue.waiting
     redis_only._start_worker("worker1")
     assert client.classify(DIGITS[0]).probabilities == ALONE[0]
 
@@ -218,26 +217,27 @@ def test_a_call_is_given_up_and_kept_no_longer(redis_only: Local) -> None:
     client = Client(redis_only.url, retry_seconds=1)
     with pytest.raises(TimeoutError, match=r"no answer within 0.1 s"):  # sent
         client.classify(DIGITS[0], timeout_seconds=0.1)
-    (line,) = client._calls._lines.values()
-    line.threads *= MAX_THREADS  # so that none is free
+    (queue,) = client._calls._queues.values()
+    queue.threads *= MAX_THREADS  # so that none is free
     for seconds in (0.1, 0, -1):
         with pytest.raises(TimeoutError):
             client.classify(DIGITS[1], timeout_seconds=seconds)
-        assert not line.waiting
+        assert not queue.waiting
 
     async def give_up() -> None:
         await asyncio.wait_for(client.classify_async(DIGITS[2]), 0.1)
 
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())
-    assert not line.waiting
+    assert not queue.waiting
 
 
 def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     """Until its deadline, as where a worker died with it."""
     client = Client(redis_only.url, retry_seconds=1)
     lost = read_call(DIGITS[0])
-    client._calls._put_in_line(lost, "mlp")
+    sending = client._calls._queued(lost, "mlp")
+    sending.__enter__()
     wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE))
     client.ledger.redis.delete(CALLS_QUEUE)
     client._calls._ledger = Mock(wraps=client.ledger, sweep_job=Mock())  # it stays lost

@@ -74,7 +74,7 @@ def test_the_gallery(client: Client, tmp_path: Path) -> None:
         assert len(error) < 120 and "\n" not in error and "Traceback" not in error, error
         assert expected[name] in ("?", READ) or error.startswith(expected[name]), (name, error)
         assert expected[name] != READ or error == READ, (name, error)
-    assert source.skipped.kinds.total() == 3  # a pipe, a text, and a link to a folder
+    assert source.skipped.total() == 3  # a pipe, a text, and a link to a folder
     assert peak_memory_kb() - at_rest < IMAGES_KB
     alive = classify(client, open_sources([str(tmp_path / "a png.jpg")]))
     assert list(alive.values()) == [READ]
@@ -85,7 +85,7 @@ def test_an_archive_of_odd_members(client: Client, tmp_path: Path) -> None:
     source = open_sources([str(tmp_path / "odd.zip")])
     errors = classify(client, source)
     assert errors == expected
-    assert source.skipped.kinds.total() == 1  # the archive within
+    assert source.skipped.total() == 1  # the archive within
 
 
 def test_a_file_that_vanishes_and_one_that_is_cut(client: Client, tmp_path: Path) -> None:

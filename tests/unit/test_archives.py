@@ -93,7 +93,7 @@ def test_a_tar_that_is_not_whole_is_told(tmp_path: Path) -> None:
     endless = tarfile.TarInfo("2.png")
     endless.size = 1 << 60
     for content, message in [
-        (whole[: 2 * tarfile.BLOCKSIZE], "it ends without an end mark"),
+        (whole[: 2 * tarfile.BLOCKSIZE], "it has no end mark"),
         (whole + whole, "more members follow after its end"),
         (whole[: 2 * tarfile.BLOCKSIZE] + endless.tobuf(tarfile.GNU_FORMAT), "it is truncated"),
     ]:
@@ -173,7 +173,10 @@ def test_a_header_of_a_tar_that_is_huge_is_not_read(kind: bytes, tmp_path: Path)
     path.write_bytes(whole[:1024] + header.tobuf() + bytes(2 << 20) + whole)
     *entries, last = [try_to_read(entry) for entry in open_sources([str(path)]).items]
     assert [name for name, _ in entries] == ["1.png"]
-    assert last == ("(the rest)", "the archive is broken from here on: a header of 2,097,152 bytes")
+    assert last == (
+        "(the rest)",
+        "the archive is broken from here on: a header has 2,097,152 bytes",
+    )
 
 
 def test_an_xz_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_a_hard_link_in_a_tar_is_told(tmp_path: Path) -> None:
     assert isinstance(first, Entry) and first.id == "7/a.png" and first.read()
     second = next(entries)
     assert isinstance(second, Entry) and (second.id, second.truth) == ("7/b.png", 7)
-    with pytest.raises(UnreadableImageError, match="under another name, 7/a.png"):
+    with pytest.raises(UnreadableImageError, match="the archive has the image as 7/a.png"):
         second.read()
 
 
@@ -209,7 +212,7 @@ def test_a_hard_link_to_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
         archive.add(tmp_path / "a.png", "c.png")
     (chunk,) = cut_chunks(open_sources([f"{tmp_path}/a.tar"]).items)
     error, none = chunk.batch.column("error").to_pylist()
-    assert error.endswith(r"another name, \xff.png") and none is None
+    assert error.endswith(r"the image as \xff.png") and none is None
 
 
 def test_a_tar_that_begins_with_a_hard_link_and_breaks_off(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_image_that_can_t_be_read_keeps_its_place() -> None:
 
 
 def test_what_is_no_image_at_all_is_said_at_once() -> None:
-    with pytest.raises(UsageError, match="a int is no image and no list of images"):
+    with pytest.raises(UsageError, match="int is neither an image nor a list of images"):
         image_source(5)  # type: ignore[arg-type]
 
 

@@ -244,7 +244,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "no Flower answers there", ["doctor", "--flower", "http://127.0.0.1:1/é ü"]),
         (2, "no Flower answers there", ["doctor", "--flower", "http://a b:1"]),
         (2, "//***@127.0.0.1:1: no Flower", ["doctor", "--flower", "http://a:b@127.0.0.1:1"]),
-        (2, "a SOURCE is empty", ["classify", ""]),
+        (2, "a SOURCE is an empty string", ["classify", ""]),
         (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
         (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),

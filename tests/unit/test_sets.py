@@ -342,11 +342,11 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
             "can't read",
         ),
         ("a.npy", write_npz, "several arrays"),
-        ("idx3-ubyte", lambda path: path.write_bytes(bytes(50)), "no file of 28×28 images"),
+        ("idx3-ubyte", lambda path: path.write_bytes(bytes(50)), "not a file of 28×28 images"),
         (
             "idx3-ubyte",
             lambda path: path.write_bytes(struct.pack(">4i", 2051, 1, 14, 56) + bytes(784)),
-            "no file of 28×28 images",
+            "not a file of 28×28 images",
         ),
         ("idx3-ubyte.gz", lambda path: path.write_bytes(b"x"), "can't read"),
         ("a.csv", lambda path: path.write_text("path,label\n1.png,3\n"), "columns: path, label"),
@@ -356,22 +356,22 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         (
             "a.csv",
             lambda path: write_lines(path, [[f"x{n}x" for n in range(785)], [0] * 785]),
-            "name the one of labels `label`",
+            "name the label column `label`",
         ),
         (
             "a.csv",
             lambda path: write_lines(path, [[*range(785)], [0] * 785]),
-            "name the one of labels `label`",
+            "name the label column `label`",
         ),
         (
             "a.csv",
             lambda path: write_lines(path, [PIXEL_NAMES, [*[0] * 3, *["1.5"] * 781]]),
-            f"a column {PIXEL_NAMES[3]} in which not all are whole numbers",
+            f"a column {PIXEL_NAMES[3]} with values that are not whole numbers",
         ),
         (
             "a.csv",
             lambda path: path.write_text(";".join(PIXEL_NAMES) + "\n" + ";".join("0" * 784)),
-            "separated by commas; its columns: [^ ]{41}$",
+            "separated by commas; its columns: [^ ]{101}$",
         ),
         (
             "a.csv",

@@ -90,7 +90,7 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
-    assert source.skipped.kinds.total() == 6
+    assert source.skipped.total() == 6
     assert source.skipped.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
 
 
@@ -102,9 +102,7 @@ def test_what_was_passed_over_is_told_in_plain_characters() -> None:
     assert skipped.describe() == "5 other files (odd ending)"
     for number in range(MAX_COUNTED_KINDS):
         skipped.skip(f"f.x{number}")
-    assert (
-        len(skipped.kinds) == MAX_COUNTED_KINDS and skipped.kinds.total() == 5 + MAX_COUNTED_KINDS
-    )
+    assert len(skipped) == MAX_COUNTED_KINDS and skipped.total() == 5 + MAX_COUNTED_KINDS
 
 
 def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
@@ -117,7 +115,7 @@ def test_what_is_no_file_is_told_as_what_it_is(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path / "images")])
     assert list(read_all(source)) == ["1.png"]
     kinds = ["broken link", "linked folder", "no ending", "pipe or device"]
-    assert sorted(source.skipped.kinds) == kinds
+    assert sorted(source.skipped) == kinds
 
 
 def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path: Path) -> None:
@@ -347,19 +345,19 @@ def test_a_linked_folder_is_none_of_the_folder_that_has_the_link(tmp_path: Path)
 
 @pytest.mark.parametrize("names", [("-", "-"), ("a", "-"), ("-", "a")])
 def test_paths_on_stdin_stand_alone(names: tuple[str, str]) -> None:
-    with pytest.raises(UsageError, match="- takes no other SOURCE"):
+    with pytest.raises(UsageError, match="no other SOURCE can be given with -"):
         open_sources(names)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_of_no_image_is_an_error(limit: int, tmp_path: Path) -> None:
     fill(tmp_path, "1.png")
-    with pytest.raises(UsageError, match=f"a limit of {limit} images"):
+    with pytest.raises(UsageError, match=f"the limit is {limit} images"):
         open_sources(tmp_path, limit=limit)
 
 
 def test_no_source_is_an_error() -> None:
-    with pytest.raises(UsageError, match="no SOURCE is named"):
+    with pytest.raises(UsageError, match="no SOURCE was given"):
         open_sources([])
 
 
@@ -432,7 +430,7 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
         (lambda folder: make_table(folder, image=pa.array([], pa.binary())), "it has no rows"),
         (
             lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(700)}),
-            "its columns: pixel0, .*, pixel7, …$",
+            "its columns: pixel0, .*, pixel7, .*…$",
         ),
     ],
 )
@@ -462,7 +460,7 @@ def test_a_folder_without_mnist_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     ("magic", "labels", "message"),
     [
         (2051, 3, "2 images but 3 labels"),
-        (2050, 2, "t10k-images-idx3-ubyte is no MNIST file"),
+        (2050, 2, "t10k-images-idx3-ubyte is not an MNIST file"),
     ],
 )
 def test_files_of_mnist_that_do_not_fit(
@@ -563,7 +561,7 @@ def test_a_folder_that_can_t_be_read_is_a_row_unless_it_is_the_source(
 @pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.parquet", "a.CSV", "a.npy", "idx3-ubyte"])
 def test_a_pipe_that_is_named_like_a_set_is_none(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match=f"{name} is no file: a pipe, a socket or a device"):
+    with pytest.raises(UsageError, match=f"{name} is not a file, but a pipe, a socket or a device"):
         open_sources([f"{tmp_path}/{name}"])
 
 
@@ -665,9 +663,7 @@ def test_an_empty_source_among_others_is_counted(tmp_path: Path) -> None:
 def test_a_set_of_another_kind_is_no_image(name: str, tmp_path: Path) -> None:
     """Else ten thousand images are one row with an error, as of one bad image."""
     fill(tmp_path, name)
-    with pytest.raises(
-        UsageError, match="a whole set of images, in a format that is not supported"
-    ):
+    with pytest.raises(UsageError, match="a set of images in a format that is not supported"):
         open_sources([f"{tmp_path}/{name}"])
 
 
@@ -714,8 +710,11 @@ def test_a_parquet_file_is_read_a_little_at_a_time(tmp_path: Path) -> None:
         (lambda: open_sources({"a.png": 1}), "takes a path or a list of paths, not a dict"),  # type: ignore[arg-type]
         (lambda: open_sources([b"a.png"]), "takes a path or a list of paths, not a list"),  # type: ignore[list-item]
         (lambda: open_sources("https://a.org/1.png"), "is a URL: download it"),
-        (lambda: image_source({"a": b"1"}), "a dict is no image and no list of images"),
-        (lambda: image_source(Mock(spec=["columns"])), "a Mock is no image and no list of images"),
+        (lambda: image_source({"a": b"1"}), "dict is neither an image nor a list of images"),
+        (
+            lambda: image_source(Mock(spec=["columns"])),
+            "Mock is neither an image nor a list of images",
+        ),
         (lambda: next(iter(image_source("s3://a/1.png").items)), "is a URL: download it"),
     ],
 )
