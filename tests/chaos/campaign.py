@@ -13,7 +13,6 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.runs import AttachedRun, DetachedRun, Run, compare
 
-AT_FIRST_SECONDS = 0.5  # at most, from the job's beginning to the first fault
 PAUSE_SECONDS = 2.5  # at most, between two faults
 
 
@@ -38,12 +37,20 @@ class Tally:
 class Campaign:
     """Strikes runs over one deployment, each time compared with the result of a quiet one."""
 
-    def __init__(self, deployment: Deployment, source: Path, folder: Path, random: Random) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        source: Path,
+        folder: Path,
+        random: Random,
+        at_first_seconds: float = 0.5,
+    ) -> None:
+        """`at_first_seconds` is the time from a job's beginning to its first fault, at most."""
         self.tallies = {fault: Tally() for fault in FAULTS}
         self.total = Tally()
         self.kills = 0
         self._deployment, self._source, self._folder = deployment, source, folder
-        self._random = random
+        self._random, self._at_first_seconds = random, at_first_seconds
         self._last: Fault | None = None
         quiet = AttachedRun(deployment, source, folder / "quiet")
         self._finish(quiet, strikes=0)
@@ -74,7 +81,7 @@ class Campaign:
                 tally = self.tallies[self._last]
                 tally.longest_stall = max(tally.longest_stall, run.stall_seconds)
             if next_strike == float("inf") and self._active() - others:  # it has reached Redis
-                next_strike = time.monotonic() + self._random.uniform(0, AT_FIRST_SECONDS)
+                next_strike = time.monotonic() + self._random.uniform(0, self._at_first_seconds)
             if faults and strikes and time.monotonic() > next_strike:
                 with suppress(
                     BrokerError, OperationalError

@@ -35,6 +35,7 @@ class Deployment(Local):
         self.producer: int | None = None  # the process that feeds or collects now
         self.results = Path()  # the folder of the files it writes
         self.proxy: Proxy | None = None
+        self._ledger: Ledger | None = None  # it connects again by itself
         self.forgets = False  # Redis's file is gone at its next start
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._stopped: list[Timer] = []
@@ -72,7 +73,8 @@ class Deployment(Local):
 
     def ledger(self) -> Ledger:
         """The ledger, past the proxy. Raises `BrokerError` where Redis is down by a fault."""
-        return Ledger(connect(self.direct_url))
+        self._ledger = self._ledger or Ledger(connect(self.direct_url))
+        return self._ledger
 
     def pid(self, name: str) -> int:
         """Of `redis`, or the main process of `worker1` …"""

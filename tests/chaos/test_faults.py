@@ -11,7 +11,8 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.runs import write_images
 
-ROWS = 4000  # a run takes longer than it may take until the fault strikes
+ROWS = 2000
+AT_FIRST_SECONDS = 0.2  # until the fault strikes, at most; then much of the run is to come
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     print(f"seed {seed}")  # shown where a test fails
     with Deployment(deadline_seconds=1, stop_seconds=2) as deployment:
         deployment.wait_until_ready()
-        yield Campaign(deployment, source, folder, Random(seed))
+        yield Campaign(deployment, source, folder, Random(seed), AT_FIRST_SECONDS)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -54,10 +54,17 @@ def all_queued(job: Job) -> bool:
 
 @pytest.fixture(scope="module")
 def jobs() -> Iterator[dict[str, Job]]:
-    """Jobs whose messages were lost, or came twice; their worker started after that."""
+    """Jobs that Redis forgot, whose messages were lost, or came twice; their worker started after
+    that."""
     with Local(workers=0) as local, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIGITQ_CHUNK_ROWS", str(ROWS_OF_A_CHUNK))
         patch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+        patch.setenv("DIGITQ_CHUNK_ROWS", "2048")
+        settings.cache_clear()
+        client = Client(local.url)
+        forgotten = client.submit(DIGITS)
+        forgotten.wait_until_stored()
+        client.ledger.redis.flushall()
+        patch.setenv("DIGITQ_CHUNK_ROWS", str(ROWS_OF_A_CHUNK))
         settings.cache_clear()
         client = Client(local.url)
         lost, detached = client.submit(DIGITS), client.submit(DIGITS, detached=True)
@@ -70,7 +77,7 @@ def jobs() -> Iterator[dict[str, Job]]:
             for number in range(16):
                 make_app(local.url).send_task(CLASSIFY, (twice.id, number))
         start_workers(local)
-        yield {"lost": lost, "detached": detached, "twice": twice}
+        yield {"forgotten": forgotten, "lost": lost, "detached": detached, "twice": twice}
 
 
 def test_messages_of_a_detached_job_are_lost_and_nobody_waits(jobs: dict[str, Job]) -> None:
@@ -87,16 +94,8 @@ def test_every_message_comes_twice(jobs: dict[str, Job]) -> None:
     assert jobs["twice"].progress().done_images == len(DIGITS)
 
 
-def test_redis_forgets_a_job_that_was_all_sent(
-    idle: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "2048")
-    client = Client(idle.url)
-    job = client.submit(DIGITS)
-    job.wait_until_stored()
-    client.ledger.redis.flushall()
-    start_workers(idle)
-    check(job.table())
+def test_redis_forgets_a_job_that_was_all_sent(jobs: dict[str, Job]) -> None:
+    check(jobs["forgotten"].table())
 
 
 def test_a_worker_waits_for_a_redis_that_can_t_write(idle: Local) -> None:

@@ -25,44 +25,11 @@ from worker.normalisation.steps import normalise
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
 DIGITS = random_digits(ROWS)
-SLOW = """
-import time
-import worker.classify
-trace_digit = worker.classify.trace_digit
-
-def slow(content):
-    with open(f"{__file__}.read", "a") as read:
-        read.write(".")
-    time.sleep(0.1)  # the fault itself
-    return trace_digit(content)
-
-worker.classify.trace_digit = slow
-"""
-HELD = """
-import os, time
-import worker.classify
-trace_digit = worker.classify.trace_digit
-
-def held(content):
-    while not os.path.exists(f"{__file__}.go"):
-        time.sleep(0.01)  # the fault itself
-    return trace_digit(content)
-
-worker.classify.trace_digit = held
-"""
-IMPATIENT = """
-from worker import watchdog
-watchdog.IDLE_SECONDS = 1.0
-"""
-DEAF = f"""{IMPATIENT}
-import os
-from worker import transport
-if not os.path.exists(MARK):
-    open(MARK, "w").close()
-    transport.Channel._brpop_start = lambda self, timeout=None: None
-"""
-DEADLY = """
-import hashlib, os, signal
+SHORT_SECONDS, LONG_SECONDS = 1, 600  # deadlines
+# A module that workers import before they fork. Some of its faults come with images of a certain
+# size; the others last as long as a file with their name is there
+FAULTY = """
+import hashlib, os, signal, time
 import worker.decoding.opening
 decode = worker.decoding.opening.decode_image
 
@@ -81,48 +48,119 @@ def deadly(content, side):
 
 worker.decoding.opening.decode_image = deadly
 import worker.classify
-worker.classify.watch.seconds = 1.0
-"""
-DEADLY_VIEWS = """
-import os, signal
 import worker.normalisation.steps
+worker.classify.watch.seconds = 1.0
+trace_digit = worker.classify.trace_digit
 
-def deadly(picture):
-    os.kill(os.getpid(), signal.SIGKILL)
+def is_told(fault):
+    return os.path.exists(f"{__file__}.{fault}")
 
-worker.normalisation.steps.VIEWS = (*worker.normalisation.steps.VIEWS, deadly)
+def late(content):
+    while is_told("held"):
+        time.sleep(0.01)  # the fault itself
+    if is_told("slow"):
+        with open(f"{__file__}.slow", "a") as read:
+            read.write(".")
+        time.sleep(0.1)  # the fault itself
+    return trace_digit(content)
+
+def deadly_view(picture):
+    if is_told("deadly_view"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("none")
+
+worker.classify.trace_digit = late
+worker.normalisation.steps.VIEWS = (*worker.normalisation.steps.VIEWS, deadly_view)
+"""
+# A module with which a worker is deaf until it starts again
+DEAF = """
+import os
+from worker import transport, watchdog
+watchdog.IDLE_SECONDS = 1.0
+mark = f"{__file__}.was_deaf"
+if not os.path.exists(mark):
+    open(mark, "w").close()
+    transport.Channel._brpop_start = lambda self, timeout=None: None
 """
 
-Start = Callable[..., Local]
+Tell = Callable[[str], Path]
 
 
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
-    """Starts a Redis and workers that import a module with this code before they fork."""
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "64")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    with Local(workers=0) as local:
-
-        def start(code: str = "", workers: int = 1, deadline_seconds: float = 60) -> Local:
-            (tmp_path / "sabotage.py").write_text(code)
-            monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", str(deadline_seconds))
-            for number in range(workers):
-                options = ["-c", "1", "-n", f"worker{number}@%h", "--without-mingle"]
-                options += ["-I", "sabotage"]
-                local._start_celery(f"worker{number}", "worker", "worker", *options)
-            local.workers = workers
-            local.wait_until_ready()
-            return local
-
-        yield start
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    """One worker with which nothing is wrong."""
-    with Local(workers=1) as local:
-        local.wait_until_ready()
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the modules that workers import."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "faulty.py").write_text(FAULTY)
+    (folder / "deaf.py").write_text(DEAF)
+    return folder
+
+
+@pytest.fixture
+def tell(modules: Path) -> Iterator[Tell]:
+    """Begins a fault of `FAULTY`. It ends with the test, or when the returned file is removed."""
+    begun: list[Path] = []
+
+    def tell(fault: str) -> Path:
+        begun.append(modules / f"faulty.py.{fault}")
+        begun[-1].touch()
+        return begun[-1]
+
+    yield tell
+    for file in begun:
+        file.unlink(missing_ok=True)
+
+
+def start(local: Local, name: str, module: Path, deadline_seconds: float, processes: int) -> None:
+    """Start a worker that imports this module before it forks."""
+    options = ["-c", str(processes), "-n", f"{name}@%h", "--without-mingle", "-I", module.stem]
+    path = f"{module.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    deadline = str(deadline_seconds)
+    variables = {"PYTHONPATH": path, "DIGITQ_DEADLINE_SECONDS": deadline}
+    local._start_celery(name, "worker", "worker", *options, **variables)
+    local.workers += 1
+    local.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def local(modules: Path) -> Iterator[Local]:
+    """A worker with which nothing is wrong until a test tells it so. Its deadline is long, so
+    that no test passes because of it."""
+    with Local(workers=0) as local:
+        start(local, "worker1", modules / "faulty.py", LONG_SECONDS, processes=1)
         yield local
+
+
+@pytest.fixture(scope="module")
+def hasty_worker(modules: Path) -> Iterator[Local]:
+    with Local(workers=0) as local:
+        start(local, "worker1", modules / "faulty.py", SHORT_SECONDS, processes=2)
+        yield local
+
+
+@pytest.fixture(scope="module")
+def impatient_worker(modules: Path) -> Iterator[Local]:
+    with Local(workers=0) as local:
+        start(local, "worker1", modules / "deaf.py", SHORT_SECONDS, processes=1)
+        yield local
+
+
+@pytest.fixture
+def hasty(hasty_worker: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
+    """A worker of two processes with a short deadline."""
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", str(SHORT_SECONDS))
+    return hasty_worker
+
+
+@pytest.fixture
+def impatient(impatient_worker: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
+    """A worker whose watchdog soon acts. It is deaf until that has started it again."""
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", str(SHORT_SECONDS))
+    return impatient_worker
 
 
 def keys_of(client: Client) -> set[bytes]:
@@ -137,20 +175,21 @@ def check(table: pa.Table) -> None:
 
 
 def test_a_worker_that_is_told_to_end_hands_back_what_it_has_not_begun(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    local: Local, modules: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of two is at a chunk, and has another's message. Nobody waits for the deadline."""
-    local = start(HELD, workers=2, deadline_seconds=600)
+    start(local, "leaving", modules / "faulty.py", LONG_SECONDS, processes=1)
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "1")
+    held = tell("held")
     client = Client(local.url)
     job = client.submit([draw_one() for _ in range(4)], detached=True)
     job.wait_until_stored()
     redis, running = client.ledger.redis, f"digitq:job:{job.id}:running"
     wait_for(lambda: redis.zcard(running) == 2 and not redis.llen(QUEUE))
-    leaving = local._processes["worker0"]
+    leaving = local._processes["leaving"]
     os.kill(leaving.pid, signal.SIGTERM)
-    wait_for(lambda: "Warm shutdown" in (local.folder / "worker0.log").read_text())
-    (tmp_path / "sabotage.py.go").touch()
+    wait_for(lambda: "Warm shutdown" in (local.folder / "leaving.log").read_text())
+    held.unlink()
     wait_for(lambda: job.progress().state == "done", seconds=30)
     assert job.table().column("label").null_count == 0
     assert leaving.wait(timeout=60) == 0
@@ -163,19 +202,17 @@ def test_workers_sweep_on_where_the_clock_of_redis_was_set_back(client: Client) 
     wait_for(lambda: redis.pttl(SWEEP_LOCK) < 10**6)
 
 
-def test_a_deaf_worker_starts_itself_again(start: Start, tmp_path: Path) -> None:
-    mark = tmp_path / "was deaf"
-    local = start(DEAF.replace("MARK", repr(str(mark))))
-    first = local._processes["worker0"].pid
-    assert mark.exists()
-    check(Client(local.url).submit(DIGITS).table())
-    assert local._processes["worker0"].poll() is None and local._processes["worker0"].pid == first
+def test_a_deaf_worker_starts_itself_again(impatient: Local, modules: Path) -> None:
+    first = impatient._processes["worker1"].pid
+    assert (modules / "deaf.py.was_deaf").exists()
+    check(Client(impatient.url).submit(DIGITS).table())
+    worker = impatient._processes["worker1"]
+    assert worker.poll() is None and worker.pid == first
 
 
-def test_a_child_that_hangs_is_replaced(start: Start) -> None:
-    local = start(IMPATIENT, deadline_seconds=1)
-    worker = local._processes["worker0"].pid
-    job = Client(local.url).submit(DIGITS)
+def test_a_child_that_hangs_is_replaced(impatient: Local) -> None:
+    worker = impatient._processes["worker1"].pid
+    job = Client(impatient.url).submit(DIGITS)
     results = job.results()
     batches = [next(results)]
     hanging = children_of(worker)[0]
@@ -183,44 +220,47 @@ def test_a_child_that_hangs_is_replaced(start: Start) -> None:
     batches.extend(results)
     check(pa.Table.from_batches(batches))
     wait_for(lambda: hanging not in children_of(worker))
-    assert local._processes["worker0"].poll() is None
+    assert impatient._processes["worker1"].poll() is None
 
 
-def test_a_slow_chunk_is_not_taken_from_its_worker(start: Start) -> None:
-    """It takes three seconds, three times its deadline; another worker has nothing to do."""
-    local = start(SLOW, workers=2, deadline_seconds=1)
-    job = Client(local.url).submit([draw_one() for _ in range(30)])
+def test_a_slow_chunk_is_not_taken_from_its_process(hasty: Local, tell: Tell) -> None:
+    """It takes three seconds, three times its deadline; another process has nothing to do."""
+    tell("slow")
+    job = Client(hasty.url).submit([draw_one() for _ in range(30)])
     assert job.table().column("label").null_count == 0
     assert job.progress().most_attempts == 1
 
 
 @pytest.mark.parametrize(
-    ("errors_by_side", "deadline_seconds", "most_attempts"),
+    ("errors_by_side", "worker", "most_attempts"),
     [
-        (dict.fromkeys((66, 67), "this image crashes workers"), 1, 4),
-        ({68: "takes longer than 1 s", 69: "needs too much memory"}, 60, 1),
+        (dict.fromkeys((66, 67), "this image crashes workers"), "hasty", 4),
+        ({68: "takes longer than 1 s", 69: "needs too much memory"}, "local", 1),
     ],
     ids=["it kills, or never comes back to Python", "it never ends, or grabs memory"],
 )
 def test_a_deadly_image_costs_itself_only(
-    errors_by_side: dict[int, str], deadline_seconds: int, most_attempts: int, start: Start
+    errors_by_side: dict[int, str],
+    worker: str,
+    most_attempts: int,
+    request: pytest.FixtureRequest,
 ) -> None:
-    local = start(DEADLY, deadline_seconds=deadline_seconds)
+    client = Client(request.getfixturevalue(worker).url)
     for side, error in errors_by_side.items():
         images = [draw_one((60, 80 + n), mode="RGB") for n in range(100)]
         images[70] = draw_one((side, side), mode="RGBA")  # deadly; Pillow reads it
-        job = Client(local.url).submit(images)
+        job = client.submit(images)
         errors = job.table().column("error").to_pylist()
         assert errors[70] == error
         assert errors.count(None) == 99
         assert job.progress().most_attempts <= most_attempts
 
 
-def test_an_image_whose_other_views_are_deadly_does_without_them(start: Start) -> None:
-    local = start(DEADLY_VIEWS, deadline_seconds=1)
+def test_an_image_whose_other_views_are_deadly_does_without_them(hasty: Local, tell: Tell) -> None:
+    tell("deadly_view")
     images = [draw_one((60, 80 + n)) for n in range(100)]
     images[70] = PIL.Image.fromarray(draw_tight_ring())
-    job = Client(local.url).submit(images)
+    job = Client(hasty.url).submit(images)
     table = job.table()
     assert table.column("error").null_count == 100
     first = load_model("mlp").classify(normalise(draw_tight_ring()).reshape(1, -1))[0]
@@ -244,10 +284,9 @@ def test_rubbish_ends_no_worker(local: Local, client: Client) -> None:
     assert local._processes["worker1"].poll() is None
 
 
-def test_a_cancelled_job_is_let_go_at_once(start: Start, tmp_path: Path) -> None:
+def test_a_cancelled_job_is_let_go_at_once(client: Client, tell: Tell) -> None:
     """In the midst of a chunk, whose other images are not read before the next job is done."""
-    local = start(SLOW)
-    client = Client(local.url)
+    read = tell("slow")
     job = client.submit([draw_one() for _ in range(640)])
     wait_for(lambda: client.ledger.redis.exists(f"digitq:job:{job.id}:running"))
     job.cancel()
@@ -256,7 +295,7 @@ def test_a_cancelled_job_is_let_go_at_once(start: Start, tmp_path: Path) -> None
     with pytest.raises(JobCancelledError):
         job.table()
     client.submit(DIGITS[:1]).table()
-    assert (tmp_path / "sabotage.py.read").stat().st_size < 64
+    assert read.stat().st_size < 32  # images of the first chunk
     assert client.ledger.redis.llen(QUEUE) == 0
 
 
@@ -267,15 +306,17 @@ def test_many_small_jobs_leave_their_records(client: Client) -> None:
         assert client.submit(DIGITS[:1]).table().num_rows == 1
     known = {f"digitq:job:{record.id}".encode() for record in client.jobs()} - before
     assert len(known) == 30
-    passing = set(redis.keys("digitq:job:*:*"))
+    passing = set(redis.keys("digitq:job:*:*")) - before
     assert {redis.ttl(key) for key in passing} <= {-2, *range(11)}  # gone, or in ten seconds
     left = keys_of(client) - before - known - passing
     assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping"}
 
 
-def test_nothing_outlives_its_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_outlives_its_time(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_JOB_TTL_SECONDS", "1")
-    client = Client(start().url)
+    client = Client(local.url)
+    for key in client.ledger.redis.keys("digitq:*"):  # of the tests before
+        client.ledger.redis.delete(key)
     job = client.submit(DIGITS, detached=True)
     job.wait_until_stored()
     wait_for(lambda: keys_of(client) <= {b"digitq:sweeping"})
@@ -283,15 +324,14 @@ def test_nothing_outlives_its_time(start: Start, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_producer_says_what_it_waits_for(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No worker comes, and Redis may hold but a little of the job."""
     monkeypatch.setenv("DIGITQ_BUDGET_BYTES", "100000")
-    local = start(workers=0)
     write_images(tmp_path / "images.parquet", 5000)
-    command = [*DIGITQ, "submit", str(tmp_path / "images.parquet"), "--broker", local.url]
+    command = [*DIGITQ, "submit", str(tmp_path / "images.parquet"), "--broker", redis_only.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as submitter:
         assert submitter.stderr and "waiting for workers: 0 MB" in submitter.stderr.readline()
-        memory = Client(local.url).ledger.redis.info("memory")["used_memory"]
+        memory = Client(redis_only.url).ledger.redis.info("memory")["used_memory"]
         submitter.kill()
     assert memory < 8 << 20
