@@ -9,7 +9,7 @@ from benchmarks.rivals.__main__ import RIVAL_MEASURES
 from benchmarks.rivals.measures import RIVAL_RATIOS
 from digitq.bench.measures import MEASURES, RATIOS, describe_latencies
 from digitq.bench.rounds import Ratios, Rows, rotate, run_rounds, tabulate, with_ratios
-from digitq.commands.classify import BENCHMARKS
+from digitq.commands.bench import BENCHMARKS
 from tests.unit.test_cli import check
 
 
