@@ -3,23 +3,24 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from protocol import errors
-from protocol.errors import BrokerError as BrokerError
-from protocol.errors import DigitqError as DigitqError
-from protocol.errors import JobAbandonedError as JobAbandonedError
-from protocol.errors import JobCancelledError as JobCancelledError
-from protocol.errors import JobFailedError as JobFailedError
-from protocol.errors import OutputError as OutputError
-from protocol.errors import ResultsExpiredError as ResultsExpiredError
-from protocol.errors import UnknownJobError as UnknownJobError
-from protocol.errors import UsageError as UsageError
+from protocol.errors import (
+    BrokerError,
+    DigitqError,
+    JobAbandonedError,
+    JobCancelledError,
+    JobFailedError,
+    OutputError,
+    ResultsExpiredError,
+    UnknownJobError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from producer.batching import Prediction as Prediction
-    from producer.client import Client as Client
-    from producer.job import Job as Job
-    from producer.sources.opening import open_sources as open_sources
-    from protocol.ledger import JobRecord as JobRecord
+    from producer.batching import Prediction
+    from producer.client import Client
+    from producer.job import Job
+    from producer.sources.opening import open_sources
+    from protocol.ledger import JobRecord
 
 MODULES = {
     "Client": "producer.client",
@@ -28,7 +29,22 @@ MODULES = {
     "Prediction": "producer.batching",
     "open_sources": "producer.sources.opening",
 }
-__all__ = [*MODULES, *(name for name in vars(errors) if name.endswith("Error"))]
+__all__ = [
+    "BrokerError",
+    "Client",
+    "DigitqError",
+    "Job",
+    "JobAbandonedError",
+    "JobCancelledError",
+    "JobFailedError",
+    "JobRecord",
+    "OutputError",
+    "Prediction",
+    "ResultsExpiredError",
+    "UnknownJobError",
+    "UsageError",
+    "open_sources",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -168,7 +168,8 @@ class Batcher:
                 self._call_thread(queue)
             yield
         finally:
-            if call.outcome is None:
+            # In a process that was forked meanwhile, nobody may ever release the parent's lock
+            if call.outcome is None and os.getpid() == key[0]:
                 with queue.more, suppress(ValueError):  # it is no longer in the queue
                     queue.waiting.remove(call)
 

@@ -91,7 +91,9 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     appendfsync, unseen = None, list[str]()
     try:
         appendfsync = str(ledger.redis.config_get("appendfsync")["appendfsync"])
-    except BrokerError:
+    except BrokerError as error:
+        if not isinstance(error.__cause__, redis.ResponseError):
+            raise
         unseen.append("appendfsync (Redis refuses CONFIG)")
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")

@@ -88,7 +88,7 @@ class Local:
             if isinstance(error, BrokerError):
                 with suppress(subprocess.TimeoutExpired):
                     self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
-                self.check()
+                self._check_redis()
         finally:
             for process in self._processes.values():
                 self._kill(process)
@@ -127,20 +127,24 @@ class Local:
     def check(self, starting: bool = False) -> None:
         """Restart workers and Flower if they have died. Raises `BrokerError` if Redis has died, and
         `DigitqError` if another process has died too often or can't start."""
+        self._check_redis()
         for name, process in self._processes.items():
-            if process.poll() is None:
+            if name == "redis" or process.poll() is None:
                 continue
-            how = f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
-            if name == "redis":
-                raise BrokerError(f"the private Redis has died ({how})")
             now = time.monotonic()
             since = now - RESTART_WINDOW_SECONDS
             deaths = [then for then in self._deaths.get(name, []) if then > since]
             if starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
+                how = describe_end(process)
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
             self._kill(process)  # its child processes may still run
             self._start_flower() if name == "flower" else self._start_worker(name)
+
+    def _check_redis(self) -> None:
+        redis = self._processes["redis"]
+        if redis.poll() is not None:
+            raise BrokerError(f"the private Redis has died ({describe_end(redis)})")
 
     def watch(self) -> None:
         """Keep all processes running until Ctrl-C or SIGTERM."""
@@ -215,6 +219,11 @@ class Local:
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("digitq: ") if lines else "it printed nothing"
+
+
+def describe_end(process: subprocess.Popen[bytes]) -> str:
+    """How a process has ended."""
+    return f"signal {-process.returncode}" if process.returncode < 0 else "by itself"
 
 
 def find_redis_server() -> str:

@@ -29,8 +29,9 @@ def stand_by(parent: int, command: list[str]) -> int:
 
 if __name__ == "__main__":
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    if sys.platform != "linux":
-        sys.exit(stand_by(parent, command))
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == parent:
-        os.execvp(command[0], command)
+        if sys.platform == "linux":
+            os.execvp(command[0], command)
+        sys.exit(stand_by(parent, command))

@@ -199,14 +199,16 @@ class FileSink(Sink):
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
     """The rows of all batches in tables of `rows` rows; the last table has the rest."""
-    pending = reader.schema.empty_table()
+    pending: list[pa.RecordBatch] = []
+    missing = rows
     for batch in reader:
-        pending = pa.concat_tables([pending, pa.Table.from_batches([batch])])
-        while pending.num_rows >= rows:
-            yield pending.slice(0, rows).combine_chunks()
-            pending = pending.slice(rows)
-    if pending.num_rows:
-        yield pending.combine_chunks()
+        while batch.num_rows >= missing:
+            yield pa.Table.from_batches([*pending, batch.slice(0, missing)]).combine_chunks()
+            batch, pending, missing = batch.slice(missing), [], rows
+        pending.append(batch)
+        missing -= batch.num_rows
+    if missing < rows:
+        yield pa.Table.from_batches(pending).combine_chunks()
 
 
 def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:

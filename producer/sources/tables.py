@@ -3,6 +3,7 @@
 import codecs
 import csv
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -32,7 +33,8 @@ MAX_LINE_BYTES = 1 << 20  # a longer line is cut, so that a file of zeros can't 
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
 MAX_ODD_COLUMNS = PIXELS // 10  # if more columns have other values, the table has no pixels
 CSV_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|nan?", re.ASCII | re.IGNORECASE)
-MAX_SHOWN = 100  # a message shows at most this many characters of the column names
+MAX_SHOWN = 100  # a message shows at most this many characters of the column names ...
+MAX_SHOWN_LENGTH = 40  # ... and of each of them
 WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
@@ -85,8 +87,8 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
 
 
 def _list_columns(schema: pa.Schema) -> str:
-    names = ", ".join(schema.names)
-    return names[:MAX_SHOWN] + "…" * (len(names) > MAX_SHOWN)
+    names = [textwrap.shorten(name, MAX_SHOWN_LENGTH, placeholder="…") for name in schema.names]
+    return textwrap.shorten(", ".join(names), MAX_SHOWN, placeholder=" …")
 
 
 def _may_be_image(field: pa.Field) -> bool:

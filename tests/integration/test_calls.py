@@ -52,16 +52,27 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> N
     """Batches are under way there, and the lock is held."""
     key, busy = (os.getpid(), "mlp", True), [threading.current_thread()] * UNDER_WAY
     client._calls._queues[key] = CallQueue("mlp", is_pixels=True, threads=busy)
-    with client._calls._queues[key].more:
-        with catch_warnings(action="ignore"):  # of forks beside threads
-            child = os.fork()
-        if not child:
-            try:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(20)
-                os._exit(client.classify(DIGITS[0]).probabilities != ALONE[0])
-            finally:
-                os._exit(2)
+    more, held, done = client._calls._queues[key].more, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with more:
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with catch_warnings(action="ignore"):  # of forks beside threads
+        child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            os._exit(client.classify(DIGITS[0]).probabilities != ALONE[0])
+        finally:
+            os._exit(2)
+    done.set()
+    holder.join()
     assert os.waitpid(child, 0)[1] == 0
     del client._calls._queues[key]
 

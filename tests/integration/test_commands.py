@@ -200,8 +200,8 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
     command.process.kill()
     assert command.end()[0] == -signal.SIGKILL
     for options, number, status, last in [
-        (shared, signal.SIGINT, 130, "interrupted\n"),
-        (private, signal.SIGTERM, 143, ""),
+        (private, signal.SIGINT, 130, "interrupted\n"),
+        (shared, signal.SIGTERM, 143, ""),
         (private, signal.SIGKILL, 3, "digitq: the private Redis has died .*\n"),
     ]:
         command = start_and_disturb(table, out, *options)

