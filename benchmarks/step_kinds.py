@@ -469,6 +469,19 @@ def two_beside(mask: Mask, other: Mask, rng: Rng) -> Picture:
     return shoot(np.pad(canvas, height // 4), rng)
 
 
+def two_at_edge(mask: Mask, other: Mask, rng: Rng) -> Picture:
+    """Two digits side by side; an edge cuts off up to 0.3 of the right one."""
+    height = int(rng.integers(60, 160))
+    first, second = resize(mask, height), resize(other, height * rng.uniform(0.8, 1.1))
+    rim, gap = height // 4, int(height * rng.uniform(0.08, 0.5))
+    left = rim + first.shape[1] + gap
+    seen = max(1, int(second.shape[1] * rng.uniform(0.7, 1)))
+    canvas = np.zeros((int(1.7 * height), left + seen), np.uint8)
+    put(canvas, first, rim, rim)
+    put(canvas, second, int(height * rng.uniform(0.2, 0.4)), left)
+    return shoot(canvas, rng)
+
+
 def two_stacked(mask: Mask, other: Mask, rng: Rng) -> Picture:
     """Two digits, one above the other."""
     height = int(rng.integers(50, 120))
@@ -531,6 +544,6 @@ ONE_DIGIT: tuple[Kind, ...] = (
     in_string, mnist,
 )  # fmt: skip
 UNANSWERABLE: tuple[Kind, ...] = (
-    two_beside, two_stacked, four_digits, far_apart, circled_small, empty_cell,
+    two_beside, two_at_edge, two_stacked, four_digits, far_apart, circled_small, empty_cell,
     *(on_paper(draw) for draw in (letter, scribble, filled, texture)),
 )  # fmt: skip

@@ -156,6 +156,45 @@ def test_what_a_look_drops_is_told_though_the_digit_is_cut_out() -> None:
     assert digit.review_reason == ANOTHER
 
 
+def draw_pair(cut: float) -> np.ndarray:
+    """A 0 and to its right a 2, of which a share is cut off by the edge."""
+    picture = np.full((120, 200), 255, np.uint8)
+    cv2.ellipse(picture, (60, 60), (26, 30), 0, 0, 360, 0, 7)
+    two = np.array([(115, 40), (125, 25), (145, 25), (152, 42), (114, 96), (156, 96)], np.int32)
+    cv2.polylines(picture, [two], False, 0, 7)
+    return picture[:, : round(160 - 49 * cut)]
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize(
+    ("cut", "review_reason"), [(0.0, ANOTHER), (0.1, ANOTHER), (0.2, ANOTHER), (0.8, "")]
+)
+def test_a_second_digit_at_an_edge_is_a_doubt_and_a_remainder_is_not(
+    turns: int, cut: float, review_reason: str
+) -> None:
+    picture = np.ascontiguousarray(np.rot90(draw_pair(cut), turns))
+    for seen in (picture, 255 - picture):
+        digit = read_digit(encode_image(PIL.Image.fromarray(seen)))
+        assert digit.review_reason == review_reason
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("kind", ["line", "frame", "corner", "shadow"])
+def test_what_is_no_digit_at_an_edge_is_no_doubt(turns: int, kind: str) -> None:
+    picture = np.full((120, 120), 235, np.uint8)
+    cv2.ellipse(picture, (60, 60), (20, 32), 0, 0, 360, 20, 6)
+    if kind == "line":
+        picture[:, 112:116] = 20
+    elif kind == "frame":
+        cv2.rectangle(picture, (4, 4), (115, 115), 20, 3)
+    elif kind == "corner":
+        cv2.fillPoly(picture, [np.array([(80, 0), (119, 0), (119, 50)])], 20)
+    else:
+        cv2.circle(picture, (125, 60), 30, 90, cv2.FILLED)
+    turned = np.ascontiguousarray(np.rot90(picture, turns))
+    assert not read_digit(encode_image(PIL.Image.fromarray(turned))).review_reason
+
+
 def test_a_circle_around_what_is_small_is_a_doubt() -> None:
     picture = np.full((120, 120), 255, np.uint8)
     cv2.circle(picture, (60, 60), 45, 0, 6)

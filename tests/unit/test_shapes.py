@@ -69,15 +69,19 @@ def test_a_stroke_at_the_edge_is_no_end_of_a_shadow(shape: str) -> None:
     [
         (np.s_[30:80, 5:12], True),
         (np.s_[30:80, 0:7], False),
-        (np.s_[0:50, 5:12], False),
-        (np.s_[70:120, 5:12], False),
+        (np.s_[20:85, 0:8], True),
+        (np.s_[20:85, 0:5], False),
+        (np.s_[0:50, 5:12], True),
+        (np.s_[70:120, 5:12], True),
+        (np.s_[0:30, 5:12], False),
         (np.s_[30:60, 5:12], False),
         (np.s_[30:80, 5:7], False),
         (np.s_[108:117, 90:150], False),
         (np.s_[108:117, 100:148], True),
     ],
     ids=[
-        *("a stroke", "at the left", "at the top", "at the bottom", "short", "thin"),
+        *("a stroke", "short at the left", "long at the left", "thin at the left"),
+        *("at the top", "at the bottom", "short at the top", "short", "thin"),
         *("a line", "a base"),
     ],
 )

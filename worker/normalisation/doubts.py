@@ -13,6 +13,10 @@ from worker.pictures import Grey
 
 ANOTHER = "another shape in the image may be a digit too"
 SOLID = "it is too solid for strokes"
+MIN_EDGE_WIDTH = 0.25  # a digit cut at the left or right is as wide as this share of the read one
+MIN_EDGE_HEIGHT = 0.5  # one cut at the top or bottom is as high as this share of the read one
+MAX_EDGE_SPAN = 0.95  # what takes more of the width or height at an edge is a line or a shadow
+MAX_EDGE_REACH = 0.35  # half the width of its widest stroke is at most this share of its length
 
 
 def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
@@ -26,23 +30,21 @@ def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) 
 
 
 def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
-    """Whether a shape that was not kept is a digit: whole, large, strong, and no line or frame."""
+    """Whether a shape that was not kept is a digit: large, strong, and no line or frame.
+
+    At an edge of the image, it is no remainder of a neighbour, no shadow and no corner either.
+    """
     digit, dropped = mask_over(kept, FAINT), mask_over(cv2.subtract(ink, kept), FAINT)
-    height, width = ink.shape
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
-    others = [
-        (number, left, top, w, h, area)
-        for number, (left, top, w, h, area) in enumerate(stats[1:].tolist(), 1)
-        if 0 < left < width - w and 0 < top < height - h
-    ]
-    if not others or not digit.any():
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(dropped, ltype=cv2.CV_16U)
+    if count == 1 or not digit.any():
         return False
+    others = stats[1:].tolist()
     stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
     digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
-    least_length = 0.5 * max(digit_width, digit_height)
+    digit_length = max(digit_width, digit_height)
     least_strength = 0.5 * cv2.mean(ink, digit)[0]
     return any(
-        max(w, h) >= least_length
+        max(w, h) >= 0.5 * digit_length
         and area >= 0.15 * digit_area
         and not (h <= MAX_LINE_HEIGHT * w and w > WIDER * digit_width)
         and ink[labels == number].mean() >= least_strength
@@ -51,8 +53,39 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
             and top < digit_top < digit_top + digit_height < top + h
             and is_box(labels == number)
         )
-        for number, left, top, w, h, area in others
+        and reaches_in(labels == number, (left, top, w, h), digit_length)
+        for number, (left, top, w, h, area) in enumerate(others, 1)
     )
+
+
+def reaches_in(shape: NDArray[np.bool_], box: tuple[int, ...], digit_length: float) -> bool:
+    """Whether a shape is away from the edges, or large and thin enough for a digit that is cut."""
+    (height, width), (left, top, w, h) = shape.shape, box
+    beside = left == 0 or left + w == width
+    above = top == 0 or top + h == height
+    if not (beside or above):
+        return True
+    return (
+        not shape[[0, 0, -1, -1], [0, -1, 0, -1]].any()  # a corner shows a shadow or a desk
+        and not (
+            beside
+            and w < MIN_EDGE_WIDTH * digit_length
+            and (above or not is_upright_1(shape[:, 0 if left == 0 else -1], w, h, digit_length))
+        )
+        and not (above and h < MIN_EDGE_HEIGHT * digit_length)
+        and w <= MAX_EDGE_SPAN * width
+        and h <= MAX_EDGE_SPAN * height
+        and measure_reach(shape.view(np.uint8)) <= MAX_EDGE_REACH * max(w, h)
+    )
+
+
+def is_upright_1(edge: NDArray[np.bool_], w: int, h: int, digit_length: float) -> bool:
+    """Whether a shape at the left or right is one stroke that is as long as a digit.
+
+    The remainder of a round digit meets the edge twice, and a frame is thinner or longer.
+    """
+    is_digit_long = 0.85 * digit_length <= h <= 1.3 * digit_length
+    return is_digit_long and w >= 0.1 * digit_length and np.count_nonzero(np.diff(edge)) == 2
 
 
 def is_box(shape: NDArray[np.bool_]) -> bool:
