@@ -47,13 +47,14 @@ FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches 
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
-    a person should look at the image: the network is unsure, or there is no answer."""
+    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`."""
 
     label: int | None
     confidence: float | None
     probabilities: tuple[float, ...] | None
     error: str | None
     review: bool
+    reason: str | None = None
 
 
 Outcome: TypeAlias = Prediction | Exception

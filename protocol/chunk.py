@@ -24,6 +24,18 @@ FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+# Why a person should check an answer; "" if there is no need, which is null in a result
+Reason = Literal[
+    "",
+    "unsure",
+    "no digit",
+    "several digits",
+    "too solid",
+    "pages",
+    "error",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
 RESULT_FIELDS = (
     ID,
@@ -32,6 +44,7 @@ RESULT_FIELDS = (
     pa.field("probabilities", PROBABILITIES),
     ERROR,
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
+    pa.field("reason", pa.string()),  # why, one of `REASONS`; null if `review` is false
 )
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
 

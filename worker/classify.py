@@ -7,7 +7,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
+from protocol.chunk import (
+    CLASSES,
+    PIXELS,
+    PROBABILITIES,
+    REASONS,
+    RESULT_FIELDS,
+    TRUTH,
+    Chunk,
+    kind_of,
+)
 from protocol.errors import BrokerError, DigitqError
 from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch
@@ -17,7 +26,7 @@ from worker.normalisation.views import VIEW_WEIGHTS
 from worker.pictures import ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
-Flags = NDArray[np.bool_]  # (N,)
+Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")
 Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
 Outcome = tuple[T | None, str | None]  # what was read from an image, or its error
@@ -32,6 +41,9 @@ class Read(Protocol):
 INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
+MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
+NO_REASON, UNSURE, NO_DIGIT, ERROR = map(REASONS.index, ("", "unsure", "no digit", "error"))
+WORDS = pa.array([word or None for word in REASONS])
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()
@@ -53,32 +65,33 @@ def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.Reco
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
-        return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
+        return build_result(chunk.batch, nothing, errors, np.zeros(chunk.rows, np.uint8))
     watch.forget()
-    pixels, errors, sure = read_pixels(chunk.batch, read)
+    pixels, errors, reasons = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
-        sure &= confidence >= below  # other views do not make up for an unsure first answer
+        # Other views do not make up for an unsure first answer
+        reasons[(reasons == NO_REASON) & (confidence < below)] = UNSURE
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
         for row, (views, _) in zip(unsure, outcomes, strict=True):
             probabilities[row] = combine_views(loaded, probabilities[row], views or {})
-    return build_result(chunk.batch, probabilities, errors, sure, below)
+    return build_result(chunk.batch, probabilities, errors, reasons, below)
 
 
 def read_pixels(
     batch: pa.RecordBatch, read: Read
-) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), each row's error or null, and whether each image is clear."""
+) -> tuple[NDArray[np.uint8], pa.StringArray, Reasons]:
+    """The batch's pixels (N, 784), each row's error or null, and the reasons to doubt an image."""
     rows = batch.num_rows
-    sure = np.ones(rows, np.bool_)
+    reasons = np.zeros(rows, np.uint8)
     if kind_of(batch) == "pixels":
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), sure
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), reasons
     pixels = np.zeros((rows, PIXELS), np.uint8)
     errors = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
     unread = [row for row, error in enumerate(errors) if error is None]
@@ -86,8 +99,9 @@ def read_pixels(
     for row, (digit, error) in zip(unread, outcomes, strict=True):
         errors[row] = error
         if digit is not None:
-            pixels[row], sure[row] = digit.image.reshape(PIXELS), not digit.review_reason
-    return pixels, pa.array(errors, pa.string()), sure
+            pixels[row] = digit.image.reshape(PIXELS)
+            reasons[row] = REASONS.index(digit.review_reason)
+    return pixels, pa.array(errors, pa.string()), reasons
 
 
 def read_rows(
@@ -160,20 +174,21 @@ def build_result(
     batch: pa.RecordBatch,
     probabilities: NDArray[np.float32],
     errors: pa.StringArray,
-    sure: Flags,
+    reasons: Reasons,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
     """Build the result batch; a row with an error has no label and no probabilities.
 
-    `review` is true if the confidence is below `review_below`, the image is not `sure`, or the row
-    has an error.
+    A row is to be reviewed if there is a reason: it has an error, it does not look like a digit,
+    the image has one of the `reasons`, or the confidence is below `review_below`.
     """
     label, confidence = find_best(probabilities)
-    review = (confidence < review_below) | ~sure
+    reasons = np.where((reasons == NO_REASON) & (confidence < review_below), UNSURE, reasons)
+    reasons[confidence < MIN_DIGIT_CONFIDENCE] = NO_DIGIT
     mask = None
     if errors.null_count < len(errors):
         mask = errors.is_valid().to_numpy(zero_copy_only=False)
-        review |= mask
+        reasons[mask] = ERROR
     values, null = pa.array(probabilities.reshape(-1)), None if mask is None else pa.array(mask)
     columns = [
         batch.column("id"),
@@ -181,7 +196,8 @@ def build_result(
         pa.array(confidence, mask=mask),
         pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
-        pa.array(review),
+        pa.array(reasons != NO_REASON),
+        WORDS.take(pa.array(reasons)),
     ]
     fields = [*RESULT_FIELDS]
     if "truth" in batch.schema.names:

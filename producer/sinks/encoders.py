@@ -54,18 +54,18 @@ def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
 
 
 def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
-    """One line per row for a terminal: label, confidence, remark, id."""
+    """One line per row for a terminal: label, confidence, reason to review or truth, id."""
     lines = []
     for row in batch.drop_columns(["probabilities"]).to_pylist():
         label, truth = row["label"], row.get("truth")
         if label is None:
             error = f"{row['id']}: {row['error']}"
-            lines.append(f"-           error   {in_one_line(error)}\n")
+            lines.append(f"-           {'error':14}  {in_one_line(error)}\n")
             continue
-        mark = "review" if row["review"] else ""
+        mark = row["reason"] or ""
         if truth not in (None, label):
             mark = f"not {truth}"
-        lines.append(f"{label}  {row['confidence']:7.2%}  {mark:6}  {in_one_line(row['id'])}\n")
+        lines.append(f"{label}  {row['confidence']:7.2%}  {mark:14}  {in_one_line(row['id'])}\n")
     return "".join(lines).encode()
 
 

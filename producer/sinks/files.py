@@ -26,7 +26,7 @@ from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, enc
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
-REPEATED = ["label", "error", "truth"]  # columns with few values, each of which is stored once
+REPEATED = ["label", "error", "reason", "truth"]  # columns of few values: each is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
 

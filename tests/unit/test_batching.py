@@ -76,10 +76,10 @@ def test_predictions_can_be_hashed() -> None:
         "confidence": 1.0,
         "probabilities": list(SEVEN.probabilities or ()),
     }
-    bad = {"id": "1", "error": "gone", "review": True}
+    bad = {"id": "1", "error": "gone", "review": True, "reason": "error"}
     batch = pa.RecordBatch.from_pylist([row | {"review": False}, bad], RESULT_SCHEMA)
     found = to_predictions(batch)
-    assert found == [SEVEN, Prediction(None, None, None, "gone", True)]
+    assert found == [SEVEN, Prediction(None, None, None, "gone", True, "error")]
     assert {SEVEN: "it"}[found[0]] == "it"
 
 

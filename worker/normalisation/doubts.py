@@ -6,16 +6,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.chunk import Reason
 from worker.normalisation.measuring import FAINT, mask_over, measure_reach
 from worker.normalisation.placing import centre
 from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER, select_digit
 from worker.pictures import Grey
 
-ANOTHER = "another shape in the image may be a digit too"
-SOLID = "it is too solid for strokes"
+ANOTHER: Reason = "several digits"
+SOLID: Reason = "too solid"
 
 
-def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
+def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> Reason:
     """The reason to doubt an image that a step gives, or ""."""
     if step is centre and is_solid(after):
         return SOLID
