@@ -15,6 +15,7 @@ from protocol.errors import UnknownJobError as UnknownJobError
 from protocol.errors import UsageError as UsageError
 
 if TYPE_CHECKING:
+    from producer.batching import NumberPrediction as NumberPrediction
     from producer.batching import Prediction as Prediction
     from producer.client import Client as Client
     from producer.job import Job as Job
@@ -25,6 +26,7 @@ MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
+    "NumberPrediction": "producer.batching",
     "Prediction": "producer.batching",
     "open_sources": "producer.sources.opening",
 }

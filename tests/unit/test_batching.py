@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from producer.batching import Batcher, Call, Prediction, to_predictions, wake_callers
+from producer.reading import Reading
 from protocol.chunk import RESULT_SCHEMA
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)
@@ -86,4 +87,4 @@ def test_predictions_can_be_hashed() -> None:
 def test_a_coroutine_waits_no_longer_than_it_says() -> None:
     batcher = Batcher(Mock(submit=lambda *args: threading.Event().wait(60)))
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-        asyncio.run(batcher.ask_async(make_call(), "mlp", timeout_seconds=0.05))
+        asyncio.run(batcher.ask_async(make_call(), Reading("mlp"), timeout_seconds=0.05))
