@@ -14,10 +14,11 @@ import PIL.Image
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from protocol.chunk import Reason
 from protocol.errors import OutputError, UsageError
 from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line
-from worker.classify import TTA_BELOW, combine_views, watch
+from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
 from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.models.model import Model, load_model
 from worker.normalisation.steps import SCALES, Step, Views
@@ -27,9 +28,13 @@ from worker.reading import trace_digit, trace_other_views
 PANEL_PIXELS = 168  # the side to which the original is decoded
 PANELS_A_ROW = 6
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
-MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
+DOUBTS: dict[Reason, str] = {  # the reasons for `review` that an image's steps give, in sentences
+    "several digits": "another shape in the image may be a digit too",
+    "too solid": "it is too solid for strokes",
+    "pages": "the file has more pages than this",
+}
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
 
@@ -169,12 +174,14 @@ def drawn_from(path: Path) -> str | None:
     return None
 
 
-def find_doubt(first: float, confidence: float, below: float, review_reason: str) -> str:
+def find_doubt(first: float, confidence: float, below: float, review_reason: Reason) -> str:
     """Why the answer is to be reviewed; "" if it is not. `first` is the first view's confidence."""
     if confidence < MIN_DIGIT_CONFIDENCE:
         return "it does not look like a digit"
-    if review_reason or confidence < below:
-        return review_reason or f"below {below:.2%}"
+    if review_reason:
+        return DOUBTS[review_reason]
+    if confidence < below:
+        return f"below {below:.2%}"
     return f"only {first:.2%} sure at first" if first < below else ""
 
 
