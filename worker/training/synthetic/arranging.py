@@ -1,59 +1,46 @@
-"""Puts the digits of a number on a line or in boxes, with the marks that people add."""
+"""Puts the digits of a number on a line or in cells, with the marks that people add."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from worker.training.synthetic.handwriting import Shape, smooth
-from worker.training.synthetic.writing import Hand, Rng, Sign, write_digit, write_mark
+from worker.training.synthetic.handwriting import Points, Shape, smooth
+from worker.training.synthetic.scenes import Rng
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
-LENGTH_WEIGHTS = [5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1] + [0.4] * 7  # of 1 to 20 digits
-SEPARATORS = ("comma", "point", "apostrophe", "space")
+LENGTH_WEIGHTS = np.array([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7])  # 1 to 20
+SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
-    "dollar",
-    "euro",
-    "pound",
-    "hash",
-    "dash",
-    "star",
-    "equals",
-    "open",
-    "colon",
-    "wave",
+    *("dollar", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
+    *("point", "cross"),
 )
 MARKS_AFTER = (
-    "dash",
-    "slash",
-    "equals",
-    "star",
-    "point",
-    "close",
-    "percent",
-    "hash",
-    "wave",
-    "tick",
+    *("dash", "dash", "slash", "equals", "star", "point", "close", "percent", "hash", "wave"),
+    *("tick", "comma"),
 )
+EMPTY_CELLS = ("", "", "", "dash", "cross", "slash", "wave")  # what people write into them
+FAR = 9999  # px, further than any sign
 
 
 @dataclass(frozen=True)
 class Line:
-    """A written number: its signs, and a stroke for each ligature."""
+    """What is written, in px from the left end of a baseline."""
 
     signs: list[Sign]
-    ligatures: list[np.ndarray]
-    boxes: list[tuple[float, float]]  # left and right of each printed box; none without boxes
+    strokes: list[Points]  # (N, 2) each: ligatures, and what crosses out
+    cells: list[tuple[float, float]]  # left and right of each printed cell; none without a form
 
 
 def choose_digits(rng: Rng) -> list[int]:
     """Draw a number of 1 to 20 digits: any, or an amount, a year, or one of equal digits."""
-    weights = np.array(LENGTH_WEIGHTS)
-    length = int(rng.choice(len(weights), p=weights / weights.sum())) + 1
+    length = int(np.searchsorted(LENGTH_WEIGHTS.cumsum(), rng.uniform(0, LENGTH_WEIGHTS.sum()))) + 1
     digits = rng.integers(0, 10, length)
     kind = rng.random()
     if kind < 0.25:  # an amount
-        zeros = min(length - 1, int(rng.integers(1, 7)))
-        digits[length - zeros :] = 0
+        digits[length - min(length - 1, int(rng.integers(1, 7))) :] = 0
     elif kind < 0.32:
         digits = np.array([int(sign) for sign in str(rng.integers(1700, 2030))])
     elif kind < 0.37:
@@ -64,14 +51,14 @@ def choose_digits(rng: Rng) -> list[int]:
 
 
 def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
-    """Write the digits on a baseline, from x = 0, with marks before, between and after them."""
+    """Write the digits on a baseline, with marks before, between and after them."""
     signs: list[Sign] = []
     if rng.random() < 0.12:
-        for _ in range(rng.integers(1, 3)):
-            _append(signs, write_mark(rng.choice(MARKS_BEFORE), height, hand, rng), height, 0.2)
-    base, spread = _choose_spacing(rng)
-    separator, every = str(rng.choice(SEPARATORS)), int(rng.choice([3, 3, 3, 2, 4]))
-    separated = rng.random() < 0.25 and len(digits) > 2
+        _add_marks(signs, MARKS_BEFORE, height, hand, rng)
+    base, spread = choose_spacing(hand.pen, rng)
+    separator = SEPARATORS[rng.integers(len(SEPARATORS))]
+    every = (3, 3, 3, 2, 4)[rng.integers(5)]
+    separated = rng.random() < 0.25
     drift, bend = rng.normal(0, 0.02), rng.normal(0, 0.01)
     for number, digit in enumerate(digits):
         gap = base + rng.normal(0, spread)
@@ -80,61 +67,67 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
                 gap += rng.uniform(0.3, 0.6)
             else:
                 mark = write_mark(separator, height, hand, rng)
-                _append(signs, mark, height, rng.uniform(0.03, 0.15))
+                append(signs, mark, height, rng.uniform(0.03, 0.15))
                 gap = max(gap, 0.05)
         along = number - len(digits) / 2
         sign = write_digit(digit, height, hand, rng)
-        drop = round((drift * along + bend * along**2 / max(1, len(digits) / 4)) * height)
-        _append(signs, replace(sign, top=sign.top + drop), height, gap)
-    ligatures = _join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
+        drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
+        append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
+    strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
     if rng.random() < 0.15:
-        for _ in range(rng.integers(1, 3)):
-            _append(signs, write_mark(rng.choice(MARKS_AFTER), height, hand, rng), height, 0.2)
-    return Line(signs, ligatures, [])
+        _add_marks(signs, MARKS_AFTER, height, hand, rng)
+    return Line(signs, strokes, [])
 
 
-def _choose_spacing(rng: Rng) -> tuple[float, float]:
-    """The mean of the free space between two digits, per height, and its deviation."""
+def _add_marks(
+    signs: list[Sign], names: Sequence[str], height: float, hand: Hand, rng: Rng
+) -> None:
+    for _ in range(rng.integers(1, 3)):
+        mark = write_mark(names[int(rng.integers(len(names)))], height, hand, rng)
+        append(signs, mark, height, rng.uniform(0.05, 0.4))
+
+
+def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:
+    """The mean of the free space between two digits, in heights as `pen` is, and its deviation."""
     kind = rng.random()
-    if kind < 0.2:  # they touch or overlap
-        return rng.uniform(-0.12, 0.02), 0.05
+    if kind < 0.28:  # they touch or overlap
+        return rng.uniform(-0.8, 0.2) * pen, 0.3 * pen
     if kind < 0.75:
-        return rng.uniform(0.05, 0.3), 0.05
+        return rng.uniform(0.04, 0.3), 0.05
     if kind < 0.95:
         return rng.uniform(0.3, 0.9), 0.1
     return rng.uniform(0.9, 2), 0.15
 
 
-def _append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
+def append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
     """Put the sign to the right of the last one; their ink is about `gap` heights apart."""
     left = 0
     if signs:
         last = signs[-1]
         top, bottom = min(last.top, sign.top), max(last.bottom, sign.bottom)
-        reach = np.full(bottom - top, -9999)
-        free = np.full(bottom - top, 9999)
-        reach[last.top - top : last.bottom - top] = _reach(last.mask)
-        free[sign.top - top : sign.bottom - top] = sign.mask.shape[1] - _reach(sign.mask[:, ::-1])
-        step = int((reach - free).max())  # the least step at which no row overlaps
-        if step < -5000:  # one is above the other
-            step = last.mask.shape[1]
-        left = last.left + max(step + round(gap * height), round(0.1 * height))
+        reach = np.full(bottom - top, -FAR)
+        start = np.full(bottom - top, FAR)
+        reach[last.top - top : last.bottom - top] = reach_right(last.mask)
+        start[sign.top - top : sign.bottom - top] = sign.mask.shape[1] - reach_right(
+            sign.mask[:, ::-1]
+        )
+        step = int((reach - start).max())  # at this step the ink of some row touches
+        narrow = min(last.mask.shape[1], sign.mask.shape[1])
+        left = last.left + max(step + round(max(gap * height, -0.25 * narrow)), narrow // 2)
     signs.append(replace(sign, left=left))
 
 
-def _reach(mask: Shape) -> np.ndarray:
-    """How far the ink of each row reaches to the right; far to the left if it has none."""
+def reach_right(mask: Shape) -> NDArray[np.int64]:
+    """How far each row's ink reaches to the right, in px; far to the left if it has none."""
     inked = mask[:, ::-1] > 64
-    reach = mask.shape[1] - inked.argmax(axis=1)
-    reach[~inked.any(axis=1)] = -9999
-    return reach
+    return np.where(inked.any(axis=1), mask.shape[1] - inked.argmax(axis=1), -FAR)
 
 
-def _join(signs: list[Sign], height: float, rng: Rng) -> list[np.ndarray]:
+def join(signs: list[Sign], height: float, rng: Rng) -> list[Points]:
     """Strokes from the end of a drawn digit to the beginning of the next, as of a lazy pen."""
     strokes = []
     for one, other in zip(signs, signs[1:], strict=False):
-        if one.ends and other.ends and rng.random() < 0.4:
+        if one.ends and other.ends and rng.random() < 0.5:
             start = one.ends[1] + (one.left, one.top)
             end = other.ends[0] + (other.left, other.top)
             if np.hypot(*(end - start)) < 0.8 * height:
@@ -143,29 +136,68 @@ def _join(signs: list[Sign], height: float, rng: Rng) -> list[np.ndarray]:
     return strokes
 
 
-def write_in_boxes(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
-    """Write each digit into a box of its own; some boxes before and after stay empty."""
-    width = height * np.exp(rng.normal(0.25, 0.25))
+def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
+    """Write each digit into a cell of its own; some cells before and after stay empty."""
+    width = height * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.75, 2.5)
     gap = height * rng.uniform(0.05, 0.8) if rng.random() < 0.5 else 0.0
-    before, after = (int(rng.integers(1, 4)) if rng.random() < 0.2 else 0 for _ in range(2))
-    count = before + len(digits) + after
-    fill = rng.choice(["", "", "", "dash", "cross", "slash"])  # what empty boxes hold
-    boxes = [(number * (width + gap), number * (width + gap) + width) for number in range(count)]
-    loose, signs = rng.uniform(0.02, 0.12), []
-    for number, (left, right) in enumerate(boxes):
+    before = int(rng.integers(1, 4)) if rng.random() < 0.25 else 0
+    after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
+    fill = EMPTY_CELLS[rng.integers(len(EMPTY_CELLS))]
+    lefts = np.arange(before + len(digits) + after) * (width + gap)
+    cells = [(float(left), float(left + width)) for left in lefts]
+    shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
+    signs = []
+    for number, (left, right) in enumerate(cells):
         if before <= number < before + len(digits):
             sign = write_digit(digits[number - before], height, hand, rng)
         elif fill:
             sign = write_mark(fill, height, hand, rng)
         else:
             continue
-        middle = (left + right) / 2 + rng.normal(0, loose) * width
+        middle = (left + right) / 2 + (shift + rng.normal(0, loose)) * width
         signs.append(replace(sign, left=round(middle - sign.mask.shape[1] / 2)))
-    return Line(signs, [], boxes)
+    return Line(signs, [], cells)
 
 
-def hull(sign: Sign) -> np.ndarray:
-    """The corners of the sign's ink, (N, 2), in px of the line."""
+def write_word(height: float, hand: Hand, rng: Rng) -> Line:
+    """Write two to six letters."""
+    signs: list[Sign] = []
+    for _ in range(rng.integers(2, 7)):
+        append(signs, write_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
+    return Line(signs, [], [])
+
+
+def moved(line: Line, right: float, down: float) -> Line:
+    """The line at another place."""
+    x, y = round(right), round(down)
+    return Line(
+        [replace(sign, left=sign.left + x, top=sign.top + y) for sign in line.signs],
+        [stroke + (x, y) for stroke in line.strokes],
+        [(left + x, right + x) for left, right in line.cells],
+    )
+
+
+def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
+    """The line with some of its signs crossed out: they are digits no more."""
+    signs, strokes = list(line.signs), list(line.strokes)
+    for number in numbers:
+        sign = signs[number]
+        signs[number] = replace(sign, digit=None)
+        for _ in range(rng.integers(1, 4)):
+            tall, wide = sign.mask.shape
+            ends = np.array([[-0.2, rng.uniform(0, 1)], [1.2, rng.uniform(0, 1)]])
+            strokes.append(ends * (wide, tall) + (sign.left, sign.top))
+    return Line(signs, strokes, line.cells)
+
+
+def bounds_of(signs: Sequence[Sign]) -> NDArray[np.float64]:
+    """Left, top, right and bottom of all signs."""
+    sides = np.array([(sign.left, sign.top, sign.right, sign.bottom) for sign in signs], float)
+    return np.concatenate([sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)])
+
+
+def hull_of(sign: Sign) -> Points:
+    """The corners around the sign's ink, (N, 2)."""
     points = cv2.convexHull(cv2.findNonZero((sign.mask > 64).astype(np.uint8)))[:, 0]
     grown = np.concatenate([points, points + 1])  # a pixel is 1 px wide
     return np.asarray(grown + (sign.left, sign.top), np.float64)

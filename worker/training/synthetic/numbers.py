@@ -1,26 +1,45 @@
-"""Renders whole handwritten numbers as they are found on forms, cheques, registers and photos."""
+"""Renders whole handwritten numbers as they are found on forms, cheques, registers and photos.
 
-from dataclasses import dataclass
+The shares were chosen by eye, so that the pictures cover more than what real ones look like.
+"""
+
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.pictures import Picture
+from worker.training.synthetic import strays
 from worker.training.synthetic.arranging import (
     Line,
+    bounds_of,
     choose_digits,
-    hull,
-    write_in_boxes,
+    hull_of,
+    write_in_cells,
     write_line,
+    write_word,
 )
-from worker.training.synthetic.handwriting import Shape
-from worker.training.synthetic.papers import photograph_line
-from worker.training.synthetic.scenes import draw_line, put
-from worker.training.synthetic.writing import Images, Labels, Rng, choose_hand
+from worker.training.synthetic.cameras import take
+from worker.training.synthetic.forms import FORMS, Sheet, print_labels, print_small_lines
+from worker.training.synthetic.handwriting import Points, Shape
+from worker.training.synthetic.scenes import Rng, put
+from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
+HEIGHTS = (14, 60)  # px, of a digit
+Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
+Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
+FORM_NAMES = [*FORMS]
+FORM_SHARES = np.cumsum([share for _, share in FORMS.values()])
+DOUBTS = {  # what a person should look at, and the share of each
+    "several lines": 0.03,
+    "several numbers": 0.03,
+    "letters": 0.04,
+    "crossed out": 0.03,
+    "no number": 0.06,
+}
 
 
 @dataclass(frozen=True)
@@ -29,63 +48,96 @@ class NumberScene:
 
     picture: Picture
     digits: list[int]  # in reading order; none if the picture has no number
-    boxes: NDArray[np.float32]  # (N, 4): left, top, right and bottom of each digit's ink, in px
-    doubt: str  # why a person should look at it; "" if it is clear
+    boxes: Boxes  # of each digit's ink
+    doubt: str  # one of `DOUBTS`; "" if the number is clear
+    other_digits: list[int]  # whole digits that are no part of the number: of another one
+    other_boxes: Boxes
 
 
 def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     """Render a number of 1 to 20 digits, written with MNIST's digits and drawn ones."""
-    hand = choose_hand(shapes, labels, rng)
-    digits = choose_digits(rng)
-    boxed = rng.random() < 0.3
-    room = 1.6 if boxed else 0.9  # heights a digit takes, about
-    tallest = min(60.0, MAX_WIDTH / room / len(digits))
-    height = float(np.exp(rng.uniform(np.log(min(14, tallest / 1.5)), np.log(tallest))))
-    line = (write_in_boxes if boxed else write_line)(digits, height, hand, rng)
-    corners = [hull(sign) for sign in line.signs if sign.digit is not None]
-    every = np.concatenate(corners)
-    turn = _choose_view(every.min(axis=0), every.max(axis=0), rng)
-    bounds = np.concatenate([_move(points, turn) for points in corners])
-    size, shift = _choose_canvas(bounds.min(axis=0), bounds.max(axis=0), height, rng)
+    form = FORM_NAMES[int(np.searchsorted(FORM_SHARES, rng.random() * FORM_SHARES[-1]))]
+    doubt = _choose_doubt(rng)
+    hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
+    line, height = _write(form == "cells", hand, rng)
+    others = _write_others(line, height, doubt, hand, rng)
+    if doubt == "crossed out":
+        line = strays.cross_out_some(line, rng)
+    everything = [*line.signs, *(sign for other in others for sign in other.signs)]
+    read = [sign for sign in line.signs if sign.digit is not None] or line.signs
+    central = bounds_of(everything if others else read)
+    turn = _choose_view(central, rng)
+    corners = _move(_corners(central), turn)
+    size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), height, rng)
     view = shift @ turn
-    ink, form = _draw(line, view, size, height, hand.pen, rng)
-    boxes = np.array(
-        [[*moved.min(axis=0), *moved.max(axis=0)] for moved in (_move(c, view) for c in corners)],
-        np.float32,
-    )
-    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
-    return NumberScene(photograph_line(ink, form, rng), digits, boxes, "")
+    sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
+    if doubt == "no number":
+        others, line = _spoil(line, height, hand, rng), replace(line, signs=[], strokes=[])
+        if not others:
+            (strays.scribble if rng.random() < 0.5 else strays.print_barcode)(sheet, rng)
+    FORMS[form][0](sheet, line.cells, rng)
+    _add_strays(sheet, form, hand, rng)
+    for part in (line, *others):
+        for sign in part.signs:
+            sheet.put(sheet.ink, sign.mask, sign.left, sign.top)
+        sheet.pen_in(part.strokes)
+    ink, printed, outside = _show(sheet, view, size, rng)
+    digits, boxes = _find([line], view, size)
+    other_digits, other_boxes = _find(others, view, size)
+    picture = take(ink, printed, outside, height, rng)
+    return NumberScene(picture, digits, boxes, doubt, other_digits, other_boxes)
 
 
-def _move(points: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    moved = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(moved[:, :2] / moved[:, 2:])
+def _choose_doubt(rng: Rng) -> str:
+    ends = np.cumsum([*DOUBTS.values()])
+    number = int(np.searchsorted(ends, rng.random()))
+    return [*DOUBTS, ""][number]
 
 
-def _choose_view(
-    low: NDArray[np.float64], high: NDArray[np.float64], rng: Rng
-) -> NDArray[np.float64]:
+def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
+    """Write a number, at a height at which it is not too wide."""
+    digits = choose_digits(rng)
+    tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
+    shortest = min(HEIGHTS[0], tallest / 1.5)
+    height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
+    return (write_in_cells if celled else write_line)(digits, height, hand, rng), height
+
+
+def _write_others(line: Line, height: float, doubt: str, hand: Hand, rng: Rng) -> list[Line]:
+    """What else is written as large as the number, and makes it doubtful."""
+    if doubt == "several lines":
+        return [strays.write_other_line(line, height, hand, rng)]
+    if doubt == "several numbers":
+        return [strays.write_other_number(line, height, hand, rng)]
+    if doubt == "letters":
+        return [strays.write_word_near(line, height, hand, rng)]
+    return []
+
+
+def _spoil(line: Line, height: float, hand: Hand, rng: Rng) -> list[Line]:
+    """What is written instead of a number: often nothing."""
+    return [write_word(height, hand, rng)] if rng.random() < 0.3 else []
+
+
+def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
     """A turn and a slight perspective about the middle of the number; often neither."""
     if rng.random() < 0.35:
         return np.eye(3)
     angle = np.radians(rng.normal(0, 2) if rng.random() < 0.8 else rng.uniform(-15, 15))
-    middle = (low + high) / 2
     there, back = np.eye(3), np.eye(3)
-    there[:2, 2], back[:2, 2] = -middle, middle
-    turn = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
+    back[:2, 2] = (bounds[:2] + bounds[2:]) / 2
+    there[:2, 2] = -back[:2, 2]
+    turn = np.eye(3)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     if rng.random() < 0.4:
-        turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(high - low)
-    return back @ turn @ there
+        turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(bounds[2:] - bounds[:2])
+    return np.asarray(back @ turn @ there, np.float64)
 
 
-def _choose_canvas(
-    low: NDArray[np.float64], high: NDArray[np.float64], height: float, rng: Rng
-) -> tuple[tuple[int, int], NDArray[np.float64]]:
+def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
     """The picture's width and height, and the shift of the number into it."""
     kind = rng.random()
-    most = 0.25 if kind < 0.45 else 1.5 if kind < 0.8 else 5.0
+    most = 0.25 if kind < 0.35 else 1.5 if kind < 0.8 else 5.0
     margins = rng.uniform(-0.05, most, 4) * height  # left, top, right, bottom
     wide, tall = high - low
     free = max(0.0, MAX_AREA - wide * tall)
@@ -94,46 +146,83 @@ def _choose_canvas(
         margins *= free / grown
     shift = np.eye(3)
     shift[:2, 2] = margins[:2] - low
-    size = (
-        max(8, round(wide + margins[0] + margins[2])),
-        max(8, round(tall + margins[1] + margins[3])),
-    )
-    return size, shift
+    size = np.round((wide, tall) + margins[:2] + margins[2:]).astype(int)
+    return np.maximum(size, 8).tolist(), shift
 
 
-def _draw(
-    line: Line,
-    view: NDArray[np.float64],
-    size: tuple[int, int],
-    height: float,
-    pen: float,
-    rng: Rng,
-) -> tuple[Shape, Shape]:
-    """Draw the writing and what is printed, and turn both into the view."""
-    width, tall = size
-    corners = np.array([[0, 0], [width, 0], [width, tall], [0, tall]], np.float64)
-    seen = _move(corners, np.asarray(np.linalg.inv(view), np.float64))
+def _open_sheet(
+    view: Matrix, size: list[int], height: float, hand: Hand, bounds: NDArray[np.float64]
+) -> Sheet:
+    """Empty layers that cover what the picture shows."""
+    seen = _move(_corners(np.array([0, 0, *size])), np.asarray(np.linalg.inv(view), np.float64))
     low = np.floor(seen.min(axis=0)).astype(int)
-    sheet_width, sheet_height = np.ceil(seen.max(axis=0)).astype(int) - low
-    ink = np.zeros((sheet_height, sheet_width), np.uint8)
-    form = np.zeros_like(ink)
-    for sign in line.signs:
-        put(ink, sign.mask, sign.top - low[1], sign.left - low[0])
-    if line.ligatures:
-        strokes = [np.round((stroke - low) * 16).astype(np.int32) for stroke in line.ligatures]
-        cv2.polylines(ink, strokes, False, 255, max(1, round(pen * height)), cv2.LINE_AA, 4)
-    thick = max(1, round(rng.uniform(0.02, 0.08) * height))
-    top, bottom = -1.0 * height - rng.uniform(0.05, 0.6) * height, rng.uniform(0.05, 0.5) * height
-    for left, right in line.boxes:
-        lines = [(left, top, right, top), (left, bottom, right, bottom)]
-        lines += [(left, top, left, bottom), (right, top, right, bottom)]
-        for x1, y1, x2, y2 in lines:
-            draw_line(form, (x1 - low[0], y1 - low[1]), (x2 - low[0], y2 - low[1]), 1, thick)
-    moved = view.copy()
+    width, tall = np.ceil(seen.max(axis=0)).astype(int) - low
+    edges = np.sort(seen, axis=0)  # two of each side
+    edges = np.concatenate([edges[:2].mean(axis=0), edges[2:].mean(axis=0)])
+    ink, form = np.zeros((2, tall, width), np.uint8)
+    return Sheet(ink, form, low, height, max(1, round(hand.pen * height)), bounds, edges)
+
+
+def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
+    """Add what is near many numbers and is passed over."""
+    if rng.random() < (0.6 if form == "table" else 0.1):
+        strays.add_cut_neighbours(sheet, hand, rng)
+    if rng.random() < 0.1:
+        strays.underline(sheet, rng)
+    if rng.random() < 0.08:
+        strays.spill(sheet, rng)
+    if rng.random() < (0.1 if form == "plain" else 0.25):
+        print_labels(sheet, rng)
+    if rng.random() < 0.08:
+        print_small_lines(sheet, rng)
+
+
+def _show(
+    sheet: Sheet, view: Matrix, size: list[int], rng: Rng
+) -> tuple[Shape, Shape, Shape | None]:
+    """Ink, form and what is outside of the paper, as the picture shows them."""
+    outside = None
+    layers = [sheet.ink, sheet.form]
+    if rng.random() < 0.1:
+        outside = np.full_like(sheet.ink, 255)
+        x1, y1, x2, y2 = sheet.bounds
+        left, top, right, bottom = sheet.edges
+        reach = np.array([x1 - left, y1 - top, right - x2, bottom - y2]) * rng.uniform(0.3, 1.3, 4)
+        inner = np.array([x1, y1, x2, y2]) + np.maximum(reach, 0) * (-1, -1, 1, 1)
+        corners = np.round((_corners(inner) - sheet.origin) * 16).astype(np.int32)
+        cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
+        layers.append(outside)
     back = np.eye(3)
-    back[:2, 2] = low
-    moved = moved @ back
-    if np.allclose(moved[:2, :2], np.eye(2)) and not moved[2, :2].any():
-        moved = np.round(moved)
-    both = cv2.warpPerspective(np.dstack([ink, form]), moved, size)
-    return both[..., 0], both[..., 1]
+    back[:2, 2] = sheet.origin
+    matrix = view @ back
+    if not np.allclose(matrix[:2, :2], np.eye(2)):
+        layers = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
+    else:
+        layers = [_cut(layer, matrix, size) for layer in layers]
+    return layers[0], layers[1], layers[2] if outside is not None else None
+
+
+def _cut(layer: Shape, matrix: Matrix, size: list[int]) -> Shape:
+    canvas = np.zeros(size[::-1], np.uint8)
+    left, top = np.round(matrix[:2, 2]).astype(int)
+    put(canvas, layer, int(top), int(left))
+    return canvas
+
+
+def _find(lines: list[Line], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
+    """The digits of the lines, and the box of each in the picture."""
+    signs: list[Sign] = [sign for line in lines for sign in line.signs if sign.digit is not None]
+    moved = [_move(hull_of(sign), view) for sign in signs]
+    boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in moved], np.float32).reshape(-1, 4)
+    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    return [sign.digit for sign in signs if sign.digit is not None], boxes
+
+
+def _corners(bounds: NDArray[np.float64]) -> Points:
+    left, top, right, bottom = bounds
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def _move(points: Points, matrix: Matrix) -> Points:
+    across = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    return np.asarray(across[:, :2] / across[:, 2:])
