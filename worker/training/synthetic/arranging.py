@@ -15,11 +15,11 @@ LENGTH_WEIGHTS = np.array([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] 
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
     *("dollar", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
-    *("point", "cross"),
+    *("point", "cross", "long"),
 )
 MARKS_AFTER = (
     *("dash", "dash", "slash", "equals", "star", "point", "close", "percent", "hash", "wave"),
-    *("tick", "comma"),
+    *("tick", "comma", "long", "long"),
 )
 EMPTY_CELLS = ("", "", "", "dash", "cross", "slash", "wave")  # what people write into them
 FAR = 9999  # px, further than any sign
@@ -59,6 +59,7 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
     separator = SEPARATORS[rng.integers(len(SEPARATORS))]
     every = (3, 3, 3, 2, 4)[rng.integers(5)]
     separated = rng.random() < 0.25
+    cents = rng.uniform(0.5, 0.8) if len(digits) > 3 and rng.random() < 0.05 else 0.0  # raised
     drift, bend = rng.normal(0, 0.02), rng.normal(0, 0.01)
     for number, digit in enumerate(digits):
         gap = base + rng.normal(0, spread)
@@ -70,7 +71,10 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
                 append(signs, mark, height, rng.uniform(0.03, 0.15))
                 gap = max(gap, 0.05)
         along = number - len(digits) / 2
-        sign = write_digit(digit, height, hand, rng)
+        raised = cents and number >= len(digits) - 2
+        sign = write_digit(digit, height * (cents if raised else 1), hand, rng)
+        if raised:
+            sign = replace(sign, top=sign.top - round((1 - cents) * height))
         drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
@@ -82,8 +86,11 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
 def _add_marks(
     signs: list[Sign], names: Sequence[str], height: float, hand: Hand, rng: Rng
 ) -> None:
-    for _ in range(rng.integers(1, 3)):
-        mark = write_mark(names[int(rng.integers(len(names)))], height, hand, rng)
+    name = names[int(rng.integers(len(names)))]
+    for _ in range(rng.integers(1, 4)):
+        if rng.random() < 0.4:
+            name = names[int(rng.integers(len(names)))]
+        mark = write_mark(name, height, hand, rng)
         append(signs, mark, height, rng.uniform(0.05, 0.4))
 
 
@@ -144,6 +151,10 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
     after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
     fill = EMPTY_CELLS[rng.integers(len(EMPTY_CELLS))]
     lefts = np.arange(before + len(digits) + after) * (width + gap)
+    if rng.random() < 0.15:  # cells in groups
+        lefts += (
+            np.arange(len(lefts)) // (3, 3, 2, 4)[rng.integers(4)] * rng.uniform(0.2, 1) * width
+        )
     cells = [(float(left), float(left + width)) for left in lefts]
     shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
     signs = []

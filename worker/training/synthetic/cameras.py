@@ -33,8 +33,9 @@ class Colours:
 def choose_colours(rng: Rng) -> Colours:
     """Draw the colours of a sheet: dark ink on light paper, or chalk on a blackboard."""
     tinted = rng.random() < 0.4
+    strong = 0.6 if rng.random() < 0.2 else 0.25  # the most light that a colour lacks
     brightness = rng.uniform(215, 255) if rng.random() < 0.4 else rng.uniform(110, 245)
-    paper = brightness * (1 - rng.uniform(0, 0.25, 3) * tinted)
+    paper = brightness * (1 - rng.uniform(0, strong, 3) * tinted)
     faint = rng.random() < 0.2
     darkness = rng.uniform(0.4, 0.78) if faint else rng.uniform(0.02, 0.5)  # of the paper's light
     pen = paper * darkness
@@ -61,8 +62,8 @@ def wear(ink: Shape, tall: float, rng: Rng) -> Layer:
     height, width = ink.shape
     kind = rng.random()
     if kind < 0.08:  # it bleeds
-        ink = cv2.GaussianBlur(ink, (0, 0), 0.04 * tall + 0.5)
-        ink = cv2.convertScaleAbs(ink, alpha=rng.uniform(1.5, 3))
+        ink = cv2.GaussianBlur(ink, (0, 0), 0.03 * tall + 0.2)
+        ink = cv2.convertScaleAbs(ink, alpha=rng.uniform(1.4, 2.4))
     soft = ink * np.float32(1 / 255)
     if 0.08 < kind < 0.2:  # a pencil, or chalk
         grain = cut_noise(height, width, rng)
@@ -100,6 +101,8 @@ def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng)
 
 def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) -> Picture:
     """Photograph or scan the layers of a sheet; where `outside` is 255, there is no paper."""
+    if rng.random() < 0.08:
+        return draw_on_screen(ink, form, rng)
     height, width = ink.shape
     colours = choose_colours(rng)
     image = lay_layers(ink, form, colours, tall, rng)
@@ -125,6 +128,18 @@ def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) 
     if rng.random() < 0.15 and tall > 14:
         picture = _coarsen(picture, tall, rng)
     return finish(picture, rng)
+
+
+def draw_on_screen(ink: Shape, form: Shape, rng: Rng) -> Picture:
+    """As from a drawing program, or of MNIST's digits side by side: clean, black and white."""
+    both = np.maximum(ink, (form * np.float32(rng.uniform(0.3, 1))).astype(np.uint8))
+    if rng.random() < 0.3:
+        both = np.where(both > 127, 255, 0).astype(np.uint8)
+    picture = both if rng.random() < 0.45 else 255 - both
+    if rng.random() < 0.3:
+        colour = rng.uniform(0, 1, 3) if rng.random() < 0.5 else np.ones(3)
+        picture = (picture[..., None] * colour).astype(np.uint8)
+    return compress(picture, rng, 30) if rng.random() < 0.3 else picture
 
 
 def _light(height: int, width: int, rng: Rng) -> Layer:

@@ -21,9 +21,10 @@ from worker.training.synthetic.arranging import (
     write_word,
 )
 from worker.training.synthetic.cameras import take
-from worker.training.synthetic.forms import FORMS, Sheet, print_labels, print_small_lines
+from worker.training.synthetic.forms import FORMS, print_labels, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
 from worker.training.synthetic.scenes import Rng, put
+from worker.training.synthetic.sheets import Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
@@ -67,15 +68,16 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     read = [sign for sign in line.signs if sign.digit is not None] or line.signs
     central = bounds_of(everything if others else read)
     turn = _choose_view(central, rng)
-    corners = _move(_corners(central), turn)
+    corners = move(corners_of(central), turn)
     size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), height, rng)
     view = shift @ turn
     sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
+    FORMS[form][0](sheet, line.cells, rng)
     if doubt == "no number":
         others, line = _spoil(line, height, hand, rng), replace(line, signs=[], strokes=[])
-        if not others:
-            (strays.scribble if rng.random() < 0.5 else strays.print_barcode)(sheet, rng)
-    FORMS[form][0](sheet, line.cells, rng)
+        kind = rng.random()
+        if not others and kind < 0.5:
+            (strays.scribble if kind < 0.35 else strays.print_barcode)(sheet, rng)
     _add_strays(sheet, form, hand, rng)
     for part in (line, *others):
         for sign in part.signs:
@@ -123,7 +125,11 @@ def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
     """A turn and a slight perspective about the middle of the number; often neither."""
     if rng.random() < 0.35:
         return np.eye(3)
-    angle = np.radians(rng.normal(0, 2) if rng.random() < 0.8 else rng.uniform(-15, 15))
+    kind = rng.random()
+    degrees = rng.normal(0, 2) if kind < 0.8 else rng.uniform(-15, 15)
+    if kind > 0.97:
+        degrees = rng.uniform(-35, 35)
+    angle = np.radians(degrees)
     there, back = np.eye(3), np.eye(3)
     back[:2, 2] = (bounds[:2] + bounds[2:]) / 2
     there[:2, 2] = -back[:2, 2]
@@ -154,18 +160,20 @@ def _open_sheet(
     view: Matrix, size: list[int], height: float, hand: Hand, bounds: NDArray[np.float64]
 ) -> Sheet:
     """Empty layers that cover what the picture shows."""
-    seen = _move(_corners(np.array([0, 0, *size])), np.asarray(np.linalg.inv(view), np.float64))
+    seen = move(corners_of(np.array([0, 0, *size])), np.asarray(np.linalg.inv(view), np.float64))
     low = np.floor(seen.min(axis=0)).astype(int)
     width, tall = np.ceil(seen.max(axis=0)).astype(int) - low
     edges = np.sort(seen, axis=0)  # two of each side
     edges = np.concatenate([edges[:2].mean(axis=0), edges[2:].mean(axis=0)])
     ink, form = np.zeros((2, tall, width), np.uint8)
-    return Sheet(ink, form, low, height, max(1, round(hand.pen * height)), bounds, edges)
+    return Sheet(
+        ink, form, low, height, max(1, round(hand.pen * height)), bounds, edges, view, size
+    )
 
 
 def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
     """Add what is near many numbers and is passed over."""
-    if rng.random() < (0.6 if form == "table" else 0.1):
+    if rng.random() < {"table": 0.6, "cells": 0.25}.get(form, 0.1):
         strays.add_cut_neighbours(sheet, hand, rng)
     if rng.random() < 0.1:
         strays.underline(sheet, rng)
@@ -189,7 +197,7 @@ def _show(
         left, top, right, bottom = sheet.edges
         reach = np.array([x1 - left, y1 - top, right - x2, bottom - y2]) * rng.uniform(0.3, 1.3, 4)
         inner = np.array([x1, y1, x2, y2]) + np.maximum(reach, 0) * (-1, -1, 1, 1)
-        corners = np.round((_corners(inner) - sheet.origin) * 16).astype(np.int32)
+        corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
         cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
         layers.append(outside)
     back = np.eye(3)
@@ -212,17 +220,7 @@ def _cut(layer: Shape, matrix: Matrix, size: list[int]) -> Shape:
 def _find(lines: list[Line], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
     """The digits of the lines, and the box of each in the picture."""
     signs: list[Sign] = [sign for line in lines for sign in line.signs if sign.digit is not None]
-    moved = [_move(hull_of(sign), view) for sign in signs]
-    boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in moved], np.float32).reshape(-1, 4)
+    places = [move(hull_of(sign), view) for sign in signs]
+    boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in places], np.float32).reshape(-1, 4)
     boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
     return [sign.digit for sign in signs if sign.digit is not None], boxes
-
-
-def _corners(bounds: NDArray[np.float64]) -> Points:
-    left, top, right, bottom = bounds
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-
-
-def _move(points: Points, matrix: Matrix) -> Points:
-    across = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(across[:, :2] / across[:, 2:])

@@ -11,12 +11,13 @@ from worker.training.synthetic.arranging import (
     write_line,
     write_word,
 )
-from worker.training.synthetic.forms import Sheet
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng
+from worker.training.synthetic.sheets import Sheet
 from worker.training.synthetic.writing import Hand, write_digit
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
+MAX_SHOWN = 0.55  # the same of its area if the picture is turned
 
 
 def underline(sheet: Sheet, rng: Rng) -> None:
@@ -67,7 +68,8 @@ def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
                 x = left - wide + seen if side == 0 else right - seen
             else:
                 y = top - tall + seen if side == 1 else bottom - seen
-            sheet.put(sheet.ink, sign.mask, x, y)
+            if sheet.shown(np.array([x, y, x + wide, y + tall])) < MAX_SHOWN:
+                sheet.put(sheet.ink, sign.mask, x, y)
 
 
 def scribble(sheet: Sheet, rng: Rng) -> None:

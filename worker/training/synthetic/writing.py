@@ -19,16 +19,14 @@ from worker.training.synthetic.scenes import (
     DEFAULT_DRAWN_SHARE,
     DRAWN_SHARES,
     Rng,
-    crop,
     resize,
 )
+from worker.training.synthetic.tracing import lean_of, trace
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)
 
 DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
-FIELD_SIDE = 84  # px, of the square in which an MNIST digit's strokes are found: three times 28
-MNIST_HEIGHT = 60  # px, of a digit in that square
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
 PICKS = 160  # MNIST digits that are looked at to find some of each value
@@ -44,6 +42,7 @@ class Hand:
     loose: float  # the noise of a glyph's points
     jitter: float  # the noise of heights and of the distance to the baseline
     natural: bool  # MNIST's digits keep the width of their strokes
+    nib: Shape | None  # the broad edge of a pen; its strokes are wide in one direction
     heights: NDArray[np.float64]  # (10,) of each digit
     drops: NDArray[np.float64]  # (10,) how far each digit reaches below the baseline
     glyphs: list[str]  # of the ten digits
@@ -90,18 +89,31 @@ def choose_hand(shapes: Images, labels: Labels, rng: Rng, angular: bool = False)
     heights = np.exp(rng.normal(0, 0.07, 10))
     if rng.random() < 0.08:
         heights[0] *= rng.uniform(0.55, 0.85)  # small zeros
+    nib = None
+    if rng.random() < 0.12:
+        nib = draw_edge(rng.uniform(0.04, 0.14) * DRAWN_HEIGHT, rng.uniform(-0.5, 1))
     return Hand(
         slant=rng.normal(0.12, 0.18) * (0.2 if angular else 1),
-        pen=float(np.exp(rng.uniform(np.log(0.05), np.log(0.17)))),
+        pen=float(np.exp(rng.uniform(np.log(0.05), np.log(0.15 if nib is None else 0.08)))),
         aspect=float(np.exp(rng.normal(0, 0.15))),
         loose=rng.uniform(0.005, 0.035),
         jitter=rng.uniform(0.01, 0.08),
-        natural=rng.random() < 0.3,
+        natural=nib is None and rng.random() < 0.3,
+        nib=nib,
         heights=heights,
         drops=np.maximum(0, rng.normal(-0.05, 0.12, 10)),
         glyphs=glyphs,
         examples=examples,
     )
+
+
+def draw_edge(length: float, angle: float) -> Shape:
+    """A line of a length in px and an angle in radians, (N, N): what a broad pen leaves."""
+    half = int(np.ceil(length / 2))
+    reach = np.round(np.array([np.cos(angle), -np.sin(angle)]) * length / 2).astype(int)
+    edge = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
+    first, last = ((half + sign * reach).tolist() for sign in (-1, 1))
+    return cv2.line(edge, first, last, 1)
 
 
 def draw_strokes(
@@ -125,34 +137,15 @@ def draw_strokes(
     return ink, curves[0][0] - corner, curves[-1][-1] - corner
 
 
-def trace(example: NDArray[np.uint8], digit: int, hand: Hand, rng: Rng) -> Shape:
-    """An MNIST digit with the writer's pen and slant: (28, 28) → cropped to its ink."""
-    large = cv2.resize(example, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_CUBIC)
-    soft = cv2.GaussianBlur(large, (7, 7), 1.6)
-    if hand.natural:
-        ink = cv2.convertScaleAbs(np.maximum(soft, 90), alpha=4, beta=-360)
-    else:  # draw anew along the ridges of the distance from the background
-        depth = cv2.distanceTransform((soft > 110).astype(np.uint8), cv2.DIST_L2, 3)
-        ridge = cv2.dilate(depth, np.ones((9, 9), np.uint8))
-        off = ((depth < 0.75 * ridge) | (depth == 0)).astype(np.uint8)
-        distance = cv2.distanceTransform(off, cv2.DIST_L2, 3)
-        radius = max(1.0, hand.pen * MNIST_HEIGHT / 2)
-        ink = (np.clip(radius + 0.5 - distance, 0, 1) * 255).astype(np.uint8)
-    moments = cv2.moments(example)
-    lean = -moments["mu11"] / max(1.0, moments["mu02"])
-    shear = hand.slant + MEAN_LEANS[digit] - lean + rng.normal(0, 0.03)
-    aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
-    shift = FIELD_SIDE - (aspect - shear) * FIELD_SIDE / 2
-    matrix = np.array([[aspect, -shear, shift], [0, 1, 0]])
-    return crop(cv2.warpAffine(ink, matrix, (2 * FIELD_SIDE, FIELD_SIDE)))
-
-
 def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
     """Write a digit; its left is 0, its top is as the writer puts it on the baseline."""
     tall = height * hand.heights[digit] * (1 + rng.normal(0, hand.jitter))
     examples, ends = hand.examples[digit], None
     if len(examples):
-        mask = trace(examples[rng.integers(len(examples))], digit, hand, rng)
+        example = examples[rng.integers(len(examples))]
+        shear = hand.slant + MEAN_LEANS[digit] - lean_of(example) + rng.normal(0, 0.03)
+        aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
+        mask = trace(example, 0 if hand.natural else hand.pen, shear, aspect)
     else:
         width = (0.45 if digit == 1 else 0.68) * hand.aspect * np.exp(rng.normal(0, 0.05))
         size = (width * DRAWN_HEIGHT, DRAWN_HEIGHT)
@@ -160,6 +153,9 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
         mask, start, end = draw_strokes(hand.glyphs[digit], size, thickness, hand, rng)
         scale = tall / mask.shape[0]
         ends = (start * scale, end * scale)
+    if hand.nib is not None:
+        rim = len(hand.nib) // 2
+        mask = cv2.dilate(cv2.copyMakeBorder(mask, rim, rim, rim, rim, 0), hand.nib)
     mask = resize(mask, tall)
     foot = (hand.drops[digit] + rng.normal(0, hand.jitter)) * height
     return Sign(mask, 0, round(foot) - mask.shape[0], digit, ends)
