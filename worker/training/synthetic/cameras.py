@@ -11,7 +11,7 @@ from worker.training.synthetic.handwriting import Shape
 from worker.training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
 from worker.training.synthetic.scenes import Rng, compress, light_unevenly
 
-MIN_CONTRAST = 30  # grey values between paper and pen, before the light and the camera
+MIN_PEN_CONTRAST = 30  # grey values between paper and pen, before the light and the camera
 LIGHT_STEP = 4  # px: light is computed at every fourth pixel and enlarged
 
 
@@ -42,7 +42,7 @@ def choose_colours(rng: Rng) -> Colours:
     if rng.random() < 0.35:  # a coloured pen
         pen = paper * np.clip(darkness + rng.uniform(-0.3, 0.4, 3), 0.02, 0.8)
         pen[rng.integers(3)] *= rng.uniform(0.1, 0.6)
-        if abs(pen.mean() - paper.mean()) < MIN_CONTRAST:
+        if abs(pen.mean() - paper.mean()) < MIN_PEN_CONTRAST:
             pen = paper * darkness
     form = paper * rng.uniform(0.05, 0.8)
     if rng.random() < 0.3:
@@ -83,7 +83,7 @@ def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng)
     pattern = draw_pattern(ink, tall, rng)
     if pattern is not None:  # less contrast than the ink has
         loudest = pattern.max() * np.abs(colours.pattern - colours.paper).mean()
-        share = rng.uniform(0.05, 0.6) if rng.random() < 0.9 else 0.9
+        share = rng.uniform(0.05, 0.6) if rng.random() < 0.9 else 0.75
         pattern *= np.float32(min(1.0, share * colours.contrast / max(1.0, loudest)))
     planes = []
     for channel in range(len(colours.paper)):
@@ -112,6 +112,9 @@ def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) 
         image += cover * (np.float32(dark) - image)
     if rng.random() < 0.25:
         image = _blur(image, tall, rng)
+    elif rng.random() < 0.1:  # sharpened, with bright rims
+        soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 2.5)).reshape(image.shape)
+        image += np.float32(rng.uniform(0.3, 1.5)) * (image - soft)
     loudest = min(10.0, 0.25 * colours.contrast)
     grain = cut_noise(height, width, rng) * np.float32(rng.uniform(0, 1) ** 2 * loudest)
     if rng.random() < 0.3:
@@ -146,6 +149,13 @@ def _light(height: int, width: int, rng: Rng) -> Layer:
     strength = 0.12 if rng.random() < 0.6 else 0.45
     small = (height // LIGHT_STEP + 2, width // LIGHT_STEP + 2)
     light = light_unevenly(*small, strength, rng)
+    kind = rng.random()
+    if kind < 0.1:  # dark corners, or a glare
+        y, x = (np.linspace(-1, 1, n, dtype=np.float32) - rng.normal(0, 0.3) for n in small)
+        far = y[:, None] ** 2 + x[None] ** 2
+        light = light * (1 - np.float32(rng.uniform(0.1, 0.5)) * np.minimum(far, 1.3))
+        if kind < 0.03:
+            light = light + np.float32(rng.uniform(0.1, 0.4)) * np.exp(-6 * far)
     return cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
@@ -78,6 +79,7 @@ def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rn
     """Print into each cell what tells people how to write: an 8 of bars, dots, a cross, a digit."""
     kind, strength = int(rng.integers(5)), rng.uniform(0.12, 0.6)
     size = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.7, 1.0)]) * sheet.height
+    sign = "880DMY"[rng.integers(6)]
     points, weights = glyph_basis(ANGULAR_DIGITS[8][0])
     for left, right in cells:
         middle = np.array([(left + right) / 2, -0.5 * sheet.height])
@@ -90,7 +92,7 @@ def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rn
             halves = np.array([(right - left) / 2, 0]), np.array([0, (bottom - top) / 2])
             sheet.rule([np.array([middle - h, middle + h]) for h in halves], 0.6 * strength, 1)
         else:
-            mask = (print_sign("8", 0) * np.float32(0.5 * strength)).astype(np.uint8)
+            mask = (print_sign(sign, 0) * np.float32(0.5 * strength)).astype(np.uint8)
             mask = resize(mask, 1.2 * size[1])
             sheet.put(sheet.form, mask, middle[0] - mask.shape[1] / 2, middle[1] - size[1] * 0.6)
 
@@ -165,6 +167,28 @@ def print_labels(sheet: Sheet, rng: Rng) -> None:
             left = rng.uniform(x1 - mask.shape[1] / 2, x2)
             top = y1 - gap - mask.shape[0] if side == 2 else y2 + gap
         sheet.put(sheet.form, mask, left, top)
+
+
+def print_shapes(sheet: Sheet, rng: Rng) -> None:
+    """Print bars, discs, rings and check boxes beside the number: what scanners look for."""
+    x1, y1, x2, y2 = sheet.bounds
+    left, top, right, bottom = sheet.edges
+    side = int(max(3, sheet.height * rng.uniform(0.15, 0.8)))
+    kind, strength = rng.integers(4), int(rng.integers(90, 256))
+    if kind < 2:
+        mask = np.full((side, int(side * (1 if kind else rng.uniform(0.2, 4)))), strength, np.uint8)
+    else:
+        mask = np.zeros((side, side), np.uint8)
+        middle, thick = (side // 2, side // 2), -1 if kind == 2 else max(1, side // 10)
+        cv2.circle(mask, middle, max(1, side // 2 - 1), strength, thick, cv2.LINE_AA)
+    if kind == 1 and side > 6 and rng.random() < 0.6:
+        mask[1:-1, 1:-1] = 0
+    step = side * rng.uniform(1.3, 4)
+    x, y = rng.uniform(left, right), rng.uniform(top, bottom)
+    for number in range(rng.integers(1, 6)):
+        place = x + number * step * (rng.random() < 0.7)
+        if place > x2 or place + mask.shape[1] < x1 or y > y2 or y + side < y1:
+            sheet.put(sheet.form, mask, place, y)
 
 
 def print_small_lines(sheet: Sheet, rng: Rng) -> None:

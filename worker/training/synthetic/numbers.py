@@ -21,7 +21,7 @@ from worker.training.synthetic.arranging import (
     write_word,
 )
 from worker.training.synthetic.cameras import take
-from worker.training.synthetic.forms import FORMS, print_labels, print_small_lines
+from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
 from worker.training.synthetic.scenes import Rng, put
 from worker.training.synthetic.sheets import Sheet, corners_of, move
@@ -122,7 +122,7 @@ def _spoil(line: Line, height: float, hand: Hand, rng: Rng) -> list[Line]:
 
 
 def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
-    """A turn and a slight perspective about the middle of the number; often neither."""
+    """A turn, a stretch, a slight perspective about the middle of the number; often nothing."""
     if rng.random() < 0.35:
         return np.eye(3)
     kind = rng.random()
@@ -135,6 +135,8 @@ def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
     there[:2, 2] = -back[:2, 2]
     turn = np.eye(3)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    if rng.random() < 0.12:  # a picture that was stretched
+        turn[:2, 0] *= np.exp(rng.uniform(-0.4, 0.4))
     if rng.random() < 0.4:
         turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(bounds[2:] - bounds[:2])
     return np.asarray(back @ turn @ there, np.float64)
@@ -181,6 +183,8 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         strays.spill(sheet, rng)
     if rng.random() < (0.1 if form == "plain" else 0.25):
         print_labels(sheet, rng)
+    if rng.random() < 0.07:
+        print_shapes(sheet, rng)
     if rng.random() < 0.08:
         print_small_lines(sheet, rng)
 

@@ -102,6 +102,16 @@ def draw_cloth(height: int, width: int, tall: float, rng: Rng) -> Layer:
     return np.clip(0.5 + layer, 0, 1)
 
 
+def draw_creases(height: int, width: int, tall: float, rng: Rng) -> Layer:
+    """One to three soft straight lines, as of folds."""
+    layer = np.zeros((height, width), np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        ends = (rng.uniform(-0.2, 1.2, (2, 2)) * (width, height)).astype(int).tolist()
+        cv2.line(layer, ends[0], ends[1], int(rng.integers(100, 256)), int(rng.integers(1, 4)))
+    soft = cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.5, 0.08 * tall + 0.6))
+    return soft * np.float32(1 / 255)
+
+
 def show_through(ink: Shape, rng: Rng) -> Layer:
     """The writing of the other side of the sheet: the same, mirrored, moved and blurred."""
     mirrored = np.roll(ink[::-1] if rng.random() < 0.3 else ink[:, ::-1], rng.integers(-9, 9), 0)
@@ -109,7 +119,10 @@ def show_through(ink: Shape, rng: Rng) -> Layer:
     return soft * np.float32(1 / 255)
 
 
-PATTERNS = (draw_waves, draw_waves, draw_waves, draw_watermark, draw_squares, draw_cloth)
+PATTERNS = (
+    *(draw_waves, draw_waves, draw_waves, draw_waves, draw_watermark, draw_squares),
+    *(draw_cloth, draw_cloth, draw_creases),
+)
 
 
 def draw_pattern(ink: Shape, tall: float, rng: Rng) -> Layer | None:

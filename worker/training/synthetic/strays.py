@@ -14,7 +14,7 @@ from worker.training.synthetic.arranging import (
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng
 from worker.training.synthetic.sheets import Sheet
-from worker.training.synthetic.writing import Hand, write_digit
+from worker.training.synthetic.writing import Hand, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN = 0.55  # the same of its area if the picture is turned
@@ -51,7 +51,7 @@ def spill(sheet: Sheet, rng: Rng) -> None:
 
 
 def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
-    """Write digits that reach in from the picture's edges, each less than half visible."""
+    """Write digits and letters that reach in at the picture's edges, less than half visible."""
     left, top, right, bottom = sheet.edges
     x1, y1, x2, y2 = sheet.bounds
     free = [x1 - left, y1 - top, right - x2, bottom - y2]
@@ -60,6 +60,8 @@ def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
             continue
         for _ in range(1 if side % 2 == 0 else rng.integers(1, 5)):
             sign = write_digit(int(rng.integers(10)), sheet.height, hand, rng)
+            if rng.random() < 0.3:
+                sign = write_letter(sheet.height, hand, rng)
             tall, wide = sign.mask.shape
             seen = rng.uniform(0.05, MAX_VISIBLE) * (tall if side % 2 else wide)
             seen = max(1.0, min(seen, room - 1))
