@@ -116,7 +116,7 @@ def test_numbers_have_1_to_20_digits_and_amounts_end_in_zeros() -> None:
 @pytest.mark.parametrize("glyphs", [ROUND_DIGITS, ANGULAR_DIGITS])
 def test_every_glyph_is_drawn(glyphs: dict[int, list[str]]) -> None:
     assert [*glyphs] == [*range(10)] and all(glyphs.values())
-    for glyph in (glyph for forms in glyphs.values() for glyph in forms):
+    for glyph in (glyph for variants in glyphs.values() for glyph in variants):
         mask, start, end = draw_strokes(glyph, (28, 40), 3, hand(0), rng())
         assert 35 < mask.shape[0] < 70 and 0.02 < (mask > 127).mean() <= 1
         assert start.shape == end.shape == (2,)
