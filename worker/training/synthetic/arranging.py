@@ -120,8 +120,8 @@ def append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
         )
         step = int((reach - start).max())  # at this step the ink of some row touches
         narrow = min(last.mask.shape[1], sign.mask.shape[1])
-        least = last.mask.shape[1] - narrow // 2
-        left = last.left + max(step + round(max(gap * height, -0.25 * narrow)), least)
+        least = last.mask.shape[1] - round(0.4 * narrow)
+        left = last.left + max(step + round(max(gap * height, -0.15 * narrow)), least)
     signs.append(replace(sign, left=left))
 
 

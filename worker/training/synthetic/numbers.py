@@ -179,6 +179,8 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         strays.add_cut_neighbours(sheet, hand, rng)
     if rng.random() < 0.1:
         strays.underline(sheet, rng)
+    if rng.random() < 0.06:
+        strays.add_objects(sheet, rng)
     if rng.random() < 0.08:
         strays.spill(sheet, rng)
     if rng.random() < (0.1 if form == "plain" else 0.25):

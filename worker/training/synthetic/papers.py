@@ -131,7 +131,7 @@ def draw_pattern(ink: Shape, tall: float, rng: Rng) -> Layer | None:
     if kind < 0.55:
         return None
     if kind < 0.6:
-        return show_through(ink, rng) * np.float32(rng.uniform(0.1, 0.4))
+        return show_through(ink, rng) * np.float32(rng.uniform(0.1, 0.3))
     height, width = ink.shape
     pattern = PATTERNS[rng.integers(len(PATTERNS))](height, width, tall, rng)
     if rng.random() < 0.2:

@@ -1,5 +1,6 @@
 """Writes what is near a number and is no part of it, or makes it doubtful."""
 
+import cv2
 import numpy as np
 
 from worker.training.synthetic.arranging import (
@@ -13,7 +14,7 @@ from worker.training.synthetic.arranging import (
 )
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng
-from worker.training.synthetic.sheets import Sheet
+from worker.training.synthetic.sheets import Sheet, corners_of
 from worker.training.synthetic.writing import Hand, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
@@ -21,9 +22,15 @@ MAX_SHOWN = 0.55  # the same of its area if the picture is turned
 
 
 def underline(sheet: Sheet, rng: Rng) -> None:
-    """Draw one or two lines below the number, or a curve around it."""
+    """Draw one or two lines below the number, or a curve or a box around it."""
     tall, (x1, y1, x2, y2) = sheet.height, sheet.bounds
-    if rng.random() < 0.2:
+    kind = rng.random()
+    if kind < 0.15:
+        wide = np.array([-1, -1, 1, 1]) * rng.uniform(0.1, 0.5, 4) * tall
+        corners = corners_of(sheet.bounds + wide) + rng.normal(0, 0.08 * tall, (4, 2))
+        sheet.pen_in([np.concatenate([corners, corners[:1]])])
+        return
+    if kind < 0.3:
         angles = np.linspace(0, 2 * np.pi, 14) + rng.uniform(0, 6)
         reach = np.array([(x2 - x1) * 0.6 + 0.4 * tall, (y2 - y1) * 0.6 + 0.3 * tall])
         circle = np.column_stack([np.cos(angles), np.sin(angles)]) * reach
@@ -48,6 +55,23 @@ def spill(sheet: Sheet, rng: Rng) -> None:
         if not (x1 < place[0] < x2 and y1 < place[1] < y2) or not short.any():
             strokes.append(np.array([place, place + short]))
     sheet.pen_in(strokes)
+
+
+def add_objects(sheet: Sheet, rng: Rng) -> None:
+    """Fill large polygons around the number, as of things on a table."""
+    left, top, right, bottom = sheet.edges
+    around = np.array([-1, -1, 1, 1]) * rng.uniform(0.2, 1) * sheet.height
+    area = corners_of(sheet.bounds + around) - sheet.origin
+    (x1, y1), (x2, y2) = np.maximum(0, np.round([area[0], area[2]])).astype(int)
+    kept = sheet.form[y1:y2, x1:x2].copy()
+    for _ in range(rng.integers(1, 6)):
+        middle = np.array([rng.uniform(left, right), rng.uniform(top, bottom)]) - sheet.origin
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+        reach = rng.uniform(0.4, 1.5, (len(angles), 1)) * sheet.height * rng.uniform(0.3, 3, 2)
+        corners = middle + reach * np.column_stack([np.cos(angles), np.sin(angles)])
+        shade = int(rng.integers(40, 256))
+        cv2.fillPoly(sheet.form, [corners.astype(np.int32)], shade, cv2.LINE_AA)
+    sheet.form[y1:y2, x1:x2] = kept
 
 
 def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
