@@ -39,13 +39,13 @@ def choose_digits(rng: Rng) -> list[int]:
     length = int(np.searchsorted(LENGTH_WEIGHTS.cumsum(), rng.uniform(0, LENGTH_WEIGHTS.sum()))) + 1
     digits = rng.integers(0, 10, length)
     kind = rng.random()
-    if kind < 0.25:  # an amount
+    if kind < 0.2:  # an amount
         digits[length - min(length - 1, int(rng.integers(1, 7))) :] = 0
-    elif kind < 0.32:
+    elif kind < 0.27:
         digits = np.array([int(sign) for sign in str(rng.integers(1700, 2030))])
-    elif kind < 0.37:
+    elif kind < 0.33:
         digits[rng.random(length) < 0.8] = digits[0]
-    elif kind < 0.42:
+    elif kind < 0.37:
         digits[: rng.integers(1, length + 1)] = 0
     return [int(digit) for digit in digits]
 

@@ -110,7 +110,7 @@ def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) 
         dark = rng.uniform(0, 60) if rng.random() < 0.7 else rng.uniform(0, 255)
         cover = (outside * np.float32(1 / 255))[..., None]
         image += cover * (np.float32(dark) - image)
-    if rng.random() < 0.25:
+    if rng.random() < 0.35:
         image = _blur(image, tall, rng)
     elif rng.random() < 0.1:  # sharpened, with bright rims
         soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 2.5)).reshape(image.shape)
@@ -161,7 +161,7 @@ def _light(height: int, width: int, rng: Rng) -> Layer:
 
 def _blur(image: Layer, tall: float, rng: Rng) -> Layer:
     """Out of focus, or moved."""
-    size = tall * rng.uniform(0.01, 0.07)
+    size = tall * rng.uniform(0.005, 0.07)
     if rng.random() < 0.7:
         soft = cv2.GaussianBlur(image, (0, 0), max(0.4, size))
     else:

@@ -121,6 +121,9 @@ def print_rules(sheet: Sheet, cells: Cells, rng: Rng) -> None:
             np.array([(x, top - pitch), (x, bottom + pitch)])
             for x in np.arange(left - rng.uniform(0, pitch), right + pitch, pitch)
         ]
+    elif rng.random() < 0.3:  # a margin
+        x = rng.uniform(left, right)
+        lines.append(np.array([(x, top - pitch), (x, bottom + pitch)]))
     sheet.rule(lines, 0.7 * strength, min(thick, 2))
 
 

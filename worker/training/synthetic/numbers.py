@@ -69,7 +69,13 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     central = bounds_of(everything if others else read)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
-    size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), height, rng)
+    wide, tall = np.ptp(corners, axis=0)
+    scale = float(
+        min(1, 1.5 * MAX_WIDTH / max(wide, tall), np.sqrt(1.4 * MAX_AREA / (wide * tall)))
+    )
+    if scale < 1:  # turned, or with a word or another number, it is too large
+        turn, corners = np.diag([scale, scale, 1]) @ turn, corners * scale
+    size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), scale * height, rng)
     view = shift @ turn
     sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
     FORMS[form][0](sheet, line.cells, rng)
@@ -86,7 +92,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     ink, printed, outside = _show(sheet, view, size, rng)
     digits, boxes = _find([line], view, size)
     other_digits, other_boxes = _find(others, view, size)
-    picture = take(ink, printed, outside, height, rng)
+    picture = take(ink, printed, outside, scale * height, rng)
     return NumberScene(picture, digits, boxes, doubt, other_digits, other_boxes)
 
 
@@ -102,7 +108,12 @@ def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
     tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
     shortest = min(HEIGHTS[0], tallest / 1.5)
     height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
-    return (write_in_cells if celled else write_line)(digits, height, hand, rng), height
+    while True:
+        line = (write_in_cells if celled else write_line)(digits, height, hand, rng)
+        left, _, right, _ = bounds_of(line.signs)
+        if right - left < 1.3 * MAX_WIDTH:
+            return line, height
+        height *= 0.8
 
 
 def _write_others(line: Line, height: float, doubt: str, hand: Hand, rng: Rng) -> list[Line]:
@@ -145,7 +156,7 @@ def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
 def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
     """The picture's width and height, and the shift of the number into it."""
     kind = rng.random()
-    most = 0.25 if kind < 0.35 else 1.5 if kind < 0.8 else 5.0
+    most = 0.25 if kind < 0.42 else 1.5 if kind < 0.82 else 5.0
     margins = rng.uniform(-0.05, most, 4) * height  # left, top, right, bottom
     wide, tall = high - low
     free = max(0.0, MAX_AREA - wide * tall)
