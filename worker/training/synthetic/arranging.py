@@ -107,22 +107,24 @@ def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:
 
 
 def append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
-    """Put the sign to the right of the last one; their ink is about `gap` heights apart."""
-    left = 0
-    if signs:
-        last = signs[-1]
-        top, bottom = min(last.top, sign.top), max(last.bottom, sign.bottom)
-        reach = np.full(bottom - top, -FAR)
-        start = np.full(bottom - top, FAR)
-        reach[last.top - top : last.bottom - top] = reach_right(last.mask)
-        start[sign.top - top : sign.bottom - top] = sign.mask.shape[1] - reach_right(
-            sign.mask[:, ::-1]
-        )
-        step = int((reach - start).max())  # at this step the ink of some row touches
-        narrow = min(last.mask.shape[1], sign.mask.shape[1])
-        least = last.mask.shape[1] - round(0.4 * narrow)
-        left = last.left + max(step + round(max(gap * height, -0.15 * narrow)), least)
+    """Put the sign to the right of the others; their ink is about `gap` heights apart."""
+    before = signs[-2:]  # a comma may be below the digit before it
+    left = max((_left_beside(last, sign, gap * height) for last in before), default=0)
     signs.append(replace(sign, left=left))
+
+
+def _left_beside(last: Sign, sign: Sign, gap: float) -> int:
+    """Where a sign begins whose ink is `gap` px to the right of the last one's ink."""
+    top, bottom = min(last.top, sign.top), max(last.bottom, sign.bottom)
+    reach = np.full(bottom - top, -FAR)
+    start = np.full(bottom - top, FAR)
+    reach[last.top - top : last.bottom - top] = reach_right(last.mask)
+    starts = sign.mask.shape[1] - reach_right(sign.mask[:, ::-1])
+    start[sign.top - top : sign.bottom - top] = starts
+    step = int((reach - start).max())  # at this step the ink of some row touches
+    narrow = min(last.mask.shape[1], sign.mask.shape[1])
+    least = last.mask.shape[1] - round(0.4 * narrow)
+    return last.left + max(step + round(max(gap, -0.15 * narrow)), least)
 
 
 def reach_right(mask: Shape) -> NDArray[np.int64]:
@@ -190,16 +192,21 @@ def moved(line: Line, right: float, down: float) -> Line:
 
 
 def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
-    """The line with some of its signs crossed out: they are digits no more."""
-    signs, strokes = list(line.signs), list(line.strokes)
-    for number in numbers:
-        sign = signs[number]
-        signs[number] = replace(sign, digit=None)
-        for _ in range(rng.integers(1, 4)):
-            tall, wide = sign.mask.shape
-            ends = np.array([[-0.2, rng.uniform(0, 1)], [1.2, rng.uniform(0, 1)]])
-            strokes.append(ends * (wide, tall) + (sign.left, sign.top))
-    return Line(signs, strokes, line.cells)
+    """The line with neighbouring signs crossed out: they are digits no more."""
+    struck = [line.signs[number] for number in numbers]
+    left, top, right, bottom = bounds_of(struck)
+    low, high = np.array([left, top]), np.array([right, bottom])
+    strokes = []
+    for _ in range(rng.integers(1, 4)):
+        turns = 2 if rng.random() < 0.7 else int(rng.integers(3, 9))
+        x = np.linspace(-0.1, 1.1, turns)
+        y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
+        strokes.append(low + np.column_stack([x, y]) * (high - low))
+    signs = [
+        replace(sign, digit=None) if number in numbers else sign
+        for number, sign in enumerate(line.signs)
+    ]
+    return Line(signs, [*line.strokes, *strokes], line.cells)
 
 
 def bounds_of(signs: Sequence[Sign]) -> NDArray[np.float64]:
@@ -210,6 +217,7 @@ def bounds_of(signs: Sequence[Sign]) -> NDArray[np.float64]:
 
 def hull_of(sign: Sign) -> Points:
     """The corners around the sign's ink, (N, 2)."""
-    points = cv2.convexHull(cv2.findNonZero((sign.mask > 64).astype(np.uint8)))[:, 0]
+    inked = sign.mask > min(64, sign.mask.max() // 2)
+    points = cv2.convexHull(cv2.findNonZero(inked.astype(np.uint8)))[:, 0]
     grown = np.concatenate([points, points + 1])  # a pixel is 1 px wide
     return np.asarray(grown + (sign.left, sign.top), np.float64)

@@ -42,8 +42,6 @@ def choose_colours(rng: Rng) -> Colours:
     if rng.random() < 0.35:  # a coloured pen
         pen = paper * np.clip(darkness + rng.uniform(-0.3, 0.4, 3), 0.02, 0.8)
         pen[rng.integers(3)] *= rng.uniform(0.1, 0.6)
-        if abs(pen.mean() - paper.mean()) < MIN_PEN_CONTRAST:
-            pen = paper * darkness
     form = paper * rng.uniform(0.05, 0.8)
     if rng.random() < 0.3:
         form = paper * rng.uniform(0.2, 1, 3)
@@ -52,6 +50,8 @@ def choose_colours(rng: Rng) -> Colours:
     if chalk:
         paper, pen, form, pattern = (255 - c for c in (paper, pen, form, pattern))
         paper = paper * rng.uniform(0.4, 1.6)
+    if abs(pen.mean() - paper.mean()) < MIN_PEN_CONTRAST:
+        pen = np.full(3, 250.0 if paper.mean() < 128 else 20.0)
     if rng.random() < 0.5:
         paper, pen, form, pattern = (c.mean(keepdims=True) for c in (paper, pen, form, pattern))
     return Colours(paper, pattern, form, pen)
@@ -71,7 +71,7 @@ def wear(ink: Shape, tall: float, rng: Rng) -> Layer:
     elif 0.2 < kind < 0.3:  # strokes with gaps
         size = max(2.0, tall * rng.uniform(0.05, 0.2))
         gaps = draw_clouds(height, width, (size, size), rng)
-        soft *= np.clip((gaps + np.float32(rng.uniform(0.6, 2))) * 2, 0, 1)
+        soft *= np.clip((gaps + np.float32(rng.uniform(0.9, 2.2))) * 2, 0, 1)
     elif 0.3 < kind < 0.45:  # more ink here than there
         soft *= np.clip(draw_clouds(height, width, (tall, tall), rng) * 0.2 + 0.85, 0.3, 1)
     return soft

@@ -65,8 +65,8 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     if doubt == "crossed out":
         line = strays.cross_out_some(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    read = [sign for sign in line.signs if sign.digit is not None] or line.signs
-    central = bounds_of(everything if others else read)
+    read = [sign for sign in line.signs if sign.digit is not None]
+    central = bounds_of(everything if doubt else read)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
     wide, tall = np.ptp(corners, axis=0)
@@ -80,10 +80,8 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
     sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
     FORMS[form][0](sheet, line.cells, rng)
     if doubt == "no number":
-        others, line = _spoil(line, height, hand, rng), replace(line, signs=[], strokes=[])
-        kind = rng.random()
-        if not others and kind < 0.5:
-            (strays.scribble if kind < 0.35 else strays.print_barcode)(sheet, rng)
+        line = replace(line, signs=[], strokes=[])
+        others = _write_instead(sheet, hand, rng)
     _add_strays(sheet, form, hand, rng)
     for part in (line, *others):
         for sign in part.signs:
@@ -127,9 +125,14 @@ def _write_others(line: Line, height: float, doubt: str, hand: Hand, rng: Rng) -
     return []
 
 
-def _spoil(line: Line, height: float, hand: Hand, rng: Rng) -> list[Line]:
-    """What is written instead of a number: often nothing."""
-    return [write_word(height, hand, rng)] if rng.random() < 0.3 else []
+def _write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
+    """A word, a scribble or a barcode instead of a number; often nothing."""
+    kind = rng.random()
+    if kind < 0.3:
+        return [write_word(sheet.height, hand, rng)]
+    if kind < 0.65:
+        (strays.scribble if kind < 0.55 else strays.print_barcode)(sheet, rng)
+    return []
 
 
 def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:

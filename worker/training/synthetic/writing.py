@@ -29,6 +29,7 @@ Labels = NDArray[np.int64]  # (N,)
 DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
+MIN_PEN_WIDTH = 1.1  # px
 PICKS = 160  # MNIST digits that are looked at to find some of each value
 
 
@@ -140,16 +141,17 @@ def draw_strokes(
 def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
     """Write a digit; its left is 0, its top is as the writer puts it on the baseline."""
     tall = height * hand.heights[digit] * (1 + rng.normal(0, hand.jitter))
+    pen = max(hand.pen, MIN_PEN_WIDTH / height)
     examples, ends = hand.examples[digit], None
     if len(examples):
         example = examples[rng.integers(len(examples))]
         shear = hand.slant + MEAN_LEANS[digit] - lean_of(example) + rng.normal(0, 0.03)
         aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
-        mask = trace(example, 0 if hand.natural else hand.pen, shear, aspect)
+        mask = trace(example, 0 if hand.natural else pen, shear, aspect)
     else:
         width = (0.45 if digit == 1 else 0.68) * hand.aspect * np.exp(rng.normal(0, 0.05))
         size = (width * DRAWN_HEIGHT, DRAWN_HEIGHT)
-        thickness = max(2, round(hand.pen * DRAWN_HEIGHT))
+        thickness = max(2, round(pen * DRAWN_HEIGHT))
         mask, start, end = draw_strokes(hand.glyphs[digit], size, thickness, hand, rng)
         scale = tall / mask.shape[0]
         ends = (start * scale, end * scale)
