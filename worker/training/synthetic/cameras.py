@@ -12,6 +12,7 @@ from worker.training.synthetic.papers import Layer, cut_noise, draw_clouds, draw
 from worker.training.synthetic.scenes import Rng, compress, light_unevenly
 
 MIN_PEN_CONTRAST = 30  # grey values between paper and pen, before the light and the camera
+MIN_LIGHT = 0.35  # share of full light in the darkest shadow
 LIGHT_STEP = 4  # px: light is computed at every fourth pixel and enlarged
 
 
@@ -156,6 +157,7 @@ def _light(height: int, width: int, rng: Rng) -> Layer:
         light = light * (1 - np.float32(rng.uniform(0.1, 0.5)) * np.minimum(far, 1.3))
         if kind < 0.03:
             light = light + np.float32(rng.uniform(0.1, 0.4)) * np.exp(-6 * far)
+    light = np.maximum(light, np.float32(MIN_LIGHT))
     return cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
-from worker.training.synthetic.scenes import Rng, resize
+from worker.training.synthetic.scenes import Rng, put, resize
 from worker.training.synthetic.sheets import (
     Sheet,
     choose_text,
@@ -23,7 +23,7 @@ Form = Callable[[Sheet, Cells, Rng], None]  # takes the cells, if there are any
 def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     """Print a cell for each digit: frames, double frames or a comb, with guides or shaded."""
     tall = sheet.height
-    top, bottom = -(1 + rng.uniform(0, 0.6)) * tall, rng.uniform(-0.03, 0.5) * tall
+    top, bottom = -(1 + rng.uniform(-0.1, 0.6)) * tall, rng.uniform(-0.08, 0.5) * tall
     strength, thick = rng.uniform(0.25, 1), round(rng.uniform(0.01, 0.08) * tall)
     kind = ("solid", "solid", "solid", "solid", "dashed", "dotted")[rng.integers(6)]
     if rng.random() < 0.15:
@@ -42,6 +42,8 @@ def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
                 cell = rectangle(left, top + down, right, bottom + down)
                 draw_outline(sheet, cell, kind, strength, thick)
     _frame_cells(sheet, cells, (top, bottom), (strength, thick), rng)
+    if rng.random() < 0.08:
+        _print_bubbles(sheet, cells, bottom, rng)
     if rng.random() < 0.08:  # a printed point or comma between two cells
         sign = print_text(".,-/:"[rng.integers(5)], tall, rng)
         x = cells[rng.integers(len(cells))][1] - sign.shape[1] / 2
@@ -95,6 +97,24 @@ def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rn
             mask = (print_sign(sign, 0) * np.float32(0.5 * strength)).astype(np.uint8)
             mask = resize(mask, 1.2 * size[1])
             sheet.put(sheet.form, mask, middle[0] - mask.shape[1] / 2, middle[1] - size[1] * 0.6)
+
+
+def _print_bubbles(sheet: Sheet, cells: Cells, bottom: float, rng: Rng) -> None:
+    """Print columns of small rings with digits below the cells, to be filled; some are."""
+    side = max(6, round(min(cells[0][1] - cells[0][0], sheet.height) * rng.uniform(0.4, 0.8)))
+    strength, first = int(rng.integers(60, 220)), int(rng.integers(2))
+    for row in range(rng.integers(1, 6)):
+        ring = np.zeros((side, side), np.uint8)
+        cv2.circle(ring, (side // 2, side // 2), side // 2 - 1, strength, 1, cv2.LINE_AA)
+        sign = resize(print_sign(str(first + row), 0), 0.7 * side)
+        put(ring, (sign * np.float32(strength / 255)).astype(np.uint8), side // 5, side // 3)
+        for left, right in cells:
+            top = bottom + (0.3 + 1.2 * row) * side
+            place = (left + right - side) / 2
+            sheet.put(sheet.form, ring, place, top)
+            if rng.random() < 0.1:
+                middle = np.array([(place + side / 2, top + side / 2)] * 2)
+                sheet.rule([middle], 1, side)
 
 
 def print_rules(sheet: Sheet, cells: Cells, rng: Rng) -> None:
