@@ -21,7 +21,7 @@ MARKS_AFTER = (
     *("dash", "dash", "slash", "equals", "star", "point", "close", "percent", "hash", "wave"),
     *("tick", "comma", "long", "long"),
 )
-EMPTY_CELLS = ("", "", "", "dash", "cross", "slash", "wave")  # what people write into them
+EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
 FAR = 9999  # px, further than any sign
 
 
@@ -92,6 +92,9 @@ def _add_marks(
             name = names[int(rng.integers(len(names)))]
         mark = write_mark(name, height, hand, rng)
         append(signs, mark, height, rng.uniform(0.05, 0.4))
+        if name == "slash":  # alone it could be a 1
+            name = "dash" if rng.random() < 0.7 else "equals"
+            append(signs, write_mark(name, height, hand, rng), height, rng.uniform(0, 0.2))
 
 
 def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:
