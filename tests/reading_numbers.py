@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from protocol.known import Known
-from worker.numbers import FoundDigit, NumberReading
+from worker.numbers.reading import FoundDigit, NumberReading
 from worker.pictures import ImageError
 
 

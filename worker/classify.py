@@ -25,10 +25,11 @@ from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch
+from worker.models.detector import load_detector
 from worker.models.model import Model, load_on_device
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
-from worker.numbers import NumberReading, read_number
+from worker.numbers.reading import NumberReading, read_number
 from worker.pictures import SIDE, ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
@@ -73,11 +74,14 @@ def classify_chunk(
     also sees other views of it. `truth` is copied if the chunk has it. The model `number` reads
     whole numbers, with what is `known` of them.
     """
-    if model == NUMBER:
-        return read_numbers(chunk.batch, read, known)
     try:
+        if model == NUMBER:
+            load_detector()
+            return read_numbers(chunk.batch, read, known)
         loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
+        if model == NUMBER:
+            return build_numbers(chunk.batch, [None] * chunk.rows, [str(error)] * chunk.rows)
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
         return build_result(chunk.batch, nothing, errors, np.zeros(chunk.rows, np.uint8))
@@ -141,6 +145,13 @@ def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBa
     found: list[NumberReading | None] = [None] * batch.num_rows
     for row, (reading, error) in zip(unread, outcomes, strict=True):
         found[row], errors[row] = reading, error
+    return build_numbers(batch, found, errors)
+
+
+def build_numbers(
+    batch: pa.RecordBatch, found: list[NumberReading | None], errors: list[str | None]
+) -> pa.RecordBatch:
+    """Build the result batch of what was read, or the error, in each row."""
     reasons = [reading.reason or None if reading else "error" for reading in found]
     columns = [
         batch.column("id"),

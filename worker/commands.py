@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import INSPECT_SUFFIX, MODELS, settings
+from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER, settings
 from protocol.text import in_one_line
 
 PATH = click.Path(path_type=Path)
@@ -61,7 +62,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
 
 
 @commands.command()
-@click.argument("name", type=click.Choice([name for name in MODELS if name != "random"]))
+@click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
@@ -76,13 +77,19 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
     type=click.Path(file_okay=False, path_type=Path),
     help="the folder for NAME.safetensors and NAME.json",
 )
-@click.option("--limit-images", type=click.IntRange(60), help="train on the first N images only")
+@click.option(
+    "--limit-images",
+    type=click.IntRange(60),
+    help="train on the first N images only, `number` on N scenes an epoch",
+)
 def train(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
+    from worker.training.number_trainer import train_number
     from worker.training.trainer import train_model
 
     try:
-        card = train_model(name, seed, epochs, out, limit_images)
+        train = train_number if name == NUMBER else partial(train_model, name)
+        card = train(seed, epochs, out, limit_images)
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)
