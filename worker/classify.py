@@ -50,7 +50,7 @@ TTA_BELOW = 0.95  # below this confidence the network also sees other views of a
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
 MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
 NO_REASON, UNSURE, NO_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
-WORDS = pa.array([word or None for word in REASONS])
+REASON_TEXTS = pa.array([word or None for word in REASONS])
 PGM = b"P5 %d %d 255\n" % (SIDE, SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
@@ -275,7 +275,7 @@ def build_result(
         pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
         pa.array(reasons != NO_REASON),
-        WORDS.take(pa.array(reasons)),
+        REASON_TEXTS.take(pa.array(reasons)),
     ]
     return with_truth(batch, columns, RESULT_FIELDS)
 

@@ -12,7 +12,7 @@ from worker.training.synthetic.arranging import (
     write_line,
 )
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
-from worker.training.synthetic.numbers import DOUBTS, NumberScene, render_number
+from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 from worker.training.synthetic.tracing import thin, trace
 from worker.training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
 
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bits(seed: int) -> None:
 
 def test_every_doubt_and_every_kind_of_picture_appears() -> None:
     scenes = [render(seed) for seed in range(250)]
-    assert {scene.doubt for scene in scenes} == {"", *DOUBTS}
+    assert {scene.doubt for scene in scenes} == {"", *DOUBT_SHARES}
     assert {scene.picture.ndim for scene in scenes} == {2, 3}
     assert not any(scene.digits for scene in scenes if scene.doubt == "no number")
     assert all(scene.digits for scene in scenes if scene.doubt in ("", "letters"))

@@ -12,7 +12,7 @@ from worker.models.detector import CELL, MULTIPLE, SIZE_UNIT, Detector
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
-LOST = -3.5  # the log-odds of what a look does not show
+UNSEEN_LOG_ODDS = -3.5  # the log-odds of what a look does not show
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
 MIN_DEVIATION = 6.0  # grey values: a picture with less contrast is not amplified further
 
@@ -75,9 +75,9 @@ def merge(first: Candidates, second: Candidates) -> Candidates:
     both, lone = rows >= 0, np.setdiff1d(np.arange(len(second.boxes)), rows)
     odds = [np.log(look.chances / (1 - look.chances)) for look in (first, second)]
     digits = [np.log(look.digits + 1e-6) for look in (first, second)]
-    odds[0] = (odds[0] + np.where(both, odds[1][rows] if len(odds[1]) else 0, LOST)) / 2
+    odds[0] = (odds[0] + np.where(both, odds[1][rows] if len(odds[1]) else 0, UNSEEN_LOG_ODDS)) / 2
     digits[0][both] = (digits[0][both] + digits[1][rows[both]]) / 2
-    chances = 1 / (1 + np.exp(-np.concatenate([odds[0], (odds[1][lone] + LOST) / 2])))
+    chances = 1 / (1 + np.exp(-np.concatenate([odds[0], (odds[1][lone] + UNSEEN_LOG_ODDS) / 2])))
     likely = np.exp(np.concatenate([digits[0], digits[1][lone]]))
     merged = Candidates(
         chances.astype(np.float32),

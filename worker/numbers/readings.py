@@ -10,9 +10,11 @@ from worker.numbers.finding import Candidates
 
 MAX_PATHS = 64  # at most this many partial readings are kept from one candidate to the next
 MIN_SHARE = 1e-6  # a partial reading that is less probable than this share of the best is dropped
-CERTAIN = 1e-4  # no chance is taken to be nearer to 0 or 1, since the detector may always be wrong
+MIN_DOUBT = (
+    1e-4  # no chance is taken to be nearer to 0 or 1, since the detector may always be wrong
+)
 MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't both be digits
-FREE = Known()
+NOTHING_KNOWN = Known()
 
 
 class Path(NamedTuple):
@@ -25,18 +27,18 @@ class Path(NamedTuple):
     high: int
 
 
-def weigh_readings(line: Candidates, known: Known = FREE) -> list[Path]:
+def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]:
     """The most probable readings of a line's candidates, from left to right, the best first.
 
     A number that can be read in several ways has the sum of their probabilities. What is known
     leaves readings out, and does not change the probability of the others.
     """
-    chances = line.chances.clip(CERTAIN, 1 - CERTAIN).astype(float).tolist()
+    chances = line.chances.clip(MIN_DOUBT, 1 - MIN_DOUBT).astype(float).tolist()
     least, most = known.lengths or (1, MAX_DIGITS)
     paths = [Path("", 1.0, (), 0, 1 if known.allowed is None else len(known.allowed))]
     for candidate, chance in enumerate(chances):
         digits = line.digits[candidate]
-        likely = [digit for digit in range(len(digits)) if digits[digit] > CERTAIN]
+        likely = [digit for digit in range(len(digits)) if digits[digit] > MIN_DOUBT]
         longer: dict[str, Path] = {}
         for path in paths:
             _add(longer, path._replace(chance=path.chance * (1 - chance)))

@@ -31,7 +31,7 @@ from worker.models.card import Card
 from worker.models.detector import Detector
 from worker.numbers.finding import find_candidates
 from worker.numbers.reading import choose_readings, look
-from worker.numbers.readings import FREE
+from worker.numbers.readings import NOTHING_KNOWN
 from worker.pictures import ImageError
 from worker.training.calibration import count_gaps, fit_line
 from worker.training.detection import Batch, Scene, make_batches, measure_loss
@@ -227,7 +227,7 @@ def read_scenes(network: Detector, scenes: Sequence[Scene]) -> tuple[Tensor, Ten
     chances, right = [], []
     for scene in scenes:
         try:
-            readings, _ = choose_readings(look(find, scene.picture), FREE)
+            readings, _ = choose_readings(look(find, scene.picture), NOTHING_KNOWN)
         except ImageError:
             chances.append(0.0)
             right.append(False)

@@ -34,7 +34,7 @@ Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
 FORM_NAMES = [*FORMS]
 FORM_SHARES = np.cumsum([share for _, share in FORMS.values()])
-DOUBTS = {  # what a person should look at, and the share of each
+DOUBT_SHARES = {  # what a person should look at, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,
     "letters": 0.04,
@@ -50,7 +50,7 @@ class NumberScene:
     picture: Picture
     digits: list[int]  # in reading order; none if the picture has no number
     boxes: Boxes  # of each digit's ink
-    doubt: str  # one of `DOUBTS`; "" if the number is clear
+    doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
     other_digits: list[int]  # whole digits that are no part of the number: of another one
     other_boxes: Boxes
 
@@ -95,9 +95,9 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
 
 
 def _choose_doubt(rng: Rng) -> str:
-    ends = np.cumsum([*DOUBTS.values()])
+    ends = np.cumsum([*DOUBT_SHARES.values()])
     number = int(np.searchsorted(ends, rng.random()))
-    return [*DOUBTS, ""][number]
+    return [*DOUBT_SHARES, ""][number]
 
 
 def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:

@@ -13,7 +13,7 @@ from worker.training.synthetic.scenes import Rng, put, resize
 
 TEXT_HEIGHT = 40  # px, of a line of print before it is resized
 FONTS = (None, cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_PLAIN)
-WORDS = (
+LABELS_IN_PRINT = (
     *("No.", "No:", "Nr.", "N°", "#", "$", "US$", "Rs.", "Rs", "€", "£", "S/.", "Bs.", "kr", ":"),
     *("Total", "Amount", "Sum", "Code", "Date", "Roll No.", "Student ID", "Name", "Age", "Page"),
     *("VALID VOTES", "Votos", "Suma", "Jumlah", "Monto", "Cheque", "Account", "Nummer", "Zahl"),
@@ -97,7 +97,9 @@ def choose_text(rng: Rng) -> str:
     """Draw a label, a line of small words, or a printed number."""
     kind = rng.random()
     if kind < 0.7:
-        return " ".join(WORDS[rng.integers(len(WORDS))] for _ in range(rng.integers(1, 4)))
+        return " ".join(
+            LABELS_IN_PRINT[rng.integers(len(LABELS_IN_PRINT))] for _ in range(rng.integers(1, 4))
+        )
     return str(rng.integers(0, 10 ** rng.integers(1, 9)))
 
 

@@ -18,7 +18,7 @@ from worker.training.synthetic.sheets import Sheet, corners_of
 from worker.training.synthetic.writing import Hand, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
-MAX_SHOWN = 0.55  # the same of its area if the picture is turned
+MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
 
 
 def underline(sheet: Sheet, rng: Rng) -> None:
@@ -94,7 +94,7 @@ def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
                 x = left - wide + seen if side == 0 else right - seen
             else:
                 y = top - tall + seen if side == 1 else bottom - seen
-            if sheet.shown(np.array([x, y, x + wide, y + tall])) < MAX_SHOWN:
+            if sheet.shown(np.array([x, y, x + wide, y + tall])) < MAX_SHOWN_SHARE:
                 sheet.put(sheet.ink, sign.mask, x, y)
 
 
