@@ -29,14 +29,22 @@ def commands() -> None:
     help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, here]",
 )
 @click.option("--model", type=click.Choice(MODELS), help="the network to use [DIGITQ_MODEL]")
-def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
+@click.option(
+    "--read",
+    type=click.Choice(["digit", "number"]),
+    default="digit",
+    show_default=True,
+    help="what is read in each IMAGE: one digit, or the whole number",
+)
+def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read: str) -> None:
     """Show how each IMAGE came to its answer.
 
-    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities.
+    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
+    a whole number it draws a box around each digit, and prints what else the number may be.
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
-    from worker.inspection import inspect_image
+    from worker.inspection import inspect_image, inspect_number
 
     if not sys.stdout:  # `>&-`
         print("digitq: stdout is closed", file=sys.stderr)
@@ -47,7 +55,12 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
         try:
             if out and len(images) > 1:
                 raise UsageError("--out takes one IMAGE only")
-            status = max(status, inspect_image(image, out, model or settings().model))
+            if read == NUMBER and model:
+                raise UsageError("--model is for single digits: leave it out for whole numbers")
+            if read == NUMBER:
+                status = max(status, inspect_number(image, out))
+            else:
+                status = max(status, inspect_image(image, out, model or settings().model))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
