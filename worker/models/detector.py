@@ -17,6 +17,7 @@ from protocol.chunk import CLASSES
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path
 from worker.models.model import TORCH_THREADS, read_weights
+from worker.models.network import DETECTOR
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
@@ -57,7 +58,7 @@ class Residual(nn.Module):
 class Detector(nn.Module):
     """Three scales of features, of cells of 4, 8 and 16 px, brought together in the finest."""
 
-    architecture = "detector"
+    architecture = DETECTOR
 
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed 
 POOLED_SCENES = 500  # batches are made of this many scenes, so that those of one size meet
 SHOWN_EPOCHS = 3  # an epoch shows its own scenes, and those of the two epochs before it
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
-MARKED_SHARE = 0.95  # this share of the wrong numbers has a confidence below the review threshold
+MARKED_SHARE = 0.9  # this share of the wrong numbers has a confidence below the review threshold
 
 Blocks = list["Future[list[Scene]]"]
 
