@@ -3,7 +3,6 @@
 import codecs
 import csv
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -94,8 +93,9 @@ def _find_image(path: Path, schema: pa.Schema) -> str:
 
 
 def _list_columns(schema: pa.Schema) -> str:
-    names = [textwrap.shorten(name, MAX_SHOWN_LENGTH, placeholder="…") for name in schema.names]
-    return textwrap.shorten(", ".join(names), MAX_SHOWN, placeholder=" …")
+    cut = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in schema.names]
+    names = ", ".join(cut)
+    return names[:MAX_SHOWN] + "…" * (len(names) > MAX_SHOWN)
 
 
 def _may_be_image(field: pa.Field) -> bool:

@@ -382,7 +382,7 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
         (
             "a.csv",
             lambda path: path.write_text(";".join(PIXEL_NAMES) + "\n" + ";".join("0" * 784)),
-            "separated by commas; its columns: [^ ]{101}$",
+            "separated by commas; its columns: [^ ]{41}$",
         ),
         (
             "a.csv",
