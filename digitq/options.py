@@ -1,13 +1,17 @@
 """Options and arguments that several commands share: `from digitq import options`."""
 
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
+from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import DEFAULT_BROKER, MODELS
 
+MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
     "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz), "
@@ -20,10 +24,25 @@ private_broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format
 model = click.option(
     "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
 )
+
+
+class Truth(click.ParamType[str]):
+    """`parent`, or the path of a CSV file."""
+
+    name = "truth"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if value != "parent" and not value.lower().endswith(".csv"):
+            self.fail(f"{value!r} is neither `parent` nor a .csv file", param, ctx)
+        return str(value)
+
+
 truth = click.option(
     "--truth",
-    type=click.Choice(["parent"]),
-    help="right answers to compare with: `parent` takes the name of each image's folder",
+    type=Truth(),
+    metavar="parent|FILE.csv",
+    help="right answers to compare with: `parent` takes the name of each image's folder; a .csv "
+    "has a column `id` or `path` and a column `truth`, `number` or `label`",
 )
 out = click.option(
     "-o",
@@ -58,3 +77,54 @@ def workers(default: str = "as many as the work needs") -> Callable[[Any], Any]:
     """`--workers`; its help states the default in words."""
     limits = click.IntRange(1, MAX_WORKERS_PER_CORE * usable_cores())
     return number("--workers", f"private workers to start [{default}]", limits=limits)
+
+
+def truth_file(truth: str | None) -> str | None:
+    """The CSV file that `--truth` names, if it names one."""
+    return None if truth == "parent" else truth
+
+
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """`--read`, `--model`, `--length` and `--allowed`, which become one argument, a `Reading`."""
+
+    @wraps(command)
+    def run(
+        read: str, model: str | None, length: str | None, allowed: str | None, **others: Any
+    ) -> None:
+        from producer.reading import choose_reading
+
+        lines = None if allowed is None else read_lines(Path(allowed))
+        command(reading=choose_reading(model, read, length, lines), **others)
+
+    for option in (
+        click.option(
+            "--allowed",
+            metavar="FILE",
+            type=click.Path(),
+            help="the whole numbers that there can be, one on each line",
+        ),
+        click.option(
+            "--length", metavar="N", help="how many digits a whole number has, such as 9 or 3-6"
+        ),
+        model,
+        click.option(
+            "--read",
+            type=click.Choice(["digit", "number"]),
+            default="digit",
+            show_default=True,
+            help="what each image shows: one digit, or a whole number",
+        ),
+    ):
+        run = option(run)
+    return run
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises `UsageError` if it can't be read or is too large."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"can't read {path}: {reason}") from None

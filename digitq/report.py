@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
+from protocol.settings import NUMBER
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
@@ -18,17 +19,18 @@ if TYPE_CHECKING:
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
 
 
-def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
-    """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
+def open_sink(out: str | None, run: dict[str, Any], overwrite: bool, model: str = "") -> "Sink":
+    """The sink for `--out`; `run` identifies the run that an interrupted file belongs to. The job's
+    `model` decides which columns an empty file has."""
     from producer.sinks.encoders import encode_csv, encode_lines
     from producer.sinks.files import FileSink, StreamSink
 
     if out is not None and out != "-":
-        return FileSink(Path(out), run, overwrite)
+        return FileSink(Path(out), run, overwrite, model)
     if not sys.stdout:  # the shell has closed it, for `>&-`
         raise UsageError("stdout is closed: name a file with -o")
     for_people = out is None and sys.stdout.isatty()
-    return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv)
+    return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv, model)
 
 
 @contextmanager
@@ -100,13 +102,18 @@ def describe_job(record: "JobRecord") -> str:
     more = f"({share})" if share else "that are in Redis so far"
     images, chunks = plural(record.images, "image"), plural(record.chunks, "chunk")
     lines = [
-        f"job {record.id}: {record.state}, model {record.model}, {record.source}",
+        f"job {record.id}: {record.state}, {_describe_reading(record.model)}, {record.source}",
         f"  {record.done_images:,} of {images} {more}, {record.failed:,} with an error, "
         f"{record.done_chunks:,} of {chunks}",
         f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
         *([f"  {record.state}: {record.reason}"] if record.reason else []),
     ]
     return "\n".join(map(in_one_line, lines))
+
+
+def _describe_reading(model: str) -> str:
+    """What a job reads, by its model."""
+    return "whole numbers" if model == NUMBER else f"model {model}"
 
 
 def list_jobs(records: "Sequence[JobRecord]") -> str:

@@ -16,7 +16,7 @@ from protocol.errors import (
 )
 
 if TYPE_CHECKING:
-    from producer.batching import Prediction
+    from producer.batching import NumberPrediction, Prediction
     from producer.client import Client
     from producer.job import Job
     from producer.sources.opening import open_sources
@@ -26,6 +26,7 @@ MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
+    "NumberPrediction": "producer.batching",
     "Prediction": "producer.batching",
     "open_sources": "producer.sources.opening",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "JobCancelledError",
     "JobFailedError",
     "JobRecord",
+    "NumberPrediction",
     "OutputError",
     "Prediction",
     "ResultsExpiredError",

@@ -10,20 +10,21 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
+from producer.reading import Reading
 from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
 from producer.sources.source import refuse_url
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger
-from protocol.settings import settings
+from protocol.settings import NUMBER, settings
 from protocol.text import plural
 
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
@@ -47,16 +48,50 @@ FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches 
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
-    a person should look at the image: the network is unsure, or there is no answer."""
+    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`."""
 
     label: int | None
     confidence: float | None
     probabilities: tuple[float, ...] | None
     error: str | None
     review: bool
+    reason: str | None = None
 
 
-Outcome: TypeAlias = Prediction | Exception
+class FoundDigit(NamedTuple):
+    """One digit of a number, and its box in px of the upright picture."""
+
+    digit: int
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Alternative(NamedTuple):
+    """Another number that an image may show."""
+
+    number: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class NumberPrediction:
+    """The number in one image, or an error. `number` is text: `007` stays `007`. `confidence` is
+    the probability that all of it is right. `review` and `reason` are as in a `Prediction`."""
+
+    number: str | None
+    confidence: float | None
+    digits: tuple[FoundDigit, ...] | None
+    alternatives: tuple[Alternative, ...] | None
+    error: str | None
+    review: bool
+    reason: str | None = None
+
+
+Answer: TypeAlias = Prediction | NumberPrediction
+Outcome: TypeAlias = Answer | Exception
 
 
 class Call:
@@ -71,14 +106,14 @@ class Call:
         self.outcome: Outcome | None = None
         self.answered = threading.Lock()
         self.answered.acquire()
-        self.awaited: asyncio.Future[Prediction] | None = None
+        self.awaited: asyncio.Future[Answer] | None = None
 
 
 @dataclass
 class CallQueue:
     """The calls that may share a batch, and the threads that send them; `more` guards both."""
 
-    model: str
+    reading: Reading
     is_pixels: bool  # whether the images are 28×28 pixels, not image files
     more: threading.Condition = field(default_factory=threading.Condition)
     waiting: deque[Call] = field(default_factory=deque)
@@ -90,7 +125,8 @@ class CallQueue:
 
     @property
     def limits(self) -> BatchLimits:
-        return PIXELS_LIMITS if self.is_pixels else FILES_LIMITS
+        is_fast = self.is_pixels and self.reading.model != NUMBER
+        return PIXELS_LIMITS if is_fast else FILES_LIMITS
 
     @property
     def max_threads(self) -> int:
@@ -131,12 +167,12 @@ class Batcher:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._queues: dict[tuple[int, str, bool], CallQueue] = {}
+        self._queues: dict[tuple[int, Reading, bool], CallQueue] = {}
 
-    def ask(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
+    def ask(self, call: Call, reading: Reading, timeout_seconds: float | None) -> Answer:
         """Send the call and wait for the answer. Raises `TimeoutError`, and what went wrong."""
         seconds = -1 if timeout_seconds is None else max(0, timeout_seconds)  # -1 means no limit
-        with self._queued(call, model):
+        with self._queued(call, reading):
             call.answered.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
         if isinstance(call.outcome, Exception):
             raise call.outcome
@@ -144,10 +180,12 @@ class Batcher:
             raise TimeoutError(f"no answer within {timeout_seconds:g} s")
         return call.outcome
 
-    async def ask_async(self, call: Call, model: str, timeout_seconds: float | None) -> Prediction:
+    async def ask_async(
+        self, call: Call, reading: Reading, timeout_seconds: float | None
+    ) -> Answer:
         """`ask` for coroutines. Raises as `ask`."""
         call.awaited = asyncio.get_running_loop().create_future()
-        with self._queued(call, model):
+        with self._queued(call, reading):
             try:
                 async with asyncio.timeout(timeout_seconds):
                     return await call.awaited
@@ -155,11 +193,11 @@ class Batcher:
                 raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
     @contextmanager
-    def _queued(self, call: Call, model: str) -> Iterator[None]:
+    def _queued(self, call: Call, reading: Reading) -> Iterator[None]:
         """Queue the call, and give it up if the caller stops waiting. Raises as `_call_thread`."""
         is_pixels = isinstance(call.image, np.ndarray)
-        key = os.getpid(), model, is_pixels  # a forked process has none of its parent's threads
-        queue = self._queues.get(key) or self._queues.setdefault(key, CallQueue(model, is_pixels))
+        key = os.getpid(), reading, is_pixels  # a forked process has none of its parent's threads
+        queue = self._queues.get(key) or self._queues.setdefault(key, CallQueue(reading, is_pixels))
         try:
             with queue.more:
                 queue.waiting.append(call)
@@ -229,7 +267,7 @@ class Batcher:
     def _take_calls(self, queue: CallQueue) -> list[Call]:
         calls: list[Call] = []
         size = 0
-        most = min(queue.limits.max_calls, most_rows(queue.model))
+        most = min(queue.limits.max_calls, most_rows(queue.reading.model))
         with queue.more:
             while queue.waiting and len(calls) < most:
                 size += queue.waiting[0].image.nbytes
@@ -238,16 +276,24 @@ class Batcher:
                 calls.append(queue.waiting.popleft())
         return calls
 
-    def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> list[Prediction]:
+    def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> list[Answer]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
-        source, model = "single images from Python", queue.model
-        spec = JobSpec(job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS)
+        source, (model, known) = "single images from Python", queue.reading
+        spec = JobSpec(
+            job_id,
+            model,
+            source,
+            attached=True,
+            in_flight=1,
+            ttl=CALL_TTL_SECONDS,
+            known=bool(known),
+        )
         stored, last, checks = False, b"0", 0
         try:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, batch.num_rows, payload)
+                    self._ledger.submit(spec, batch.num_rows, payload, known)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))
@@ -306,9 +352,20 @@ def put_together(calls: list[Call]) -> pa.RecordBatch:
     return pa.concat_batches([call.image for call in calls])
 
 
-def to_predictions(results: pa.RecordBatch) -> list[Prediction]:
+def to_predictions(results: pa.RecordBatch) -> list[Answer]:
     """One prediction for each row of a result batch."""
+    if "number" in results.schema.names:
+        return [to_number(row) for row in results.to_pylist()]
     rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
     for row in rows:
         row["probabilities"] = row["probabilities"] and tuple(row["probabilities"])
     return [Prediction(**row) for row in rows]
+
+
+def to_number(row: dict[str, Any]) -> NumberPrediction:
+    """A row of a result batch as a prediction."""
+    fields = {name: row[name] for name in NumberPrediction.__dataclass_fields__}
+    if row["number"] is not None:
+        fields["digits"] = tuple(FoundDigit(**digit) for digit in row["digits"])
+        fields["alternatives"] = tuple(Alternative(**other) for other in row["alternatives"])
+    return NumberPrediction(**fields)

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from protocol.chunk import answers
+
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
 
@@ -38,9 +40,9 @@ class Checkpoint:
         """The counts including one more result batch."""
         correct = labelled = 0
         if "truth" in batch.schema.names:
-            equal = pc.equal(batch.column("label"), batch.column("truth"))
+            equal = pc.equal(answers(batch), batch.column("truth"))
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
-        failed = batch.column("label").null_count
+        failed = answers(batch).null_count
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),

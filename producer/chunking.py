@@ -13,7 +13,17 @@ import pyarrow.compute as pc
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
-from protocol.chunk import FILES_SCHEMA, TILE_ROWS, TRUTH, Chunk, Kind, kind_of, most_rows
+from producer.sources.truth import to_digits, to_numbers
+from protocol.chunk import (
+    FILES_SCHEMA,
+    TILE_ROWS,
+    TRUTH,
+    Chunk,
+    Kind,
+    kind_of,
+    most_rows,
+    truth_field,
+)
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural, printable
@@ -29,7 +39,7 @@ class Row(NamedTuple):
     id: str
     image: bytes | None
     error: str | None
-    truth: int | None
+    truth: str | None
 
 
 def cut_chunks(
@@ -55,7 +65,8 @@ def cut_chunks(
             failure.append(error)
 
     first_row, usual = resume.rows, most_rows(model)
-    batches = (_adapt(batch, has_truth) for batch in _read(until_failure()))
+    truth = truth_field(model) if has_truth else None
+    batches = (_adapt(batch, truth) for batch in _read(until_failure()))
     for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
@@ -185,10 +196,14 @@ def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would cop
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
-def _adapt(batch: pa.RecordBatch, has_truth: bool) -> pa.RecordBatch:
-    """The batch with or without the column `truth`."""
-    if has_truth == ("truth" in batch.schema.names):
+def _adapt(batch: pa.RecordBatch, truth: pa.Field | None) -> pa.RecordBatch:
+    """The batch with this column `truth`, or without one."""
+    place = batch.schema.get_field_index("truth")
+    if truth is None:
+        return batch if place < 0 else batch.drop_columns(["truth"])
+    if place < 0:
+        return batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
+    if batch.schema.field(place).type == truth.type:
         return batch
-    if has_truth:
-        return batch.append_column(TRUTH, pa.nulls(batch.num_rows, pa.int8()))
-    return batch.drop_columns(["truth"])
+    labels = pc.cast(batch.column(place), pa.string())
+    return batch.set_column(place, truth, (to_digits if truth == TRUTH else to_numbers)(labels))

@@ -4,21 +4,29 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Self, cast
+from typing import Literal, Self, cast, overload
 
 from redis.exceptions import BusyLoadingError
 
-from producer.batching import Batcher, Prediction, is_pixels, read_call
+from producer.batching import (
+    Answer,
+    Batcher,
+    NumberPrediction,
+    Prediction,
+    is_pixels,
+    read_call,
+)
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
+from producer.reading import Reading, What, choose_reading
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import connect
-from protocol.errors import BrokerError, UnknownJobError, UsageError
+from protocol.errors import BrokerError, UnknownJobError
 from protocol.ledger import JobRecord, JobSpec, Ledger
-from protocol.settings import DEFAULT_BROKER, MODELS, settings
+from protocol.settings import DEFAULT_BROKER, settings
 from protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed
@@ -64,7 +72,14 @@ class Client:
         self.close()
 
     def submit(
-        self, images: Image | Iterable[Image], model: str | None = None, detached: bool = False
+        self,
+        images: Image | Iterable[Image],
+        model: str | None = None,
+        detached: bool = False,
+        *,
+        read: What = "digit",
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
     ) -> Job:
         """Start a job over an image or an iterable of images.
 
@@ -75,29 +90,50 @@ class Client:
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.
 
+        With `read="number"` the whole number in each image is read. It helps to know its `length`,
+        such as `"9"` or `"3-6"`, or the numbers that are `allowed`, up to a million.
+
         Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
         an image. Errors in an iterable of images are raised by `Job.results`.
         """
-        return self.submit_source(image_source(images), model, detached=detached)
+        reading = choose_reading(model, read, length, allowed)
+        return self.start(image_source(images), reading, detached=detached)
 
     def submit_source(
         self,
         source: Source,
         model: str | None = None,
         *,
+        read: What = "digit",
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
         detached: bool = False,
         resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
-        model, name = _known_model(model), printable(source.name)
+        reading = choose_reading(model, read, length, allowed)
+        return self.start(source, reading, detached=detached, resume=resume)
+
+    def start(
+        self,
+        source: Source,
+        reading: Reading,
+        *,
+        detached: bool = False,
+        resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
+    ) -> Job:
+        """`submit_source` with a reading that is checked. Raises `BrokerError`."""
+        (model, known), name = reading, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
-        spec = JobSpec(secrets.token_hex(6), model, name, not detached, IN_FLIGHT_CHUNKS, ttl)
+        id = secrets.token_hex(6)
+        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, bool(known))
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
-        feeder = Feeder(self.ledger, spec, chunks)
+        feeder = Feeder(self.ledger, spec, chunks, known)
         job = Job(spec.id, self.ledger, feeder)
         try:
             self.ledger.open(spec)
+            feeder.know()
             feeder.start()
         except BaseException:  # the caller never gets the job, so nobody else can cancel it
             self.abandon(job)
@@ -120,29 +156,81 @@ class Client:
         """The records of all jobs in Redis, the oldest first."""
         return self.ledger.records()
 
+    @overload
     def classify(
-        self, image: Image, model: str | None = None, timeout_seconds: float | None = None
-    ) -> Prediction:
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: Literal["digit"] = "digit",
+    ) -> Prediction: ...
+
+    @overload
+    def classify(
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: Literal["number"],
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
+    ) -> NumberPrediction: ...
+
+    def classify(
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: What = "digit",
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
+    ) -> Answer:
         """Classify one image and wait for the answer. Threads may call it at the same time.
 
         Calls at about the same time are sent as one batch, which does not change a bit of their
-        answers. An image that can't be read gives a `Prediction` with an error. Raises
-        `UsageError` for anything but one image, `TimeoutError`, and what `Job.results` raises.
+        answers. An image that can't be read gives a `Prediction` with an error. With
+        `read="number"` the answer is a `NumberPrediction`; see `submit`. Raises `UsageError` for
+        anything but one image, `TimeoutError`, and what `Job.results` raises.
         """
-        return self._calls.ask(read_call(image), _known_model(model), timeout_seconds)
+        reading = choose_reading(model, read, length, allowed)
+        return self._calls.ask(read_call(image), reading, timeout_seconds)
+
+    @overload
+    async def classify_async(
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: Literal["digit"] = "digit",
+    ) -> Prediction: ...
+
+    @overload
+    async def classify_async(
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: Literal["number"],
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
+    ) -> NumberPrediction: ...
 
     async def classify_async(
-        self, image: Image, model: str | None = None, timeout_seconds: float | None = None
-    ) -> Prediction:
+        self,
+        image: Image,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: What = "digit",
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
+    ) -> Answer:
         """`classify` for coroutines. Raises as `classify`."""
-        model = _known_model(model)
+        reading = choose_reading(model, read, length, allowed)
         call = read_call(image) if is_pixels(image) else await asyncio.to_thread(read_call, image)
-        return await self._calls.ask_async(call, model, timeout_seconds)
-
-
-def _known_model(model: str | None) -> str:
-    """The model, or the default for None. Raises `UsageError` for an unknown name."""
-    model = model or settings().model
-    if model not in MODELS:
-        raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
-    return model
+        return await self._calls.ask_async(call, reading, timeout_seconds)

@@ -11,7 +11,7 @@ from weakref import finalize
 import pyarrow as pa
 
 from producer.feeder import FEEDER_POLL_SECONDS, Feeder
-from protocol.chunk import RESULT_SCHEMA, decode
+from protocol.chunk import decode, result_schema
 from protocol.errors import JobAbandonedError, ResultsExpiredError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
 from protocol.settings import settings
@@ -71,7 +71,8 @@ class Job:
         return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
     def results(self) -> Iterator[pa.RecordBatch]:
-        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_FIELDS`.
+        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_FIELDS`,
+        or `NUMBER_FIELDS` of a job that reads whole numbers.
 
         For an attached job, a second call goes on where the first one stopped; `cancel` the job if
         you need no more results. If reading the source raises an error, it is raised here; for an
@@ -123,7 +124,7 @@ class Job:
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             batches.extend(self.results())
-            schema = batches[0].schema if batches else RESULT_SCHEMA
+            schema = batches[0].schema if batches else result_schema(self.progress().model)
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
 

@@ -5,10 +5,13 @@ from typing import Literal, Self, get_args
 
 import pyarrow as pa
 
-from protocol.settings import settings
+from protocol.settings import NUMBER, settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
-MODEL_ROWS = {"cnn": 512}  # the most rows of a job's first chunks and of a batch of calls
+MODEL_ROWS = {
+    "cnn": 512,
+    NUMBER: 64,
+}  # the most rows of a job's first chunks and of a batch of calls
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -19,27 +22,77 @@ IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `P
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
 ERROR = pa.field("error", pa.string())  # null if there is none
 TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
-FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, TRUTH])
+NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as `007` stays `007`
+FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
 Kind = Literal["pixels", "image"]  # the column of a chunk that contains its images
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+# Why a person should check an answer; "" if there is no need, which is null in a result
+Reason = Literal[
+    "",
+    "unsure",
+    "no digit",
+    "several digits",
+    "several lines",
+    "not allowed",
+    "too solid",
+    "pages",
+    "error",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
+REVIEW_FIELDS = (
+    pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
+    pa.field("reason", pa.string()),  # why, one of `REASONS`; null if `review` is false
+)
 RESULT_FIELDS = (
     ID,
     pa.field("label", pa.int8()),
     pa.field("confidence", pa.float32()),
     pa.field("probabilities", PROBABILITIES),
     ERROR,
-    pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
+    *REVIEW_FIELDS,
 )
 RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
+
+SIDES = ("left", "top", "right", "bottom")  # of a digit's box, in px of the upright picture
+FOUND_DIGIT = pa.struct(
+    [("digit", pa.int8()), ("confidence", pa.float32()), *((side, pa.float32()) for side in SIDES)]
+)
+ALTERNATIVE = pa.struct([("number", pa.string()), ("probability", pa.float32())])
+NUMBER_FIELDS = (  # of a job that reads whole numbers
+    ID,
+    pa.field("number", pa.string()),
+    pa.field("confidence", pa.float32()),
+    pa.field("digits", pa.list_(FOUND_DIGIT)),
+    pa.field("alternatives", pa.list_(ALTERNATIVE)),
+    ERROR,
+    *REVIEW_FIELDS,
+)
+NUMBER_SCHEMA = pa.schema(NUMBER_FIELDS)
 
 
 def most_rows(model: str) -> int:
     """The maximum number of images in a chunk for this model while their speed is unknown."""
     rows = settings().chunk_rows
     return min(rows, MODEL_ROWS.get(model, rows))
+
+
+def result_schema(model: str) -> pa.Schema:
+    """The columns of a job's results, without `truth`."""
+    return NUMBER_SCHEMA if model == NUMBER else RESULT_SCHEMA
+
+
+def truth_field(model: str) -> pa.Field:
+    """The column `truth` of a job's chunks and results."""
+    return NUMBER_TRUTH if model == NUMBER else TRUTH
+
+
+def answers(results: pa.RecordBatch) -> pa.Array:
+    """The column with the answers, `label` or `number`; null in a row with an error."""
+    return results.column("number" if "number" in results.schema.names else "label")
 
 
 def kind_of(batch: pa.RecordBatch) -> Kind:

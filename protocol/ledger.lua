@@ -9,8 +9,8 @@ local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, poison_rows = record .. ':attempts', record .. ':poison_rows'
-local failures = record .. ':failures'
-local work = {chunks, rows, queued, running, attempts, poison_rows, failures}
+local failures, known = record .. ':failures', record .. ':known'
+local work = {chunks, rows, queued, running, attempts, poison_rows, failures, known}
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -89,7 +89,7 @@ end
 
 local function finish_if_done()
   if get('state') == 'running' and number('done_chunks') == number('stored') then
-    redis.call('HSET', record, 'state', 'done', 'finished', stamp(now))
+    redis.call('HSET', record, 'state', 'done', 'finished', stamp(now), 'bytes', 0)
     redis.call('SREM', active, get('id'))
     redis.call('DEL', unpack(work))
   end
@@ -99,6 +99,15 @@ local steps = {}
 
 -- Creates a job that is about to be fed.
 function steps.open(...) create(0, 0, ...) end
+
+-- Stores what is known of the job's numbers, unless it is there: Redis may have lost it.
+function steps.know(base, base_row, payload, ...)
+  if not recover(base, base_row, ...) or get('state') == 'done' then return end
+  if redis.call('EXISTS', known) == 1 then return end
+  redis.call('SET', known, payload)
+  redis.call('HINCRBY', record, 'bytes', #payload)
+  touch()
+end
 
 -- Enters a chunk whose payload was just added to the chunks. Returns how many chunks are stored: no
 -- more than n if Redis has lost some before it; nothing if the job was cancelled or has failed.
@@ -136,13 +145,14 @@ function steps.seal(base, base_row, total, ...)
 end
 
 -- Creates a job of one chunk, for single calls. Returns nothing if it was cancelled or has failed.
-function steps.submit(count, payload, ...)
+function steps.submit(count, payload, known_payload, ...)
   if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
-  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count, 'bytes', #payload,
-    'call', 1)
+  if known_payload ~= '' then redis.call('SET', known, known_payload) end
+  redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
+    'bytes', #payload + #known_payload, 'call', 1)
   publish_next()
   return true
 end
@@ -161,8 +171,8 @@ function steps.read()
   return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
--- Returns the model, and how often the chunk was begun; nothing if there is nothing to do. (The worker
--- reads the payload in the same round trip.)
+-- Returns the model, how often the chunk was begun, and whether something is known of the job's
+-- numbers; nothing if there is nothing to do. (The worker reads the payload in the same round trip.)
 function steps.begin(n)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -176,7 +186,7 @@ function steps.begin(n)
   local attempt = redis.call('HINCRBY', attempts, n, 1)
   if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
   publish_next()
-  return {model, attempt}
+  return {model, attempt, get('known') == '1' and 1 or 0}
 end
 
 -- Puts off the deadline of a running chunk; if a worker is about to read an image that may kill it,

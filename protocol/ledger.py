@@ -41,6 +41,7 @@ class Begun(NamedTuple):
     model: str
     attempt: int  # how often the chunk was begun, now included
     time: float  # when it was begun, by `time.monotonic`
+    has_known: bool = False  # whether the job has something to fetch with `Ledger.known`
 
 
 class ChunkResult(NamedTuple):
@@ -62,10 +63,11 @@ class JobSpec(NamedTuple):
     attached: bool  # whether the job lives no longer than its submitter
     in_flight: int  # how many chunks may be queued or running at a time
     ttl: int  # seconds that Redis keeps the job after its last change
+    known: bool = False  # whether something is known of its numbers, which is in a key of its own
 
     def flat(self) -> list[str | int]:
         """The names and values in turn."""
-        fields = self._asdict() | {"attached": int(self.attached)}
+        fields = self._asdict() | {"attached": int(self.attached), "known": int(self.known)}
         return [part for pair in fields.items() for part in pair]
 
 
@@ -141,6 +143,17 @@ class Ledger:
         """Create the record of a job that is about to be fed."""
         self._step(spec.id, "open", *spec.flat())
 
+    def know(self, spec: JobSpec, base: tuple[int, int], payload: bytes) -> None:
+        """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
+        self._step(spec.id, "know", *base, payload, *spec.flat())
+
+    def known(self, job_id: str) -> bytes:
+        """What `know` stored. Raises `BrokerError` if Redis has lost it."""
+        payload = self.redis.get(record_key(job_id) + ":known")
+        if payload is None:
+            raise BrokerError(f"Redis has lost what is known of the numbers of job {job_id}")
+        return bytes(payload)
+
     def dispatch(
         self, spec: JobSpec, base: tuple[int, int], number: int, rows: int, payload: Payload
     ) -> tuple[int, dict[Kind, float]]:
@@ -167,9 +180,9 @@ class Ledger:
         reply = self._step(spec.id, "seal", *base, total, *spec.flat())
         return self._unless_stopped(spec.id, reply)
 
-    def submit(self, spec: JobSpec, rows: int, payload: Payload) -> None:
+    def submit(self, spec: JobSpec, rows: int, payload: Payload, known: bytes = b"") -> None:
         """Store single calls, as a job of one chunk. Raises as `dispatch`."""
-        reply = self._step(spec.id, "submit", rows, payload, *spec.flat())
+        reply = self._step(spec.id, "submit", rows, payload, known, *spec.flat())
         self._unless_stopped(spec.id, reply)
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
@@ -191,8 +204,8 @@ class Ledger:
             return self.begin(job_id, number)
         if not reply or payload is None:
             return None
-        model, attempt = reply
-        return Begun(payload, model.decode(), attempt, begun)
+        model, attempt, has_known = reply
+        return Begun(payload, model.decode(), attempt, begun, bool(has_known))
 
     def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
         """Hand in the result of a chunk. False if another worker was first or the job has ended."""

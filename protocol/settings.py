@@ -21,6 +21,8 @@ OTHER_BROKERS = (
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
+NUMBER = "number"  # the network of `--read number`; a job with it reads whole numbers, not digits
+ALL_MODELS = (*MODELS, NUMBER)
 
 
 class Settings(BaseSettings):

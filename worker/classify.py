@@ -1,23 +1,39 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from protocol.chunk import CLASSES, PIXELS, PROBABILITIES, RESULT_FIELDS, TRUTH, Chunk, kind_of
+from protocol.chunk import (
+    ARRAY,
+    CLASSES,
+    NUMBER_FIELDS,
+    PIXELS,
+    PROBABILITIES,
+    REASONS,
+    RESULT_FIELDS,
+    SIDES,
+    Chunk,
+    kind_of,
+)
 from protocol.errors import BrokerError, DigitqError
+from protocol.known import Known
+from protocol.settings import NUMBER
 from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch
+from worker.models.detector import load_detector
 from worker.models.model import Model, load_on_device
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
-from worker.pictures import ImageError, error_of_row
+from worker.numbers.reading import NumberReading, read_number
+from worker.pictures import SIDE, ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
-Flags = NDArray[np.bool_]  # (N,)
+Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")
 Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
 Outcome = tuple[T | None, str | None]  # what was read from an image, or its error
@@ -32,6 +48,10 @@ class Read(Protocol):
 INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
+MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
+NO_REASON, UNSURE, NO_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
+REASON_TEXTS = pa.array([word or None for word in REASONS])
+PGM = b"P5 %d %d 255\n" % (SIDE, SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()
@@ -42,52 +62,124 @@ def read_image(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
     return reader(content)
 
 
-def classify_chunk(chunk: Chunk, model: str, read: Read = read_image) -> pa.RecordBatch:
+def classify_chunk(
+    chunk: Chunk,
+    model: str,
+    read: Read = read_image,
+    known: Known = Known(),  # noqa: B008 (frozen)
+) -> pa.RecordBatch:
     """Classify a chunk: one result row for each of its rows, in the same order.
 
     The row of an image that can't be read has an error. If the network is unsure of an image, it
-    also sees other views of it. `truth` is copied if the chunk has it.
+    also sees other views of it. `truth` is copied if the chunk has it. The model `number` reads
+    whole numbers, with what is `known` of them.
     """
     try:
+        if model == NUMBER:
+            load_detector()
+            return read_numbers(chunk.batch, read, known)
         loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
+        if model == NUMBER:
+            return build_numbers(chunk.batch, [None] * chunk.rows, [str(error)] * chunk.rows)
         errors = pa.repeat(str(error), chunk.rows)
         nothing = np.zeros((chunk.rows, CLASSES), np.float32)
-        return build_result(chunk.batch, nothing, errors, np.ones(chunk.rows, np.bool_))
+        return build_result(chunk.batch, nothing, errors, np.zeros(chunk.rows, np.uint8))
     watch.forget()
-    pixels, errors, sure = read_pixels(chunk.batch, read)
+    pixels, errors, reasons = read_pixels(chunk.batch, read)
     probabilities = loaded.classify(pixels, chunk.first_row)
     below = loaded.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
-        sure &= confidence >= below  # other views do not make up for an unsure first answer
+        # Other views do not make up for an unsure first answer
+        reasons[(reasons == NO_REASON) & (confidence < below)] = UNSURE
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
         for row, (views, _) in zip(unsure, outcomes, strict=True):
             probabilities[row] = combine_views(loaded, probabilities[row], views or {})
-    return build_result(chunk.batch, probabilities, errors, sure, below)
+    return build_result(chunk.batch, probabilities, errors, reasons, below)
 
 
 def read_pixels(
     batch: pa.RecordBatch, read: Read
-) -> tuple[NDArray[np.uint8], pa.StringArray, Flags]:
-    """The batch's pixels (N, 784), each row's error or null, and whether each image is clear."""
+) -> tuple[NDArray[np.uint8], pa.StringArray, Reasons]:
+    """The batch's pixels (N, 784), each row's error or null, and the reasons to doubt an image."""
     rows = batch.num_rows
-    sure = np.ones(rows, np.bool_)
+    reasons = np.zeros(rows, np.uint8)
     if kind_of(batch) == "pixels":
         column = batch.column("pixels")
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
-        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), sure
+        return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), reasons
     pixels = np.zeros((rows, PIXELS), np.uint8)
-    errors = batch.column("error").to_pylist() if "error" in batch.schema.names else [None] * rows
+    errors = errors_of(batch)
     unread = [row for row, error in enumerate(errors) if error is None]
     outcomes = read_rows(batch.column("image"), unread, trace_digit, read)
     for row, (digit, error) in zip(unread, outcomes, strict=True):
         errors[row] = error
         if digit is not None:
-            pixels[row], sure[row] = digit.image.reshape(PIXELS), not digit.review_reason
-    return pixels, pa.array(errors, pa.string()), sure
+            pixels[row] = digit.image.reshape(PIXELS)
+            reasons[row] = REASONS.index(digit.review_reason)
+    return pixels, pa.array(errors, pa.string()), reasons
+
+
+def errors_of(batch: pa.RecordBatch) -> list[str | None]:
+    """The errors that the producer found, row by row."""
+    has_errors = "error" in batch.schema.names
+    return batch.column("error").to_pylist() if has_errors else [None] * batch.num_rows
+
+
+def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBatch:
+    """Read the number in each image of a chunk's batch; gives the result batch."""
+    kind = kind_of(batch)
+
+    def reader(content: bytes) -> Iterator[NumberReading]:
+        is_array = kind == "pixels" or content.startswith(ARRAY)
+        yield read_number(PGM + content.removeprefix(ARRAY) if is_array else content, known)
+
+    watch.forget()
+    errors = errors_of(batch)
+    unread = [row for row, error in enumerate(errors) if error is None]
+    images = pc.cast(batch.column(kind), pa.binary())
+    outcomes = read_rows(images, unread, reader, read)
+    found: list[NumberReading | None] = [None] * batch.num_rows
+    for row, (reading, error) in zip(unread, outcomes, strict=True):
+        found[row], errors[row] = reading, error
+    return build_numbers(batch, found, errors)
+
+
+def build_numbers(
+    batch: pa.RecordBatch, found: list[NumberReading | None], errors: list[str | None]
+) -> pa.RecordBatch:
+    """Build the result batch of what was read, or the error, in each row."""
+    reasons = [reading.reason or None if reading else "error" for reading in found]
+    columns = [
+        batch.column("id"),
+        [reading and reading.number for reading in found],
+        [reading and reading.confidence for reading in found],
+        [reading and list_digits(reading) for reading in found],
+        [reading and list_others(reading) for reading in found],
+        errors,
+        [reason is not None for reason in reasons],
+        reasons,
+    ]
+    return with_truth(batch, columns, NUMBER_FIELDS)
+
+
+def list_digits(reading: NumberReading) -> list[dict[str, float]]:
+    """The digits of a number, as a result has them."""
+    return [
+        {"digit": one.digit, "confidence": one.confidence, **dict(zip(SIDES, one.box, strict=True))}
+        for one in reading.digits
+    ]
+
+
+def list_others(reading: NumberReading) -> list[dict[str, str | float]]:
+    """The alternatives to a number, as a result has them."""
+    return [
+        {"number": number, "probability": probability}
+        for number, probability in reading.alternatives
+    ]
 
 
 def read_rows(
@@ -160,20 +252,21 @@ def build_result(
     batch: pa.RecordBatch,
     probabilities: NDArray[np.float32],
     errors: pa.StringArray,
-    sure: Flags,
+    reasons: Reasons,
     review_below: float = 1.0,
 ) -> pa.RecordBatch:
     """Build the result batch; a row with an error has no label and no probabilities.
 
-    `review` is true if the confidence is below `review_below`, the image is not `sure`, or the row
-    has an error.
+    A row is to be reviewed if there is a reason: it has an error, it does not look like a digit,
+    the image has one of the `reasons`, or the confidence is below `review_below`.
     """
     label, confidence = find_best(probabilities)
-    review = (confidence < review_below) | ~sure
+    reasons = np.where((reasons == NO_REASON) & (confidence < review_below), UNSURE, reasons)
+    reasons[confidence < MIN_DIGIT_CONFIDENCE] = NO_DIGIT
     mask = None
     if errors.null_count < len(errors):
         mask = errors.is_valid().to_numpy(zero_copy_only=False)
-        review |= mask
+        reasons[mask] = FAILED
     values, null = pa.array(probabilities.reshape(-1)), None if mask is None else pa.array(mask)
     columns = [
         batch.column("id"),
@@ -181,10 +274,16 @@ def build_result(
         pa.array(confidence, mask=mask),
         pa.FixedSizeListArray.from_arrays(values, type=PROBABILITIES, mask=null),
         errors,
-        pa.array(review),
+        pa.array(reasons != NO_REASON),
+        REASON_TEXTS.take(pa.array(reasons)),
     ]
-    fields = [*RESULT_FIELDS]
+    return with_truth(batch, columns, RESULT_FIELDS)
+
+
+def with_truth(
+    batch: pa.RecordBatch, columns: Sequence[Any], fields: Sequence[pa.Field]
+) -> pa.RecordBatch:
+    """A result batch of the columns, and of the chunk's `truth` if it has it."""
     if "truth" in batch.schema.names:
-        columns.append(batch.column("truth"))
-        fields.append(TRUTH)
+        columns, fields = [*columns, batch.column("truth")], [*fields, batch.schema.field("truth")]
     return pa.record_batch(columns, schema=pa.schema(fields))

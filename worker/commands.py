@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import INSPECT_SUFFIX, MODELS, settings
+from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER, settings
 from protocol.text import in_one_line
 
 PATH = click.Path(path_type=Path)
@@ -28,14 +29,22 @@ def commands() -> None:
     help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, here]",
 )
 @click.option("--model", type=click.Choice(MODELS), help="the network to use [DIGITQ_MODEL]")
-def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> None:
+@click.option(
+    "--read",
+    type=click.Choice(["digit", "number"]),
+    default="digit",
+    show_default=True,
+    help="what is read in each IMAGE: one digit, or the whole number",
+)
+def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read: str) -> None:
     """Show how each IMAGE came to its answer.
 
-    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities.
+    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
+    a whole number it draws a box around each digit, and prints what else the number may be.
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
-    from worker.inspection import inspect_image
+    from worker.inspection import inspect_image, inspect_number
 
     if not sys.stdout:  # `>&-`
         print("digitq: stdout is closed", file=sys.stderr)
@@ -46,7 +55,12 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
         try:
             if out and len(images) > 1:
                 raise UsageError("--out takes one IMAGE only")
-            status = max(status, inspect_image(image, out, model or settings().model))
+            if read == NUMBER and model:
+                raise UsageError("--model is for single digits: leave it out for whole numbers")
+            if read == NUMBER:
+                status = max(status, inspect_number(image, out))
+            else:
+                status = max(status, inspect_image(image, out, model or settings().model))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
@@ -61,7 +75,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
 
 
 @commands.command()
-@click.argument("name", type=click.Choice([name for name in MODELS if name != "random"]))
+@click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
@@ -76,13 +90,19 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None) -> No
     type=click.Path(file_okay=False, path_type=Path),
     help="the folder for NAME.safetensors and NAME.json",
 )
-@click.option("--limit-images", type=click.IntRange(60), help="train on the first N images only")
+@click.option(
+    "--limit-images",
+    type=click.IntRange(60),
+    help="train on the first N images only, `number` on N scenes an epoch",
+)
 def train(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
+    from worker.training.number_trainer import train_number
     from worker.training.trainer import train_model
 
     try:
-        card = train_model(name, seed, epochs, out, limit_images)
+        train = train_number if name == NUMBER else partial(train_model, name)
+        card = train(seed, epochs, out, limit_images)
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)

@@ -18,7 +18,7 @@ from protocol.celery import STATS, WorkerStats
 from protocol.errors import DigitqError
 from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
-from protocol.settings import MODELS, settings
+from protocol.settings import ALL_MODELS, settings
 from worker.models.card import card_path, fingerprint
 from worker.models.fast import has_byte_products
 from worker.models.model import TORCH_THREADS, read_weights
@@ -42,8 +42,8 @@ def answer_stats(state: Any) -> dict[str, Any]:
             processes=state.consumer.pool.num_processes,
             threads=TORCH_THREADS,
             takes_work=QUEUE in state.app.amqp.queues.consume_from,
-            models={name: find_fault(name) for name in MODELS},
-            cards={name: fingerprint(name) for name in MODELS},
+            models={name: find_fault(name) for name in ALL_MODELS},
+            cards={name: fingerprint(name) for name in ALL_MODELS},
             deadline_seconds=settings().deadline_seconds,
             time=time.time(),
         )

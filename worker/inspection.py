@@ -12,24 +12,33 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from protocol.chunk import Reason
 from protocol.errors import OutputError, UsageError
+from protocol.known import Known
 from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line
-from worker.classify import TTA_BELOW, combine_views, watch
+from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
+from worker.decoding.opening import read_picture
 from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.models.model import Model, load_model
 from worker.normalisation.steps import SCALES, Step, Views
+from worker.numbers.reading import DECODED_SIDE, read_number, scale_of
 from worker.pictures import Grey, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
 PANEL_PIXELS = 168  # the side to which the original is decoded
 PANELS_A_ROW = 6
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
-MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
+DOUBTS: dict[Reason, str] = {  # the reasons for `review` that an image's steps give, in sentences
+    "several digits": "another shape in the image may be a digit too",
+    "too solid": "it is too solid for strokes",
+    "pages": "the file has more pages than this",
+}
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
 
@@ -169,12 +178,14 @@ def drawn_from(path: Path) -> str | None:
     return None
 
 
-def find_doubt(first: float, confidence: float, below: float, review_reason: str) -> str:
+def find_doubt(first: float, confidence: float, below: float, review_reason: Reason) -> str:
     """Why the answer is to be reviewed; "" if it is not. `first` is the first view's confidence."""
     if confidence < MIN_DIGIT_CONFIDENCE:
         return "it does not look like a digit"
-    if review_reason or confidence < below:
-        return review_reason or f"below {below:.2%}"
+    if review_reason:
+        return DOUBTS[review_reason]
+    if confidence < below:
+        return f"below {below:.2%}"
     return f"only {first:.2%} sure at first" if first < below else ""
 
 
@@ -191,6 +202,51 @@ def read(path: Path) -> bytes:
     if len(content) > limit:
         raise UsageError(f"{path} is larger than {limit / 2**20:.0f} MB")
     return content
+
+
+def inspect_number(path: Path, out: Path | None) -> int:
+    """Draw the picture with a box around each digit, and print the number and its alternatives.
+
+    Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
+    """
+    prepare_libraries()
+    if out:
+        check_out(out)
+    content = read(path)
+    source = ascii(os.path.realpath(path))[1:-1]
+    out = out or choose_out(path, source)
+    title = in_one_line(path.name)
+    watch.forget()
+    try:
+        with watch.running(), watch.on(0):
+            reading = read_number(content, Known())
+            picture = read_picture(content, DECODED_SIDE)
+    except Exception as error:
+        print(f"{title}: {error_of_row(error)}")
+        return 1
+    headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
+    if reading.reason:
+        headline += f", to review: {reading.reason}"
+    figure = Figure(figsize=(11, 1.5 + min(9, 10 * picture.shape[0] / picture.shape[1])))
+    figure.set_layout_engine("constrained")
+    figure.suptitle(headline, x=0.01, ha="left", fontsize=13, parse_math=False)
+    axes = figure.add_subplot(xticks=[], yticks=[])
+    ratio = scale_of(content, picture.shape)
+    height, width = (side * ratio for side in picture.shape[:2])
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    for digit in reading.digits:
+        left, top, right, bottom = digit.box
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red"))
+        axes.text(left, top, f"{digit.digit}", color="red", fontsize=11, va="bottom")
+    save_figure(figure, out, source)
+    print(headline)
+    for digit in reading.digits:
+        box = " ".join(f"{side:g}" for side in digit.box)
+        print(f"{digit.digit}  {digit.confidence:7.2%}  at {box}")
+    for number, probability in reading.alternatives:
+        print(f"or {number}  {probability:.2%}")
+    print(f"the picture is {in_one_line(str(out))}", file=sys.stderr)
+    return 0
 
 
 def shows_colours() -> bool:

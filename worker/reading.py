@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 
-from protocol.chunk import ARRAY, PIXELS
+from protocol.chunk import ARRAY, PIXELS, Reason
 from worker.decoding.opening import has_more_pages, open_image
 from worker.normalisation.measuring import shrink
 from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
 from worker.pictures import SIDE, ImageError
 
-PAGES = "the file has more pages than this"
+PAGES: Reason = "pages"
 
 
 def trace_digit(content: bytes) -> Iterator[Step]:
@@ -21,7 +21,7 @@ def trace_digit(content: bytes) -> Iterator[Step]:
             raise ImageError("an array of another size")
         pixels = np.frombuffer(content, np.uint8, offset=len(ARRAY))
         return iter([Step("array", pixels.reshape(SIDE, SIDE))])
-    review_reason = PAGES if has_more_pages(content) else ""
+    review_reason: Reason = PAGES if has_more_pages(content) else ""
     return trace_steps(open_image(content, FINE[0]), review_reason)
 
 

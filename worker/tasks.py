@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
-from protocol.chunk import Chunk, encode, kind_of
+from protocol.chunk import Chunk, answers, encode, kind_of
 from protocol.errors import BrokerError
+from protocol.known import Known
 from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
@@ -21,6 +22,7 @@ CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted befo
 MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
+KEPT_KNOWN = 4  # what is known of so many jobs is kept; a million allowed numbers take 20 MB
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
 own = threading.local()  # `--pool threads` runs tasks in several threads
@@ -55,7 +57,8 @@ def classify(job_id: str, number: int) -> str:
         chunk = Chunk.decode(begun.payload)
         is_careful = begun.attempt >= CAREFUL_ATTEMPT
         read = careful_reader(heartbeat) if is_careful else heartbeat.read
-        result = classify_chunk(chunk, begun.model, read)
+        known = fetch_known(job_id) if begun.has_known else Known()
+        result = classify_chunk(chunk, begun.model, read, known)
     except Dropped:
         return DISCARDED
     except Exception as error:  # the chunk failed; an image's error would be in its row
@@ -64,7 +67,7 @@ def classify(job_id: str, number: int) -> str:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
             ledger().give_up(job_id, why)
         raise
-    failed = result.column("label").null_count
+    failed = answers(result).null_count
     seconds = time.monotonic() - begun.time
     image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
     payload, kind = encode(result), kind_of(chunk.batch)
@@ -73,6 +76,12 @@ def classify(job_id: str, number: int) -> str:
         return DISCARDED
     done = f"{chunk.rows} images, {failed} failed, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
+
+
+@lru_cache(maxsize=KEPT_KNOWN)
+def fetch_known(job_id: str) -> Known:
+    """What is known of a job's numbers. Raises `BrokerError` if Redis has lost it."""
+    return Known.decode(ledger().known(job_id))
 
 
 class Dropped(BaseException):

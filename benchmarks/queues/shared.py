@@ -43,9 +43,9 @@ def classify(pixels: np.ndarray) -> np.ndarray:
 
 def classify_chunk(chunk: pa.RecordBatch) -> pa.RecordBatch:
     """The result rows that a worker of digitq gives for MNIST images, one for each."""
-    pixels, errors, sure = read_pixels(chunk, read_image)
+    pixels, errors, reasons = read_pixels(chunk, read_image)
     below = load_model(BENCH_MODEL).card.review_below
-    return build_result(chunk, classify(pixels), errors, sure, below)
+    return build_result(chunk, classify(pixels), errors, reasons, below)
 
 
 def warm_up() -> None:

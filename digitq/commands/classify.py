@@ -1,10 +1,11 @@
 """`classify`, `evaluate` and `demo`, which start private workers."""
 
+import hashlib
 import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +13,11 @@ from digitq import options
 from digitq.report import open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err, require
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import NUMBER, settings
 from protocol.text import plural
+
+if TYPE_CHECKING:
+    from producer.reading import Reading
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -21,7 +25,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 @click.command(epilog=options.SOURCES_HELP)
 @options.sources
 @options.out
-@options.model
+@options.reading
 @options.workers()
 @options.private_broker
 @options.limit
@@ -30,7 +34,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 def classify(
     sources: tuple[str, ...],
     out: str | None,
-    model: str | None,
+    reading: "Reading",
     workers: int | None,
     broker: str | None,
     limit: int | None,
@@ -42,6 +46,7 @@ def classify(
     \b
     digitq classify photos -o results.csv
     digitq classify scans.zip 7.png --model cnn
+    digitq classify fields --read number --length 9 -o ids.csv
 
     After an interruption, the same command continues where it stopped. Exit status: 0 if all images
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
@@ -53,13 +58,14 @@ def classify(
     for name in sources if out and os.path.exists(out) else ():
         if os.path.exists(name) and os.path.samefile(name, str(out)):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
-    source = open_sources(sources, truth == "parent", limit)
+    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     run: dict[str, Any] = {
         "sources": [
             name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
             for name in sources
         ],
-        "model": model or settings().model,
+        "model": reading.model,
+        "known": fingerprint(reading.known),
         "limit": limit,
         "truth": truth,
     }
@@ -67,20 +73,32 @@ def classify(
         run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # their ids are row numbers
     if weights := settings().own_weights():
         run["weights"] = str(weights)
-    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
+    with (
+        closing(open_sink(out, run, overwrite, reading.model)) as sink,
+        report_interruption(sink, overwrite),
+    ):
         if sink.checkpoint.rows:
             echo_err(f"continuing {out} after {sink.checkpoint.rows:,} images")
         with open_backend(broker, workers, count_files(sources)) as backend:
-            job = backend.client.submit_source(source, model, resume=sink.checkpoint)
+            job = backend.client.start(source, reading, resume=sink.checkpoint)
             done = take_results(backend, job, sink, source.count)
     report_rows(sink, source.skipped.describe(), done)
     if truth and not sink.checkpoint.labelled:
-        echo_err("no accuracy: none of the images that were read is in a folder named by a digit")
+        where = "in a folder named by a digit" if truth == "parent" else f"in {truth}"
+        echo_err(f"no accuracy: none of the images that were read is {where}")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 
-@click.command()
-@options.model
+def fingerprint(known: bytes) -> str | None:
+    """A short text that differs for other lengths and allowed numbers; None if nothing is known."""
+    return hashlib.sha256(known).hexdigest()[:16] if known else None
+
+
+@click.command(epilog=options.SOURCES_HELP)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
+@options.reading
+@options.truth
+@options.limit
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,17 +108,29 @@ def classify(
 @options.private_broker
 @click.option("--overwrite", is_flag=True, help="replace the picture")
 def evaluate(
-    model: str | None, plot: Path | None, workers: int | None, broker: str | None, overwrite: bool
+    sources: tuple[str, ...],
+    reading: "Reading",
+    truth: str | None,
+    limit: int | None,
+    plot: Path | None,
+    workers: int | None,
+    broker: str | None,
+    overwrite: bool,
 ) -> None:
-    """Measure a model on the MNIST test images.
+    """Measure a model on the MNIST test images, or on yours.
 
-    It prints the confusion matrix, the recall and precision of each class, and the accuracy.
+    For digits it prints the confusion matrix, the recall and precision of each class, and the
+    accuracy. For whole numbers it prints how many are right, and how many are to be reviewed.
     """
     from digitq.backend import open_backend, take_results
     from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
-    from producer.sources.opening import open_sources
+    from digitq.scores import ScoreSink, tabulate_scores
+    from producer.sources.opening import count_files, open_sources
 
+    reads_numbers = reading.model == NUMBER
     if plot:
+        if reads_numbers:
+            raise UsageError("--plot draws a matrix of digits: leave it out for whole numbers")
         if not plot.absolute().parent.is_dir():
             raise UsageError(f"can't write {plot}: no such folder")
         if plot.suffix.lower() not in PLOT_SUFFIXES:
@@ -108,16 +138,22 @@ def evaluate(
         if plot.exists() and not overwrite:
             raise UsageError(f"{plot} exists: --overwrite replaces it")
         require("matplotlib", "plot")
-    source = open_sources("mnist:test")
-    sink = ConfusionSink()
-    with open_backend(broker, workers) as backend:
-        job = backend.client.submit_source(source, model)
+    names = sources or ("mnist:test",)
+    source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
+    if not source.has_truth:
+        raise UsageError(f"{source.name} has no right answers: name them with --truth")
+    sink = ScoreSink() if reads_numbers else ConfusionSink()
+    with open_backend(broker, workers, count_files(names)) as backend:
+        job = backend.client.start(source, reading)
         take_results(backend, job, sink, source.count)
-    click.echo(tabulate_confusion(sink.confusion))
-    if plot:
-        title = f"{model or settings().model} on the MNIST test images"
-        plot_confusion(sink.confusion, title, plot)
-        echo_err(f"the picture of the matrix is in {plot}")
+    if isinstance(sink, ScoreSink):
+        click.echo(tabulate_scores(sink))
+    else:
+        click.echo(tabulate_confusion(sink.confusion))
+        if plot:
+            images = source.name if sources else "the MNIST test images"
+            plot_confusion(sink.confusion, f"{reading.model} on {images}", plot)
+            echo_err(f"the picture of the matrix is in {plot}")
     if sink.checkpoint.failed:
         echo_err(f"{plural(sink.checkpoint.failed, 'image')} with an error, such as: {sink.error}")
         sys.exit(ExitStatus.FAILED_ROWS)

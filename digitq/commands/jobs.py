@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,16 +17,19 @@ from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import without_password
 from protocol.text import plural
 
+if TYPE_CHECKING:
+    from producer.reading import Reading
+
 
 @click.command(epilog=options.SOURCES_HELP)
 @options.sources
-@options.model
+@options.reading
 @options.broker
 @options.limit
 @options.truth
 def submit(
     sources: tuple[str, ...],
-    model: str | None,
+    reading: "Reading",
     broker: str | None,
     limit: int | None,
     truth: str | None,
@@ -34,12 +38,12 @@ def submit(
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
-    source = digitq.open_sources(sources, truth == "parent", limit)
+    source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     job: digitq.Job | None = None
     reported: str | None = None
     try:
-        job = client.submit_source(source, model, detached=True)
+        job = client.start(source, reading, detached=True)
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != reported:
                 echo_err(f"waiting for {job.waiting_for}")
@@ -102,7 +106,7 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     client = digitq.Client(broker)
     job = client.job(job_id)
     with (
-        closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
+        closing(open_sink(out, {"job": job_id}, overwrite, job.progress().model)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
         take_results(Backend(client), job, sink, lambda: job.progress().images)

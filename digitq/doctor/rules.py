@@ -16,7 +16,7 @@ from producer.feeder import MAX_FILL
 from protocol.broker.address import UNIX_SCHEMES
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
-from protocol.settings import MODELS, settings
+from protocol.settings import ALL_MODELS, settings
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
@@ -141,11 +141,11 @@ def check_arithmetic(deployment: Deployment) -> Advice:
 def check_models(deployment: Deployment) -> Advice:
     """Every worker can use every model, with the same weights."""
     for worker in deployment.workers:
-        for model in MODELS:
+        for model in ALL_MODELS:
             if fault := worker.stats.models.get(model, "unknown; install this digitq there"):
                 problem, _, remedy = fault.partition("; ")
                 yield f"{worker.name} can't use the model {model}: {problem}", remedy
-    for model in MODELS:
+    for model in ALL_MODELS:
         cards = [(worker.name, worker.stats.cards.get(model, "")) for worker in deployment.workers]
         if len(kinds := _group(cards)) > 1:
             have = "; ".join(map(", ".join, kinds.values()))

@@ -8,29 +8,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from protocol.chunk import CLASSES, RESULT_SCHEMA
+from protocol.chunk import CLASSES, answers
 from protocol.text import in_one_line
 
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
-NO_ROWS = pa.RecordBatch.from_pylist([], RESULT_SCHEMA)
-JSON_CASTS = (
-    ("confidence", pa.string(), pa.float64()),
-    ("probabilities", pa.list_(pa.string(), CLASSES), pa.list_(pa.float64(), CLASSES)),
-)
+LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
+NUMBER_WIDTH = 10  # a whole number has at least so many characters in a line
 Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
-    in place of `probabilities`."""
-    lists = batch.column("probabilities")
-    numbers = lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
-    values = numbers.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
-    none = lists.is_null().to_numpy(zero_copy_only=False)
-    place = batch.schema.get_field_index("probabilities")
-    for digit in reversed(range(CLASSES)):  # Arrow's `list_element` takes ten times as long
-        batch = batch.add_column(place, f"p{digit}", pa.array(values[:, digit], mask=none))
-    batch = batch.drop_columns(["probabilities"])
+    in place of `probabilities`; of whole numbers, digits and alternatives are left out."""
+    batch = spread_probabilities(batch) if "probabilities" in batch.schema.names else batch
+    batch = batch.select([name for name in batch.schema.names if name not in LISTS])
     file = io.BytesIO()
     if header:
         file.write(",".join(batch.schema.names).encode() + b"\n")
@@ -39,13 +30,38 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     return file.getvalue()
 
 
+def spread_probabilities(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with ten more columns, beside `probabilities`."""
+    lists = batch.column("probabilities")
+    numbers = lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
+    values = numbers.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
+    none = lists.is_null().to_numpy(zero_copy_only=False)
+    place = batch.schema.get_field_index("probabilities")
+    for digit in reversed(range(CLASSES)):  # Arrow's `list_element` takes ten times as long
+        batch = batch.add_column(place, f"p{digit}", pa.array(values[:, digit], mask=none))
+    return batch
+
+
 def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as one JSON object per line, with numbers as short as a float32 allows."""
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    for name, text, double in JSON_CASTS:  # these doubles print as 0.1, not 0.10000000149
-        columns[name] = pc.cast(pc.cast(columns[name], text), double)
+    columns = {
+        # These doubles print as 0.1, not 0.10000000149
+        name: pc.cast(pc.cast(column, as_type(column.type, pa.string())), as_type(column.type))
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
     rows = pa.record_batch(columns).to_pylist()
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def as_type(kind: pa.DataType, floats: pa.DataType = pa.float64()) -> pa.DataType:  # noqa: B008
+    """The type with another one in place of each float32 in it."""
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(part.name, as_type(part.type, floats)) for part in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(as_type(kind.value_type, floats), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(as_type(kind.value_type, floats))
+    return floats if pa.types.is_float32(kind) else kind
 
 
 def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
@@ -54,18 +70,22 @@ def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
 
 
 def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
-    """One line per row for a terminal: label, confidence, remark, id."""
+    """One line per row for a terminal: the answer, confidence, reason to review or truth, id."""
     lines = []
-    for row in batch.drop_columns(["probabilities"]).to_pylist():
-        label, truth = row["label"], row.get("truth")
-        if label is None:
-            error = f"{row['id']}: {row['error']}"
-            lines.append(f"-           error   {in_one_line(error)}\n")
+    width = NUMBER_WIDTH if "number" in batch.schema.names else 1
+    names = [name for name in batch.schema.names if name not in LISTS]
+    rows = batch.select(names).to_pylist()
+    for answer, row in zip(answers(batch).to_pylist(), rows, strict=True):
+        truth = row.get("truth")
+        if answer is None:
+            error = in_one_line(f"{row['id']}: {row['error']}")
+            lines.append(f"{'-':{width}}  {'':7}  {'error':14}  {error}\n")
             continue
-        mark = "review" if row["review"] else ""
-        if truth not in (None, label):
+        mark = row["reason"] or ""
+        if truth not in (None, answer):
             mark = f"not {truth}"
-        lines.append(f"{label}  {row['confidence']:7.2%}  {mark:6}  {in_one_line(row['id'])}\n")
+        id = in_one_line(row["id"])
+        lines.append(f"{answer!s:{width}}  {row['confidence']:7.2%}  {mark:14}  {id}\n")
     return "".join(lines).encode()
 
 

@@ -22,11 +22,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
-from producer.sinks.encoders import ENCODERS, NO_ROWS, Encode, encode_arrow, encode_csv
+from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
+from protocol.chunk import result_schema
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
-REPEATED = ["label", "error", "truth"]  # columns with few values, each of which is stored once
+REPEATED = ("label", "error", "reason", "truth")  # columns of few values: each is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
 
@@ -34,9 +35,14 @@ class Sink:
     """Takes result batches; `checkpoint` counts all rows, with those of interrupted runs."""
 
     checkpoint = Checkpoint()
+    model = ""  # that of the job, whose columns the header of an empty file has
 
     def write(self, batch: pa.RecordBatch) -> None:
         raise NotImplementedError
+
+    def no_rows(self) -> pa.RecordBatch:
+        """An empty result batch."""
+        return pa.RecordBatch.from_pylist([], result_schema(self.model))
 
     def finish(self) -> None: ...
     def close(self) -> None: ...
@@ -45,7 +51,8 @@ class Sink:
 class StreamSink(Sink):
     """Writes rows to a binary stream such as stdout, by default as CSV, and leaves it open."""
 
-    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv, model: str = "") -> None:
+        self.model = model
         self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
         self._encode = encode
 
@@ -57,7 +64,7 @@ class StreamSink(Sink):
     def finish(self) -> None:
         """Write the header if there were no rows."""
         if self.checkpoint.rows == 0:
-            self._write(self._encode(NO_ROWS, True))
+            self._write(self._encode(self.no_rows(), True))
 
     def _write(self, content: bytes) -> None:
         with output_errors("the rows"):
@@ -69,7 +76,7 @@ class FileSink(Sink):
 
     _file: FileIO
 
-    def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, run: Run, overwrite: bool = False, model: str = "") -> None:
         """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
         to another run, is complete, is being written by another process, or can't be written."""
         if path.is_symlink():  # the file that it points to is written
@@ -79,7 +86,7 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
-        self.path = path
+        self.path, self.model = path, model
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[suffix]
@@ -99,7 +106,7 @@ class FileSink(Sink):
         """Complete the file and rename it. Raises `OutputError`."""
         with output_errors(self.path):
             if self.checkpoint.rows == 0:
-                write_all(self._file, self._encode(NO_ROWS, True))
+                write_all(self._file, self._encode(self.no_rows(), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
                 self._convert_to_parquet()
@@ -186,7 +193,9 @@ class FileSink(Sink):
             with (
                 pa.OSFile(str(self.partial)) as file,
                 pa.ipc.open_stream(file) as reader,
-                pq.ParquetWriter(converted, reader.schema, use_dictionary=REPEATED) as writer,
+                pq.ParquetWriter(
+                    converted, reader.schema, use_dictionary=repeated(reader.schema)
+                ) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
                     writer.write_table(table)
@@ -195,6 +204,11 @@ class FileSink(Sink):
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)
+
+
+def repeated(schema: pa.Schema) -> list[str]:
+    """The columns that are stored as a dictionary."""
+    return [name for name in REPEATED if name in schema.names]
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

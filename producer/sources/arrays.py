@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.source import EmptyError, Entry, Source, SourceItem, unreadable
-from protocol.chunk import ID, PIXELS, PIXELS_FIELD, TRUTH
+from protocol.chunk import ID, PIXELS, PIXELS_FIELD
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural
@@ -63,11 +63,13 @@ def number_ids(prefix: str, start: int, rows: int) -> pa.Array:
 def pixels_batch(
     ids: pa.Array, pixels: np.ndarray, truth: pa.Array | None = None
 ) -> pa.RecordBatch:
-    """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is int8 (N,)."""
+    """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is (N,)."""
     buffer = pa.py_buffer(np.ascontiguousarray(pixels))
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
-    columns = [ids, column] if truth is None else [ids, column, truth]
-    return pa.record_batch(columns, schema=pa.schema([ID, PIXELS_FIELD, TRUTH][: len(columns)]))
+    columns, fields = [ids, column], [ID, PIXELS_FIELD]
+    if truth is not None:
+        columns, fields = [*columns, truth], [*fields, pa.field("truth", truth.type)]
+    return pa.record_batch(columns, schema=pa.schema(fields))
 
 
 def array_source(path: Path, prefix: str) -> Source:

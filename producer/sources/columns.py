@@ -112,7 +112,7 @@ def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterat
     """Batches of pixels, and an unreadable entry for each row with a number that is not a pixel."""
     values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
-    pixels, truth = values.astype(np.uint8), digits(batch, found.label)
+    pixels, truth = values.astype(np.uint8), read_labels(batch, found.label)
     start = 0
     for row in [*wrong.tolist(), len(pixels)]:
         part = slice(start, row)
@@ -130,14 +130,12 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
     return cast(np.ndarray, column.to_numpy())
 
 
-def digits(batch: pa.RecordBatch, label: int | str | None) -> pa.Array:
-    """The labels in a column as int8, from numbers or text such as `3` or `3.0`; null if a label is
-    not a digit, or if there is no such column."""
+def read_labels(batch: pa.RecordBatch, label: int | str | None) -> pa.StringArray:
+    """The labels in a column as text, `3` for the number 3.0; null if there is no such column."""
     if label is None:
-        return pa.nulls(batch.num_rows, pa.int8())
+        return pa.nulls(batch.num_rows, pa.string())
     labels = batch.column(label)
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
     texts = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
-    texts = pc.replace_substring_regex(texts, r"^0*(\d)(\.0*)?$", r"\1")
-    return pc.cast(pc.index_in(texts, pa.array("0123456789", pa.string())), pa.int8())
+    return pc.replace_substring_regex(texts, r"^(\d+)\.0*$", r"\1")

@@ -21,6 +21,7 @@ from producer.sources.source import (
     take_first,
 )
 from producer.sources.tables import TABLE_SUFFIXES, table_source
+from producer.sources.truth import read_truths, set_truths
 from protocol.errors import UsageError
 from protocol.text import printable
 
@@ -36,12 +37,14 @@ def open_sources(
     sources: PathName | Iterable[PathName],
     truth_from_parent: bool = False,
     limit: int | None = None,
+    truth_file: PathName | None = None,
 ) -> Source:
     """Open one or several SOURCEs, as the command line takes them; at most `limit` images.
 
-    With `truth_from_parent` the label of an image is the name of its folder. An id is relative to
-    its source; if there are several sources, it begins with the source's name, so that ids are
-    unique. Raises `UsageError` if a source can't be read.
+    With `truth_from_parent` the label of an image is the name of its folder. A `truth_file` is a
+    CSV with the ids of images and their labels. An id is relative to its source; if there are
+    several sources, it begins with the source's name, so that ids are unique. Raises `UsageError`
+    if a source or the file can't be read.
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
@@ -60,12 +63,15 @@ def open_sources(
     if "-" in names and len(names) > 1:
         raise UsageError("no other SOURCE can be given with -: put their paths on stdin too")
     _refuse_overlap(names)
+    truths = None if truth_file is None else read_truths(Path(truth_file))
     skipped = SkippedFiles()
     opened, items = _open_all(names, truth_from_parent, skipped)
+    if truths:
+        items = set_truths(items, truths)
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         items=items if limit is None else take_first(items, limit),
-        has_truth=any(source.has_truth for source in opened),
+        has_truth=bool(truths) or any(source.has_truth for source in opened),
         count=lambda: _count(opened, limit),
         skipped=skipped,
     )

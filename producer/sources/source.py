@@ -26,7 +26,7 @@ ODD_ENDING = "odd ending"
 MAX_NAMED_KINDS = 3  # a message names at most this many kinds of skipped files
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-PARENT_DIGIT = re.compile("(?:.*/)?([0-9])/+[^/]*", re.DOTALL)
+PARENT_NUMBER = re.compile("(?:.*/)?([0-9]+)/+[^/]*", re.DOTALL)
 
 
 class UnreadableImageError(Exception):
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
     id: str
     read: Callable[[], bytes]
-    truth: int | None = None
+    truth: str | None = None  # a digit or a whole number
 
 
 SourceItem: TypeAlias = Entry | pa.RecordBatch
@@ -113,8 +113,8 @@ class Naming:
         """An image with a unique id. With `truth_from_parent`, its label is the name of the last
         folder in `path`, as in torchvision's `ImageFolder`."""
         id = self.prefix + self.unique(printable(name))
-        match = self.truth_from_parent and PARENT_DIGIT.fullmatch(path)
-        return Entry(id, read, int(match[1]) if match else None)
+        match = self.truth_from_parent and PARENT_NUMBER.fullmatch(path)
+        return Entry(id, read, match[1] if match else None)
 
     def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
         """The same entries. Raises `EmptyError` if there are none."""

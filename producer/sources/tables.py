@@ -14,7 +14,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.sources.arrays import Build, number_pieces
-from producer.sources.columns import Columns, build_pixels, digits, find_label, find_pixels, plain
+from producer.sources.columns import (
+    Columns,
+    build_pixels,
+    find_label,
+    find_pixels,
+    plain,
+    read_labels,
+)
 from producer.sources.source import EmptyError, Source, too_large
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
@@ -126,7 +133,7 @@ def _build_images(
     if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
         has_path_only = pc.and_(images.is_null(), pc.struct_field(column, "path").is_valid())
         errors = pc.if_else(has_path_only, PATH_ONLY, errors)
-    columns = [ids, pc.if_else(large, None, images), errors, digits(batch, label)]
+    columns = [ids, pc.if_else(large, None, images), errors, read_labels(batch, label)]
     return [pa.record_batch(columns, schema=FILES_SCHEMA)]
 
 

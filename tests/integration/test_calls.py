@@ -19,6 +19,7 @@ import torch
 from digitq.local.processes import Local
 from producer import Client
 from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
+from producer.reading import Reading
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobFailedError, UsageError
 from protocol.ledger import ACTIVE, CALLS_QUEUE, JOBS
@@ -50,8 +51,8 @@ def callers() -> Iterator[ThreadPoolExecutor]:
 
 def test_a_forked_process_waits_for_no_thread_of_its_parent(client: Client) -> None:
     """Batches are under way there, and the lock is held."""
-    key, busy = (os.getpid(), "mlp", True), [threading.current_thread()] * UNDER_WAY
-    client._calls._queues[key] = CallQueue("mlp", is_pixels=True, threads=busy)
+    key, busy = (os.getpid(), Reading("mlp"), True), [threading.current_thread()] * UNDER_WAY
+    client._calls._queues[key] = CallQueue(Reading("mlp"), is_pixels=True, threads=busy)
     more, held, done = client._calls._queues[key].more, threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -143,7 +144,7 @@ def test_each_call_has_its_model(client: Client, callers: ThreadPoolExecutor) ->
 
 def test_calls_of_a_slow_model_keep_to_its_chunks(redis_only: Local) -> None:
     calls = Client(redis_only.url)._calls
-    queue = CallQueue("cnn", is_pixels=True)
+    queue = CallQueue(Reading("cnn"), is_pixels=True)
     queue.waiting.extend(read_call(DIGITS[0]) for _ in range(600))
     assert len(calls._take_calls(queue)) == MODEL_ROWS["cnn"]
 
@@ -247,7 +248,7 @@ def test_calls_do_not_wait_for_one_that_is_lost(redis_only: Local) -> None:
     """Until its deadline, as where a worker died with it."""
     client = Client(redis_only.url, retry_seconds=1)
     lost = read_call(DIGITS[0])
-    sending = client._calls._queued(lost, "mlp")
+    sending = client._calls._queued(lost, Reading("mlp"))
     sending.__enter__()
     wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE))
     client.ledger.redis.delete(CALLS_QUEUE)

@@ -584,8 +584,8 @@ def test_on_a_terminal_rows_are_lines_to_read(local: Local, tmp_path: Path) -> N
     (tmp_path / "torn.png").write_bytes(b"")
     shown = on_terminal(80, "classify", tmp_path, "--broker", local.url)
     first, second, last = shown.splitlines()
-    assert re.fullmatch(r"1   [ \d]\d\.\d\d%          1\.png", first)
-    assert second == "-           error   torn.png: the file is empty"
+    assert re.fullmatch(r"1   [ \d]\d\.\d\d% {18}1\.png", first)
+    assert second == "-           error           torn.png: the file is empty"
     assert re.fullmatch(r"2 images, 1 with an error, \d+\.\d s", last)
     as_csv = on_terminal(80, "classify", tmp_path, "--broker", local.url, "-o", "-")
     assert as_csv.startswith("id,label,confidence,p0,")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from producer.batching import Batcher, Call, Prediction, to_predictions, wake_callers
+from producer.reading import Reading
 from protocol.chunk import RESULT_SCHEMA
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)
@@ -76,14 +77,14 @@ def test_predictions_can_be_hashed() -> None:
         "confidence": 1.0,
         "probabilities": list(SEVEN.probabilities or ()),
     }
-    bad = {"id": "1", "error": "gone", "review": True}
+    bad = {"id": "1", "error": "gone", "review": True, "reason": "error"}
     batch = pa.RecordBatch.from_pylist([row | {"review": False}, bad], RESULT_SCHEMA)
     found = to_predictions(batch)
-    assert found == [SEVEN, Prediction(None, None, None, "gone", True)]
+    assert found == [SEVEN, Prediction(None, None, None, "gone", True, "error")]
     assert {SEVEN: "it"}[found[0]] == "it"
 
 
 def test_a_coroutine_waits_no_longer_than_it_says() -> None:
     batcher = Batcher(Mock(submit=lambda *args: threading.Event().wait(60)))
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-        asyncio.run(batcher.ask_async(make_call(), "mlp", timeout_seconds=0.05))
+        asyncio.run(batcher.ask_async(make_call(), Reading("mlp"), timeout_seconds=0.05))

@@ -123,7 +123,7 @@ def test_a_file_that_can_t_be_read_is_a_row_with_an_error(tmp_path: Path) -> Non
 
     gone = next(iter(open_sources([_touch(tmp_path / "gone.png")]).items))
     os.unlink(tmp_path / "gone.png")
-    items = [gone, Entry("big", unreadable, 3), *paths_source("x", ["a\0b.png"], Naming()).items]
+    items = [gone, Entry("big", unreadable, "3"), *paths_source("x", ["a\0b.png"], Naming()).items]
     (chunk,) = cut_chunks(items, has_truth=True)
     assert chunk.batch.column("image").to_pylist() == [None] * 3
     assert chunk.batch.column("error").to_pylist() == [

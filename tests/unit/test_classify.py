@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from producer.chunking import cut_chunks
 from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.python import image_source
-from protocol.chunk import RESULT_SCHEMA, Chunk
+from protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.reading import read_digit
@@ -132,14 +132,33 @@ def test_what_the_network_is_not_sure_of_is_to_be_reviewed() -> None:
     assert result.column("review").to_pylist() == (WHOLE.max(axis=1) < below).tolist()
     unread = classify_chunk(next(cut_chunks(image_source([b""]).items)), "mlp")
     assert unread.column("review").to_pylist() == [True]
+    assert unread.column("reason").to_pylist() == ["error"]
+
+
+def test_the_reason_for_review_is_the_first_that_holds() -> None:
+    """An error, no digit at all, what was seen in the image, a low confidence."""
+    sure, unsure, even = np.eye(10)[0], np.full(10, 0.5 / 9), np.full(10, 0.1)
+    unsure[3] = 0.5
+    batch = pa.record_batch({"id": [*"abcdefg"]})
+    errors = pa.array([None] * 6 + ["damaged"], pa.string())
+    pages, another = map(REASONS.index, ("pages", "several digits"))
+    seen = np.array([0, 0, pages, another, 0, pages, pages], np.uint8)
+    probabilities = np.array([sure, unsure, sure, unsure, even, even, even], np.float32)
+    result = build_result(batch, probabilities, errors, seen, review_below=0.8)
+    assert result.column("reason").to_pylist() == [
+        *(None, "unsure", "pages", "several digits", "no digit", "no digit", "error")
+    ]
+    assert result.column("review").to_pylist() == [False] + [True] * 6
+    assert seen.tolist() == [0, 0, pages, another, 0, pages, pages]
 
 
 def test_an_image_that_failed_is_to_be_reviewed_however_sure_the_network_is() -> None:
     sure = np.eye(10, dtype=np.float32)[:2]
     batch = pa.record_batch({"id": ["a", "b"]})
     errors = pa.array([None, "damaged"], pa.string())
-    result = build_result(batch, sure, errors, np.ones(2, np.bool_), review_below=0.5)
+    result = build_result(batch, sure, errors, np.zeros(2, np.uint8), review_below=0.5)
     assert result.column("review").to_pylist() == [False, True]
+    assert result.column("reason").to_pylist() == [None, "error"]
     assert result.column("label").to_pylist() == [0, None]
 
 
@@ -154,6 +173,7 @@ def test_a_digit_with_another_well_apart_is_to_be_reviewed() -> None:
     assert result.column("label").to_pylist() == [1, 1]
     assert min(result.column("confidence").to_pylist()) > load_model("mlp").card.review_below
     assert result.column("review").to_pylist() == [False, True]
+    assert result.column("reason").to_pylist() == [None, "several digits"]
 
 
 @pytest.mark.parametrize("offset", [0, 1, 7])
@@ -366,7 +386,7 @@ def test_an_answer_stays_to_be_reviewed_however_sure_the_other_views_are(
     result = classify_images([SURE, UNSURE])
     assert result.column("confidence")[1].as_py() > BELOW
     assert result.column("label").to_pylist() == [1, 1]
-    assert result.column("review").to_pylist() == [False, True]
+    assert result.column("reason").to_pylist() == [None, "unsure"]
 
 
 def test_images_always_classified_together_need_no_zeros_around() -> None:

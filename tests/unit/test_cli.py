@@ -213,6 +213,7 @@ __main__.main()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 5
 
 
+NUMBERS = ("--read", "number")
 NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
 
 
@@ -248,6 +249,18 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
         (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
         (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
+        (2, "leave out the model 'cnn'", ["classify", "IMAGES", *NUMBERS, "--model", "cnn"]),
+        (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
+        (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
+        (2, "are for `read` number", ["submit", "IMAGES", "--length", "9"]),
+        (2, "can't read nowhere", ["submit", "IMAGES", *NUMBERS, "--allowed", "nowhere"]),
+        (2, "list of allowed numbers is empty", ["evaluate", *NUMBERS, "--allowed", "/dev/null"]),
+        (2, "neither `parent` nor a .csv file", ["classify", "IMAGES", "--truth", "x"]),
+        (2, "right answers in nowhere.csv", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
+        (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
+        (2, "leave it out for whole numbers", ["evaluate", *NUMBERS, "--plot", "matrix.png"]),
+        (3, "can't reach Redis", ["evaluate", *NUMBERS, "--length", "1", *NO_BROKER]),
+        (3, "can't reach Redis", ["submit", "IMAGES", *NUMBERS, *NO_BROKER]),
         (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),
         (2, "Flower has no option 5556", ["flower", "5556"]),
         (2, "No such command", ["clasify"]),
@@ -351,7 +364,7 @@ def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
 ) -> None:
     table, out = tmp_path / "a.npy", tmp_path / "out.csv"
     np.save(table, random_digits(2))
-    run = {"sources": [str(table)], "model": "mlp", "limit": None, "truth": None}
+    run = {"sources": [str(table)], "model": "mlp", "known": None, "limit": None, "truth": None}
     sink = FileSink(out, {**run, "modified": [table.stat().st_mtime_ns]})
     row = {"id": "0", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))

@@ -17,6 +17,7 @@ from digitq.cli import digitq as cli
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.source import IMAGE_SUFFIXES
 from protocol import errors
+from protocol.chunk import REASONS
 from protocol.settings import Settings
 from worker.commands import commands as worker_commands
 from worker.normalisation.steps import STEPS
@@ -202,6 +203,11 @@ def test_the_steps_and_views_are_those_of_the_program() -> None:
     page = PAGES["docs/images.md"]
     assert first_column(page, "| step | what it does |") == [step.__name__ for step in STEPS]
     assert first_column(page, "| view | what it is |") == [view.__name__ for view in VIEWS]
+
+
+def test_the_reasons_for_review_are_explained() -> None:
+    table = PAGES["docs/images.md"].split("| `reason` | when |")[1].split("\n\n")[0]
+    assert {*re.findall(r"^\| `([a-z ]+)` ", table, re.M)} == {*REASONS} - {""}
 
 
 def test_the_keys_of_a_job_are_listed() -> None:

@@ -21,6 +21,7 @@ PUBLIC = {
     "JobCancelledError",
     "JobFailedError",
     "JobRecord",
+    "NumberPrediction",
     "OutputError",
     "Prediction",
     "ResultsExpiredError",

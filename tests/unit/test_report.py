@@ -61,6 +61,13 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     assert line.endswith(f"  {shown}")
 
 
+def test_a_job_of_whole_numbers_says_so() -> None:
+    counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
+    named = {"id": "j", "state": "done", "model": "number", "source": "a"}
+    record = JobRecord.parse(dict.fromkeys(counts, "0") | named)
+    assert describe_job(record).splitlines()[0] == "job j: done, whole numbers, a"
+
+
 def test_a_job_that_stopped_says_why_in_one_line() -> None:
     counts = ("created", "images", "done_images", "stored", "done_chunks", "attached")
     named = {

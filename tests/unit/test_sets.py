@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from producer.sources import arrays, tables
@@ -15,6 +16,7 @@ from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
 from producer.sources.source import Entry, SourceItem
 from producer.sources.tables import MAX_LINE_BYTES, read_blocks
+from producer.sources.truth import to_digits
 from protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
@@ -58,13 +60,22 @@ def read_pieces(items: Iterable[SourceItem]) -> Rows:
     for item in items:
         if isinstance(item, Entry):
             name, error = try_to_read(item)
-            ids, found, truths = [*ids, name], [*found, error], [*truths, item.truth]
+            ids, found = [*ids, name], [*found, error]
+            truths += read_digits([item.truth])
         else:
             ids += item.column("id").to_pylist()
             found += item.column("pixels").to_pylist()
             labelled = "truth" in item.schema.names
-            truths += item.column("truth").to_pylist() if labelled else [None] * len(item)
+            labels = item.column("truth").to_pylist() if labelled else [None] * len(item)
+            truths += read_digits(labels)
     return ids, found, truths
+
+
+def read_digits(labels: list[str | int | None]) -> list[int | None]:
+    """The labels as a job of digits has them."""
+    texts = [None if label is None else str(label) for label in labels]
+    found: list[int | None] = to_digits(pa.array(texts, pa.string())).to_pylist()
+    return found
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
 
 def failed_batch() -> pa.RecordBatch:
     row = {"id": "x", "label": None, "confidence": None, "probabilities": None, "error": "gone"}
-    row["review"] = True
+    row |= {"review": True, "reason": "error"}
     return pa.RecordBatch.from_pylist([row], RESULT_SCHEMA)
 
 
@@ -65,7 +65,16 @@ def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
     write_all(tmp_path / "out.csv", batches)
     header, *rows = csv.reader(io.StringIO((tmp_path / "out.csv").read_text()))
     probabilities = [f"p{digit}" for digit in range(10)]
-    assert header == ["id", "label", "confidence", *probabilities, "error", "review", "truth"]
+    assert header == [
+        "id",
+        "label",
+        "confidence",
+        *probabilities,
+        "error",
+        "review",
+        "reason",
+        "truth",
+    ]
     assert len(rows) == 30 and rows[7][0] == 'a "b",7'
     values = [[float(value) for value in row[3:13]] for row in rows]
     expected = [p for batch in batches for p in batch.column("probabilities").to_pylist()]
@@ -75,7 +84,7 @@ def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
 def test_a_row_with_an_error_is_empty_but_for_it() -> None:
     stream = io.BytesIO()
     StreamSink(stream).write(failed_batch())
-    assert stream.getvalue().decode().splitlines()[1] == '"x",' + "," * 11 + ',"gone",true'
+    assert stream.getvalue().decode().splitlines()[1] == '"x",' + "," * 11 + ',"gone",true,"error"'
 
 
 def test_json_lines_are_the_result_s_columns(tmp_path: Path) -> None:
@@ -414,11 +423,13 @@ def test_lines_for_a_terminal() -> None:
     sink.write(batch.slice(0, 1))
     sink.write(failed_batch())
     row = batch.slice(0, 1).to_pylist()[0]
-    first, second = stream.getvalue().decode().splitlines()
+    sink.write(pa.RecordBatch.from_pylist([row | {"truth": None, "reason": "pages"}], batch.schema))
+    first, second, third = stream.getvalue().decode().splitlines()
     assert (f"  not {row['truth']}   " in first) == (row["truth"] not in (None, row["label"]))
     assert first.startswith(f"{row['label']}  {row['confidence']:7.2%}  ")
     assert first.endswith(f"  {row['id']}")
-    assert second == "-           error   x: gone"
+    assert second == "-           error           x: gone"
+    assert third == f"{row['label']}  {row['confidence']:7.2%}  pages           {row['id']}"
     StreamSink(empty := io.BytesIO(), encode_lines).finish()
     assert empty.getvalue() == b""
 

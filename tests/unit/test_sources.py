@@ -37,6 +37,7 @@ from producer.sources.source import (
     read_limited,
 )
 from producer.sources.tables import PATH_ONLY
+from producer.sources.truth import to_digits, to_numbers
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -190,8 +191,8 @@ def test_parquet_has_images_and_labels(images: pa.Array, tmp_path: Path) -> None
     (batch,) = source.items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.to_pylist() == [
-        {"id": "0", "image": b"one", "error": None, "truth": 7},
-        {"id": "1", "image": None, "error": None, "truth": None},
+        {"id": "0", "image": b"one", "error": None, "truth": "7"},
+        {"id": "1", "image": None, "error": None, "truth": "-1"},
     ]
     assert source.has_truth and source.count() == 2
 
@@ -214,7 +215,7 @@ def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Pat
     pq.write_table(pa.table({"image": [b"one"] * 3, "label": labels}), tmp_path / "a.parquet")
     (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
-    assert batch.column("truth").to_pylist() == [7, None, None]
+    assert to_digits(batch.column("truth")).to_pylist() == [7, None, None]
 
 
 def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
@@ -222,7 +223,8 @@ def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
-    assert batch.column("truth").to_pylist() == [7, 0]
+    assert to_digits(batch.column("truth")).to_pylist() == [7, 0]
+    assert to_numbers(batch.column("truth")).to_pylist() == ["07", "00"]
 
 
 def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
@@ -392,11 +394,11 @@ def test_the_truth_is_the_folder_s_name(tmp_path: Path) -> None:
     make_zip(tmp_path / "z.zip", "3/a.png", "b.png")
     make_zip(tmp_path / "windows.zip", "4\\a.png", "4\\.hidden.png")
     for name, truths in [
-        ("", [7, None, None]),
-        ("7", [7]),
-        ("7/a.png", [7]),
-        ("z.zip", [3, None]),
-        ("windows.zip", [4]),
+        ("", ["7", None, "12"]),
+        ("7", ["7"]),
+        ("7/a.png", ["7"]),
+        ("z.zip", ["3", None]),
+        ("windows.zip", ["4"]),
     ]:
         source = open_sources([str(tmp_path / name)], truth_from_parent=True)
         found = {item.id: item.truth for item in source.items if isinstance(item, Entry)}
@@ -680,7 +682,7 @@ def test_any_type_of_bytes_may_be_images(kind: pa.DataType, tmp_path: Path) -> N
     (batch,) = open_sources([f"{tmp_path}/a.parquet"]).items
     assert isinstance(batch, pa.RecordBatch)
     assert batch.column("image").to_pylist() == [b"1", b"2"]
-    assert batch.column("truth").to_pylist() == [1, 2]
+    assert batch.column("truth").to_pylist() == ["1", "2"]
 
 
 def test_a_row_that_has_a_path_and_no_bytes_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +29,15 @@ class Card:
     test_accuracy: float | None = None  # measured once, after that choice
     test_calibration_error: float | None = None  # expected calibration error, 0..1
     temperature: float = 1.0  # divides the logits, so that confidence matches accuracy
+    offset: float = 0.0  # is added to the log-odds of a number, once they are divided
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     sha256: str | None = None  # the SHA-256 of the weights file
+
+    def calibrate(self, probability: float) -> float:
+        """The probability that a number is right, from that of its reading (J. Platt, 1999)."""
+        odds = min(max(probability, 1e-6), 1 - 1e-6)
+        logit = math.log(odds / (1 - odds)) / self.temperature + self.offset
+        return 1 / (1 + math.exp(-logit))
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""

@@ -133,4 +133,5 @@ class TwoViewCnn(Cnn):
         return cast(Tensor, (first + second) / 2)
 
 
+DETECTOR = "detector"  # the architecture of `number`, see `worker/models/detector.py`
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

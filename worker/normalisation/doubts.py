@@ -6,20 +6,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.chunk import Reason
 from worker.normalisation.measuring import FAINT, mask_over, measure_reach
 from worker.normalisation.placing import centre
 from worker.normalisation.shapes import MAX_LINE_HEIGHT, WIDER, select_digit
 from worker.pictures import Grey
 
-ANOTHER = "another shape in the image may be a digit too"
-SOLID = "it is too solid for strokes"
+ANOTHER: Reason = "several digits"
+SOLID: Reason = "too solid"
 MIN_EDGE_WIDTH = 0.25  # a digit cut at the left or right is as wide as this share of the read one
 MIN_EDGE_HEIGHT = 0.5  # one cut at the top or bottom is as high as this share of the read one
 MAX_EDGE_SPAN = 0.95  # what takes more of the width or height at an edge is a line or a shadow
 MAX_EDGE_REACH = 0.35  # half the width of its widest stroke is at most this share of its length
 
 
-def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> str:
+def find_review_reason(step: Callable[[Grey], Grey], before: Grey, after: Grey) -> Reason:
     """The reason to doubt an image that a step gives, or ""."""
     if step is centre and is_solid(after):
         return SOLID

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.chunk import Reason
 from worker.normalisation.background import extract_ink
 from worker.normalisation.colours import to_grey
 from worker.normalisation.doubts import find_review_reason
@@ -41,7 +42,7 @@ class Step(NamedTuple):
 
     name: str
     image: Grey
-    review_reason: str = ""  # why a person should look at the image, however sure the network is
+    review_reason: Reason = ""  # why a person should look at the image, however sure the network is
 
 
 def trace_views(read: Read) -> Iterator[Views]:
@@ -75,7 +76,7 @@ def normalise(picture: Picture) -> Grey:
     return last.image
 
 
-def trace_steps(read: Read, doubted: str = "") -> Iterator[Step]:
+def trace_steps(read: Read, doubted: Reason = "") -> Iterator[Step]:
     """The image as "grey", shrunk, and after each step, with a reason to doubt it, if any.
 
     The first look is coarse. The next one is at a sheet or a panel alone if there is one, or closer

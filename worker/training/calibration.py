@@ -28,10 +28,31 @@ def measure_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     rows (M. P. Naeini et al., 2015).
     """
     confidence, answers = probabilities.max(1)
-    gaps = confidence.double() - (answers == labels).double()
+    return count_gaps(confidence, answers == labels)
+
+
+def count_gaps(confidence: Tensor, right: Tensor) -> float:
+    """The expected calibration error of confidences, (N,), and whether each answer is right."""
+    gaps = confidence.double() - right.double()
     places = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     sums = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, places, gaps)
-    return (sums.abs().sum() / len(labels)).item()
+    return (sums.abs().sum() / len(right)).item()
+
+
+def fit_line(logits: Tensor, truths: Tensor) -> tuple[float, float]:
+    """Slope and offset of the logistic regression of truths, 0 or 1, on logits: (N,) and (N,)."""
+    line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+
+    def measure() -> Tensor:
+        solver.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(line[0] * logits + line[1], truths)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(measure)  # type: ignore[no-untyped-call]
+    slope, offset = line.tolist()
+    return slope, offset
 
 
 def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:

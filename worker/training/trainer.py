@@ -221,11 +221,16 @@ def train_model(
         review_below=review_below,
         sha256=hashlib.sha256(content).hexdigest(),
     )
-    weights = out / f"{name}.safetensors"
+    write_model(out, card, content)
+    return card
+
+
+def write_model(out: Path, card: Card, content: bytes) -> None:
+    """Write the weights and the card to a folder. Raises `OutputError`."""
+    weights = out / f"{card.name}.safetensors"
     try:
         weights.write_bytes(content)
-        card.write(out / f"{name}.json")
+        card.write(out / f"{card.name}.json")
     except OSError as error:
         weights.unlink(missing_ok=True)
-        raise OutputError(f"can't write {out / name}: {error.strerror or error}") from None
-    return card
+        raise OutputError(f"can't write {weights}: {error.strerror or error}") from None

@@ -16,12 +16,13 @@ from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 Rng = np.random.Generator
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
+DEFAULT_DRAWN_SHARE = 0.35  # so many digits are drawn, the others are MNIST's
 DRAWN_SHARES = {1: 0.6, 7: 0.6}  # more are drawn: 1 and 7 differ most between countries
 
 
 def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:
     """The shape of an MNIST digit, (28, 28), or of a drawn digit of that label, distorted."""
-    drawn = rng.random() < DRAWN_SHARES.get(label, 0.35)
+    drawn = rng.random() < DRAWN_SHARES.get(label, DEFAULT_DRAWN_SHARE)
     return warp(draw_digit(label, rng) if drawn else enlarge(digit, rng), rng)
 
 

@@ -1,0 +1,102 @@
+"""How long a worker takes to read a whole number, beside its network alone.
+
+`python -m benchmarks.numbers [--rounds N]` prints ms an image on one core, the median of the
+rounds, from the file to the row. The pictures are rendered numbers of MNIST test digits: fields of
+300×100 px as PNG, and photos of 12 megapixels as JPEG of which the number is a small part. The
+network alone sees each picture once, at the scale of the first look.
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Callable
+from statistics import median
+
+import cv2
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+
+from protocol.known import Known
+from worker.classify import read_image, read_numbers
+from worker.dataset import load_mnist
+from worker.models.detector import load_detector
+from worker.numbers.finding import find_candidates
+from worker.numbers.reading import LOOKS
+from worker.training.synthetic.numbers import render_number
+
+FIELD = (300, 100)  # px: width and height
+PHOTO = (4000, 3000)
+PHOTO_SHARE = 0.3  # the number's picture takes this share of the photo's width
+COUNTS = {"300×100 PNG": 200, "4000×3000 JPEG": 8}
+
+
+def draw_fields(count: int) -> list[np.ndarray]:
+    """Rendered numbers of an ordinary shape, resized to a field."""
+    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    rng = np.random.default_rng(0)
+    fields: list[np.ndarray] = []
+    while len(fields) < count:
+        scene = render_number(images, labels, rng)
+        height, width = scene.picture.shape[:2]
+        if not scene.doubt and 2 < width / height < 4:
+            fields.append(cv2.resize(scene.picture, FIELD, interpolation=cv2.INTER_AREA))
+    return fields
+
+
+def encode(picture: np.ndarray, format: str) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture).save(file, format, quality=85)
+    return file.getvalue()
+
+
+def draw_photo(field: np.ndarray) -> bytes:
+    """A field in the middle of a photo whose paper has the field's colour."""
+    colour = np.median(field.reshape(-1, *field.shape[2:]), axis=0)
+    photo = np.full((PHOTO[1], PHOTO[0], *field.shape[2:]), colour, np.uint8)
+    width = int(PHOTO_SHARE * PHOTO[0])
+    large = cv2.resize(field, (width, width * FIELD[1] // FIELD[0]), interpolation=cv2.INTER_CUBIC)
+    top, left = (PHOTO[1] - large.shape[0]) // 2, (PHOTO[0] - width) // 2
+    photo[top : top + large.shape[0], left : left + width] = large
+    return encode(photo, "JPEG")
+
+
+def by_worker(files: list[bytes]) -> None:
+    batch = pa.record_batch({"id": [str(n) for n in range(len(files))], "image": files})
+    read_numbers(batch, read_image, Known())
+
+
+def by_network(files: list[bytes]) -> None:
+    detector, _ = load_detector()
+    for _ in files:
+        find_candidates(detector, BLANK, LOOKS[0] / FIELD[1])
+
+
+BLANK = np.full(FIELD[::-1], 255, np.uint8)
+READERS: dict[str, Callable[[list[bytes]], None]] = {"a worker": by_worker, "network": by_network}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    fields = draw_fields(COUNTS["300×100 PNG"])
+    sets = {
+        "300×100 PNG": [encode(field, "PNG") for field in fields],
+        "4000×3000 JPEG": [draw_photo(field) for field in fields[: COUNTS["4000×3000 JPEG"]]],
+    }
+    print(f"{'ms an image':16}", *(f"{name:>10}" for name in READERS))
+    for kind, files in sets.items():
+        taken = []
+        for read in READERS.values():
+            seconds = []
+            for _ in range(rounds):
+                started = time.process_time()
+                read(files)
+                seconds.append(time.process_time() - started)
+            taken.append(median(seconds) / len(files) * 1e3)
+        print(f"{kind:16}", *(f"{each:10.1f}" for each in taken))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a job reads in its images: single digits with a network, or whole numbers."""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
+
+from protocol.errors import UsageError
+from protocol.known import Known
+from protocol.settings import MODELS, NUMBER, settings
+
+What = Literal["digit", "number"]
+WHATS: tuple[What, ...] = get_args(What)
+
+
+class Reading(NamedTuple):
+    """How a job's images are read."""
+
+    model: str
+    known: bytes = b""  # what is known of its numbers beforehand, encoded; empty for nothing
+
+
+def choose_reading(
+    model: str | None = None,
+    read: str = "digit",
+    length: str | int | None = None,
+    allowed: Iterable[str] | None = None,
+) -> Reading:
+    """The reading that a person asks for; the default model for None.
+
+    Raises `UsageError` for an unknown name, for arguments that do not go together, and as
+    `Known.check`.
+    """
+    if read not in WHATS:
+        raise UsageError(f"`read` is {read!r}: it must be {' or '.join(WHATS)}")
+    if read == "number":
+        if model is not None:
+            raise UsageError(
+                f"whole numbers have a network of their own: leave out the model {model!r}"
+            )
+        return Reading(NUMBER, Known.check(length, allowed).encode())
+    if length is not None or allowed is not None:
+        raise UsageError("a length and allowed numbers are for `read` number, not for digits")
+    model = model or settings().model
+    if model not in MODELS:
+        raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+    return Reading(model)

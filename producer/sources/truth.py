@@ -1,0 +1,77 @@
+"""Right answers: a CSV file with the id of each image and its digit or number, and their types."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.sources.source import Entry, SourceItem
+from protocol.chunk import NUMBER_TRUTH
+from protocol.errors import UsageError
+from protocol.known import IS_NUMBER, MAX_DIGITS
+
+ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
+ANSWER_NAMES = ("truth", "number", "label", "digit")  # the first of these has the right answers
+
+
+def read_truths(path: Path) -> dict[str, str]:
+    """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
+
+    A cell without an answer is left out.
+    """
+    truths: dict[str, str] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            names = [name.strip().lower() for name in rows.fieldnames or ()]
+            id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
+            for row in rows:
+                cells = [str(cell or "").strip() for cell in row.values()]
+                id, answer = cells[id_place], cells[answer_place]
+                if answer and not IS_NUMBER(answer):
+                    raise UsageError(
+                        f"line {rows.line_num} of {path} has the right answer {answer!r}: "
+                        f"it must be 1 to {MAX_DIGITS} digits"
+                    )
+                if answer and truths.setdefault(id, answer) != answer:
+                    raise UsageError(f"{path} has two right answers for {id}")
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read the right answers in {path}: {reason}") from None
+    if not truths:
+        raise UsageError(f"{path} has no right answers")
+    return truths
+
+
+def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
+    """The place of the first wanted column. Raises `UsageError` if there is none."""
+    for name in wanted:
+        if name in names:
+            return names.index(name)
+    raise UsageError(f"{path} has none of these columns: {', '.join(wanted)}")
+
+
+def set_truths(items: Iterable[SourceItem], truths: Mapping[str, str]) -> Iterator[SourceItem]:
+    """The same images with these right answers in place of their own."""
+    for item in items:
+        if isinstance(item, Entry):
+            yield item._replace(truth=truths.get(item.id))
+            continue
+        if "truth" in item.schema.names:
+            item = item.drop_columns(["truth"])
+        found = [truths.get(id) for id in item.column("id").to_pylist()]
+        yield item.append_column(NUMBER_TRUTH, pa.array(found, NUMBER_TRUTH.type))
+
+
+def to_digits(labels: pa.StringArray) -> pa.Int8Array:
+    """The labels as int8; null if one is not a digit."""
+    digits = pc.replace_substring_regex(labels, r"^0*(\d)$", r"\1")
+    return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), pa.int8())
+
+
+def to_numbers(labels: pa.StringArray) -> pa.StringArray:
+    """The labels as text; null if one is not a whole number."""
+    is_number = pc.match_substring_regex(labels, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
+    return pc.if_else(is_number, labels, None)

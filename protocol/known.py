@@ -1,0 +1,86 @@
+"""What is known of a job's whole numbers beforehand: their length, and a list of those allowed."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import UsageError
+
+MAX_DIGITS = 20  # a number has at most this many digits
+MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
+LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
+IS_NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}").fullmatch
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known beforehand; by default nothing."""
+
+    lengths: tuple[int, int] | None = None  # a number has from so many to so many digits
+    allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
+
+    @classmethod
+    def check(cls, length: str | int | None, allowed: Iterable[str] | None) -> Self:
+        """Build it from what a person gives: a length such as `9` or `3-6`, and allowed numbers.
+
+        Raises `UsageError` for a length that can't be, a line that is no number, an empty list, and
+        a length that no allowed number has.
+        """
+        lengths = None if length is None else parse_lengths(str(length))
+        if allowed is None:
+            return cls(lengths)
+        if isinstance(allowed, str):
+            raise UsageError("`allowed` is a list of numbers, not a text")
+        numbers = [check_number(text, place) for place, text in enumerate(allowed, 1)]
+        if not numbers:
+            raise UsageError("the list of allowed numbers is empty")
+        if len(numbers) > MAX_ALLOWED:
+            raise UsageError(
+                f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be"
+            )
+        listed = np.unique(np.array(numbers, np.bytes_))
+        if lengths:
+            digits = np.strings.str_len(listed)
+            listed = listed[(digits >= lengths[0]) & (digits <= lengths[1])]
+            if not len(listed):
+                raise UsageError(f"no allowed number has the length {length}")
+        return cls(lengths, listed)
+
+    def encode(self) -> bytes:
+        """The lengths in the first line, then an allowed number in each line; empty for nothing."""
+        if self.lengths is None and self.allowed is None:
+            return b""
+        first = b"" if self.lengths is None else b"%d-%d" % self.lengths
+        numbers = [] if self.allowed is None else self.allowed.tolist()
+        return b"\n".join([first, *numbers])
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """What `encode` encoded."""
+        first, *numbers = payload.split(b"\n")
+        lengths = parse_lengths(first.decode()) if first else None
+        return cls(lengths, np.array(numbers, np.bytes_) if numbers else None)
+
+
+def parse_lengths(text: str) -> tuple[int, int]:
+    """The least and the greatest length in `9` or `3-6`. Raises `UsageError`."""
+    if match := LENGTHS.fullmatch(text):
+        least = int(match[1])
+        most = int(match[2] or least)
+        if 1 <= least <= most <= MAX_DIGITS:
+            return least, most
+    raise UsageError(f"the length {text!r} must be like 9 or 3-6, from 1 to {MAX_DIGITS} digits")
+
+
+def check_number(text: object, place: int) -> str:
+    """The allowed number without spaces around it. Raises `UsageError` if it is none."""
+    number = text.strip() if isinstance(text, str) else ""
+    if not IS_NUMBER(number):
+        raise UsageError(
+            f"line {place} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"
+        )
+    return number

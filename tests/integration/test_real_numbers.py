@@ -1,0 +1,114 @@
+"""Whole numbers read by real workers, from files to rows."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from click.testing import CliRunner
+
+from digitq.local.processes import Local
+from producer.client import Client
+from producer.sources.opening import open_sources
+from tests.waiting import DIGITQ
+from worker import commands
+from worker.dataset import load_mnist
+
+
+def run(*arguments: object, text: str = "") -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command."""
+    command = [*DIGITQ, *map(str, arguments)]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def write_number(number: str, scale: float = 2) -> np.ndarray:
+    """MNIST's test digits side by side, dark on light."""
+    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    digits = [images[np.flatnonzero(labels == int(digit))[0]] for digit in number]
+    line = 255 - np.pad(np.hstack(digits), 12)
+    return cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def folder(mnist_root: Path, tmp_path: Path) -> Path:
+    (tmp_path / "fields").mkdir()
+    for number in ("007", "41902", "86"):
+        PIL.Image.fromarray(write_number(number)).save(tmp_path / "fields" / f"{number}.png")
+    PIL.Image.new("L", (300, 100), 255).save(tmp_path / "fields" / "blank.png")
+    (tmp_path / "fields" / "torn.png").write_bytes(b"")
+    return tmp_path / "fields"
+
+
+def test_a_folder_of_numbers(local: Local, folder: Path, tmp_path: Path) -> None:
+    broker = ("--broker", local.url)
+    status, out, err = run("classify", folder, "--read", "number", *broker)
+    rows = list(csv.DictReader(out.splitlines()))
+    assert status == 1, err
+    assert [*rows[0]] == ["id", "number", "confidence", "error", "review", "reason"]
+    assert [row["number"] for row in rows] == ["007", "86", "41902", "", ""]
+    assert [row["error"] for row in rows[3:]] == ["no number can be seen", "the file is empty"]
+    out_file = tmp_path / "rows.jsonl"
+    run(
+        "classify",
+        folder,
+        "--read",
+        "number",
+        "-o",
+        out_file,
+        "--allowed",
+        "/dev/stdin",
+        *broker,
+        text="86\n9\n",
+    )
+    last = [json.loads(line) for line in out_file.read_text().splitlines()][1]
+    assert last["number"] == "86" and last["confidence"] > 0.9
+    (eight, six) = last["digits"]
+    assert (eight["digit"], six["digit"]) == (8, 6)
+    assert 24 <= eight["left"] < eight["right"] <= six["left"] + 8 < 130
+
+
+def test_a_single_call(local: Local, folder: Path) -> None:
+    answer = Client(local.url).classify(str(folder / "41902.png"), read="number", length=5)
+    assert answer.number == "41902" and len(answer.digits or ()) == 5
+
+
+def test_inspect_draws_the_boxes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(commands.inspect, [str(folder / "86.png"), "--read", "number"])
+    assert result.exit_code == 0 and result.stdout.startswith("86.png: 86, ")
+    with PIL.Image.open("86.inspect.png") as picture:
+        assert picture.width > 800
+    result = CliRunner().invoke(commands.inspect, [str(folder / "blank.png"), "--read", "number"])
+    assert (result.exit_code, result.stdout) == (1, "blank.png: no number can be seen\n")
+    bad = ["--read", "number", "--model", "cnn"]
+    assert CliRunner().invoke(commands.inspect, [str(folder / "86.png"), *bad]).exit_code == 2
+
+
+def test_what_is_not_a_number(local: Local, tmp_path: Path) -> None:
+    """Each is an error or an answer to review, in time."""
+    rng = np.random.default_rng(0)
+    bars = np.repeat(rng.integers(0, 2, 150, np.uint8) * 255, 2)
+    pictures = {
+        "strip": np.full((1, 10_000), 200, np.uint8),
+        "noise": rng.integers(0, 256, (200, 300), np.uint8),
+        "barcode": np.tile(bars, (120, 1)),
+        "form": cv2.copyMakeBorder(
+            np.full((90, 90), 255, np.uint8), 4, 4, 4, 4, cv2.BORDER_CONSTANT
+        ),
+    }
+    for name, picture in pictures.items():
+        PIL.Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / f"{name}.png" for name in pictures]
+    source = open_sources([*map(str, paths)])
+    table = Client(local.url).submit_source(source, read="number").table()
+    for error, review in zip(
+        *(table.column(name).to_pylist() for name in ("error", "review")), strict=True
+    ):
+        assert review and (error is None or "number" in error)

@@ -1,0 +1,96 @@
+"""What the detector of digits learns from, and a short training of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from protocol.errors import UsageError
+from worker.models.detector import CELL, SIZE_UNIT, Detector
+from worker.training.detection import Scene, make_batches, measure_loss
+from worker.training.number_trainer import NumberRecipe, Training, render_scenes, train_number
+
+
+def draw_scene(digits: list[int]) -> Scene:
+    """Black rectangles of 12×24 px in place of digits."""
+    picture = np.full((60, 40 + 30 * len(digits)), 255, np.uint8)
+    boxes = []
+    for place in range(len(digits)):
+        left = 20 + 30 * place
+        picture[18:42, left : left + 12] = 0
+        boxes.append((left, 18, left + 12, 42))
+    found = np.array(boxes, np.float32).reshape(-1, 4)
+    return Scene(picture, digits, found, "".join(map(str, digits)), "")
+
+
+def test_targets_are_where_the_digits_are() -> None:
+    scenes = [draw_scene([number % 10] * (number % 4)) for number in range(40)]
+    batches = make_batches(scenes, np.random.default_rng(0))
+    assert sum(len(batch.images) for batch in batches) == len(scenes)
+    for batch in batches:
+        middles = (batch.heat == 1).nonzero()
+        assert batch.images.shape[2:] == tuple(CELL * side for side in batch.heat.shape[1:])
+        for picture, row, column in middles.tolist():
+            mine = (batch.places == torch.tensor([picture, row, column])).all(1).nonzero()
+            left, top, right, bottom = (batch.edges[mine[0, 0]] * SIZE_UNIT).tolist()
+            x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
+            inside = batch.images[
+                picture, 0, int(y - top) + 1 : int(y + bottom), int(x - left) + 1 : int(x + right)
+            ]
+            around = batch.images[picture, 0]
+            assert abs(inside.mean() - around.mean()) > 0.3
+
+
+def test_a_batch_without_digits_has_a_loss() -> None:
+    (batch,) = make_batches([draw_scene([])], np.random.default_rng(0))
+    losses = measure_loss(Detector()(batch.images), batch)
+    assert all(torch.isfinite(loss) for loss in losses) and losses[1:] == (0, 0)
+
+
+def test_folding_and_scaling_keep_the_answers() -> None:
+    torch.manual_seed(0)
+    network, image = Detector(), torch.randn(2, 1, 48, 96)
+    network(image)  # gives the normalisations something to merge
+    network.eval()
+    with torch.no_grad():
+        before = network(image)
+        after = network.fold()(image)
+        assert torch.allclose(before.middle, after.middle, atol=1e-4)
+        network.scale(2, 1, 3)
+        scaled = network(image)
+    assert torch.allclose(scaled.middle, 2 * before.middle + 1, atol=1e-3)
+    assert torch.allclose(scaled.digits, 3 * before.digits, atol=1e-3)
+    assert torch.allclose(scaled.edges, before.edges, atol=1e-4)
+
+
+def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
+    scenes = render_scenes(True, (1,), 60)
+    assert all(len(scene.digits) == len(scene.boxes) >= len(scene.number) for scene in scenes)
+    assert any(scene.number and not scene.doubt for scene in scenes)
+    again = render_scenes(True, (1,), 60)
+    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(scenes, again, strict=True))
+
+
+def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Path) -> None:
+    recipe = NumberRecipe(epochs=2, scenes=20)
+    whole = Training(0, recipe, tmp_path / "whole").finish()
+    training = Training(0, recipe, tmp_path / "part")
+    scenes = render_scenes(False, (0, 0, 0), 20)
+    training._show(scenes)
+    rest = Training(0, recipe, tmp_path / "part")
+    assert rest.epoch == 1
+    for first, second in zip(
+        whole.state_dict().values(), rest.finish().state_dict().values(), strict=True
+    ):
+        assert torch.equal(first, second)
+    with pytest.raises(UsageError, match="of another training"):
+        Training(1, recipe, tmp_path / "part")
+
+
+@pytest.mark.slow
+def test_a_trained_network_comes_with_its_card(mnist_root: Path, tmp_path: Path) -> None:
+    card = train_number(0, 2, tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
+    assert card.command == "digitq train number --seed 0 --epochs 2 --limit-images 250 --out DIR"
+    assert 0 <= card.test_calibration_error <= 1

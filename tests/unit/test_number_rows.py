@@ -1,0 +1,221 @@
+"""Result rows of whole numbers: their columns in each format, and what is counted of them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from digitq.scores import ScoreSink, tabulate_scores
+from producer.batching import Alternative, FoundDigit, NumberPrediction, to_predictions
+from producer.checkpoint import Checkpoint
+from producer.chunking import cut_chunks
+from producer.sinks.encoders import ENCODERS, encode_lines
+from producer.sinks.files import FileSink, StreamSink
+from producer.sources.opening import open_sources
+from producer.sources.python import image_source
+from producer.sources.source import Entry
+from producer.sources.truth import read_truths
+from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
+from protocol.errors import UsageError
+from protocol.known import Known
+from tests.drawing import random_digits
+from tests.reading_numbers import read_text, reader_of_texts
+from worker import classify
+from worker.classify import classify_chunk
+from worker.numbers.reading import NumberReading
+
+IMAGES = [b"007", b"text", b"19", b"42"]
+TRUTHS = ["007", "1", "18", None]
+
+
+@pytest.fixture(autouse=True)
+def texts_are_read() -> Iterator[None]:
+    with reader_of_texts():
+        yield
+
+
+def read_images(known: Known = Known()) -> pa.RecordBatch:  # noqa: B008 (frozen)
+    entries = [
+        Entry(f"{place}.png", lambda image=image: image, truth)  # type: ignore[misc]
+        for place, (image, truth) in enumerate(zip(IMAGES, TRUTHS, strict=True))
+    ]
+    (chunk,) = cut_chunks(entries, has_truth=True, model="number")
+    return classify_chunk(chunk, "number", known=known)
+
+
+def test_a_row_has_the_number_as_text_and_its_digits() -> None:
+    result = read_images()
+    assert result.schema.equals(NUMBER_SCHEMA.append(NUMBER_TRUTH))
+    first, bad, unsure, last = result.to_pylist()
+    assert first["number"] == first["truth"] == "007" and not first["review"]
+    assert first["digits"][2] == {
+        **{"digit": 7, "confidence": pytest.approx(0.9), "left": 20, "top": 0},
+        **{"right": 28.5, "bottom": 20},
+    }
+    assert first["alternatives"] == [{"number": "700", "probability": pytest.approx(0.2)}]
+    assert bad["error"] == "no number is in the image" and bad["number"] is bad["digits"] is None
+    assert [row["reason"] for row in (first, bad, unsure, last)] == [None, "error", "unsure", None]
+    assert [row["review"] for row in (first, bad, unsure, last)] == [False, True, True, False]
+
+
+def test_what_is_known_reaches_the_reader() -> None:
+    result = read_images(Known.check(None, ["007"]))
+    assert result.column("reason").to_pylist() == [None, "error", "not allowed", "not allowed"]
+
+
+def test_an_error_of_the_producer_passes_through() -> None:
+    batch = pa.record_batch(
+        {"id": ["a"], "image": pa.array([None], pa.binary()), "error": ["gone"]}
+    )
+    (row,) = classify_chunk(classify.Chunk(0, batch), "number").to_pylist()
+    assert (row["error"], row["reason"], row["number"]) == ("gone", "error", None)
+
+
+@pytest.mark.parametrize("as_files", [False, True])
+def test_pixels_are_a_picture_too(as_files: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def look(content: bytes, known: Known) -> NumberReading:
+        seen.append(np.array(PIL.Image.open(io.BytesIO(content))))
+        return read_text(b"7", known)
+
+    monkeypatch.setattr(classify, "read_number", look)
+    digits = random_digits(2)
+    source = image_source([*digits] if as_files else digits)
+    (chunk,) = cut_chunks(source.items, model="number")
+    assert classify_chunk(chunk, "number").column("number").to_pylist() == ["7", "7"]
+    assert np.array_equal(seen, digits)
+
+
+def test_csv_has_the_number_and_no_lists() -> None:
+    rows = list(csv.DictReader(io.StringIO(ENCODERS[".csv"](read_images(), True).decode())))
+    columns = ["id", "number", "confidence", "error", "review", "reason", "truth"]
+    assert list(rows[0]) == columns
+    assert rows[0]["number"] == "007" and rows[1]["error"] == "no number is in the image"
+
+
+def test_json_lines_have_short_numbers_in_lists_too() -> None:
+    lines = ENCODERS[".jsonl"](read_images(), True).decode().splitlines()
+    first, bad = json.loads(lines[0]), json.loads(lines[1])
+    assert first["digits"][0]["confidence"] == 0.9 and first["confidence"] == 0.7
+    assert first["alternatives"] == [{"number": "700", "probability": 0.2}]
+    assert bad["digits"] is bad["alternatives"] is None and list(bad) == [
+        *NUMBER_SCHEMA.names,
+        "truth",
+    ]
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_the_bytes_do_not_depend_on_how_the_rows_were_cut(suffix: str, tmp_path: Path) -> None:
+    whole = read_images()
+    files = []
+    for rows in (4, 1):
+        sink = FileSink(tmp_path / f"{rows}{suffix}", {}, model="number")
+        for start in range(0, 4, rows):
+            sink.write(whole.slice(start, rows))
+        sink.finish()
+        files.append((tmp_path / f"{rows}{suffix}").read_bytes())
+    assert files[0] == files[1]
+    if suffix == ".parquet":
+        assert pq.read_table(tmp_path / "4.parquet").to_pylist() == whole.to_pylist()
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_no_rows_are_a_file_too(suffix: str, tmp_path: Path) -> None:
+    FileSink(tmp_path / f"out{suffix}", {}, model="number").finish()
+    content = (tmp_path / f"out{suffix}").read_bytes()
+    if suffix == ".parquet":
+        assert pq.read_schema(tmp_path / "out.parquet").names == NUMBER_SCHEMA.names
+    else:
+        assert content.startswith(b"id,number,confidence,error") == (suffix == ".csv")
+
+
+def test_lines_for_a_terminal() -> None:
+    stream = io.BytesIO()
+    StreamSink(stream, encode_lines).write(read_images())
+    assert stream.getvalue().decode().splitlines() == [
+        "007          70.00%                  0.png",
+        "-                    error           1.png: no number is in the image",
+        "19           70.00%  not 18          2.png",
+        "42           70.00%                  3.png",
+    ]
+
+
+def test_the_counts_are_of_whole_numbers() -> None:
+    found = Checkpoint().add(read_images())
+    assert (found.rows, found.failed, found.labelled, found.correct) == (4, 1, 2, 1)
+    assert found.review == 1
+
+
+def test_predictions_of_numbers() -> None:
+    first, bad, *_ = to_predictions(read_images())
+    assert isinstance(first, NumberPrediction) and first.number == "007" and first.digits
+    assert first.digits[0] == FoundDigit(0, pytest.approx(0.9), 0.0, 0.0, 8.5, 20.0)
+    assert first.alternatives == (Alternative("700", pytest.approx(0.2)),)
+    assert bad == NumberPrediction(
+        None, None, None, None, "no number is in the image", True, "error"
+    )
+    assert {first: "it"}[first] == "it"
+
+
+def test_scores_count_numbers_digits_and_what_is_marked() -> None:
+    sink = ScoreSink()
+    sink.write(read_images())
+    assert tabulate_scores(sink).splitlines() == [
+        "whole numbers right   50.00% of 2",
+        "digits right          80.00% of 5, in 2 numbers of the right length",
+        "to review             50.00% of 2",
+        "wrong, to review     100.00% of 1",
+    ]
+    assert sink.error == "no number is in the image"
+
+
+def write_images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"1")
+
+
+def truths_of(source: object, model: str) -> list[object]:
+    (chunk,) = cut_chunks(source.items, True, model=model)  # type: ignore[attr-defined]
+    found: list[object] = chunk.batch.column("truth").to_pylist()
+    return found
+
+
+def test_a_folder_s_name_is_a_number_or_a_digit(tmp_path: Path) -> None:
+    write_images(tmp_path, "007/a.png", "7/b.png", "12/c.png", "x/d.png")
+    for model, truths in [("number", ["007", "7", "12", None]), ("mlp", [7, 7, None, None])]:
+        source = open_sources([str(tmp_path)], truth_from_parent=True)
+        assert truths_of(source, model) == truths
+
+
+def test_a_table_of_right_answers(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", "a.png", "b.png", "c.png")
+    table = tmp_path / "truth.csv"
+    table.write_text("kind,path,number\nx,b.png,007\nx,a.png,3\nx,gone.png,1\nx,c.png,\n")
+    for model, truths in [("number", ["3", "007", None]), ("mlp", [3, 7, None])]:
+        source = open_sources([str(tmp_path / "images")], truth_file=table)
+        assert source.has_truth and truths_of(source, model) == truths
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has none of these columns: id, path"),
+        ("path,kind\na,b\n", "has none of these columns: truth, number"),
+        ("id,label\na,\n", "has no right answers"),
+        ("id,label\na,1\nb,seven\n", "line 3 of .* has the right answer 'seven'"),
+        ("id,label\na,1\na,2\n", "has two right answers for a"),
+    ],
+)
+def test_a_table_that_has_no_right_answers(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "truth.csv").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_truths(tmp_path / "truth.csv")

@@ -1,0 +1,148 @@
+"""The rendered pictures of whole numbers: what is in them, and where."""
+
+import cv2
+import numpy as np
+import pytest
+
+from worker.training.synthetic import forms, numbers, papers
+from worker.training.synthetic.arranging import (
+    choose_digits,
+    hull_of,
+    write_in_cells,
+    write_line,
+)
+from worker.training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
+from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
+from worker.training.synthetic.tracing import thin, trace
+from worker.training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
+
+SHAPES = np.zeros((40, 28, 28), np.uint8)
+SHAPES[:, 4:24, 12:16] = SHAPES[:, 20:24, 8:20] = 255
+LABELS = np.arange(40) % 10
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def render(seed: int) -> NumberScene:
+    return render_number(SHAPES, LABELS, rng(seed))
+
+
+def hand(seed: int) -> Hand:
+    return choose_hand(SHAPES, LABELS, rng(seed))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_digit_has_a_box_inside_the_picture(seed: int) -> None:
+    scene = render(seed)
+    height, width = scene.picture.shape[:2]
+    assert scene.picture.dtype == np.uint8 and height >= 8 and width >= 8
+    for digits, boxes in (
+        (scene.digits, scene.boxes),
+        (scene.other_digits, scene.other_boxes),
+    ):
+        assert boxes.shape == (len(digits), 4) and all(0 <= digit <= 9 for digit in digits)
+        assert (boxes >= 0).all() and (boxes <= (width, height, width, height)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_box_ends_where_the_ink_of_its_digit_ends(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers, "take", lambda ink, *others: ink)
+    scene = render(seed)
+    for box in scene.boxes:
+        left, top, right, bottom = np.clip(np.round(box), 0, None).astype(int)
+        inked = scene.picture[top:bottom, left:right] > 40
+        assert inked[:3].any() and inked[-3:].any()
+        assert inked[:, :3].any() and inked[:, -3:].any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_seed_gives_the_same_bits(seed: int) -> None:
+    one, other = render(seed), render(seed)
+    assert one.picture.tobytes() == other.picture.tobytes()
+    assert one.digits == other.digits and (one.boxes == other.boxes).all()
+
+
+def test_every_doubt_and_every_kind_of_picture_appears() -> None:
+    scenes = [render(seed) for seed in range(250)]
+    assert {scene.doubt for scene in scenes} == {"", *DOUBT_SHARES}
+    assert {scene.picture.ndim for scene in scenes} == {2, 3}
+    assert not any(scene.digits for scene in scenes if scene.doubt == "no number")
+    assert all(scene.digits for scene in scenes if scene.doubt in ("", "letters"))
+    assert all(scene.doubt for scene in scenes if scene.other_digits)
+    lengths = [len(scene.digits) for scene in scenes]
+    assert min(lengths) == 0 and max(lengths) > 12
+    light = np.array([np.median(scene.picture) > 127 for scene in scenes])
+    assert 0.3 < light.mean() < 0.95
+
+
+def test_each_form_is_printed_around_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = []
+    for name, (form, share) in forms.FORMS.items():
+
+        def note(*arguments: object, name: str = name, form: forms.Form = form) -> None:
+            printed.append(name)
+            form(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setitem(numbers.FORMS, name, (note, share))
+    for seed in range(60):
+        render(seed)
+    assert {*printed} == {*forms.FORMS}
+
+
+@pytest.mark.parametrize("write", [write_line, write_in_cells])
+def test_digits_are_written_in_their_order(write: object) -> None:
+    assert callable(write)
+    for seed in range(30):
+        digits = choose_digits(rng(seed))
+        line = write(digits, 30, hand(seed), rng(seed))
+        read = [sign for sign in line.signs if sign.digit is not None]
+        assert [sign.digit for sign in read] == digits
+        middles = [hull_of(sign)[:, 0].mean() for sign in read]
+        assert middles == sorted(middles)
+
+
+def test_numbers_have_1_to_20_digits_and_amounts_end_in_zeros() -> None:
+    drawn = [choose_digits(rng(seed)) for seed in range(2000)]
+    assert {len(digits) for digits in drawn} == {*range(1, 21)}
+    last = [digits[-1] for digits in drawn]
+    assert {*last} == {*range(10)} and last.count(0) > 0.2 * len(last)
+
+
+@pytest.mark.parametrize("glyphs", [ROUND_DIGITS, ANGULAR_DIGITS])
+def test_every_glyph_is_drawn(glyphs: dict[int, list[str]]) -> None:
+    assert [*glyphs] == [*range(10)] and all(glyphs.values())
+    for glyph in (glyph for variants in glyphs.values() for glyph in variants):
+        mask, start, end = draw_strokes(glyph, (28, 40), 3, hand(0), rng())
+        assert 35 < mask.shape[0] < 70 and 0.02 < (mask > 127).mean() <= 1
+        assert start.shape == end.shape == (2,)
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_every_mark_is_written(name: str) -> None:
+    mark = write_mark(name, 30, hand(1), rng())
+    assert mark.digit is None and mark.mask.max() > 127
+
+
+def test_a_digit_is_thinned_to_lines_that_hold_together() -> None:
+    mask = (SHAPES[0] > 127).astype(np.uint8)
+    line = thin(mask)
+    parts, _ = cv2.connectedComponents(line)
+    assert parts == 2 and 20 < line.sum() < 0.4 * mask.sum()  # the background is a part, too
+
+
+def test_a_wider_pen_leaves_more_ink() -> None:
+    inks = [(trace(SHAPES[0], pen, 0, 1) > 127).sum() for pen in (0.05, 0.1, 0.15)]
+    assert inks == sorted(inks) and inks[-1] > 2 * inks[0]
+
+
+@pytest.mark.parametrize("draw", {*papers.PATTERNS}, ids=lambda draw: draw.__name__)
+def test_patterns_are_shares(draw: object) -> None:
+    assert callable(draw)
+    for seed in range(5):
+        pattern = draw(50, 80, 20, rng(seed))
+        assert pattern.shape == (50, 80) and pattern.min() >= 0 and pattern.max() <= 1

@@ -1,0 +1,118 @@
+"""The network that finds the digits of a number in a grey picture: a heat map of their middles.
+
+A cell of the map covers 4×4 px. For each it gives how likely the middle of a digit is there, which
+digit that is, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
+"""
+
+from functools import cache
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from protocol.chunk import CLASSES
+from protocol.settings import NUMBER
+from worker.models.card import Card, card_path
+from worker.models.model import TORCH_THREADS, read_weights
+from worker.models.network import DETECTOR
+
+CELL = 4  # px: side of a cell of the map
+MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
+EDGES = 4  # left, top, right and bottom
+SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are learned in this unit
+
+
+class Maps(NamedTuple):
+    """What the network gives for each cell of a batch of N pictures."""
+
+    middle: Tensor  # (N, height, width): the logit of a digit's middle being there
+    digits: Tensor  # (N, 10, height, width): the logits of the digits
+    edges: Tensor  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3×3, normalised, and rectified."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolve = nn.Sequential(
+            convolution(channels, channels), convolution(channels, channels)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + cast(Tensor, self.convolve(images))
+
+
+class Detector(nn.Module):
+    """Three scales of features, of cells of 4, 8 and 16 px, brought together in the finest."""
+
+    architecture = DETECTOR
+
+    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+        half, quarter, eighth, sixteenth = channels
+        self.to_4 = nn.Sequential(
+            convolution(1, half, 2), convolution(half, quarter, 2), convolution(quarter, quarter)
+        )
+        self.to_8 = nn.Sequential(convolution(quarter, eighth, 2), Residual(eighth))
+        self.to_16 = nn.Sequential(convolution(eighth, sixteenth, 2), Residual(sixteenth))
+        self.from_16 = nn.Conv2d(sixteenth, eighth, 1)
+        self.join_8 = convolution(eighth, eighth)
+        self.from_8 = nn.Conv2d(eighth, quarter, 1)
+        self.join_4 = nn.Sequential(convolution(quarter, quarter), convolution(quarter, 48))
+        self.head = nn.Conv2d(48, 1 + CLASSES + EDGES, 1)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
+        cast(Tensor, self.head.bias).data[0] = -4.0  # most cells are not the middle of a digit
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Maps:
+        """(N, 1, height, width), sides multiples of 16 → maps of a quarter of the sides."""
+        fine = self.to_4(images)
+        middle = self.to_8(fine)
+        coarse = self.to_16(middle)
+        middle = self.join_8(middle + double(self.from_16(coarse)))
+        found = self.head(self.join_4(fine + double(self.from_8(middle)))).float()
+        return Maps(found[:, 0], found[:, 1 : 1 + CLASSES], found[:, 1 + CLASSES :])
+
+    def fold(self) -> "Detector":
+        """Merge the batch normalisations into the convolutions; the answers stay the same."""
+        for module in self.eval().modules():
+            if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
+                module[0] = fuse_conv_bn_eval(module[0], cast(nn.BatchNorm2d, module[1]))
+                module[1] = nn.Identity()
+        return self
+
+    def scale(self, slope: float, offset: float, factor: float) -> None:
+        """Scale the logits of the chances, and add an offset to them; scale those of the digits."""
+        weight, bias = self.head.weight, cast(Tensor, self.head.bias)
+        for part, by in ((slice(0, 1), slope), (slice(1, 1 + CLASSES), factor)):
+            weight[part] *= by
+            bias[part] *= by
+        bias[0] += offset
+
+
+@cache
+def load_detector() -> tuple["Detector", Card]:
+    """The detector for this process's device. Raises `DigitqError` if its card does not match."""
+    torch.set_num_threads(TORCH_THREADS)
+    card, content = read_weights(card_path(NUMBER))
+    detector = Detector().fold()
+    detector.load_state_dict(load(content))
+    return detector.requires_grad_(False).eval(), card
+
+
+def double(features: Tensor) -> Tensor:
+    """Each cell becomes 2×2."""
+    return F.interpolate(features, scale_factor=2.0, mode="nearest")

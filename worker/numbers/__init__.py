@@ -1,0 +1,1 @@
+"""Reads whole numbers: finds digits in a picture, chooses a line of them, and weighs readings."""

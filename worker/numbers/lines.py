@@ -1,0 +1,58 @@
+"""Chooses the line of digits that is the number."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.numbers.finding import Candidates
+
+CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likely
+MAX_SLOPE = 0.36  # of a line: 20°
+MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height from the line
+HEIGHT_RATIOS = (0.45, 2.2)  # the height of a digit beside that of another one in its line
+MAX_GAP = 3.5  # heights of a digit: beyond a wider gap, another number begins ...
+MAX_GAP_RATIO = 2.0  # ... unless the digits have wide gaps throughout, as in boxes
+
+
+def choose_line(found: Candidates) -> NDArray[np.intp]:
+    """The candidates of the line with the most and largest digits, from left to right."""
+    if not len(found.chances):
+        return np.zeros(0, np.intp)
+    middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    heights = (found.boxes[:, 3] - found.boxes[:, 1]).clip(1)
+    clear = np.flatnonzero(found.chances >= max(CLEAR_CHANCE, 0.5 * found.chances[0]))
+    clear = clear if len(clear) else np.zeros(1, np.intp)
+    first, second = (part.ravel() for part in np.meshgrid(clear, clear, indexing="ij"))
+    steps = middles[second] - middles[first]
+    slopes = steps[:, 1] / np.where(np.abs(steps[:, 0]) < 1, np.inf, steps[:, 0])
+    usable = np.abs(slopes) <= MAX_SLOPE
+    first, slopes = first[usable], slopes[usable]
+    across = middles[None, :, 0] - middles[first, None, 0]
+    off = np.abs(middles[None, :, 1] - middles[first, None, 1] - slopes[:, None] * across)
+    off = off / heights[first, None]
+    ratios = heights[None] / heights[first, None]
+    inside = (off < MAX_OFF_LINE) & (ratios > HEIGHT_RATIOS[0]) & (ratios < HEIGHT_RATIOS[1])
+    worth = (inside * (1 - 0.5 * off) * found.chances * heights).sum(1)
+    line = np.flatnonzero(inside[worth.argmax()])
+    line = line[middles[line, 0].argsort(kind="stable")]
+    return choose_group(found, line)
+
+
+def choose_group(found: Candidates, line: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The part of a line without wide gaps that has the most digits."""
+    likely = line[found.chances[line] >= CLEAR_CHANCE]
+    if len(likely) < 2:
+        return line
+    boxes = found.boxes[likely]
+    height = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    gaps = boxes[1:, 0] - np.maximum.accumulate(boxes[:, 2])[:-1]
+    usual = float(np.median(gaps)) if len(gaps) > 2 else 0.0
+    limit = max(MAX_GAP * height, MAX_GAP_RATIO * usual + height)
+    starts = np.concatenate([[0], np.flatnonzero(gaps > limit) + 1, [len(likely)]])
+    if len(starts) == 2:
+        return line
+    worth = [found.chances[likely[a:b]].sum() for a, b in zip(starts, starts[1:], strict=False)]
+    best = int(np.argmax(worth))
+    left = boxes[starts[best], 0] - limit / 2
+    right = boxes[starts[best + 1] - 1, 2] + limit / 2
+    middles = (found.boxes[line, 0] + found.boxes[line, 2]) / 2
+    return np.asarray(line[(middles > left) & (middles < right)])

@@ -1,0 +1,182 @@
+"""From the bytes of a file to the number in the picture."""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import PIL.Image
+
+from protocol.chunk import Reason
+from protocol.known import Known
+from worker.decoding.opening import has_more_pages, read_picture
+from worker.models.detector import load_detector
+from worker.normalisation.colours import to_grey
+from worker.numbers.finding import Candidates, find_candidates, merge
+from worker.numbers.lines import choose_line
+from worker.numbers.readings import Path, weigh_readings
+from worker.pictures import Grey, ImageError
+
+DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
+LOOKS = (64, 160, 480)  # px: the shorter sides at which a picture is searched, one after the other
+MAX_LOOK_AREA = 300_000  # px: a long picture is shrunk to this area
+MAX_SCALE = 2.5  # a small picture is enlarged at most so much
+CLEAR = 0.5  # a candidate with this chance is taken for a digit
+MIN_HEIGHT = 12  # px: if the digits are smaller, others may have been overlooked
+SURE = 0.9  # a first look at digits of `GOOD_HEIGHTS` is enough if a reading has this chance
+GOOD_HEIGHTS = (18, 40)  # px
+BEST_HEIGHTS = (26, 36)  # px: else digits are looked at again, at both heights
+MARGIN = 2.0  # heights of a digit: what is so near to the line is looked at again with it
+OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
+MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
+ALTERNATIVES = 5  # so many numbers are reported, if they have `MIN_ALTERNATIVE`
+MIN_ALTERNATIVE = 0.001  # the least probability of an alternative
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in px of the upright picture
+Find = Callable[[Grey, float], Candidates]  # finds candidates in a picture, at a scale
+
+
+@dataclass(frozen=True)
+class FoundDigit:
+    """One digit of a number."""
+
+    digit: int
+    confidence: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class NumberReading:
+    """The number in a picture."""
+
+    number: str
+    confidence: float  # the probability that the whole number is right
+    digits: list[FoundDigit]
+    alternatives: list[tuple[str, float]]  # up to five other numbers with their probability
+    reason: Reason  # why a person should look at it; "" if there is no need
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a number, before it is weighed what it says."""
+
+    line: Candidates  # the candidates of its line, from left to right
+    has_others: bool  # whether there are other digits that are as clear
+
+
+def read_number(content: bytes, known: Known) -> NumberReading:
+    """The number in an image file. Raises `ImageError`, also if there is none."""
+    detector, card = load_detector()
+    picture = read_picture(content, DECODED_SIDE)
+    seen = look(partial(find_candidates, detector), to_grey(picture))
+    readings, reason = choose_readings(seen, known)
+    best = readings[0]
+    confidence = card.calibrate(best.chance)
+    if has_more_pages(content):
+        reason = "pages"
+    ratio = scale_of(content, picture.shape[:2])
+    return NumberReading(
+        best.number,
+        confidence,
+        list_digits(seen.line, best, ratio),
+        list_alternatives(readings, confidence),
+        reason or ("unsure" if confidence < card.review_below else ""),
+    )
+
+
+def look(find: Find, picture: Grey) -> Seen:
+    """Look for a number: first at the whole picture, then closer at what was found."""
+    found, line, scale = search(find, picture)
+    clear = line.take(np.flatnonzero(line.chances >= CLEAR))
+    if not len(clear.chances):
+        return Seen(line, False)
+    height = float(np.median(clear.boxes[:, 3] - clear.boxes[:, 1]))
+    has_others = count_others(found, line, height) > 0
+    is_good = GOOD_HEIGHTS[0] <= height * scale <= GOOD_HEIGHTS[1]
+    if is_good and weigh_readings(line)[0].chance >= SURE:
+        return Seen(line, has_others)
+    low = (clear.boxes[:, :2].min(0) - MARGIN * height).clip(0).astype(int)
+    high = np.minimum(picture.shape[::-1], clear.boxes[:, 2:].max(0) + MARGIN * height).astype(int)
+    part = np.ascontiguousarray(picture[low[1] : high[1], low[0] : high[0]])
+    found = merge(*(find(part, min(MAX_SCALE, best / height)) for best in BEST_HEIGHTS))
+    found = found._replace(boxes=found.boxes + np.tile(low, 2).astype(np.float32))
+    closer = found.take(choose_line(found))
+    if not len(closer.chances):
+        return Seen(line, has_others)
+    return Seen(closer, has_others or count_others(found, closer, height) > 0)
+
+
+def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:
+    """Candidates in the picture, those of the best line, and the scale at which it was seen."""
+    height, width = picture.shape
+    most = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / (height * width)))
+    best: tuple[Candidates, Candidates, float] | None = None
+    most_seen = -1.0
+    for side in LOOKS:
+        scale = min(most, side / min(height, width))
+        found = find(picture, scale)
+        line = found.take(choose_line(found))
+        clear = line.take(np.flatnonzero(line.chances >= CLEAR))
+        if best is None or clear.chances.sum() > most_seen + 0.5:
+            best, most_seen = (found, line, scale), float(clear.chances.sum())
+        heights = clear.boxes[:, 3] - clear.boxes[:, 1]
+        is_large = len(heights) > 0 and float(np.median(heights)) * scale >= MIN_HEIGHT
+        if is_large or scale >= min(1.0, most):
+            break
+    assert best
+    return best
+
+
+def count_others(found: Candidates, line: Candidates, height: float) -> int:
+    """How many clear digits are beside the line, and nearly as tall as its digits."""
+    heights = found.boxes[:, 3] - found.boxes[:, 1]
+    is_clear = (found.chances >= CLEAR) & (heights >= OTHER_HEIGHT * height)
+    middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
+    beside = ((middles < low) | (middles > high)).any(1)
+    return int((is_clear & beside).sum())
+
+
+def choose_readings(seen: Seen, known: Known) -> tuple[list[Path], Reason]:
+    """Readings with their probability, the best first, and why a person should check the first.
+
+    If numbers are known, the probability is that among those; if none of them is plausible, the
+    readings are free. Raises `ImageError` if nothing can be read.
+    """
+    free = weigh_readings(seen.line)
+    if not free:
+        raise ImageError("no number can be seen")
+    reason: Reason = "several lines" if seen.has_others else ""
+    if known.lengths is None and known.allowed is None:
+        return free, reason
+    wanted = weigh_readings(seen.line, known)
+    if not wanted or wanted[0].chance < MIN_ALLOWED:
+        return free, "not allowed"
+    total = sum(path.chance for path in wanted)
+    return [path._replace(chance=path.chance / total) for path in wanted], reason
+
+
+def list_digits(line: Candidates, path: Path, ratio: float) -> list[FoundDigit]:
+    """The digits of a reading; boxes are multiplied by `ratio`."""
+    found = []
+    for digit, row in zip(map(int, path.number), path.taken, strict=True):
+        left, top, right, bottom = (round(side * ratio, 1) for side in line.boxes[row].tolist())
+        chance = float(line.chances[row] * line.digits[row, digit])
+        found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
+    return found
+
+
+def list_alternatives(readings: list[Path], confidence: float) -> list[tuple[str, float]]:
+    """The numbers after the first; they share what its confidence leaves."""
+    rest = readings[1 : 1 + ALTERNATIVES]
+    total = sum(path.chance for path in readings[1:])
+    shares = [(path.number, (1 - confidence) * path.chance / total) for path in rest if total > 0]
+    return [(number, share) for number, share in shares if share >= MIN_ALTERNATIVE]
+
+
+def scale_of(content: bytes, shape: tuple[int, ...]) -> float:
+    """How many px of the file's picture a pixel of the decoded one is, which may be reduced."""
+    with PIL.Image.open(io.BytesIO(content)) as image:  # reads only the header
+        return float(max(image.size) / max(shape))

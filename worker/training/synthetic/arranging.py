@@ -1,0 +1,226 @@
+"""Puts the digits of a number on a line or in cells, with the marks that people add."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.training.synthetic.handwriting import Points, Shape, smooth
+from worker.training.synthetic.scenes import Rng
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
+
+LENGTH_WEIGHTS = np.array([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7])  # 1 to 20
+SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
+MARKS_BEFORE = (
+    *("dollar", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
+    *("point", "cross", "long"),
+)
+MARKS_AFTER = (
+    *("dash", "dash", "slash", "equals", "star", "point", "close", "percent", "hash", "wave"),
+    *("tick", "comma", "long", "long"),
+)
+EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
+FAR = 9999  # px, further than any sign
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is written, in px from the left end of a baseline."""
+
+    signs: list[Sign]
+    strokes: list[Points]  # (N, 2) each: ligatures, and what crosses out
+    cells: list[tuple[float, float]]  # left and right of each printed cell; none without a form
+
+
+def choose_digits(rng: Rng) -> list[int]:
+    """Draw a number of 1 to 20 digits: any, or an amount, a year, or one of equal digits."""
+    length = int(np.searchsorted(LENGTH_WEIGHTS.cumsum(), rng.uniform(0, LENGTH_WEIGHTS.sum()))) + 1
+    digits = rng.integers(0, 10, length)
+    kind = rng.random()
+    if kind < 0.2:  # an amount
+        digits[length - min(length - 1, int(rng.integers(1, 7))) :] = 0
+    elif kind < 0.27:
+        digits = np.array([int(sign) for sign in str(rng.integers(1700, 2030))])
+    elif kind < 0.33:
+        digits[rng.random(length) < 0.8] = digits[0]
+    elif kind < 0.37:
+        digits[: rng.integers(1, length + 1)] = 0
+    return [int(digit) for digit in digits]
+
+
+def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
+    """Write the digits on a baseline, with marks before, between and after them."""
+    signs: list[Sign] = []
+    if rng.random() < 0.12:
+        _add_marks(signs, MARKS_BEFORE, height, hand, rng)
+    base, spread = choose_spacing(hand.pen, rng)
+    separator = SEPARATORS[rng.integers(len(SEPARATORS))]
+    every = (3, 3, 3, 2, 4)[rng.integers(5)]
+    separated = rng.random() < 0.25
+    cents = rng.uniform(0.5, 0.8) if len(digits) > 3 and rng.random() < 0.05 else 0.0  # raised
+    drift, bend = rng.normal(0, 0.02), rng.normal(0, 0.01)
+    for number, digit in enumerate(digits):
+        gap = base + rng.normal(0, spread)
+        if number and separated and (len(digits) - number) % every == 0:
+            if separator == "space":
+                gap += rng.uniform(0.3, 0.6)
+            else:
+                mark = write_mark(separator, height, hand, rng)
+                append(signs, mark, height, rng.uniform(0.03, 0.15))
+                gap = max(gap, 0.05)
+        along = number - len(digits) / 2
+        raised = cents and number >= len(digits) - 2
+        sign = write_digit(digit, height * (cents if raised else 1), hand, rng)
+        if raised:
+            sign = replace(sign, top=sign.top - round((1 - cents) * height))
+        drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
+        append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
+    strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
+    if rng.random() < 0.15:
+        _add_marks(signs, MARKS_AFTER, height, hand, rng)
+    return Line(signs, strokes, [])
+
+
+def _add_marks(
+    signs: list[Sign], names: Sequence[str], height: float, hand: Hand, rng: Rng
+) -> None:
+    name = names[int(rng.integers(len(names)))]
+    for _ in range(rng.integers(1, 4)):
+        if rng.random() < 0.4:
+            name = names[int(rng.integers(len(names)))]
+        mark = write_mark(name, height, hand, rng)
+        append(signs, mark, height, rng.uniform(0.05, 0.4))
+        if name == "slash":  # alone it could be a 1
+            name = "dash" if rng.random() < 0.7 else "equals"
+            append(signs, write_mark(name, height, hand, rng), height, rng.uniform(0, 0.2))
+
+
+def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:
+    """The mean of the free space between two digits, in heights as `pen` is, and its deviation."""
+    kind = rng.random()
+    if kind < 0.28:  # they touch or overlap
+        return rng.uniform(-0.8, 0.2) * pen, 0.3 * pen
+    if kind < 0.75:
+        return rng.uniform(0.04, 0.3), 0.05
+    if kind < 0.95:
+        return rng.uniform(0.3, 0.9), 0.1
+    return rng.uniform(0.9, 2), 0.15
+
+
+def append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
+    """Put the sign to the right of the others; their ink is about `gap` heights apart."""
+    before = signs[-2:]  # a comma may be below the digit before it
+    left = max((_left_beside(last, sign, gap * height) for last in before), default=0)
+    signs.append(replace(sign, left=left))
+
+
+def _left_beside(last: Sign, sign: Sign, gap: float) -> int:
+    """Where a sign begins whose ink is `gap` px to the right of the last one's ink."""
+    top, bottom = min(last.top, sign.top), max(last.bottom, sign.bottom)
+    reach = np.full(bottom - top, -FAR)
+    start = np.full(bottom - top, FAR)
+    reach[last.top - top : last.bottom - top] = reach_right(last.mask)
+    starts = sign.mask.shape[1] - reach_right(sign.mask[:, ::-1])
+    start[sign.top - top : sign.bottom - top] = starts
+    step = int((reach - start).max())  # at this step the ink of some row touches
+    narrow = min(last.mask.shape[1], sign.mask.shape[1])
+    least = last.mask.shape[1] - round(0.4 * narrow)
+    return last.left + max(step + round(max(gap, -0.15 * narrow)), least)
+
+
+def reach_right(mask: Shape) -> NDArray[np.int64]:
+    """How far each row's ink reaches to the right, in px; far to the left if it has none."""
+    inked = mask[:, ::-1] > 64
+    return np.where(inked.any(axis=1), mask.shape[1] - inked.argmax(axis=1), -FAR)
+
+
+def join(signs: list[Sign], height: float, rng: Rng) -> list[Points]:
+    """Strokes from the end of a drawn digit to the beginning of the next, as of a lazy pen."""
+    strokes = []
+    for one, other in zip(signs, signs[1:], strict=False):
+        if one.ends and other.ends and rng.random() < 0.5:
+            start = one.ends[1] + (one.left, one.top)
+            end = other.ends[0] + (other.left, other.top)
+            if np.hypot(*(end - start)) < 0.8 * height:
+                middle = (start + end) / 2 + rng.normal(0, 0.08 * height, 2)
+                strokes.append(smooth(np.array([start, middle, end])))
+    return strokes
+
+
+def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
+    """Write each digit into a cell of its own; some cells before and after stay empty."""
+    width = height * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.75, 2.5)
+    gap = height * rng.uniform(0.05, 0.8) if rng.random() < 0.5 else 0.0
+    before = int(rng.integers(1, 4)) if rng.random() < 0.25 else 0
+    after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
+    fill = EMPTY_CELLS[rng.integers(len(EMPTY_CELLS))]
+    lefts = np.arange(before + len(digits) + after) * (width + gap)
+    if rng.random() < 0.15:  # cells in groups
+        lefts += (
+            np.arange(len(lefts)) // (3, 3, 2, 4)[rng.integers(4)] * rng.uniform(0.2, 1) * width
+        )
+    cells = [(float(left), float(left + width)) for left in lefts]
+    shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
+    signs = []
+    for number, (left, right) in enumerate(cells):
+        if before <= number < before + len(digits):
+            sign = write_digit(digits[number - before], height, hand, rng)
+        elif fill:
+            sign = write_mark(fill, height, hand, rng)
+        else:
+            continue
+        middle = (left + right) / 2 + (shift + rng.normal(0, loose)) * width
+        signs.append(replace(sign, left=round(middle - sign.mask.shape[1] / 2)))
+    return Line(signs, [], cells)
+
+
+def write_word(height: float, hand: Hand, rng: Rng) -> Line:
+    """Write two to six letters."""
+    signs: list[Sign] = []
+    for _ in range(rng.integers(2, 7)):
+        append(signs, write_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
+    return Line(signs, [], [])
+
+
+def moved(line: Line, right: float, down: float) -> Line:
+    """The line at another place."""
+    x, y = round(right), round(down)
+    return Line(
+        [replace(sign, left=sign.left + x, top=sign.top + y) for sign in line.signs],
+        [stroke + (x, y) for stroke in line.strokes],
+        [(left + x, right + x) for left, right in line.cells],
+    )
+
+
+def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
+    """The line with neighbouring signs crossed out: they are digits no more."""
+    struck = [line.signs[number] for number in numbers]
+    left, top, right, bottom = bounds_of(struck)
+    low, high = np.array([left, top]), np.array([right, bottom])
+    strokes = []
+    for _ in range(rng.integers(1, 4)):
+        turns = 2 if rng.random() < 0.7 else int(rng.integers(3, 9))
+        x = np.linspace(-0.1, 1.1, turns)
+        y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
+        strokes.append(low + np.column_stack([x, y]) * (high - low))
+    signs = [
+        replace(sign, digit=None) if number in numbers else sign
+        for number, sign in enumerate(line.signs)
+    ]
+    return Line(signs, [*line.strokes, *strokes], line.cells)
+
+
+def bounds_of(signs: Sequence[Sign]) -> NDArray[np.float64]:
+    """Left, top, right and bottom of all signs."""
+    sides = np.array([(sign.left, sign.top, sign.right, sign.bottom) for sign in signs], float)
+    return np.concatenate([sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)])
+
+
+def hull_of(sign: Sign) -> Points:
+    """The corners around the sign's ink, (N, 2)."""
+    inked = sign.mask > min(64, sign.mask.max() // 2)
+    points = cv2.convexHull(cv2.findNonZero(inked.astype(np.uint8)))[:, 0]
+    grown = np.concatenate([points, points + 1])  # a pixel is 1 px wide
+    return np.asarray(grown + (sign.left, sign.top), np.float64)

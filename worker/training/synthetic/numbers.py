@@ -1,0 +1,246 @@
+"""Renders whole handwritten numbers as they are found on forms, cheques, registers and photos.
+
+The shares were chosen by eye, so that the pictures cover more than what real ones look like.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.pictures import Picture
+from worker.training.synthetic import strays
+from worker.training.synthetic.arranging import (
+    Line,
+    bounds_of,
+    choose_digits,
+    hull_of,
+    write_in_cells,
+    write_line,
+    write_word,
+)
+from worker.training.synthetic.cameras import take
+from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
+from worker.training.synthetic.handwriting import Points, Shape
+from worker.training.synthetic.scenes import Rng, put
+from worker.training.synthetic.sheets import Sheet, corners_of, move
+from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
+
+MAX_WIDTH = 480  # px, that a number is at most about wide
+MAX_AREA = 256 * 256  # px, of a picture with much around the number
+HEIGHTS = (14, 60)  # px, of a digit
+Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
+Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
+FORM_NAMES = [*FORMS]
+FORM_SHARES = np.cumsum([share for _, share in FORMS.values()])
+DOUBT_SHARES = {  # what a person should look at, and the share of each
+    "several lines": 0.03,
+    "several numbers": 0.03,
+    "letters": 0.04,
+    "crossed out": 0.03,
+    "no number": 0.06,
+}
+
+
+@dataclass(frozen=True)
+class NumberScene:
+    """A picture, and what is to be read from it."""
+
+    picture: Picture
+    digits: list[int]  # in reading order; none if the picture has no number
+    boxes: Boxes  # of each digit's ink
+    doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
+    other_digits: list[int]  # whole digits that are no part of the number: of another one
+    other_boxes: Boxes
+
+
+def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
+    """Render a number of 1 to 20 digits, written with MNIST's digits and drawn ones."""
+    form = FORM_NAMES[int(np.searchsorted(FORM_SHARES, rng.random() * FORM_SHARES[-1]))]
+    doubt = _choose_doubt(rng)
+    hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
+    line, height = _write(form == "cells", hand, rng)
+    others = _write_others(line, height, doubt, hand, rng)
+    if doubt == "crossed out":
+        line = strays.cross_out_some(line, rng)
+    everything = [*line.signs, *(sign for other in others for sign in other.signs)]
+    read = [sign for sign in line.signs if sign.digit is not None]
+    central = bounds_of(everything if doubt else read)
+    turn = _choose_view(central, rng)
+    corners = move(corners_of(central), turn)
+    wide, tall = np.ptp(corners, axis=0)
+    scale = float(
+        min(1, 1.5 * MAX_WIDTH / max(wide, tall), np.sqrt(1.4 * MAX_AREA / (wide * tall)))
+    )
+    if scale < 1:  # turned, or with a word or another number, it is too large
+        turn, corners = np.diag([scale, scale, 1]) @ turn, corners * scale
+    size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), scale * height, rng)
+    view = shift @ turn
+    sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
+    FORMS[form][0](sheet, line.cells, rng)
+    if doubt == "no number":
+        line = replace(line, signs=[], strokes=[])
+        others = _write_instead(sheet, hand, rng)
+    _add_strays(sheet, form, hand, rng)
+    for part in (line, *others):
+        for sign in part.signs:
+            sheet.put(sheet.ink, sign.mask, sign.left, sign.top)
+        sheet.pen_in(part.strokes)
+    ink, printed, outside = _show(sheet, view, size, rng)
+    digits, boxes = _find([line], view, size)
+    other_digits, other_boxes = _find(others, view, size)
+    picture = take(ink, printed, outside, scale * height, rng)
+    return NumberScene(picture, digits, boxes, doubt, other_digits, other_boxes)
+
+
+def _choose_doubt(rng: Rng) -> str:
+    ends = np.cumsum([*DOUBT_SHARES.values()])
+    number = int(np.searchsorted(ends, rng.random()))
+    return [*DOUBT_SHARES, ""][number]
+
+
+def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
+    """Write a number, at a height at which it is not too wide."""
+    digits = choose_digits(rng)
+    tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
+    shortest = min(HEIGHTS[0], tallest / 1.5)
+    height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
+    while True:
+        line = (write_in_cells if celled else write_line)(digits, height, hand, rng)
+        left, _, right, _ = bounds_of(line.signs)
+        if right - left < 1.3 * MAX_WIDTH:
+            return line, height
+        height *= 0.8
+
+
+def _write_others(line: Line, height: float, doubt: str, hand: Hand, rng: Rng) -> list[Line]:
+    """What else is written as large as the number, and makes it doubtful."""
+    if doubt == "several lines":
+        return [strays.write_other_line(line, height, hand, rng)]
+    if doubt == "several numbers":
+        return [strays.write_other_number(line, height, hand, rng)]
+    if doubt == "letters":
+        return [strays.write_word_near(line, height, hand, rng)]
+    return []
+
+
+def _write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
+    """A word, a scribble or a barcode instead of a number; often nothing."""
+    kind = rng.random()
+    if kind < 0.3:
+        return [write_word(sheet.height, hand, rng)]
+    if kind < 0.65:
+        (strays.scribble if kind < 0.55 else strays.print_barcode)(sheet, rng)
+    return []
+
+
+def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
+    """A turn, a stretch, a slight perspective about the middle of the number; often nothing."""
+    if rng.random() < 0.35:
+        return np.eye(3)
+    kind = rng.random()
+    degrees = rng.normal(0, 2) if kind < 0.8 else rng.uniform(-15, 15)
+    if kind > 0.97:
+        degrees = rng.uniform(-35, 35)
+    angle = np.radians(degrees)
+    there, back = np.eye(3), np.eye(3)
+    back[:2, 2] = (bounds[:2] + bounds[2:]) / 2
+    there[:2, 2] = -back[:2, 2]
+    turn = np.eye(3)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    if rng.random() < 0.12:  # a picture that was stretched
+        turn[:2, 0] *= np.exp(rng.uniform(-0.4, 0.4))
+    if rng.random() < 0.4:
+        turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(bounds[2:] - bounds[:2])
+    return np.asarray(back @ turn @ there, np.float64)
+
+
+def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
+    """The picture's width and height, and the shift of the number into it."""
+    kind = rng.random()
+    most = 0.25 if kind < 0.42 else 1.5 if kind < 0.82 else 5.0
+    margins = rng.uniform(-0.05, most, 4) * height  # left, top, right, bottom
+    wide, tall = high - low
+    free = max(0.0, MAX_AREA - wide * tall)
+    grown = (wide + margins[0] + margins[2]) * (tall + margins[1] + margins[3]) - wide * tall
+    if grown > free:
+        margins *= free / grown
+    shift = np.eye(3)
+    shift[:2, 2] = margins[:2] - low
+    size = np.round((wide, tall) + margins[:2] + margins[2:]).astype(int)
+    return np.maximum(size, 8).tolist(), shift
+
+
+def _open_sheet(
+    view: Matrix, size: list[int], height: float, hand: Hand, bounds: NDArray[np.float64]
+) -> Sheet:
+    """Empty layers that cover what the picture shows."""
+    seen = move(corners_of(np.array([0, 0, *size])), np.asarray(np.linalg.inv(view), np.float64))
+    low = np.floor(seen.min(axis=0)).astype(int)
+    width, tall = np.ceil(seen.max(axis=0)).astype(int) - low
+    edges = np.sort(seen, axis=0)  # two of each side
+    edges = np.concatenate([edges[:2].mean(axis=0), edges[2:].mean(axis=0)])
+    ink, form = np.zeros((2, tall, width), np.uint8)
+    return Sheet(
+        ink, form, low, height, max(1, round(hand.pen * height)), bounds, edges, view, size
+    )
+
+
+def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
+    """Add what is near many numbers and is passed over."""
+    if rng.random() < {"table": 0.6, "cells": 0.25}.get(form, 0.1):
+        strays.add_cut_neighbours(sheet, hand, rng)
+    if rng.random() < 0.1:
+        strays.underline(sheet, rng)
+    if rng.random() < 0.06:
+        strays.add_objects(sheet, rng)
+    if rng.random() < 0.08:
+        strays.spill(sheet, rng)
+    if rng.random() < (0.1 if form == "plain" else 0.25):
+        print_labels(sheet, rng)
+    if rng.random() < 0.07:
+        print_shapes(sheet, rng)
+    if rng.random() < 0.08:
+        print_small_lines(sheet, rng)
+
+
+def _show(
+    sheet: Sheet, view: Matrix, size: list[int], rng: Rng
+) -> tuple[Shape, Shape, Shape | None]:
+    """Ink, form and what is outside of the paper, as the picture shows them."""
+    outside = None
+    layers = [sheet.ink, sheet.form]
+    if rng.random() < 0.1:
+        outside = np.full_like(sheet.ink, 255)
+        x1, y1, x2, y2 = sheet.bounds
+        left, top, right, bottom = sheet.edges
+        reach = np.array([x1 - left, y1 - top, right - x2, bottom - y2]) * rng.uniform(0.3, 1.3, 4)
+        inner = np.array([x1, y1, x2, y2]) + np.maximum(reach, 0) * (-1, -1, 1, 1)
+        corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
+        cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
+        layers.append(outside)
+    back = np.eye(3)
+    back[:2, 2] = sheet.origin
+    matrix = view @ back
+    if not np.allclose(matrix[:2, :2], np.eye(2)):
+        layers = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
+    else:
+        layers = [_cut(layer, matrix, size) for layer in layers]
+    return layers[0], layers[1], layers[2] if outside is not None else None
+
+
+def _cut(layer: Shape, matrix: Matrix, size: list[int]) -> Shape:
+    canvas = np.zeros(size[::-1], np.uint8)
+    left, top = np.round(matrix[:2, 2]).astype(int)
+    put(canvas, layer, int(top), int(left))
+    return canvas
+
+
+def _find(lines: list[Line], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
+    """The digits of the lines, and the box of each in the picture."""
+    signs: list[Sign] = [sign for line in lines for sign in line.signs if sign.digit is not None]
+    places = [move(hull_of(sign), view) for sign in signs]
+    boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in places], np.float32).reshape(-1, 4)
+    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    return [sign.digit for sign in signs if sign.digit is not None], boxes

@@ -1,0 +1,159 @@
+"""Writes what is near a number and is no part of it, or makes it doubtful."""
+
+import cv2
+import numpy as np
+
+from worker.training.synthetic.arranging import (
+    Line,
+    bounds_of,
+    choose_digits,
+    cross_out,
+    moved,
+    write_line,
+    write_word,
+)
+from worker.training.synthetic.handwriting import Points, smooth
+from worker.training.synthetic.scenes import Rng
+from worker.training.synthetic.sheets import Sheet, corners_of
+from worker.training.synthetic.writing import Hand, write_digit, write_letter
+
+MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
+MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
+
+
+def underline(sheet: Sheet, rng: Rng) -> None:
+    """Draw one or two lines below the number, or a curve or a box around it."""
+    tall, (x1, y1, x2, y2) = sheet.height, sheet.bounds
+    kind = rng.random()
+    if kind < 0.15:
+        wide = np.array([-1, -1, 1, 1]) * rng.uniform(0.1, 0.5, 4) * tall
+        corners = corners_of(sheet.bounds + wide) + rng.normal(0, 0.08 * tall, (4, 2))
+        sheet.pen_in([np.concatenate([corners, corners[:1]])])
+        return
+    if kind < 0.3:
+        angles = np.linspace(0, 2 * np.pi, 14) + rng.uniform(0, 6)
+        reach = np.array([(x2 - x1) * 0.6 + 0.4 * tall, (y2 - y1) * 0.6 + 0.3 * tall])
+        circle = np.column_stack([np.cos(angles), np.sin(angles)]) * reach
+        circle += ((x1 + x2) / 2, (y1 + y2) / 2) + rng.normal(0, 0.05 * tall, circle.shape)
+        sheet.pen_in([smooth(circle)])
+        return
+    y = y2 + rng.uniform(0.05, 0.4) * tall
+    for number in range(rng.integers(1, 3)):
+        line = np.array([(x1, y), ((x1 + x2) / 2, y), (x2, y)])
+        line += rng.normal(0, 0.06 * tall, line.shape) + (0, number * 0.2 * tall)
+        sheet.pen_in([smooth(line)])
+
+
+def spill(sheet: Sheet, rng: Rng) -> None:
+    """Draw stray dots and short strokes anywhere, but for the number's place."""
+    left, top, right, bottom = sheet.edges
+    x1, y1, x2, y2 = sheet.bounds
+    strokes: list[Points] = []
+    for _ in range(rng.integers(1, 9)):
+        place = np.array([rng.uniform(left, right), rng.uniform(top, bottom)])
+        short = rng.normal(0, 0.12 * sheet.height * (rng.random() < 0.5), 2)
+        if not (x1 < place[0] < x2 and y1 < place[1] < y2) or not short.any():
+            strokes.append(np.array([place, place + short]))
+    sheet.pen_in(strokes)
+
+
+def add_objects(sheet: Sheet, rng: Rng) -> None:
+    """Fill large polygons around the number, as of things on a table."""
+    left, top, right, bottom = sheet.edges
+    around = np.array([-1, -1, 1, 1]) * rng.uniform(0.2, 1) * sheet.height
+    area = corners_of(sheet.bounds + around) - sheet.origin
+    (x1, y1), (x2, y2) = np.maximum(0, np.round([area[0], area[2]])).astype(int)
+    kept = sheet.form[y1:y2, x1:x2].copy()
+    for _ in range(rng.integers(1, 6)):
+        middle = np.array([rng.uniform(left, right), rng.uniform(top, bottom)]) - sheet.origin
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+        reach = rng.uniform(0.4, 1.5, (len(angles), 1)) * sheet.height * rng.uniform(0.3, 3, 2)
+        corners = middle + reach * np.column_stack([np.cos(angles), np.sin(angles)])
+        shade = int(rng.integers(40, 256))
+        cv2.fillPoly(sheet.form, [corners.astype(np.int32)], shade, cv2.LINE_AA)
+    sheet.form[y1:y2, x1:x2] = kept
+
+
+def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
+    """Write digits and letters that reach in at the picture's edges, less than half visible."""
+    left, top, right, bottom = sheet.edges
+    x1, y1, x2, y2 = sheet.bounds
+    free = [x1 - left, y1 - top, right - x2, bottom - y2]
+    for side, room in enumerate(free):
+        if room < 2 or rng.random() < 0.4:
+            continue
+        for _ in range(1 if side % 2 == 0 else rng.integers(1, 5)):
+            sign = write_digit(int(rng.integers(10)), sheet.height, hand, rng)
+            if rng.random() < 0.3:
+                sign = write_letter(sheet.height, hand, rng)
+            tall, wide = sign.mask.shape
+            seen = rng.uniform(0.05, MAX_VISIBLE) * (tall if side % 2 else wide)
+            seen = max(1.0, min(seen, room - 1))
+            x, y = rng.uniform(left - wide / 2, right - wide / 2), float(sign.top)
+            if side % 2 == 0:
+                x = left - wide + seen if side == 0 else right - seen
+            else:
+                y = top - tall + seen if side == 1 else bottom - seen
+            if sheet.shown(np.array([x, y, x + wide, y + tall])) < MAX_SHOWN_SHARE:
+                sheet.put(sheet.ink, sign.mask, x, y)
+
+
+def scribble(sheet: Sheet, rng: Rng) -> None:
+    """Draw a scribble or a signature where the number would be."""
+    x1, y1, x2, y2 = sheet.bounds
+    for _ in range(rng.integers(1, 4)):
+        points = rng.uniform((x1, y1), (x2, y2), (rng.integers(3, 12), 2))
+        if rng.random() < 0.5:
+            points = points[np.argsort(points[:, 0])]
+        sheet.pen_in([smooth(points)])
+
+
+def print_barcode(sheet: Sheet, rng: Rng) -> None:
+    """Print bars where the number would be."""
+    x1, y1, x2, y2 = sheet.bounds
+    x = x1
+    while x < x2:
+        wide = rng.integers(1, 5)
+        bar = np.full((round(y2 - y1), wide), 255, np.uint8)
+        sheet.put(sheet.form, bar, x, y1)
+        x += wide + rng.integers(1, 5)
+
+
+def write_other_line(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
+    """Another number above or below the line, no larger than it."""
+    smaller = height * rng.uniform(0.5, 0.85)
+    count = int(rng.integers(1, 1 + len([s for s in line.signs if s.digit is not None])))
+    other = write_line(choose_digits(rng)[:count], smaller, hand, rng)
+    x1, y1, x2, y2 = bounds_of(line.signs)
+    left, top, right, bottom = bounds_of(other.signs)
+    gap = rng.uniform(0.25, 0.9) * height
+    down = y2 + gap - top if rng.random() < 0.5 else y1 - gap - bottom
+    return moved(other, rng.uniform(x1, max(x1, x2 - (right - left))), down)
+
+
+def write_other_number(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
+    """Another number far to the left or right of the line, no larger than it."""
+    count = int(rng.integers(1, 1 + len([s for s in line.signs if s.digit is not None])))
+    other = write_line(choose_digits(rng)[:count], height * rng.uniform(0.55, 0.85), hand, rng)
+    x1, _, x2, _ = bounds_of(line.signs)
+    left, _, right, _ = bounds_of(other.signs)
+    gap = rng.uniform(2, 4) * height
+    return moved(other, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+
+
+def write_word_near(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
+    """A word of letters before or after the number."""
+    word = write_word(height * rng.uniform(0.5, 1), hand, rng)
+    x1, _, x2, _ = bounds_of(line.signs)
+    left, _, right, _ = bounds_of(word.signs)
+    gap = rng.uniform(0.4, 1.5) * height
+    return moved(word, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+
+
+def cross_out_some(line: Line, rng: Rng) -> Line:
+    """Cross out one digit, some, or all."""
+    digits = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
+    if rng.random() < 0.3:
+        return cross_out(line, digits, rng)
+    first = int(rng.integers(len(digits)))
+    return cross_out(line, digits[first : first + rng.integers(1, 3)], rng)
