@@ -105,7 +105,7 @@ class Detector(nn.Module):
 
 @cache
 def load_detector() -> tuple["Detector", Card]:
-    """The detector for this process's device. Raises `DigitqError` if its card does not match."""
+    """The detector, on the CPU, with its card. Raises `DigitqError` if they don't match."""
     torch.set_num_threads(TORCH_THREADS)
     card, content = read_weights(card_path(NUMBER))
     detector = Detector().fold()

@@ -12,9 +12,9 @@ from worker.models.detector import CELL, MULTIPLE, SIZE_UNIT, Detector
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
-UNSEEN_LOG_ODDS = -3.5  # the log-odds of what a look does not show
+UNSEEN_LOG_ODDS = -3.5  # a candidate has these log-odds in a look that does not show it
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
-MIN_DEVIATION = 6.0  # grey values: a picture with less contrast is not amplified further
+MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
 
 class Candidates(NamedTuple):

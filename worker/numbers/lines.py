@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from worker.numbers.finding import Candidates
 
 CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likely
-MAX_SLOPE = 0.36  # of a line: 20°
+MAX_SLOPE = 0.36  # a line is tilted by at most 20°
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height from the line
-HEIGHT_RATIOS = (0.45, 2.2)  # the height of a digit beside that of another one in its line
+HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
 MAX_GAP = 3.5  # heights of a digit: beyond a wider gap, another number begins ...
 MAX_GAP_RATIO = 2.0  # ... unless the digits have wide gaps throughout, as in boxes
 

@@ -22,17 +22,17 @@ from worker.pictures import Grey, ImageError
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
 LOOKS = (64, 160, 480)  # px: the shorter sides at which a picture is searched, one after the other
 MAX_LOOK_AREA = 300_000  # px: a long picture is shrunk to this area
-MAX_SCALE = 2.5  # a small picture is enlarged at most so much
+MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
 CLEAR = 0.5  # a candidate with this chance is taken for a digit
-MIN_HEIGHT = 12  # px: if the digits are smaller, others may have been overlooked
-SURE = 0.9  # a first look at digits of `GOOD_HEIGHTS` is enough if a reading has this chance
-GOOD_HEIGHTS = (18, 40)  # px
-BEST_HEIGHTS = (26, 36)  # px: else digits are looked at again, at both heights
-MARGIN = 2.0  # heights of a digit: what is so near to the line is looked at again with it
+MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
+SURE = 0.9  # the first look is enough if its best reading has this probability ...
+GOOD_HEIGHTS = (18, 40)  # ... and its digits were between these heights, in px
+BEST_HEIGHTS = (26, 36)  # px: otherwise the line is scaled to both of these heights and read again
+MARGIN = 2.0  # the closer looks show this many digit heights around the line
 OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
 MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
-ALTERNATIVES = 5  # so many numbers are reported, if they have `MIN_ALTERNATIVE`
-MIN_ALTERNATIVE = 0.001  # the least probability of an alternative
+ALTERNATIVES = 5  # at most this many other numbers are reported
+MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in px of the upright picture
 Find = Callable[[Grey, float], Candidates]  # finds candidates in a picture, at a scale
@@ -60,7 +60,7 @@ class NumberReading:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of a number, before it is weighed what it says."""
+    """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
     has_others: bool  # whether there are other digits that are as clear
@@ -153,7 +153,7 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Path], Reason]:
         return free, reason
     wanted = weigh_readings(seen.line, known)
     if not wanted or wanted[0].chance < MIN_ALLOWED:
-        return free, "not allowed"
+        return free, reason or "not allowed"
     total = sum(path.chance for path in wanted)
     return [path._replace(chance=path.chance / total) for path in wanted], reason
 
@@ -177,6 +177,6 @@ def list_alternatives(readings: list[Path], confidence: float) -> list[tuple[str
 
 
 def scale_of(content: bytes, shape: tuple[int, ...]) -> float:
-    """How many px of the file's picture a pixel of the decoded one is, which may be reduced."""
+    """The side of the picture in the file, divided by that of the decoded one."""
     with PIL.Image.open(io.BytesIO(content)) as image:  # reads only the header
         return float(max(image.size) / max(shape))

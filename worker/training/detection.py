@@ -17,11 +17,11 @@ from worker.pictures import Grey
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 700_000  # a batch has as many scenes as fit
 DIGIT_HEIGHTS = (10, 40)  # px: the heights of digits at which the detector works
-LEAST_SEEN = 0.5  # a digit of which the canvas shows less is not to be found
-CLEARLY_SEEN = 0.85  # of a digit of which it shows less than this, nothing is learned
-BUMP, MIN_BUMP = 0.11, 2.2  # the deviation of the heat: a share of the box's side, and at least px
+MIN_SEEN = 0.5  # a digit counts as background if less than this share of it can be seen
+CLEARLY_SEEN = 0.85  # the heat is not learned of a digit if less than this share can be seen
+BUMP, MIN_BUMP = 0.11, 2.2  # the heat's deviation is this share of the box, and at least so many px
 NEAR = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # cells that learn a digit and its edges
-PADDING = 8  # px: rounding to a multiple of 16 adds about so much to each side
+PADDING = 8  # px: rounding up to a multiple of 16 adds about this much to a side
 
 Boxes = NDArray[np.float32]
 Rng = np.random.Generator
@@ -86,7 +86,7 @@ def draw_sample(scene: Scene, rng: Rng) -> Sample:
 
 
 def choose_start(length: int, room: int, edges: Boxes, rng: Rng) -> int:
-    """Where to begin to cut out at most `room` px, so that the digits can be seen if possible."""
+    """The first px of a part of at most `room` px; it shows all digits if they fit."""
     if length <= room:
         return 0
     low, high = 0, length - room
@@ -126,7 +126,7 @@ def collate(samples: Sequence[Sample], rng: Rng) -> Batch:
         images[number, 0, top : top + height, left : left + width] = sample.values
         boxes = sample.boxes + np.array((left, top, left, top), np.float32)
         for box, share, digit in zip(boxes, sample.seen, sample.digits, strict=True):
-            if share < LEAST_SEEN:
+            if share < MIN_SEEN:
                 continue
             row, column, bump = draw_bump(box, heat.shape[1:])
             if share < CLEARLY_SEEN:
