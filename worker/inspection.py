@@ -204,17 +204,25 @@ def read(path: Path) -> bytes:
     return content
 
 
+def prepare(path: Path, out: Path | None) -> tuple[bytes, str, Path]:
+    """The bytes of an image, the name by which its picture knows it, and where that is written.
+
+    Raises `UsageError`.
+    """
+    prepare_libraries()  # `check_out` and `choose_out` open pictures, too
+    if out:
+        check_out(out)
+    content = read(path)
+    source = ascii(os.path.realpath(path))[1:-1]
+    return content, source, out or choose_out(path, source)
+
+
 def inspect_number(path: Path, out: Path | None) -> int:
     """Draw the picture with a box around each digit, and print the number and its alternatives.
 
     Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
     """
-    prepare_libraries()
-    if out:
-        check_out(out)
-    content = read(path)
-    source = ascii(os.path.realpath(path))[1:-1]
-    out = out or choose_out(path, source)
+    content, source, out = prepare(path, out)
     title = in_one_line(path.name)
     watch.forget()
     try:
@@ -260,12 +268,7 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
 
     Raises `UsageError`, `OutputError`.
     """
-    prepare_libraries()  # `check_out` and `choose_out` open pictures, too
-    if out:
-        check_out(out)
-    content = read(path)
-    source = ascii(os.path.realpath(path))[1:-1]
-    out = out or choose_out(path, source)
+    content, source, out = prepare(path, out)
     title = in_one_line(path.name)
     panels: Panels = []
     probabilities = None
