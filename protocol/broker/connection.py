@@ -152,7 +152,7 @@ class RetryingRedis(redis.Redis):
                     self._has_told = True
                     tell = self.on_disconnect or logger.warning
                     tell(f"waiting for Redis at {shown} ({first_line(error)})")
-            time.sleep(pause)
+            time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
