@@ -35,6 +35,7 @@ Reason = Literal[
     "no digit",
     "several digits",
     "several lines",
+    "other signs",
     "not allowed",
     "too solid",
     "pages",

@@ -23,6 +23,10 @@ class Known:
     lengths: tuple[int, int] | None = None  # a number has from so many to so many digits
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
 
+    @property
+    def is_nothing(self) -> bool:
+        return self.lengths is None and self.allowed is None
+
     @classmethod
     def check(cls, length: str | int | None, allowed: Iterable[str] | None) -> Self:
         """Build it from what a person gives: a length such as `9` or `3-6`, and allowed numbers.
@@ -52,7 +56,7 @@ class Known:
 
     def encode(self) -> bytes:
         """The lengths in the first line, then an allowed number in each line; empty for nothing."""
-        if self.lengths is None and self.allowed is None:
+        if self.is_nothing:
             return b""
         first = b"" if self.lengths is None else b"%d-%d" % self.lengths
         numbers = [] if self.allowed is None else self.allowed.tolist()

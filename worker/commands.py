@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 import click
@@ -95,14 +94,30 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read:
     type=click.IntRange(60),
     help="train on the first N images only, `number` on N scenes an epoch",
 )
-def train(name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None) -> None:
+@click.option(
+    "--fine-tune",
+    is_flag=True,
+    help="begin with the weights in DIGITQ_WEIGHTS, or with digitq's (`number` only)",
+)
+def train(
+    name: str,
+    seed: int,
+    epochs: int | None,
+    out: Path,
+    limit_images: int | None,
+    fine_tune: bool,
+) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
     from worker.training.number_trainer import train_number
     from worker.training.trainer import train_model
 
     try:
-        train = train_number if name == NUMBER else partial(train_model, name)
-        card = train(seed, epochs, out, limit_images)
+        if fine_tune and name != NUMBER:
+            raise UsageError(f"--fine-tune is only for {NUMBER}")
+        if name == NUMBER:
+            card = train_number(seed, epochs, out, limit_images, fine_tune)
+        else:
+            card = train_model(name, seed, epochs, out, limit_images)
     except DigitqError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)

@@ -1,6 +1,7 @@
 """What `digitq bench` measures: the network alone, and the workers under several loads."""
 
 import asyncio
+import io
 import json
 import os
 import resource
@@ -11,24 +12,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
 from platform import python_version
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
 from producer.sinks.files import FileSink
 from producer.sources.arrays import label_batches, load_mnist
-from producer.sources.source import Source, take_first
+from producer.sources.source import Entry, Source, take_first
 from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
+from protocol.settings import NUMBER
 from protocol.text import plural
 
 BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"
@@ -45,6 +49,7 @@ RATIOS: Ratios = {
     "concurrent": {"of_network": "network"},
     "concurrent (asyncio)": {"of_network": "network"},
     "scale": {"of_one_worker": "scale (one worker)"},
+    "numbers": {"of_network": "numbers (network)"},
 }
 
 
@@ -101,6 +106,20 @@ class Bench(ExitStack):
             label_batches(f"mnist/{turn}/", self.digits, self.labels) for turn in count()
         )
         return Source("mnist", take_first(batches, images), True, lambda: images)
+
+    def draw_fields(self, count: int) -> Source:
+        """PNG files of 300×100 px with a number of five MNIST digits each, dark on light."""
+        firsts = range(0, 5 * count, 5)
+        entries = [Entry(f"{first}.png", partial(self._draw_field, first)) for first in firsts]
+        return Source("fields", entries, count=lambda: count)
+
+    def _draw_field(self, first: int) -> bytes:
+        digits = self.digits[np.arange(first, first + 5) % len(self.digits)].reshape(-1, 28, 28)
+        field = np.full((100, 300), 255, np.uint8)
+        field[22:78, 10:290] -= np.hstack([*digits]).repeat(2, axis=0).repeat(2, axis=1)
+        file = io.BytesIO()
+        PIL.Image.fromarray(field).save(file, "PNG")
+        return file.getvalue()
 
     @property
     def call(self) -> Call:
@@ -182,12 +201,23 @@ def measure_scale(bench: Bench) -> Rows:
     return rows
 
 
+def measure_numbers(bench: Bench) -> Rows:
+    """Whole numbers in PNG files, and their network alone if torch is here."""
+    count = bench.part(600)
+    figures = bench.classify(bench.backend, bench.draw_fields(count), "numbers.csv", NUMBER)
+    rows = {"numbers": figures}
+    if find_spec("torch"):
+        rows["numbers (network)"] = run_alone("worker.alone", NUMBER, count, WORKERS)
+    return rows
+
+
 MEASURES: dict[str, tuple[Callable[[Bench], Rows], ...]] = {
     "network": (measure_alone,),
     "queue": (measure_queue, measure_parquet),
     "latency": (measure_latency,),
     "concurrent": (measure_concurrent, measure_coroutines),
     "scale": (measure_scale,),
+    "numbers": (measure_numbers,),
 }
 
 

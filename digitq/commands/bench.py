@@ -10,7 +10,7 @@ from digitq import options
 from digitq.terminal import echo_err, require
 from protocol.settings import settings
 
-BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale")
+BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale", "numbers")
 
 
 @click.command()
@@ -46,6 +46,7 @@ def bench(
     latency     one Client.classify at a time: the median and the 99th percentile
     concurrent  64 callers at the same time, as threads and as coroutines
     scale       the cnn model, with two workers and with one (with a broker: with all of its)
+    numbers     whole numbers in PNG files, and their network alone
     """
     broker = broker or settings().broker_url
     names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]

@@ -1,15 +1,26 @@
 """What the detector of digits learns from, and a short training of it."""
 
+from collections.abc import ItemsView
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from protocol.errors import UsageError
-from worker.models.detector import CELL, SIZE_UNIT, Detector
+from worker.models.detector import CELL, SIZE_UNIT, Detector, load_detector
+from worker.training import number_trainer
 from worker.training.detection import Scene, make_batches, measure_loss
-from worker.training.number_trainer import NumberRecipe, Training, render_scenes, train_number
+from worker.training.number_trainer import (
+    TUNING,
+    NumberRecipe,
+    Training,
+    render_scenes,
+    train_number,
+)
 
 
 def draw_scene(digits: list[int]) -> Scene:
@@ -60,18 +71,25 @@ def test_folding_and_scaling_keep_the_answers() -> None:
         network.scale(2, 1, 3)
         scaled = network(image)
     assert torch.allclose(scaled.middle, 2 * before.middle + 1, atol=1e-3)
-    assert torch.allclose(scaled.digits, 3 * before.digits, atol=1e-3)
+    assert torch.allclose(scaled.signs, 3 * before.signs, atol=1e-3)
     assert torch.allclose(scaled.edges, before.edges, atol=1e-4)
 
 
 def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
     scenes = render_scenes(True, (1,), 60)
-    assert all(len(scene.digits) == len(scene.boxes) >= len(scene.number) for scene in scenes)
+    assert all(len(scene.signs) == len(scene.boxes) >= len(scene.number) for scene in scenes)
     assert any(scene.number and not scene.doubt for scene in scenes)
     again = render_scenes(True, (1,), 60)
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(scenes, again, strict=True))
 
 
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes are rendered in a thread of this process: a process takes long to start."""
+    monkeypatch.setattr(number_trainer, "start_processes", lambda: ThreadPoolExecutor(1))
+
+
+@pytest.mark.usefixtures("no_processes")
 def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Path) -> None:
     recipe = NumberRecipe(epochs=2, scenes=20)
     whole = Training(0, recipe, tmp_path / "whole").finish()
@@ -86,6 +104,22 @@ def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Pa
         assert torch.equal(first, second)
     with pytest.raises(UsageError, match="of another training"):
         Training(1, recipe, tmp_path / "part")
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_path: Path) -> None:
+    recipe = replace(TUNING, epochs=1, scenes=20)
+    training = Training(0, recipe, tmp_path / "saved")
+    installed = load_detector()[0].state_dict()
+    assert all(torch.equal(installed[name], value) for name, value in state_of(training))
+    training._show(render_scenes(False, (0, 0, 0), 20))
+    assert not all(torch.equal(installed[name], value) for name, value in state_of(training))
+    trained = training.finish()  # has all its epochs
+    assert all(value.isfinite().all() for value in trained.state_dict().values())
+
+
+def state_of(training: Training) -> ItemsView[str, Tensor]:
+    return training.network.state_dict().items()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Any bytes become a digit or an `ImageError` with a reason, and nothing else."""
+"""Any bytes become a digit, a number or an `ImageError` with a reason, and nothing else."""
 
 import random
 
@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.chunk import Chunk
+from protocol.known import IS_NUMBER, Known
+from protocol.settings import NUMBER
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from tests.reading import read_digit
 from worker.classify import classify_chunk
 from worker.decoding.pillow import load_heif, prepare_libraries
+from worker.numbers.reading import read_number
 from worker.pictures import ImageError
 
 prepare_libraries()
@@ -49,6 +52,13 @@ def read(content: bytes) -> None:
         assert not str(error).startswith(UNFORESEEN)
     else:
         assert digit.shape == (28, 28) and digit.dtype == np.uint8
+    try:
+        number = read_number(content, Known())
+    except ImageError as error:
+        assert 0 < len(str(error)) < 200 and "\n" not in str(error)
+        assert not str(error).startswith(UNFORESEEN)
+    else:
+        assert IS_NUMBER(number.number) and 0 <= number.confidence <= 1
 
 
 def mutate(content: bytes, random: random.Random) -> bytes:
@@ -115,13 +125,13 @@ def test_noise(mode: str, size: tuple[int, int], seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_thousands_of_damaged_images_are_a_row_each(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "model"), [(seed, "mlp") for seed in range(10)] + [(10, NUMBER)])
+def test_thousands_of_damaged_images_are_a_row_each(seed: int, model: str) -> None:
     source = random.Random(seed)
     images = [mutate(source.choice(FILES), source) for _ in range(1000)]
     batch = pa.record_batch({"id": [str(n) for n in range(1000)], "image": images})
-    result = classify_chunk(Chunk(0, batch), "mlp")
+    result = classify_chunk(Chunk(0, batch), model)
     assert result.column("id").equals(batch.column("id"))
-    for error, label in zip(result.column("error"), result.column("label"), strict=True):
-        assert error.is_valid != label.is_valid
+    for error, answer in zip(result.column("error"), result.column(1), strict=True):
+        assert error.is_valid != answer.is_valid
         assert not str(error.as_py() or "").startswith(UNFORESEEN)

@@ -6,7 +6,7 @@ import pytest
 from protocol.known import Known
 from worker.numbers.finding import Candidates, drop_copies, merge
 from worker.numbers.lines import choose_line
-from worker.numbers.reading import Seen, choose_readings, list_alternatives
+from worker.numbers.reading import Seen, choose_readings, find_others, list_alternatives
 from worker.numbers.readings import weigh_readings
 from worker.pictures import ImageError
 
@@ -26,8 +26,8 @@ def candidates(
     boxes = np.stack(
         [lefts, np.full(len(number), top), lefts + 15, np.full(len(number), top + 25)], 1
     )
-    all_clear = chances or [0.99] * len(number)
-    return Candidates(np.array(all_clear, np.float32), digits, boxes.astype(np.float32))
+    clear = np.array(chances or [0.99] * len(number), np.float32)
+    return Candidates(clear, digits, np.zeros_like(clear), boxes.astype(np.float32))
 
 
 def together(*parts: Candidates) -> Candidates:
@@ -86,26 +86,41 @@ def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
 )
 def test_what_is_known_helps(length: str | None, allowed: list[str] | None, number: str) -> None:
     line = candidates("123", [0.99, 0.3, 0.99])
-    readings, reason = choose_readings(Seen(line, False), Known.check(length, allowed))
+    readings, reason = choose_readings(Seen(line, ""), Known.check(length, allowed))
     assert (readings[0].number, reason) == (number, "")
     assert sum(path.chance for path in readings) == pytest.approx(1)
 
 
 def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
-    readings, reason = choose_readings(Seen(candidates("123"), False), Known.check(None, ["777"]))
+    readings, reason = choose_readings(Seen(candidates("123"), ""), Known.check(None, ["777"]))
     assert (readings[0].number, reason) == ("123", "not allowed")
 
 
 def test_a_million_allowed_numbers() -> None:
     known = Known.check(9, [f"{n:09d}" for n in range(0, 1_000_000_000, 1009)])
     number = f"{1009 * 123_456:09d}"
-    readings, _ = choose_readings(Seen(candidates(number), False), known)
+    readings, _ = choose_readings(Seen(candidates(number), ""), known)
     assert readings[0].number == number and readings[0].chance > 0.999
+
+
+def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
+    found = candidates("123", [0.99, 0.99, 0.05])
+    line = found.take(choose_line(found))
+    assert find_others(found, line, 25) == ""
+    found.others[2] = 0.9
+    assert find_others(found, line, 25) == "other signs" and read(found) == "12"
+    assert find_others(found, line, 60) == ""  # it is small beside the line
+
+
+def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
+    line = candidates("4567")
+    assert find_others(together(line, candidates("12", top=40)), line, 25) == "several lines"
+    assert find_others(together(line, candidates("12", top=40)), line, 60) == ""
 
 
 def test_nothing_found_is_an_error() -> None:
     with pytest.raises(ImageError, match="no number can be seen"):
-        choose_readings(Seen(candidates(""), False), Known())
+        choose_readings(Seen(candidates(""), ""), Known())
 
 
 def test_alternatives_share_what_the_confidence_leaves() -> None:

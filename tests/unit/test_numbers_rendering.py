@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from worker.models.detector import OTHER
 from worker.training.synthetic import forms, numbers, papers
 from worker.training.synthetic.arranging import (
     choose_digits,
@@ -38,11 +39,11 @@ def test_each_digit_has_a_box_inside_the_picture(seed: int) -> None:
     scene = render(seed)
     height, width = scene.picture.shape[:2]
     assert scene.picture.dtype == np.uint8 and height >= 8 and width >= 8
-    for digits, boxes in (
-        (scene.digits, scene.boxes),
-        (scene.other_digits, scene.other_boxes),
+    for signs, boxes, last in (
+        (scene.digits, scene.boxes, 9),
+        (scene.other_signs, scene.other_boxes, OTHER),
     ):
-        assert boxes.shape == (len(digits), 4) and all(0 <= digit <= 9 for digit in digits)
+        assert boxes.shape == (len(signs), 4) and all(0 <= sign <= last for sign in signs)
         assert (boxes >= 0).all() and (boxes <= (width, height, width, height)).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
@@ -73,7 +74,9 @@ def test_every_doubt_and_every_kind_of_picture_appears() -> None:
     assert {scene.picture.ndim for scene in scenes} == {2, 3}
     assert not any(scene.digits for scene in scenes if scene.doubt == "no number")
     assert all(scene.digits for scene in scenes if scene.doubt in ("", "letters"))
-    assert all(scene.doubt for scene in scenes if scene.other_digits)
+    assert all(scene.doubt for scene in scenes if scene.other_signs)
+    kinds = {scene.doubt for scene in scenes if OTHER in scene.other_signs}
+    assert {"letters", "crossed out"} <= kinds <= {"letters", "crossed out", "no number"}
     lengths = [len(scene.digits) for scene in scenes]
     assert min(lengths) == 0 and max(lengths) > 12
     light = np.array([np.median(scene.picture) > 127 for scene in scenes])

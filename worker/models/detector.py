@@ -1,7 +1,7 @@
 """The network that finds the digits of a number in a grey picture: a heat map of their middles.
 
-A cell of the map covers 4×4 px. For each it gives how likely the middle of a digit is there, which
-digit that is, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
+A cell of the map covers 4×4 px. For each it gives how likely the middle of a sign is there, which
+digit that is, if it is one, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
 """
 
 from functools import cache
@@ -21,6 +21,8 @@ from worker.models.network import DETECTOR
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
+OTHER = CLASSES  # the class, after the ten digits, of letters and of digits that are crossed out
+SIGNS = CLASSES + 1
 EDGES = 4  # left, top, right and bottom
 SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are learned in this unit
 
@@ -28,8 +30,8 @@ SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are le
 class Maps(NamedTuple):
     """What the network gives for each cell of a batch of N pictures."""
 
-    middle: Tensor  # (N, height, width): the logit of a digit's middle being there
-    digits: Tensor  # (N, 10, height, width): the logits of the digits
+    middle: Tensor  # (N, height, width): the logit of a sign's middle being there
+    signs: Tensor  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
     edges: Tensor  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
 
 
@@ -72,9 +74,9 @@ class Detector(nn.Module):
         self.join_8 = convolution(eighth, eighth)
         self.from_8 = nn.Conv2d(eighth, quarter, 1)
         self.join_4 = nn.Sequential(convolution(quarter, quarter), convolution(quarter, 48))
-        self.head = nn.Conv2d(48, 1 + CLASSES + EDGES, 1)
+        self.head = nn.Conv2d(48, 1 + SIGNS + EDGES, 1)
         nn.init.zeros_(cast(Tensor, self.head.bias))
-        cast(Tensor, self.head.bias).data[0] = -4.0  # most cells are not the middle of a digit
+        cast(Tensor, self.head.bias).data[0] = -4.0  # most cells are not the middle of a sign
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Maps:
@@ -84,7 +86,7 @@ class Detector(nn.Module):
         coarse = self.to_16(middle)
         middle = self.join_8(middle + double(self.from_16(coarse)))
         found = self.head(self.join_4(fine + double(self.from_8(middle)))).float()
-        return Maps(found[:, 0], found[:, 1 : 1 + CLASSES], found[:, 1 + CLASSES :])
+        return Maps(found[:, 0], found[:, 1 : 1 + SIGNS], found[:, 1 + SIGNS :])
 
     def fold(self) -> "Detector":
         """Merge the batch normalisations into the convolutions; the answers stay the same."""
@@ -95,9 +97,9 @@ class Detector(nn.Module):
         return self
 
     def scale(self, slope: float, offset: float, factor: float) -> None:
-        """Scale the logits of the chances, and add an offset to them; scale those of the digits."""
+        """Scale the logits of the chances, and add an offset to them; scale those of the signs."""
         weight, bias = self.head.weight, cast(Tensor, self.head.bias)
-        for part, by in ((slice(0, 1), slope), (slice(1, 1 + CLASSES), factor)):
+        for part, by in ((slice(0, 1), slope), (slice(1, 1 + SIGNS), factor)):
             weight[part] *= by
             bias[part] *= by
         bias[0] += offset

@@ -85,8 +85,8 @@ def is_upright_1(edge: NDArray[np.bool_], w: int, h: int, digit_length: float) -
 
     The remainder of a round digit meets the edge twice, and a frame is thinner or longer.
     """
-    is_digit_long = 0.85 * digit_length <= h <= 1.3 * digit_length
-    return is_digit_long and w >= 0.1 * digit_length and np.count_nonzero(np.diff(edge)) == 2
+    is_digit_long = 0.7 * digit_length <= h <= 1.5 * digit_length
+    return is_digit_long and w >= 0.07 * digit_length and np.count_nonzero(np.diff(edge)) == 2
 
 
 def is_box(shape: NDArray[np.bool_]) -> bool:

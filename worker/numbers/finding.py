@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from worker.models.detector import CELL, MULTIPLE, SIZE_UNIT, Detector
+from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, Detector
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
@@ -22,6 +22,9 @@ class Candidates(NamedTuple):
 
     chances: NDArray[np.float32]  # (N,): the probability that there is a digit
     digits: NDArray[np.float32]  # (N, 10): which digit it is, if it is one
+    others: NDArray[
+        np.float32
+    ]  # (N,): the probability that there is a letter or a crossed-out digit
     boxes: NDArray[np.float32]  # (N, 4): left, top, right and bottom in px
 
     def take(self, rows: NDArray[np.intp]) -> "Candidates":
@@ -46,8 +49,14 @@ def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidat
         edges = maps.edges[0][:, rows, columns].T * SIZE_UNIT
         boxes = torch.cat([middles - edges[:, :2], middles + edges[:, 2:]], 1).numpy()
         boxes /= np.array([width, height] * 2, np.float32) / np.array(picture.shape[::-1] * 2)
-        digits = maps.digits[0][:, rows, columns].T.softmax(1)
-        found = Candidates(chances[0, rows, columns].numpy(), digits.numpy(), boxes)
+        signs = maps.signs[0][:, rows, columns].T.softmax(1) * chances[0, rows, columns, None]
+        likely = signs[:, :OTHER].sum(1, keepdim=True)
+        found = Candidates(
+            likely[:, 0].numpy(),
+            (signs[:, :OTHER] / likely).numpy(),
+            signs[:, OTHER].numpy(),
+            boxes,
+        )
     return found.take(drop_copies(found.boxes))
 
 
@@ -77,11 +86,14 @@ def merge(first: Candidates, second: Candidates) -> Candidates:
     digits = [np.log(look.digits + 1e-6) for look in (first, second)]
     odds[0] = (odds[0] + np.where(both, odds[1][rows] if len(odds[1]) else 0, UNSEEN_LOG_ODDS)) / 2
     digits[0][both] = (digits[0][both] + digits[1][rows[both]]) / 2
+    others = first.others / 2
+    others[both] += second.others[rows[both]] / 2
     chances = 1 / (1 + np.exp(-np.concatenate([odds[0], (odds[1][lone] + UNSEEN_LOG_ODDS) / 2])))
     likely = np.exp(np.concatenate([digits[0], digits[1][lone]]))
     merged = Candidates(
         chances.astype(np.float32),
         (likely / likely.sum(1, keepdims=True)).astype(np.float32),
+        np.concatenate([others, second.others[lone] / 2]),
         np.concatenate([first.boxes, second.boxes[lone]]),
     )
     return merged.take(np.argsort(-merged.chances, kind="stable"))

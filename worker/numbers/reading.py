@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import PIL.Image
@@ -63,7 +63,12 @@ class Seen:
     """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
-    has_others: bool  # whether there are other digits that are as clear
+    reason: Reason  # what else is in the picture, so that a person should look at it
+
+    @cached_property
+    def readings(self) -> list[Path]:
+        """What the line may say if nothing is known, the most probable first."""
+        return weigh_readings(self.line)
 
 
 def read_number(content: bytes, known: Known) -> NumberReading:
@@ -91,12 +96,12 @@ def look(find: Find, picture: Grey) -> Seen:
     found, line, scale = search(find, picture)
     clear = line.take(np.flatnonzero(line.chances >= CLEAR))
     if not len(clear.chances):
-        return Seen(line, False)
+        return Seen(line, "")
     height = float(np.median(clear.boxes[:, 3] - clear.boxes[:, 1]))
-    has_others = count_others(found, line, height) > 0
+    seen = Seen(line, find_others(found, line, height))
     is_good = GOOD_HEIGHTS[0] <= height * scale <= GOOD_HEIGHTS[1]
-    if is_good and weigh_readings(line)[0].chance >= SURE:
-        return Seen(line, has_others)
+    if is_good and seen.readings[0].chance >= SURE:
+        return seen
     low = (clear.boxes[:, :2].min(0) - MARGIN * height).clip(0).astype(int)
     high = np.minimum(picture.shape[::-1], clear.boxes[:, 2:].max(0) + MARGIN * height).astype(int)
     part = np.ascontiguousarray(picture[low[1] : high[1], low[0] : high[0]])
@@ -104,8 +109,8 @@ def look(find: Find, picture: Grey) -> Seen:
     found = found._replace(boxes=found.boxes + np.tile(low, 2).astype(np.float32))
     closer = found.take(choose_line(found))
     if not len(closer.chances):
-        return Seen(line, has_others)
-    return Seen(closer, has_others or count_others(found, closer, height) > 0)
+        return seen
+    return Seen(closer, seen.reason or find_others(found, closer, height))
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:
@@ -129,14 +134,15 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:
     return best
 
 
-def count_others(found: Candidates, line: Candidates, height: float) -> int:
-    """How many clear digits are beside the line, and nearly as tall as its digits."""
-    heights = found.boxes[:, 3] - found.boxes[:, 1]
-    is_clear = (found.chances >= CLEAR) & (heights >= OTHER_HEIGHT * height)
+def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
+    """What else is written, nearly as tall as the line: digits beside it, or other signs."""
+    is_tall = found.boxes[:, 3] - found.boxes[:, 1] >= OTHER_HEIGHT * height
+    if (is_tall & (found.others >= CLEAR)).any():
+        return "other signs"
     middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
     beside = ((middles < low) | (middles > high)).any(1)
-    return int((is_clear & beside).sum())
+    return "several lines" if (is_tall & beside & (found.chances >= CLEAR)).any() else ""
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Path], Reason]:
@@ -145,17 +151,15 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Path], Reason]:
     If numbers are known, the probability is that among those; if none of them is plausible, the
     readings are free. Raises `ImageError` if nothing can be read.
     """
-    free = weigh_readings(seen.line)
-    if not free:
+    if not seen.readings:
         raise ImageError("no number can be seen")
-    reason: Reason = "several lines" if seen.has_others else ""
-    if known.lengths is None and known.allowed is None:
-        return free, reason
+    if known.is_nothing:
+        return seen.readings, seen.reason
     wanted = weigh_readings(seen.line, known)
     if not wanted or wanted[0].chance < MIN_ALLOWED:
-        return free, reason or "not allowed"
+        return seen.readings, seen.reason or "not allowed"
     total = sum(path.chance for path in wanted)
-    return [path._replace(chance=path.chance / total) for path in wanted], reason
+    return [path._replace(chance=path.chance / total) for path in wanted], seen.reason
 
 
 def list_digits(line: Candidates, path: Path, ratio: float) -> list[FoundDigit]:

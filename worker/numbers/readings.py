@@ -1,15 +1,17 @@
 """Weighs what the candidates of a line may say: the most probable numbers, free or allowed ones."""
 
 import heapq
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
 from worker.numbers.finding import Candidates
 
 MAX_PATHS = 64  # at most this many partial readings are kept from one candidate to the next
-MIN_SHARE = 1e-6  # a partial reading that is less probable than this share of the best is dropped
+MIN_SHARE = 1e-5  # a partial reading that is less probable than this share of the best is dropped
 MIN_DOUBT = 1e-4  # chances are kept this far from 0 and 1: the detector may always be wrong
 MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't both be digits
 NOTHING_KNOWN = Known()
@@ -33,23 +35,31 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     """
     chances = line.chances.clip(MIN_DOUBT, 1 - MIN_DOUBT).astype(float).tolist()
     least, most = known.lengths or (1, MAX_DIGITS)
+    is_same_ink = _find_same_ink(line.boxes)
     paths = [Path("", 1.0, (), 0, 1 if known.allowed is None else len(known.allowed))]
     for candidate, chance in enumerate(chances):
-        digits = line.digits[candidate]
-        likely = [digit for digit in range(len(digits)) if digits[digit] > MIN_DOUBT]
+        likely = [
+            (str(digit), chance * share)
+            for digit, share in enumerate(line.digits[candidate].astype(float).tolist())
+            if share > MIN_DOUBT
+        ]
+        # What is known may leave out the most probable readings, so that no bound is known.
+        best = max(path.chance for path in paths) * max(1 - chance, *(each for _, each in likely))
+        bound = MIN_SHARE * best if known.is_nothing else 0.0
         longer: dict[str, Path] = {}
         for path in paths:
-            _add(longer, path._replace(chance=path.chance * (1 - chance)))
-            if len(path.number) == most or _is_same_ink(line, path, candidate):
+            number, before, taken, low, high = path
+            _add(longer, path._replace(chance=before * (1 - chance)))
+            if len(number) == most or (taken and is_same_ink[taken[-1], candidate]):
                 continue
-            for digit in likely:
-                number = f"{path.number}{digit}"
-                low, high = _narrow(known, path, number)
-                if low < high:
-                    share = path.chance * chance * float(digits[digit])
-                    _add(longer, Path(number, share, (*path.taken, candidate), low, high))
-        best = heapq.nlargest(MAX_PATHS, longer.values(), key=lambda path: path.chance)
-        paths = [path for path in best if path.chance > MIN_SHARE * best[0].chance]
+            for digit, share in likely:
+                if before * share > bound:
+                    low, high = _narrow(known, path, number + digit)
+                    if low < high:
+                        longest = (*taken, candidate)
+                        _add(longer, Path(number + digit, before * share, longest, low, high))
+        paths = heapq.nlargest(MAX_PATHS, longer.values(), key=attrgetter("chance"))
+        paths = [path for path in paths if path.chance > MIN_SHARE * paths[0].chance]
     return [
         path
         for path in paths
@@ -71,17 +81,15 @@ def _narrow(known: Known, path: Path, number: str) -> tuple[int, int]:
 def _add(paths: dict[str, Path], path: Path) -> None:
     """Add a path; two ways to one number become one, which has the more probable one's digits."""
     if other := paths.get(path.number):
-        path = max(path, other, key=lambda one: one.chance)._replace(
-            chance=path.chance + other.chance
-        )
+        likelier = path if path.chance > other.chance else other
+        path = likelier._replace(chance=path.chance + other.chance)
     paths[path.number] = path
 
 
-def _is_same_ink(line: Candidates, path: Path, candidate: int) -> bool:
-    """Whether a candidate covers much of the last digit of a path."""
-    if not path.taken:
-        return False
-    last, box = line.boxes[path.taken[-1]], line.boxes[candidate]
-    shared = (np.minimum(last, box)[2:] - np.maximum(last, box)[:2]).clip(0).prod()
-    smaller = min((one[2:] - one[:2]).clip(1).prod() for one in (last, box))
-    return bool(shared > MIN_OVERLAP * smaller)
+def _find_same_ink(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether two boxes show so much of the same ink that only one can be a digit: (N, N)."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1).prod(1)
+    smaller = np.minimum(areas[:, None], areas[None])
+    return np.asarray((high - low).clip(0).prod(2) > MIN_OVERLAP * smaller)

@@ -16,7 +16,7 @@ from worker.pictures import Grey
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 700_000  # a batch has as many scenes as fit
-DIGIT_HEIGHTS = (10, 40)  # px: the heights of digits at which the detector works
+DIGIT_HEIGHTS = (12, 42)  # px: the heights of digits at which the detector works
 MIN_SEEN = 0.5  # a digit counts as background if less than this share of it can be seen
 CLEARLY_SEEN = 0.85  # the heat is not learned of a digit if less than this share can be seen
 BUMP, MIN_BUMP = 0.11, 2.2  # the heat's deviation is this share of the box, and at least so many px
@@ -29,7 +29,7 @@ Rng = np.random.Generator
 
 class Scene(NamedTuple):
     picture: Grey
-    digits: list[int]  # all whole digits, the number's first
+    signs: list[int]  # the number's digits, then other digits, and `OTHER`
     boxes: Boxes  # (N, 4)
     number: str
     doubt: str
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     heat: Tensor  # (N, h, w): 1 in the middle of a digit, and less beside it
     weight: Tensor  # (N, h, w): 0 where nothing is learned of the heat
     places: Tensor  # (M, 3): picture, row and column of the cell of each digit
-    digits: Tensor  # (M,)
+    signs: Tensor  # (M,)
     edges: Tensor  # (M, 4)
 
 
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     values: NDArray[np.float32]  # (height, width): a scene at a random scale, normalised
     boxes: Boxes  # what can be seen of each digit
     seen: NDArray[np.float32]  # the share of each digit that can be seen
-    digits: list[int]
+    signs: list[int]
 
 
 def draw_sample(scene: Scene, rng: Rng) -> Sample:
@@ -82,7 +82,7 @@ def draw_sample(scene: Scene, rng: Rng) -> Sample:
     values = equalise(small)
     if rng.random() < 0.3:
         values += rng.normal(0, rng.uniform(0, 0.25), values.shape).astype(np.float32)
-    return Sample(values, cut, shares, scene.digits)
+    return Sample(values, cut, shares, scene.signs)
 
 
 def choose_start(length: int, room: int, edges: Boxes, rng: Rng) -> int:
@@ -118,14 +118,14 @@ def collate(samples: Sequence[Sample], rng: Rng) -> Batch:
     heat = np.zeros((len(samples), *size // CELL), np.float32)
     weight = np.ones_like(heat)
     places: list[tuple[int, int, int]] = []
-    digits: list[int] = []
+    signs: list[int] = []
     edges: list[Boxes] = []
     for number, sample in enumerate(samples):
         top, left = rng.integers(0, size - sample.values.shape + 1).tolist()
         height, width = sample.values.shape
         images[number, 0, top : top + height, left : left + width] = sample.values
         boxes = sample.boxes + np.array((left, top, left, top), np.float32)
-        for box, share, digit in zip(boxes, sample.seen, sample.digits, strict=True):
+        for box, share, sign in zip(boxes, sample.seen, sample.signs, strict=True):
             if share < MIN_SEEN:
                 continue
             row, column, bump = draw_bump(box, heat.shape[1:])
@@ -138,14 +138,14 @@ def collate(samples: Sequence[Sample], rng: Rng) -> Batch:
                 if 0 <= y < heat.shape[1] and 0 <= x < heat.shape[2]:
                     middle = (np.array((x, y), np.float32) + 0.5) * CELL
                     places.append((number, y, x))
-                    digits.append(digit)
+                    signs.append(sign)
                     edges.append(np.concatenate([middle - box[:2], box[2:] - middle]))
     return Batch(
         torch.from_numpy(images),
         torch.from_numpy(heat),
         torch.from_numpy(weight),
         torch.tensor(places, dtype=torch.long).view(-1, 3),
-        torch.tensor(digits, dtype=torch.long),
+        torch.tensor(signs, dtype=torch.long),
         torch.from_numpy(np.array(edges, np.float32).reshape(-1, EDGES)) / SIZE_UNIT,
     )
 
@@ -163,7 +163,7 @@ def draw_bump(box: Boxes, shape: tuple[int, ...]) -> tuple[int, int, NDArray[np.
 
 
 def measure_loss(maps: Maps, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """The focal loss of the heat (Law and Deng, 2018), and the losses of digits and edges."""
+    """The focal loss of the heat (Law and Deng, 2018), and the losses of signs and edges."""
     exact = batch.heat == 1
     log_yes, log_no = F.logsigmoid(maps.middle), F.logsigmoid(-maps.middle)
     yes = maps.middle.sigmoid()
@@ -172,8 +172,8 @@ def measure_loss(maps: Maps, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     count = exact.sum().clamp(min=1)
     heat = -((found + rest) * batch.weight).sum() / count
     picture, row, column = batch.places.unbind(1)
-    cells = max(1, len(batch.digits))  # a batch may be without digits
-    scores, found = maps.digits[picture, :, row, column], maps.edges[picture, :, row, column]
-    digits = F.cross_entropy(scores, batch.digits, label_smoothing=0.02, reduction="sum") / cells
+    cells = max(1, len(batch.signs))  # a batch may be without digits
+    scores, found = maps.signs[picture, :, row, column], maps.edges[picture, :, row, column]
+    signs = F.cross_entropy(scores, batch.signs, label_smoothing=0.02, reduction="sum") / cells
     edges = F.smooth_l1_loss(found, batch.edges, beta=0.2, reduction="sum") / (EDGES * cells)
-    return heat, digits, edges
+    return heat, signs, edges

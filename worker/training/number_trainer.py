@@ -1,6 +1,7 @@
 """Trains the network `number`: `digitq train number --out DIR`.
 
 It learns from rendered scenes alone. A training that was broken off continues after its last epoch.
+With `--fine-tune` it begins with weights that were trained before.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -27,17 +28,21 @@ from protocol.errors import UsageError
 from protocol.settings import NUMBER
 from worker.dataset import load_mnist
 from worker.decoding.pillow import prepare_libraries
-from worker.models.card import Card
+from worker.models.card import Card, card_path, read_card
 from worker.models.detector import Detector
+from worker.models.model import read_weights
 from worker.numbers.finding import find_candidates
-from worker.numbers.reading import choose_readings, look
-from worker.numbers.readings import NOTHING_KNOWN
-from worker.pictures import ImageError
+from worker.numbers.reading import look
 from worker.training.calibration import count_gaps, fit_line
 from worker.training.detection import Batch, Scene, make_batches, measure_loss
 from worker.training.synthetic.numbers import render_number
 from worker.training.synthetic.rendering import start_processes
-from worker.training.trainer import VALIDATION_IMAGES, make_writable, write_model
+from worker.training.trainer import (
+    VALIDATION_IMAGES,
+    has_bfloat16,
+    make_writable,
+    write_model,
+)
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
 POOLED_SCENES = 500  # batches are made of this many scenes, so that those of one size meet
@@ -50,15 +55,22 @@ Blocks = list["Future[list[Scene]]"]
 
 @dataclass(frozen=True)
 class NumberRecipe:
-    """How to train `number`; an epoch takes 70 to 110 s on two cores."""
+    """How to train `number`.
+
+    An epoch takes 70 to 110 s on two cores that multiply in 16 bits, and about 200 s on others.
+    """
 
     epochs: int = 80
     scenes: int = 8_000  # how many scenes are rendered for each epoch
     learning_rate: float = 2e-3
+    fine_tune: bool = False  # whether to begin with the weights that are installed
     warm_up_steps: int = 200
     weight_decay: float = 0.05
     ema_decay: float = 0.998  # how much of the weights' moving average a step keeps
     max_gradient: float = 10.0
+
+
+TUNING = NumberRecipe(epochs=26, learning_rate=6e-4, fine_tune=True)
 
 
 @cache
@@ -79,10 +91,10 @@ def render_scenes(held_back: bool, seed: tuple[int, ...], count: int) -> list[Sc
         scene = render_number(images, labels, rng)
         picture = scene.picture
         grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        digits = [*scene.digits, *scene.other_digits]
+        signs = [*scene.digits, *scene.other_signs]
         boxes = np.concatenate([scene.boxes, scene.other_boxes])
         number = "".join(map(str, scene.digits))
-        scenes.append(Scene(grey, digits, boxes, number, scene.doubt))
+        scenes.append(Scene(grey, signs, boxes, number, scene.doubt))
     return scenes
 
 
@@ -108,8 +120,10 @@ class Training:
         """Start anew, or with the state in the file. Raises `UsageError` if that is another's."""
         torch.manual_seed(seed)
         self.seed, self.recipe, self.saved, self.epoch = seed, recipe, saved, 0
-        self.run = [seed, recipe.epochs, recipe.scenes]
+        self.run = [seed, recipe.epochs, recipe.scenes, recipe.fine_tune]
         self.network = Detector()
+        if recipe.fine_tune:  # the saved weights have no batch normalisations
+            self.network.fold().load_state_dict(load(read_weights(card_path(NUMBER))[1]))
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.optimiser = torch.optim.AdamW(
@@ -156,10 +170,10 @@ class Training:
                 )
         trained = self.ema.module
         assert isinstance(trained, Detector)
-        return trained.fold()
+        return trained.eval() if self.recipe.fine_tune else trained.fold()
 
     def _show(self, scenes: Sequence[Scene]) -> str:
-        """Train one epoch, and save the state; gives the mean losses of heat, digits and edges."""
+        """Train one epoch, and save the state; gives the mean losses of heat, signs and edges."""
         rng = np.random.default_rng((self.seed, self.epoch, 1))
         recipe = self.recipe
         losses = []
@@ -169,7 +183,7 @@ class Training:
             warm = min(1, (step + 1) / recipe.warm_up_steps) if self.epoch == 0 else 1
             for group in self.optimiser.param_groups:
                 group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                 maps = self.network(batch.images.to(memory_format=torch.channels_last))
             parts = torch.stack(measure_loss(maps, batch))
             self.optimiser.zero_grad()
@@ -198,12 +212,12 @@ def draw_batches(
 
 
 def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) -> None:
-    """Scale the logits so that the chances of candidates, and of their digits, are right.
+    """Scale the logits so that the chances of candidates, and of their signs, are right.
 
     The focal loss leaves the chances too low. Two factors and an offset, those with the least cross
     entropy, are put into the weights of the last layer.
     """
-    logits, truths, scores, digits = [], [], [], []
+    logits, truths, scores, signs = [], [], [], []
     with torch.inference_mode():
         for batch, _ in draw_batches(scenes, np.random.default_rng((seed, 2))):
             maps = network(batch.images)
@@ -212,11 +226,11 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
             logits.append(maps.middle[is_peak])
             truths.append(F.max_pool2d((batch.heat == 1).float(), 3, 1, 1)[is_peak])
             picture, row, column = batch.places.unbind(1)
-            scores.append(maps.digits[picture, :, row, column])
-            digits.append(batch.digits)
+            scores.append(maps.signs[picture, :, row, column])
+            signs.append(batch.signs)
     slope, offset = fit_line(torch.cat(logits).double(), torch.cat(truths).double())
     factors = torch.linspace(0.5, 3, 251)
-    losses = [F.cross_entropy(torch.cat(scores) * factor, torch.cat(digits)) for factor in factors]
+    losses = [F.cross_entropy(torch.cat(scores) * factor, torch.cat(signs)) for factor in factors]
     with torch.no_grad():
         network.scale(slope, offset, factors[torch.stack(losses).argmin()].item())
 
@@ -226,26 +240,23 @@ def read_scenes(network: Detector, scenes: Sequence[Scene]) -> tuple[Tensor, Ten
     find = partial(find_candidates, network)
     chances, right = [], []
     for scene in scenes:
-        try:
-            readings, _ = choose_readings(look(find, scene.picture), NOTHING_KNOWN)
-        except ImageError:
-            chances.append(0.0)
-            right.append(False)
-        else:
-            chances.append(readings[0].chance)
-            right.append(readings[0].number == scene.number)
+        readings = look(find, scene.picture).readings
+        chances.append(readings[0].chance if readings else 0.0)
+        right.append(bool(readings) and readings[0].number == scene.number)
     return torch.tensor(chances, dtype=torch.float64), torch.tensor(right)
 
 
-def train_number(seed: int, epochs: int | None, out: Path, limit_scenes: int | None) -> Card:
+def train_number(
+    seed: int, epochs: int | None, out: Path, limit_scenes: int | None, fine_tune: bool = False
+) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
     The scenes with which the accuracy is measured have no doubtful number.
     """
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core renders
-    recipe = NumberRecipe()
+    recipe = TUNING if fine_tune else NumberRecipe()
     recipe = replace(recipe, epochs=epochs or recipe.epochs, scenes=limit_scenes or recipe.scenes)
     make_writable(out, NUMBER)
+    before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
     saved = out / f"{NUMBER}.partial"
     network = Training(seed, recipe, saved).finish()
     print("calibrating and testing …", file=sys.stderr)
@@ -263,8 +274,9 @@ def train_number(seed: int, epochs: int | None, out: Path, limit_scenes: int | N
         mean=0.0,
         std=1.0,
         seed=seed,
-        command=f"digitq train {NUMBER} --seed {seed} --epochs {recipe.epochs}"
+        command=f"{before}digitq train {NUMBER} --seed {seed} --epochs {recipe.epochs}"
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
+        + (" --fine-tune" if fine_tune else "")
         + " --out DIR",
         validation_accuracy=round(right.double().mean().item(), 6),
         temperature=round(1 / slope, 4),

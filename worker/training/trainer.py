@@ -168,7 +168,6 @@ def measure_loss(
     "Distilling the knowledge in a neural network", 2015).
     """
     temperature = recipe.distillation_temperature if teachers else 1.0
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # has no public name
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
         if teachers:
@@ -176,6 +175,12 @@ def measure_loss(
                 answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
             targets = torch.stack(answers).mean(0)
     return F.cross_entropy(logits, targets) * temperature**2
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in 16 bits; one that doesn't takes ten times as long."""
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # has no public name
+    return bool(is_supported())
 
 
 def make_writable(folder: Path, name: str) -> None:

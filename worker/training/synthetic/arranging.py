@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.models.detector import OTHER
 from worker.training.synthetic.handwriting import Points, Shape, smooth
 from worker.training.synthetic.scenes import Rng
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
@@ -18,7 +19,20 @@ MARKS_BEFORE = (
     *("point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *("dash", "dash", "slash", "equals", "star", "point", "close", "percent", "hash", "wave"),
+    *(
+        "dash",
+        "dash",
+        "slash",
+        "slash",
+        "slash",
+        "equals",
+        "star",
+        "point",
+        "close",
+        "percent",
+        "hash",
+        "wave",
+    ),
     *("tick", "comma", "long", "long"),
 )
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
@@ -78,7 +92,7 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         _add_marks(signs, MARKS_AFTER, height, hand, rng)
     return Line(signs, strokes, [])
 
@@ -153,7 +167,7 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
     """Write each digit into a cell of its own; some cells before and after stay empty."""
     width = height * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.75, 2.5)
     gap = height * rng.uniform(0.05, 0.8) if rng.random() < 0.5 else 0.0
-    before = int(rng.integers(1, 4)) if rng.random() < 0.25 else 0
+    before = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
     after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
     fill = EMPTY_CELLS[rng.integers(len(EMPTY_CELLS))]
     lefts = np.arange(before + len(digits) + after) * (width + gap)
@@ -163,6 +177,7 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
         )
     cells = [(float(left), float(left + width)) for left in lefts]
     shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
+    beside = rng.uniform(0.1, 0.25) if rng.random() < 0.15 else 0.0  # a 1 on a bar of the guide
     signs = []
     for number, (left, right) in enumerate(cells):
         if before <= number < before + len(digits):
@@ -172,6 +187,7 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
         else:
             continue
         middle = (left + right) / 2 + (shift + rng.normal(0, loose)) * width
+        middle += beside * height * (sign.digit == 1)
         signs.append(replace(sign, left=round(middle - sign.mask.shape[1] / 2)))
     return Line(signs, [], cells)
 
@@ -206,7 +222,7 @@ def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
         y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
         strokes.append(low + np.column_stack([x, y]) * (high - low))
     signs = [
-        replace(sign, digit=None) if number in numbers else sign
+        replace(sign, digit=OTHER) if number in numbers else sign
         for number, sign in enumerate(line.signs)
     ]
     return Line(signs, [*line.strokes, *strokes], line.cells)

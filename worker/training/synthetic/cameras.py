@@ -11,7 +11,7 @@ from worker.training.synthetic.handwriting import Shape
 from worker.training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
 from worker.training.synthetic.scenes import Rng, compress, light_unevenly
 
-MIN_PEN_CONTRAST = 30  # grey values between paper and pen, before the light and the camera
+MIN_PEN_CONTRAST = 40  # grey values between paper and pen, before the light and the camera
 MIN_LIGHT = 0.35  # share of full light in the darkest shadow
 LIGHT_STEP = 4  # px: light is computed at every fourth pixel and enlarged
 
@@ -37,7 +37,7 @@ def choose_colours(rng: Rng) -> Colours:
     strong = 0.6 if rng.random() < 0.2 else 0.25  # the most light that a colour lacks
     brightness = rng.uniform(215, 255) if rng.random() < 0.4 else rng.uniform(110, 245)
     paper = brightness * (1 - rng.uniform(0, strong, 3) * tinted)
-    faint = rng.random() < 0.2
+    faint = rng.random() < 0.12
     darkness = rng.uniform(0.4, 0.78) if faint else rng.uniform(0.02, 0.5)  # of the paper's light
     pen = paper * darkness
     if rng.random() < 0.35:  # a coloured pen
@@ -84,7 +84,7 @@ def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng)
     pattern = draw_pattern(ink, tall, rng)
     if pattern is not None:  # less contrast than the ink has
         loudest = pattern.max() * np.abs(colours.pattern - colours.paper).mean()
-        share = rng.uniform(0.05, 0.6) if rng.random() < 0.9 else 0.75
+        share = rng.uniform(0.05, 0.5) if rng.random() < 0.9 else 0.65
         pattern *= np.float32(min(1.0, share * colours.contrast / max(1.0, loudest)))
     planes = []
     for channel in range(len(colours.paper)):
@@ -116,7 +116,7 @@ def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) 
     elif rng.random() < 0.1:  # sharpened, with bright rims
         soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 2.5)).reshape(image.shape)
         image += np.float32(rng.uniform(0.3, 1.5)) * (image - soft)
-    loudest = min(10.0, 0.25 * colours.contrast)
+    loudest = min(10.0, 0.2 * colours.contrast)
     grain = cut_noise(height, width, rng) * np.float32(rng.uniform(0, 1) ** 2 * loudest)
     if rng.random() < 0.3:
         rough = draw_clouds(height, width, (3, 3), rng)
@@ -126,7 +126,7 @@ def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) 
         return finish(_threshold(image, ink, float(colours.paper.mean()), rng), rng)
     image *= _light(height, width, rng)[..., None]
     if rng.random() < 0.1:  # little contrast
-        image = image * np.float32(rng.uniform(0.35, 0.8)) + np.float32(rng.uniform(0, 70))
+        image = image * np.float32(rng.uniform(0.45, 0.8)) + np.float32(rng.uniform(0, 70))
     picture: Picture = np.clip(image, 0, 255).astype(np.uint8)
     picture = picture if picture.shape[2] == 3 else picture[..., 0]
     if rng.random() < 0.15 and tall > 14:
@@ -163,7 +163,7 @@ def _light(height: int, width: int, rng: Rng) -> Layer:
 
 def _blur(image: Layer, tall: float, rng: Rng) -> Layer:
     """Out of focus, or moved."""
-    size = tall * rng.uniform(0.005, 0.07)
+    size = tall * rng.uniform(0.005, 0.055)
     if rng.random() < 0.7:
         soft = cv2.GaussianBlur(image, (0, 0), max(0.4, size))
     else:
@@ -197,9 +197,9 @@ def _threshold(image: Layer, ink: Shape, paper: float, rng: Rng) -> Picture:
 
 
 def _coarsen(picture: Picture, tall: float, rng: Rng) -> Picture:
-    """Fewer pixels, with digits of 10 to 16 px, enlarged again to the same size."""
+    """Fewer pixels, with digits of 11 to 18 px, enlarged again to the same size."""
     height, width = picture.shape[:2]
-    scale = min(1.0, rng.uniform(10, 16) / tall)
+    scale = min(1.0, rng.uniform(11, 18) / tall)
     size = (max(4, round(width * scale)), max(4, round(height * scale)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if rng.random() < 0.4:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.models.detector import OTHER
 from worker.pictures import Picture
 from worker.training.synthetic import strays
 from worker.training.synthetic.arranging import (
@@ -37,9 +38,9 @@ FORM_SHARES = np.cumsum([share for _, share in FORMS.values()])
 DOUBT_SHARES = {  # what a person should look at, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,
-    "letters": 0.04,
-    "crossed out": 0.03,
-    "no number": 0.06,
+    "letters": 0.05,
+    "crossed out": 0.05,
+    "no number": 0.05,
 }
 
 
@@ -51,7 +52,9 @@ class NumberScene:
     digits: list[int]  # in reading order; none if the picture has no number
     boxes: Boxes  # of each digit's ink
     doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
-    other_digits: list[int]  # whole digits that are no part of the number: of another one
+    other_signs: list[
+        int
+    ]  # whole digits of another number; letters and crossed-out digits: `OTHER`
     other_boxes: Boxes
 
 
@@ -88,10 +91,13 @@ def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
             sheet.put(sheet.ink, sign.mask, sign.left, sign.top)
         sheet.pen_in(part.strokes)
     ink, printed, outside = _show(sheet, view, size, rng)
-    digits, boxes = _find([line], view, size)
-    other_digits, other_boxes = _find(others, view, size)
+    signs = [sign for sign in line.signs if sign.digit != OTHER]
+    rest = [sign for sign in line.signs if sign.digit == OTHER]
+    rest += [sign for other in others for sign in other.signs]
+    digits, boxes = _find(signs, view, size)
+    other_signs, other_boxes = _find(rest, view, size)
     picture = take(ink, printed, outside, scale * height, rng)
-    return NumberScene(picture, digits, boxes, doubt, other_digits, other_boxes)
+    return NumberScene(picture, digits, boxes, doubt, other_signs, other_boxes)
 
 
 def _choose_doubt(rng: Rng) -> str:
@@ -237,10 +243,15 @@ def _cut(layer: Shape, matrix: Matrix, size: list[int]) -> Shape:
     return canvas
 
 
-def _find(lines: list[Line], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
-    """The digits of the lines, and the box of each in the picture."""
-    signs: list[Sign] = [sign for line in lines for sign in line.signs if sign.digit is not None]
-    places = [move(hull_of(sign), view) for sign in signs]
+def _find(signs: list[Sign], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
+    """Which digits the signs are, without the marks, and the box of each in the picture.
+
+    Those that are mostly outside of it are left out.
+    """
+    places = [move(hull_of(sign), view) for sign in signs if sign.digit is not None]
     boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in places], np.float32).reshape(-1, 4)
-    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
-    return [sign.digit for sign in signs if sign.digit is not None], boxes
+    seen = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    shares = [(sides[:, 2:] - sides[:, :2]).prod(1) for sides in (seen, boxes)]
+    is_seen = shares[0] >= shares[1] / 2
+    found = np.array([sign.digit for sign in signs if sign.digit is not None], int)
+    return found[is_seen].tolist(), seen[is_seen]

@@ -61,11 +61,13 @@ def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
 
 
 def start_processes() -> ProcessPoolExecutor:
-    """Start a process for each core; they end with this one, even if it is killed."""
-    return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _end_with_parent)
+    """Start a process for each core, with a low priority; they end with this one, even if it is
+    killed."""
+    return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _begin)
 
 
-def _end_with_parent() -> None:
+def _begin() -> None:
+    os.nice(10)  # this one may train meanwhile
     end_at_once()
     Thread(target=_await_parent, daemon=True).start()
 

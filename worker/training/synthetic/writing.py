@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.models.detector import OTHER
 from worker.training.synthetic.glyphs import (
     ANGULAR_DIGITS,
     MARK_SIZES,
@@ -57,7 +58,7 @@ class Sign:
     mask: Shape
     left: int
     top: int
-    digit: int | None = None  # None for a mark
+    digit: int | None = None  # None for a mark; `OTHER` for a letter or a crossed-out digit
     ends: tuple[Points, Points] | None = None  # where a drawn glyph begins and ends, in the mask
 
     @property
@@ -178,4 +179,4 @@ def write_letter(height: float, hand: Hand, rng: Rng) -> Sign:
     thickness = max(1, round(hand.pen * height))
     letter = LETTERS[rng.integers(len(LETTERS))]
     mask, *_ = draw_strokes(letter, (0.75 * size, size), thickness, hand, rng)
-    return Sign(mask, 0, -mask.shape[0])
+    return Sign(mask, 0, -mask.shape[0], OTHER)
