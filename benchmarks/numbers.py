@@ -1,9 +1,10 @@
-"""How long a worker takes to read a whole number, beside its network alone.
+"""How well a worker reads whole numbers, and how long it takes beside its network alone.
 
-`python -m benchmarks.numbers [--rounds N]` prints ms an image on one core, the median of the
-rounds, from the file to the row. The pictures are rendered numbers of MNIST test digits: fields of
-300×100 px as PNG, and photos of 12 megapixels as JPEG of which the number is a small part. The
-network alone sees each picture once, at the scale of the first look.
+`python -m benchmarks.numbers [--rounds N]` renders numbers of MNIST test digits. It prints for each
+form and each doubt how many are read rightly, how many are marked `review`, and how many are wrong
+and not marked. Then it prints ms an image on one core, the median of the rounds, from the file to
+the row: of fields of 300×100 px as PNG, and of photos of 12 megapixels as JPEG of which the number
+is a small part. The network alone sees each picture once, at the scale of the first look.
 """
 
 import argparse
@@ -23,11 +24,13 @@ from worker.dataset import load_mnist
 from worker.models.detector import load_detector
 from worker.numbers.finding import find_candidates
 from worker.numbers.reading import LOOKS
-from worker.training.synthetic.numbers import render_number
+from worker.training.synthetic.forms import FORMS
+from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 
 FIELD = (300, 100)  # px: width and height
 PHOTO = (4000, 3000)
 PHOTO_SHARE = 0.3  # the number's picture takes this share of the photo's width
+SCENES = 200  # clear numbers on each form
 COUNTS = {"300×100 PNG": 200, "4000×3000 JPEG": 8}
 
 
@@ -42,6 +45,31 @@ def draw_fields(count: int) -> list[np.ndarray]:
         if not scene.doubt and 2 < width / height < 4:
             fields.append(cv2.resize(scene.picture, FIELD, interpolation=cv2.INTER_AREA))
     return fields
+
+
+def render_scenes() -> dict[str, list[NumberScene]]:
+    """Clear numbers on each form, and doubtful ones of each kind."""
+    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    rng = np.random.default_rng(1)
+    scenes: dict[str, list[NumberScene]] = {kind: [] for kind in (*FORMS, *DOUBT_SHARES)}
+    for form in FORMS:
+        while len(scenes[form]) < SCENES:
+            scene = render_number(images, labels, rng, form)
+            scenes[scene.doubt or form].append(scene)
+    return scenes
+
+
+def count_answers(scenes: list[NumberScene]) -> tuple[int, int, int]:
+    """How many are right, marked, and wrong without a mark."""
+    files = [encode(scene.picture, "PNG") for scene in scenes]
+    rows = by_worker(files).to_pylist()
+    right = [
+        row["number"] == "".join(map(str, scene.digits))
+        for row, scene in zip(rows, scenes, strict=True)
+    ]
+    marked = [row["review"] for row in rows]
+    missed = sum(not a and not b for a, b in zip(right, marked, strict=True))
+    return sum(right), sum(marked), missed
 
 
 def encode(picture: np.ndarray, format: str) -> bytes:
@@ -61,9 +89,9 @@ def draw_photo(field: np.ndarray) -> bytes:
     return encode(photo, "JPEG")
 
 
-def by_worker(files: list[bytes]) -> None:
+def by_worker(files: list[bytes]) -> pa.RecordBatch:
     batch = pa.record_batch({"id": [str(n) for n in range(len(files))], "image": files})
-    read_numbers(batch, read_image, Known())
+    return read_numbers(batch, read_image, Known())
 
 
 def by_network(files: list[bytes]) -> None:
@@ -73,13 +101,17 @@ def by_network(files: list[bytes]) -> None:
 
 
 BLANK = np.full(FIELD[::-1], 255, np.uint8)
-READERS: dict[str, Callable[[list[bytes]], None]] = {"a worker": by_worker, "network": by_network}
+READERS: dict[str, Callable[[list[bytes]], object]] = {"a worker": by_worker, "network": by_network}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
+    print(f"{'':16}", *(f"{word:>8}" for word in ("scenes", "right", "marked", "missed")))
+    for kind, scenes in render_scenes().items():
+        shares = (f"{100 * count / len(scenes):6.1f} %" for count in count_answers(scenes))
+        print(f"{kind:16} {len(scenes):8}", *shares)
     fields = draw_fields(COUNTS["300×100 PNG"])
     sets = {
         "300×100 PNG": [encode(field, "PNG") for field in fields],

@@ -17,6 +17,7 @@ from worker.normalisation.colours import to_grey
 from worker.numbers.finding import Candidates, find_candidates, merge
 from worker.numbers.lines import choose_line
 from worker.numbers.readings import Path, weigh_readings
+from worker.numbers.rereading import read_again
 from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
@@ -99,9 +100,12 @@ def look(find: Find, picture: Grey) -> Seen:
         return Seen(line, "")
     height = float(np.median(clear.boxes[:, 3] - clear.boxes[:, 1]))
     seen = Seen(line, find_others(found, line, height))
-    is_good = GOOD_HEIGHTS[0] <= height * scale <= GOOD_HEIGHTS[1]
-    if is_good and seen.readings[0].chance >= SURE:
-        return seen
+    if GOOD_HEIGHTS[0] <= height * scale <= GOOD_HEIGHTS[1]:
+        if seen.readings[0].chance >= SURE:
+            return seen
+        seen = Seen(read_again(picture, line), seen.reason)
+        if seen.readings[0].chance >= SURE:
+            return seen
     low = (clear.boxes[:, :2].min(0) - MARGIN * height).clip(0).astype(int)
     high = np.minimum(picture.shape[::-1], clear.boxes[:, 2:].max(0) + MARGIN * height).astype(int)
     part = np.ascontiguousarray(picture[low[1] : high[1], low[0] : high[0]])
@@ -110,7 +114,7 @@ def look(find: Find, picture: Grey) -> Seen:
     closer = found.take(choose_line(found))
     if not len(closer.chances):
         return seen
-    return Seen(closer, seen.reason or find_others(found, closer, height))
+    return Seen(read_again(picture, closer), seen.reason or find_others(found, closer, height))
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:

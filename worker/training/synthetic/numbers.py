@@ -58,9 +58,13 @@ class NumberScene:
     other_boxes: Boxes
 
 
-def render_number(shapes: Images, labels: Labels, rng: Rng) -> NumberScene:
-    """Render a number of 1 to 20 digits, written with MNIST's digits and drawn ones."""
-    form = FORM_NAMES[int(np.searchsorted(FORM_SHARES, rng.random() * FORM_SHARES[-1]))]
+def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = None) -> NumberScene:
+    """Render a number of 1 to 20 digits, written with MNIST's digits and drawn ones.
+
+    It is on one of `FORMS`, by default any.
+    """
+    drawn = FORM_NAMES[int(np.searchsorted(FORM_SHARES, rng.random() * FORM_SHARES[-1]))]
+    form = form or drawn
     doubt = _choose_doubt(rng)
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = _write(form == "cells", hand, rng)

@@ -1,0 +1,51 @@
+"""Reads the digits of a line again, each alone, with the network of single digits."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.chunk import PIXELS
+from worker.models.model import load_model
+from worker.normalisation.placing import STROKE_SIDE, centre, crop, dilate_thin_strokes, scale
+from worker.numbers.finding import Candidates
+from worker.pictures import SIDE, Grey, ImageError
+
+READER = "cnn"
+MIN_SHARE = 1e-3  # the single digit's network excludes no digit
+DIGIT_MARGIN, PAPER_MARGIN = 0.06, 0.24  # of a digit's height, around its box
+MIN_CONTRAST = 20  # grey values: fainter ink is not raised to black
+
+
+def read_again(picture: Grey, line: Candidates) -> Candidates:
+    """The candidates with the product of both networks' probabilities of each digit."""
+    if not len(line.chances):
+        return line
+    digits = np.stack([cut_digit(picture, box) for box in line.boxes])
+    answers = load_model(READER).classify_together(digits.reshape(-1, PIXELS))
+    product = line.digits * (answers + MIN_SHARE)
+    return line._replace(digits=product / product.sum(1, keepdims=True))
+
+
+def cut_digit(picture: Grey, box: NDArray[np.float32]) -> Grey:
+    """The ink in a box, as MNIST has it: 28×28, light on dark. It is black where there is none."""
+    part, around = (cut(picture, box, margin) for margin in (DIGIT_MARGIN, PAPER_MARGIN))
+    contrast = np.median(around) - scale(part, STROKE_SIDE).astype(np.float32)
+    if contrast.mean() < 0:  # light ink
+        contrast = -contrast
+    strong = max(MIN_CONTRAST, float(np.percentile(contrast, 98)))
+    ink = np.clip(contrast * (255 / strong), 0, 255).astype(np.uint8)
+    level, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_OTSU)
+    faint = 0.6 * level
+    ink = np.clip((ink - faint) * (255 / (255 - faint)), 0, 255).astype(np.uint8)
+    try:
+        return centre(scale(dilate_thin_strokes(crop(ink))))
+    except ImageError:
+        return np.zeros((SIDE, SIDE), np.uint8)
+
+
+def cut(picture: Grey, box: NDArray[np.float32], margin: float) -> Grey:
+    """The part of a picture in a box that is widened by a share of its height; never empty."""
+    left, top, right, bottom = box + margin * (box[3] - box[1]) * np.array([-1, -1, 1, 1])
+    height, width = picture.shape
+    left, top = min(max(0, int(left)), width - 1), min(max(0, int(top)), height - 1)
+    return picture[top : max(top, int(bottom)) + 1, left : max(left, int(right)) + 1]
