@@ -95,7 +95,7 @@ def is_mostly_dark(grey: Grey) -> bool:
     return bool(grey.mean() < 128)
 
 
-def even_ground(grey: Grey) -> Grey:
+def even_background(grey: Grey) -> Grey:
     return np.full_like(grey, np.median(measuring.border(grey)))
 
 
@@ -131,7 +131,7 @@ def none(*_: object) -> None:
     return None
 
 
-def no_shape(boxes: shapes.Boxes, *_: object) -> np.ndarray:
+def no_shape(boxes: shapes.Rects, *_: object) -> np.ndarray:
     return np.zeros(len(boxes[0]), np.bool_)
 
 
@@ -155,65 +155,66 @@ def on_rim_if_many(boxes: Any, shape: tuple[int, ...]) -> Any:
 
 ARE_ON_RIM = lines.are_on_rim
 INFINITE = float("inf")
-dark, ink, bright = background.is_ground_dark, background.extract_ink, background.estimate_ground
+dark, ink = background.is_background_dark, background.extract_ink
+bright = background.estimate_background
 straight, grid, digit = lines.remove_straight_lines, line_finding.find_lines, shapes.select_digit
 under, plate, dropped = shapes.find_underlines, panels.find_plate, doubts.is_digit_dropped
 ROWS = [
     without("colours by their own line", colours.project_colours, luma),
-    without("which is ground", dark, is_mostly_dark),
-    changed("ground: width", dark, background, WIDTH_VOTE=0.0),
-    changed("ground: specks", dark, background, STRAYS_VOTE=0.0),
-    changed("ground: a photo's light", dark, background, LIT=INFINITE),
-    without("ground: rings and corners", background.weigh_ground, weigh_alike),
-    changed("ground: evenly black", background.is_photo, background, has_drawn_ground=no),
-    changed("ground: paper is light", dark, background, PAPER_IS_LIGHT=0.0),
-    without("uneven light", bright, even_ground),
+    without("which is background", dark, is_mostly_dark),
+    changed("background: width", dark, background, WIDTH_WEIGHT=0.0),
+    changed("background: contrast", dark, background, CONTRAST_WEIGHT=0.0),
+    changed("background: a photo's light", dark, background, MIN_LIGHT_VARIANCE=INFINITE),
+    without("background: rings and corners", background.background_weights, weigh_alike),
+    changed("background: evenly black", background.is_photo, background, has_drawn_background=no),
+    changed("background: paper is light", dark, background, LIGHT_PAPER_BIAS=0.0),
+    without("uneven light", bright, even_background),
     without("light: smooth", background.fit_light, none),
     without("light: at the edges", background.darken_edges, first),
-    changed("light: even", bright, background, EVEN=INFINITE),
+    changed("light: even", bright, background, MIN_EVENNESS=INFINITE),
     changed("ink: noise", ink, background, MAX_NOISE=0),
-    changed("ink: paler than lines", ink, background, goes_across=no),
-    without("ink: shade", background.leave_out_shade, second),
-    changed("ink: shade beside lines", background.leave_out_shade, background, is_form=no),
-    changed("ink: paler shade", background.leave_out_shade, background, PALE_SHADE_REACH=(1e9, 0)),
+    changed("ink: paler than lines", ink, background, spans_image=no),
+    without("ink: shade", background.exclude_shade, second),
+    changed("ink: shade beside lines", background.exclude_shade, background, is_form=no),
+    changed("ink: paler shade", background.exclude_shade, background, SHADE_RADIUS=(1e9, 0)),
     without("remove_lines", lines.remove_lines, first),
     without("lines: frame", lines.is_frame, no),
     without("lines: framed digit", lines.is_framed, yes),
     without("lines: sides of a cell", line_finding.find_sides, no_mask),
-    without("lines: confirmed", line_finding.confirm, first),
-    changed("lines: tilted", grid, line_finding, SLOPES=(0.0,)),
-    changed("lines: broken", grid, line_finding, GAP=10_000),
-    changed("lines: with strokes along", grid, line_finding, FREE=1.0),
-    changed("lines: thick", grid, line_finding, THICK=line_finding.THICKEST),
+    without("lines: confirmed", line_finding.confirm_lines, first),
+    changed("lines: tilted", grid, line_finding, LINE_SLOPES=(0.0,)),
+    changed("lines: broken", grid, line_finding, GAP_DIVISOR=10_000),
+    changed("lines: with strokes along", grid, line_finding, MAX_LINE_GAPS=1.0),
+    changed("lines: thick", grid, line_finding, MAX_JOINED_THICKNESS=line_finding.MAX_THICKNESS),
     changed("lines: empty cell", straight, lines, are_on_rim=on_rim_if_many),
-    changed("lines: many", straight, lines, MANY=1000),
+    changed("lines: many", straight, lines, MANY_LINES=1000),
     without("lines: bars of the digit", lines.are_bars, no),
     without("lines: thick bars", lines.is_bar, no),
     without("lines: bridged strokes", lines.bridge, no_mask),
-    without("lines: scraps", lines.leave_out_scraps, first),
-    changed("lines: scraps near the digit", lines.leave_out_scraps, lines, NEAR_DIGIT=0.0),
+    without("lines: scraps", lines.remove_scraps, first),
+    changed("lines: scraps near the digit", lines.remove_scraps, lines, MAX_PART_DISTANCE=0.0),
     without("lines: pale digit", lines.strengthen, first),
     without("fill_outline", shapes.fill_outline, first),
-    changed("fill_outline: no ring", shapes.fill_outline, shapes, MIN_ROUND_FILL=INFINITE),
+    changed("fill_outline: no ring", shapes.fill_outline, shapes, MIN_RING_FILL=INFINITE),
     without("select_digit", digit, first),
     without("shapes: circles", shapes.find_surrounds, no_shape),
     without("shapes: lines under the digit", under, no_shape),
-    changed("shapes: buttons", under, shapes, BUTTON=0.0),
-    changed("shapes: two lines", under, shapes, PAIR=0.0),
-    changed("shapes: no base of a 2", under, shapes, NO_BASE=INFINITE),
+    changed("shapes: buttons", under, shapes, MAX_BUTTON_ASPECT=0.0),
+    changed("shapes: two lines", under, shapes, MAX_PAIR_ASPECT=0.0),
+    changed("shapes: no base of a 2", under, shapes, MAX_BASE_WIDTH=INFINITE),
     without("shapes: print", shapes.find_print, no_shape),
-    changed("shapes: print is thinner", shapes.find_print, shapes, THINNER=INFINITE),
+    changed("shapes: print is thinner", shapes.find_print, shapes, MAX_PRINT_STROKE=INFINITE),
     without("shapes: punched holes", shapes.find_punched, no_shape),
     without("shapes: pieces", shapes.group_pieces, each_by_itself),
-    changed("shapes: shadows", digit, shapes, SOLID_FILL=2.0),
+    changed("shapes: shadows", digit, shapes, MAX_EDGE_FILL=2.0),
     changed("shapes: rim", digit, shapes, IMAGE_RIM=0.0),
     without("panels", panels.find_panel, none),
     without("panels: plates", plate, none),
     changed("panels: rectangles", plate, panels, is_rectangle=no),
     without("panels: discs", panels.is_disc, no),
-    changed("panels: convex", plate, panels, is_digit=no),
-    changed("panels: a thick 0 is none", plate, panels, is_of_0=no),
-    without("panels: beside a desk", panels.beside_strips, none),
+    changed("panels: convex", plate, panels, is_digit_hole=no),
+    changed("panels: a thick 0 is none", plate, panels, is_zero_hole=no),
+    without("panels: beside a desk", panels.find_page, none),
     without("panels: sheets", panels.find_sheet, none),
     changed("panels: sheets aslant", steps.cut, steps, rectify=cut_box),
     without("dilate_thin_strokes", placing.dilate_thin_strokes, first),
@@ -230,7 +231,7 @@ ROWS = [
         is_upright_1=no,
     ),
     changed("review: a frame is no digit", dropped, doubts, is_box=no),
-    changed("review: a line is no digit", dropped, doubts, MAX_LINE_HEIGHT=0.0),
+    changed("review: a line is no digit", dropped, doubts, MAX_LINE_ASPECT=0.0),
     without("review: one above", doubts.is_digit_above, no),
     without("review: one within", doubts.is_digit_within, no),
 ]

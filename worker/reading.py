@@ -8,10 +8,11 @@ import numpy as np
 from protocol.chunk import ARRAY, PIXELS, Reason
 from worker.decoding.opening import has_more_pages, open_image
 from worker.normalisation.measuring import shrink
-from worker.normalisation.steps import FINE, MAX_VIEW_SIDE, Step, Views, trace_steps, trace_views
+from worker.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
 from worker.pictures import SIDE, ImageError
 
 PAGES: Reason = "pages"
+MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
 
 
 def trace_digit(content: bytes) -> Iterator[Step]:

@@ -8,15 +8,15 @@ import pytest
 
 from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
 from worker.normalisation.background import (
+    NARROW_CLOSING,
     ROUGH_SIDE,
-    STROKE_SHARE,
-    WIDE_STROKE_SHARE,
+    WIDE_CLOSING,
     close,
     darken_edges,
-    estimate_ground,
+    estimate_background,
     extract_ink,
     fit_light,
-    is_ground_dark,
+    is_background_dark,
 )
 from worker.normalisation.measuring import otsu_threshold, shrink
 from worker.normalisation.placing import crop
@@ -50,14 +50,14 @@ def test_a_large_image_is_halved_first_which_is_hardly_another(shape: tuple[int,
 def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> None:
     blot = np.full((60, 60), 255, np.uint8)
     blot[6:54, 6:54] = 0  # two thirds are ink
-    assert is_ground_dark(255 - blot if dark else blot) == dark
+    assert is_background_dark(255 - blot if dark else blot) == dark
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
-    monkeypatch.delattr("worker.normalisation.background.measure_reach")
+    monkeypatch.delattr("worker.normalisation.background.measure_radius")
     ring = draw_ring(width=6)
-    assert is_ground_dark(255 - ring if dark else ring) == dark
+    assert is_background_dark(255 - ring if dark else ring) == dark
 
 
 @pytest.mark.parametrize("turn", [np.asarray, np.transpose])
@@ -66,7 +66,7 @@ def test_a_shadow_over_most_of_a_photo_is_no_dark_ground(
 ) -> None:
     light = np.where(np.linspace(0, 1, SIDE) < 0.92, 0.3, 1)
     photo = add_grain(draw_ring(ink=60, ground=220) * light)
-    assert not is_ground_dark(shrink(turn(photo).copy(), ROUGH_SIDE))
+    assert not is_background_dark(shrink(turn(photo).copy(), ROUGH_SIDE))
 
 
 def test_a_drawing_of_light_strokes_that_fill_it() -> None:
@@ -74,7 +74,7 @@ def test_a_drawing_of_light_strokes_that_fill_it() -> None:
     left, top, width, height = cv2.boundingRect(255 - draw_ring(width=20))
     ring = 255 - draw_ring(width=20)[top - 3 : top + height + 3, left - 3 : left + width + 3]
     drawing = cv2.resize(ring, (32, 42), interpolation=cv2.INTER_AREA)
-    assert is_ground_dark(np.where(drawing > 127, 255, 0).astype(np.uint8))
+    assert is_background_dark(np.where(drawing > 127, 255, 0).astype(np.uint8))
 
 
 def cut_out(ink: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_a_light_digit_cut_out_tightly_of_a_photo(width: int, fall: float) -> No
     """There, it is ink that the grey values vary by, more than light."""
     ink = cut_out(255 - draw_ring(width=width))
     photo = add_grain((50 + 0.6 * ink) * (1 - np.linspace(0, fall, ink.shape[1])), 2)
-    assert is_ground_dark(shrink(photo, 48)) and not is_ground_dark(shrink(255 - photo, 48))
+    assert is_background_dark(shrink(photo, 48)) and not is_background_dark(shrink(255 - photo, 48))
 
 
 TINY_TWO = """
@@ -109,7 +109,7 @@ def test_soft_strokes_on_black_that_fill_the_image(times: int) -> None:
     """Most of it is neither the one nor the other; hardly a photo has a ground as even."""
     two = np.array([line.split() for line in TINY_TWO.split("\n")[1:-1]], np.uint8) * 36
     large = cv2.resize(two, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
-    assert is_ground_dark(shrink(large, 48)) and not is_ground_dark(shrink(255 - large, 48))
+    assert is_background_dark(shrink(large, 48)) and not is_background_dark(shrink(255 - large, 48))
 
 
 def test_a_wide_stroke_at_the_edge_is_no_shadow_on_black() -> None:
@@ -124,13 +124,13 @@ def test_where_the_votes_balance_the_ground_is_light() -> None:
     for side in range(4, 49, 2):
         half = np.zeros((side, side), np.uint8)
         half[:, side // 2 :] = 255
-        assert not is_ground_dark(half) and not is_ground_dark(half[:, ::-1].copy())
+        assert not is_background_dark(half) and not is_background_dark(half[:, ::-1].copy())
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_frame_of_a_cell_is_not_the_ground(dark: bool) -> None:
     framed = np.pad(draw_ring(), 4, constant_values=0)
-    assert is_ground_dark(255 - framed if dark else framed) == dark
+    assert is_background_dark(255 - framed if dark else framed) == dark
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -206,7 +206,7 @@ def test_a_small_spot_says_nothing_of_the_ground(paper: int, ink: int, spot: int
     photo = draw_ring(ink=ink, ground=paper)
     alone = normalise(add_grain(photo))
     cv2.circle(photo, (100, 20), 4, spot, cv2.FILLED)
-    assert is_ground_dark(shrink(photo, 48)) == (ink > paper)
+    assert is_background_dark(shrink(photo, 48)) == (ink > paper)
     assert same_digit(normalise(add_grain(photo)), alone, least=0.85)
 
 
@@ -226,7 +226,7 @@ def test_a_sheet_on_a_darker_desk() -> None:
     assert same_digit(normalise(add_grain(photo)), normalise(draw_ring()), least=0.85)
 
 
-@pytest.mark.parametrize("share", [WIDE_STROKE_SHARE, STROKE_SHARE])
+@pytest.mark.parametrize("share", [WIDE_CLOSING, NARROW_CLOSING])
 def test_closing_has_no_side(share: float) -> None:
     small = cv2.resize(add_grain(draw_ring(), 30), (48, 40), interpolation=cv2.INTER_AREA)
     assert np.array_equal(close(small[:, ::-1].copy(), share), close(small, share)[:, ::-1])
@@ -234,7 +234,7 @@ def test_closing_has_no_side(share: float) -> None:
 
 def test_light_goes_on_to_the_edges() -> None:
     lit = (220 * fall_off(40, 48, "lens")).astype(np.uint8)
-    closed = close(lit, STROKE_SHARE)
+    closed = close(lit, NARROW_CLOSING)
     assert np.abs(closed[0].astype(int) - lit[0]).min() > 10
     light = fit_light(closed, closed.mean())
     assert light is not None and np.abs(light - lit).max() < 4
@@ -244,7 +244,7 @@ def test_light_goes_on_to_the_edges() -> None:
     assert fit_light(dark.astype(np.uint8), dark.mean()) is None  # too dark for light
     assert fit_light(np.full((9, 48), 200, np.uint8), 200) is not None
     slope = (220 * fall_off(40, 48, "lamp")).astype(np.uint8)
-    assert np.abs(darken_edges(close(slope, STROKE_SHARE)).astype(int) - slope).max() < 8
+    assert np.abs(darken_edges(close(slope, NARROW_CLOSING)).astype(int) - slope).max() < 8
 
 
 def test_edges_are_darkened_alike_and_not_too_much() -> None:
@@ -260,7 +260,7 @@ def test_edges_are_darkened_alike_and_not_too_much() -> None:
 def test_the_ground_under_a_digit_is_that_around_it() -> None:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     lamp = 240 - columns * 0.8
-    ground = estimate_ground(np.where(draw_ring() == 0, 30, lamp).astype(np.uint8))
+    ground = estimate_background(np.where(draw_ring() == 0, 30, lamp).astype(np.uint8))
     assert np.abs(ground[10:-10, 15:-15] - lamp[10:-10, 15:-15]).max() < 25
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.drawing import RING, SIDE, draw_ring, likeness
 from worker.normalisation.line_finding import find_sides, measure_thickness
 from worker.normalisation.lines import remove_lines
-from worker.normalisation.measuring import measure_stroke
+from worker.normalisation.measuring import measure_stroke_width
 from worker.normalisation.shapes import select_digit
 
 
@@ -273,4 +273,4 @@ def test_a_stroke_inside_of_a_0_is_not_in_a_frame(start: tuple[int, int], around
 
 @pytest.mark.parametrize("width", [4, 8, 12])
 def test_the_width_of_a_stroke(width: int) -> None:
-    assert measure_stroke(255 - draw_ring(width=width) >> 7) == pytest.approx(width, abs=1.2)
+    assert measure_stroke_width(255 - draw_ring(width=width) >> 7) == pytest.approx(width, abs=1.2)

@@ -15,10 +15,10 @@ from worker.dataset import load_mnist
 from worker.decoding.opening import open_image
 from worker.normalisation import steps
 from worker.normalisation.doubts import ANOTHER, SOLID
-from worker.normalisation.measuring import measure_stroke
+from worker.normalisation.measuring import measure_stroke_width
 from worker.normalisation.placing import (
     DIGIT_SIDE,
-    STROKE,
+    MIN_STROKE_WIDTH,
     STROKE_SIDE,
     centre,
     centre_of_mass,
@@ -30,7 +30,7 @@ from worker.normalisation.placing import (
 from worker.normalisation.steps import (
     COARSE,
     FINE,
-    MAX_STRIP_LENGTH,
+    MAX_STRIP_ASPECT,
     SCALES,
     normalise,
     trace_steps,
@@ -126,7 +126,7 @@ def test_a_long_strip_stays_as_wide_as_a_short_one(times: int) -> None:
     strip[5:55, 100:150] = draw_ring(50, width=4)
     for picture in (strip, strip.T):
         glance = next(trace_steps(lambda side: picture))  # noqa: B023
-        assert abs(min(glance.image.shape) - COARSE[1] / min(times, MAX_STRIP_LENGTH)) <= 1
+        assert abs(min(glance.image.shape) - COARSE[1] / min(times, MAX_STRIP_ASPECT)) <= 1
 
 
 def test_a_stroke_that_is_too_thin_for_a_glance_is_found() -> None:
@@ -227,11 +227,11 @@ def test_a_thin_stroke_is_thickened_and_a_thick_one_left() -> None:
     thin, thick = (crop(255 - draw_ring(width=width)) for width in (2, 12))
     assert np.array_equal(dilate_thin_strokes(thick), thick)
     before, after = (
-        measure_stroke(scale(ink, STROKE_SIDE) >> 7) * DIGIT_SIDE / STROKE_SIDE
+        measure_stroke_width(scale(ink, STROKE_SIDE) >> 7) * DIGIT_SIDE / STROKE_SIDE
         for ink in (thin, dilate_thin_strokes(thin))
     )
-    assert before < STROKE / 2
-    assert after == pytest.approx(STROKE, rel=0.25)
+    assert before < MIN_STROKE_WIDTH / 2
+    assert after == pytest.approx(MIN_STROKE_WIDTH, rel=0.25)
 
 
 @pytest.mark.parametrize("shape", [(10, 10), (300, 40), (1, 50), (400, 1), (7, 3)])

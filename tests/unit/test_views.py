@@ -15,7 +15,7 @@ from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, s
 from worker.classify import INTERLEAVED_IMAGES, take_turns
 from worker.decoding import opening
 from worker.normalisation import steps
-from worker.normalisation.background import is_ground_dark
+from worker.normalisation.background import is_background_dark
 from worker.normalisation.measuring import shrink
 from worker.normalisation.steps import STEPS, normalise, trace_views
 from worker.normalisation.views import (
@@ -64,8 +64,8 @@ def test_extended_goes_on_as_it_was_at_the_edge() -> None:
 def test_framed_shows_which_is_ground(light: bool) -> None:
     tight = 255 - draw_tight_ring() if light else draw_tight_ring()
     wide = framed(tight)
-    assert is_ground_dark(shrink(tight, 48)) != light
-    assert is_ground_dark(shrink(wide, 48)) == light
+    assert is_background_dark(shrink(tight, 48)) != light
+    assert is_background_dark(shrink(wide, 48)) == light
     assert wide[0, 0] == wide[-1, -1] == 255 * (not light)
     assert np.array_equal(wide[32:-32, 32:-32], tight)
 

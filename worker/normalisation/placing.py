@@ -1,32 +1,32 @@
-"""The last steps: the digit is cropped, grown, scaled and centred as MNIST's are."""
+"""Crops the digit, thickens its strokes, scales it and centres it, as MNIST's digits are."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from worker.normalisation.measuring import FAINT, disc, mask_over, measure_stroke
+from worker.normalisation.measuring import INK_THRESHOLD, disc, mask_over, measure_stroke_width
 from worker.pictures import SIDE, Grey, ImageError
 
 DIGIT_SIDE = 20  # px: the longer side of an MNIST digit
 MAX_INK_PIXELS = 0.6 * SIDE**2  # more ink than this is not like MNIST, whose densest digit has 45 %
-STROKE = 2.2  # px at `DIGIT_SIDE`: thinner strokes are grown to this, MNIST's own lower quartile
-STROKE_SIDE = 80  # px: the longer side of the ink when its strokes are measured and grown
+MIN_STROKE_WIDTH = 2.2  # px at `DIGIT_SIDE`: thinner strokes are dilated; MNIST's lower quartile
+STROKE_SIDE = 80  # px: strokes are measured and dilated while the digit's longer side is this
 _ticks = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
-MOMENTS = np.stack(  # (3, 784): what gives an image's mass, and its moments down and right
+MOMENTS = np.stack(  # (3, 784): times pixels, they give the mass and the moments down and right
     [np.ones(SIDE * SIDE, np.float32), np.repeat(_ticks, SIDE), np.tile(_ticks, SIDE)]
 )
 
 
 def is_normalised(grey: Grey) -> bool:
-    """Whether the image is as MNIST's: 28×28, white on black, box and centre of mass in place."""
+    """Whether an image is like MNIST's: 28×28, white on black, its digit in size and place."""
     if grey.shape != (SIDE, SIDE):
         return False
-    _, ink = cv2.threshold(grey, 32, 0, cv2.THRESH_TOZERO)  # JPEG leaves up to 32 beside ink
+    _, ink = cv2.threshold(grey, 32, 0, cv2.THRESH_TOZERO)  # JPEG leaves up to 32 around ink
     on_border = cv2.countNonZero(ink) - cv2.countNonZero(ink[1:-1, 1:-1])
     if (
         cv2.minMaxLoc(ink)[1] < 192  # MNIST's ink is lighter
-        or cv2.countNonZero(mask_over(grey, 8)) > MAX_INK_PIXELS  # and its ground darker
+        or cv2.countNonZero(mask_over(grey, 8)) > MAX_INK_PIXELS  # MNIST's background is darker
         or abs(max(cv2.boundingRect(ink)[2:]) - DIGIT_SIDE) > 2  # px
         or on_border >= 2 * (SIDE - 1)  # half of the border
     ):
@@ -36,34 +36,34 @@ def is_normalised(grey: Grey) -> bool:
 
 
 def crop(ink: Grey) -> Grey:
-    """The box of the ink."""
-    left, top, width, height = box_of(ink)
+    """The bounding box of the ink. Raises `ImageError` if there is none."""
+    left, top, width, height = bounding_box(ink)
     return ink[top : top + height, left : left + width]
 
 
-def box_of(ink: Grey) -> Sequence[int]:
-    """Left, top, width and height of the ink. Raises `ImageError` if there is none."""
-    box: Sequence[int] = cv2.boundingRect(mask_over(ink, FAINT))
+def bounding_box(ink: Grey) -> Sequence[int]:
+    """Left, top, width and height of the ink in px. Raises `ImageError` if there is none."""
+    box: Sequence[int] = cv2.boundingRect(mask_over(ink, INK_THRESHOLD))
     if not any(box):
         raise ImageError("blank: no ink to be seen")
     return box
 
 
 def dilate_thin_strokes(ink: Grey) -> Grey:
-    """Grow thin strokes to about `STROKE` px; a pen's are thin, above all if the digit is large."""
+    """Dilate strokes that would be thinner than `MIN_STROKE_WIDTH`; this enlarges the image."""
     enlarged = scale(ink, STROKE_SIDE)
-    stroke = measure_stroke(mask_over(enlarged, 127))
-    radius = round((STROKE * STROKE_SIDE / DIGIT_SIDE - stroke) / 2)
+    width = measure_stroke_width(mask_over(enlarged, 127))
+    radius = round((MIN_STROKE_WIDTH * STROKE_SIDE / DIGIT_SIDE - width) / 2)
     if radius < 1:
         return ink
-    around = (radius, radius, radius, radius)
-    return cv2.dilate(cv2.copyMakeBorder(enlarged, *around, cv2.BORDER_CONSTANT), disc(radius))
+    margins = (radius, radius, radius, radius)
+    return cv2.dilate(cv2.copyMakeBorder(enlarged, *margins, cv2.BORDER_CONSTANT), disc(radius))
 
 
 def scale(ink: Grey, side: int = DIGIT_SIDE) -> Grey:
     """Scale the longer side to `side` px, and the other in proportion."""
     factor = side / max(ink.shape)
-    size = [max(1, round(part * factor)) for part in ink.shape[::-1]]
+    size = [max(1, round(length * factor)) for length in ink.shape[::-1]]
     return cv2.resize(ink, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 

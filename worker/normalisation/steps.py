@@ -1,8 +1,4 @@
-"""From an image to the 28×28 that the network was trained on.
-
-The last steps are those of the MNIST authors (yann.lecun.com/exdb/mnist); the others separate the
-digit from paper, shadow, lines and neighbours.
-"""
+"""Runs the steps on an image: coarsely first, then more closely or on a part, if need be."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -19,26 +15,25 @@ from worker.normalisation.colours import to_grey
 from worker.normalisation.doubts import find_review_reason
 from worker.normalisation.lines import remove_lines
 from worker.normalisation.measuring import shrink
-from worker.normalisation.panels import Corners, Window, find_panel, find_sheet, surroundings
+from worker.normalisation.panels import Corners, Region, find_panel, find_sheet, surroundings
 from worker.normalisation.placing import centre, crop, dilate_thin_strokes, is_normalised, scale
 from worker.normalisation.shapes import fill_outline, select_digit
-from worker.normalisation.views import SEEN, VIEWS
+from worker.normalisation.views import MIN_VIEW_SHARE, VIEWS
 from worker.pictures import Grey, ImageError, Picture, TimeLimitError
 
-COARSE = (56, 64)  # px: the least shorter side to decode to, and the longer side to shrink to
-FINE = (448, 128)  # the same if the first look finds no digit, or a small one
-SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # by the names of their first steps
-MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
-MAX_STRIP_LENGTH = 5  # an image longer than this many times its width is shrunk by its width
-SMALL_DIGIT_SIDE = 14  # px: a digit whose longer side is less is looked at again, more closely
-WHOLE = (0.0, 1.0, 0.0, 1.0)
+COARSE = (56, 64)  # px: the least shorter side after decoding, the longer side after shrinking
+FINE = (448, 128)  # the same for the looks after the first, if it shows no digit or a small one
+SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # by the name of each look's first step
+MAX_STRIP_ASPECT = 5  # the ratio of sides; a longer strip is shrunk to a given width, not length
+SMALL_DIGIT_SIDE = 14  # px: a digit whose longer side is less is looked at more closely
+WHOLE = (0.0, 1.0, 0.0, 1.0)  # the region of a whole image
 
-Views = dict[str, Grey]  # by name: 28×28, as the network sees them
-Read = Callable[[int], Picture]  # gives an image whose shorter side has at least this many px
+Views = dict[str, Grey]  # name of a view → 28×28, as the network sees it
+Read = Callable[[int], Picture]  # decodes the image to a shorter side of at least so many px
 
 
 class Step(NamedTuple):
-    """What an image is after a step."""
+    """An image after a step."""
 
     name: str
     image: Grey
@@ -46,17 +41,16 @@ class Step(NamedTuple):
 
 
 def trace_views(read: Read) -> Iterator[Views]:
-    """After each step, those other views of an image that are done and show a digit.
+    """Yield one growing dictionary after each step: the views that are done and show a digit.
 
-    An image that is like MNIST's has none. All are in one dictionary that grows. Raises
-    `TimeLimitError`.
+    It stays empty for an image that is like MNIST's. Raises `TimeLimitError`.
     """
     views: Views = {}
-    see = cache(lambda side: read(ceil(side / SEEN)))
+    see = cache(lambda side: read(ceil(side / MIN_VIEW_SHARE)))
     grey = to_grey(shrink(see(COARSE[0]), COARSE[1]))
     if not is_normalised(grey):
-        window = find_sheet(grey) or WHOLE
-        look = cache(lambda side: cut(see(side), window))
+        region = find_sheet(grey) or WHOLE
+        look = cache(lambda side: cut(see(side), region))
         for view in VIEWS:
             try:
                 for step in trace_steps(partial(lambda view, side: view(look(side)), view)):
@@ -64,7 +58,7 @@ def trace_views(read: Read) -> Iterator[Views]:
                     yield views
             except TimeLimitError:  # without it, the answer would depend on the machine's speed
                 raise
-            except Exception:  # whatever a view does to a step, the others remain
+            except Exception:  # a view may break a step, but not the other views
                 continue
             views[view.__name__] = seen
     yield views
@@ -77,62 +71,62 @@ def normalise(picture: Picture) -> Grey:
 
 
 def trace_steps(read: Read, doubted: Reason = "") -> Iterator[Step]:
-    """The image as "grey", shrunk, and after each step, with a reason to doubt it, if any.
+    """Yield the image as shrunk grey values and after each step, with a reason to doubt it or "".
 
-    The first look is coarse. The next one is at a sheet or a panel alone if there is one, or closer
-    if there is no digit or a small one. Only the last look is at a small digit alone: of a digit in
-    thin strokes, a coarse look may show no more than a blot. Raises `ImageError`.
+    The first look is coarse. The next one is at a sheet or panel alone, or else closer if there is
+    no digit or a small one. If it is still small, the last look is at the digit alone; the coarse
+    look may show only a blot of its thin strokes. Raises `ImageError`.
     """
-    window: Window | Corners = WHOLE
+    region: Region | Corners = WHOLE
     review_reason, seen = doubted, 0
     for look, (shorter, longer) in SCALES.items():
         if shorter != seen:
             picture, seen = read(shorter), shorter
         height, width = picture.shape[:2]
-        all_seen = min(height, width) < shorter and max(height, width) <= longer
-        review_reason = doubted if window == WHOLE else review_reason  # a better look at all
-        part = cut(picture, window)
-        slender = max(part.shape[:2]) / min(part.shape[:2])
-        grey = to_grey(shrink(part, max(longer, round(longer / MAX_STRIP_LENGTH * slender))))
+        is_original = min(height, width) < shorter and max(height, width) <= longer  # never shrunk
+        review_reason = doubted if region == WHOLE else review_reason  # a better look replaces it
+        part = cut(picture, region)
+        aspect = max(part.shape[:2]) / min(part.shape[:2])
+        grey = to_grey(shrink(part, max(longer, round(longer / MAX_STRIP_ASPECT * aspect))))
         yield Step(look, grey, review_reason)
         if is_normalised(grey):
             return
-        if window == WHOLE and (sheet := find_sheet(grey)):
-            window = sheet
+        if region == WHOLE and (sheet := find_sheet(grey)):
+            region = sheet
             continue
         try:
             for step in STEPS:
                 before, grey = grey, step(grey)
                 review_reason = review_reason or find_review_reason(step, before, grey)
                 yield Step(step.__name__, grey, review_reason)
-                if window == WHOLE and step is extract_ink and (panel := find_panel(grey)):
-                    window = panel
+                if region == WHOLE and step is extract_ink and (panel := find_panel(grey)):
+                    region = panel
                     break
-                is_small = step is crop and not all_seen and max(grey.shape) < SMALL_DIGIT_SIDE
-                if window == WHOLE and is_small:
-                    window = WHOLE if look == "grey" else surroundings(before)
+                is_small = step is crop and not is_original and max(grey.shape) < SMALL_DIGIT_SIDE
+                if region == WHOLE and is_small:
+                    region = WHOLE if look == "grey" else surroundings(before)
                     break
             else:
                 return
-        except ImageError as error:  # a thin stroke may be too pale once it is shrunk
-            if all_seen or look != "grey" or isinstance(error, TimeLimitError):
+        except ImageError as error:  # shrinking may make a thin stroke too pale
+            if is_original or look != "grey" or isinstance(error, TimeLimitError):
                 raise
 
 
-def cut(picture: Picture, window: Window | Corners) -> Picture:
-    """A part of an image; it is never empty."""
-    if window == WHOLE:
+def cut(picture: Picture, region: Region | Corners) -> Picture:
+    """A part of an image, of at least 1 px."""
+    if region == WHOLE:
         return picture
     height, width = picture.shape[:2]
-    if isinstance(window[0], tuple):
-        return rectify(picture, np.multiply(window, (width, height)).astype(np.float32))
-    top, bottom, left, right = np.multiply(window, (height, height, width, width))
+    if isinstance(region[0], tuple):
+        return rectify(picture, np.multiply(region, (width, height)).astype(np.float32))
+    top, bottom, left, right = np.multiply(region, (height, height, width, width))
     return picture[int(top) : ceil(bottom), int(left) : ceil(right)].copy()
 
 
 def rectify(picture: Picture, corners: NDArray[np.float32]) -> Picture:
-    """The rectangle between four corners, (4, 2), in px, clockwise from the upper left one."""
-    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # the left one first
+    """The rectangle between four corners, (4, 2): x and y in px, clockwise from the upper left."""
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)  # the left side first
     height, width = (max(1, round(max(pair))) for pair in (sides[::2], sides[1::2]))
     rectangle = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     transform = cv2.getPerspectiveTransform(corners, rectangle)

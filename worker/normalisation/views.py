@@ -1,4 +1,4 @@
-"""Other views of an image, for when the network is unsure of it (test-time augmentation)."""
+"""Changes a picture in eight ways, for when the network is unsure (test-time augmentation)."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,17 +7,17 @@ import numpy as np
 
 from worker.normalisation.background import is_photo
 from worker.normalisation.colours import to_grey
-from worker.normalisation.measuring import border, ones, order, shrink
+from worker.normalisation.measuring import border, ones, shrink, sort_pixels
 from worker.pictures import ImageError, Picture
 
 View = Callable[[Picture], Picture]
 
-MIDDLE_CUT, ROWS_CUT = 0.2, 0.15  # these shares of a side are left out at each of its ends
-SEEN = 1 - 2 * MIDDLE_CUT  # each view shows at least this share of a side
+MIDDLE_CUT = 0.2  # the middle lacks this share of a side at each of its ends
+MIN_VIEW_SHARE = 1 - 2 * MIDDLE_CUT  # a view shows at least this share of a side
 
 
 def softened(picture: Picture) -> Picture:
-    """The picture blurred: it has no grain, and broken strokes join."""
+    """The picture blurred: grain disappears, and broken strokes join."""
     small = shrink(picture, 128)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.025 * max(small.shape[:2])))
 
@@ -48,15 +48,15 @@ def trimmed(picture: Picture) -> Picture:
 
 
 def middle_rows(picture: Picture) -> Picture:
-    return inner(picture, ROWS_CUT, 0)
+    return inner(picture, 0.15, 0)
 
 
 def middle_columns(picture: Picture) -> Picture:
-    return inner(picture, 0, ROWS_CUT)
+    return inner(picture, 0, 0.15)
 
 
 def inner(picture: Picture, ends: float, sides: float) -> Picture:
-    """Leave out a share of the height at the top and bottom, and of the width at each side."""
+    """Cut off a share of the height at the top and bottom, and of the width at each side."""
     height, width = picture.shape[:2]
     top, left = int(ends * height), int(sides * width)
     return picture[top : height - top, left : width - left].copy()
@@ -65,9 +65,9 @@ def inner(picture: Picture, ends: float, sides: float) -> Picture:
 def levelled(picture: Picture) -> Picture:
     """A photo without anything wider than thin strokes. Raises `ImageError` for a drawing."""
     grey = to_grey(shrink(picture, 192))
-    if not is_photo(order(grey)):
+    if not is_photo(sort_pixels(grey)):
         raise ImageError("no light falls on a drawing")
-    wide = ones(11, 11)
+    wide = ones(11, 11)  # px: wider than thin strokes
     lighter = cv2.norm(cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, wide))
     if lighter > cv2.norm(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, wide)):
         grey = cv2.bitwise_not(grey)
@@ -77,4 +77,4 @@ def levelled(picture: Picture) -> Picture:
 
 PART_VIEWS: tuple[View, ...] = (middle, trimmed, middle_rows, middle_columns)
 VIEWS: tuple[View, ...] = (softened, extended, framed, levelled, *PART_VIEWS)
-VIEW_WEIGHTS = {part.__name__: 0.5 for part in PART_VIEWS}  # a part may lack some of the digit
+VIEW_WEIGHTS = {part.__name__: 0.5 for part in PART_VIEWS}  # a part may cut the digit
