@@ -9,31 +9,18 @@ from numpy.typing import NDArray
 
 from worker.models.detector import OTHER
 from worker.training.synthetic.handwriting import Points, Shape, smooth
-from worker.training.synthetic.scenes import Rng
+from worker.training.synthetic.scenes import Rng, pick, pick_by_weight
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
-LENGTH_WEIGHTS = np.array([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7])  # 1 to 20
+LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
     *("dollar", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
     *("point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *(
-        "dash",
-        "dash",
-        "slash",
-        "slash",
-        "slash",
-        "equals",
-        "star",
-        "point",
-        "close",
-        "percent",
-        "hash",
-        "wave",
-    ),
-    *("tick", "comma", "long", "long"),
+    *("dash", "dash", "slash", "slash", "slash", "equals", "star", "point", "close", "percent"),
+    *("hash", "wave", "tick", "comma", "long", "long"),
 )
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
 FAR = 9999  # px, further than any sign
@@ -50,7 +37,7 @@ class Line:
 
 def choose_digits(rng: Rng) -> list[int]:
     """Draw a number of 1 to 20 digits: any, or an amount, a year, or one of equal digits."""
-    length = int(np.searchsorted(LENGTH_WEIGHTS.cumsum(), rng.uniform(0, LENGTH_WEIGHTS.sum()))) + 1
+    length = pick_by_weight(LENGTH_WEIGHTS, rng)
     digits = rng.integers(0, 10, length)
     kind = rng.random()
     if kind < 0.2:  # an amount
@@ -70,8 +57,8 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
     if rng.random() < 0.12:
         _add_marks(signs, MARKS_BEFORE, height, hand, rng)
     base, spread = choose_spacing(hand.pen, rng)
-    separator = SEPARATORS[rng.integers(len(SEPARATORS))]
-    every = (3, 3, 3, 2, 4)[rng.integers(5)]
+    separator = pick(SEPARATORS, rng)
+    every = pick((3, 3, 3, 2, 4), rng)
     separated = rng.random() < 0.25
     cents = rng.uniform(0.5, 0.8) if len(digits) > 3 and rng.random() < 0.05 else 0.0  # raised
     drift, bend = rng.normal(0, 0.02), rng.normal(0, 0.01)
@@ -100,10 +87,10 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
 def _add_marks(
     signs: list[Sign], names: Sequence[str], height: float, hand: Hand, rng: Rng
 ) -> None:
-    name = names[int(rng.integers(len(names)))]
+    name = pick(names, rng)
     for _ in range(rng.integers(1, 4)):
         if rng.random() < 0.4:
-            name = names[int(rng.integers(len(names)))]
+            name = pick(names, rng)
         mark = write_mark(name, height, hand, rng)
         append(signs, mark, height, rng.uniform(0.05, 0.4))
         if name == "slash":  # alone it could be a 1
@@ -169,12 +156,11 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
     gap = height * rng.uniform(0.05, 0.8) if rng.random() < 0.5 else 0.0
     before = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
     after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
-    fill = EMPTY_CELLS[rng.integers(len(EMPTY_CELLS))]
+    fill = pick(EMPTY_CELLS, rng)
     lefts = np.arange(before + len(digits) + after) * (width + gap)
     if rng.random() < 0.15:  # cells in groups
-        lefts += (
-            np.arange(len(lefts)) // (3, 3, 2, 4)[rng.integers(4)] * rng.uniform(0.2, 1) * width
-        )
+        groups = np.arange(len(lefts)) // pick((3, 3, 2, 4), rng)
+        lefts += groups * rng.uniform(0.2, 1) * width
     cells = [(float(left), float(left + width)) for left in lefts]
     shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
     beside = rng.uniform(0.1, 0.25) if rng.random() < 0.15 else 0.0  # a 1 on a bar of the guide

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from worker.pictures import Picture
 from worker.training.synthetic.handwriting import Shape
 from worker.training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
-from worker.training.synthetic.scenes import Rng, compress, light_unevenly
+from worker.training.synthetic.scenes import Rng, compress, light_unevenly, pick
 
 MIN_PEN_CONTRAST = 40  # grey values between paper and pen, before the light and the camera
 MIN_LIGHT = 0.35  # share of full light in the darkest shadow
@@ -204,5 +204,5 @@ def _coarsen(picture: Picture, tall: float, rng: Rng) -> Picture:
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     if rng.random() < 0.4:
         small = compress(small, rng, 40)
-    how = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)[rng.integers(3)]
+    how = pick((cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST), rng)
     return cv2.resize(small, (width, height), interpolation=how)

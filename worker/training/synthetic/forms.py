@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
-from worker.training.synthetic.scenes import Rng, put, resize
+from worker.training.synthetic.scenes import Rng, pick, put, resize
 from worker.training.synthetic.sheets import (
     Sheet,
     choose_text,
@@ -25,7 +25,7 @@ def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     tall = sheet.height
     top, bottom = -(1 + rng.uniform(-0.1, 0.6)) * tall, rng.uniform(-0.08, 0.5) * tall
     strength, thick = rng.uniform(0.25, 1), round(rng.uniform(0.01, 0.08) * tall)
-    kind = ("solid", "solid", "solid", "solid", "dashed", "dotted")[rng.integers(6)]
+    kind = pick(("solid", "solid", "solid", "solid", "dashed", "dotted"), rng)
     if rng.random() < 0.15:
         _shade_cells(sheet, cells, top, bottom, rng)
     if rng.random() < 0.45:
@@ -45,8 +45,8 @@ def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     if rng.random() < 0.08:
         _print_bubbles(sheet, cells, bottom, rng)
     if rng.random() < 0.08:  # a printed point or comma between two cells
-        sign = print_text(".,-/:"[rng.integers(5)], tall, rng)
-        x = cells[rng.integers(len(cells))][1] - sign.shape[1] / 2
+        sign = print_text(pick(".,-/:", rng), tall, rng)
+        x = pick(cells, rng)[1] - sign.shape[1] / 2
         sheet.put(sheet.form, sign, x, bottom - 0.8 * tall)
 
 
@@ -82,7 +82,7 @@ def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rn
     kind, strength = int(rng.integers(6)), rng.uniform(0.12, 0.7)
     thick = max(1, round(rng.uniform(0.01, 0.07) * sheet.height))
     size = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.7, 1.0)]) * sheet.height
-    sign = "880DMY"[rng.integers(6)]
+    sign = pick("880DMY", rng)
     points, weights = glyph_basis(ANGULAR_DIGITS[8][0])
     for left, right in cells:
         middle = np.array([(left + right) / 2, -0.5 * sheet.height])
@@ -128,7 +128,7 @@ def print_rules(sheet: Sheet, cells: Cells, rng: Rng) -> None:
         y = rng.uniform(-0.05, 0.3) * tall if kind < 0.42 else rng.uniform(-0.7, -0.2) * tall
         if kind < 0.2:
             left, right = sheet.bounds[[0, 2]] + rng.normal(0, 0.8 * tall, 2)
-        style = ("solid", "solid", "dashed", "dotted")[rng.integers(4)]
+        style = pick(("solid", "solid", "dashed", "dotted"), rng)
         line = np.array([(left, y), (right, y)])
         draw_outline(sheet, line, style, strength, thick)
         return
@@ -166,7 +166,7 @@ def print_table(sheet: Sheet, cells: Cells, rng: Rng) -> None:
 def print_frame(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     """Print a field around the number, as on a cheque."""
     x1, y1, x2, y2 = sheet.bounds + np.array([-1, -1, 1, 1]) * rng.uniform(0, 1, 4) * sheet.height
-    kind = ("solid", "solid", "solid", "dashed", "dotted")[rng.integers(5)]
+    kind = pick(("solid", "solid", "solid", "dashed", "dotted"), rng)
     thick = round(rng.uniform(0.01, 0.1 if rng.random() < 0.8 else 0.4) * sheet.height)
     draw_outline(sheet, rectangle(x1, y1, x2, y2), kind, rng.uniform(0.3, 1), thick)
 

@@ -24,7 +24,7 @@ from worker.training.synthetic.arranging import (
 from worker.training.synthetic.cameras import take
 from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
-from worker.training.synthetic.scenes import Rng, put
+from worker.training.synthetic.scenes import Rng, pick_by_weight, put
 from worker.training.synthetic.sheets import Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
@@ -33,14 +33,13 @@ MAX_AREA = 256 * 256  # px, of a picture with much around the number
 HEIGHTS = (14, 60)  # px, of a digit
 Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
-FORM_NAMES = [*FORMS]
-FORM_SHARES = np.cumsum([share for _, share in FORMS.values()])
-DOUBT_SHARES = {  # what a person should look at, and the share of each
+DOUBT_SHARES = {  # why a person should look at the number, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,
     "letters": 0.05,
     "crossed out": 0.05,
     "no number": 0.05,
+    "": 0.79,
 }
 
 
@@ -52,9 +51,7 @@ class NumberScene:
     digits: list[int]  # in reading order; none if the picture has no number
     boxes: Boxes  # of each digit's ink
     doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
-    other_signs: list[
-        int
-    ]  # whole digits of another number; letters and crossed-out digits: `OTHER`
+    other_signs: list[int]  # digits of another number; `OTHER` if a letter, or crossed out
     other_boxes: Boxes
 
 
@@ -63,9 +60,9 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
 
     It is on one of `FORMS`, by default any.
     """
-    drawn = FORM_NAMES[int(np.searchsorted(FORM_SHARES, rng.random() * FORM_SHARES[-1]))]
+    drawn = pick_by_weight({name: share for name, (_, share) in FORMS.items()}, rng)
     form = form or drawn
-    doubt = _choose_doubt(rng)
+    doubt = pick_by_weight(DOUBT_SHARES, rng)
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = _write(form == "cells", hand, rng)
     others = _write_others(line, height, doubt, hand, rng)
@@ -102,12 +99,6 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     other_signs, other_boxes = _find(rest, view, size)
     picture = take(ink, printed, outside, scale * height, rng)
     return NumberScene(picture, digits, boxes, doubt, other_signs, other_boxes)
-
-
-def _choose_doubt(rng: Rng) -> str:
-    ends = np.cumsum([*DOUBT_SHARES.values()])
-    number = int(np.searchsorted(ends, rng.random()))
-    return [*DOUBT_SHARES, ""][number]
 
 
 def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:

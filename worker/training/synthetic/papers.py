@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.training.synthetic.handwriting import Shape
-from worker.training.synthetic.scenes import Rng, put
+from worker.training.synthetic.scenes import Rng, pick, put
 from worker.training.synthetic.sheets import choose_text, print_text
 
 Layer = NDArray[np.float32]  # (height, width)
@@ -133,7 +133,7 @@ def draw_pattern(ink: Shape, tall: float, rng: Rng) -> Layer | None:
     if kind < 0.6:
         return show_through(ink, rng) * np.float32(rng.uniform(0.1, 0.3))
     height, width = ink.shape
-    pattern = PATTERNS[rng.integers(len(PATTERNS))](height, width, tall, rng)
+    pattern = pick(PATTERNS, rng)(height, width, tall, rng)
     if rng.random() < 0.2:
         pattern = np.maximum(pattern, draw_waves(height, width, tall, rng))
     strength = rng.uniform(0.08, 0.5) if rng.random() < 0.8 else rng.uniform(0.4, 0.8)

@@ -3,8 +3,9 @@
 The numbers were chosen by eye so that the pictures cover what real ones look like.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,11 +14,24 @@ from numpy.typing import NDArray
 from worker.pictures import Picture
 from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
+T = TypeVar("T")
 Rng = np.random.Generator
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
 DEFAULT_DRAWN_SHARE = 0.35  # so many digits are drawn, the others are MNIST's
 DRAWN_SHARES = {1: 0.6, 7: 0.6}  # more are drawn: 1 and 7 differ most between countries
+
+
+def pick(options: Sequence[T], rng: Rng) -> T:
+    """Draw one of the options; one that is listed twice is drawn twice as often."""
+    return options[int(rng.integers(len(options)))]
+
+
+def pick_by_weight(weights: Mapping[T, float], rng: Rng) -> T:
+    """Draw one of the keys, each as often as its weight says."""
+    shares = np.array([*weights.values()])
+    place = np.searchsorted(shares.cumsum(), rng.random() * shares.sum())
+    return [*weights][int(place)]
 
 
 def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from worker.training.synthetic.handwriting import Points, Shape
-from worker.training.synthetic.scenes import Rng, put, resize
+from worker.training.synthetic.scenes import Rng, pick, put, resize
 
 TEXT_HEIGHT = 40  # px, of a line of print before it is resized
 FONTS = (None, cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_PLAIN)
@@ -95,11 +95,8 @@ def print_text(text: str, height: float, rng: Rng) -> Shape:
 
 def choose_text(rng: Rng) -> str:
     """Draw a label, a line of small words, or a printed number."""
-    kind = rng.random()
-    if kind < 0.7:
-        return " ".join(
-            LABELS_IN_PRINT[rng.integers(len(LABELS_IN_PRINT))] for _ in range(rng.integers(1, 4))
-        )
+    if rng.random() < 0.7:
+        return " ".join(pick(LABELS_IN_PRINT, rng) for _ in range(rng.integers(1, 4)))
     return str(rng.integers(0, 10 ** rng.integers(1, 9)))
 
 

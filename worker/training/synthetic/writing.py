@@ -16,12 +16,7 @@ from worker.training.synthetic.glyphs import (
     glyph_basis,
 )
 from worker.training.synthetic.handwriting import LETTERS, Points, Shape
-from worker.training.synthetic.scenes import (
-    DEFAULT_DRAWN_SHARE,
-    DRAWN_SHARES,
-    Rng,
-    resize,
-)
+from worker.training.synthetic.scenes import DEFAULT_DRAWN_SHARE, DRAWN_SHARES, Rng, pick, resize
 from worker.training.synthetic.tracing import lean_of, trace
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
@@ -75,19 +70,19 @@ def choose_hand(shapes: Images, labels: Labels, rng: Rng, angular: bool = False)
 
     Those who write along printed guides have `angular` digits.
     """
-    factor = (0.0, 1.0, 1.0, 3.0)[rng.integers(4)]  # of the shares of drawn digits
+    factor = pick((0.0, 1.0, 1.0, 3.0), rng)  # of the shares of drawn digits
     picks = rng.integers(len(labels), size=PICKS)
     found = labels[picks]
     glyphs, examples = [], []
     for digit, forms in (ANGULAR_DIGITS if angular else ROUND_DIGITS).items():
-        glyphs.append(forms[rng.integers(len(forms))])
+        glyphs.append(pick(forms, rng))
         drawn = angular or rng.random() < factor * DRAWN_SHARES.get(digit, DEFAULT_DRAWN_SHARE)
         examples.append(shapes[picks[found == digit][: 0 if drawn else rng.integers(1, 4)]])
     habit = rng.random()
     if habit < 0.12 and not angular:  # a 1 as a bare stroke
         glyphs[1], examples[1] = "50,0 50,100", shapes[:0]
     elif habit < 0.17:
-        glyphs[0], examples[0] = SLASHED_ZEROS[rng.integers(len(SLASHED_ZEROS))], shapes[:0]
+        glyphs[0], examples[0] = pick(SLASHED_ZEROS, rng), shapes[:0]
     heights = np.exp(rng.normal(0, 0.07, 10))
     if rng.random() < 0.08:
         heights[0] *= rng.uniform(0.55, 0.85)  # small zeros
@@ -145,7 +140,7 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
     pen = max(hand.pen, MIN_PEN_WIDTH / height)
     examples, ends = hand.examples[digit], None
     if len(examples):
-        example = examples[rng.integers(len(examples))]
+        example = pick(examples, rng)
         shear = hand.slant + MEAN_LEANS[digit] - lean_of(example) + rng.normal(0, 0.03)
         aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
         mask = trace(example, 0 if hand.natural else pen, shear, aspect)
@@ -177,6 +172,5 @@ def write_letter(height: float, hand: Hand, rng: Rng) -> Sign:
     """Write a letter that looks like no digit; its left is 0."""
     size = height * np.exp(rng.normal(0, 0.1))
     thickness = max(1, round(hand.pen * height))
-    letter = LETTERS[rng.integers(len(LETTERS))]
-    mask, *_ = draw_strokes(letter, (0.75 * size, size), thickness, hand, rng)
+    mask, *_ = draw_strokes(pick(LETTERS, rng), (0.75 * size, size), thickness, hand, rng)
     return Sign(mask, 0, -mask.shape[0], OTHER)
