@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from worker.models.detector import OTHER
 from worker.training.synthetic.handwriting import Points, Shape, smooth
 from worker.training.synthetic.scenes import Rng, pick, pick_by_weight
+from worker.training.synthetic.sheets import Bounds, Cells
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
+# How often a number has 1, 2, … 20 digits
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
@@ -32,7 +34,12 @@ class Line:
 
     signs: list[Sign]
     strokes: list[Points]  # (N, 2) each: ligatures, and what crosses out
-    cells: list[tuple[float, float]]  # left and right of each printed cell; none without a form
+    cells: Cells
+
+    @property
+    def digits(self) -> list[Sign]:
+        """The signs that are no mark."""
+        return [sign for sign in self.signs if sign.digit is not None]
 
 
 def choose_digits(rng: Rng) -> list[int]:
@@ -214,8 +221,8 @@ def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
     return Line(signs, [*line.strokes, *strokes], line.cells)
 
 
-def bounds_of(signs: Sequence[Sign]) -> NDArray[np.float64]:
-    """Left, top, right and bottom of all signs."""
+def bounds_of(signs: Sequence[Sign]) -> Bounds:
+    """The rectangle around all signs."""
     sides = np.array([(sign.left, sign.top, sign.right, sign.bottom) for sign in signs], float)
     return np.concatenate([sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)])
 

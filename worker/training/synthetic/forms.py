@@ -16,20 +16,19 @@ from worker.training.synthetic.sheets import (
     rectangle,
 )
 
-Cells = list[tuple[float, float]]  # left and right of each
-Form = Callable[[Sheet, Cells, Rng], None]  # takes the cells, if there are any
+Form = Callable[[Sheet, Rng], None]
 
 
-def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
+def print_cells(sheet: Sheet, rng: Rng) -> None:
     """Print a cell for each digit: frames, double frames or a comb, with guides or shaded."""
-    tall = sheet.height
+    tall, cells = sheet.height, sheet.cells
     top, bottom = -(1 + rng.uniform(-0.1, 0.6)) * tall, rng.uniform(-0.08, 0.5) * tall
     strength, thick = rng.uniform(0.25, 1), round(rng.uniform(0.01, 0.08) * tall)
     kind = pick(("solid", "solid", "solid", "solid", "dashed", "dotted"), rng)
     if rng.random() < 0.15:
-        _shade_cells(sheet, cells, top, bottom, rng)
+        _shade_cells(sheet, top, bottom, rng)
     if rng.random() < 0.45:
-        _print_guides(sheet, cells, top, bottom, rng)
+        _print_guides(sheet, top, bottom, rng)
     if rng.random() < 0.1:  # a comb: a baseline with ticks
         tip = bottom - rng.uniform(0.15, 0.7) * tall
         ticks = [np.array([(x, bottom), (x, tip)]) for cell in cells for x in cell]
@@ -41,30 +40,30 @@ def print_cells(sheet: Sheet, cells: Cells, rng: Rng) -> None:
             for left, right in cells:
                 cell = rectangle(left, top + down, right, bottom + down)
                 draw_outline(sheet, cell, kind, strength, thick)
-    _frame_cells(sheet, cells, (top, bottom), (strength, thick), rng)
+    _frame_cells(sheet, (top, bottom), (strength, thick), rng)
     if rng.random() < 0.08:
-        _print_bubbles(sheet, cells, bottom, rng)
+        _print_bubbles(sheet, bottom, rng)
     if rng.random() < 0.08:  # a printed point or comma between two cells
         sign = print_text(pick(".,-/:", rng), tall, rng)
         x = pick(cells, rng)[1] - sign.shape[1] / 2
         sheet.put(sheet.form, sign, x, bottom - 0.8 * tall)
 
 
-def _shade_cells(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rng) -> None:
+def _shade_cells(sheet: Sheet, top: float, bottom: float, rng: Rng) -> None:
     """Shade the cells, or all but the cells."""
     inside, outside = (int(rng.integers(20, 90)), 0)[:: 1 if rng.random() < 0.5 else -1]
     sheet.form[:] = outside
-    for left, right in cells:
+    for left, right in sheet.cells:
         corners = np.array([(left, top), (right, bottom)]) - sheet.origin
         (x1, y1), (x2, y2) = np.maximum(0, np.round(corners)).astype(int)
         sheet.form[y1:y2, x1:x2] = inside
 
 
 def _frame_cells(
-    sheet: Sheet, cells: Cells, rows: tuple[float, float], line: tuple[float, int], rng: Rng
+    sheet: Sheet, rows: tuple[float, float], line: tuple[float, int], rng: Rng
 ) -> None:
     """Print a second frame around each cell, or a frame around all; neither around most."""
-    (top, bottom), (strength, thick) = rows, line
+    (top, bottom), (strength, thick), cells = rows, line, sheet.cells
     gap = cells[1][0] - cells[0][1] if len(cells) > 1 else 0.6 * sheet.height
     outer = rng.uniform(0.08, 0.45) * gap
     if rng.random() < 0.25 and outer > 2 + thick:
@@ -77,14 +76,14 @@ def _frame_cells(
         draw_outline(sheet, frame, "solid", rng.uniform(strength, 1), thick + 1)
 
 
-def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rng) -> None:
+def _print_guides(sheet: Sheet, top: float, bottom: float, rng: Rng) -> None:
     """Print into each cell what tells people how to write: an 8 of bars, dots, a cross, a digit."""
     kind, strength = int(rng.integers(6)), rng.uniform(0.12, 0.7)
     thick = max(1, round(rng.uniform(0.01, 0.07) * sheet.height))
     size = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.7, 1.0)]) * sheet.height
     sign = pick("880DMY", rng)
     points, weights = glyph_basis(ANGULAR_DIGITS[8][0])
-    for left, right in cells:
+    for left, right in sheet.cells:
         middle = np.array([(left + right) / 2, -0.5 * sheet.height])
         if kind <= 2:
             sheet.rule([w @ (points - 0.5) * size + middle for w in weights], strength, thick)
@@ -100,8 +99,9 @@ def _print_guides(sheet: Sheet, cells: Cells, top: float, bottom: float, rng: Rn
             sheet.put(sheet.form, mask, middle[0] - mask.shape[1] / 2, middle[1] - size[1] * 0.6)
 
 
-def _print_bubbles(sheet: Sheet, cells: Cells, bottom: float, rng: Rng) -> None:
+def _print_bubbles(sheet: Sheet, bottom: float, rng: Rng) -> None:
     """Print columns of small rings with digits below the cells, to be filled; some are."""
+    cells = sheet.cells
     side = max(6, round(min(cells[0][1] - cells[0][0], sheet.height) * rng.uniform(0.4, 0.8)))
     strength, first = int(rng.integers(60, 220)), int(rng.integers(2))
     for row in range(rng.integers(1, 6)):
@@ -118,7 +118,7 @@ def _print_bubbles(sheet: Sheet, cells: Cells, bottom: float, rng: Rng) -> None:
                 sheet.rule([middle], 1, side)
 
 
-def print_rules(sheet: Sheet, cells: Cells, rng: Rng) -> None:
+def print_rules(sheet: Sheet, rng: Rng) -> None:
     """Print a line or dots to write on, ruled or squared paper, or a line through the digits."""
     left, top, right, bottom = sheet.edges
     tall, strength = sheet.height, rng.uniform(0.15, 1)
@@ -148,7 +148,7 @@ def print_rules(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     sheet.rule(lines, 0.7 * strength, min(thick, 2))
 
 
-def print_table(sheet: Sheet, cells: Cells, rng: Rng) -> None:
+def print_table(sheet: Sheet, rng: Rng) -> None:
     """Print the lines of a table around the number, out to the picture's edges."""
     tall, strength = sheet.height, rng.uniform(0.3, 1)
     thick = round(rng.uniform(0.01, 0.09) * tall)
@@ -163,7 +163,7 @@ def print_table(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     sheet.rule(lines, strength, thick)
 
 
-def print_frame(sheet: Sheet, cells: Cells, rng: Rng) -> None:
+def print_frame(sheet: Sheet, rng: Rng) -> None:
     """Print a field around the number, as on a cheque."""
     x1, y1, x2, y2 = sheet.bounds + np.array([-1, -1, 1, 1]) * rng.uniform(0, 1, 4) * sheet.height
     kind = pick(("solid", "solid", "solid", "dashed", "dotted"), rng)
@@ -171,7 +171,7 @@ def print_frame(sheet: Sheet, cells: Cells, rng: Rng) -> None:
     draw_outline(sheet, rectangle(x1, y1, x2, y2), kind, rng.uniform(0.3, 1), thick)
 
 
-def print_nothing(sheet: Sheet, cells: Cells, rng: Rng) -> None:
+def print_nothing(sheet: Sheet, rng: Rng) -> None:
     """Leave the paper empty."""
 
 

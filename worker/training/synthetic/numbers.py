@@ -4,6 +4,7 @@ The shares were chosen by eye, so that the pictures cover more than what real on
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from worker.training.synthetic.cameras import take
 from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
 from worker.training.synthetic.scenes import Rng, pick_by_weight, put
-from worker.training.synthetic.sheets import Sheet, corners_of, move
+from worker.training.synthetic.sheets import Bounds, Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
@@ -65,12 +66,13 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     doubt = pick_by_weight(DOUBT_SHARES, rng)
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = _write(form == "cells", hand, rng)
-    others = _write_others(line, height, doubt, hand, rng)
+    others = []
+    if doubt in strays.WRITE_OTHERS:
+        others.append(strays.WRITE_OTHERS[doubt](line, height, hand, rng))
     if doubt == "crossed out":
         line = strays.cross_out_some(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    read = [sign for sign in line.signs if sign.digit is not None]
-    central = bounds_of(everything if doubt else read)
+    central = bounds_of(everything if doubt else line.digits)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
     wide, tall = np.ptp(corners, axis=0)
@@ -81,8 +83,8 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
         turn, corners = np.diag([scale, scale, 1]) @ turn, corners * scale
     size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), scale * height, rng)
     view = shift @ turn
-    sheet = _open_sheet(view, size, height, hand, bounds_of(line.signs))
-    FORMS[form][0](sheet, line.cells, rng)
+    sheet = _open_sheet(view, size, height, hand, line)
+    FORMS[form][0](sheet, rng)
     if doubt == "no number":
         line = replace(line, signs=[], strokes=[])
         others = _write_instead(sheet, hand, rng)
@@ -115,17 +117,6 @@ def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
         height *= 0.8
 
 
-def _write_others(line: Line, height: float, doubt: str, hand: Hand, rng: Rng) -> list[Line]:
-    """What else is written as large as the number, and makes it doubtful."""
-    if doubt == "several lines":
-        return [strays.write_other_line(line, height, hand, rng)]
-    if doubt == "several numbers":
-        return [strays.write_other_number(line, height, hand, rng)]
-    if doubt == "letters":
-        return [strays.write_word_near(line, height, hand, rng)]
-    return []
-
-
 def _write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
     """A word, a scribble or a barcode instead of a number; often nothing."""
     kind = rng.random()
@@ -136,7 +127,7 @@ def _write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
     return []
 
 
-def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
+def _choose_view(bounds: Bounds, rng: Rng) -> Matrix:
     """A turn, a stretch, a slight perspective about the middle of the number; often nothing."""
     if rng.random() < 0.35:
         return np.eye(3)
@@ -144,17 +135,21 @@ def _choose_view(bounds: NDArray[np.float64], rng: Rng) -> Matrix:
     degrees = rng.normal(0, 2) if kind < 0.8 else rng.uniform(-15, 15)
     if kind > 0.97:
         degrees = rng.uniform(-35, 35)
-    angle = np.radians(degrees)
-    there, back = np.eye(3), np.eye(3)
-    back[:2, 2] = (bounds[:2] + bounds[2:]) / 2
-    there[:2, 2] = -back[:2, 2]
+    angle, middle = np.radians(degrees), (bounds[:2] + bounds[2:]) / 2
     turn = np.eye(3)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     if rng.random() < 0.12:  # a picture that was stretched
         turn[:2, 0] *= np.exp(rng.uniform(-0.4, 0.4))
     if rng.random() < 0.4:
         turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(bounds[2:] - bounds[:2])
-    return np.asarray(back @ turn @ there, np.float64)
+    return _shift(middle) @ turn @ _shift(-middle)
+
+
+def _shift(by: NDArray[Any]) -> Matrix:
+    """A shift by px to the right and down."""
+    matrix = np.eye(3)
+    matrix[:2, 2] = by
+    return matrix
 
 
 def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
@@ -167,15 +162,11 @@ def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[
     grown = (wide + margins[0] + margins[2]) * (tall + margins[1] + margins[3]) - wide * tall
     if grown > free:
         margins *= free / grown
-    shift = np.eye(3)
-    shift[:2, 2] = margins[:2] - low
     size = np.round((wide, tall) + margins[:2] + margins[2:]).astype(int)
-    return np.maximum(size, 8).tolist(), shift
+    return np.maximum(size, 8).tolist(), _shift(margins[:2] - low)
 
 
-def _open_sheet(
-    view: Matrix, size: list[int], height: float, hand: Hand, bounds: NDArray[np.float64]
-) -> Sheet:
+def _open_sheet(view: Matrix, size: list[int], height: float, hand: Hand, line: Line) -> Sheet:
     """Empty layers that cover what the picture shows."""
     seen = move(corners_of(np.array([0, 0, *size])), np.asarray(np.linalg.inv(view), np.float64))
     low = np.floor(seen.min(axis=0)).astype(int)
@@ -183,9 +174,8 @@ def _open_sheet(
     edges = np.sort(seen, axis=0)  # two of each side
     edges = np.concatenate([edges[:2].mean(axis=0), edges[2:].mean(axis=0)])
     ink, form = np.zeros((2, tall, width), np.uint8)
-    return Sheet(
-        ink, form, low, height, max(1, round(hand.pen * height)), bounds, edges, view, size
-    )
+    pen, bounds = max(1, round(hand.pen * height)), bounds_of(line.signs)
+    return Sheet(ink, form, low, height, pen, bounds, line.cells, edges, view, size)
 
 
 def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
@@ -221,9 +211,7 @@ def _show(
         corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
         cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
         layers.append(outside)
-    back = np.eye(3)
-    back[:2, 2] = sheet.origin
-    matrix = view @ back
+    matrix = view @ _shift(sheet.origin)
     if not np.allclose(matrix[:2, :2], np.eye(2)):
         layers = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
     else:

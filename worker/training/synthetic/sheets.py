@@ -13,6 +13,8 @@ from worker.training.synthetic.scenes import Rng, pick, put, resize
 
 TEXT_HEIGHT = 40  # px, of a line of print before it is resized
 FONTS = (None, cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_PLAIN)
+Bounds = NDArray[np.float64]  # (4,): left, top, right and bottom
+Cells = list[tuple[float, float]]  # left and right of each printed cell; none without a form
 LABELS_IN_PRINT = (
     *("No.", "No:", "Nr.", "N°", "#", "$", "US$", "Rs.", "Rs", "€", "£", "S/.", "Bs.", "kr", ":"),
     *("Total", "Amount", "Sum", "Code", "Date", "Roll No.", "Student ID", "Name", "Age", "Page"),
@@ -22,8 +24,8 @@ LABELS_IN_PRINT = (
 )
 
 
-def corners_of(bounds: NDArray[np.float64]) -> Points:
-    """The four corners of left, top, right and bottom."""
+def corners_of(bounds: Bounds) -> Points:
+    """The four corners of a rectangle."""
     left, top, right, bottom = bounds
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
@@ -43,8 +45,9 @@ class Sheet:
     origin: NDArray[np.int64]  # (2,): where the layers' left top corner is
     height: float  # of a digit
     pen: int  # px, the width of the writer's strokes
-    bounds: NDArray[np.float64]  # left, top, right and bottom of the number
-    edges: NDArray[np.float64]  # the same of the picture
+    bounds: Bounds  # of the number
+    cells: Cells
+    edges: Bounds  # of the picture
     view: NDArray[np.float64]  # (3, 3), of these px to the picture's
     size: list[int]  # width and height of the picture
 
@@ -63,7 +66,7 @@ class Sheet:
     def put(self, layer: Shape, mask: Shape, left: float, top: float) -> None:
         put(layer, mask, round(top - self.origin[1]), round(left - self.origin[0]))
 
-    def shown(self, bounds: NDArray[np.float64]) -> float:
+    def shown(self, bounds: Bounds) -> float:
         """The share of a rectangle that is inside of the picture."""
         seen = move(corners_of(bounds), self.view)
         low, high = seen.min(axis=0), seen.max(axis=0)

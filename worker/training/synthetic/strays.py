@@ -122,7 +122,7 @@ def print_barcode(sheet: Sheet, rng: Rng) -> None:
 def write_other_line(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     """Another number above or below the line, no larger than it."""
     smaller = height * rng.uniform(0.5, 0.85)
-    count = int(rng.integers(1, 1 + len([s for s in line.signs if s.digit is not None])))
+    count = rng.integers(1, 1 + len(line.digits))
     other = write_line(choose_digits(rng)[:count], smaller, hand, rng)
     x1, y1, x2, y2 = bounds_of(line.signs)
     left, top, right, bottom = bounds_of(other.signs)
@@ -133,21 +133,30 @@ def write_other_line(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
 
 def write_other_number(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     """Another number far to the left or right of the line, no larger than it."""
-    count = int(rng.integers(1, 1 + len([s for s in line.signs if s.digit is not None])))
+    count = rng.integers(1, 1 + len(line.digits))
     other = write_line(choose_digits(rng)[:count], height * rng.uniform(0.55, 0.85), hand, rng)
-    x1, _, x2, _ = bounds_of(line.signs)
-    left, _, right, _ = bounds_of(other.signs)
-    gap = rng.uniform(2, 4) * height
-    return moved(other, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+    return _put_beside(line, other, rng.uniform(2, 4) * height, rng)
 
 
 def write_word_near(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     """A word of letters before or after the number."""
     word = write_word(height * rng.uniform(0.5, 1), hand, rng)
+    return _put_beside(line, word, rng.uniform(0.4, 1.5) * height, rng)
+
+
+def _put_beside(line: Line, other: Line, gap: float, rng: Rng) -> Line:
+    """The other line before or after the first, `gap` px away."""
     x1, _, x2, _ = bounds_of(line.signs)
-    left, _, right, _ = bounds_of(word.signs)
-    gap = rng.uniform(0.4, 1.5) * height
-    return moved(word, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+    left, _, right, _ = bounds_of(other.signs)
+    return moved(other, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+
+
+# What is written as large as the number and makes it doubtful, by the reason for the doubt
+WRITE_OTHERS = {
+    "several lines": write_other_line,
+    "several numbers": write_other_number,
+    "letters": write_word_near,
+}
 
 
 def cross_out_some(line: Line, rng: Rng) -> Line:
