@@ -3,6 +3,7 @@
 The shares were chosen by eye, so that the pictures cover more than what real ones look like.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,10 +76,8 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     central = bounds_of(everything if doubt else line.digits)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
-    wide, tall = np.ptp(corners, axis=0)
-    scale = float(
-        min(1, 1.5 * MAX_WIDTH / max(wide, tall), np.sqrt(1.4 * MAX_AREA / (wide * tall)))
-    )
+    wide, tall = np.ptp(corners, axis=0).tolist()
+    scale = min(1, 1.5 * MAX_WIDTH / max(wide, tall), math.sqrt(1.4 * MAX_AREA / (wide * tall)))
     if scale < 1:  # turned, or with a word or another number, it is too large
         turn, corners = np.diag([scale, scale, 1]) @ turn, corners * scale
     size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), scale * height, rng)
@@ -93,13 +92,12 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
         for sign in part.signs:
             sheet.put(sheet.ink, sign.mask, sign.left, sign.top)
         sheet.pen_in(part.strokes)
-    ink, printed, outside = _show(sheet, view, size, rng)
-    signs = [sign for sign in line.signs if sign.digit != OTHER]
-    rest = [sign for sign in line.signs if sign.digit == OTHER]
-    rest += [sign for other in others for sign in other.signs]
-    digits, boxes = _find(signs, view, size)
-    other_signs, other_boxes = _find(rest, view, size)
-    picture = take(ink, printed, outside, scale * height, rng)
+    clear = [sign for sign in line.digits if sign.digit != OTHER]
+    rest = [sign for sign in line.digits if sign.digit == OTHER]
+    rest += [sign for other in others for sign in other.digits]
+    digits, boxes = _find(clear, sheet)
+    other_signs, other_boxes = _find(rest, sheet)
+    picture = take(*_show(sheet, rng), scale * height, rng)
     return NumberScene(picture, digits, boxes, doubt, other_signs, other_boxes)
 
 
@@ -196,11 +194,8 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         print_small_lines(sheet, rng)
 
 
-def _show(
-    sheet: Sheet, view: Matrix, size: list[int], rng: Rng
-) -> tuple[Shape, Shape, Shape | None]:
+def _show(sheet: Sheet, rng: Rng) -> tuple[Shape, Shape, Shape | None]:
     """Ink, form and what is outside of the paper, as the picture shows them."""
-    outside = None
     layers = [sheet.ink, sheet.form]
     if rng.random() < 0.1:
         outside = np.full_like(sheet.ink, 255)
@@ -211,30 +206,23 @@ def _show(
         corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
         cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
         layers.append(outside)
-    matrix = view @ _shift(sheet.origin)
+    matrix, size = sheet.view @ _shift(sheet.origin), sheet.size
     if not np.allclose(matrix[:2, :2], np.eye(2)):
-        layers = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
+        seen = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
     else:
-        layers = [_cut(layer, matrix, size) for layer in layers]
-    return layers[0], layers[1], layers[2] if outside is not None else None
+        seen = [np.zeros(size[::-1], np.uint8) for _ in layers]
+        left, top = np.round(matrix[:2, 2]).astype(int).tolist()
+        for canvas, layer in zip(seen, layers, strict=True):
+            put(canvas, layer, top, left)
+    return seen[0], seen[1], seen[2] if len(seen) > 2 else None
 
 
-def _cut(layer: Shape, matrix: Matrix, size: list[int]) -> Shape:
-    canvas = np.zeros(size[::-1], np.uint8)
-    left, top = np.round(matrix[:2, 2]).astype(int)
-    put(canvas, layer, int(top), int(left))
-    return canvas
-
-
-def _find(signs: list[Sign], view: Matrix, size: list[int]) -> tuple[list[int], Boxes]:
-    """Which digits the signs are, without the marks, and the box of each in the picture.
-
-    Those that are mostly outside of it are left out.
-    """
-    places = [move(hull_of(sign), view) for sign in signs if sign.digit is not None]
+def _find(signs: list[Sign], sheet: Sheet) -> tuple[list[int], Boxes]:
+    """Which digits the signs are, and the box of each in the picture; most of it must be inside."""
+    places = [move(hull_of(sign), sheet.view) for sign in signs]
     boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in places], np.float32).reshape(-1, 4)
-    seen = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    seen = np.clip(boxes, 0, np.array([*sheet.size, *sheet.size], np.float32))
     shares = [(sides[:, 2:] - sides[:, :2]).prod(1) for sides in (seen, boxes)]
     is_seen = shares[0] >= shares[1] / 2
-    found = np.array([sign.digit for sign in signs if sign.digit is not None], int)
+    found = np.array([sign.digit for sign in signs], int)
     return found[is_seen].tolist(), seen[is_seen]
