@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.models.detector import OTHER
 from worker.training.synthetic.handwriting import Points, Shape, smooth
 from worker.training.synthetic.scenes import Rng, pick, pick_by_weight
 from worker.training.synthetic.sheets import Bounds, Cells
@@ -201,24 +200,6 @@ def moved(line: Line, right: float, down: float) -> Line:
         [stroke + (x, y) for stroke in line.strokes],
         [(left + x, right + x) for left, right in line.cells],
     )
-
-
-def cross_out(line: Line, numbers: Sequence[int], rng: Rng) -> Line:
-    """The line with neighbouring signs crossed out: they are digits no more."""
-    struck = [line.signs[number] for number in numbers]
-    left, top, right, bottom = bounds_of(struck)
-    low, high = np.array([left, top]), np.array([right, bottom])
-    strokes = []
-    for _ in range(rng.integers(1, 4)):
-        turns = 2 if rng.random() < 0.7 else int(rng.integers(3, 9))
-        x = np.linspace(-0.1, 1.1, turns)
-        y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
-        strokes.append(low + np.column_stack([x, y]) * (high - low))
-    signs = [
-        replace(sign, digit=OTHER) if number in numbers else sign
-        for number, sign in enumerate(line.signs)
-    ]
-    return Line(signs, [*line.strokes, *strokes], line.cells)
 
 
 def bounds_of(signs: Sequence[Sign]) -> Bounds:

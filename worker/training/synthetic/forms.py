@@ -8,6 +8,7 @@ import numpy as np
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
 from worker.training.synthetic.scenes import Rng, pick, put, resize
 from worker.training.synthetic.sheets import (
+    OUTWARD,
     Sheet,
     choose_text,
     draw_outline,
@@ -152,8 +153,8 @@ def print_table(sheet: Sheet, rng: Rng) -> None:
     """Print the lines of a table around the number, out to the picture's edges."""
     tall, strength = sheet.height, rng.uniform(0.3, 1)
     thick = round(rng.uniform(0.01, 0.09) * tall)
-    x1, y1, x2, y2 = sheet.bounds + np.array([-1, -1, 1, 1]) * rng.uniform(-0.05, 0.6, 4) * tall
-    left, top, right, bottom = sheet.edges + np.array([-1, -1, 1, 1]) * 20
+    x1, y1, x2, y2 = sheet.bounds + OUTWARD * rng.uniform(-0.05, 0.6, 4) * tall
+    left, top, right, bottom = sheet.edges + OUTWARD * 20
     xs, ys = [x1, x2], [y1, y2]
     if rng.random() < 0.5:
         wide, high = (x2 - x1) * rng.uniform(0.5, 2), (y2 - y1) * rng.uniform(0.8, 1.2)
@@ -165,10 +166,10 @@ def print_table(sheet: Sheet, rng: Rng) -> None:
 
 def print_frame(sheet: Sheet, rng: Rng) -> None:
     """Print a field around the number, as on a cheque."""
-    x1, y1, x2, y2 = sheet.bounds + np.array([-1, -1, 1, 1]) * rng.uniform(0, 1, 4) * sheet.height
+    frame = rectangle(*(sheet.bounds + OUTWARD * rng.uniform(0, 1, 4) * sheet.height))
     kind = pick(("solid", "solid", "solid", "dashed", "dotted"), rng)
     thick = round(rng.uniform(0.01, 0.1 if rng.random() < 0.8 else 0.4) * sheet.height)
-    draw_outline(sheet, rectangle(x1, y1, x2, y2), kind, rng.uniform(0.3, 1), thick)
+    draw_outline(sheet, frame, kind, rng.uniform(0.3, 1), thick)
 
 
 def print_nothing(sheet: Sheet, rng: Rng) -> None:
@@ -196,7 +197,6 @@ def print_labels(sheet: Sheet, rng: Rng) -> None:
 def print_shapes(sheet: Sheet, rng: Rng) -> None:
     """Print bars, discs, rings and check boxes beside the number: what scanners look for."""
     x1, y1, x2, y2 = sheet.bounds
-    left, top, right, bottom = sheet.edges
     side = int(max(3, sheet.height * rng.uniform(0.15, 0.8)))
     kind, strength = rng.integers(4), int(rng.integers(90, 256))
     if kind < 2:
@@ -208,7 +208,7 @@ def print_shapes(sheet: Sheet, rng: Rng) -> None:
     if kind == 1 and side > 6 and rng.random() < 0.6:
         mask[1:-1, 1:-1] = 0
     step = side * rng.uniform(1.3, 4)
-    x, y = rng.uniform(left, right), rng.uniform(top, bottom)
+    x, y = sheet.random_place(rng)
     for number in range(rng.integers(1, 6)):
         place = x + number * step * (rng.random() < 0.7)
         if place > x2 or place + mask.shape[1] < x1 or y > y2 or y + side < y1:

@@ -27,7 +27,7 @@ from worker.training.synthetic.cameras import take
 from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
 from worker.training.synthetic.scenes import Rng, pick_by_weight, put
-from worker.training.synthetic.sheets import Bounds, Sheet, corners_of, move
+from worker.training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
@@ -71,7 +71,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     if doubt in strays.WRITE_OTHERS:
         others.append(strays.WRITE_OTHERS[doubt](line, height, hand, rng))
     if doubt == "crossed out":
-        line = strays.cross_out_some(line, rng)
+        line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
     central = bounds_of(everything if doubt else line.digits)
     turn = _choose_view(central, rng)
@@ -199,10 +199,8 @@ def _show(sheet: Sheet, rng: Rng) -> tuple[Shape, Shape, Shape | None]:
     layers = [sheet.ink, sheet.form]
     if rng.random() < 0.1:
         outside = np.full_like(sheet.ink, 255)
-        x1, y1, x2, y2 = sheet.bounds
-        left, top, right, bottom = sheet.edges
-        reach = np.array([x1 - left, y1 - top, right - x2, bottom - y2]) * rng.uniform(0.3, 1.3, 4)
-        inner = np.array([x1, y1, x2, y2]) + np.maximum(reach, 0) * (-1, -1, 1, 1)
+        reach = np.maximum(sheet.room * rng.uniform(0.3, 1.3, 4), 0)
+        inner = sheet.bounds + reach * OUTWARD
         corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
         cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
         layers.append(outside)

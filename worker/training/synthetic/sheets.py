@@ -15,6 +15,7 @@ TEXT_HEIGHT = 40  # px, of a line of print before it is resized
 FONTS = (None, cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_PLAIN)
 Bounds = NDArray[np.float64]  # (4,): left, top, right and bottom
 Cells = list[tuple[float, float]]  # left and right of each printed cell; none without a form
+OUTWARD = np.array([-1, -1, 1, 1])  # times px, it makes a rectangle larger
 LABELS_IN_PRINT = (
     *("No.", "No:", "Nr.", "N°", "#", "$", "US$", "Rs.", "Rs", "€", "£", "S/.", "Bs.", "kr", ":"),
     *("Total", "Amount", "Sum", "Code", "Date", "Roll No.", "Student ID", "Name", "Age", "Page"),
@@ -51,6 +52,15 @@ class Sheet:
     view: NDArray[np.float64]  # (3, 3), of these px to the picture's
     size: list[int]  # width and height of the picture
 
+    @property
+    def room(self) -> Bounds:
+        """How many px are free between the number and each edge of the picture."""
+        return (self.edges - self.bounds) * OUTWARD
+
+    def random_place(self, rng: Rng) -> Points:
+        """A place anywhere in the picture, (2,)."""
+        return rng.uniform(self.edges[:2], self.edges[2:])
+
     def rule(self, strokes: list[Points], strength: float, thickness: int) -> None:
         """Print straight or curved lines, whose ink has a strength of 0..1."""
         self._draw(self.form, strokes, round(255 * strength), thickness)
@@ -64,6 +74,7 @@ class Sheet:
         cv2.polylines(layer, fine, False, value, max(1, thickness), cv2.LINE_AA, 4)
 
     def put(self, layer: Shape, mask: Shape, left: float, top: float) -> None:
+        """Draw a shape on one of the layers."""
         put(layer, mask, round(top - self.origin[1]), round(left - self.origin[0]))
 
     def shown(self, bounds: Bounds) -> float:

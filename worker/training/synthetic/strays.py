@@ -1,20 +1,22 @@
 """Writes what is near a number and is no part of it, or makes it doubtful."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
+from worker.models.detector import OTHER
 from worker.training.synthetic.arranging import (
     Line,
     bounds_of,
     choose_digits,
-    cross_out,
     moved,
     write_line,
     write_word,
 )
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng
-from worker.training.synthetic.sheets import Sheet, corners_of
+from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of
 from worker.training.synthetic.writing import Hand, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
@@ -26,8 +28,8 @@ def underline(sheet: Sheet, rng: Rng) -> None:
     tall, (x1, y1, x2, y2) = sheet.height, sheet.bounds
     kind = rng.random()
     if kind < 0.15:
-        wide = np.array([-1, -1, 1, 1]) * rng.uniform(0.1, 0.5, 4) * tall
-        corners = corners_of(sheet.bounds + wide) + rng.normal(0, 0.08 * tall, (4, 2))
+        wide = rng.uniform(0.1, 0.5, 4) * tall
+        corners = corners_of(sheet.bounds + OUTWARD * wide) + rng.normal(0, 0.08 * tall, (4, 2))
         sheet.pen_in([np.concatenate([corners, corners[:1]])])
         return
     if kind < 0.3:
@@ -46,11 +48,10 @@ def underline(sheet: Sheet, rng: Rng) -> None:
 
 def spill(sheet: Sheet, rng: Rng) -> None:
     """Draw stray dots and short strokes anywhere, but for the number's place."""
-    left, top, right, bottom = sheet.edges
     x1, y1, x2, y2 = sheet.bounds
     strokes: list[Points] = []
     for _ in range(rng.integers(1, 9)):
-        place = np.array([rng.uniform(left, right), rng.uniform(top, bottom)])
+        place = sheet.random_place(rng)
         short = rng.normal(0, 0.12 * sheet.height * (rng.random() < 0.5), 2)
         if not (x1 < place[0] < x2 and y1 < place[1] < y2) or not short.any():
             strokes.append(np.array([place, place + short]))
@@ -59,13 +60,12 @@ def spill(sheet: Sheet, rng: Rng) -> None:
 
 def add_objects(sheet: Sheet, rng: Rng) -> None:
     """Fill large polygons around the number, as of things on a table."""
-    left, top, right, bottom = sheet.edges
-    around = np.array([-1, -1, 1, 1]) * rng.uniform(0.2, 1) * sheet.height
-    area = corners_of(sheet.bounds + around) - sheet.origin
+    around = rng.uniform(0.2, 1) * sheet.height
+    area = corners_of(sheet.bounds + OUTWARD * around) - sheet.origin
     (x1, y1), (x2, y2) = np.maximum(0, np.round([area[0], area[2]])).astype(int)
     kept = sheet.form[y1:y2, x1:x2].copy()
     for _ in range(rng.integers(1, 6)):
-        middle = np.array([rng.uniform(left, right), rng.uniform(top, bottom)]) - sheet.origin
+        middle = sheet.random_place(rng) - sheet.origin
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
         reach = rng.uniform(0.4, 1.5, (len(angles), 1)) * sheet.height * rng.uniform(0.3, 3, 2)
         corners = middle + reach * np.column_stack([np.cos(angles), np.sin(angles)])
@@ -77,9 +77,7 @@ def add_objects(sheet: Sheet, rng: Rng) -> None:
 def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
     """Write digits and letters that reach in at the picture's edges, less than half visible."""
     left, top, right, bottom = sheet.edges
-    x1, y1, x2, y2 = sheet.bounds
-    free = [x1 - left, y1 - top, right - x2, bottom - y2]
-    for side, room in enumerate(free):
+    for side, room in enumerate(sheet.room):
         if room < 2 or rng.random() < 0.4:
             continue
         for _ in range(1 if side % 2 == 0 else rng.integers(1, 5)):
@@ -159,10 +157,20 @@ WRITE_OTHERS = {
 }
 
 
-def cross_out_some(line: Line, rng: Rng) -> Line:
-    """Cross out one digit, some, or all."""
-    digits = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
-    if rng.random() < 0.3:
-        return cross_out(line, digits, rng)
-    first = int(rng.integers(len(digits)))
-    return cross_out(line, digits[first : first + rng.integers(1, 3)], rng)
+def cross_out(line: Line, rng: Rng) -> Line:
+    """Cross out one digit, two neighbours, or all: they are digits no more."""
+    numbers = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
+    if rng.random() >= 0.3:
+        first = int(rng.integers(len(numbers)))
+        numbers = numbers[first : first + rng.integers(1, 3)]
+    low, high = np.split(bounds_of([line.signs[number] for number in numbers]), 2)
+    strokes = [*line.strokes]
+    for _ in range(rng.integers(1, 4)):
+        turns = 2 if rng.random() < 0.7 else int(rng.integers(3, 9))
+        x = np.linspace(-0.1, 1.1, turns)
+        y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
+        strokes.append(low + np.column_stack([x, y]) * (high - low))
+    signs = [*line.signs]
+    for number in numbers:
+        signs[number] = replace(signs[number], digit=OTHER)
+    return replace(line, signs=signs, strokes=strokes)
