@@ -8,10 +8,8 @@ import pyarrow as pa
 from protocol.settings import NUMBER, settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
-MODEL_ROWS = {
-    "cnn": 512,
-    NUMBER: 64,
-}  # the most rows of a job's first chunks and of a batch of calls
+# The most rows of a job's first chunks and of a batch of calls
+MODEL_ROWS = {"cnn": 512, NUMBER: 64}
 
 PIXELS = 28 * 28
 CLASSES = 10

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from protocol.chunk import (
     ARRAY,
     CLASSES,
-    NUMBER_FIELDS,
+    NUMBER_SCHEMA,
     PIXELS,
     PROBABILITIES,
     REASONS,
-    RESULT_FIELDS,
+    RESULT_SCHEMA,
     SIDES,
     Chunk,
     kind_of,
+    result_schema,
 )
 from protocol.errors import BrokerError, DigitqError
 from protocol.known import Known
@@ -70,25 +71,31 @@ def classify_chunk(
 ) -> pa.RecordBatch:
     """Classify a chunk: one result row for each of its rows, in the same order.
 
-    The row of an image that can't be read has an error. If the network is unsure of an image, it
-    also sees other views of it. `truth` is copied if the chunk has it. The model `number` reads
-    whole numbers, with what is `known` of them.
+    The row of an image that can't be read has an error. `truth` is copied if the chunk has it. The
+    model `number` reads whole numbers, with what is `known` of them.
     """
     try:
         if model == NUMBER:
-            load_detector()
-            return read_numbers(chunk.batch, read, known)
-        loaded = load_on_device(model)
+            load_detector()  # `read_number` takes it
+        else:
+            loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
-        if model == NUMBER:
-            return build_numbers(chunk.batch, [None] * chunk.rows, [str(error)] * chunk.rows)
-        errors = pa.repeat(str(error), chunk.rows)
-        nothing = np.zeros((chunk.rows, CLASSES), np.float32)
-        return build_result(chunk.batch, nothing, errors, np.zeros(chunk.rows, np.uint8))
+        failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
+        return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(model)), chunk.batch)
+    if model == NUMBER:
+        return read_numbers(chunk.batch, read, known)
+    return classify_digits(chunk, loaded, read)
+
+
+def classify_digits(chunk: Chunk, model: Model, read: Read) -> pa.RecordBatch:
+    """Classify the digit in each image of a chunk; gives the result batch.
+
+    If the network is unsure of an image, it also sees other views of it.
+    """
     watch.forget()
     pixels, errors, reasons = read_pixels(chunk.batch, read)
-    probabilities = loaded.classify(pixels, chunk.first_row)
-    below = loaded.card.review_below
+    probabilities = model.classify(pixels, chunk.first_row)
+    below = model.card.review_below
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
         # Other views do not make up for an unsure first answer
@@ -97,7 +104,7 @@ def classify_chunk(
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
         for row, (views, _) in zip(unsure, outcomes, strict=True):
-            probabilities[row] = combine_views(loaded, probabilities[row], views or {})
+            probabilities[row] = combine_views(model, probabilities[row], views or {})
     return build_result(chunk.batch, probabilities, errors, reasons, below)
 
 
@@ -112,21 +119,12 @@ def read_pixels(
         pixels = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * PIXELS :]
         return pixels[: rows * PIXELS].reshape(rows, PIXELS), pa.nulls(rows, pa.string()), reasons
     pixels = np.zeros((rows, PIXELS), np.uint8)
-    errors = errors_of(batch)
-    unread = [row for row, error in enumerate(errors) if error is None]
-    outcomes = read_rows(batch.column("image"), unread, trace_digit, read)
-    for row, (digit, error) in zip(unread, outcomes, strict=True):
-        errors[row] = error
+    outcomes = read_images(batch, trace_digit, read)
+    for row, (digit, _) in enumerate(outcomes):
         if digit is not None:
             pixels[row] = digit.image.reshape(PIXELS)
             reasons[row] = REASONS.index(digit.review_reason)
-    return pixels, pa.array(errors, pa.string()), reasons
-
-
-def errors_of(batch: pa.RecordBatch) -> list[str | None]:
-    """The errors that the producer found, row by row."""
-    has_errors = "error" in batch.schema.names
-    return batch.column("error").to_pylist() if has_errors else [None] * batch.num_rows
+    return pixels, pa.array([error for _, error in outcomes], pa.string()), reasons
 
 
 def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBatch:
@@ -138,48 +136,39 @@ def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBa
         yield read_number(PGM + content.removeprefix(ARRAY) if is_array else content, known)
 
     watch.forget()
-    errors = errors_of(batch)
-    unread = [row for row, error in enumerate(errors) if error is None]
-    images = pc.cast(batch.column(kind), pa.binary())
-    outcomes = read_rows(images, unread, reader, read)
-    found: list[NumberReading | None] = [None] * batch.num_rows
-    for row, (reading, error) in zip(unread, outcomes, strict=True):
-        found[row], errors[row] = reading, error
-    return build_numbers(batch, found, errors)
+    outcomes = zip(batch.column("id").to_pylist(), read_images(batch, reader, read), strict=True)
+    rows = [build_row(id, reading, error) for id, (reading, error) in outcomes]
+    return with_truth(pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA), batch)
 
 
-def build_numbers(
-    batch: pa.RecordBatch, found: list[NumberReading | None], errors: list[str | None]
-) -> pa.RecordBatch:
-    """Build the result batch of what was read, or the error, in each row."""
-    reasons = [reading.reason or None if reading else "error" for reading in found]
-    columns = [
-        batch.column("id"),
-        [reading and reading.number for reading in found],
-        [reading and reading.confidence for reading in found],
-        [reading and list_digits(reading) for reading in found],
-        [reading and list_others(reading) for reading in found],
-        errors,
-        [reason is not None for reason in reasons],
-        reasons,
-    ]
-    return with_truth(batch, columns, NUMBER_FIELDS)
-
-
-def list_digits(reading: NumberReading) -> list[dict[str, float]]:
-    """The digits of a number, as a result has them."""
-    return [
+def build_row(id: str, reading: NumberReading | None, error: str | None) -> dict[str, Any]:
+    """The result row of a whole number, or of anything that was not read."""
+    row = {"id": id, "error": error}
+    if reading is None:
+        return row | {"review": True, "reason": "error"}
+    digits = [
         {"digit": one.digit, "confidence": one.confidence, **dict(zip(SIDES, one.box, strict=True))}
         for one in reading.digits
     ]
+    others = [{"number": other, "probability": share} for other, share in reading.alternatives]
+    return row | {
+        "number": reading.number,
+        "confidence": reading.confidence,
+        "digits": digits,
+        "alternatives": others,
+        "review": bool(reading.reason),
+        "reason": reading.reason or None,
+    }
 
 
-def list_others(reading: NumberReading) -> list[dict[str, str | float]]:
-    """The alternatives to a number, as a result has them."""
-    return [
-        {"number": number, "probability": probability}
-        for number, probability in reading.alternatives
-    ]
+def read_images(batch: pa.RecordBatch, reader: Reader[T], read: Read) -> list[Outcome[T]]:
+    """Run the reader on each image of a batch but those that the producer could not read."""
+    has_errors = "error" in batch.schema.names
+    errors = batch.column("error").to_pylist() if has_errors else [None] * batch.num_rows
+    unread = [row for row, error in enumerate(errors) if error is None]
+    images = pc.cast(batch.column(kind_of(batch)), pa.binary())
+    outcomes = dict(zip(unread, read_rows(images, unread, reader, read), strict=True))
+    return [outcomes.get(row, (None, error)) for row, error in enumerate(errors)]
 
 
 def read_rows(
@@ -277,13 +266,11 @@ def build_result(
         pa.array(reasons != NO_REASON),
         REASON_TEXTS.take(pa.array(reasons)),
     ]
-    return with_truth(batch, columns, RESULT_FIELDS)
+    return with_truth(pa.record_batch(columns, schema=RESULT_SCHEMA), batch)
 
 
-def with_truth(
-    batch: pa.RecordBatch, columns: Sequence[Any], fields: Sequence[pa.Field]
-) -> pa.RecordBatch:
-    """A result batch of the columns, and of the chunk's `truth` if it has it."""
-    if "truth" in batch.schema.names:
-        columns, fields = [*columns, batch.column("truth")], [*fields, batch.schema.field("truth")]
-    return pa.record_batch(columns, schema=pa.schema(fields))
+def with_truth(result: pa.RecordBatch, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The result rows with the chunk's column `truth`, if it has it."""
+    if "truth" not in batch.schema.names:
+        return result
+    return result.append_column(batch.schema.field("truth"), batch.column("truth"))

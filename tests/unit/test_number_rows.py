@@ -23,7 +23,7 @@ from producer.sources.python import image_source
 from producer.sources.source import Entry
 from producer.sources.truth import read_truths
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH
-from protocol.errors import UsageError
+from protocol.errors import BrokerError, UsageError
 from protocol.known import Known
 from tests.drawing import random_digits
 from tests.reading_numbers import read_text, reader_of_texts
@@ -76,6 +76,15 @@ def test_an_error_of_the_producer_passes_through() -> None:
     )
     (row,) = classify_chunk(classify.Chunk(0, batch), "number").to_pylist()
     assert (row["error"], row["reason"], row["number"]) == ("gone", "error", None)
+
+
+def test_a_lost_redis_is_no_error_of_the_images() -> None:
+    def lose(row: int, content: bytes, reader: classify.Reader[classify.T]) -> Iterator[classify.T]:
+        raise BrokerError("gone")
+
+    (chunk,) = cut_chunks([Entry("a.png", lambda: b"7")], model="number")
+    with pytest.raises(BrokerError, match="gone"):
+        classify_chunk(chunk, "number", lose)
 
 
 @pytest.mark.parametrize("as_files", [False, True])
