@@ -16,9 +16,9 @@ from protocol.errors import (
 )
 
 if TYPE_CHECKING:
-    from producer.batching import NumberPrediction, Prediction
     from producer.client import Client
     from producer.job import Job
+    from producer.prediction import NumberPrediction, Prediction
     from producer.sources.opening import open_sources
     from protocol.ledger import JobRecord
 
@@ -26,8 +26,8 @@ MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
     "JobRecord": "protocol.ledger",
-    "NumberPrediction": "producer.batching",
-    "Prediction": "producer.batching",
+    "NumberPrediction": "producer.prediction",
+    "Prediction": "producer.prediction",
     "open_sources": "producer.sources.opening",
 }
 __all__ = [

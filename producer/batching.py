@@ -10,13 +10,14 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
+from producer.prediction import Answer, to_predictions
 from producer.reading import Reading
 from producer.sources.arrays import pixels_batch
 from producer.sources.python import Image, image_source
@@ -45,52 +46,6 @@ PIXELS_LIMITS = BatchLimits(1024, 1, 5.0)
 FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches spread over workers
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
-    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`."""
-
-    label: int | None
-    confidence: float | None
-    probabilities: tuple[float, ...] | None
-    error: str | None
-    review: bool
-    reason: str | None = None
-
-
-class FoundDigit(NamedTuple):
-    """One digit of a number, and its box in px of the upright picture."""
-
-    digit: int
-    confidence: float
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-class Alternative(NamedTuple):
-    """Another number that an image may show."""
-
-    number: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class NumberPrediction:
-    """The number in one image, or an error. `number` is text: `007` stays `007`. `confidence` is
-    the probability that all of it is right. `review` and `reason` are as in a `Prediction`."""
-
-    number: str | None
-    confidence: float | None
-    digits: tuple[FoundDigit, ...] | None
-    alternatives: tuple[Alternative, ...] | None
-    error: str | None
-    review: bool
-    reason: str | None = None
-
-
-Answer: TypeAlias = Prediction | NumberPrediction
 Outcome: TypeAlias = Answer | Exception
 
 
@@ -350,22 +305,3 @@ def put_together(calls: list[Call]) -> pa.RecordBatch:
         pixels = np.stack([call.image for call in calls])
         return pixels_batch(pa.array(map(str, range(len(pixels)))), pixels)
     return pa.concat_batches([call.image for call in calls])
-
-
-def to_predictions(results: pa.RecordBatch) -> list[Answer]:
-    """One prediction for each row of a result batch."""
-    if "number" in results.schema.names:
-        return [to_number(row) for row in results.to_pylist()]
-    rows = results.select([*Prediction.__dataclass_fields__]).to_pylist()
-    for row in rows:
-        row["probabilities"] = row["probabilities"] and tuple(row["probabilities"])
-    return [Prediction(**row) for row in rows]
-
-
-def to_number(row: dict[str, Any]) -> NumberPrediction:
-    """A row of a result batch as a prediction."""
-    fields = {name: row[name] for name in NumberPrediction.__dataclass_fields__}
-    if row["number"] is not None:
-        fields["digits"] = tuple(FoundDigit(**digit) for digit in row["digits"])
-        fields["alternatives"] = tuple(Alternative(**other) for other in row["alternatives"])
-    return NumberPrediction(**fields)

@@ -8,18 +8,12 @@ from typing import Literal, Self, cast, overload
 
 from redis.exceptions import BusyLoadingError
 
-from producer.batching import (
-    Answer,
-    Batcher,
-    NumberPrediction,
-    Prediction,
-    is_pixels,
-    read_call,
-)
+from producer.batching import Batcher, is_pixels, read_call
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
+from producer.prediction import Answer, NumberPrediction, Prediction
 from producer.reading import Reading, What, choose_reading
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from producer.batching import Batcher, Call, Prediction, to_predictions, wake_callers
+from producer.batching import Batcher, Call, wake_callers
+from producer.prediction import Prediction, to_predictions
 from producer.reading import Reading
 from protocol.chunk import RESULT_SCHEMA
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.scores import ScoreSink, tabulate_scores
-from producer.batching import Alternative, FoundDigit, NumberPrediction, to_predictions
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
+from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from producer.sinks.encoders import ENCODERS, encode_lines
 from producer.sinks.files import FileSink, StreamSink
 from producer.sources.opening import open_sources

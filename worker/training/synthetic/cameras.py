@@ -191,7 +191,8 @@ def _threshold(image: Layer, ink: Shape, paper: float, rng: Rng) -> Picture:
     pen = np.median(inked) if len(inked) else 0.3 * paper
     black = (grey - paper) / (pen - paper + 1e-3) > rng.uniform(0.35, 0.75)
     if rng.random() < 0.4:
-        black ^= cut_noise(*ink.shape, rng) > rng.uniform(2.2, 3.2)
+        height, width = ink.shape
+        black ^= cut_noise(height, width, rng) > rng.uniform(2.2, 3.2)
     return np.where(black, 0, 255).astype(np.uint8)
 
 

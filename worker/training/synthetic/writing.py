@@ -140,7 +140,7 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
     pen = max(hand.pen, MIN_PEN_WIDTH / height)
     examples, ends = hand.examples[digit], None
     if len(examples):
-        example = pick(examples, rng)
+        example = examples[rng.integers(len(examples))]
         shear = hand.slant + MEAN_LEANS[digit] - lean_of(example) + rng.normal(0, 0.03)
         aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
         mask = trace(example, 0 if hand.natural else pen, shear, aspect)

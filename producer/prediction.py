@@ -1,0 +1,69 @@
+"""The answers to single calls."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: ten probabilities that sum to 1, or an error. `review` is true if
+    a person should look at the image, and `reason` says why: one of `protocol.chunk.REASONS`."""
+
+    label: int | None
+    confidence: float | None
+    probabilities: tuple[float, ...] | None
+    error: str | None
+    review: bool
+    reason: str | None = None
+
+
+class FoundDigit(NamedTuple):
+    """One digit of a number, and its box in px of the upright picture."""
+
+    digit: int
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Alternative(NamedTuple):
+    """Another number that an image may show."""
+
+    number: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class NumberPrediction:
+    """The number in one image, or an error. `number` is text: `007` stays `007`. `confidence` is
+    the probability that all of it is right. `review` and `reason` are as in a `Prediction`."""
+
+    number: str | None
+    confidence: float | None
+    digits: tuple[FoundDigit, ...] | None
+    alternatives: tuple[Alternative, ...] | None
+    error: str | None
+    review: bool
+    reason: str | None = None
+
+
+Answer: TypeAlias = Prediction | NumberPrediction
+
+
+def to_predictions(results: pa.RecordBatch) -> list[Answer]:
+    """One prediction for each row of a result batch."""
+    kind = NumberPrediction if "number" in results.schema.names else Prediction
+    rows = results.select([*kind.__dataclass_fields__]).to_pylist()
+    for row in rows:
+        if row["error"] is not None:
+            continue
+        if kind is Prediction:
+            row["probabilities"] = tuple(row["probabilities"])
+        else:
+            row["digits"] = tuple(FoundDigit(**digit) for digit in row["digits"])
+            row["alternatives"] = tuple(Alternative(**other) for other in row["alternatives"])
+    return [kind(**row) for row in rows]
