@@ -87,35 +87,32 @@ def truth_file(truth: str | None) -> str | None:
 def reading(command: Callable[..., None]) -> Callable[..., None]:
     """`--read`, `--model`, `--length` and `--allowed`, which become one argument, a `Reading`."""
 
+    @click.option(
+        "--read",
+        type=click.Choice(["digit", "number"]),
+        default="digit",
+        show_default=True,
+        help="what each image shows: one digit, or a whole number",
+    )
+    @model
+    @click.option(
+        "--length", metavar="N", help="how many digits a whole number has, such as 9 or 3-6"
+    )
+    @click.option(
+        "--allowed",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="the whole numbers that there can be, one on each line",
+    )
     @wraps(command)
     def run(
-        read: str, model: str | None, length: str | None, allowed: str | None, **others: Any
+        read: str, model: str | None, length: str | None, allowed: Path | None, **others: Any
     ) -> None:
         from producer.reading import choose_reading
 
-        lines = None if allowed is None else read_lines(Path(allowed))
+        lines = None if allowed is None else read_lines(allowed)
         command(reading=choose_reading(model, read, length, lines), **others)
 
-    for option in (
-        click.option(
-            "--allowed",
-            metavar="FILE",
-            type=click.Path(),
-            help="the whole numbers that there can be, one on each line",
-        ),
-        click.option(
-            "--length", metavar="N", help="how many digits a whole number has, such as 9 or 3-6"
-        ),
-        model,
-        click.option(
-            "--read",
-            type=click.Choice(["digit", "number"]),
-            default="digit",
-            show_default=True,
-            help="what each image shows: one digit, or a whole number",
-        ),
-    ):
-        run = option(run)
     return run
 
 

@@ -101,19 +101,15 @@ def describe_job(record: "JobRecord") -> str:
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
     images, chunks = plural(record.images, "image"), plural(record.chunks, "chunk")
+    reading = "whole numbers" if record.model == NUMBER else f"model {record.model}"
     lines = [
-        f"job {record.id}: {record.state}, {_describe_reading(record.model)}, {record.source}",
+        f"job {record.id}: {record.state}, {reading}, {record.source}",
         f"  {record.done_images:,} of {images} {more}, {record.failed:,} with an error, "
         f"{record.done_chunks:,} of {chunks}",
         f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
         *([f"  {record.state}: {record.reason}"] if record.reason else []),
     ]
     return "\n".join(map(in_one_line, lines))
-
-
-def _describe_reading(model: str) -> str:
-    """What a job reads, by its model."""
-    return "whole numbers" if model == NUMBER else f"model {model}"
 
 
 def list_jobs(records: "Sequence[JobRecord]") -> str:

@@ -13,17 +13,8 @@ import pyarrow.compute as pc
 
 from producer.checkpoint import Checkpoint, add_ids
 from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
-from producer.sources.truth import to_digits, to_numbers
-from protocol.chunk import (
-    FILES_SCHEMA,
-    TILE_ROWS,
-    TRUTH,
-    Chunk,
-    Kind,
-    kind_of,
-    most_rows,
-    truth_field,
-)
+from producer.sources.truth import parse_labels
+from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import plural, printable
@@ -206,4 +197,4 @@ def _adapt(batch: pa.RecordBatch, truth: pa.Field | None) -> pa.RecordBatch:
     if batch.schema.field(place).type == truth.type:
         return batch
     labels = pc.cast(batch.column(place), pa.string())
-    return batch.set_column(place, truth, (to_digits if truth == TRUTH else to_numbers)(labels))
+    return batch.set_column(place, truth, parse_labels(labels, truth.type))

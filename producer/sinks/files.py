@@ -27,7 +27,7 @@ from protocol.chunk import result_schema
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
-REPEATED = ("label", "error", "reason", "truth")  # columns of few values: each is stored once
+REPEATED = ["label", "error", "reason", "truth"]  # columns of few values: each is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
 
@@ -193,9 +193,7 @@ class FileSink(Sink):
             with (
                 pa.OSFile(str(self.partial)) as file,
                 pa.ipc.open_stream(file) as reader,
-                pq.ParquetWriter(
-                    converted, reader.schema, use_dictionary=repeated(reader.schema)
-                ) as writer,
+                pq.ParquetWriter(converted, reader.schema, use_dictionary=REPEATED) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
                     writer.write_table(table)
@@ -204,11 +202,6 @@ class FileSink(Sink):
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)
-
-
-def repeated(schema: pa.Schema) -> list[str]:
-    """The columns that are stored as a dictionary."""
-    return [name for name in REPEATED if name in schema.names]
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

@@ -66,10 +66,8 @@ def pixels_batch(
     """A record batch that shares the memory of `pixels`, (N, 784) uint8; `truth` is (N,)."""
     buffer = pa.py_buffer(np.ascontiguousarray(pixels))
     column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(PIXELS), len(pixels), [None, buffer])
-    columns, fields = [ids, column], [ID, PIXELS_FIELD]
-    if truth is not None:
-        columns, fields = [*columns, truth], [*fields, pa.field("truth", truth.type)]
-    return pa.record_batch(columns, schema=pa.schema(fields))
+    batch = pa.record_batch([ids, column], schema=pa.schema([ID, PIXELS_FIELD]))
+    return batch if truth is None else batch.append_column("truth", truth)
 
 
 def array_source(path: Path, prefix: str) -> Source:

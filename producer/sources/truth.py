@@ -65,13 +65,10 @@ def set_truths(items: Iterable[SourceItem], truths: Mapping[str, str]) -> Iterat
         yield item.append_column(NUMBER_TRUTH, pa.array(found, NUMBER_TRUTH.type))
 
 
-def to_digits(labels: pa.StringArray) -> pa.Int8Array:
-    """The labels as int8; null if one is not a digit."""
+def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:
+    """The labels as digits (int8) or whole numbers (text); null if one is neither."""
+    if kind == NUMBER_TRUTH.type:
+        is_number = pc.match_substring_regex(labels, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
+        return pc.if_else(is_number, labels, None)
     digits = pc.replace_substring_regex(labels, r"^0*(\d)$", r"\1")
-    return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), pa.int8())
-
-
-def to_numbers(labels: pa.StringArray) -> pa.StringArray:
-    """The labels as text; null if one is not a whole number."""
-    is_number = pc.match_substring_regex(labels, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
-    return pc.if_else(is_number, labels, None)
+    return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), kind)

@@ -16,7 +16,7 @@ from producer.sources.columns import NO_PIXEL
 from producer.sources.opening import open_sources
 from producer.sources.source import Entry, SourceItem
 from producer.sources.tables import MAX_LINE_BYTES, read_blocks
-from producer.sources.truth import to_digits
+from producer.sources.truth import parse_labels
 from protocol.errors import UsageError
 from tests.drawing import random_digits
 from tests.unit.test_sources import make_table, try_to_read
@@ -74,7 +74,7 @@ def read_pieces(items: Iterable[SourceItem]) -> Rows:
 def read_digits(labels: list[str | int | None]) -> list[int | None]:
     """The labels as a job of digits has them."""
     texts = [None if label is None else str(label) for label in labels]
-    found: list[int | None] = to_digits(pa.array(texts, pa.string())).to_pylist()
+    found: list[int | None] = parse_labels(pa.array(texts, pa.string()), pa.int8()).to_pylist()
     return found
 
 

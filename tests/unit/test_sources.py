@@ -37,7 +37,7 @@ from producer.sources.source import (
     read_limited,
 )
 from producer.sources.tables import PATH_ONLY
-from producer.sources.truth import to_digits, to_numbers
+from producer.sources.truth import parse_labels
 from protocol.errors import UsageError
 from protocol.settings import settings
 
@@ -215,7 +215,7 @@ def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Pat
     pq.write_table(pa.table({"image": [b"one"] * 3, "label": labels}), tmp_path / "a.parquet")
     (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
-    assert to_digits(batch.column("truth")).to_pylist() == [7, None, None]
+    assert parse_labels(batch.column("truth"), pa.int8()).to_pylist() == [7, None, None]
 
 
 def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     (batch,) = open_sources([str(tmp_path / "a.parquet")]).items
     assert isinstance(batch, pa.RecordBatch)
-    assert to_digits(batch.column("truth")).to_pylist() == [7, 0]
-    assert to_numbers(batch.column("truth")).to_pylist() == ["07", "00"]
+    assert parse_labels(batch.column("truth"), pa.int8()).to_pylist() == [7, 0]
+    assert parse_labels(batch.column("truth"), pa.string()).to_pylist() == ["07", "00"]
 
 
 def test_parquet_without_an_image_names_its_columns(tmp_path: Path) -> None:
