@@ -121,7 +121,7 @@ def take_results(
                     waiting="",
                     flaws=describe_flaws(sink.checkpoint),
                 )
-        sink.finish()
+        sink.finish(job.model)
     except BaseException:
         if job.attached:
             backend.client.abandon(job)

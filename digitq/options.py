@@ -26,20 +26,16 @@ model = click.option(
 )
 
 
-class Truth(click.ParamType[str]):
-    """`parent`, or the path of a CSV file."""
-
-    name = "truth"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        if value != "parent" and not value.lower().endswith(".csv"):
-            self.fail(f"{value!r} is neither `parent` nor a .csv file", param, ctx)
-        return str(value)
+def check_truth(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The value of `--truth`, if it is `parent` or the name of a CSV file."""
+    if value not in (None, "parent") and not value.lower().endswith(".csv"):
+        raise click.BadParameter(f"{value!r} is neither `parent` nor a .csv file")
+    return value
 
 
 truth = click.option(
     "--truth",
-    type=Truth(),
+    callback=check_truth,
     metavar="parent|FILE.csv",
     help="right answers to compare with: `parent` takes the name of each image's folder; a .csv "
     "has a column `id` or `path` and a column `truth`, `number` or `label`",

@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
 
 
-def open_sink(out: str | None, run: dict[str, Any], overwrite: bool, model: str = "") -> "Sink":
-    """The sink for `--out`; `run` identifies the run that an interrupted file belongs to. The job's
-    `model` decides which columns an empty file has."""
+def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
+    """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
     from producer.sinks.encoders import encode_csv, encode_lines
     from producer.sinks.files import FileSink, StreamSink
 
     if out is not None and out != "-":
-        return FileSink(Path(out), run, overwrite, model)
+        return FileSink(Path(out), run, overwrite)
     if not sys.stdout:  # the shell has closed it, for `>&-`
         raise UsageError("stdout is closed: name a file with -o")
     for_people = out is None and sys.stdout.isatty()
-    return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv, model)
+    return StreamSink(sys.stdout.buffer, encode_lines if for_people else encode_csv)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class Client:
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks, known)
-        job = Job(spec.id, self.ledger, feeder)
+        job = Job(spec.id, model, self.ledger, feeder)
         try:
             self.ledger.open(spec)
             feeder.know()
@@ -143,8 +143,7 @@ class Client:
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""
-        self.ledger.record(job_id)
-        return Job(job_id, self.ledger, feeder=None)
+        return Job(job_id, self.ledger.record(job_id).model, self.ledger, feeder=None)
 
     def jobs(self) -> list[JobRecord]:
         """The records of all jobs in Redis, the oldest first."""

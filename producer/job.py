@@ -33,8 +33,8 @@ class Job:
     A detached job can be collected from any host, and again within an hour after that.
     """
 
-    def __init__(self, job_id: str, ledger: Ledger, feeder: Feeder | None) -> None:
-        self.id = job_id
+    def __init__(self, job_id: str, model: str, ledger: Ledger, feeder: Feeder | None) -> None:
+        self.id, self.model = job_id, model
         self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
@@ -71,8 +71,8 @@ class Job:
         return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
     def results(self) -> Iterator[pa.RecordBatch]:
-        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_FIELDS`,
-        or `NUMBER_FIELDS` of a job that reads whole numbers.
+        """Yield result batches in source order, with the columns `protocol.chunk.RESULT_SCHEMA`,
+        or `NUMBER_SCHEMA` of a job that reads whole numbers.
 
         For an attached job, a second call goes on where the first one stopped; `cancel` the job if
         you need no more results. If reading the source raises an error, it is raised here; for an
@@ -124,7 +124,7 @@ class Job:
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             batches.extend(self.results())
-            schema = batches[0].schema if batches else result_schema(self.progress().model)
+            schema = batches[0].schema if batches else result_schema(self.model)
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
 

@@ -56,8 +56,6 @@ class Known:
 
     def encode(self) -> bytes:
         """The lengths in the first line, then an allowed number in each line; empty for nothing."""
-        if self.is_nothing:
-            return b""
         first = b"" if self.lengths is None else b"%d-%d" % self.lengths
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])

@@ -100,12 +100,7 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read:
     help="begin with the weights in DIGITQ_WEIGHTS, or with digitq's (`number` only)",
 )
 def train(
-    name: str,
-    seed: int,
-    epochs: int | None,
-    out: Path,
-    limit_images: int | None,
-    fine_tune: bool,
+    name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None, fine_tune: bool
 ) -> None:
     """Train the network NAME on MNIST and write its weights and its card to a folder."""
     from worker.training.number_trainer import train_number

@@ -65,7 +65,7 @@ def classify(
             for name in sources
         ],
         "model": reading.model,
-        "known": fingerprint(reading.known),
+        "known": hashlib.sha256(reading.known).hexdigest()[:16] if reading.known else None,
         "limit": limit,
         "truth": truth,
     }
@@ -73,10 +73,7 @@ def classify(
         run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # their ids are row numbers
     if weights := settings().own_weights():
         run["weights"] = str(weights)
-    with (
-        closing(open_sink(out, run, overwrite, reading.model)) as sink,
-        report_interruption(sink, overwrite),
-    ):
+    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.checkpoint.rows:
             echo_err(f"continuing {out} after {sink.checkpoint.rows:,} images")
         with open_backend(broker, workers, count_files(sources)) as backend:
@@ -87,11 +84,6 @@ def classify(
         where = "in a folder named by a digit" if truth == "parent" else f"in {truth}"
         echo_err(f"no accuracy: none of the images that were read is {where}")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
-
-
-def fingerprint(known: bytes) -> str | None:
-    """A short text that differs for other lengths and allowed numbers; None if nothing is known."""
-    return hashlib.sha256(known).hexdigest()[:16] if known else None
 
 
 @click.command(epilog=options.SOURCES_HELP)

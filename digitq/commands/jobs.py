@@ -106,7 +106,7 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     client = digitq.Client(broker)
     job = client.job(job_id)
     with (
-        closing(open_sink(out, {"job": job_id}, overwrite, job.progress().model)) as sink,
+        closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
         take_results(Backend(client), job, sink, lambda: job.progress().images)

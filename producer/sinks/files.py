@@ -35,24 +35,20 @@ class Sink:
     """Takes result batches; `checkpoint` counts all rows, with those of interrupted runs."""
 
     checkpoint = Checkpoint()
-    model = ""  # that of the job, whose columns the header of an empty file has
 
     def write(self, batch: pa.RecordBatch) -> None:
         raise NotImplementedError
 
-    def no_rows(self) -> pa.RecordBatch:
-        """An empty result batch."""
-        return pa.RecordBatch.from_pylist([], result_schema(self.model))
+    def finish(self, model: str = "") -> None:
+        """End the output; if there were no rows, it gets the columns of the job's `model`."""
 
-    def finish(self) -> None: ...
     def close(self) -> None: ...
 
 
 class StreamSink(Sink):
     """Writes rows to a binary stream such as stdout, by default as CSV, and leaves it open."""
 
-    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv, model: str = "") -> None:
-        self.model = model
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
         self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
         self._encode = encode
 
@@ -61,10 +57,10 @@ class StreamSink(Sink):
         self._write(self._encode(batch, self.checkpoint.rows == 0))
         self.checkpoint = self.checkpoint.add(batch)
 
-    def finish(self) -> None:
+    def finish(self, model: str = "") -> None:
         """Write the header if there were no rows."""
         if self.checkpoint.rows == 0:
-            self._write(self._encode(self.no_rows(), True))
+            self._write(self._encode(no_rows(model), True))
 
     def _write(self, content: bytes) -> None:
         with output_errors("the rows"):
@@ -76,7 +72,7 @@ class FileSink(Sink):
 
     _file: FileIO
 
-    def __init__(self, path: Path, run: Run, overwrite: bool = False, model: str = "") -> None:
+    def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
         """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
         to another run, is complete, is being written by another process, or can't be written."""
         if path.is_symlink():  # the file that it points to is written
@@ -86,7 +82,7 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
-        self.path, self.model = path, model
+        self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
         self._encode = ENCODERS[suffix]
@@ -102,11 +98,11 @@ class FileSink(Sink):
             self.checkpoint = self.checkpoint.add(batch)
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
-    def finish(self) -> None:
+    def finish(self, model: str = "") -> None:
         """Complete the file and rename it. Raises `OutputError`."""
         with output_errors(self.path):
             if self.checkpoint.rows == 0:
-                write_all(self._file, self._encode(self.no_rows(), True))
+                write_all(self._file, self._encode(no_rows(model), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
                 self._convert_to_parquet()
@@ -202,6 +198,11 @@ class FileSink(Sink):
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)
+
+
+def no_rows(model: str) -> pa.RecordBatch:
+    """An empty result batch of the model."""
+    return pa.RecordBatch.from_pylist([], result_schema(model))
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

@@ -126,7 +126,7 @@ def test_the_bytes_do_not_depend_on_how_the_rows_were_cut(suffix: str, tmp_path:
     whole = read_images()
     files = []
     for rows in (4, 1):
-        sink = FileSink(tmp_path / f"{rows}{suffix}", {}, model="number")
+        sink = FileSink(tmp_path / f"{rows}{suffix}", {})
         for start in range(0, 4, rows):
             sink.write(whole.slice(start, rows))
         sink.finish()
@@ -138,7 +138,7 @@ def test_the_bytes_do_not_depend_on_how_the_rows_were_cut(suffix: str, tmp_path:
 
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
 def test_no_rows_are_a_file_too(suffix: str, tmp_path: Path) -> None:
-    FileSink(tmp_path / f"out{suffix}", {}, model="number").finish()
+    FileSink(tmp_path / f"out{suffix}", {}).finish("number")
     content = (tmp_path / f"out{suffix}").read_bytes()
     if suffix == ".parquet":
         assert pq.read_schema(tmp_path / "out.parquet").names == NUMBER_SCHEMA.names
