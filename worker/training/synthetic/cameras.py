@@ -47,15 +47,13 @@ def choose_colours(rng: Rng) -> Colours:
     if rng.random() < 0.3:
         form = paper * rng.uniform(0.2, 1, 3)
     pattern = paper * (rng.uniform(0, 0.9, 3) if rng.random() < 0.7 else rng.uniform(0, 0.9))
-    chalk = rng.random() < 0.08
-    if chalk:
-        paper, pen, form, pattern = (255 - c for c in (paper, pen, form, pattern))
-        paper = paper * rng.uniform(0.4, 1.6)
-    if abs(pen.mean() - paper.mean()) < MIN_PEN_CONTRAST:
-        pen = np.full(3, 250.0 if paper.mean() < 128 else 20.0)
-    if rng.random() < 0.5:
-        paper, pen, form, pattern = (c.mean(keepdims=True) for c in (paper, pen, form, pattern))
-    return Colours(paper, pattern, form, pen)
+    colours = np.stack([paper, pattern, form, pen])
+    if rng.random() < 0.08:  # chalk
+        colours = 255 - colours
+        colours[0] *= rng.uniform(0.4, 1.6)
+    if Colours(*colours).contrast < MIN_PEN_CONTRAST:
+        colours[3] = 250 if colours[0].mean() < 128 else 20
+    return Colours(*(colours.mean(axis=1, keepdims=True) if rng.random() < 0.5 else colours))
 
 
 def wear(ink: Shape, tall: float, rng: Rng) -> Layer:
@@ -80,22 +78,18 @@ def wear(ink: Shape, tall: float, rng: Rng) -> Layer:
 
 def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng) -> Layer:
     """Paper, pattern, form and ink in colour or grey: (height, width, 3 or 1)."""
-    inked, printed = wear(ink, tall, rng), form * np.float32(1 / 255)
+    layers = [(form * np.float32(1 / 255), colours.form), (wear(ink, tall, rng), colours.pen)]
     pattern = draw_pattern(ink, tall, rng)
     if pattern is not None:  # less contrast than the ink has
         loudest = pattern.max() * np.abs(colours.pattern - colours.paper).mean()
         share = rng.uniform(0.05, 0.5) if rng.random() < 0.9 else 0.65
         pattern *= np.float32(min(1.0, share * colours.contrast / max(1.0, loudest)))
+        layers.insert(0, (pattern, colours.pattern))
     planes = []
     for channel in range(len(colours.paper)):
         plane = np.full(ink.shape, colours.paper[channel], np.float32)
-        for layer, colour in (
-            (pattern, colours.pattern),
-            (printed, colours.form),
-            (inked, colours.pen),
-        ):
-            if layer is not None:
-                plane += layer * (np.float32(colour[channel]) - plane)
+        for layer, colour in layers:
+            plane += layer * (np.float32(colour[channel]) - plane)
         planes.append(plane)
     return cv2.merge(planes) if len(planes) > 1 else planes[0][..., None]
 

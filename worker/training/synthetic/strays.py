@@ -30,20 +30,19 @@ def underline(sheet: Sheet, rng: Rng) -> None:
     if kind < 0.15:
         wide = rng.uniform(0.1, 0.5, 4) * tall
         corners = corners_of(sheet.bounds + OUTWARD * wide) + rng.normal(0, 0.08 * tall, (4, 2))
-        sheet.pen_in([np.concatenate([corners, corners[:1]])])
-        return
-    if kind < 0.3:
+        strokes = [np.concatenate([corners, corners[:1]])]
+    elif kind < 0.3:
         angles = np.linspace(0, 2 * np.pi, 14) + rng.uniform(0, 6)
         reach = np.array([(x2 - x1) * 0.6 + 0.4 * tall, (y2 - y1) * 0.6 + 0.3 * tall])
         circle = np.column_stack([np.cos(angles), np.sin(angles)]) * reach
         circle += ((x1 + x2) / 2, (y1 + y2) / 2) + rng.normal(0, 0.05 * tall, circle.shape)
-        sheet.pen_in([smooth(circle)])
-        return
-    y = y2 + rng.uniform(0.05, 0.4) * tall
-    for number in range(rng.integers(1, 3)):
-        line = np.array([(x1, y), ((x1 + x2) / 2, y), (x2, y)])
-        line += rng.normal(0, 0.06 * tall, line.shape) + (0, number * 0.2 * tall)
-        sheet.pen_in([smooth(line)])
+        strokes = [smooth(circle)]
+    else:
+        y = y2 + rng.uniform(0.05, 0.4) * tall
+        line, strokes = np.array([(x1, y), ((x1 + x2) / 2, y), (x2, y)]), []
+        for down in np.arange(rng.integers(1, 3)) * 0.2 * tall:
+            strokes.append(smooth(line + (rng.normal(0, 0.06 * tall, line.shape) + (0, down))))
+    sheet.pen_in(strokes)
 
 
 def spill(sheet: Sheet, rng: Rng) -> None:

@@ -61,20 +61,18 @@ def trace(example: Shape, pen: float, shear: float, aspect: float) -> Shape:
     a shift to the right in px per px of height, and `aspect` a factor of the width.
     """
     size = (THINNED_SIDE, THINNED_SIDE)
-    soft = cv2.GaussianBlur(cv2.resize(example, size, interpolation=cv2.INTER_CUBIC), (5, 5), 1.1)
-    if not pen:
-        field = soft
-    else:
-        line = thin((soft > NATURAL_LEVEL).astype(np.uint8))
-        field = cv2.distanceTransform(1 - line, cv2.DIST_L2, 5)
-        field = cv2.GaussianBlur(field, (5, 5), 1)
+    field = cv2.GaussianBlur(cv2.resize(example, size, interpolation=cv2.INTER_CUBIC), (5, 5), 1.1)
+    outside = 0  # the value outside of the field
+    if pen:
+        line = thin((field > NATURAL_LEVEL).astype(np.uint8))
+        field = cv2.GaussianBlur(cv2.distanceTransform(1 - line, cv2.DIST_L2, 5), (5, 5), 1)
+        outside = 99
     scale, middle = TRACED_SIDE / THINNED_SIDE, THINNED_SIDE / 2
     across, down = aspect * scale, -shear * scale
     shift = TRACED_SIDE - (across + down) * middle
     matrix = np.array([[across, down, shift], [0, scale, 0]])
     size = (2 * TRACED_SIDE, TRACED_SIDE)
-    far = 0 if not pen else 99  # outside of the field
-    drawn = cv2.warpAffine(field, matrix, size, borderValue=far).astype(np.float32)
+    drawn = cv2.warpAffine(field, matrix, size, borderValue=outside).astype(np.float32)
     if not pen:
         return crop(np.clip((drawn - NATURAL_LEVEL) * 4, 0, 255).astype(np.uint8))
     radius = max(1.0, pen * TRACED_HEIGHT / 2) + 0.5 + BLUR_DEPTH
