@@ -236,19 +236,13 @@ class Batcher:
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
         source, (model, known) = "single images from Python", queue.reading
         spec = JobSpec(
-            job_id,
-            model,
-            source,
-            attached=True,
-            in_flight=1,
-            ttl=CALL_TTL_SECONDS,
-            known=bool(known),
+            job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS, known=known
         )
         stored, last, checks = False, b"0", 0
         try:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, batch.num_rows, payload, known)
+                    self._ledger.submit(spec, batch.num_rows, payload)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))

@@ -120,10 +120,10 @@ class Client:
         (model, known), name = reading, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
-        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, bool(known))
+        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
-        feeder = Feeder(self.ledger, spec, chunks, known)
+        feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder)
         try:
             self.ledger.open(spec)

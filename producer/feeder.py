@@ -49,9 +49,7 @@ class Feeder(threading.Thread):
     `DIGITQ_BUDGET_BYTES` of chunks that are not done.
     """
 
-    def __init__(
-        self, ledger: Ledger, spec: JobSpec, chunks: Iterator[Chunk], known: bytes = b""
-    ) -> None:
+    def __init__(self, ledger: Ledger, spec: JobSpec, chunks: Iterator[Chunk]) -> None:
         super().__init__(name=f"feeder of job {spec.id}", daemon=True)
         self.total: int | None = None
         self.error: BaseException | None = None
@@ -62,7 +60,6 @@ class Feeder(threading.Thread):
         self.waiting_for: str | None = None
         self.attached = spec.attached
         self._ledger, self._spec = ledger, spec
-        self._known = known  # what is known of the job's numbers, kept as its chunks are
         self._key = record_key(spec.id)
         self._chunks = chunks
         self._window: dict[int, StoredChunk] = {}
@@ -79,8 +76,8 @@ class Feeder(threading.Thread):
 
     def know(self) -> None:
         """Store what is known of the job's numbers, if anything is and Redis lacks it."""
-        if self._known:
-            self._ledger.know(self._spec, self._base, self._known)
+        if self._spec.known:
+            self._ledger.know(self._spec, self._base)
 
     def run(self) -> None:
         try:
@@ -197,7 +194,7 @@ class Feeder(threading.Thread):
     def _reason_to_wait(self) -> str | None:
         """The reason why nothing more may be stored in Redis now; None if there is none."""
         if not self.attached:
-            held = int(self._ledger.redis.hget(self._key, "bytes") or 0) - len(self._known)
+            held = int(self._ledger.redis.hget(self._key, "bytes") or 0) - len(self._spec.known)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
         if time.monotonic() < self._unlimited_until:

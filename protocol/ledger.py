@@ -63,11 +63,11 @@ class JobSpec(NamedTuple):
     attached: bool  # whether the job lives no longer than its submitter
     in_flight: int  # how many chunks may be queued or running at a time
     ttl: int  # seconds that Redis keeps the job after its last change
-    known: bool = False  # whether something is known of its numbers, which is in a key of its own
+    known: bytes = b""  # what is known of its numbers; the record only has whether there is any
 
     def flat(self) -> list[str | int]:
         """The names and values in turn."""
-        fields = self._asdict() | {"attached": int(self.attached), "known": int(self.known)}
+        fields = self._asdict() | {"attached": int(self.attached), "known": int(bool(self.known))}
         return [part for pair in fields.items() for part in pair]
 
 
@@ -143,9 +143,9 @@ class Ledger:
         """Create the record of a job that is about to be fed."""
         self._step(spec.id, "open", *spec.flat())
 
-    def know(self, spec: JobSpec, base: tuple[int, int], payload: bytes) -> None:
+    def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
         """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
-        self._step(spec.id, "know", *base, payload, *spec.flat())
+        self._step(spec.id, "know", *base, spec.known, *spec.flat())
 
     def known(self, job_id: str) -> bytes:
         """What `know` stored. Raises `BrokerError` if Redis has lost it."""
@@ -180,9 +180,9 @@ class Ledger:
         reply = self._step(spec.id, "seal", *base, total, *spec.flat())
         return self._unless_stopped(spec.id, reply)
 
-    def submit(self, spec: JobSpec, rows: int, payload: Payload, known: bytes = b"") -> None:
+    def submit(self, spec: JobSpec, rows: int, payload: Payload) -> None:
         """Store single calls, as a job of one chunk. Raises as `dispatch`."""
-        reply = self._step(spec.id, "submit", rows, payload, known, *spec.flat())
+        reply = self._step(spec.id, "submit", rows, payload, spec.known, *spec.flat())
         self._unless_stopped(spec.id, reply)
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
