@@ -9,6 +9,7 @@ from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
 from worker.training.synthetic.scenes import Rng, pick, put, resize
 from worker.training.synthetic.sheets import (
     OUTWARD,
+    Bounds,
     Sheet,
     choose_text,
     draw_outline,
@@ -22,69 +23,63 @@ Form = Callable[[Sheet, Rng], None]
 
 def print_cells(sheet: Sheet, rng: Rng) -> None:
     """Print a cell for each digit: frames, double frames or a comb, with guides or shaded."""
-    tall, cells = sheet.height, sheet.cells
+    tall = sheet.height
     top, bottom = -(1 + rng.uniform(-0.1, 0.6)) * tall, rng.uniform(-0.08, 0.5) * tall
+    cells = [np.array([left, top, right, bottom]) for left, right in sheet.cells]
     strength, thick = rng.uniform(0.25, 1), round(rng.uniform(0.01, 0.08) * tall)
     kind = pick(("solid", "solid", "solid", "solid", "dashed", "dotted"), rng)
     if rng.random() < 0.15:
-        _shade_cells(sheet, top, bottom, rng)
+        _shade_cells(sheet, cells, rng)
     if rng.random() < 0.45:
-        _print_guides(sheet, top, bottom, rng)
+        _print_guides(sheet, cells, rng)
     if rng.random() < 0.1:  # a comb: a baseline with ticks
         tip = bottom - rng.uniform(0.15, 0.7) * tall
-        ticks = [np.array([(x, bottom), (x, tip)]) for cell in cells for x in cell]
-        base = np.array([(cells[0][0], bottom), (cells[-1][1], bottom)])
+        ticks = [np.array([(x, bottom), (x, tip)]) for cell in sheet.cells for x in cell]
+        base = np.array([(cells[0][0], bottom), (cells[-1][2], bottom)])
         sheet.rule([*ticks, base], strength, thick)
     else:
         pitch = bottom - top + rng.uniform(0, 1) * tall
         for down in (-pitch, 0.0, pitch) if rng.random() < 0.25 else (0.0,):  # rows of the form
-            for left, right in cells:
-                cell = rectangle(left, top + down, right, bottom + down)
-                draw_outline(sheet, cell, kind, strength, thick)
-    _frame_cells(sheet, (top, bottom), (strength, thick), rng)
+            for cell in cells:
+                draw_outline(sheet, rectangle(cell + (0, down, 0, down)), kind, strength, thick)
+    _frame_cells(sheet, cells, strength, thick, rng)
     if rng.random() < 0.08:
         _print_bubbles(sheet, bottom, rng)
     if rng.random() < 0.08:  # a printed point or comma between two cells
         sign = print_text(pick(".,-/:", rng), tall, rng)
-        x = pick(cells, rng)[1] - sign.shape[1] / 2
+        x = pick(cells, rng)[2] - sign.shape[1] / 2
         sheet.put(sheet.form, sign, x, bottom - 0.8 * tall)
 
 
-def _shade_cells(sheet: Sheet, top: float, bottom: float, rng: Rng) -> None:
+def _shade_cells(sheet: Sheet, cells: list[Bounds], rng: Rng) -> None:
     """Shade the cells, or all but the cells."""
-    inside, outside = (int(rng.integers(20, 90)), 0)[:: 1 if rng.random() < 0.5 else -1]
-    sheet.form[:] = outside
-    for left, right in sheet.cells:
-        corners = np.array([(left, top), (right, bottom)]) - sheet.origin
-        (x1, y1), (x2, y2) = np.maximum(0, np.round(corners)).astype(int)
-        sheet.form[y1:y2, x1:x2] = inside
+    shade, is_inside = int(rng.integers(20, 90)), rng.random() < 0.5
+    sheet.form[:] = 0 if is_inside else shade
+    for cell in cells:
+        sheet.form[sheet.part(cell)] = shade if is_inside else 0
 
 
-def _frame_cells(
-    sheet: Sheet, rows: tuple[float, float], line: tuple[float, int], rng: Rng
-) -> None:
+def _frame_cells(sheet: Sheet, cells: list[Bounds], strength: float, thick: int, rng: Rng) -> None:
     """Print a second frame around each cell, or a frame around all; neither around most."""
-    (top, bottom), (strength, thick), cells = rows, line, sheet.cells
-    gap = cells[1][0] - cells[0][1] if len(cells) > 1 else 0.6 * sheet.height
+    gap = cells[1][0] - cells[0][2] if len(cells) > 1 else 0.6 * sheet.height
     outer = rng.uniform(0.08, 0.45) * gap
     if rng.random() < 0.25 and outer > 2 + thick:
-        for left, right in cells:
-            frame = rectangle(left - outer, top - outer, right + outer, bottom + outer)
-            draw_outline(sheet, frame, "solid", strength, thick)
+        for cell in cells:
+            draw_outline(sheet, rectangle(cell + OUTWARD * outer), "solid", strength, thick)
     if rng.random() < 0.2:
-        wide = rng.uniform(0.1, 0.6) * sheet.height
-        frame = rectangle(cells[0][0] - wide, top - wide, cells[-1][1] + wide, bottom + wide)
+        whole = np.array([*cells[0][:2], *cells[-1][2:]])
+        frame = rectangle(whole + OUTWARD * rng.uniform(0.1, 0.6) * sheet.height)
         draw_outline(sheet, frame, "solid", rng.uniform(strength, 1), thick + 1)
 
 
-def _print_guides(sheet: Sheet, top: float, bottom: float, rng: Rng) -> None:
+def _print_guides(sheet: Sheet, cells: list[Bounds], rng: Rng) -> None:
     """Print into each cell what tells people how to write: an 8 of bars, dots, a cross, a digit."""
     kind, strength = int(rng.integers(6)), rng.uniform(0.12, 0.7)
     thick = max(1, round(rng.uniform(0.01, 0.07) * sheet.height))
     size = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.7, 1.0)]) * sheet.height
     sign = pick("880DMY", rng)
     points, weights = glyph_basis(ANGULAR_DIGITS[8][0])
-    for left, right in sheet.cells:
+    for left, top, right, bottom in cells:
         middle = np.array([(left + right) / 2, -0.5 * sheet.height])
         if kind <= 2:
             sheet.rule([w @ (points - 0.5) * size + middle for w in weights], strength, thick)
@@ -166,14 +161,10 @@ def print_table(sheet: Sheet, rng: Rng) -> None:
 
 def print_frame(sheet: Sheet, rng: Rng) -> None:
     """Print a field around the number, as on a cheque."""
-    frame = rectangle(*(sheet.bounds + OUTWARD * rng.uniform(0, 1, 4) * sheet.height))
+    frame = rectangle(sheet.bounds + OUTWARD * rng.uniform(0, 1, 4) * sheet.height)
     kind = pick(("solid", "solid", "solid", "dashed", "dotted"), rng)
     thick = round(rng.uniform(0.01, 0.1 if rng.random() < 0.8 else 0.4) * sheet.height)
     draw_outline(sheet, frame, kind, rng.uniform(0.3, 1), thick)
-
-
-def print_nothing(sheet: Sheet, rng: Rng) -> None:
-    """Leave the paper empty."""
 
 
 def print_labels(sheet: Sheet, rng: Rng) -> None:
@@ -228,7 +219,7 @@ def print_small_lines(sheet: Sheet, rng: Rng) -> None:
 
 
 FORMS: dict[str, tuple[Form, float]] = {  # with the share of each
-    "plain": (print_nothing, 0.27),
+    "plain": (lambda sheet, rng: None, 0.27),
     "cells": (print_cells, 0.28),
     "rules": (print_rules, 0.16),
     "table": (print_table, 0.17),

@@ -77,6 +77,11 @@ class Sheet:
         """Draw a shape on one of the layers."""
         put(layer, mask, round(top - self.origin[1]), round(left - self.origin[0]))
 
+    def part(self, bounds: Bounds) -> tuple[slice, slice]:
+        """The rows and columns of a layer that a rectangle covers."""
+        x1, y1, x2, y2 = np.maximum(0, np.round(bounds - np.tile(self.origin, 2))).astype(int)
+        return slice(y1, y2), slice(x1, x2)
+
     def shown(self, bounds: Bounds) -> float:
         """The share of a rectangle that is inside of the picture."""
         seen = move(corners_of(bounds), self.view)
@@ -114,8 +119,9 @@ def choose_text(rng: Rng) -> str:
     return str(rng.integers(0, 10 ** rng.integers(1, 9)))
 
 
-def rectangle(left: float, top: float, right: float, bottom: float) -> Points:
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+def rectangle(bounds: Bounds) -> Points:
+    """The four corners, and the first again."""
+    return corners_of(bounds)[[0, 1, 2, 3, 0]]
 
 
 def dashes(start: Points, end: Points, pitch: float, share: float) -> list[Points]:

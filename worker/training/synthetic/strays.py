@@ -59,10 +59,8 @@ def spill(sheet: Sheet, rng: Rng) -> None:
 
 def add_objects(sheet: Sheet, rng: Rng) -> None:
     """Fill large polygons around the number, as of things on a table."""
-    around = rng.uniform(0.2, 1) * sheet.height
-    area = corners_of(sheet.bounds + OUTWARD * around) - sheet.origin
-    (x1, y1), (x2, y2) = np.maximum(0, np.round([area[0], area[2]])).astype(int)
-    kept = sheet.form[y1:y2, x1:x2].copy()
+    part = sheet.part(sheet.bounds + OUTWARD * rng.uniform(0.2, 1) * sheet.height)
+    kept = sheet.form[part].copy()
     for _ in range(rng.integers(1, 6)):
         middle = sheet.random_place(rng) - sheet.origin
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
@@ -70,7 +68,7 @@ def add_objects(sheet: Sheet, rng: Rng) -> None:
         corners = middle + reach * np.column_stack([np.cos(angles), np.sin(angles)])
         shade = int(rng.integers(40, 256))
         cv2.fillPoly(sheet.form, [corners.astype(np.int32)], shade, cv2.LINE_AA)
-    sheet.form[y1:y2, x1:x2] = kept
+    sheet.form[part] = kept
 
 
 def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
