@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from worker.training.synthetic.handwriting import Points, Shape, smooth
 from worker.training.synthetic.scenes import Rng, pick, pick_by_weight
 from worker.training.synthetic.sheets import Bounds, Cells
-from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_mark
 
+MAX_WIDTH = 480  # px, that a number is at most about wide
+HEIGHTS = (14, 60)  # px, the least and the most of a digit
 # How often a number has 1, 2, … 20 digits
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
@@ -39,6 +41,15 @@ class Line:
     def digits(self) -> list[Sign]:
         """The signs that are no mark."""
         return [sign for sign in self.signs if sign.digit is not None]
+
+    def moved(self, right: float, down: float) -> "Line":
+        """The same at another place."""
+        x, y = round(right), round(down)
+        return Line(
+            [replace(sign, left=sign.left + x, top=sign.top + y) for sign in self.signs],
+            [stroke + (x, y) for stroke in self.strokes],
+            [(left + x, right + x) for left, right in self.cells],
+        )
 
 
 def choose_digits(rng: Rng) -> list[int]:
@@ -125,12 +136,11 @@ def append(signs: list[Sign], sign: Sign, height: float, gap: float) -> None:
 
 def _left_beside(last: Sign, sign: Sign, gap: float) -> int:
     """Where a sign begins whose ink is `gap` px to the right of the last one's ink."""
-    top, bottom = min(last.top, sign.top), max(last.bottom, sign.bottom)
-    reach = np.full(bottom - top, -FAR)
-    start = np.full(bottom - top, FAR)
-    reach[last.top - top : last.bottom - top] = reach_right(last.mask)
+    top, bottom = min(last.top, sign.top), max(last.bounds[3], sign.bounds[3])
+    reach, start = np.full(bottom - top, -FAR), np.full(bottom - top, FAR)
+    reach[last.top - top :][: len(last.mask)] = reach_right(last.mask)
     starts = sign.mask.shape[1] - reach_right(sign.mask[:, ::-1])
-    start[sign.top - top : sign.bottom - top] = starts
+    start[sign.top - top :][: len(sign.mask)] = starts
     step = int((reach - start).max())  # at this step the ink of some row touches
     narrow = min(last.mask.shape[1], sign.mask.shape[1])
     least = last.mask.shape[1] - round(0.4 * narrow)
@@ -184,27 +194,24 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
     return Line(signs, [], cells)
 
 
-def write_word(height: float, hand: Hand, rng: Rng) -> Line:
-    """Write two to six letters."""
-    signs: list[Sign] = []
-    for _ in range(rng.integers(2, 7)):
-        append(signs, write_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
-    return Line(signs, [], [])
-
-
-def moved(line: Line, right: float, down: float) -> Line:
-    """The line at another place."""
-    x, y = round(right), round(down)
-    return Line(
-        [replace(sign, left=sign.left + x, top=sign.top + y) for sign in line.signs],
-        [stroke + (x, y) for stroke in line.strokes],
-        [(left + x, right + x) for left, right in line.cells],
-    )
+def write_number(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
+    """Write a number, at a height at which it is not too wide."""
+    digits = choose_digits(rng)
+    tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
+    shortest = min(HEIGHTS[0], tallest / 1.5)
+    height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
+    write = write_in_cells if celled else write_line
+    while True:
+        line = write(digits, height, hand, rng)
+        left, _, right, _ = bounds_of(line.signs)
+        if right - left < 1.3 * MAX_WIDTH:
+            return line, height
+        height *= 0.8
 
 
 def bounds_of(signs: Sequence[Sign]) -> Bounds:
     """The rectangle around all signs."""
-    sides = np.array([(sign.left, sign.top, sign.right, sign.bottom) for sign in signs], float)
+    sides = np.array([sign.bounds for sign in signs], float)
     return np.concatenate([sides[:, :2].min(axis=0), sides[:, 2:].max(axis=0)])
 
 

@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 from worker.models.detector import OTHER
 from worker.pictures import Picture
 from worker.training.synthetic import strays
-from worker.training.synthetic.arranging import (
-    Line,
-    bounds_of,
-    choose_digits,
-    hull_of,
-    write_in_cells,
-    write_line,
-    write_word,
-)
+from worker.training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
 from worker.training.synthetic.cameras import take
 from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
@@ -30,9 +22,7 @@ from worker.training.synthetic.scenes import Rng, pick_by_weight, put
 from worker.training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
-MAX_WIDTH = 480  # px, that a number is at most about wide
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
-HEIGHTS = (14, 60)  # px, of a digit
 Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
@@ -66,7 +56,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     form = form or drawn
     doubt = pick_by_weight(DOUBT_SHARES, rng)
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
-    line, height = _write(form == "cells", hand, rng)
+    line, height = write_number(form == "cells", hand, rng)
     others = []
     if doubt in strays.WRITE_OTHERS:
         others.append(strays.WRITE_OTHERS[doubt](line, height, hand, rng))
@@ -86,7 +76,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     FORMS[form][0](sheet, rng)
     if doubt == "no number":
         line = replace(line, signs=[], strokes=[])
-        others = _write_instead(sheet, hand, rng)
+        others = strays.write_instead(sheet, hand, rng)
     _add_strays(sheet, form, hand, rng)
     for part in (line, *others):
         for sign in part.signs:
@@ -99,30 +89,6 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     other_signs, other_boxes = _find(rest, sheet)
     picture = take(*_show(sheet, rng), scale * height, rng)
     return NumberScene(picture, digits, boxes, doubt, other_signs, other_boxes)
-
-
-def _write(celled: bool, hand: Hand, rng: Rng) -> tuple[Line, float]:
-    """Write a number, at a height at which it is not too wide."""
-    digits = choose_digits(rng)
-    tallest = min(HEIGHTS[1], MAX_WIDTH / (1.6 if celled else 0.9) / len(digits))
-    shortest = min(HEIGHTS[0], tallest / 1.5)
-    height = float(np.exp(rng.uniform(np.log(shortest), np.log(tallest))))
-    while True:
-        line = (write_in_cells if celled else write_line)(digits, height, hand, rng)
-        left, _, right, _ = bounds_of(line.signs)
-        if right - left < 1.3 * MAX_WIDTH:
-            return line, height
-        height *= 0.8
-
-
-def _write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
-    """A word, a scribble or a barcode instead of a number; often nothing."""
-    kind = rng.random()
-    if kind < 0.3:
-        return [write_word(sheet.height, hand, rng)]
-    if kind < 0.65:
-        (strays.scribble if kind < 0.55 else strays.print_barcode)(sheet, rng)
-    return []
 
 
 def _choose_view(bounds: Bounds, rng: Rng) -> Matrix:

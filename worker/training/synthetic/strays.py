@@ -6,18 +6,11 @@ import cv2
 import numpy as np
 
 from worker.models.detector import OTHER
-from worker.training.synthetic.arranging import (
-    Line,
-    bounds_of,
-    choose_digits,
-    moved,
-    write_line,
-    write_word,
-)
+from worker.training.synthetic.arranging import Line, append, bounds_of, choose_digits, write_line
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng
 from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of
-from worker.training.synthetic.writing import Hand, write_digit, write_letter
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
@@ -114,6 +107,24 @@ def print_barcode(sheet: Sheet, rng: Rng) -> None:
         x += wide + rng.integers(1, 5)
 
 
+def write_word(height: float, hand: Hand, rng: Rng) -> Line:
+    """Write two to six letters."""
+    signs: list[Sign] = []
+    for _ in range(rng.integers(2, 7)):
+        append(signs, write_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
+    return Line(signs, [], [])
+
+
+def write_instead(sheet: Sheet, hand: Hand, rng: Rng) -> list[Line]:
+    """A word, a scribble or a barcode instead of a number; often nothing."""
+    kind = rng.random()
+    if kind < 0.3:
+        return [write_word(sheet.height, hand, rng)]
+    if kind < 0.65:
+        (scribble if kind < 0.55 else print_barcode)(sheet, rng)
+    return []
+
+
 def write_other_line(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     """Another number above or below the line, no larger than it."""
     smaller = height * rng.uniform(0.5, 0.85)
@@ -123,7 +134,7 @@ def write_other_line(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     left, top, right, bottom = bounds_of(other.signs)
     gap = rng.uniform(0.25, 0.9) * height
     down = y2 + gap - top if rng.random() < 0.5 else y1 - gap - bottom
-    return moved(other, rng.uniform(x1, max(x1, x2 - (right - left))), down)
+    return other.moved(rng.uniform(x1, max(x1, x2 - (right - left))), down)
 
 
 def write_other_number(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
@@ -143,7 +154,7 @@ def _put_beside(line: Line, other: Line, gap: float, rng: Rng) -> Line:
     """The other line before or after the first, `gap` px away."""
     x1, _, x2, _ = bounds_of(line.signs)
     left, _, right, _ = bounds_of(other.signs)
-    return moved(other, x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
+    return other.moved(x2 + gap - left if rng.random() < 0.5 else x1 - gap - right, 0)
 
 
 # What is written as large as the number and makes it doubtful, by the reason for the doubt

@@ -57,12 +57,10 @@ class Sign:
     ends: tuple[Points, Points] | None = None  # where a drawn glyph begins and ends, in the mask
 
     @property
-    def right(self) -> int:
-        return self.left + self.mask.shape[1]
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.mask.shape[0]
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom."""
+        height, width = self.mask.shape
+        return self.left, self.top, self.left + width, self.top + height
 
 
 def choose_hand(shapes: Images, labels: Labels, rng: Rng, angular: bool = False) -> Hand:
