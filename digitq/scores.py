@@ -17,8 +17,7 @@ class ScoreSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch that have both a truth and an answer."""
-        names = ("number", "truth", "review", "error")
-        for row in batch.select(names).to_pylist():
+        for row in batch.select(["number", "truth", "review", "error"]).to_pylist():
             number, truth = row["number"], row["truth"]
             self.error = self.error or row["error"]
             if number is None or truth is None:

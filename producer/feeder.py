@@ -74,11 +74,6 @@ class Feeder(threading.Thread):
             processes.add(os.getpid())
             Finalize(None, _end_feeders, exitpriority=100)  # 100 is early; forks ignore `atexit`
 
-    def know(self) -> None:
-        """Store what is known of the job's numbers, if anything is and Redis lacks it."""
-        if self._spec.known:
-            self._ledger.know(self._spec, self._base)
-
     def run(self) -> None:
         try:
             threading.Thread(target=self._beat, daemon=True).start()
@@ -223,7 +218,7 @@ class Feeder(threading.Thread):
                 "here: run the job again, on a Redis with an append-only file"
             )
         if stored_chunks:
-            self.know()
+            self._ledger.know(self._spec, self._base)
         for stored_chunk in stored_chunks:
             self._dispatch(stored_chunk)
 

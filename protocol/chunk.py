@@ -42,35 +42,30 @@ Reason = Literal[
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 PROBABILITIES = pa.list_(pa.field("item", pa.float32()), CLASSES)
-REVIEW_FIELDS = (
+CHECK_FIELDS = (
+    ERROR,
     pa.field("review", pa.bool_(), nullable=False),  # whether a person should check the answer
     pa.field("reason", pa.string()),  # why, one of `REASONS`; null if `review` is false
 )
-RESULT_FIELDS = (
-    ID,
-    pa.field("label", pa.int8()),
-    pa.field("confidence", pa.float32()),
-    pa.field("probabilities", PROBABILITIES),
-    ERROR,
-    *REVIEW_FIELDS,
+CONFIDENCE = pa.field("confidence", pa.float32())
+RESULT_SCHEMA = pa.schema(
+    [ID, ("label", pa.int8()), CONFIDENCE, ("probabilities", PROBABILITIES), *CHECK_FIELDS]
 )
-RESULT_SCHEMA = pa.schema(RESULT_FIELDS)
 
 SIDES = ("left", "top", "right", "bottom")  # of a digit's box, in px of the upright picture
-FOUND_DIGIT = pa.struct(
-    [("digit", pa.int8()), ("confidence", pa.float32()), *((side, pa.float32()) for side in SIDES)]
-)
+BOX = [(side, pa.float32()) for side in SIDES]
+FOUND_DIGIT = pa.struct([("digit", pa.int8()), CONFIDENCE, *BOX])
 ALTERNATIVE = pa.struct([("number", pa.string()), ("probability", pa.float32())])
-NUMBER_FIELDS = (  # of a job that reads whole numbers
-    ID,
-    pa.field("number", pa.string()),
-    pa.field("confidence", pa.float32()),
-    pa.field("digits", pa.list_(FOUND_DIGIT)),
-    pa.field("alternatives", pa.list_(ALTERNATIVE)),
-    ERROR,
-    *REVIEW_FIELDS,
+NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
+    [
+        ID,
+        ("number", pa.string()),
+        CONFIDENCE,
+        ("digits", pa.list_(FOUND_DIGIT)),
+        ("alternatives", pa.list_(ALTERNATIVE)),
+        *CHECK_FIELDS,
+    ]
 )
-NUMBER_SCHEMA = pa.schema(NUMBER_FIELDS)
 
 
 def most_rows(model: str) -> int:

@@ -140,12 +140,14 @@ class Ledger:
         return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE]
 
     def open(self, spec: JobSpec) -> None:
-        """Create the record of a job that is about to be fed."""
+        """Create the record of a job that is about to be fed, with what is known of its numbers."""
         self._step(spec.id, "open", *spec.flat())
+        self.know(spec, (0, 0))
 
     def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
         """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
-        self._step(spec.id, "know", *base, spec.known, *spec.flat())
+        if spec.known:
+            self._step(spec.id, "know", *base, spec.known, *spec.flat())
 
     def known(self, job_id: str) -> bytes:
         """What `know` stored. Raises `BrokerError` if Redis has lost it."""

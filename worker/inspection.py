@@ -235,8 +235,8 @@ def inspect_number(path: Path, out: Path | None) -> int:
     headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
     if reading.reason:
         headline += f", to review: {reading.reason}"
-    figure = Figure(figsize=(11, 1.5 + min(9, 10 * picture.shape[0] / picture.shape[1])))
-    figure.set_layout_engine("constrained")
+    tall = 1.5 + min(9, 10 * picture.shape[0] / picture.shape[1])  # inches
+    figure = Figure(figsize=(11, tall), layout="constrained")
     figure.suptitle(headline, x=0.01, ha="left", fontsize=13, parse_math=False)
     axes = figure.add_subplot(xticks=[], yticks=[])
     ratio = scale_of(content, picture.shape)

@@ -125,22 +125,19 @@ def print_rules(sheet: Sheet, rng: Rng) -> None:
         if kind < 0.2:
             left, right = sheet.bounds[[0, 2]] + rng.normal(0, 0.8 * tall, 2)
         style = pick(("solid", "solid", "dashed", "dotted"), rng)
-        line = np.array([(left, y), (right, y)])
-        draw_outline(sheet, line, style, strength, thick)
+        draw_outline(sheet, np.array([(left, y), (right, y)]), style, strength, thick)
         return
     squared = kind > 0.75
     pitch = max(4.0, rng.uniform(*((0.25, 1.2) if squared else (1.2, 2.5))) * tall)
     start = rng.uniform(0, 0.3) * tall
     ys = np.arange(start - np.ceil((start - top) / pitch) * pitch, bottom + pitch, pitch)
-    lines = [np.array([(left - pitch, y), (right + pitch, y)]) for y in ys]
+    xs = np.zeros(0)
     if squared:
-        lines += [
-            np.array([(x, top - pitch), (x, bottom + pitch)])
-            for x in np.arange(left - rng.uniform(0, pitch), right + pitch, pitch)
-        ]
+        xs = np.arange(left - rng.uniform(0, pitch), right + pitch, pitch)
     elif rng.random() < 0.3:  # a margin
-        x = rng.uniform(left, right)
-        lines.append(np.array([(x, top - pitch), (x, bottom + pitch)]))
+        xs = np.array([rng.uniform(left, right)])
+    lines = [np.array([(left - pitch, y), (right + pitch, y)]) for y in ys]
+    lines += [np.array([(x, top - pitch), (x, bottom + pitch)]) for x in xs]
     sheet.rule(lines, 0.7 * strength, min(thick, 2))
 
 

@@ -146,18 +146,16 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
     """Add what is near many numbers and is passed over."""
     if rng.random() < {"table": 0.6, "cells": 0.25}.get(form, 0.1):
         strays.add_cut_neighbours(sheet, hand, rng)
-    if rng.random() < 0.1:
-        strays.underline(sheet, rng)
-    if rng.random() < 0.06:
-        strays.add_objects(sheet, rng)
-    if rng.random() < 0.08:
-        strays.spill(sheet, rng)
-    if rng.random() < (0.1 if form == "plain" else 0.25):
-        print_labels(sheet, rng)
-    if rng.random() < 0.07:
-        print_shapes(sheet, rng)
-    if rng.random() < 0.08:
-        print_small_lines(sheet, rng)
+    for add, share in (
+        (strays.underline, 0.1),
+        (strays.add_objects, 0.06),
+        (strays.spill, 0.08),
+        (print_labels, 0.1 if form == "plain" else 0.25),
+        (print_shapes, 0.07),
+        (print_small_lines, 0.08),
+    ):
+        if rng.random() < share:
+            add(sheet, rng)
 
 
 def _show(sheet: Sheet, rng: Rng) -> tuple[Shape, Shape, Shape | None]:
@@ -165,20 +163,19 @@ def _show(sheet: Sheet, rng: Rng) -> tuple[Shape, Shape, Shape | None]:
     layers = [sheet.ink, sheet.form]
     if rng.random() < 0.1:
         outside = np.full_like(sheet.ink, 255)
-        reach = np.maximum(sheet.room * rng.uniform(0.3, 1.3, 4), 0)
-        inner = sheet.bounds + reach * OUTWARD
+        inner = sheet.bounds + np.maximum(sheet.room * rng.uniform(0.3, 1.3, 4), 0) * OUTWARD
         corners = np.round((corners_of(inner) - sheet.origin) * 16).astype(np.int32)
         cv2.fillConvexPoly(outside, corners, 0, cv2.LINE_AA, 4)
         layers.append(outside)
     matrix, size = sheet.view @ _shift(sheet.origin), sheet.size
-    if not np.allclose(matrix[:2, :2], np.eye(2)):
-        seen = [*cv2.split(cv2.warpPerspective(cv2.merge(layers), matrix, size))]
-    else:
-        seen = [np.zeros(size[::-1], np.uint8) for _ in layers]
+    if np.allclose(matrix[:2, :2], np.eye(2)):  # shifted only: the ink stays sharp
+        seen = np.zeros((size[1], size[0], len(layers)), np.uint8)
         left, top = np.round(matrix[:2, 2]).astype(int).tolist()
-        for canvas, layer in zip(seen, layers, strict=True):
-            put(canvas, layer, top, left)
-    return seen[0], seen[1], seen[2] if len(seen) > 2 else None
+        put(seen, cv2.merge(layers), top, left)
+    else:
+        seen = cv2.warpPerspective(cv2.merge(layers), matrix, size)
+    ink, form, *others = cv2.split(seen)
+    return ink, form, others[0] if others else None
 
 
 def _find(signs: list[Sign], sheet: Sheet) -> tuple[list[int], Boxes]:

@@ -58,8 +58,7 @@ def draw_waves(height: int, width: int, tall: float, rng: Rng) -> Layer:
     share = rng.uniform(0.15, 0.6)  # of the pitch is inked
     wave = np.cos(np.linspace(0, 2 * np.pi, WAVE_STEPS, endpoint=False)) - np.cos(np.pi * share)
     table = np.clip(0.5 + wave * rng.uniform(0.8, 3), 0, 1).astype(np.float32)
-    pattern: Layer = table[(phase * WAVE_STEPS).astype(np.int32) & (WAVE_STEPS - 1)]
-    return pattern
+    return np.asarray(table[(phase * WAVE_STEPS).astype(np.int32) & (WAVE_STEPS - 1)])
 
 
 def draw_watermark(height: int, width: int, tall: float, rng: Rng) -> Layer:

@@ -88,9 +88,8 @@ def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
 
 def scribble(sheet: Sheet, rng: Rng) -> None:
     """Draw a scribble or a signature where the number would be."""
-    x1, y1, x2, y2 = sheet.bounds
     for _ in range(rng.integers(1, 4)):
-        points = rng.uniform((x1, y1), (x2, y2), (rng.integers(3, 12), 2))
+        points = rng.uniform(sheet.bounds[:2], sheet.bounds[2:], (rng.integers(3, 12), 2))
         if rng.random() < 0.5:
             points = points[np.argsort(points[:, 0])]
         sheet.pen_in([smooth(points)])
@@ -98,12 +97,11 @@ def scribble(sheet: Sheet, rng: Rng) -> None:
 
 def print_barcode(sheet: Sheet, rng: Rng) -> None:
     """Print bars where the number would be."""
-    x1, y1, x2, y2 = sheet.bounds
-    x = x1
-    while x < x2:
+    x, top, right, bottom = sheet.bounds
+    while x < right:
         wide = rng.integers(1, 5)
-        bar = np.full((round(y2 - y1), wide), 255, np.uint8)
-        sheet.put(sheet.form, bar, x, y1)
+        bar = np.full((round(bottom - top), wide), 255, np.uint8)
+        sheet.put(sheet.form, bar, x, top)
         x += wide + rng.integers(1, 5)
 
 
