@@ -8,8 +8,7 @@ import pyarrow as pa
 from protocol.settings import NUMBER, settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
-# The most rows of a job's first chunks and of a batch of calls
-MODEL_ROWS = {"cnn": 512, NUMBER: 64}
+MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
 
 PIXELS = 28 * 28
 CLASSES = 10

@@ -57,9 +57,8 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     doubt = pick_by_weight(DOUBT_SHARES, rng)
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = write_number(form == "cells", hand, rng)
-    others = []
-    if doubt in strays.WRITE_OTHERS:
-        others.append(strays.WRITE_OTHERS[doubt](line, height, hand, rng))
+    write = strays.WRITE_OTHERS.get(doubt)
+    others = [write(line, height, hand, rng)] if write else []
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
