@@ -119,9 +119,8 @@ class Client:
         """`submit_source` with a reading that is checked. Raises `BrokerError`."""
         (model, known), name = reading, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
-        spec = JobSpec(
-            secrets.token_hex(6), model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known
-        )
+        id = secrets.token_hex(6)
+        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
