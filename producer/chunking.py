@@ -194,7 +194,7 @@ def _adapt(batch: pa.RecordBatch, truth: pa.Field | None) -> pa.RecordBatch:
         return batch if place < 0 else batch.drop_columns(["truth"])
     if place < 0:
         return batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
-    if batch.schema.field(place).type == truth.type:
+    if batch.schema.field(place).type == truth.type != pa.string():
         return batch
     labels = pc.cast(batch.column(place), pa.string())
     return batch.set_column(place, truth, parse_labels(labels, truth.type))

@@ -50,6 +50,13 @@ def read_images(known: Known = Known()) -> pa.RecordBatch:  # noqa: B008 (frozen
     return classify_chunk(chunk, "number", known=known)
 
 
+def test_a_label_that_is_no_number_is_no_truth() -> None:
+    labels = ["007", "cat", "1" * 21, None]
+    entries = [Entry(f"{n}.png", lambda: b"1", label) for n, label in enumerate(labels)]
+    (chunk,) = cut_chunks(entries, has_truth=True, model="number")
+    assert chunk.batch.column("truth").to_pylist() == ["007", None, None, None]
+
+
 def test_a_row_has_the_number_as_text_and_its_digits() -> None:
     result = read_images()
     assert result.schema.equals(NUMBER_SCHEMA.append(NUMBER_TRUTH))
