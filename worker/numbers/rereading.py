@@ -11,9 +11,7 @@ from worker.numbers.finding import Candidates
 from worker.pictures import SIDE, Grey, ImageError
 
 READER = "cnn"
-MIN_SHARE = 1e-3  # the single digit's network excludes no digit
 DIGIT_MARGIN, PAPER_MARGIN = 0.06, 0.24  # of a digit's height, around its box
-MIN_CONTRAST = 20  # grey values: fainter ink is not raised to black
 
 
 def read_again(picture: Grey, line: Candidates) -> Candidates:
@@ -22,7 +20,7 @@ def read_again(picture: Grey, line: Candidates) -> Candidates:
         return line
     digits = np.stack([cut_digit(picture, box) for box in line.boxes])
     answers = load_model(READER).classify_together(digits.reshape(-1, PIXELS))
-    product = line.digits * (answers + MIN_SHARE)
+    product = line.digits * (answers + 1e-3)  # so that the second network excludes no digit
     return line._replace(digits=product / product.sum(1, keepdims=True))
 
 
@@ -32,7 +30,7 @@ def cut_digit(picture: Grey, box: NDArray[np.float32]) -> Grey:
     contrast = np.median(around) - scale(part, STROKE_SIDE).astype(np.float32)
     if contrast.mean() < 0:  # light ink
         contrast = -contrast
-    strong = max(MIN_CONTRAST, float(np.percentile(contrast, 98)))
+    strong = max(20.0, float(np.percentile(contrast, 98)))  # grey values; paper stays pale
     ink = np.clip(contrast * (255 / strong), 0, 255).astype(np.uint8)
     level, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_OTSU)
     faint = 0.6 * level
