@@ -9,7 +9,7 @@ import click
 
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import DEFAULT_BROKER, MODELS
+from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
@@ -23,6 +23,11 @@ broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format(DEFAULT
 private_broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format("a private one"))
 model = click.option(
     "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
+)
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    help="words, or a JSON object, on each line of the log [DIGITQ_LOG_FORMAT]",
 )
 
 

@@ -92,6 +92,7 @@ local function finish_if_done()
     redis.call('HSET', record, 'state', 'done', 'finished', stamp(now), 'bytes', 0)
     redis.call('SREM', active, get('id'))
     redis.call('DEL', unpack(work))
+    return true
   end
 end
 
@@ -171,8 +172,9 @@ function steps.read()
   return {redis.call('HGETALL', record), math.floor(now - heard)}
 end
 
--- Returns the model, how often the chunk was begun, and whether something is known of the job's
--- numbers; nothing if there is nothing to do. (The worker reads the payload in the same round trip.)
+-- Returns the model, how often the chunk was begun, whether something is known of the job's numbers,
+-- and if it is the first chunk of a job that is no single call, the job's source; nothing if there is
+-- nothing to do. (The worker reads the payload in the same round trip.)
 function steps.begin(n)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -184,9 +186,11 @@ function steps.begin(n)
     redis.call('SET', watermark, published, 'EX', get('ttl'))
   end
   local attempt = redis.call('HINCRBY', attempts, n, 1)
-  if attempt > number('most_attempts') then redis.call('HSET', record, 'most_attempts', attempt) end
+  local most = number('most_attempts')
+  if attempt > most then redis.call('HSET', record, 'most_attempts', attempt) end
   publish_next()
-  return {model, attempt, get('known') == '1' and 1 or 0}
+  local is_first = most == 0 and not get('call')
+  return {model, attempt, get('known') == '1' and 1 or 0, is_first and get('source')}
 end
 
 -- Puts off the deadline of a running chunk; if a worker is about to read an image that may kill it,
@@ -210,11 +214,12 @@ function steps.fail(n)
   return count
 end
 
--- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
--- longest silence: time in which a result waits for a stalled Redis does not count.
+-- Takes the first result of a chunk. Returns 0 if this is not the first, 2 if it ends a job that is no
+-- single call, else 1. The worker measures its longest silence: time in which a result waits for a
+-- stalled Redis does not count.
 function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
-  if not get('ttl') then return false end -- the record is gone
-  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
+  if not get('ttl') then return 0 end -- the record is gone
+  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return 0 end
   local count = tonumber(redis.call('HGET', rows, n))
   if tonumber(silent_ms) > number('silent_ms') then
     redis.call('HSET', record, 'silent_ms', silent_ms)
@@ -228,8 +233,7 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
-  finish_if_done()
-  return true
+  return finish_if_done() and not get('call') and 2 or 1
 end
 
 -- Publishes overdue chunks again.

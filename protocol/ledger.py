@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
 
@@ -42,6 +43,7 @@ class Begun(NamedTuple):
     attempt: int  # how often the chunk was begun, now included
     time: float  # when it was begun, by `time.monotonic`
     has_known: bool = False  # whether the job has something to fetch with `Ledger.known`
+    source: str | None = None  # of the job, if this is its first chunk; a single call has none
 
 
 class ChunkResult(NamedTuple):
@@ -52,6 +54,14 @@ class ChunkResult(NamedTuple):
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
     silent_seconds: float  # the longest time in which the worker gave no sign of life
+
+
+class Taken(IntEnum):
+    """Whether the ledger took a result; false if another worker was first or the job has ended."""
+
+    NO = 0
+    YES = 1
+    LAST = 2  # with it the job is done; never said of a single call
 
 
 class JobSpec(NamedTuple):
@@ -206,14 +216,15 @@ class Ledger:
             return self.begin(job_id, number)
         if not reply or payload is None:
             return None
-        model, attempt, has_known = reply
-        return Begun(payload, model.decode(), attempt, begun, bool(has_known))
+        model, attempt, has_known, source = reply
+        first = None if source is None else source.decode()
+        return Begun(payload, model.decode(), attempt, begun, bool(has_known), first)
 
-    def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
-        """Hand in the result of a chunk. False if another worker was first or the job has ended."""
+    def complete(self, job_id: str, number: int, result: ChunkResult) -> Taken:
+        """Hand in the result of a chunk."""
         silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
         args = silent_ms, result.payload, result.failed, result.kind, pace_ns
-        return bool(self._step(job_id, "complete", number, *args))
+        return Taken(self._step(job_id, "complete", number, *args))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""

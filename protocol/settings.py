@@ -23,6 +23,8 @@ Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
 NUMBER = "number"  # the network of `--read number`; a job with it reads whole numbers, not digits
 ALL_MODELS = (*MODELS, NUMBER)
+LogFormat = Literal["plain", "json"]
+LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
 
 
 class Settings(BaseSettings):
@@ -81,6 +83,12 @@ class Settings(BaseSettings):
         7 * 86400,
         le=1 << 31,
         description="how long Redis keeps a submitted job after its last change, in seconds",
+    )
+
+    log_format: LogFormat | None = Field(
+        None,
+        description="how workers write a line of their log: `plain` (the default) or `json`; "
+        "`digitq up` shows these lines only if this is set",
     )
 
     def own_weights(self) -> Path | None:

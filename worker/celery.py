@@ -33,6 +33,8 @@ app.conf.update(
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
+    # Changes nothing without late acknowledgements; if unset, Celery warns whenever Redis is lost
+    worker_cancel_long_running_tasks_on_connection_loss=True,
 )
 
 

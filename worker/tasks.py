@@ -11,9 +11,10 @@ from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, answers, encode, kind_of
 from protocol.errors import BrokerError
 from protocol.known import Known
-from protocol.ledger import ChunkResult, Ledger
+from protocol.ledger import ChunkResult, Ledger, Taken
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
+from worker.logs import log_begin, log_chunk, log_end, log_failure, log_trouble
 from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
 
@@ -49,8 +50,10 @@ def classify(job_id: str, number: int) -> str:
     begun = ledger().begin(job_id, number)
     if begun is None:
         return "nothing to do: the chunk is done, or its job has ended"
+    if begun.source is not None:
+        log_begin(job_id, begun.model, begun.source)
     if begun.attempt > MAX_ATTEMPTS:
-        ledger().give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
+        give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
     heartbeat = Heartbeat(job_id, number, begun.time)
     try:
@@ -60,22 +63,38 @@ def classify(job_id: str, number: int) -> str:
         known = fetch_known(job_id) if begun.has_known else Known()
         result = classify_chunk(chunk, begun.model, read, known)
     except Dropped:
-        return DISCARDED
+        return discard(job_id, number)
     except Exception as error:  # the chunk failed; an image's error would be in its row
+        log_trouble(job_id, number, f"not classified: {describe(error)}")
         is_lost = isinstance(error, BrokerError)
         if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
-            why = f"a worker can't classify chunk {number}: {describe(error)}"
-            ledger().give_up(job_id, why)
+            give_up(job_id, f"a worker can't classify chunk {number}: {describe(error)}")
         raise
     failed = answers(result).null_count
     seconds = time.monotonic() - begun.time
     image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
     payload, kind = encode(result), kind_of(chunk.batch)
     answer = ChunkResult(payload, failed, kind, image_seconds, heartbeat.longest_gap())
-    if not ledger().complete(job_id, number, answer):
-        return DISCARDED
+    taken = ledger().complete(job_id, number, answer)
+    if not taken:
+        return discard(job_id, number)
+    log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)
+    if taken == Taken.LAST:
+        log_end(ledger_without_retry(), job_id)
     done = f"{chunk.rows} images, {failed} failed, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
+
+
+def give_up(job_id: str, reason: str) -> None:
+    """End a job as failed."""
+    ledger().give_up(job_id, reason)
+    log_failure(job_id, reason)
+
+
+def discard(job_id: str, number: int) -> str:
+    """Log that nobody wants this chunk's result. Returns the line for Flower."""
+    log_trouble(job_id, number, DISCARDED)
+    return DISCARDED
 
 
 @lru_cache(maxsize=KEPT_KNOWN)

@@ -69,7 +69,8 @@ class Watchdog(threading.Thread):
         for request in requests:
             pid, since = request.worker_pid, self._hanging.get(request.id, now)
             if now - since > IDLE_SECONDS and pid not in (None, os.getpid()):
-                logger.error("process %d hangs: killing it", pid)
+                where = "chunk {1} of job {0}".format(*request.args)
+                logger.error("process %d hangs at %s: killing it", pid, where)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
         told_none = QUEUE not in app.amqp.queues.consume_from

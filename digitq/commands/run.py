@@ -52,14 +52,17 @@ others_argument = partial(click.argument, "passed_on", nargs=-1, type=click.Path
 
 @click.command(cls=WithOthers)
 @options.broker
+@options.log_format
 @others_argument(metavar="[CELERY OPTION]...")
-def worker(broker: str | None, passed_on: tuple[str, ...]) -> None:
+def worker(broker: str | None, log_format: str | None, passed_on: tuple[str, ...]) -> None:
     """Run a worker with one process per core or GPU.
 
     It accepts the options of `celery worker` too, such as `--concurrency 8` for the number of
     processes, `--hostname NAME` and `--loglevel WARNING`; `celery worker --help` lists them.
     """
     require("torch", "worker")
+    if log_format:
+        os.environ["DIGITQ_LOG_FORMAT"] = log_format
     exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 

@@ -1,0 +1,35 @@
+"""How a line of a log is written: as JSON, or in words, and at which time by UTC."""
+
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; what `facts` gave a record becomes fields of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "process": record.processName,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def facts(event: str, job_id: str, **others: object) -> dict[str, object]:
+    """The argument `extra` for a log line about a job: what it says, for programs."""
+    return {"facts": {"event": event, "job": job_id, **others}}
+
+
+def give_times_an_offset(formatter: logging.Formatter) -> None:
+    """Have a formatter of plain lines write times as `2026-11-28 11:28:50.123+00:00`."""
+    formatter.converter = time.gmtime
+    formatter.default_time_format = "%Y-%m-%d %H:%M:%S"
+    formatter.default_msec_format = "%s.%03d+00:00"

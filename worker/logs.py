@@ -1,0 +1,114 @@
+"""The worker's log: its format, and what it says about jobs, chunks and processes that die."""
+
+import logging
+import os
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+from billiard.exceptions import WorkerLostError
+from celery.signals import after_setup_task_logger, task_failure
+from celery.utils.log import get_logger, get_multiprocessing_logger
+
+from protocol.celery import CLASSIFY
+from protocol.errors import DigitqError
+from protocol.ledger import Ledger
+from protocol.logs import JsonFormatter, facts, give_times_an_offset
+from protocol.settings import settings
+from protocol.text import in_one_line, plural
+
+MAX_ERRORS_NAMED = 5  # a line names this many different errors of a chunk, the most frequent ones
+# These say at INFO that a message came, and how its task ended; `log_chunk` says it better
+REPLACED_LOGGERS = ("celery.worker.strategy", "celery.app.trace")
+
+logger = get_logger(__name__)
+
+
+@after_setup_task_logger.connect
+def set_format(**_: Any) -> None:
+    """Give Celery's handlers the format of the settings, in the worker and in its processes."""
+    is_json = settings().log_format == "json"
+    for name in REPLACED_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.request").addFilter(is_no_death)
+    for owner in (logging.getLogger(), get_logger("celery.task"), get_multiprocessing_logger()):
+        for handler in owner.handlers:
+            if is_json:
+                handler.setFormatter(JsonFormatter())
+            elif handler.formatter:
+                give_times_an_offset(handler.formatter)
+    if is_json:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Celery prints words for people on stdout
+
+
+def log_begin(job_id: str, model: str, source: str) -> None:
+    """Log that a job's first chunk was begun."""
+    text = f"job {job_id} begins: model {model}, {source}"
+    logger.info("%s", in_one_line(text), extra=facts("job begin", job_id, model=model))
+
+
+def log_chunk(
+    job_id: str, number: int, model: str, result: pa.RecordBatch, seconds: float, attempt: int
+) -> None:
+    """Log that a chunk is done: its images, its errors, and how long it took."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    errors = count_errors(result)
+    failed = sum(errors.values())
+    named = "; ".join(f"{count:,} {error}" for error, count in errors.items())
+    text = (
+        f"chunk {number} of job {job_id}: {plural(result.num_rows, 'image')}, {failed:,} failed"
+        + f" ({named})" * bool(named)
+        + f", {seconds:.3f} s, model {model}"
+        + f", attempt {attempt}" * (attempt > 1)
+    )
+    said = {"chunk": number, "images": result.num_rows, "failed": failed, "errors": errors}
+    said |= {"seconds": round(seconds, 3), "model": model, "attempt": attempt}
+    logger.info("%s", in_one_line(text), extra=facts("chunk", job_id, **said))
+
+
+def count_errors(result: pa.RecordBatch) -> dict[str, int]:
+    """How many rows have each error, the most frequent first; rare ones are counted together."""
+    counts = Counter(result.column("error").drop_null().to_pylist())
+    errors = dict(counts.most_common(MAX_ERRORS_NAMED))
+    if others := counts.total() - sum(errors.values()):
+        errors["other errors"] = others
+    return errors
+
+
+def log_end(ledger: Ledger, job_id: str) -> None:
+    """Log that a job's last chunk is done. If the job is gone or Redis is lost, log nothing."""
+    with suppress(DigitqError):
+        job = ledger.record(job_id)
+        images, seconds = plural(job.images, "image"), round(job.seconds, 3)
+        text = f"job {job_id} is done: {images}, {job.failed:,} failed, {seconds} s"
+        said = {"images": job.images, "failed": job.failed, "seconds": seconds, "model": job.model}
+        about = facts("job end", job_id, state="done", **said)
+        logger.info("%s, model %s", text, job.model, extra=about)
+
+
+def log_failure(job_id: str, reason: str) -> None:
+    """Log that the workers gave up on a job."""
+    text = in_one_line(f"job {job_id} has failed: {reason}")
+    logger.error("%s", text, extra=facts("job end", job_id, state="failed", reason=reason))
+
+
+def log_trouble(job_id: str, number: int, trouble: str) -> None:
+    """Log that a chunk has no result from this worker."""
+    text = in_one_line(f"chunk {number} of job {job_id}: {trouble}")
+    logger.warning("%s", text, extra=facts("trouble", job_id, chunk=number, trouble=trouble))
+
+
+@task_failure.connect
+def log_death(sender: Any, args: Any, exception: BaseException, **_: Any) -> None:
+    """Log which chunk a process of the pool had when it died."""
+    if sender.name == CLASSIFY and isinstance(exception, WorkerLostError) and len(args) == 2:
+        (job_id, number), how = args, str(exception).partition(": ")[2].partition(" Job: ")[0]
+        text = f"a process died at chunk {number} of job {job_id}: {how}"
+        logger.error("%s", in_one_line(text), extra=facts("death", job_id, chunk=number, how=how))
+
+
+def is_no_death(record: logging.LogRecord) -> bool:
+    """Leaves out Celery's traceback of a death, which shows only code of Celery."""
+    return not any(isinstance(part, WorkerLostError) for part in record.args or ())
