@@ -1,6 +1,7 @@
 """`worker`, `flower`, `up` and `doctor`; `train` and `inspect`, which run the worker's own."""
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -18,7 +19,8 @@ from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import settings
+from protocol.logs import JsonFormatter
+from protocol.settings import read_settings, settings
 from protocol.text import plural
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
@@ -61,8 +63,7 @@ def worker(broker: str | None, log_format: str | None, passed_on: tuple[str, ...
     processes, `--hostname NAME` and `--loglevel WARNING`; `celery worker --help` lists them.
     """
     require("torch", "worker")
-    if log_format:
-        os.environ["DIGITQ_LOG_FORMAT"] = log_format
+    choose_log_format(log_format)
     exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
@@ -86,21 +87,25 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
 @click.command()
 @options.workers("one per core")
 @options.number("--port", "port of Redis on 127.0.0.1", 6379, click.IntRange(1, 65535))
-def up(workers: int | None, port: int) -> None:
+@options.log_format
+def up(workers: int | None, port: int, log_format: str | None) -> None:
     """Run Redis, workers and Flower until Ctrl-C.
 
-    This Redis keeps its data in memory only: all jobs are gone when it stops.
+    This Redis keeps its data in memory only: all jobs are gone when it stops. With --log-format,
+    the workers' logs are shown.
     """
     from digitq.local.processes import Local, is_free
 
     if not is_free(port):
         raise UsageError(f"port {port} is in use: choose another with --port")
-    with Local(workers or usable_cores(), port=port, flower=True) as local:
-        echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
+    shown = choose_log_format(log_format)
+    echo = echo_json if shown == "json" else echo_err
+    with Local(workers or usable_cores(), port, flower=True, show_logs=bool(shown)) as local:
+        echo(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
         local.wait_until_ready()
-        echo_err(f"Redis   {local.url}\nFlower  {local.flower_url}\nCtrl-C stops them")
+        echo(f"Redis   {local.url}\nFlower  {local.flower_url}\nCtrl-C stops them")
         local.watch()
-    echo_err("all stopped")
+    echo("all stopped")
 
 
 @click.command()
@@ -144,6 +149,20 @@ def inspect(passed_on: tuple[str, ...]) -> None:
     require("cv2", "worker")
     require("matplotlib", "plot")
     exec_module(None, "worker", "inspect", *passed_on)
+
+
+def choose_log_format(option: str | None) -> str | None:
+    """Hand the option on to workers, in the variable; gives what the variable is then."""
+    if option:
+        os.environ["DIGITQ_LOG_FORMAT"] = option
+    return read_settings().log_format
+
+
+def echo_json(text: str) -> None:
+    """Print lines for people on stderr as a worker's log in JSON has them."""
+    for line in text.split("\n"):
+        record = logging.makeLogRecord({"levelname": "INFO", "msg": line})
+        echo_err(JsonFormatter().format(record))
 
 
 def exec_module(broker: str | None, module: str, *arguments: str) -> NoReturn:

@@ -50,10 +50,17 @@ class Local:
     """
 
     def __init__(
-        self, workers: int, port: int | None = None, flower: bool = False, app: str = "worker"
+        self,
+        workers: int,
+        port: int | None = None,
+        flower: bool = False,
+        app: str = "worker",
+        show_logs: bool = False,
     ) -> None:
-        """`app` is what the workers run, as for `celery -A`."""
+        """`app` is what the workers run, as for `celery -A`. Their logs go to files in the private
+        folder, or with `show_logs` to stderr."""
         self.workers, self.port, self.flower, self.app = workers, port, flower, app
+        self.show_logs = show_logs
         self.flower_url: str | None = None
         self.folder = self.socket = Path()
         self._stack = ExitStack()
@@ -90,7 +97,7 @@ class Local:
                     self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
                 self._check_redis()
         finally:
-            for process in self._processes.values():
+            for process in reversed(self._processes.values()):  # Redis last, so nobody misses it
                 self._kill(process)
             self._processes.clear()
             self._stack.close()
@@ -179,7 +186,8 @@ class Local:
 
     def _start_worker(self, name: str) -> None:
         events = ["--task-events"] if self.flower else []
-        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS, *events]
+        level = ["--loglevel=INFO"] if self.show_logs else []
+        options = ["--hostname", f"{name}@%h", *WORKER_OPTIONS, *level, *events]
         index = [*self._processes, name].index(name) - 1  # Redis is first
         self._start_celery(name, self.app, "worker", *options, **{WORKER_INDEX: str(index)})
 
@@ -198,12 +206,13 @@ class Local:
     def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only this process."""
         weights = read_settings().own_weights()  # an absolute path
+        is_shown = self.show_logs and name.startswith("worker")
         with open(self.folder / f"{name}.log", "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=None if is_shown else log,
                 cwd=self.folder,  # so that no file of the user is imported as a module
                 start_new_session=True,
                 env={
@@ -218,7 +227,8 @@ class Local:
 
     def _last_words(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("digitq: ") if lines else "it printed nothing"
+        silent = "its log is above" if self.show_logs else "it printed nothing"
+        return lines[-1].removeprefix("digitq: ") if lines else silent
 
 
 def describe_end(process: subprocess.Popen[bytes]) -> str:
