@@ -4,7 +4,6 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
-__version__ = version("digitq")
+    __version__: str
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on demand, so that `digitq --help` does not wait for Arrow."""
+    if name == "__version__":
+        from importlib.metadata import version  # takes as long as all else that `--check` needs
+
+        return version("digitq")
     if reason := describe_foreign_module():
         raise ImportError(f"digitq: {reason}")
     producer = import_module("producer")

@@ -17,6 +17,11 @@ def main() -> NoReturn:
     from protocol.host.process import end_at_once
 
     end_at_once()
+    if sys.argv[1:2] == ["worker"]:
+        from digitq.check import check_worker
+
+        if (status := check_worker(sys.argv[2:])) is not None:
+            sys.exit(status)
     from digitq import cli
     from protocol.settings import OTHER_BROKERS
 

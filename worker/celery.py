@@ -20,6 +20,7 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
+from worker.pulse import Beating, Connected
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
@@ -58,7 +59,8 @@ class Sweeper(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(seconds, sweep)
 
 
-app.steps["worker"].add(Sweeper)
+app.steps["worker"].update((Sweeper, Beating))
+app.steps["consumer"].add(Connected)
 
 
 @celeryd_init.connect

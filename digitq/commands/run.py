@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from digitq import options
+from digitq.check import CHECKS, check_worker
 from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
 from protocol.errors import UsageError
@@ -55,13 +56,23 @@ others_argument = partial(click.argument, "passed_on", nargs=-1, type=click.Path
 @click.command(cls=WithOthers)
 @options.broker
 @options.log_format
+@click.option(
+    "--check",
+    type=click.Choice(CHECKS),
+    help="start none, but say whether the worker of this host (named by --hostname, if it has a "
+    "name) is live, or also ready for work; the exit status is 1 if it is not",
+)
 @others_argument(metavar="[CELERY OPTION]...")
-def worker(broker: str | None, log_format: str | None, passed_on: tuple[str, ...]) -> None:
+def worker(
+    broker: str | None, log_format: str | None, check: str | None, passed_on: tuple[str, ...]
+) -> None:
     """Run a worker with one process per core or GPU.
 
     It accepts the options of `celery worker` too, such as `--concurrency 8` for the number of
     processes, `--hostname NAME` and `--loglevel WARNING`; `celery worker --help` lists them.
     """
+    if check:
+        sys.exit(check_worker(["--check", check, *passed_on]))
     require("torch", "worker")
     choose_log_format(log_format)
     exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
