@@ -1,6 +1,7 @@
 """Workers that end, hang or go deaf, chunks that are slow, and jobs that are cancelled."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -245,7 +246,9 @@ def test_a_deadly_image_costs_itself_only(
     most_attempts: int,
     request: pytest.FixtureRequest,
 ) -> None:
-    client = Client(request.getfixturevalue(worker).url)
+    """The log names the chunk in which a process died, without Celery's traceback."""
+    local = request.getfixturevalue(worker)
+    client, log = Client(local.url), local.folder / "worker1.log"
     for side, error in errors_by_side.items():
         images = [draw_one((60, 80 + n), mode="RGB") for n in range(100)]
         images[70] = draw_one((side, side), mode="RGBA")  # deadly; Pillow reads it
@@ -254,6 +257,9 @@ def test_a_deadly_image_costs_itself_only(
         assert errors[70] == error
         assert errors.count(None) == 99
         assert job.progress().most_attempts <= most_attempts
+        death = rf"\+00:00: ERROR/.* a process died at chunk \d+ of job {job.id}: signal \d+ "
+        assert bool(re.search(death, log.read_text())) == (worker == "hasty")
+    assert "WorkerLostError" not in log.read_text()
 
 
 def test_an_image_whose_other_views_are_deadly_does_without_them(hasty: Local, tell: Tell) -> None:

@@ -546,10 +546,11 @@ def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    command = Command("up", "--workers", 1, "--port", port)
+    command = Command("up", "--workers", 1, "--port", port, "--log-format", "json")
     assert command.process.stderr
-    said = [command.process.stderr.readline() for _ in range(2)]
-    assert said[0] == "starting Redis, 1 worker and Flower …\n" and "redis://127.0.0.1" in said[1]
+    log = (json.loads(line) for line in command.process.stderr if line.startswith("{"))
+    assert next(log)["message"] == "starting Redis, 1 worker and Flower …"
+    assert any(line["message"] == f"Redis   redis://127.0.0.1:{port}/0" for line in log)
     draw_one().save(tmp_path / "1.png")
     broker = f"redis://127.0.0.1:{port}/0"
     assert run("classify", tmp_path, "--broker", broker)[0] == 0
@@ -559,8 +560,10 @@ def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
                 stranger.execute_command(*harm)
         assert stranger.config_get("appendonly") == {"appendonly": "no"}
     command.process.send_signal(signal.SIGINT)
-    status, _, err = command.end()
-    assert status == 0 and err.endswith("all stopped\n")
+    status, out, err = command.end()
+    log = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert [line["images"] for line in log if line.get("event") == "chunk"] == [1]
+    assert status == 0 and log[-1]["message"] == "all stopped" and not out
 
 
 def on_terminal(width: int, *arguments: object) -> str:
@@ -619,22 +622,6 @@ def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
     status, _, err = run("classify", tmp_path, "--workers", 1, PYTHONPATH=tmp_path)
     assert status == 0, err
     assert spawned.exists()
-
-
-def test_a_worker_starts_anew_at_sighup(redis_only: Local, tmp_path: Path) -> None:
-    """As Celery's do where they are on no terminal."""
-    log = tmp_path / "log"
-    options = ["--broker", redis_only.url, "--concurrency", "1", "--without-mingle"]
-    with (
-        log.open("wb") as file,
-        subprocess.Popen([*DIGITQ, "worker", *options], stdout=file, stderr=file) as worker,
-    ):
-        try:
-            wait_for(lambda: " ready." in log.read_text())
-            worker.send_signal(signal.SIGHUP)
-            wait_for(lambda: log.read_text().count(" ready.") == 2)
-        finally:
-            worker.terminate()
 
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.Monkey
     ("failures", "gives_up"), [(tasks.MAX_FAILURES - 1, False), (tasks.MAX_FAILURES, True)]
 )
 def test_a_chunk_that_fails_again_and_again_ends_its_job(
-    failures: int, gives_up: bool, ledger: Mock
+    failures: int, gives_up: bool, ledger: Mock, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger.begin.return_value = Begun(b"rubbish", "mlp", 1, 0.0)
     ledger.fail.return_value = failures
@@ -139,6 +139,8 @@ def test_a_chunk_that_fails_again_and_again_ends_its_job(
     if gives_up:
         job_id, why = ledger.give_up.call_args.args
         assert job_id == "job" and why.startswith("a worker can't classify chunk 4: ")
+        assert caplog.messages[-1] == f"job job has failed: {why}"
+    assert caplog.messages[0].startswith("chunk 4 of job job: not classified: ")
 
 
 def test_a_redis_that_is_lost_is_no_failure_of_a_chunk(ledger: Mock) -> None:

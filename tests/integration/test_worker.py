@@ -1,0 +1,176 @@
+"""A worker as an operator has it: `digitq worker`, its log, and the probes that look at it."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digitq.local.processes import Local
+from producer import Client
+from protocol.host.pulse import MAX_SILENT_SECONDS
+from tests.drawing import draw_one, random_digits
+from tests.waiting import DIGITQ, children_of, wait_for
+
+# A module that the worker imports
+QUICK = "from worker import pulse; pulse.BEAT_SECONDS = 0.1"
+NAME = ["--hostname", "observed@%h"]
+
+
+@dataclass
+class Worker:
+    """A running `digitq worker`, which writes its log as JSON, and its Redis."""
+
+    local: Local
+    folder: Path  # has its log, and its signs of life
+    log: Path = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        self.log = self.folder / "log"
+        (self.folder / "quick.py").write_text(QUICK)
+        options = ["--concurrency", "1", "--without-mingle", "--include", "quick"]
+        broker = ["--broker", self.local.url, "--log-format", "json"]
+        path = f"{self.folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*DIGITQ, "worker", *broker, *NAME, *options],
+                stdout=file,
+                stderr=file,
+                env={**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": path},
+            )
+        wait_for(lambda: self.is_found("ready"))
+
+    def check(self, wanted: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the probe."""
+        return subprocess.run(
+            [*DIGITQ, "worker", "--check", wanted, *(options or NAME)],
+            env={**os.environ, "TMPDIR": str(self.folder)},
+            capture_output=True,
+            text=True,
+        )
+
+    def is_found(self, wanted: str) -> bool:
+        """Whether the probe finds it live, or ready."""
+        return self.check(wanted).returncode == 0
+
+    def lines(self, **wanted: Any) -> list[dict[str, Any]]:
+        """The lines of the log with these fields."""
+        lines = [
+            json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")
+        ]
+        return [line for line in lines if wanted.items() <= line.items()]
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with Local(workers=0) as local:
+        worker = Worker(local, tmp_path_factory.mktemp("worker"))
+        worker.start()
+        try:
+            yield worker
+        finally:
+            worker.process.terminate()
+            worker.process.wait()
+
+
+def test_a_log_has_a_line_for_each_chunk_and_for_the_begin_and_end_of_a_job(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "3")
+    client = Client(worker.local.url)
+    job = client.submit([draw_one(), b"text", b"", draw_one(), b"text"])
+    job.table()
+    wait_for(lambda: worker.lines(event="job end", job=job.id))
+    begin, *chunks, end = worker.lines(job=job.id)
+    assert begin["event"] == "job begin" and begin["model"] == "mlp"
+    assert [(line["chunk"], line["images"], line["failed"]) for line in chunks] == [
+        (0, 3, 2),
+        (1, 2, 1),
+    ]
+    text, nothing = "not an image that can be read", "the file is empty"
+    assert [line["errors"] for line in chunks] == [{text: 1, nothing: 1}, {text: 1}]
+    assert all(0 < line["seconds"] < 60 and line["model"] == "mlp" for line in chunks)
+    assert (end["state"], end["images"], end["failed"], end["model"]) == ("done", 5, 3, "mlp")
+    assert f"chunk 1 of job {job.id}: 2 images, 1 failed (1 {text}), " in chunks[1]["message"]
+    assert end["message"].startswith(f"job {job.id} is done: 5 images, 3 failed, ")
+    assert datetime.fromisoformat(end["time"]).utcoffset() == timedelta(0)
+
+
+def test_a_single_call_is_one_line(worker: Worker) -> None:
+    before = len(worker.lines())
+    Client(worker.local.url).classify(draw_one())
+    wait_for(lambda: len(worker.lines()) > before)
+    assert [line["event"] for line in worker.lines()[before:]] == ["chunk"]
+
+
+def test_a_probe_takes_little_time(worker: Worker) -> None:
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert worker.is_found("live")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.1
+
+
+def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
+    """Once it has been silent for long enough, which is not waited for here."""
+    assert worker.is_found("live")
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    try:
+        (sign,) = worker.folder.glob("digitq-workers-*/*")
+        then = time.time() - MAX_SILENT_SECONDS - 1
+        os.utime(sign, (then, then))
+        for wanted in ("live", "ready"):
+            found = worker.check(wanted)
+            assert found.returncode == 1 and "no sign of life for 11 s" in found.stderr
+    finally:
+        os.kill(worker.process.pid, signal.SIGCONT)
+    wait_for(lambda: worker.is_found("ready"))
+
+
+def test_workers_of_other_names_are_not_mixed_up(worker: Worker) -> None:
+    for options in (["--hostname=other@%h"], ["-nother"], ["-c", "2"]):
+        found = worker.check("live", *options)
+        assert found.returncode == 1 and "no worker " in found.stderr
+    assert worker.check("live", "--broker", "redis://nowhere", *NAME).stdout.endswith(" is live\n")
+
+
+def test_a_worker_without_redis_is_live_but_not_ready(worker: Worker) -> None:
+    """And when Redis is back, it works. All that it says meanwhile is JSON."""
+    worker.local._kill(worker.local._processes["redis"])
+    wait_for(lambda: not worker.is_found("ready"))
+    assert "not connected to Redis" in worker.check("ready").stderr
+    assert worker.is_found("live")
+    worker.local._start_redis()
+    wait_for(lambda: worker.is_found("ready"))
+    assert Client(worker.local.url).submit(random_digits(10)).table().num_rows == 10
+    log = worker.log.read_text()
+    assert "Connection to broker lost" in log and "PendingDeprecation" not in log
+
+
+def test_a_worker_starts_anew_at_sighup_and_is_found_again(worker: Worker) -> None:
+    """As Celery's do where they are on no terminal."""
+    before = len(worker.lines())
+    worker.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: any("ready." in line["message"] for line in worker.lines()[before:]))
+    wait_for(lambda: worker.is_found("ready"))
+
+
+def test_a_killed_worker_is_not_live(worker: Worker) -> None:
+    """At once; its name is free for the next one."""
+    children = children_of(worker.process.pid)
+    worker.process.kill()
+    worker.process.wait()
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    assert "has ended" in worker.check("live").stderr
