@@ -76,8 +76,8 @@ RUN --mount=type=bind,from=package,source=/dist,target=/dist \
     pip install --no-deps --force-reinstall /dist/*.whl
 USER digitq
 WORKDIR /home/digitq
-# Asks this container's worker through Redis, so it says that work would arrive here.
-HEALTHCHECK --interval=60s --timeout=20s --start-period=120s --start-interval=5s \
-    CMD celery -A protocol inspect ping --timeout 10 --destination "celery@$HOSTNAME"
+# Not `ready`: what restarts unhealthy containers must not do so because Redis restarts.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --start-interval=2s \
+    CMD ["digitq", "worker", "--check", "live"]
 ENTRYPOINT ["digitq"]
 CMD ["worker"]

@@ -79,6 +79,8 @@ def count_errors(result: pa.RecordBatch) -> dict[str, int]:
 
 def log_end(ledger: Ledger, job_id: str) -> None:
     """Log that a job's last chunk is done. If the job is gone or Redis is lost, log nothing."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     with suppress(DigitqError):
         job = ledger.record(job_id)
         images, seconds = plural(job.images, "image"), round(job.seconds, 3)

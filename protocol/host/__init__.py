@@ -1,1 +1,1 @@
-"""The process and its host: cores, signals, stderr, freed memory."""
+"""The process and its host: cores, signals, stderr, freed memory, signs of life."""

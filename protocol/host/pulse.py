@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 BEAT_SECONDS = 2.0  # time between two signs of life
-MAX_SILENT_SECONDS = 10.0  # a worker that gives none for longer is not live
+MAX_PULSE_AGE_SECONDS = 10.0  # a worker that gives none for longer is not live
 
 
 def node_name(given: str | None = None) -> str:
@@ -52,7 +52,7 @@ class Pulse:
         if pid is None:
             return f"no worker {self.node} was here: {self.path} is missing"
         silent_seconds = time.time() - self.path.stat().st_mtime
-        if abs(silent_seconds) > MAX_SILENT_SECONDS:
+        if abs(silent_seconds) > MAX_PULSE_AGE_SECONDS:
             return f"no sign of life for {silent_seconds:.0f} s"
         try:
             os.kill(pid, 0)

@@ -16,7 +16,7 @@ import pytest
 
 from digitq.local.processes import Local
 from producer import Client
-from protocol.host.pulse import MAX_SILENT_SECONDS
+from protocol.host.pulse import MAX_PULSE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
@@ -128,7 +128,7 @@ def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
     os.kill(worker.process.pid, signal.SIGSTOP)
     try:
         (sign,) = worker.folder.glob("digitq-workers-*/*")
-        then = time.time() - MAX_SILENT_SECONDS - 1
+        then = time.time() - MAX_PULSE_AGE_SECONDS - 1
         os.utime(sign, (then, then))
         for wanted in ("live", "ready"):
             found = worker.check(wanted)

@@ -120,6 +120,11 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
     run_python(f"import sys, {module}; assert not {heavy} & set(sys.modules)")
 
 
+def test_a_probe_waits_for_next_to_nothing() -> None:
+    heavy = {"click", "pydantic", "celery", "numpy", "redis", "importlib.metadata"}
+    run_python(f"import sys, digitq.__main__, digitq.check; assert not {heavy} & set(sys.modules)")
+
+
 def test_producer_and_worker_know_the_same_models() -> None:
     cards = {card.stem for card in WEIGHTS_FOLDER.glob("*.json")}
     assert {*MODELS} == {"random", *cards} - {NUMBER}

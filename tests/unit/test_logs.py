@@ -1,0 +1,73 @@
+"""What a line of a log is made of."""
+
+import json
+import logging
+import sys
+
+import pyarrow as pa
+import pytest
+
+from protocol.logs import JsonFormatter, facts, give_times_an_offset
+from worker.logs import MAX_ERRORS_NAMED, count_errors, log_chunk
+
+
+def make_record(text: str, **others: object) -> logging.LogRecord:
+    named = {"levelname": "INFO", "msg": text, "created": 1.5, "msecs": 500.0}
+    return logging.makeLogRecord(named | others)
+
+
+def make_result(errors: list[str | None]) -> pa.RecordBatch:
+    return pa.record_batch({"error": pa.array(errors, pa.string())})
+
+
+def test_json_has_what_programs_look_for() -> None:
+    record = make_record("%d\nlines", args=(2,), **facts("chunk", "j", chunk=4))
+    assert json.loads(JsonFormatter().format(record)) == {
+        "time": "1970-01-01T00:00:01.500+00:00",
+        "level": "INFO",
+        "process": "MainProcess",
+        "message": "2\nlines",
+        "event": "chunk",
+        "job": "j",
+        "chunk": 4,
+    }
+
+
+def test_json_is_one_line_whatever_is_logged() -> None:
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        record = make_record("\ud800 é", exc_info=sys.exc_info(), facts={"unknown": object()})
+    line = JsonFormatter().format(record)
+    assert line.isascii() and "\n" not in line
+    assert json.loads(line)["traceback"].endswith("ValueError: odd")
+
+
+def test_times_in_words_have_their_offset() -> None:
+    formatter = logging.Formatter("%(asctime)s %(message)s")
+    give_times_an_offset(formatter)
+    assert formatter.format(make_record("text")) == "1970-01-01 00:00:01.500+00:00 text"
+
+
+def test_the_most_frequent_errors_are_named() -> None:
+    errors = [f"error {n}" for n in range(MAX_ERRORS_NAMED + 2) for _ in range(10 - n)]
+    counts = count_errors(make_result([None, *errors]))
+    assert counts == {
+        **{f"error {n}": 10 - n for n in range(MAX_ERRORS_NAMED)},
+        "other errors": len(errors) - sum(10 - n for n in range(MAX_ERRORS_NAMED)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("errors", "attempt", "line"),
+    [
+        ([None], 1, "1 image, 0 failed, 0.250 s, model mlp"),
+        ([None, "a\nb"] * 2, 2, "4 images, 2 failed (2 a\\nb), 0.250 s, model mlp, attempt 2"),
+    ],
+)
+def test_a_chunk_in_words(
+    errors: list[str | None], attempt: int, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_chunk("j", 4, "mlp", make_result(errors), 0.25, attempt)
+    assert caplog.messages == [f"chunk 4 of job j: {line}"]
