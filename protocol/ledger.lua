@@ -1,10 +1,11 @@
 -- The ledger: the state of one job in Redis, changed in atomic steps. ARGV[1] names the step.
 -- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
--- the set of active jobs, all jobs by creation time, and the queue of single calls.
+-- the set of active jobs, all jobs by creation time, the queue of single calls, and the jobs whose end
+-- no worker has logged.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
 -- ledger.py defines PATIENCE in front of this file.
-local record, watermark, queue, active, jobs, calls_queue = unpack(KEYS)
+local record, watermark, queue, active, jobs, calls_queue, ended = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
@@ -87,12 +88,19 @@ local function publish_next()
   touch()
 end
 
+-- Has a worker log that the job has ended. It is one step of a job, so chunks cost nothing more.
+local function tell_end()
+  if get('call') then return end
+  redis.call('RPUSH', ended, get('id'))
+  redis.call('EXPIRE', ended, 3600) -- seconds; there may be no worker
+end
+
 local function finish_if_done()
   if get('state') == 'running' and number('done_chunks') == number('stored') then
     redis.call('HSET', record, 'state', 'done', 'finished', stamp(now), 'bytes', 0)
     redis.call('SREM', active, get('id'))
     redis.call('DEL', unpack(work))
-    return true
+    tell_end()
   end
 end
 
@@ -214,12 +222,11 @@ function steps.fail(n)
   return count
 end
 
--- Takes the first result of a chunk. Returns 0 if this is not the first, 2 if it ends a job that is no
--- single call, else 1. The worker measures its longest silence: time in which a result waits for a
--- stalled Redis does not count.
+-- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
+-- longest silence: time in which a result waits for a stalled Redis does not count.
 function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
-  if not get('ttl') then return 0 end -- the record is gone
-  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return 0 end
+  if not get('ttl') then return false end -- the record is gone
+  if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count = tonumber(redis.call('HGET', rows, n))
   if tonumber(silent_ms) > number('silent_ms') then
     redis.call('HSET', record, 'silent_ms', silent_ms)
@@ -233,7 +240,8 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
   if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
-  return finish_if_done() and not get('call') and 2 or 1
+  finish_if_done()
+  return true
 end
 
 -- Publishes overdue chunks again.
@@ -282,8 +290,9 @@ function steps.close(state, reason)
   redis.call('DEL', results, unpack(work))
   if state ~= get('state') and not is_stopped() then -- the first end counts
     redis.call('HSET', record, 'state', state, 'bytes', 0)
-    redis.call('HSETNX', record, 'finished', stamp(now)) -- a job that was done keeps its end
     if reason then redis.call('HSET', record, 'reason', reason) end
+    -- A job that was done keeps its end
+    if redis.call('HSETNX', record, 'finished', stamp(now)) == 1 then tell_end() end
   end
   redis.call('XADD', done, '*', state, 1) -- wakes those who wait for results
   redis.call('EXPIRE', done, 10)

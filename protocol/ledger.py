@@ -6,11 +6,10 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
 
@@ -24,6 +23,7 @@ from protocol.errors import BrokerError, JobCancelledError, JobFailedError, Unkn
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
+ENDED = "digitq:ended"
 SWEEP_LOCK = "digitq:sweeping"
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
@@ -54,14 +54,6 @@ class ChunkResult(NamedTuple):
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
     silent_seconds: float  # the longest time in which the worker gave no sign of life
-
-
-class Taken(IntEnum):
-    """Whether the ledger took a result; false if another worker was first or the job has ended."""
-
-    NO = 0
-    YES = 1
-    LAST = 2  # with it the job is done; never said of a single call
 
 
 class JobSpec(NamedTuple):
@@ -147,7 +139,7 @@ class Ledger:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
-        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE]
+        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED]
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
@@ -220,11 +212,11 @@ class Ledger:
         first = None if source is None else source.decode()
         return Begun(payload, model.decode(), attempt, begun, bool(has_known), first)
 
-    def complete(self, job_id: str, number: int, result: ChunkResult) -> Taken:
-        """Hand in the result of a chunk."""
+    def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
+        """Hand in the result of a chunk. False if another worker was first or the job has ended."""
         silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
         args = silent_ms, result.payload, result.failed, result.kind, pace_ns
-        return Taken(self._step(job_id, "complete", number, *args))
+        return bool(self._step(job_id, "complete", number, *args))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
@@ -255,6 +247,11 @@ class Ledger:
     def active(self) -> list[str]:
         """The ids of the jobs that have not ended."""
         return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
+
+    def take_ended(self) -> Iterator[str]:
+        """The ids of the jobs that have ended since the last call by anyone; no single calls."""
+        while (member := self.redis.lpop(ENDED)) is not None:
+            yield member.decode()
 
     def has_worker(self) -> bool:
         """Whether a worker is there. If there is none, this takes 1.5 seconds."""

@@ -15,11 +15,12 @@ from protocol.broker.address import read_address
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
-from protocol.errors import BrokerError, UsageError
+from protocol.errors import BrokerError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
+from worker.logs import log_end
 from worker.pulse import Beating, Connected
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
@@ -40,7 +41,8 @@ app.conf.update(
 
 
 class Sweeper(bootsteps.StartStopStep):
-    """Queues overdue chunks again, on the worker's timer; a lock lets one worker do it."""
+    """Queues overdue chunks again and logs the end of jobs, on the worker's timer; a lock lets one
+    worker do it."""
 
     def start(self, parent: Any) -> None:
         redis = connect(app.conf.digitq_database_url)
@@ -51,6 +53,7 @@ class Sweeper(bootsteps.StartStopStep):
             try:
                 if redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=lock_ms):
                     Ledger(redis).sweep(settings().deadline_seconds)
+                    log_ends(Ledger(redis))
                 elif redis.pttl(SWEEP_LOCK) > 1000:  # ms; the clock of Redis was set back
                     redis.delete(SWEEP_LOCK)
             except BrokerError as error:
@@ -61,6 +64,13 @@ class Sweeper(bootsteps.StartStopStep):
 
 app.steps["worker"].update((Sweeper, Beating))
 app.steps["consumer"].add(Connected)
+
+
+def log_ends(ledger: Ledger) -> None:
+    """Log the end of the jobs that have ended since anyone asked."""
+    for job_id in ledger.take_ended():
+        with suppress(UnknownJobError):  # it has expired since
+            log_end(ledger.record(job_id))
 
 
 @celeryd_init.connect

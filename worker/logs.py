@@ -3,7 +3,6 @@
 import logging
 import os
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +11,7 @@ from celery.signals import after_setup_task_logger, task_failure
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
 from protocol.celery import CLASSIFY
-from protocol.errors import DigitqError
-from protocol.ledger import Ledger
+from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, facts, give_times_an_offset
 from protocol.settings import settings
 from protocol.text import in_one_line, plural
@@ -21,6 +19,7 @@ from protocol.text import in_one_line, plural
 MAX_ERRORS_NAMED = 5  # a line names this many different errors of a chunk, the most frequent ones
 # These say at INFO that a message came, and how its task ended; `log_chunk` says it better
 REPLACED_LOGGERS = ("celery.worker.strategy", "celery.app.trace")
+ENDS = {"cancelled": "was cancelled", "failed": "has failed"}
 
 logger = get_logger(__name__)
 
@@ -45,7 +44,8 @@ def set_format(**_: Any) -> None:
 def log_begin(job_id: str, model: str, source: str) -> None:
     """Log that a job's first chunk was begun."""
     text = f"job {job_id} begins: model {model}, {source}"
-    logger.info("%s", in_one_line(text), extra=facts("job begin", job_id, model=model))
+    about = facts("job begin", job_id, model=model, source=source)
+    logger.info("%s", in_one_line(text), extra=about)
 
 
 def log_chunk(
@@ -77,23 +77,21 @@ def count_errors(result: pa.RecordBatch) -> dict[str, int]:
     return errors
 
 
-def log_end(ledger: Ledger, job_id: str) -> None:
-    """Log that a job's last chunk is done. If the job is gone or Redis is lost, log nothing."""
-    if not logger.isEnabledFor(logging.INFO):
-        return
-    with suppress(DigitqError):
-        job = ledger.record(job_id)
-        images, seconds = plural(job.images, "image"), round(job.seconds, 3)
-        text = f"job {job_id} is done: {images}, {job.failed:,} failed, {seconds} s"
-        said = {"images": job.images, "failed": job.failed, "seconds": seconds, "model": job.model}
-        about = facts("job end", job_id, state="done", **said)
-        logger.info("%s, model %s", text, job.model, extra=about)
-
-
-def log_failure(job_id: str, reason: str) -> None:
-    """Log that the workers gave up on a job."""
-    text = in_one_line(f"job {job_id} has failed: {reason}")
-    logger.error("%s", text, extra=facts("job end", job_id, state="failed", reason=reason))
+def log_end(job: JobRecord) -> None:
+    """Log that a job has ended."""
+    how = ENDS.get(job.state, "is done")
+    seconds = round(job.seconds, 3)
+    text = (
+        f"job {job.id} {how}: {job.done_images:,} of {plural(job.images, 'image')}, "
+        f"{job.failed:,} failed, {seconds:,} s, model {job.model}"
+        + f"; {job.reason}"
+        * bool(job.reason)
+    )
+    said = {"state": job.state if job.is_stopped else "done", "reason": job.reason}
+    said |= {"images": job.images, "done": job.done_images, "failed": job.failed}
+    about = facts("job end", job.id, **said, seconds=seconds, model=job.model)
+    level = logging.ERROR if job.state == "failed" else logging.INFO
+    logger.log(level, "%s", in_one_line(text), extra=about)
 
 
 def log_trouble(job_id: str, number: int, trouble: str) -> None:

@@ -11,10 +11,10 @@ from protocol.celery import CLASSIFY, app
 from protocol.chunk import Chunk, answers, encode, kind_of
 from protocol.errors import BrokerError
 from protocol.known import Known
-from protocol.ledger import ChunkResult, Ledger, Taken
+from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
-from worker.logs import log_begin, log_chunk, log_end, log_failure, log_trouble
+from worker.logs import log_begin, log_chunk, log_trouble
 from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
 
@@ -53,7 +53,7 @@ def classify(job_id: str, number: int) -> str:
     if begun.source is not None:
         log_begin(job_id, begun.model, begun.source)
     if begun.attempt > MAX_ATTEMPTS:
-        give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
+        ledger().give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
     heartbeat = Heartbeat(job_id, number, begun.time)
     try:
@@ -68,27 +68,19 @@ def classify(job_id: str, number: int) -> str:
         log_trouble(job_id, number, f"not classified: {describe(error)}")
         is_lost = isinstance(error, BrokerError)
         if not is_lost and ledger().fail(job_id, number) >= MAX_FAILURES:
-            give_up(job_id, f"a worker can't classify chunk {number}: {describe(error)}")
+            why = f"a worker can't classify chunk {number}: {describe(error)}"
+            ledger().give_up(job_id, why)
         raise
     failed = answers(result).null_count
     seconds = time.monotonic() - begun.time
     image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
     payload, kind = encode(result), kind_of(chunk.batch)
     answer = ChunkResult(payload, failed, kind, image_seconds, heartbeat.longest_gap())
-    taken = ledger().complete(job_id, number, answer)
-    if not taken:
+    if not ledger().complete(job_id, number, answer):
         return discard(job_id, number)
     log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)
-    if taken == Taken.LAST:
-        log_end(ledger_without_retry(), job_id)
     done = f"{chunk.rows} images, {failed} failed, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
-
-
-def give_up(job_id: str, reason: str) -> None:
-    """End a job as failed."""
-    ledger().give_up(job_id, reason)
-    log_failure(job_id, reason)
 
 
 def discard(job_id: str, number: int) -> str:

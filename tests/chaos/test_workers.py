@@ -315,7 +315,7 @@ def test_many_small_jobs_leave_their_records(client: Client) -> None:
     passing = set(redis.keys("digitq:job:*:*")) - before
     assert {redis.ttl(key) for key in passing} <= {-2, *range(11)}  # gone, or in ten seconds
     left = keys_of(client) - before - known - passing
-    assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping"}
+    assert left <= {b"digitq:jobs", b"digitq:watermark", b"digitq:sweeping", b"digitq:ended"}
 
 
 def test_nothing_outlives_its_time(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:

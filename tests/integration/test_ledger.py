@@ -149,6 +149,29 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
+@pytest.mark.parametrize("how", ["completed", "sealed", "cancelled", "failed"])
+def test_the_end_of_a_job_is_told_once(how: str, ledger: Ledger) -> None:
+    store(ledger, 0)
+    if how == "sealed":  # after the last chunk
+        assert complete(ledger, 0)
+    assert [*ledger.take_ended()] == []
+    if how in ("completed", "sealed"):
+        ledger.seal(SPEC, START, 1)
+    if how == "completed":
+        assert complete(ledger, 0)
+    if how == "failed":
+        ledger.give_up("j", "why")
+    assert [*ledger.take_ended()] == ["j"] * (how != "cancelled")
+    ledger.cancel("j")
+    assert [*ledger.take_ended()] == ["j"] * (how == "cancelled")
+
+
+def test_a_job_s_first_chunk_is_known(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    sources = [begun and begun.source for begun in (ledger.begin("j", 1), ledger.begin("j", 0))]
+    assert sources == [SPEC.source, None]
+
+
 def test_the_pace_is_that_of_the_last_chunk_of_a_kind(ledger: Ledger) -> None:
     paces: dict[Kind, float] = {"pixels": 0, "image": 0}
     told: list[tuple[Kind, float]] = [("image", 0.5), ("pixels", 3e-7), ("image", 0.02)]

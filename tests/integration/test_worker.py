@@ -99,10 +99,17 @@ def test_a_log_has_a_line_for_each_chunk_and_for_the_begin_and_end_of_a_job(
     text, nothing = "not an image that can be read", "the file is empty"
     assert [line["errors"] for line in chunks] == [{text: 1, nothing: 1}, {text: 1}]
     assert all(0 < line["seconds"] < 60 and line["model"] == "mlp" for line in chunks)
-    assert (end["state"], end["images"], end["failed"], end["model"]) == ("done", 5, 3, "mlp")
+    assert (end["state"], end["done"], end["failed"], end["model"]) == ("done", 5, 3, "mlp")
     assert f"chunk 1 of job {job.id}: 2 images, 1 failed (1 {text}), " in chunks[1]["message"]
-    assert end["message"].startswith(f"job {job.id} is done: 5 images, 3 failed, ")
+    assert end["message"].startswith(f"job {job.id} is done: 5 of 5 images, 3 failed, ")
     assert datetime.fromisoformat(end["time"]).utcoffset() == timedelta(0)
+
+
+def test_the_end_of_a_job_that_is_cancelled_is_logged_too(worker: Worker) -> None:
+    job = Client(worker.local.url).submit([draw_one()] * 600, detached=True)
+    wait_for(lambda: worker.lines(event="job begin", job=job.id))
+    job.cancel()
+    wait_for(lambda: worker.lines(event="job end", job=job.id, state="cancelled"))
 
 
 def test_a_single_call_is_one_line(worker: Worker) -> None:

@@ -7,8 +7,9 @@ import sys
 import pyarrow as pa
 import pytest
 
+from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, facts, give_times_an_offset
-from worker.logs import MAX_ERRORS_NAMED, count_errors, log_chunk
+from worker.logs import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
 
 
 def make_record(text: str, **others: object) -> logging.LogRecord:
@@ -71,3 +72,25 @@ def test_a_chunk_in_words(
     caplog.set_level(logging.INFO)
     log_chunk("j", 4, "mlp", make_result(errors), 0.25, attempt)
     assert caplog.messages == [f"chunk 4 of job j: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "line"),
+    [
+        ("done", None, "is done: 9 of 10 images, 1 failed, 2.5 s, model mlp"),
+        ("collected", None, "is done: 9 of 10 images, 1 failed, 2.5 s, model mlp"),
+        ("cancelled", None, "was cancelled: 9 of 10 images, 1 failed, 2.5 s, model mlp"),
+        ("failed", "x", "has failed: 9 of 10 images, 1 failed, 2.5 s, model mlp; x"),
+    ],
+)
+def test_the_end_of_a_job_in_words(
+    state: str, reason: str | None, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    numbers = {"images": 10, "done_images": 9, "failed": 1, "stored": 1, "done_chunks": 1}
+    times = {"created": 0, "finished": 2.5}
+    texts = {"id": "j", "state": state, "model": "mlp", "source": "s", "attached": "0"}
+    fields = texts | {name: str(number) for name, number in (numbers | times).items()}
+    log_end(JobRecord.parse(fields | ({"reason": reason} if reason else {})))
+    assert caplog.messages == [f"job j {line}"]
+    assert caplog.records[0].levelname == ("ERROR" if reason else "INFO")
