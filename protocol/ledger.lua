@@ -88,7 +88,7 @@ local function publish_next()
   touch()
 end
 
--- Has a worker log that the job has ended. It is one step of a job, so chunks cost nothing more.
+-- Has a worker log that the job has ended: once a job, so that its chunks cost nothing more.
 local function tell_end()
   if get('call') then return end
   redis.call('RPUSH', ended, get('id'))

@@ -63,9 +63,18 @@ def log_chunk(
         + f", {seconds:.3f} s, model {model}"
         + f", attempt {attempt}" * (attempt > 1)
     )
-    said = {"chunk": number, "images": result.num_rows, "failed": failed, "errors": errors}
-    said |= {"seconds": round(seconds, 3), "model": model, "attempt": attempt}
-    logger.info("%s", in_one_line(text), extra=facts("chunk", job_id, **said))
+    about = facts(
+        "chunk",
+        job_id,
+        chunk=number,
+        images=result.num_rows,
+        failed=failed,
+        errors=errors,
+        seconds=round(seconds, 3),
+        model=model,
+        attempt=attempt,
+    )
+    logger.info("%s", in_one_line(text), extra=about)
 
 
 def count_errors(result: pa.RecordBatch) -> dict[str, int]:
@@ -80,16 +89,23 @@ def count_errors(result: pa.RecordBatch) -> dict[str, int]:
 def log_end(job: JobRecord) -> None:
     """Log that a job has ended."""
     how = ENDS.get(job.state, "is done")
+    why = f"; {job.reason}" if job.reason else ""
     seconds = round(job.seconds, 3)
     text = (
         f"job {job.id} {how}: {job.done_images:,} of {plural(job.images, 'image')}, "
-        f"{job.failed:,} failed, {seconds:,} s, model {job.model}"
-        + f"; {job.reason}"
-        * bool(job.reason)
+        f"{job.failed:,} failed, {seconds:,} s, model {job.model}{why}"
     )
-    said = {"state": job.state if job.is_stopped else "done", "reason": job.reason}
-    said |= {"images": job.images, "done": job.done_images, "failed": job.failed}
-    about = facts("job end", job.id, **said, seconds=seconds, model=job.model)
+    about = facts(
+        "job end",
+        job.id,
+        state=job.state if job.is_stopped else "done",
+        images=job.images,
+        done=job.done_images,
+        failed=job.failed,
+        seconds=seconds,
+        model=job.model,
+        reason=job.reason,
+    )
     level = logging.ERROR if job.state == "failed" else logging.INFO
     logger.log(level, "%s", in_one_line(text), extra=about)
 
