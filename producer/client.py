@@ -17,7 +17,7 @@ from producer.prediction import Answer, NumberPrediction, Prediction
 from producer.reading import Reading, What, choose_reading
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
-from protocol.broker.connection import connect
+from protocol.broker.connection import check_server, connect
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
@@ -33,13 +33,14 @@ class Client:
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
         """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
 
-        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is not a Redis URL.
+        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is not a Redis URL
+        or the Redis is a Cluster.
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
         try:
             with connect(self.url) as redis:
-                redis.ping()  # without retries, so that a missing Redis is reported at once
+                check_server(redis)  # without retries, so that a missing one is reported at once
         except BrokerError as error:
             if not (retry and isinstance(error.__cause__, BusyLoadingError)):
                 raise

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from celery import Celery
 
-from protocol.broker.address import read_address
+from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
 from protocol.ledger import CALLS_PRIORITY, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
@@ -49,8 +49,10 @@ def make_app(broker_url: str) -> Celery:
     acknowledged when they are received: the ledger finds lost ones, and with late acknowledgements
     Celery would run long chunks twice.
     """
-    app = Celery("digitq", broker=read_address(broker_url).celery_url, set_as_current=False)
+    address = read_address(broker_url)
+    app = Celery("digitq", broker=address.celery_url, set_as_current=False)
     app.conf.update(
+        broker_use_ssl=address.tls or None,  # kombu has it from the URL, Flower only from here
         accept_content=["json"],
         task_ignore_result=True,
         task_default_queue=QUEUE,
@@ -65,9 +67,22 @@ def make_app(broker_url: str) -> Celery:
             "socket_timeout": TIMEOUT_SECONDS,  # without it, a dead connection blocks for ever
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "health_check_interval": TIMEOUT_SECONDS,  # by default a dead one is found after 51 s
+            **sentinel_options(address),
         },
     )
     return app
+
+
+def sentinel_options(address: Address) -> dict[str, Any]:
+    """What kombu must know of Sentinels besides their hosts, as options of its transport."""
+    if not (sentinels := address.sentinels):
+        return {}
+    sentinel_kwargs = {
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        **sentinels.sentinel_login,
+    }
+    return {"master_name": sentinels.master_name, "sentinel_kwargs": sentinel_kwargs}
 
 
 app = make_app(settings().broker_url or DEFAULT_BROKER)

@@ -12,10 +12,10 @@ from celery.utils.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES
 
 from protocol.broker.address import read_address
-from protocol.broker.connection import connect
-from protocol.celery import app
+from protocol.broker.connection import connect, refuse_unusable
+from protocol.celery import app, sentinel_options
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
-from protocol.errors import BrokerError, UnknownJobError, UsageError
+from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
@@ -27,8 +27,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
 logger = get_logger(__name__)
 
-# This process uses it for `redis://`, `rediss://` and `redis+socket://`
+# This process uses the first for `redis://`, `rediss://` and `redis+socket://`
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Transport"))
+TRANSPORT_ALIASES["sentinel"] = "worker.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
     include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
@@ -83,21 +84,26 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
     try:
         follow_celery(conf)
+        refuse_unusable(conf.digitq_database_url)
         card_path(settings().model)
         conf.worker_concurrency = count_gpus() or usable_cores()
-    except UsageError as error:  # Celery would log it and go on
+    except DigitqError as error:  # Celery would log it and go on
         sys.exit(f"digitq: {error}")
 
 
 def follow_celery(conf: Any) -> None:
     """Have the ledger use Celery's broker. Raises `UsageError` if the settings name another one."""
     origin = "-b, BROKER_URL or CELERY_BROKER_URL"
+    own = read_address(conf.digitq_database_url)
+    if conf.broker_read_url == own.celery_url:
+        return
     told = read_address(conf.broker_read_url, origin)
-    if told == read_address(conf.digitq_database_url):
+    if told == own:
         return
     if settings().broker_url:
         raise UsageError(f"{origin} names another broker than DIGITQ_BROKER_URL: leave one out")
     conf.digitq_database_url = told.redis_url
+    conf.broker_transport_options.update(sentinel_options(told))
     os.environ["DIGITQ_BROKER_URL"] = told.redis_url  # for processes that are not forks
     os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs differently
 

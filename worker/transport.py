@@ -43,3 +43,13 @@ class Transport(redis.Transport):
     """kombu's transport with this `Channel`."""
 
     Channel = Channel
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The same for a Redis that is found through Sentinels."""
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """kombu's transport with this `SentinelChannel`."""
+
+    Channel = SentinelChannel

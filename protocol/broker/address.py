@@ -5,18 +5,23 @@ unchanged, could be two databases.
 """
 
 import re
-from typing import NamedTuple
+import shlex
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from protocol.errors import UsageError
 
 UNIX_SCHEMES = ("unix", "redis+socket")
+VALKEY_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 # The options that kombu passes on to redis-py in the form that redis-py takes
 TLS_OPTIONS = {
     *("ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
     *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers"),
 }
 CERT_REQS = ("required", "optional", "none")
+SENTINEL_PORT = 26379
+SENTINEL_OPTIONS = {"master_name", "sentinel_username", "sentinel_password"}
+SENTINEL_EXAMPLE = "sentinel://host1:26379,host2:26379/0?master_name=mymaster"
 NO_URL = (
     "it is not a Redis URL such as redis://localhost:6379/0; the characters / ? # @ of a password "
     "must be %2F %3F %23 %40"
@@ -25,11 +30,30 @@ LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
 
 
+class Sentinels(NamedTuple):
+    """The Sentinels that know which Redis is the master, in the form that redis-py takes."""
+
+    hosts: tuple[tuple[str, int], ...]
+    master_name: str
+    sentinel_login: dict[str, str]  # the arguments `username` and `password` for Sentinels
+    redis_login: dict[str, str | int]  # those for the master, and its `db`
+
+
 class Address(NamedTuple):
     """One database of one Redis. Two URLs of the same database give equal addresses."""
 
-    redis_url: str  # for redis-py
+    redis_url: str  # for redis-py, unless there are Sentinels
     celery_url: str  # for kombu
+    sentinels: Sentinels | None = None
+
+    @property
+    def tls(self) -> dict[str, Any]:
+        """The options of TLS as arguments for redis-py; empty without TLS."""
+        parts = urlsplit(self.redis_url)
+        options: dict[str, Any] = dict(parse_qsl(parts.query)) if parts.scheme == "rediss" else {}
+        if check := options.get("ssl_check_hostname"):
+            options["ssl_check_hostname"] = check == "true"
+        return options
 
 
 def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Address:
@@ -45,8 +69,15 @@ def without_password(url: str) -> str:
     return LOGIN.sub(r"\1***@", SECRET.sub(r"\1***", url))
 
 
+def url_in_command(url: str) -> str:
+    """The URL as a command shows it, quoted for a shell; `URL` if it has a password."""
+    return "URL" if url != without_password(url) else shlex.quote(url)
+
+
 def _parse(url: str) -> Address:
     """The address in a URL. Raises `ValueError`, as the functions that it calls."""
+    if url.startswith("sentinel:"):
+        return _parse_sentinels(url)
     parts = _split(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     databases = [options.pop(name) for name in ("db", "virtual_host") if name in options]
@@ -67,10 +98,44 @@ def _parse(url: str) -> Address:
     return Address(url, url)
 
 
+def _parse_sentinels(url: str) -> Address:
+    """The address of the master that Sentinels know. Raises `ValueError` as `_parse`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message could show a password
+        raise ValueError(NO_URL) from None
+    login, at, places = parts.netloc.replace(";", "%3B").rpartition("@")
+    each = [_split(f"redis://{login}{at}{place}{parts.path}") for place in places.split(",")]
+    if "#" in url or not all(one.hostname for one in each):
+        raise ValueError(NO_URL)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    databases = [options.pop("db")] if "db" in options else []
+    database = _read_database([*databases, *filter(None, [parts.path.strip("/")])])
+    if {*options} - SENTINEL_OPTIONS or not options.get("master_name"):
+        raise ValueError(
+            f"after the ? it must have master_name, as in {SENTINEL_EXAMPLE}, and can have "
+            "db, sentinel_username and sentinel_password; Sentinels with TLS are not supported"
+        )
+    hosts = tuple((str(one.hostname), one.port or SENTINEL_PORT) for one in each)
+    named = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts]
+    query = urlencode(dict(sorted(options.items())))
+    user, colon, password = map(unquote, login.partition(":"))
+    redis_login = {"username": user} if user else {}
+    redis_login |= {"password": password} if colon else {}
+    master_name = options.pop("master_name")
+    sentinel_login = {name.removeprefix("sentinel_"): text for name, text in options.items()}
+    return Address(
+        f"sentinel://{login}{at}{','.join(named)}/{database}?{query}",
+        ";".join(f"sentinel://{login}{at}{place}/{database}" for place in named),
+        Sentinels(hosts, master_name, sentinel_login, {**redis_login, "db": database}),
+    )
+
+
 def _split(url: str) -> SplitResult:
     """The parts of the URL. The message of `urlsplit` is dropped: it could show a password."""
     try:
         parts = urlsplit(url)
+        parts = parts._replace(scheme=VALKEY_SCHEMES.get(parts.scheme, parts.scheme))
         (parts.hostname or "").encode("idna")  # fails now rather than when it is looked up
         known = parts.scheme in ("redis", "rediss", *UNIX_SCHEMES) and parts.port != 0
     except ValueError:

@@ -13,11 +13,13 @@ import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer, PythonRespSerializer
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from protocol.broker.address import read_address, without_password
-from protocol.errors import BrokerError
+from protocol.broker.address import SENTINEL_EXAMPLE, read_address, without_password
+from protocol.broker.tls import check_tls_options, describe_refusal
+from protocol.errors import BrokerError, UsageError
 
 OLDEST_REDIS = 6  # the first version with HELLO, with which Celery's connections begin
 TIMEOUT_SECONDS = 5  # the longest time without an answer; every blocking read is shorter
@@ -35,7 +37,7 @@ TCP_OPTIONS = {
 }
 LOST = (redis.ConnectionError, redis.TimeoutError)
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-UNABLE = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.ClusterDownError)
+UNABLE = (exceptions.OutOfMemoryError, exceptions.ReadOnlyError)
 # Some of these have no class in redis-py, and errors of scripts have none; the last three are seen
 # during a failover
 UNABLE_WORDS = re.compile(r"\b(OOM|MISCONF|BUSY|READONLY|UNBLOCKED|NOREPLICAS|MASTERDOWN) ")
@@ -134,6 +136,8 @@ class RetryingRedis(redis.Redis):
         started, pause = time.monotonic(), FIRST_RETRY_SECONDS
         while True:
             try:
+                if self.connection:
+                    self.connection.connect()  # sending would connect, but without Sentinels
                 reply = send()
                 self._has_told = False
                 return reply
@@ -160,33 +164,72 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
     """A client that waits up to `retry_seconds` each time Redis is lost.
 
     With `one_thread` it is for one thread only and keeps one connection: to get one from its pool,
-    redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis.
+    redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis,
+    or names a file that can't be used.
     """
-    redis_url, tcp = read_address(url).redis_url, dict[str, Any]()
-    if not redis_url.startswith("unix:"):
+    address, tcp = read_address(url), dict[str, Any]()
+    if address.tls:
+        check_tls_options(address.tls)
+    if not address.redis_url.startswith("unix:"):
         known = [name for name in TCP_OPTIONS if hasattr(socket, name)]  # depends on the system
         options = {getattr(socket, name): TCP_OPTIONS[name] for name in known}
         tcp = {"socket_keepalive": True, "socket_keepalive_options": options}
-    client: Any = RetryingRedis.from_url(
-        redis_url,
-        command_packer=Packer(SEND_BYTES if tcp else sys.maxsize),
-        retry=Retry(NoBackoff(), 1),
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        socket_read_size=1 << 18,  # bytes; with redis-py's 64 kB, results take 50 % longer
-        max_connections=10_000,  # as many as Redis accepts; the default of redis-py is 100
-        protocol=2,
+    common: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 1),
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        "protocol": 2,
+    }
+    own = {
+        "command_packer": Packer(SEND_BYTES if tcp else sys.maxsize),
+        "socket_read_size": 1 << 18,  # bytes; with redis-py's 64 kB, results take 50 % longer
+        "max_connections": 10_000,  # as many as Redis accepts; the default of redis-py is 100
+        **common,
         **tcp,
-    )
+    }
+    client: Any
+    if sentinels := address.sentinels:
+        finder = Sentinel(sentinels.hosts, sentinel_kwargs={**common, **sentinels.sentinel_login})
+        client = finder.master_for(
+            sentinels.master_name, RetryingRedis, **own, **sentinels.redis_login
+        )
+    else:
+        client = RetryingRedis.from_url(address.redis_url, **own)
     client.url, client.retry_seconds = url, retry_seconds
     if one_thread:
         client.connection = client.connection_pool.make_connection()
     return cast(RetryingRedis, client)
 
 
+def check_server(client: RetryingRedis) -> None:
+    """Raises `BrokerError`, and `UsageError` for a server that can't be a broker."""
+    try:
+        info: Any = client.info()
+    except BrokerError as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return  # it answers, and lets us in
+        raise
+    at = f"Redis at {without_password(client.url)}"
+    if info.get("cluster_enabled"):
+        remedy = "Celery needs one without `cluster-enabled`; Sentinels can make it fail over"
+        raise UsageError(f"{at} is a Redis Cluster: {remedy}")
+    if "sentinel_masters" in info:
+        raise UsageError(f"{at} is a Sentinel: its URL is {SENTINEL_EXAMPLE}")
+
+
+def refuse_unusable(url: str) -> None:
+    """Raises as `check_server`, unless it may be different later."""
+    try:
+        with connect(url) as client:
+            check_server(client)
+    except BrokerError as error:
+        if not (isinstance(error.__cause__, redis.RedisError) and is_passing(error.__cause__)):
+            raise
+
+
 def is_passing(error: redis.RedisError) -> bool:
     """Whether the same command may succeed later."""
-    if isinstance(error, REFUSED):
+    if isinstance(error, REFUSED) or describe_refusal(error):
         return False
     return isinstance(error, (*LOST, *UNABLE)) or bool(UNABLE_WORDS.search(str(error)))
 
@@ -203,11 +246,14 @@ def explain(error: redis.RedisError, url: str) -> BrokerError:
         text = "is full: collect or cancel jobs (`digitq jobs`), or raise its maxmemory"
     elif isinstance(error, exceptions.BusyLoadingError):
         text = "still loads its file: try again when it has"
+    elif refusal := describe_refusal(error):
+        text = refusal
     elif isinstance(error, LOST):
-        return BrokerError(
-            f"can't reach Redis at {url} ({reason}): is it running? "
-            "`digitq up` starts one, `--broker` names another"
-        )
+        question, remedy = "is it running?", "`digitq up` starts one, `--broker` names another"
+        if url.startswith(("rediss:", "valkeys:")):
+            question = "is it running with TLS?"
+            remedy = "Add ssl_certfile and ssl_keyfile if it asks for a client certificate"
+        return BrokerError(f"can't reach Redis at {url} ({reason}): {question} {remedy}")
     else:
         text = f"says: {reason}"
     return BrokerError(f"Redis at {url} {text}")
@@ -217,4 +263,5 @@ def first_line(error: Exception) -> str:
     """The first line of what Redis says, without what redis-py and a script put around it."""
     line = str(error).partition("\n")[0]
     line = line.rpartition(" of pipeline caused error: ")[2]
+    line = line.partition(" : <")[0]  # what follows is the representation of a Sentinel
     return SCRIPT_PLACE.sub("", line)
