@@ -1,20 +1,17 @@
 """The `digitq` command. Ctrl-C ends it without a traceback even while it is still importing."""
 
-import atexit
 import os
 import sys
-import threading
-from typing import NoReturn
 
 from digitq import describe_foreign_module
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line of `digitq.cli`, which takes a while to import."""
     if reason := describe_foreign_module():
         print(f"digitq: {reason}", file=sys.stderr)
         sys.exit(2)
-    from protocol.host.process import end_at_once
+    from protocol.host.process import end_at_once, run_without_waiting
 
     end_at_once()
     if sys.argv[1:2] == ["worker"]:
@@ -27,13 +24,7 @@ def main() -> NoReturn:
 
     for name in OTHER_BROKERS:
         os.environ.pop(name, None)
-    try:
-        cli.main()
-    except SystemExit as end:
-        if threading.active_count() > 1:  # a thread in Arrow's code would make Python abort
-            atexit._run_exitfuncs()
-            os._exit(int(end.code or 0))
-        raise
+    run_without_waiting(cli.main)
 
 
 if __name__ == "__main__":

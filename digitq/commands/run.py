@@ -18,17 +18,19 @@ from digitq import options
 from digitq.check import CHECKS, check_worker
 from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
+from protocol.broker.connection import refuse_unusable
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.logs import JsonFormatter
-from protocol.settings import read_settings, settings
+from protocol.settings import DEFAULT_BROKER, read_settings, settings
 from protocol.text import plural
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
 CELERY = (
     "import os, sys; sys.path.append(os.getcwd()); sys.argv[0] = 'celery'; "
-    "from celery.__main__ import main; sys.exit(main())"
+    "from celery.__main__ import main; from protocol.host.process import run_without_waiting; "
+    "run_without_waiting(main)"
 )
 
 
@@ -92,6 +94,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
 
     require("flower", "flower")
     given = read_flower_options(passed_on)
+    refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
     exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *given)
 
 

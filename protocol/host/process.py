@@ -1,10 +1,13 @@
-"""The process itself: Ctrl-C, a stderr that never fails, and how malloc treats freed memory."""
+"""The process itself: how it ends, a stderr that never fails, and what malloc keeps."""
 
+import atexit
 import io
 import os
 import select
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 MALLOC_TRIM_BYTES = 64 << 20  # malloc keeps up to this much freed memory for the next chunk
@@ -15,6 +18,21 @@ def end_at_once() -> None:
     """Let Ctrl-C end this process silently, unless it ignores Ctrl-C, as after `&` in a script."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run_without_waiting(main: Callable[[], object]) -> None:
+    """Run the main function of a program, and let its `SystemExit` end the process at once.
+
+    Python would wait for threads that still run: one of Flower's may be waiting for a lost Redis,
+    and one in Arrow's code would make Python abort.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if threading.active_count() > 1 and isinstance(end.code or 0, int):
+            atexit._run_exitfuncs()
+            os._exit(int(end.code or 0))
+        raise
 
 
 class Unfailing(io.FileIO):
