@@ -12,11 +12,23 @@ from celery.utils.log import get_logger
 from kombu.transport import redis
 from redis import RedisError
 
+from protocol.broker.connection import refuse_unusable
+from protocol.celery import app
+from protocol.errors import DigitqError
+
 logger = get_logger(__name__)
 
 
 class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read. The message has left the queue by then."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        try:  # Redis may have started after the worker
+            refuse_unusable(app.conf.digitq_database_url)
+        except DigitqError as error:
+            logger.critical("%s", error)
+            raise SystemExit(1) from None
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
