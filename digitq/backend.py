@@ -1,6 +1,5 @@
 """The workers that a command uses, and the run of a job on them with its progress bar."""
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job
 from producer.sinks.files import Sink, StreamSink
-from protocol.broker.address import without_password
+from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
@@ -152,7 +151,7 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not backend.local:
-                broker = shlex.quote(without_password(ledger.redis.url))
+                broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")
             said = True

@@ -1,7 +1,6 @@
 """`submit`, `status`, `jobs`, `collect` and `cancel`."""
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ import digitq
 from digitq import options
 from digitq.report import describe_job, list_jobs, open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err
-from protocol.broker.address import without_password
+from protocol.broker.address import url_in_command
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def submit(
     images = job.progress().images
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
-    at_broker = f" --broker {shlex.quote(without_password(broker))}" if broker else ""
+    at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
         f"`digitq collect {job.id} -o OUT{at_broker}` collects the results"
@@ -128,7 +127,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 def _report_missing_workers(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
     unfinished = any(record.state in ("feeding", "running") for record in records)
     if unfinished and not client.ledger.has_worker():
-        broker = shlex.quote(without_password(client.url))
+        broker = url_in_command(client.url)
         echo_err(f"no worker is running: `digitq worker --broker {broker}` starts one")
 
 

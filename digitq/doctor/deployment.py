@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from producer.client import Client
 from protocol.broker.address import read_address, without_password
-from protocol.broker.connection import TIMEOUT_SECONDS, connect, first_line
+from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect, first_line
 from protocol.celery import STATS, WorkerStats, make_app
 from protocol.errors import BrokerError, UsageError
 from protocol.ledger import JOBS, JobRecord, Ledger
@@ -60,6 +60,8 @@ class Deployment:
     """All that the rules judge."""
 
     redis_url: str  # without its password
+    redis_host: str  # with Sentinels, that of the master
+    redis_port: int  # 0 if Redis listens on a socket alone
     redis: dict[str, Any]  # the reply to INFO
     appendfsync: str | None  # None if Redis refuses to tell it
     redis_open_at: Sequence[str]  # hosts at which others can read it without a password
@@ -106,11 +108,14 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         workers_asked = False
         unseen.append(f"the workers ({error})")
     before, reading, after = time.time(), _redis_time(ledger), time.time()
+    host, port = find_redis(ledger.redis, info["tcp_port"])
     return Deployment(
         redis_url=without_password(client.url),
+        redis_host=host,
+        redis_port=port,
         redis=info,
         appendfsync=appendfsync,
-        redis_open_at=redis_open_at(client.url, info["tcp_port"]),
+        redis_open_at=redis_open_at(host, port, bool(read_address(client.url).tls)),
         clock_seconds=-_seconds_ahead(reading, before, after),
         jobs=client.jobs(),
         workers_asked=workers_asked,
@@ -170,18 +175,25 @@ def look_at_flower(url: str, required: bool) -> Flower | None:
     return Flower(shown, open_at, _http_status(parts, host, port, "/api/workers") == 200)
 
 
-def redis_open_at(url: str, tcp_port: int) -> list[str]:
-    """The hosts at which others can read the ledger without a password. If the URL is of a socket,
-    `tcp_port` is the port that Redis listens on, or 0."""
-    parts = urlsplit(read_address(url).redis_url)
-    port = parts.port or 6379 if parts.hostname else tcp_port
-    scheme, query = ("rediss", "?ssl_cert_reqs=none") if parts.scheme == "rediss" else ("redis", "")
+def find_redis(client: RetryingRedis, tcp_port: int) -> tuple[str, int]:
+    """The host and port of Redis, which listens on `tcp_port` if its URL is of a socket."""
+    address = read_address(client.url)
+    if address.sentinels:
+        host, port = client.connection_pool.get_master_address()
+        return str(host), int(port)
+    parts = urlsplit(address.redis_url)
+    return (parts.hostname, parts.port or 6379) if parts.hostname else ("localhost", tcp_port)
+
+
+def redis_open_at(host: str, port: int, tls: bool) -> list[str]:
+    """The hosts at which others can read the ledger without a password."""
+    scheme, query = ("rediss", "?ssl_cert_reqs=none") if tls else ("redis", "")
     found = []
-    for host in hosts_seen_by_others(parts.hostname or "localhost") if port else []:
-        address = f"[{host}]" if ":" in host else host
+    for other_host in hosts_seen_by_others(host) if port else []:
+        address = f"[{other_host}]" if ":" in other_host else other_host
         with suppress(BrokerError), connect(f"{scheme}://{address}:{port}{query}") as other:
             other.exists(JOBS)
-            found.append(host)
+            found.append(other_host)
     return found
 
 

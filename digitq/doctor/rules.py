@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
+from itertools import chain
 from math import ceil
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -13,13 +14,20 @@ from urllib.parse import unquote, urlsplit
 from digitq import __version__
 from digitq.doctor.deployment import Deployment
 from producer.feeder import MAX_FILL
-from protocol.broker.address import UNIX_SCHEMES
+from protocol.broker.address import UNIX_SCHEMES, read_address, url_in_command
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import ALL_MODELS, settings
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
+# The options of redis-cli that are those of a URL
+REDIS_CLI_TLS = {
+    "ssl_ca_certs": "--cacert",
+    "ssl_ca_path": "--cacertdir",
+    "ssl_certfile": "--cert",
+    "ssl_keyfile": "--key",
+}
 
 Advice = Iterator[tuple[str, str]]  # problem, remedy
 T = TypeVar("T")
@@ -104,9 +112,9 @@ def check_answers(deployment: Deployment) -> Advice:
     ]
     if waiting and deployment.workers_asked and not deployment.workers:
         problem = f"no worker replies, and job {', '.join(waiting)} waits"
-        yield problem, f"start one: `digitq worker --broker {deployment.redis_url}`"
+        yield problem, f"start one: `digitq worker --broker {url_in_command(deployment.redis_url)}`"
     if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
-        broker = f"DIGITQ_BROKER_URL={shlex.quote(deployment.redis_url)}"
+        broker = f"DIGITQ_BROKER_URL={url_in_command(deployment.redis_url)}"
         control = f"celery -A worker control add_consumer {QUEUE} -d {','.join(idle)}"
         yield f"{', '.join(idle)}: takes no work from the queue {QUEUE}", f"`{broker} {control}`"
 
@@ -193,6 +201,22 @@ def check_redis_password(deployment: Deployment) -> Advice:
         yield problem, f"{password}, or set `bind 127.0.0.1`"
 
 
+def check_tls(deployment: Deployment) -> Advice:
+    """A server that only pretends to be Redis is found out."""
+    tls = read_address(deployment.redis_url).tls
+    private_ca = tls.keys() & {"ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"}
+    if tls.get("ssl_cert_reqs") == "none":
+        yield (
+            "TLS accepts any certificate (ssl_cert_reqs=none): whoever stands between can be Redis",
+            "remove it from the URL, and name the CA, ssl_ca_certs=/path/ca.pem",
+        )
+    elif tls.get("ssl_check_hostname") is False and not private_ca:
+        yield (
+            "TLS accepts the certificate of any host (ssl_check_hostname=false)",
+            "remove it from the URL, or name a CA of your own, ssl_ca_certs=/path/ca.pem",
+        )
+
+
 def check_flower_password(deployment: Deployment) -> Advice:
     """Nobody can watch or control workers through Flower without a password."""
     flower, password = deployment.flower, "set FLOWER_BASIC_AUTH=USER:PASSWORD"
@@ -226,6 +250,7 @@ RULES: dict[str, Callable[[Deployment], Advice]] = {
     "threads": check_threads,
     "deadline": check_deadline,
     "redis-password": check_redis_password,
+    "tls": check_tls,
     "flower-password": check_flower_password,
     "packages": check_packages,
 }
@@ -242,10 +267,17 @@ def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
 def _set(deployment: Deployment, line: str) -> str:
     """How to set an option of Redis."""
     url = deployment.redis_url
-    way = f"-u {shlex.quote(url)}"
+    way = ["-h", deployment.redis_host, "-p", str(deployment.redis_port)]
     if url.startswith(UNIX_SCHEMES):
-        way = f"-s {shlex.quote(unquote(urlsplit(url).path))}"
-    return f"run `redis-cli {way} config set {line}`, and put `{line}` into redis.conf"
+        way = ["-s", unquote(urlsplit(url).path)]
+    if "***" in url:
+        way += ["--askpass"]
+    if tls := read_address(url).tls:
+        given = [(option, tls[name]) for name, option in REDIS_CLI_TLS.items() if name in tls]
+        way += ["--tls", *chain.from_iterable(given)]
+        way += ["--insecure"] if tls["ssl_cert_reqs"] == "none" else []
+    command = shlex.join(["redis-cli", *way, "config", "set", *line.split()])
+    return f"run `{command}`, and put `{line}` into redis.conf"
 
 
 def _mb(size: float) -> str:

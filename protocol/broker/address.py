@@ -70,8 +70,8 @@ def without_password(url: str) -> str:
 
 
 def url_in_command(url: str) -> str:
-    """The URL as a command shows it, quoted for a shell; `URL` if it has a password."""
-    return "URL" if url != without_password(url) else shlex.quote(url)
+    """The URL as a command shows it, quoted for a shell; `URL` if it has a password or had one."""
+    return "URL" if "***" in without_password(url) else shlex.quote(url)
 
 
 def _parse(url: str) -> Address:

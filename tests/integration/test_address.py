@@ -130,5 +130,5 @@ def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     tls_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployment, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
-    url = f"rediss://localhost:{tls_port}/0"  # the certificate is of nobody known
-    assert deployment.redis_open_at(url, tls_port) == ["127.0.0.1"]
+    # The certificate is of nobody known
+    assert deployment.redis_open_at("localhost", tls_port, tls=True) == ["127.0.0.1"]
