@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.broker.address import read_address, without_password
+from protocol.broker.address import Sentinels, read_address, url_in_command, without_password
 from protocol.broker.connection import connect
 from protocol.errors import UsageError
 
@@ -15,6 +15,8 @@ from protocol.errors import UsageError
         ("redis://h/3?virtual_host=3", "redis://h/3", None),
         ("redis://[::1]:1/3/", "redis://[::1]:1/3", None),
         ("redis://u:a;b%2F@h/1", "redis://u:a%3Bb%2F@h/1", None),
+        ("valkey://u:p@h/1", "redis://u:p@h/1", None),
+        ("valkeys://h/1", "rediss://h/1?ssl_cert_reqs=required", None),
         ("rediss://h/1", "rediss://h/1?ssl_cert_reqs=required", None),
         (
             "rediss://h?ssl_ca_certs=/a+b;c&ssl_cert_reqs=none&db=2",
@@ -34,6 +36,22 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
     assert address.redis_url == of_redis
     assert address.celery_url == (of_kombu or of_redis)
     assert read_address(address.redis_url) == read_address(address.celery_url) == address
+
+
+def test_the_sentinels_of_a_master() -> None:
+    url = "sentinel://u:p%2F@h1,[::1]:5/3?sentinel_password=s&master_name=m"
+    address = read_address(url)
+    assert address.redis_url == (
+        "sentinel://u:p%2F@h1:26379,[::1]:5/3?master_name=m&sentinel_password=s"
+    )
+    assert address.celery_url == "sentinel://u:p%2F@h1:26379/3;sentinel://u:p%2F@[::1]:5/3"
+    assert address.sentinels == Sentinels(
+        hosts=(("h1", 26379), ("::1", 5)),
+        master_name="m",
+        sentinel_login={"password": "s"},
+        redis_login={"username": "u", "password": "p/", "db": 3},
+    )
+    assert read_address(address.redis_url) == address
 
 
 @pytest.mark.parametrize(
@@ -56,6 +74,13 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
         ("rediss://h?ssl_min_version=3", "it can't have ssl_min_version after the ?"),
         ("rediss://h?ssl_cert_reqs=CERT_NONE", "is not one of required, optional, none"),
         ("rediss://h?ssl_check_hostname=0", "is neither true nor false"),
+        ("sentinel://h1,h2/0", "it must have master_name, as in sentinel://host1:26379,host2"),
+        ("sentinel://h?master_name=", "it must have master_name"),
+        ("sentinel://h?master_name=m&ssl_ca_certs=/x", "Sentinels with TLS are not supported"),
+        ("sentinel://h1,,h2?master_name=m", "it is not a Redis URL"),
+        ("sentinel://h1:x,h2?master_name=m", "it is not a Redis URL"),
+        ("sentinel://[h1?master_name=m", "it is not a Redis URL"),
+        ("sentinel://h/1?db=2&master_name=m", "it names two databases"),
     ],
 )
 def test_what_one_of_them_would_not_understand(url: str, message: str) -> None:
@@ -78,6 +103,9 @@ def test_what_one_of_them_would_not_understand(url: str, message: str) -> None:
         "redis://h?password=a@SECRET&db=x",
         "rediss://h?ssl_password=SECRET&x=y",
         ":SECRET@h:6379",
+        "sentinel://:SECRET@h1,h2/0",
+        "sentinel://:℀SECRET@h1?master_name=m",
+        "sentinel://h?sentinel_password=SECRET",
     ],
 )
 def test_no_password_is_told(url: str) -> None:
@@ -91,3 +119,11 @@ def test_what_is_no_password_is_shown() -> None:
         "rediss://***@h:1/0?ssl_password=***&db=3"
     )
     assert without_password("unix:///run/redis.sock?db=0") == "unix:///run/redis.sock?db=0"
+
+
+def test_a_command_shows_no_masked_password() -> None:
+    for url in ("redis://:p@h/0", "redis://***@h/0", "rediss://h?ssl_password=p"):
+        assert url_in_command(url) == "URL"
+    assert url_in_command("rediss://h/0?ssl_ca_certs=/x&db=0") == (
+        "'rediss://h/0?ssl_ca_certs=/x&db=0'"
+    )

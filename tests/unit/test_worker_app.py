@@ -21,10 +21,17 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
 
 
+def conf_of(told: str, own: str) -> SimpleNamespace:
+    """A configuration in which Celery and the ledger have these brokers."""
+    return SimpleNamespace(
+        broker_read_url=told, digitq_database_url=own, broker_transport_options={}
+    )
+
+
 @pytest.mark.parametrize("told", [OTHER, SOCKET])
 def test_the_ledger_is_where_celery_is_told_that_the_queue_is(told: str) -> None:
     """By `-b` or by a variable of Celery."""
-    conf = SimpleNamespace(broker_read_url=told, digitq_database_url="redis://localhost:6379/0")
+    conf = conf_of(told, "redis://localhost:6379/0")
     follow_celery(conf)
     assert conf.digitq_database_url == told.replace("redis+socket", "unix").replace(
         "virtual_host", "db"
@@ -35,15 +42,37 @@ def test_the_ledger_is_where_celery_is_told_that_the_queue_is(told: str) -> None
     )  # for processes that it starts
 
 
+@pytest.mark.parametrize(
+    ("told", "of_celery", "of_the_ledger"),
+    [
+        ("valkey://h/1", "redis://h/1", "redis://h/1"),
+        (
+            "sentinel://h,i/1?master_name=m",
+            "sentinel://h:26379/1;sentinel://i:26379/1",
+            "sentinel://h:26379,i:26379/1?master_name=m",
+        ),
+    ],
+)
+def test_celery_is_told_a_url_that_it_would_not_understand(
+    told: str, of_celery: str, of_the_ledger: str
+) -> None:
+    conf = conf_of(told, "redis://localhost:6379/0")
+    follow_celery(conf)
+    assert conf.digitq_database_url == of_the_ledger
+    assert os.environ["CELERY_BROKER_URL"] == of_celery
+    follow_celery(conf_of(of_celery, of_the_ledger))  # as in processes that it starts
+    assert ("master_name" in conf.broker_transport_options) == told.startswith("sentinel")
+
+
 def test_a_worker_is_not_told_of_two_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITQ_BROKER_URL", "redis://one")
     settings.cache_clear()
-    conf = SimpleNamespace(broker_read_url=OTHER, digitq_database_url="redis://one")
+    conf = conf_of(OTHER, "redis://one")
     with pytest.raises(
         UsageError, match="-b, BROKER_URL or .* another broker than DIGITQ_BROKER_URL"
     ):
         follow_celery(conf)
-    same = SimpleNamespace(broker_read_url="redis://one/0", digitq_database_url="redis://one")
+    same = conf_of("redis://one/0", "redis://one")
     follow_celery(same)
     assert same.digitq_database_url == "redis://one"
 

@@ -1,0 +1,141 @@
+"""Servers other than one Redis: Valkey, Sentinels, and a Cluster, which is refused."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from digitq.cli import digitq
+from digitq.doctor.deployment import find_redis
+from digitq.local.processes import EVENTS_KEY, find_free_port
+from producer import Client
+from protocol.broker.connection import TIMEOUT_SECONDS, connect
+from protocol.errors import BrokerError, UsageError
+from tests.drawing import random_digits
+from tests.servers import Server, assert_both_find_it, serve, serve_sentinel
+from tests.waiting import DIGITQ, wait_for
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes") as server:
+        yield server
+
+
+REFUSED = "is a Redis Cluster: Celery needs one without `cluster-enabled`"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("jobs", "status x", "collect x", "cancel x", "doctor", "flower"),
+        *("submit FILE", "classify FILE", "evaluate FILE --truth parent"),
+    ],
+)
+def test_a_cluster_is_refused(command: str, cluster: Server, tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    arguments = command.replace("FILE", str(tmp_path / "1.png")).split()
+    with pytest.raises(UsageError, match=REFUSED):
+        digitq.main([*arguments, "--broker", cluster.url], standalone_mode=False)
+
+
+def test_a_worker_ends_at_a_cluster(cluster: Server) -> None:
+    command = [*DIGITQ, "worker", "--broker", cluster.url]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (line,) = run.stderr.splitlines()
+    assert run.returncode and REFUSED in line
+
+
+@contextmanager
+def run_digitq(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of digitq that goes on until it is killed."""
+    with (
+        open(log, "wb") as file,
+        subprocess.Popen([*DIGITQ, *arguments], stdout=file, stderr=file) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_redis_ends_at_a_cluster(tmp_path: Path) -> None:
+    port, log = find_free_port(), tmp_path / "log"
+    with run_digitq(log, "worker", "--broker", f"redis://127.0.0.1:{port}") as worker:
+        wait_for(lambda: "Cannot connect to redis" in log.read_text())
+        with serve(tmp_path / "cluster", "--cluster-enabled", "yes", port=port):
+            assert worker.wait(timeout=60) == 1
+    assert log.read_text().count(REFUSED) == 1
+
+
+def test_flower_ends_while_redis_is_down(tmp_path: Path) -> None:
+    port, log = find_free_port(), tmp_path / "log"
+    with serve(tmp_path / "redis") as redis:
+        options = ("--broker", redis.url, f"--port={port}")
+        with run_digitq(log, "flower", *options) as flower, connect(redis.url) as client:
+            wait_for(lambda: client.exists(EVENTS_KEY))
+            redis.process.send_signal(signal.SIGSTOP)
+            with urlopen(f"http://127.0.0.1:{port}/workers?refresh=1"):  # four threads now wait
+                flower.terminate()
+            assert flower.wait(timeout=TIMEOUT_SECONDS - 2) == 0
+
+
+def test_valkey(tmp_path: Path) -> None:
+    program = shutil.which("valkey-server")
+    if not program:
+        pytest.skip("no valkey-server is installed")
+    with serve(tmp_path / "valkey", program=program) as server:
+        assert_both_find_it(f"valkey://127.0.0.1:{server.port}/3")
+
+
+def test_a_master_that_a_sentinel_knows(tmp_path: Path) -> None:
+    """Another of the Sentinels is away."""
+    with (
+        serve(tmp_path / "redis") as redis,
+        serve_sentinel(tmp_path / "sentinel", redis) as sentinel,
+    ):
+        sentinels = f"127.0.0.1:1,127.0.0.1:{sentinel.port}"
+        assert_both_find_it(f"sentinel://127.0.0.1:{sentinel.port}/3?master_name=mymaster")
+        with connect(f"sentinel://{sentinels}/3?master_name=mymaster") as client:
+            assert find_redis(client, redis.port) == ("127.0.0.1", redis.port)
+        with pytest.raises(BrokerError, match=r"\(No master found for 'other'\)"):
+            Client(f"sentinel://{sentinels}/0?master_name=other")
+        with pytest.raises(UsageError, match="is a Sentinel: its URL is sentinel://"):
+            Client(sentinel.url)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_failover_in_the_midst_of_a_job(fault: signal.Signals, tmp_path: Path) -> None:
+    """The master ends, or stands still until another one is master."""
+    with ExitStack() as stack:
+        master = stack.enter_context(serve(tmp_path / "master"))
+        options = ("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+        replica = stack.enter_context(serve(tmp_path / "replica", *options))
+        sentinel = stack.enter_context(serve_sentinel(tmp_path / "sentinel", master))
+        url = f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster"
+        log, port = tmp_path / "worker.log", find_free_port()
+        stack.enter_context(run_digitq(log, "worker", "--broker", url, "--concurrency", "1"))
+        flower = ("flower", "--broker", url, f"--port={port}")
+        stack.enter_context(run_digitq(tmp_path / "flower.log", *flower))
+        client = stack.enter_context(Client(url))
+        with connect(sentinel.url) as asked, connect(replica.url) as other:
+            wait_for(lambda: asked.execute_command("SENTINEL", "REPLICAS", "mymaster"))
+            wait_for(lambda: other.info()["master_link_status"] == "up")
+            images = random_digits(8_000)
+            job = client.submit(images, "cnn")
+            wait_for(lambda: job.progress().done_chunks > 2)
+            master.process.send_signal(fault)
+            wait_for(lambda: other.info()["role"] == "master")
+            master.process.send_signal(signal.SIGCONT)
+            table = job.table()
+        assert (table.num_rows, table.column("label").null_count) == (8_000, 0)
+        assert table.equals(client.submit(images, "cnn").table())  # a run without a fault
+        with urlopen(f"http://127.0.0.1:{port}/broker") as page:  # Flower has found it, too
+            assert b"<td>digitq</td>" in page.read()
