@@ -14,7 +14,7 @@ class UnknownJobError(UsageError):
 
 
 class BrokerError(DigitqError):
-    """Raised when Redis can't be reached, refuses the login, or is lost for good."""
+    """Raised when Redis can't be reached or trusted, refuses the login, or is lost for good."""
 
 
 class JobCancelledError(DigitqError):

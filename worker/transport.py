@@ -23,7 +23,7 @@ class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read. The message has left the queue by then."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         try:  # Redis may have started after the worker
             refuse_unusable(app.conf.digitq_database_url)
         except DigitqError as error:

@@ -18,7 +18,6 @@ from digitq import options
 from digitq.check import CHECKS, check_worker
 from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
-from protocol.broker.connection import refuse_unusable
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.logs import JsonFormatter
@@ -91,6 +90,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     variable FLOWER_BASIC_AUTH=USER:PASSWORD sets a password.
     """
     from digitq.local.processes import FLOWER_OPTIONS
+    from protocol.broker.connection import refuse_unusable
 
     require("flower", "flower")
     given = read_flower_options(passed_on)

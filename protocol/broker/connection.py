@@ -187,9 +187,12 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
         **common,
         **tcp,
     }
-    client: Any
+    client: Any  # redis-py has few types here
     if sentinels := address.sentinels:
-        finder = Sentinel(sentinels.hosts, sentinel_kwargs={**common, **sentinels.sentinel_login})
+        make_finder: Any = Sentinel
+        finder = make_finder(
+            sentinels.hosts, sentinel_kwargs={**common, **sentinels.sentinel_login}
+        )
         client = finder.master_for(
             sentinels.master_name, RetryingRedis, **own, **sentinels.redis_login
         )
@@ -203,6 +206,7 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
 
 def check_server(client: RetryingRedis) -> None:
     """Raises `BrokerError`, and `UsageError` for a server that can't be a broker."""
+    client.ping()  # refused while Redis loads its file, unlike INFO
     try:
         info: Any = client.info()
     except BrokerError as error:

@@ -44,7 +44,7 @@ def describe_refusal(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
-    if not cause:
+    if not isinstance(cause, ssl.SSLCertVerificationError):
         return None
     reason = cause.verify_message.rstrip(".")
     if cause.verify_code in UNKNOWN_CA:

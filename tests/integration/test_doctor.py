@@ -207,6 +207,32 @@ def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deploy
     assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
 
 
+def test_no_command_has_a_masked_password(neglected: Deployment) -> None:
+    url = "rediss://***@h:1/0?ssl_ca_certs=%2Fa+b.pem"
+    odd = replace(neglected, redis_url=url, redis_host="h", redis_port=1)
+    command = "redis-cli -h h -p 1 --askpass --tls --cacert '/a b.pem' config set appendonly yes"
+    assert f"`{command}`" in found(odd, "append-only")
+    assert found(odd, "workers").endswith("start one: `digitq worker --broker URL`")
+    assert "***" not in "".join(map(str, examine(odd)))
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("ssl_cert_reqs=none", "TLS accepts any certificate (ssl_cert_reqs=none)"),
+        ("ssl_check_hostname=false", "TLS accepts the certificate of any host"),
+        ("ssl_check_hostname=false&ssl_ca_certs=/ca.pem", ""),
+        ("ssl_ca_certs=/ca.pem", ""),
+    ],
+)
+def test_tls_that_verifies_nothing(query: str, text: str, neglected: Deployment) -> None:
+    odd = replace(neglected, redis_url=f"rediss://h/0?{query}")
+    if text:
+        assert found(odd, "tls").startswith(f"tls: {text}")
+    else:
+        assert "tls" not in {finding.rule for finding in examine(odd)}
+
+
 def test_memory(neglected: Deployment) -> None:
     small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
     assert re.search("one job may put 256 MB into Redis, which has maxmemory [23][0-9] MB", small)
