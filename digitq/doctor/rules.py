@@ -204,17 +204,13 @@ def check_redis_password(deployment: Deployment) -> Advice:
 def check_tls(deployment: Deployment) -> Advice:
     """A server that only pretends to be Redis is found out."""
     tls = read_address(deployment.redis_url).tls
-    private_ca = tls.keys() & {"ssl_ca_certs", "ssl_ca_path", "ssl_ca_data"}
+    effect = "whoever stands between can be Redis"
     if tls.get("ssl_cert_reqs") == "none":
-        yield (
-            "TLS accepts any certificate (ssl_cert_reqs=none): whoever stands between can be Redis",
-            "remove it from the URL, and name the CA, ssl_ca_certs=/path/ca.pem",
-        )
-    elif tls.get("ssl_check_hostname") is False and not private_ca:
-        yield (
-            "TLS accepts the certificate of any host (ssl_check_hostname=false)",
-            "remove it from the URL, or name a CA of your own, ssl_ca_certs=/path/ca.pem",
-        )
+        problem = f"TLS accepts any certificate (ssl_cert_reqs=none): {effect}"
+        yield problem, "remove this from the URL, and name the CA, ssl_ca_certs=/path/ca.pem"
+    elif tls.get("ssl_check_hostname") is False:
+        problem = f"TLS accepts other hosts' certificates (ssl_check_hostname=false): {effect}"
+        yield problem, "remove this from the URL, and give Redis a certificate with its name"
 
 
 def check_flower_password(deployment: Deployment) -> Advice:

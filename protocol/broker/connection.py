@@ -257,6 +257,9 @@ def explain(error: redis.RedisError, url: str) -> BrokerError:
         if url.startswith(("rediss:", "valkeys:")):
             question = "is it running with TLS?"
             remedy = "Add ssl_certfile and ssl_keyfile if it asks for a client certificate"
+        elif url.startswith("sentinel:"):
+            question = "do the Sentinels run, and is one of their masters called so?"
+            remedy = "Add sentinel_password if they ask for one"
         return BrokerError(f"can't reach Redis at {url} ({reason}): {question} {remedy}")
     else:
         text = f"says: {reason}"

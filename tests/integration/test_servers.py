@@ -110,6 +110,20 @@ def test_a_master_that_a_sentinel_knows(tmp_path: Path) -> None:
             Client(sentinel.url)
 
 
+def test_the_passwords_of_a_sentinel_and_its_master(tmp_path: Path) -> None:
+    password = ("--requirepass", "of;redis")
+    with (
+        serve(tmp_path / "redis", *password) as redis,
+        serve_sentinel(tmp_path / "sentinel", redis, "--requirepass", "of/sentinel") as sentinel,
+        connect(f"redis://:of%2Fsentinel@127.0.0.1:{sentinel.port}") as asked,
+    ):
+        asked.execute_command("SENTINEL", "SET", "mymaster", "auth-pass", "of;redis")
+        place = f"127.0.0.1:{sentinel.port}/3?master_name=mymaster"
+        assert_both_find_it(f"sentinel://:of;redis@{place}&sentinel_password=of%2Fsentinel")
+        with pytest.raises(BrokerError, match="Add sentinel_password if they ask for one"):
+            Client(f"sentinel://:of;redis@{place}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_failover_in_the_midst_of_a_job(fault: signal.Signals, tmp_path: Path) -> None:
