@@ -98,9 +98,7 @@ def follow_celery(conf: Any) -> None:
     if conf.broker_read_url == own.celery_url:
         return
     told = read_address(conf.broker_read_url, origin)
-    if told == own:
-        return
-    if settings().broker_url:
+    if told != own and settings().broker_url:
         raise UsageError(f"{origin} names another broker than DIGITQ_BROKER_URL: leave one out")
     conf.digitq_database_url = told.redis_url
     conf.broker_transport_options.update(sentinel_options(told))

@@ -61,6 +61,9 @@ def test_celery_is_told_a_url_that_it_would_not_understand(
     assert conf.digitq_database_url == of_the_ledger
     assert os.environ["CELERY_BROKER_URL"] == of_celery
     follow_celery(conf_of(of_celery, of_the_ledger))  # as in processes that it starts
+    os.environ["CELERY_BROKER_URL"] = told
+    follow_celery(conf_of(told, of_the_ledger))  # as after a SIGHUP
+    assert os.environ["CELERY_BROKER_URL"] == of_celery
     assert ("master_name" in conf.broker_transport_options) == told.startswith("sentinel")
 
 
