@@ -11,21 +11,33 @@ from worker.numbers.finding import Candidates
 from worker.pictures import SIDE, Grey, ImageError
 
 READER = "cnn"
+FAINT_SHARE, FAINT_ODDS = 0.5, 0.1  # of the strongest digit's contrast; what the odds are times
 DIGIT_MARGIN, PAPER_MARGIN = 0.06, 0.24  # of a digit's height, around its box
 
 
 def read_again(picture: Grey, line: Candidates) -> Candidates:
-    """The candidates with the product of both networks' probabilities of each digit."""
+    """The candidates with the product of both networks' probabilities of each digit.
+
+    A number is written with one pen: what is much fainter than the strongest digit may be printed.
+    """
     if not len(line.chances):
         return line
-    digits = np.stack([cut_digit(picture, box) for box in line.boxes])
-    answers = load_model(READER).classify_together(digits.reshape(-1, PIXELS))
+    parts, contrasts = zip(*(cut_digit(picture, box) for box in line.boxes), strict=True)
+    answers = load_model(READER).classify_together(np.stack(parts).reshape(-1, PIXELS))
     product = line.digits * (answers + 1e-3)  # so that the second network excludes no digit
-    return line._replace(digits=product / product.sum(1, keepdims=True))
+    contrast = np.array(contrasts)
+    clear = contrast[line.chances >= 0.4]
+    faint = contrast < FAINT_SHARE * clear.max(initial=0)
+    odds = line.chances / (1 - line.chances + 1e-6) * np.where(faint, FAINT_ODDS, 1)
+    chances = (odds / (1 + odds)).astype(np.float32)
+    return line._replace(chances=chances, digits=product / product.sum(1, keepdims=True))
 
 
-def cut_digit(picture: Grey, box: NDArray[np.float32]) -> Grey:
-    """The ink in a box, as MNIST has it: 28×28, light on dark. It is black where there is none."""
+def cut_digit(picture: Grey, box: NDArray[np.float32]) -> tuple[Grey, float]:
+    """The ink in a box, as MNIST has it, and its contrast in grey values.
+
+    It is 28×28, light on dark; black where there is no ink.
+    """
     part, around = (cut(picture, box, margin) for margin in (DIGIT_MARGIN, PAPER_MARGIN))
     contrast = np.median(around) - scale(part, STROKE_SIDE).astype(np.float32)
     if contrast.mean() < 0:  # light ink
@@ -36,9 +48,9 @@ def cut_digit(picture: Grey, box: NDArray[np.float32]) -> Grey:
     faint = 0.6 * level
     ink = np.clip((ink - faint) * (255 / (255 - faint)), 0, 255).astype(np.uint8)
     try:
-        return centre(scale(dilate_thin_strokes(crop(ink))))
+        return centre(scale(dilate_thin_strokes(crop(ink)))), strong
     except ImageError:
-        return np.zeros((SIDE, SIDE), np.uint8)
+        return np.zeros((SIDE, SIDE), np.uint8), strong
 
 
 def cut(picture: Grey, box: NDArray[np.float32], margin: float) -> Grey:

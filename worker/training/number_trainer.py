@@ -70,7 +70,7 @@ class NumberRecipe:
     max_gradient: float = 10.0
 
 
-TUNING = NumberRecipe(epochs=26, learning_rate=6e-4, fine_tune=True)
+TUNING = NumberRecipe(epochs=20, learning_rate=6e-4, fine_tune=True)
 
 
 @cache
@@ -276,8 +276,7 @@ def train_number(
         seed=seed,
         command=f"{before}digitq train {NUMBER} --seed {seed} --epochs {recipe.epochs}"
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
-        + (" --fine-tune" if fine_tune else "")
-        + " --out DIR",
+        + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
         validation_accuracy=round(right.double().mean().item(), 6),
         temperature=round(1 / slope, 4),
         offset=round(offset, 4),
