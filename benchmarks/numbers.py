@@ -51,7 +51,9 @@ def render_scenes() -> dict[str, list[NumberScene]]:
     """Clear numbers on each form, and doubtful ones of each kind."""
     images, labels = (tensor.numpy() for tensor in load_mnist("test"))
     rng = np.random.default_rng(1)
-    scenes: dict[str, list[NumberScene]] = {kind: [] for kind in (*FORMS, *DOUBT_SHARES)}
+    scenes: dict[str, list[NumberScene]] = {
+        kind: [] for kind in (*FORMS, *filter(None, DOUBT_SHARES))
+    }
     for form in FORMS:
         while len(scenes[form]) < SCENES:
             scene = render_number(images, labels, rng, form)
@@ -64,7 +66,7 @@ def count_answers(scenes: list[NumberScene]) -> tuple[int, int, int]:
     files = [encode(scene.picture, "PNG") for scene in scenes]
     rows = by_worker(files).to_pylist()
     right = [
-        row["number"] == "".join(map(str, scene.digits))
+        (row["number"] or "") == "".join(map(str, scene.digits))
         for row, scene in zip(rows, scenes, strict=True)
     ]
     marked = [row["review"] for row in rows]

@@ -31,6 +31,7 @@ from worker.models.model import Model, load_on_device
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
 from worker.numbers.reading import NumberReading, read_number
+from worker.numbers.rereading import load_reader
 from worker.pictures import SIDE, ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
@@ -76,7 +77,8 @@ def classify_chunk(
     """
     try:
         if model == NUMBER:
-            load_detector()  # `read_number` takes it
+            load_detector()  # `read_number` takes both
+            load_reader()
         else:
             loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged

@@ -178,6 +178,21 @@ def test_a_second_digit_at_an_edge_is_a_doubt_and_a_remainder_is_not(
         assert digit.review_reason == review_reason
 
 
+@pytest.mark.parametrize(
+    ("height", "review_reason"), [(0.5, ""), (0.75, ANOTHER), (1.0, ANOTHER), (1.3, ANOTHER)]
+)
+def test_a_stroke_at_the_side_is_a_1_if_it_is_about_as_high_as_the_digit(
+    height: float, review_reason: str
+) -> None:
+    picture = np.full((160, 130), 255, np.uint8)
+    cv2.ellipse(picture, (50, 80), (24, 32), 0, 0, 360, 0, 7)  # 71 px high
+    half = round(71 * height / 2)
+    picture[80 - half : 80 + half, 121:] = 0
+    for seen in (picture, picture[:, ::-1]):
+        digit = read_digit(encode_image(PIL.Image.fromarray(np.ascontiguousarray(seen))))
+        assert digit.review_reason == review_reason
+
+
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("kind", ["line", "frame", "corner", "shadow"])
 def test_what_is_no_digit_at_an_edge_is_no_doubt(turns: int, kind: str) -> None:

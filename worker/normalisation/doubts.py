@@ -80,7 +80,7 @@ def is_visible_enough(component: Component, box: tuple[int, ...], digit_length: 
 
 
 def is_upright_1(edge: Component, w: int, h: int, digit_length: float) -> bool:
-    """Whether a component at the left or right edge is one stroke that is as long as a digit.
+    """Whether a component at the left or right edge is one stroke, about as long as the digit.
 
     The remainder of a round digit meets the edge twice, and a frame is thinner or longer.
     """

@@ -57,7 +57,8 @@ def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidat
             signs[:, OTHER].numpy(),
             boxes,
         )
-    return found.take(drop_copies(found.boxes))
+    found = found.take(drop_copies(found.boxes))
+    return found.take(np.argsort(-found.chances, kind="stable"))
 
 
 def equalise(picture: Grey) -> NDArray[np.float32]:

@@ -1,18 +1,29 @@
 """Reads the digits of a line again, each alone, with the network of single digits."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.chunk import PIXELS
-from worker.models.model import load_model
+from worker.models.card import WEIGHTS_FOLDER
+from worker.models.model import Model, read_model
 from worker.normalisation.placing import STROKE_SIDE, centre, crop, dilate_thin_strokes, scale
 from worker.numbers.finding import Candidates
 from worker.pictures import SIDE, Grey, ImageError
 
-READER = "cnn"
 FAINT_SHARE, FAINT_ODDS = 0.5, 0.1  # of the strongest digit's contrast; what the odds are times
 DIGIT_MARGIN, PAPER_MARGIN = 0.06, 0.24  # of a digit's height, around its box
+
+
+@cache
+def load_reader() -> Model:
+    """digitq's own `cnn`, with which the chances of numbers were calibrated.
+
+    Raises `DigitqError` if the weights don't match their card.
+    """
+    return read_model(WEIGHTS_FOLDER / "cnn.json")
 
 
 def read_again(picture: Grey, line: Candidates) -> Candidates:
@@ -23,7 +34,7 @@ def read_again(picture: Grey, line: Candidates) -> Candidates:
     if not len(line.chances):
         return line
     parts, contrasts = zip(*(cut_digit(picture, box) for box in line.boxes), strict=True)
-    answers = load_model(READER).classify_together(np.stack(parts).reshape(-1, PIXELS))
+    answers = load_reader().classify_together(np.stack(parts).reshape(-1, PIXELS))
     product = line.digits * (answers + 1e-3)  # so that the second network excludes no digit
     contrast = np.array(contrasts)
     clear = contrast[line.chances >= 0.4]

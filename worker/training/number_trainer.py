@@ -120,7 +120,8 @@ class Training:
         """Start anew, or with the state in the file. Raises `UsageError` if that is another's."""
         torch.manual_seed(seed)
         self.seed, self.recipe, self.saved, self.epoch = seed, recipe, saved, 0
-        self.run = [seed, recipe.epochs, recipe.scenes, recipe.fine_tune]
+        before = read_card(card_path(NUMBER)).sha256 if recipe.fine_tune else None
+        self.run = [seed, recipe.epochs, recipe.scenes, before]
         self.network = Detector()
         if recipe.fine_tune:  # the saved weights have no batch normalisations
             self.network.fold().load_state_dict(load(read_weights(card_path(NUMBER))[1]))
