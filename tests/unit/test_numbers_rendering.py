@@ -143,7 +143,7 @@ def test_a_wider_pen_leaves_more_ink() -> None:
     assert inks == sorted(inks) and inks[-1] > 2 * inks[0]
 
 
-@pytest.mark.parametrize("draw", {*papers.PATTERNS}, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("draw", dict.fromkeys(papers.PATTERNS), ids=lambda draw: draw.__name__)
 def test_patterns_are_shares(draw: object) -> None:
     assert callable(draw)
     for seed in range(5):
