@@ -1,9 +1,11 @@
-"""Waiting for conditions, and finding the processes a command has started."""
+"""Waiting for conditions; running commands, and finding the processes they have started."""
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 DIGITQ = [sys.executable, "-m", "digitq"]
@@ -15,6 +17,19 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.01)
+
+
+@contextmanager
+def run_digitq(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of digitq that goes on until it is killed."""
+    with (
+        open(log, "wb") as file,
+        subprocess.Popen([*DIGITQ, *arguments], stdout=file, stderr=file) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def processes_marked(mark: str) -> list[int]:

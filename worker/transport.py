@@ -23,12 +23,12 @@ class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read. The message has left the queue by then."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
-        try:  # Redis may have started after the worker
+        try:  # Redis may have started after the worker, and Celery would retry what it refuses
             refuse_unusable(app.conf.digitq_database_url)
         except DigitqError as error:
             logger.critical("%s", error)
             raise SystemExit(1) from None
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

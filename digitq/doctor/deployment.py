@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +62,9 @@ class Deployment:
     redis_url: str  # without its password
     redis_host: str  # with Sentinels, that of the master
     redis_port: int  # 0 if Redis listens on a socket alone
+    redis_socket: str  # the path of the socket in its URL, if that is of one
+    redis_user: str | None  # "" with a password alone, None without a login
+    redis_tls: Mapping[str, Any]  # the options of TLS; empty without TLS
     redis: dict[str, Any]  # the reply to INFO
     appendfsync: str | None  # None if Redis refuses to tell it
     redis_open_at: Sequence[str]  # hosts at which others can read it without a password
@@ -109,13 +112,17 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         unseen.append(f"the workers ({error})")
     before, reading, after = time.time(), _redis_time(ledger), time.time()
     host, port = find_redis(ledger.redis, info["tcp_port"])
+    address = read_address(client.url)
     return Deployment(
         redis_url=without_password(client.url),
         redis_host=host,
         redis_port=port,
+        redis_socket=address.socket_path,
+        redis_user=address.user,
+        redis_tls=address.tls,
         redis=info,
         appendfsync=appendfsync,
-        redis_open_at=redis_open_at(host, port, bool(read_address(client.url).tls)),
+        redis_open_at=redis_open_at(host, port, bool(address.tls)),
         clock_seconds=-_seconds_ahead(reading, before, after),
         jobs=client.jobs(),
         workers_asked=workers_asked,

@@ -9,12 +9,11 @@ from importlib.metadata import packages_distributions
 from itertools import chain
 from math import ceil
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
 from digitq import __version__
 from digitq.doctor.deployment import Deployment
 from producer.feeder import MAX_FILL
-from protocol.broker.address import UNIX_SCHEMES, read_address, url_in_command
+from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import ALL_MODELS, settings
@@ -203,7 +202,7 @@ def check_redis_password(deployment: Deployment) -> Advice:
 
 def check_tls(deployment: Deployment) -> Advice:
     """A server that only pretends to be Redis is found out."""
-    tls = read_address(deployment.redis_url).tls
+    tls = deployment.redis_tls
     effect = "whoever stands between can be Redis"
     if tls.get("ssl_cert_reqs") == "none":
         problem = f"TLS accepts any certificate (ssl_cert_reqs=none): {effect}"
@@ -262,13 +261,14 @@ def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
 
 def _set(deployment: Deployment, line: str) -> str:
     """How to set an option of Redis."""
-    url = deployment.redis_url
     way = ["-h", deployment.redis_host, "-p", str(deployment.redis_port)]
-    if url.startswith(UNIX_SCHEMES):
-        way = ["-s", unquote(urlsplit(url).path)]
-    if "***" in url:
+    if deployment.redis_socket:
+        way = ["-s", deployment.redis_socket]
+    if deployment.redis_user:
+        way += ["--user", deployment.redis_user]
+    if deployment.redis_user is not None:
         way += ["--askpass"]
-    if tls := read_address(url).tls:
+    if tls := deployment.redis_tls:
         given = [(option, tls[name]) for name, option in REDIS_CLI_TLS.items() if name in tls]
         way += ["--tls", *chain.from_iterable(given)]
         way += ["--insecure"] if tls["ssl_cert_reqs"] == "none" else []

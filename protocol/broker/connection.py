@@ -170,7 +170,7 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
     address, tcp = read_address(url), dict[str, Any]()
     if address.tls:
         check_tls_options(address.tls)
-    if not address.redis_url.startswith("unix:"):
+    if not address.socket_path:
         known = [name for name in TCP_OPTIONS if hasattr(socket, name)]  # depends on the system
         options = {getattr(socket, name): TCP_OPTIONS[name] for name in known}
         tcp = {"socket_keepalive": True, "socket_keepalive_options": options}

@@ -18,10 +18,12 @@ from digitq.doctor.deployment import Deployment, look_at, look_at_flower
 from digitq.doctor.rules import RULES, examine
 from digitq.local.processes import Local, find_free_port, find_redis_server
 from producer import Client
+from protocol.broker.address import read_address
 from protocol.broker.connection import connect
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image
+from tests.servers import serve
 from tests.waiting import DIGITQ, wait_for
 
 HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
@@ -207,9 +209,23 @@ def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deploy
     assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
 
 
+def test_redis_cli_is_told_the_socket_and_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a URL with an unquoted @ in its path."""
+    monkeypatch.setattr("digitq.doctor.deployment.MAX_REPLY_SECONDS", 0.1)
+    path = tmp_path / "a @6379.sock"
+    users = ["--requirepass", "pw", "--user", "al@ice", "on", ">pw", "~*", "&*", "+@all"]
+    with serve(tmp_path / "redis", "--unixsocket", str(path), *users):
+        for login, user in [(":pw@", ""), ("al%40ice:pw@", "--user al@ice ")]:
+            line = found(look_at(f"unix://{login}{path}?db=3", None), "append-only")
+            assert f"`redis-cli -s '{path}' {user}--askpass config set appendonly yes`" in line
+
+
 def test_no_command_has_a_masked_password(neglected: Deployment) -> None:
-    url = "rediss://***@h:1/0?ssl_ca_certs=%2Fa+b.pem"
-    odd = replace(neglected, redis_url=url, redis_host="h", redis_port=1)
+    at = {"redis_url": "rediss://***@h:1/0", "redis_host": "h", "redis_port": 1, "redis_user": ""}
+    tls = {"ssl_cert_reqs": "required", "ssl_ca_certs": "/a b.pem"}
+    odd = replace(neglected, redis_tls=tls, **at)
     command = "redis-cli -h h -p 1 --askpass --tls --cacert '/a b.pem' config set appendonly yes"
     assert f"`{command}`" in found(odd, "append-only")
     assert found(odd, "workers").endswith("start one: `digitq worker --broker URL`")
@@ -225,7 +241,7 @@ def test_no_command_has_a_masked_password(neglected: Deployment) -> None:
     ],
 )
 def test_tls_that_verifies_nothing(query: str, text: str, neglected: Deployment) -> None:
-    odd = replace(neglected, redis_url=f"rediss://h/0?{query}")
+    odd = replace(neglected, redis_tls=read_address(f"rediss://h/0?{query}").tls)
     if text:
         assert found(odd, "tls").startswith(f"tls: {text}")
     else:
@@ -348,12 +364,6 @@ def test_a_worker_that_takes_nothing(motley: Deployment) -> None:
     assert line.startswith(f"workers: {good.name}: takes no work from the queue digitq; `DIGITQ_B")
     assert line.endswith(f" celery -A worker control add_consumer digitq -d {good.name}`")
     assert "workers" not in {finding.rule for finding in examine(motley)}
-
-
-def test_a_socket_is_named_to_redis_cli_as_it_wants_it(motley: Deployment) -> None:
-    redis_url = "unix:///run/a%20b.sock?db=3"
-    line = found(replace(motley, redis_url=redis_url), "append-only")
-    assert "`redis-cli -s '/run/a b.sock' config set appendonly yes`" in line
 
 
 def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:

@@ -1,10 +1,11 @@
 """Servers other than one Redis: Valkey, Sentinels, and a Cluster, which is refused."""
 
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -18,7 +19,7 @@ from protocol.broker.connection import TIMEOUT_SECONDS, connect
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import random_digits
 from tests.servers import Server, assert_both_find_it, serve, serve_sentinel
-from tests.waiting import DIGITQ, wait_for
+from tests.waiting import DIGITQ, run_digitq, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +52,6 @@ def test_a_worker_ends_at_a_cluster(cluster: Server) -> None:
     assert run.returncode and REFUSED in line
 
 
-@contextmanager
-def run_digitq(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command of digitq that goes on until it is killed."""
-    with (
-        open(log, "wb") as file,
-        subprocess.Popen([*DIGITQ, *arguments], stdout=file, stderr=file) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.slow
 def test_a_worker_that_waits_for_redis_ends_at_a_cluster(tmp_path: Path) -> None:
     port, log = find_free_port(), tmp_path / "log"
@@ -72,6 +60,28 @@ def test_a_worker_that_waits_for_redis_ends_at_a_cluster(tmp_path: Path) -> None
         with serve(tmp_path / "cluster", "--cluster-enabled", "yes", port=port):
             assert worker.wait(timeout=60) == 1
     assert log.read_text().count(REFUSED) == 1
+
+
+@pytest.mark.slow
+def test_a_worker_waits_for_a_redis_that_loads_and_ends_at_a_wrong_login(tmp_path: Path) -> None:
+    port, log, folder = find_free_port(), tmp_path / "log", tmp_path / "redis"
+
+    def logged(text: str) -> int:
+        return log.read_text().count(text)
+
+    with run_digitq(log, "worker", "--broker", f"redis://127.0.0.1:{port}") as worker:
+        with serve(folder, port=port) as redis, connect(redis.url) as client:
+            wait_for(lambda: logged("Connected to redis") == 1)
+            client.mset({f"key{number}": os.urandom(1 << 20) for number in range(20)})
+            client.save()
+        wait_for(lambda: logged("Cannot connect to redis"))
+        with serve(folder, "--key-load-delay", "200000", port=port):  # 0.2 s for each key
+            assert logged("Redis is loading")
+            wait_for(lambda: logged("Connected to redis") == 2)
+        with serve(folder, "--requirepass", "secret", port=port):
+            assert worker.wait(timeout=60) == 1
+    (line,) = (line for line in log.read_text().splitlines() if "CRITICAL" in line)
+    assert "refuses the login" in line
 
 
 def test_flower_ends_while_redis_is_down(tmp_path: Path) -> None:

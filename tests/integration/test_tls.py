@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,13 +19,14 @@ from flower.utils.broker import Broker as FlowerBroker
 
 import protocol.broker.connection
 from digitq.doctor import deployment
-from digitq.local.processes import Local
+from digitq.doctor.rules import examine
+from digitq.local.processes import Local, find_free_port
 from producer import Client
 from protocol.celery import make_app
 from protocol.errors import DigitqError
 from protocol.ledger import QUEUE
 from tests.servers import assert_both_find_it
-from tests.waiting import DIGITQ
+from tests.waiting import DIGITQ, run_digitq, wait_for
 
 
 class TlsServer(socketserver.ThreadingTCPServer):
@@ -33,8 +34,10 @@ class TlsServer(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, certificate: Path, path: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Passing)
+    allow_reuse_address = True
+
+    def __init__(self, certificate: Path, path: Path, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Passing)
         self.path = str(path)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
@@ -77,14 +80,23 @@ def certificate(tmp_path: Path) -> Path:
     return make_certificate(tmp_path / "a b;c&d.pem", "localhost")
 
 
-@pytest.fixture
-def tls_port(redis_only: Local, certificate: Path) -> Iterator[int]:
-    with TlsServer(certificate, redis_only.socket) as server:
+@contextmanager
+def serve_tls(*arguments: Any) -> Iterator[int]:
+    """Run a `TlsServer`; gives its port."""
+    with TlsServer(*arguments) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def tls_port(redis_only: Local, certificate: Path) -> Iterator[int]:
+    with serve_tls(certificate, redis_only.socket) as port:
+        yield port
 
 
 def test_tls(tls_port: int, certificate: Path) -> None:
@@ -167,6 +179,19 @@ def test_a_worker_and_flower_end_with_the_same_line(tls_port: int) -> None:
         assert run.communicate(timeout=60)[1] == f"digitq: {say(url)}\n" and run.returncode
 
 
+@pytest.mark.slow
+def test_a_worker_that_waits_for_redis_ends_at_a_wrong_ca(
+    redis_only: Local, certificate: Path, tmp_path: Path
+) -> None:
+    port, log = find_free_port(), tmp_path / "log"
+    with run_digitq(log, "worker", "--broker", f"rediss://localhost:{port}") as worker:
+        wait_for(lambda: "Cannot connect to rediss" in log.read_text())
+        with serve_tls(certificate, redis_only.socket, port):
+            assert worker.wait(timeout=60) == 1
+    (line,) = (line for line in log.read_text().splitlines() if "CRITICAL" in line)
+    assert "has a certificate that no trusted CA has signed" in line
+
+
 def test_the_broker_page_of_flower(tls_port: int, certificate: Path) -> None:
     app = make_app(f"rediss://localhost:{tls_port}/0?ssl_ca_certs={quote(str(certificate))}")
     with app.connection() as connection:  # as Flower does it
@@ -184,3 +209,14 @@ def test_the_doctor_sees_a_redis_that_is_open_behind_tls(
     monkeypatch.setattr(deployment, "hosts_seen_by_others", lambda host: ["127.0.0.1"])
     # The certificate is of nobody known
     assert deployment.redis_open_at("localhost", tls_port, tls=True) == ["127.0.0.1"]
+
+
+def test_the_doctor_reads_a_url_with_an_at_sign_in_a_path(
+    tls_port: int, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "MAX_REPLY_SECONDS", 0.1)
+    ca = certificate.rename(tmp_path / "ca@prod")
+    seen = deployment.look_at(f"rediss://localhost:{tls_port}/0?ssl_ca_certs={ca}", None)
+    findings = {finding.rule: str(finding) for finding in examine(seen)}
+    assert f"`redis-cli -h localhost -p {tls_port} --tls --cacert {ca} " in findings["append-only"]
+    assert "tls" not in findings

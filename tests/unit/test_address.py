@@ -38,6 +38,22 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
     assert read_address(address.redis_url) == read_address(address.celery_url) == address
 
 
+@pytest.mark.parametrize(
+    ("url", "socket_path", "user"),
+    [
+        ("redis://h/0", "", None),
+        ("redis://:p@h/0", "", ""),
+        ("rediss://u%40:p@h/0?ssl_ca_certs=/a@b/ca.pem", "", "u@"),
+        ("redis+socket:///a@b/c%20d.sock?db=3", "/a@b/c d.sock", None),
+        ("unix://u@/r.sock", "/r.sock", "u"),
+        ("sentinel://u:p@h1,h2:5/0?master_name=m", "", "u"),
+    ],
+)
+def test_the_socket_and_the_user(url: str, socket_path: str, user: str | None) -> None:
+    address = read_address(url)
+    assert (address.socket_path, address.user) == (socket_path, user)
+
+
 def test_the_sentinels_of_a_master() -> None:
     url = "sentinel://u:p%2F@h1,[::1]:5/3?sentinel_password=s&master_name=m"
     address = read_address(url)
