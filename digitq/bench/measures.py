@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
+from producer.reading import What
 from producer.sinks.files import FileSink
 from producer.sources.arrays import label_batches, load_mnist
 from producer.sources.source import Entry, Source, take_first
@@ -92,11 +93,16 @@ class Bench(ExitStack):
         return backend
 
     def classify(
-        self, backend: Backend, source: Source, name: str, model: str = BENCH_MODEL
+        self,
+        backend: Backend,
+        source: Source,
+        name: str,
+        model: str | None = BENCH_MODEL,
+        read: What = "digit",
     ) -> Figures:
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
-        job = backend.client.submit_source(source, model)
+        job = backend.client.submit_source(source, model, read=read)
         done, seconds = take_results(backend, job, sink, source.count)
         return {"images_per_second": done / seconds}
 
@@ -204,7 +210,8 @@ def measure_scale(bench: Bench) -> Rows:
 def measure_numbers(bench: Bench) -> Rows:
     """Whole numbers in PNG files, and their network alone if torch is here."""
     count = bench.part(600)
-    figures = bench.classify(bench.backend, bench.draw_fields(count), "numbers.csv", NUMBER)
+    fields = bench.draw_fields(count)
+    figures = bench.classify(bench.backend, fields, "numbers.csv", model=None, read="number")
     rows = {"numbers": figures}
     if find_spec("torch"):
         rows["numbers (network)"] = run_alone("worker.alone", NUMBER, count, WORKERS)
