@@ -45,6 +45,8 @@ def beat(worker: Any) -> None:
                 problem = f"another worker of this host is {worker.hostname}; set --hostname"
         except OSError as error:
             problem = f"no sign of life can be given: {error}"
+        except Exception as error:  # Celery's pool may have another form; this thread must go on
+            problem = f"no sign of life can be given: {type(error).__name__}: {error}"
         if problem and problem != before:
             logger.warning("`--check` can't see this worker: %s", problem)
         time.sleep(BEAT_SECONDS)
