@@ -68,10 +68,12 @@ app.steps["consumer"].add(Connected)
 
 
 def log_ends(ledger: Ledger) -> None:
-    """Log the end of the jobs that have ended since anyone asked."""
-    for job_id in ledger.take_ended():
+    """Log the end of the jobs that have ended, and forget each only then: this worker may die."""
+    while job_id := ledger.next_ended():
         with suppress(UnknownJobError):  # it has expired since
-            log_end(ledger.record(job_id))
+            if not log_end(ledger.record(job_id)):
+                return  # other workers may log it; failures come first
+        ledger.forget_ended(job_id)
 
 
 @celeryd_init.connect
