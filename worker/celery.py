@@ -19,7 +19,6 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
-from protocol.host.pulse import Pulse
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
 from worker.logs import log_end
@@ -79,16 +78,13 @@ def log_ends(ledger: Ledger) -> None:
 
 
 @celeryd_init.connect
-def prepare_worker(sender: str, conf: Any, **_: Any) -> None:
-    """Runs before the fork; `sender` is the worker's name. Without `--concurrency`, the pool gets a
-    process for each GPU, or for each core if there is no GPU."""
+def prepare_worker(conf: Any, **_: Any) -> None:
+    """Runs before the fork. Without `--concurrency`, the pool gets a process for each GPU, or for
+    each core if there is no GPU."""
     from worker.models.card import card_path
     from worker.models.model import count_gpus
 
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
-    with suppress(OSError):  # logged later
-        if not Pulse(sender).find_fault("live"):  # this process was restarted, and was ready
-            Pulse(sender).beat("it is starting")
     if settings().log_format == "json":
         logging.captureWarnings(True)  # there is no log yet, and stderr is for JSON only
     try:

@@ -60,6 +60,11 @@ class Worker:
             text=True,
         )
 
+    @property
+    def sign(self) -> Path:
+        """Its sign of life."""
+        return self.folder / f"digitq-workers-{os.getuid()}" / f"observed@{socket.gethostname()}"
+
     def is_found(self, wanted: str) -> bool:
         """Whether the probe finds it live, or ready."""
         return self.check(wanted).returncode == 0
@@ -135,9 +140,8 @@ def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
     assert worker.is_found("live")
     os.kill(worker.process.pid, signal.SIGSTOP)
     try:
-        (sign,) = worker.folder.glob(f"digitq-workers-*/observed@{socket.gethostname()}")
         then = time.time() - MAX_PULSE_AGE_SECONDS - 1
-        os.utime(sign, (then, then))
+        os.utime(worker.sign, (then, then))
         for wanted in ("live", "ready"):
             found = worker.check(wanted)
             assert found.returncode == 1 and "no sign of life for 11 s" in found.stderr
@@ -170,7 +174,7 @@ def test_a_worker_starts_anew_at_sighup_and_is_found_again(worker: Worker) -> No
     """As Celery's do where they are on no terminal."""
     before = len(worker.lines())
     worker.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "it is starting" in worker.check("ready").stderr)
+    wait_for(lambda: "it is starting" in worker.sign.read_text())
     wait_for(lambda: any("ready." in line["message"] for line in worker.lines()[before:]))
     wait_for(lambda: worker.is_found("ready"))
 

@@ -107,6 +107,15 @@ def test_signs_of_life_go_on_whatever_happens(
     assert message.endswith("no sign of life can be given: ZeroDivisionError: odd")
 
 
+def test_a_restarted_worker_is_not_ready() -> None:
+    worker_pulse.say_not_ready("w")
+    assert "no worker w was here" in (Pulse("w").find_fault("live") or "")
+    Pulse("w").beat("")
+    worker_pulse.say_not_ready("w")
+    assert Pulse("w").find_fault("live") is None
+    assert Pulse("w").find_fault("ready") == "it is starting"
+
+
 def test_a_folder_of_another_user_is_not_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
