@@ -88,11 +88,13 @@ local function publish_next()
   touch()
 end
 
--- Has a worker log that the job has ended: once a job, so that its chunks cost nothing more.
+-- Has a worker log that the job has ended: once a job, so that its chunks cost nothing more. Workers
+-- may log failures only, so these come first.
 local function tell_end()
   if get('call') then return end
-  redis.call('RPUSH', ended, get('id'))
-  redis.call('EXPIRE', ended, 3600) -- seconds; there may be no worker
+  redis.call(get('state') == 'failed' and 'LPUSH' or 'RPUSH', ended, get('id'))
+  redis.call('LTRIM', ended, 0, 9999) -- there may be no worker that logs them
+  redis.call('EXPIRE', ended, 3600) -- seconds
 end
 
 local function finish_if_done()

@@ -6,7 +6,7 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -248,10 +248,14 @@ class Ledger:
         """The ids of the jobs that have not ended."""
         return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
 
-    def take_ended(self) -> Iterator[str]:
-        """The ids of the jobs that have ended since the last call by anyone; no single calls."""
-        while (member := self.redis.lpop(ENDED)) is not None:
-            yield member.decode()
+    def next_ended(self) -> str | None:
+        """The id of a job whose end is to be logged, a failed one first; no single calls."""
+        member = self.redis.lindex(ENDED, 0)
+        return None if member is None else member.decode()
+
+    def forget_ended(self, job_id: str) -> None:
+        """Note that a job's end is logged."""
+        self.redis.lrem(ENDED, 1, job_id)
 
     def has_worker(self) -> bool:
         """Whether a worker is there. If there is none, this takes 1.5 seconds."""

@@ -1,6 +1,7 @@
 """The worker's Celery app: `celery -A worker worker`."""
 
 import ctypes
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -68,10 +69,12 @@ app.steps["consumer"].add(Connected)
 
 
 def log_ends(ledger: Ledger) -> None:
-    """Log the end of the jobs that have ended since anyone asked."""
-    for job_id in ledger.take_ended():
+    """Log the end of the jobs that have ended, and forget each only then: this worker may die."""
+    while job_id := ledger.next_ended():
         with suppress(UnknownJobError):  # it has expired since
-            log_end(ledger.record(job_id))
+            if not log_end(ledger.record(job_id)):
+                return  # other workers may log it; failures come first
+        ledger.forget_ended(job_id)
 
 
 @celeryd_init.connect
@@ -82,6 +85,8 @@ def prepare_worker(conf: Any, **_: Any) -> None:
     from worker.models.model import count_gpus
 
     sys.argv = sys.orig_argv[1:]  # Celery restarts with these at SIGHUP
+    if settings().log_format == "json":
+        logging.captureWarnings(True)  # there is no log yet, and stderr is for JSON only
     try:
         follow_celery(conf)
         refuse_unusable(conf.digitq_database_url)

@@ -30,7 +30,7 @@ def set_format(**_: Any) -> None:
     is_json = settings().log_format == "json"
     for name in REPLACED_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("celery.worker.request").addFilter(is_no_death)
+    logging.getLogger("celery.worker.request").addFilter(drop_death_traceback)
     for owner in (logging.getLogger(), get_logger("celery.task"), get_multiprocessing_logger()):
         for handler in owner.handlers:
             if is_json:
@@ -86,8 +86,11 @@ def count_errors(result: pa.RecordBatch) -> dict[str, int]:
     return errors
 
 
-def log_end(job: JobRecord) -> None:
-    """Log that a job has ended."""
+def log_end(job: JobRecord) -> bool:
+    """Log that a job has ended, if this log's level lets the line pass; say whether it does."""
+    level = logging.ERROR if job.state == "failed" else logging.INFO
+    if not logger.isEnabledFor(level):
+        return False
     how = ENDS.get(job.state, "is done")
     why = f"; {job.reason}" if job.reason else ""
     seconds = round(job.seconds, 3)
@@ -106,8 +109,8 @@ def log_end(job: JobRecord) -> None:
         model=job.model,
         reason=job.reason,
     )
-    level = logging.ERROR if job.state == "failed" else logging.INFO
     logger.log(level, "%s", in_one_line(text), extra=about)
+    return True
 
 
 def log_trouble(job_id: str, number: int, trouble: str) -> None:
@@ -125,6 +128,6 @@ def log_death(sender: Any, args: Any, exception: BaseException, **_: Any) -> Non
         logger.error("%s", in_one_line(text), extra=facts("death", job_id, chunk=number, how=how))
 
 
-def is_no_death(record: logging.LogRecord) -> bool:
+def drop_death_traceback(record: logging.LogRecord) -> bool:
     """Leaves out Celery's traceback of a death, which shows only code of Celery."""
     return not any(isinstance(part, WorkerLostError) for part in record.args or ())

@@ -2,15 +2,26 @@
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
+from celery.signals import celeryd_init
 from celery.utils.log import get_logger
 
 from protocol.host.pulse import BEAT_SECONDS, Pulse
 
 logger = get_logger(__name__)
 connected = threading.Event()  # set while this worker is connected to Redis
+
+
+@celeryd_init.connect
+def say_not_ready(sender: str, **_: Any) -> None:
+    """If this process was restarted in place, its last sign still says that the worker, whose name
+    is `sender`, is ready."""
+    with suppress(OSError):  # `beat` logs it
+        if Pulse(sender).find_fault("live") is None:
+            Pulse(sender).beat("it is starting")
 
 
 class Connected(bootsteps.StartStopStep):
@@ -45,6 +56,8 @@ def beat(worker: Any) -> None:
                 problem = f"another worker of this host is {worker.hostname}; set --hostname"
         except OSError as error:
             problem = f"no sign of life can be given: {error}"
+        except Exception as error:  # Celery's pool may have another form; this thread must go on
+            problem = f"no sign of life can be given: {type(error).__name__}: {error}"
         if problem and problem != before:
             logger.warning("`--check` can't see this worker: %s", problem)
         time.sleep(BEAT_SECONDS)

@@ -60,8 +60,8 @@ others_argument = partial(click.argument, "passed_on", nargs=-1, type=click.Path
 @click.option(
     "--check",
     type=click.Choice(CHECKS),
-    help="start none, but say whether the worker of this host (named by --hostname, if it has a "
-    "name) is live, or also ready for work; the exit status is 1 if it is not",
+    help="do not start a worker; say whether the one on this host (that of --hostname, if given) "
+    "is live, or ready for work; the exit status is 1 if it is not",
 )
 @others_argument(metavar="[CELERY OPTION]...")
 def worker(

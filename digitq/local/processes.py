@@ -211,7 +211,7 @@ class Local:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-ISE", tether.__file__, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.DEVNULL if is_shown else log,  # Celery's words for people
                 stderr=None if is_shown else log,
                 cwd=self.folder,  # so that no file of the user is imported as a module
                 start_new_session=True,

@@ -21,8 +21,9 @@ def node_name(given: str | None = None) -> str:
     if not at:
         name, place = "", name
     short, _, domain = host.partition(".")
-    known = {"%h": host, "%n": short, "%d": domain}
-    return re.sub("%[hnd]", lambda found: known[found[0]], f"{name or 'celery'}@{place or host}")
+    # %i and %I number the processes of the pool, and this is the main process
+    known = {"%h": host, "%n": short, "%d": domain, "%i": "0", "%I": ""}
+    return re.sub("%[hndiI]", lambda found: known[found[0]], f"{name or 'celery'}@{place or host}")
 
 
 class Pulse:
@@ -50,7 +51,7 @@ class Pulse:
         """Why the worker is not `live`, or not `ready`; None if it is."""
         pid, not_ready = self._read()
         if pid is None:
-            return f"no worker {self.node} was here: {self.path} is missing"
+            return f"no worker {self.node} was here: {self.path} is missing or damaged"
         silent_seconds = time.time() - self.path.stat().st_mtime
         if abs(silent_seconds) > MAX_PULSE_AGE_SECONDS:
             return f"no sign of life for {silent_seconds:.0f} s"
@@ -63,6 +64,6 @@ class Pulse:
     def _read(self) -> tuple[int | None, str]:
         try:
             pid, _, not_ready = self.path.read_text().partition(" ")
-        except FileNotFoundError:
+            return int(pid), not_ready
+        except (FileNotFoundError, ValueError):
             return None, ""
-        return int(pid), not_ready

@@ -153,6 +153,14 @@ def test_a_worker_that_can_t_start_is_not_started_again(monkeypatch: pytest.Monk
     assert local._deaths == {}
 
 
+def test_what_a_shown_worker_says_is_on_stderr_only() -> None:
+    """Celery's banner on stdout would be taken for the reason of its death."""
+    with Local(workers=0, show_logs=True) as local:
+        local._start("worker1", "echo", "banner")
+        local._processes["worker1"].wait()
+        assert local._last_words("worker1") == "its log is above"
+
+
 def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     monkeypatch.setattr(Local, "_start_worker", lambda self, name: started.append(name))

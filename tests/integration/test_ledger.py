@@ -1,8 +1,10 @@
 """The ledger's steps, one by one, on a real Redis."""
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,6 +23,7 @@ from protocol.ledger import (
     Ledger,
     record_key,
 )
+from worker.celery import log_ends
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)
 START = (0, 0)
@@ -149,21 +152,47 @@ def test_the_first_to_complete_wins(ledger: Ledger) -> None:
     assert ledger.record("j").done_images == 10 and ledger.record("j").failed == 0
 
 
+def take_ended(ledger: Ledger) -> list[str]:
+    taken = []
+    while job_id := ledger.next_ended():
+        taken.append(job_id)
+        ledger.forget_ended(job_id)
+    return taken
+
+
 @pytest.mark.parametrize("how", ["completed", "sealed", "cancelled", "failed"])
 def test_the_end_of_a_job_is_told_once(how: str, ledger: Ledger) -> None:
     store(ledger, 0)
     if how == "sealed":  # after the last chunk
         assert complete(ledger, 0)
-    assert [*ledger.take_ended()] == []
+    assert take_ended(ledger) == []
     if how in ("completed", "sealed"):
         ledger.seal(SPEC, START, 1)
     if how == "completed":
         assert complete(ledger, 0)
     if how == "failed":
         ledger.give_up("j", "why")
-    assert [*ledger.take_ended()] == ["j"] * (how != "cancelled")
+    assert take_ended(ledger) == ["j"] * (how != "cancelled")
     ledger.cancel("j")
-    assert [*ledger.take_ended()] == ["j"] * (how == "cancelled")
+    assert take_ended(ledger) == ["j"] * (how == "cancelled")
+
+
+def test_the_end_of_a_job_is_kept_until_it_is_logged(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(ledger, 0)
+    store(ledger, 0, spec=SPEC._replace(id="k"))
+    ledger.cancel("j")
+    ledger.give_up("k", "why")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("worker.celery.log_end", Mock(side_effect=KeyboardInterrupt))
+        log_ends(ledger)
+    caplog.set_level(logging.WARNING)
+    log_ends(ledger)
+    caplog.set_level(logging.INFO)
+    log_ends(ledger)
+    log_ends(ledger)
+    assert [text[:17] for text in caplog.messages] == ["job k has failed:", "job j was cancell"]
 
 
 def test_a_job_s_first_chunk_is_known(ledger: Ledger) -> None:

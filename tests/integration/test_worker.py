@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,15 +60,19 @@ class Worker:
             text=True,
         )
 
+    @property
+    def sign(self) -> Path:
+        """Its sign of life."""
+        return self.folder / f"digitq-workers-{os.getuid()}" / f"observed@{socket.gethostname()}"
+
     def is_found(self, wanted: str) -> bool:
         """Whether the probe finds it live, or ready."""
         return self.check(wanted).returncode == 0
 
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
-        """The lines of the log with these fields."""
-        lines = [
-            json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")
-        ]
+        """The lines of the log with these fields. All lines must be JSON."""
+        *lines, _ = self.log.read_text().split("\n")  # the last may be half written
+        lines = [json.loads(line) for line in lines]
         return [line for line in lines if wanted.items() <= line.items()]
 
 
@@ -134,9 +140,8 @@ def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
     assert worker.is_found("live")
     os.kill(worker.process.pid, signal.SIGSTOP)
     try:
-        (sign,) = worker.folder.glob("digitq-workers-*/*")
         then = time.time() - MAX_PULSE_AGE_SECONDS - 1
-        os.utime(sign, (then, then))
+        os.utime(worker.sign, (then, then))
         for wanted in ("live", "ready"):
             found = worker.check(wanted)
             assert found.returncode == 1 and "no sign of life for 11 s" in found.stderr
@@ -161,14 +166,15 @@ def test_a_worker_without_redis_is_live_but_not_ready(worker: Worker) -> None:
     worker.local._start_redis()
     wait_for(lambda: worker.is_found("ready"))
     assert Client(worker.local.url).submit(random_digits(10)).table().num_rows == 10
-    log = worker.log.read_text()
-    assert "Connection to broker lost" in log and "PendingDeprecation" not in log
+    said = " ".join(line["message"] for line in worker.lines())
+    assert "Connection to broker lost" in said and "PendingDeprecation" not in said
 
 
 def test_a_worker_starts_anew_at_sighup_and_is_found_again(worker: Worker) -> None:
     """As Celery's do where they are on no terminal."""
     before = len(worker.lines())
     worker.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "it is starting" in worker.sign.read_text())
     wait_for(lambda: any("ready." in line["message"] for line in worker.lines()[before:]))
     wait_for(lambda: worker.is_found("ready"))
 
@@ -179,5 +185,6 @@ def test_a_killed_worker_is_not_live(worker: Worker) -> None:
     worker.process.kill()
     worker.process.wait()
     for child in children:
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ends with its parent
+            os.kill(child, signal.SIGKILL)
     assert "has ended" in worker.check("live").stderr

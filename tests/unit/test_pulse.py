@@ -25,7 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("given", [None, "w", "w@%h", "w@host", "%n@%d", "@%n", "w@", "a@b@c"])
+@pytest.mark.parametrize(
+    "given", [None, "w", "w@%h", "w@host", "%n@%d", "@%n", "w@", "a@b@c", "w%i@%h", "w%I@h"]
+)
 @pytest.mark.parametrize("host", ["host", "host.example.org"])
 def test_a_worker_s_name_is_the_one_that_celery_makes(
     given: str | None, host: str, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +69,51 @@ def test_a_name_belongs_to_the_first_worker() -> None:
     pulse.path.write_text(f"{os.getppid()} ")  # as if another process had
     assert not pulse.beat("no Redis")
     assert pulse.find_fault("ready") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"none ", b"\xff"])
+def test_a_damaged_sign_of_life_is_none(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    pulse = Pulse("w@h")
+    pulse.path.write_bytes(content)
+    assert check_worker(["--check", "live", "-nw@h"]) == 1
+    assert capsys.readouterr().err.endswith(" is missing or damaged\n")
+    assert pulse.beat("") and pulse.find_fault("ready") is None
+
+
+def test_signs_of_life_go_on_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Enough(Exception):
+        """Ends the beat."""
+
+    worker = SimpleNamespace(hostname="w", pool=None)
+    missing = iter([ZeroDivisionError("odd"), ZeroDivisionError("odd"), ""])
+
+    def find_missing(_: object) -> str:
+        found = next(missing)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def sleep(_: float) -> None:
+        if Pulse("w").find_fault("ready") is None:
+            raise Enough
+
+    monkeypatch.setattr(worker_pulse, "find_missing", find_missing)
+    monkeypatch.setattr(worker_pulse, "time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(Enough):
+        worker_pulse.beat(worker)
+    (message,) = caplog.messages
+    assert message.endswith("no sign of life can be given: ZeroDivisionError: odd")
+
+
+def test_a_restarted_worker_is_not_ready() -> None:
+    worker_pulse.say_not_ready("w")
+    assert "no worker w was here" in (Pulse("w").find_fault("live") or "")
+    Pulse("w").beat("")
+    worker_pulse.say_not_ready("w")
+    assert Pulse("w").find_fault("live") is None
+    assert Pulse("w").find_fault("ready") == "it is starting"
 
 
 def test_a_folder_of_another_user_is_not_used(
