@@ -55,7 +55,7 @@ def test_the_workers_of_a_broker(local: Local, mnist_root: Path, tmp_path: Path)
     assert f"of {local.url}" in err
     assert list(rows) == [
         *("queue", "queue (parquet)", "latency", "concurrent", "concurrent (asyncio)"),
-        *("scale", "numbers", "numbers (network)"),
+        *("scale", "numbers"),
     ]
     assert set(rows["queue"]) == {"images_per_second", "producer_mb"}
     assert set(rows["latency"]) == {"median_ms", "p99_ms"}
