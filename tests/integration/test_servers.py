@@ -34,12 +34,13 @@ REFUSED = "is a Redis Cluster: Celery needs one without `cluster-enabled`"
 @pytest.mark.parametrize(
     "command",
     [
-        *("jobs", "status x", "collect x", "cancel x", "doctor", "flower"),
+        *("jobs", "status x", "collect x", "cancel x", "doctor", "flower --port=PORT"),
         *("submit FILE", "classify FILE", "evaluate FILE --truth parent"),
     ],
 )
 def test_a_cluster_is_refused(command: str, cluster: Server, tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
+    command = command.replace("PORT", str(find_free_port()))
     arguments = command.replace("FILE", str(tmp_path / "1.png")).split()
     with pytest.raises(UsageError, match=REFUSED):
         digitq.main([*arguments, "--broker", cluster.url], standalone_mode=False)

@@ -172,8 +172,8 @@ def test_a_redis_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_and_flower_end_with_the_same_line(tls_port: int) -> None:
     url = f"rediss://localhost:{tls_port}/0"
     runs = [
-        subprocess.Popen([*DIGITQ, name, "--broker", url], stderr=subprocess.PIPE, text=True)
-        for name in ("worker", "flower")
+        subprocess.Popen([*DIGITQ, *words, "--broker", url], stderr=subprocess.PIPE, text=True)
+        for words in (["worker"], ["flower", f"--port={find_free_port()}"])
     ]
     for run in runs:
         assert run.communicate(timeout=60)[1] == f"digitq: {say(url)}\n" and run.returncode
