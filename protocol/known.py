@@ -39,20 +39,23 @@ class Known:
             return cls(lengths)
         if isinstance(allowed, str):
             raise UsageError("`allowed` is a list of numbers, not a text")
-        numbers = [check_number(text, place) for place, text in enumerate(allowed, 1)]
+        listed = [*allowed]
+        while listed and isinstance(listed[-1], str) and not listed[-1].strip():
+            listed.pop()  # a file may end in blank lines
+        numbers = [check_number(text, place) for place, text in enumerate(listed, 1)]
         if not numbers:
             raise UsageError("the list of allowed numbers is empty")
         if len(numbers) > MAX_ALLOWED:
             raise UsageError(
                 f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be"
             )
-        listed = np.unique(np.array(numbers, np.bytes_))
+        known = np.unique(np.array(numbers, np.bytes_))
         if lengths:
-            digits = np.strings.str_len(listed)
-            listed = listed[(digits >= lengths[0]) & (digits <= lengths[1])]
-            if not len(listed):
+            digits = np.strings.str_len(known)
+            known = known[(digits >= lengths[0]) & (digits <= lengths[1])]
+            if not len(known):
                 raise UsageError(f"no allowed number has the length {length}")
-        return cls(lengths, listed)
+        return cls(lengths, known)
 
     def encode(self) -> bytes:
         """The lengths in the first line, then an allowed number in each line; empty for nothing."""

@@ -102,7 +102,10 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read:
 def train(
     name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None, fine_tune: bool
 ) -> None:
-    """Train the network NAME on MNIST and write its weights and its card to a folder."""
+    """Train a network and write its weights and its card to a folder.
+
+    `mlp` and `cnn` learn from MNIST, `number` from rendered numbers of MNIST's digits.
+    """
     from worker.training.number_trainer import train_number
     from worker.training.trainer import train_model
 

@@ -29,7 +29,7 @@ def test_allowed_numbers_are_sorted_and_once_there() -> None:
 
 
 def test_only_allowed_numbers_of_the_length_stay() -> None:
-    known = Known.check("2-3", ["1", "12", "123", "1234"])
+    known = Known.check("2-3", ["1", "12", "123", "1234", ""])
     assert known.allowed is not None and known.allowed.tolist() == [b"12", b"123"]
 
 
@@ -39,6 +39,7 @@ def test_only_allowed_numbers_of_the_length_stay() -> None:
         ([], "the list of allowed numbers is empty"),
         (["1", "a"], "line 2 of the allowed numbers is 'a'"),
         (["1", "", "2"], "line 2 of the allowed numbers is ''"),
+        (["", " "], "the list of allowed numbers is empty"),
         (["1" * 21], "it must be 1 to 20 digits"),
         (["1\n2"], "it must be 1 to 20 digits"),
         ([7], "line 1 of the allowed numbers is 7"),
@@ -80,8 +81,8 @@ def test_what_to_read_decides_the_model() -> None:
     [
         ({"model": "cnn", "read": "number"}, "leave out the model 'cnn'"),
         ({"model": "number"}, "there is no model 'number'"),
-        ({"length": "9"}, "a length and allowed numbers are for"),
-        ({"allowed": ["9"]}, "a length and allowed numbers are for"),
+        ({"length": "9"}, "a length and allowed numbers go with"),
+        ({"allowed": ["9"]}, "a length and allowed numbers go with"),
         ({"read": "word"}, "must be digit or number"),
     ],
 )
