@@ -81,9 +81,15 @@ def classify(
             done = take_results(backend, job, sink, source.count)
     report_rows(sink, source.skipped.describe(), done)
     if truth and not sink.checkpoint.labelled:
-        where = "in a folder named by a digit" if truth == "parent" else f"in {truth}"
-        echo_err(f"no accuracy: none of the images that were read is {where}")
+        echo_err(describe_unlabelled(truth, reading.model))
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
+
+
+def describe_unlabelled(truth: str, model: str) -> str:
+    """Says that no image that was read has a right answer."""
+    what = "number" if model == NUMBER else "digit"
+    where = f"in a folder named by a {what}" if truth == "parent" else f"in {truth}"
+    return f"no accuracy: none of the images that were read is {where}"
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -121,15 +127,7 @@ def evaluate(
 
     reads_numbers = reading.model == NUMBER
     if plot:
-        if reads_numbers:
-            raise UsageError("--plot draws a matrix of digits: leave it out for whole numbers")
-        if not plot.absolute().parent.is_dir():
-            raise UsageError(f"can't write {plot}: no such folder")
-        if plot.suffix.lower() not in PLOT_SUFFIXES:
-            raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
-        if plot.exists() and not overwrite:
-            raise UsageError(f"{plot} exists: --overwrite replaces it")
-        require("matplotlib", "plot")
+        check_plot(plot, reads_numbers, overwrite)
     names = sources or ("mnist:test",)
     source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
     if not source.has_truth:
@@ -138,6 +136,8 @@ def evaluate(
     with open_backend(broker, workers, count_files(names)) as backend:
         job = backend.client.start(source, reading)
         take_results(backend, job, sink, source.count)
+    if truth and not sink.checkpoint.labelled and not sink.checkpoint.failed:
+        raise UsageError(describe_unlabelled(truth, reading.model))
     if isinstance(sink, ScoreSink):
         click.echo(tabulate_scores(sink))
     else:
@@ -182,3 +182,16 @@ def demo(workers: int | None, keep: bool) -> None:
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
+
+
+def check_plot(plot: Path, reads_numbers: bool, overwrite: bool) -> None:
+    """Raises `UsageError` if the matrix can't be drawn to this file."""
+    if reads_numbers:
+        raise UsageError("--plot draws a matrix of digits: leave it out for whole numbers")
+    if not plot.absolute().parent.is_dir():
+        raise UsageError(f"can't write {plot}: no such folder")
+    if plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
+    if plot.exists() and not overwrite:
+        raise UsageError(f"{plot} exists: --overwrite replaces it")
+    require("matplotlib", "plot")

@@ -520,6 +520,15 @@ def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Pa
     assert 2 < float(out.splitlines()[-1].split()[1].rstrip("%")) < 30
 
 
+@pytest.mark.parametrize("read", ["digit", "number"])
+def test_evaluate_without_a_right_answer_says_so(read: str, local: Local, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(encode_image(draw_one((60, 60))))
+    options = ("--read", read, "--truth", "parent")
+    status, out, err = run("evaluate", tmp_path, *options, DIGITQ_BROKER_URL=local.url)
+    assert (status, out) == (2, "")
+    assert f"none of the images that were read is in a folder named by a {read}" in err
+
+
 def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
     mnist_root: Path, tmp_path: Path
 ) -> None:
