@@ -13,7 +13,8 @@ from worker.normalisation.placing import STROKE_SIDE, centre, crop, dilate_thin_
 from worker.numbers.finding import Candidates
 from worker.pictures import SIDE, Grey, ImageError
 
-FAINT_SHARE, FAINT_ODDS = 0.5, 0.1  # of the strongest digit's contrast; what the odds are times
+FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's contrast is faint
+FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
 DIGIT_MARGIN, PAPER_MARGIN = 0.06, 0.24  # of a digit's height, around its box
 
 
@@ -29,7 +30,8 @@ def load_reader() -> Model:
 def read_again(picture: Grey, line: Candidates) -> Candidates:
     """The candidates with the product of both networks' probabilities of each digit.
 
-    A number is written with one pen: what is much fainter than the strongest digit may be printed.
+    A number is written with one pen. So a candidate that is much fainter than the strongest one is
+    less likely a digit: it may be a printed guide mark.
     """
     if not len(line.chances):
         return line
@@ -37,9 +39,8 @@ def read_again(picture: Grey, line: Candidates) -> Candidates:
     answers = load_reader().classify_together(np.stack(parts).reshape(-1, PIXELS))
     product = line.digits * (answers + 1e-3)  # so that the second network excludes no digit
     contrast = np.array(contrasts)
-    clear = contrast[line.chances >= 0.4]
-    faint = contrast < FAINT_SHARE * clear.max(initial=0)
-    odds = line.chances / (1 - line.chances + 1e-6) * np.where(faint, FAINT_ODDS, 1)
+    faint = contrast < FAINT_SHARE * contrast[line.chances >= 0.4].max(initial=0)
+    odds = line.chances / (1 - line.chances + 1e-6) * np.where(faint, FAINT_FACTOR, 1)
     chances = (odds / (1 + odds)).astype(np.float32)
     return line._replace(chances=chances, digits=product / product.sum(1, keepdims=True))
 
