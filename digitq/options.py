@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
+from protocol.known import read_lines
 from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS
 
-MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
     "A SOURCE is mnist:test, mnist:train, a folder, an image, a .zip, .tar (.gz, .bz2, .xz), "
@@ -115,14 +114,3 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         command(reading=choose_reading(model, read, length, lines), **others)
 
     return run
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises `UsageError` if it can't be read or is too large."""
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"can't read {path}: {reason}") from None

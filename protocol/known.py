@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from protocol.errors import UsageError
 
 MAX_DIGITS = 20  # a number has at most this many digits
+MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
 IS_NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}").fullmatch
@@ -89,3 +91,14 @@ def check_number(text: object, place: int) -> str:
             f"line {place} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"
         )
     return number
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises `UsageError` if it can't be read or is too large."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"can't read {path}: {reason}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
+from protocol.known import Known, read_lines
 from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER, settings
 from protocol.text import in_one_line
 
@@ -35,7 +36,18 @@ def commands() -> None:
     show_default=True,
     help="what is read in each IMAGE: one digit, or the whole number",
 )
-def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read: str) -> None:
+@click.option("--length", metavar="N", help="how many digits the number has, such as 9 or 3-6")
+@click.option(
+    "--allowed", type=PATH, metavar="FILE", help="the numbers that there can be, one on each line"
+)
+def inspect(
+    images: tuple[Path, ...],
+    out: Path | None,
+    model: str | None,
+    read: str,
+    length: str | None,
+    allowed: Path | None,
+) -> None:
     """Show how each IMAGE came to its answer.
 
     Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
@@ -49,15 +61,18 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read:
         print("digitq: stdout is closed", file=sys.stderr)
         sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        if out and len(images) > 1:
+            raise UsageError("--out takes one IMAGE only")
+        known = check_reading(read, model, length, allowed)
+    except UsageError as error:
+        print(f"digitq: {error}", file=sys.stderr)
+        sys.exit(2)
     status = 0
     for image in images:
         try:
-            if out and len(images) > 1:
-                raise UsageError("--out takes one IMAGE only")
-            if read == NUMBER and model:
-                raise UsageError("--model is for single digits: leave it out for whole numbers")
             if read == NUMBER:
-                status = max(status, inspect_number(image, out))
+                status = max(status, inspect_number(image, out, known))
             else:
                 status = max(status, inspect_image(image, out, model or settings().model))
             sys.stdout.flush()
@@ -71,6 +86,15 @@ def inspect(images: tuple[Path, ...], out: Path | None, model: str | None, read:
             print(f"digitq: {error}", file=sys.stderr)
             sys.exit(3)
     sys.exit(status)
+
+
+def check_reading(read: str, model: str | None, length: str | None, allowed: Path | None) -> Known:
+    """What is known of the number. Raises `UsageError` for options that don't go together."""
+    if read != NUMBER and (length or allowed):
+        raise UsageError("--length and --allowed are for whole numbers: add --read number")
+    if read == NUMBER and model:
+        raise UsageError("--model is for single digits: leave it out for whole numbers")
+    return Known.check(length, None if allowed is None else read_lines(allowed))
 
 
 @commands.command()

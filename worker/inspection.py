@@ -217,7 +217,7 @@ def prepare(path: Path, out: Path | None) -> tuple[bytes, str, Path]:
     return content, source, out or choose_out(path, source)
 
 
-def inspect_number(path: Path, out: Path | None) -> int:
+def inspect_number(path: Path, out: Path | None, known: Known) -> int:
     """Draw the picture with a box around each digit, and print the number and its alternatives.
 
     Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
@@ -227,7 +227,7 @@ def inspect_number(path: Path, out: Path | None) -> int:
     watch.forget()
     try:
         with watch.running(), watch.on(0):
-            reading = read_number(content, Known())
+            reading = read_number(content, known)
             picture = read_picture(content, DECODED_SIDE)
     except Exception as error:
         print(f"{title}: {error_of_row(error)}")

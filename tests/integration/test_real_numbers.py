@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from digitq.local.processes import Local
 from producer.client import Client
@@ -89,6 +89,26 @@ def test_inspect_draws_the_boxes(
     assert (result.exit_code, result.stdout) == (1, "blank.png: no number can be seen\n")
     bad = ["--read", "number", "--model", "cnn"]
     assert CliRunner().invoke(commands.inspect, [str(folder / "86.png"), *bad]).exit_code == 2
+
+
+def test_inspect_takes_what_is_known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "ids.txt").write_text("86\n68\n")
+
+    def inspect(*options: str) -> Result:
+        return CliRunner().invoke(commands.inspect, ["86.png", *options])
+
+    result = inspect("--read", "number", "--length", "1")
+    assert result.stdout.startswith(("86.png: 8, ", "86.png: 6, "))
+    result = inspect("--read", "number", "--length", "2", "--allowed", "ids.txt")
+    assert result.exit_code == 0 and result.stdout.startswith("86.png: 86, 100.00% sure")
+    for options, message in (
+        (["--length", "2"], "are for whole numbers: add --read number"),
+        (["--read", "number", "--length", "0"], "must be like 9 or 3-6"),
+        (["--read", "number", "--allowed", "none.txt"], "can't read none.txt"),
+    ):
+        result = inspect(*options)
+        assert result.exit_code == 2 and message in result.stderr
 
 
 def test_what_is_not_a_number(local: Local, tmp_path: Path) -> None:
