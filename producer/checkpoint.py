@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import answers
+from protocol.chunk import answers, count_reviews
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
@@ -42,12 +42,11 @@ class Checkpoint:
         if "truth" in batch.schema.names:
             equal = pc.equal(answers(batch), batch.column("truth"))
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
-        failed = answers(batch).null_count
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
-            self.failed + failed,
+            self.failed + answers(batch).null_count,
             self.labelled + labelled,
             self.correct + correct,
-            self.review + (pc.sum(batch.column("review")).as_py() or 0) - failed,
+            self.review + count_reviews(batch),
         )

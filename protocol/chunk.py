@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from protocol.settings import NUMBER, settings
 
@@ -86,6 +87,11 @@ def truth_field(model: str) -> pa.Field:
 def answers(results: pa.RecordBatch) -> pa.Array:
     """The column with the answers, `label` or `number`; null in a row with an error."""
     return results.column("number" if "number" in results.schema.names else "label")
+
+
+def count_reviews(results: pa.RecordBatch) -> int:
+    """How many rows have an answer that a person should check."""
+    return (pc.sum(results.column("review")).as_py() or 0) - int(answers(results).null_count)
 
 
 def kind_of(batch: pa.RecordBatch) -> Kind:

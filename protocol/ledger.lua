@@ -4,14 +4,15 @@
 -- no worker has logged.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
--- ledger.py defines PATIENCE in front of this file.
-local record, watermark, queue, active, jobs, calls_queue, ended = unpack(KEYS)
+-- ledger.py defines PATIENCE and SIGN in front of this file.
+local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
 local results, done = record .. ':results', record .. ':done'
 local attempts, poison_rows = record .. ':attempts', record .. ':poison_rows'
 local failures, known = record .. ':failures', record .. ':known'
-local work = {chunks, rows, queued, running, attempts, poison_rows, failures, known}
+local begun = record .. ':begun'
+local work = {chunks, rows, queued, running, attempts, poison_rows, failures, known, begun}
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -19,7 +20,11 @@ local now = clock[1] + clock[2] / 1e6
 local function stamp(time) return string.format('%.6f', time) end
 local function get(field) return redis.call('HGET', record, field) end
 local function number(field) return tonumber(get(field) or 0) end
+local function add(field, count) redis.call('HINCRBY', record, field, count) end
 local function is_stopped() return get('state') == 'cancelled' or get('state') == 'failed' end
+
+-- Adds to what is counted of all jobs, which outlives them.
+local function tally(field, count) redis.call('HINCRBY', counters, field, count) end
 
 -- Workers take messages from the queue of single calls first: someone waits for the answers.
 local function own_queue() return get('call') and calls_queue or queue end
@@ -116,7 +121,7 @@ function steps.know(base, base_row, payload, ...)
   if not recover(base, base_row, ...) or get('state') == 'done' then return end
   if redis.call('EXISTS', known) == 1 then return end
   redis.call('SET', known, payload)
-  redis.call('HINCRBY', record, 'bytes', #payload)
+  add('bytes', #payload)
   touch()
 end
 
@@ -136,8 +141,8 @@ function steps.dispatch(base, base_row, n, count, ...)
   end
   redis.call('HSET', rows, n, count)
   redis.call('HSET', record, 'stored', n + 1)
-  redis.call('HINCRBY', record, 'images', count)
-  redis.call('HINCRBY', record, 'bytes', redis.call('HSTRLEN', chunks, n))
+  add('images', count)
+  add('bytes', redis.call('HSTRLEN', chunks, n))
   publish_next()
   return n + 1
 end
@@ -176,20 +181,16 @@ function steps.heartbeat()
   touch()
 end
 
--- Returns the record's names and values in turn, and for how many seconds the submitter was silent.
-function steps.read()
-  local heard = tonumber(get('fed') or get('created') or now)
-  return {redis.call('HGETALL', record), math.floor(now - heard)}
-end
-
 -- Returns the model, how often the chunk was begun, whether something is known of the job's numbers,
 -- and if it is the first chunk of a job that is no single call, the job's source; nothing if there is
 -- nothing to do. (The worker reads the payload in the same round trip.)
-function steps.begin(n)
+function steps.begin(n, worker)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
   redis.call('ZREM', queued, n)
   redis.call('ZADD', running, stamp(now), n)
+  redis.call('HSET', begun, n, stamp(now) .. ' ' .. worker)
+  tally('begun', 1)
   local mark = tonumber(redis.call('GET', watermark) or 0)
   local moves = tonumber(published) > mark or mark > now + 1 -- or the clock was set back
   if moves and not get('call') then -- a call overtakes chunks that are not lost
@@ -224,21 +225,40 @@ function steps.fail(n)
   return count
 end
 
+-- Notes which kind of worker has answered; of more than eight kinds, the first ones.
+local function note_fingerprint(fingerprint)
+  local noted = get('fingerprints') or ''
+  if #noted < 8 * (#fingerprint + 1) and not string.find(noted, fingerprint, 1, true) then
+    redis.call('HSET', record, 'fingerprints', noted .. fingerprint .. ' ')
+  end
+end
+
 -- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
 -- longest silence: time in which a result waits for a stalled Redis does not count.
-function steps.complete(n, silent_ms, result, failed, kind, pace_ns)
+function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, work_ms, worker, fingerprint)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
-  local count = tonumber(redis.call('HGET', rows, n))
+  local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
   if tonumber(silent_ms) > number('silent_ms') then
     redis.call('HSET', record, 'silent_ms', silent_ms)
   end
-  redis.call('HINCRBY', record, 'bytes', -redis.call('HSTRLEN', chunks, n))
-  for _, key in ipairs({chunks, rows, attempts, poison_rows, failures}) do redis.call('HDEL', key, n) end
+  add('bytes', -size)
+  for _, key in ipairs({chunks, rows, attempts, poison_rows, failures, begun}) do redis.call('HDEL', key, n) end
   redis.call('HSET', results, n, result)
-  redis.call('HINCRBY', record, 'done_chunks', 1)
-  redis.call('HINCRBY', record, 'done_images', count)
-  redis.call('HINCRBY', record, 'failed', failed)
+  add('done_chunks', 1)
+  add('done_images', count)
+  add('failed', failed)
+  add('review', review)
+  add('timed_images', count) -- unlike the others, not of a chunk that was done by an older worker
+  add('work_ms', work_ms)
+  note_fingerprint(fingerprint)
+  tally('completed', 1)
+  tally('bytes', size)
+  local of_model = {images = count, failed = failed, review = review, work_ms = work_ms}
+  for field, more in pairs(of_model) do tally(field .. ':' .. get('model'), more) end
+  if redis.call('EXISTS', SIGN .. worker) == 1 then
+    redis.call('HINCRBY', SIGN .. worker, 'images', count)
+  end
   if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
@@ -254,7 +274,9 @@ end
 function steps.sweep(deadline)
   deadline = tonumber(deadline)
   if redis.call('EXISTS', record) == 0 then
-    redis.call('SREM', active, string.match(record, '[^:]+$'))
+    local id = string.match(record, '[^:]+$')
+    redis.call('SREM', active, id)
+    redis.call('ZREM', jobs, id)
     return
   end
   local lost = now - deadline
@@ -266,12 +288,28 @@ function steps.sweep(deadline)
     for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do
       redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
       publish(n)
+      add('sent_again', 1)
+      tally('sent_again', 1)
       touch() -- only here, or a job that nobody works on could never expire
     end
   end
   publish_again(queued, '-inf', stamp(lost))
   publish_again(running, '-inf', stamp(now - patience))
   for _, set in ipairs({queued, running}) do publish_again(set, stamp(now + 1), '+inf') end
+end
+
+-- A worker gives a sign of life, of which it tells names and values in turn; it is gone after `seconds`.
+-- Returns how many images the worker has classified. The removal comes first for the reason given at
+-- renew.
+function steps.beat(name, seconds, ...)
+  local sign = SIGN .. name
+  redis.call('HDEL', sign, 'heard')
+  redis.call('HSET', sign, 'heard', stamp(now), ...)
+  redis.call('EXPIRE', sign, seconds)
+  redis.call('ZADD', workers, stamp(now), name)
+  redis.call('ZREMRANGEBYSCORE', workers, '-inf', stamp(now - seconds))
+  redis.call('EXPIRE', workers, seconds)
+  return tonumber(redis.call('HGET', sign, 'images') or 0)
 end
 
 -- Returns the result of a job of one chunk. Once it is there, the job and its record are deleted.

@@ -5,10 +5,9 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 """
 
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
@@ -16,15 +15,19 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
 
-from protocol.broker.connection import Payload, RetryingRedis
+from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.signs import MAX_SIGN_AGE_SECONDS, WorkerSign
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
 ENDED = "digitq:ended"
 SWEEP_LOCK = "digitq:sweeping"
+COUNTERS = "digitq:counters"  # of all jobs there ever were
+LIVING = "digitq:workers"  # those that live
+SIGN = "digitq:worker:"  # a worker's sign of life is in the key of this name and the worker's
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
@@ -32,7 +35,8 @@ PATIENCE = 3  # a job's deadline is at least this many times its workers' longes
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
-SCRIPT = f"local PATIENCE = {PATIENCE}\n" + files("protocol").joinpath("ledger.lua").read_text()
+CONSTANTS = f"local PATIENCE, SIGN = {PATIENCE}, '{SIGN}'\n"
+SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
 
 class Begun(NamedTuple):
@@ -54,6 +58,20 @@ class ChunkResult(NamedTuple):
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
     silent_seconds: float  # the longest time in which the worker gave no sign of life
+    review: int = 0  # rows with an answer that a person should check
+    work_seconds: float = 0  # time that the process spent on the chunk
+    worker: str = ""  # its name, as in its own signs of life
+    fingerprint: str = ""  # what its answers depend on, see `worker.identity`
+
+
+class RunningChunk(NamedTuple):
+    """A chunk that a worker is at. The worker may have died since."""
+
+    job_id: str
+    number: int
+    worker: str  # its name; empty if it is of an older version
+    seconds: float  # since the chunk was begun
+    silent_seconds: float  # since its worker last said that it goes on
 
 
 class JobSpec(NamedTuple):
@@ -86,20 +104,41 @@ class JobRecord:
     images: int
     done_images: int
     failed: int = 0  # images with an error
+    review: int = 0  # images with an answer that a person should check
     chunks: int
     done_chunks: int
     bytes: int = 0
     most_attempts: int = 0  # the most times that any of its chunks was begun
+    sent_again: int = 0  # how often one of its chunks was queued again
+    image_seconds: float = 0  # the mean time that a process spent on an image; 0 if none is done
+    fingerprints: tuple[str, ...] = ()  # of the workers that answered; of more than 8, the first
     attached: bool
     silent_seconds: float = 0  # the longest time in which a worker at a chunk gave no sign of life
     reason: str | None = None  # why it failed or was cancelled, if that is known
 
     @staticmethod
-    def parse(fields: Mapping[str, str]) -> "JobRecord":
-        """The record from the fields of its hash in Redis."""
-        silent_seconds = int(fields.get("silent_ms", 0)) / 1000
-        others = {"chunks": fields["stored"], "silent_seconds": silent_seconds}
+    def parse(fields: Mapping[str, str], now: float) -> "JobRecord":
+        """The record from the fields of its hash in Redis, whose clock shows `now`."""
+        heard = float(fields.get("fed") or fields["created"])
+        is_alone = fields["state"] == "feeding" and now - heard > SUBMITTER_SECONDS
+        others = {
+            "state": "abandoned" if is_alone else fields["state"],
+            "chunks": fields["stored"],
+            "silent_seconds": int(fields.get("silent_ms", 0)) / 1000,
+            "image_seconds": mean_seconds(fields.get("work_ms"), fields.get("timed_images")),
+            "fingerprints": fields.get("fingerprints", "").split(),
+        }
         return RECORD.validate_python({**fields, **others})
+
+    @property
+    def is_active(self) -> bool:
+        """Whether workers may still work on it."""
+        return self.state in ("feeding", "running", "abandoned")
+
+    @property
+    def waiting_images(self) -> int:
+        """How many images are stored and not done."""
+        return self.images - self.done_images if self.is_active else 0
 
     @property
     def seconds(self) -> float:
@@ -123,6 +162,16 @@ class JobRecord:
 RECORD = TypeAdapter(JobRecord)
 
 
+def mean_seconds(work_ms: str | None, images: str | None) -> float:
+    """Seconds for each image, from fields of Redis; 0 if nothing was measured."""
+    return int(work_ms or 0) / max(1, int(images or 0)) / 1000
+
+
+def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields of a hash as text."""
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
 def record_key(job_id: str) -> str:
     """The key of a job's record; the job's other keys are this with a suffix."""
     return f"digitq:job:{job_id}"
@@ -139,7 +188,8 @@ class Ledger:
         return self._script(keys=self._keys(job_id), args=[step, *args])
 
     def _keys(self, job_id: str) -> list[str]:
-        return [record_key(job_id), WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED]
+        common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING]
+        return [record_key(job_id), *common]
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
@@ -195,17 +245,17 @@ class Ledger:
             self.record(job_id).raise_if_stopped()
         return int(reply or 0)
 
-    def begin(self, job_id: str, number: int) -> Begun | None:
+    def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
         keys = self._keys(job_id)
         try:
             reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number),
+                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number, worker),
                 ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
             )
         except NoScriptError:
             self.redis.script_load(SCRIPT)
-            return self.begin(job_id, number)
+            return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
         model, attempt, has_known, source = reply
@@ -215,8 +265,9 @@ class Ledger:
     def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
         """Hand in the result of a chunk. False if another worker was first or the job has ended."""
         silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
-        args = silent_ms, result.payload, result.failed, result.kind, pace_ns
-        return bool(self._step(job_id, "complete", number, *args))
+        first = silent_ms, result.payload, result.failed, result.kind, pace_ns, result.review
+        last = int(1e3 * result.work_seconds), result.worker, result.fingerprint
+        return bool(self._step(job_id, "complete", number, *first, *last))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
@@ -257,12 +308,39 @@ class Ledger:
         """Note that a job's end is logged."""
         self.redis.lrem(ENDED, 1, job_id)
 
+    def running_chunks(self, job_ids: Sequence[str]) -> list[RunningChunk]:
+        """The chunks of these jobs that workers are at."""
+        keys = [record_key(job_id) for job_id in job_ids]
+        scores = [("ZRANGE", f"{key}:running", 0, -1, "WITHSCORES") for key in keys]
+        now, replies = self._read(*scores, *(("HGETALL", f"{key}:begun") for key in keys))
+        found = []
+        for job_id, scored, begun in zip(job_ids, replies, replies[len(keys) :], strict=False):
+            for number, heard in zip(scored[::2], scored[1::2], strict=True):
+                time, _, worker = begun.get(number, heard).decode().partition(" ")
+                seconds, silent_seconds = now - float(time), now - float(heard)
+                found.append(RunningChunk(job_id, int(number), worker, seconds, silent_seconds))
+        return found
+
+    def beat(self, worker: str, **about: str | float) -> int:
+        """Give a sign of life of a worker; `about` has what `WorkerSign.parse` reads. Returns how
+        many images the worker has classified since its first sign."""
+        fields = [part for pair in about.items() for part in pair]
+        return int(self._step("", "beat", worker, MAX_SIGN_AGE_SECONDS, *fields))
+
+    def signs(self) -> list[WorkerSign]:
+        """The signs of life of all workers, sorted by name."""
+        names = sorted(member.decode() for member in self.redis.zrange(LIVING, 0, -1))
+        now, hashes = self._read(*(("HGETALL", SIGN + name) for name in names))
+        found = zip(names, map(_decode, hashes), strict=True)
+        return [WorkerSign.parse(name, fields, now) for name, fields in found if "heard" in fields]
+
+    def counters(self) -> dict[str, int]:
+        """What workers have counted of all jobs, by its name in Redis."""
+        return {name: int(number) for name, number in _decode(self.redis.hgetall(COUNTERS)).items()}
+
     def has_worker(self) -> bool:
-        """Whether a worker is there. If there is none, this takes 1.5 seconds."""
-        end = time.monotonic() + 1.5  # a worker sets the lock every second, for up to 0.9 s
-        while not (found := self.redis.exists(SWEEP_LOCK)) and time.monotonic() < end:
-            time.sleep(0.05)  # Redis has no command that waits for a key, so it is asked again
-        return bool(found)
+        """Whether a worker lives, or did until some seconds ago."""
+        return bool(self.redis.exists(LIVING))
 
     def flush(self, job_id: str) -> None:
         """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
@@ -304,24 +382,23 @@ class Ledger:
 
     def record(self, job_id: str) -> JobRecord:
         """The job's record. Raises `UnknownJobError`."""
-        flat, silent_seconds = self._step(job_id, "read") if IS_ID(job_id) else ([], 0)
-        if not flat:
-            raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
-        texts = [part.decode() for part in flat]
-        record = JobRecord.parse(dict(zip(texts[::2], texts[1::2], strict=True)))
-        if record.state == "feeding" and silent_seconds > SUBMITTER_SECONDS:
-            return replace(record, state="abandoned")
-        return record
+        for record in self._read_records([job_id] if IS_ID(job_id) else []):
+            return record
+        raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
 
     def records(self) -> list[JobRecord]:
         """All jobs that Redis still has a record of, the oldest first."""
-        found = []
-        for member in self.redis.zrange(JOBS, 0, -1):
-            try:
-                found.append(self.record(member.decode()))
-            except UnknownJobError:
-                self.redis.zrem(JOBS, member)
-        return found
+        return self._read_records([member.decode() for member in self.redis.zrange(JOBS, 0, -1)])
+
+    def _read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """The records that Redis has."""
+        now, hashes = self._read(*(("HGETALL", record_key(job_id)) for job_id in job_ids))
+        return [JobRecord.parse(_decode(fields), now) for fields in hashes if fields]
+
+    def _read(self, *commands: Command) -> tuple[float, list[Any]]:
+        """The time by the clock of Redis, and the replies to the commands."""
+        (seconds, microseconds), *replies = self.redis.read(("TIME",), *commands)
+        return seconds + microseconds / 1e6, replies
 
     def results(self, job_id: str, start: int, count: int, drop: list[int]) -> list[bytes | None]:
         """The results of `count` chunks from `start` on, with None for each that is not there. The

@@ -22,6 +22,7 @@ from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
 from worker.logs import log_end
+from worker.presence import Presence
 from worker.pulse import Beating, Connected
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
@@ -64,7 +65,7 @@ class Sweeper(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(seconds, sweep)
 
 
-app.steps["worker"].update((Sweeper, Beating))
+app.steps["worker"].update((Sweeper, Beating, Presence))
 app.steps["consumer"].add(Connected)
 
 

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from celery.worker.control import inspect_command
 
 from protocol.celery import STATS, WorkerStats
@@ -19,8 +18,8 @@ from protocol.errors import DigitqError
 from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
 from protocol.settings import ALL_MODELS, settings
+from worker.identity import torch_build
 from worker.models.card import card_path, fingerprint
-from worker.models.fast import has_byte_products
 from worker.models.model import TORCH_THREADS, read_weights
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
@@ -30,11 +29,10 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers 
 def answer_stats(state: Any) -> dict[str, Any]:
     """This worker's `WorkerStats`, as a dictionary."""
     host = platform.node()
-    instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
     return asdict(
         WorkerStats(
             version=version("digitq"),
-            torch=f"{torch.__version__} {instructions}",
+            torch=torch_build(),
             machine=read_text(BOOT_ID).strip() or host,
             machine_cores=os.cpu_count() or 1,
             share=f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}",

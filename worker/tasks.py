@@ -8,12 +8,13 @@ from functools import cache, lru_cache
 
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
-from protocol.chunk import Chunk, answers, encode, kind_of
+from protocol.chunk import Chunk, answers, count_reviews, encode, kind_of
 from protocol.errors import BrokerError
 from protocol.known import Known
 from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
+from worker.identity import own_fingerprint
 from worker.logs import log_begin, log_chunk, log_trouble
 from worker.pictures import ImageError, describe
 from worker.reading import trace_other_views
@@ -47,7 +48,8 @@ def ledger_without_retry() -> Ledger:
 @app.task(name=CLASSIFY)
 def classify(job_id: str, number: int) -> str:
     """Classify one chunk. Returns a line for Flower."""
-    begun = ledger().begin(job_id, number)
+    worker = classify.request.hostname or ""
+    begun = ledger().begin(job_id, number, worker)
     if begun is None:
         return "nothing to do: the chunk is done, or its job has ended"
     if begun.source is not None:
@@ -75,7 +77,17 @@ def classify(job_id: str, number: int) -> str:
     seconds = time.monotonic() - begun.time
     image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
     payload, kind = encode(result), kind_of(chunk.batch)
-    answer = ChunkResult(payload, failed, kind, image_seconds, heartbeat.longest_gap())
+    answer = ChunkResult(
+        payload,
+        failed,
+        kind,
+        image_seconds,
+        heartbeat.longest_gap(),
+        count_reviews(result),
+        seconds,
+        worker,
+        own_fingerprint(),
+    )
     if not ledger().complete(job_id, number, answer):
         return discard(job_id, number)
     log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -15,6 +16,7 @@ from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from protocol.ledger import (
     CALLS_QUEUE,
+    COUNTERS,
     JOBS,
     QUEUE,
     WATERMARK,
@@ -54,8 +56,10 @@ def take_messages(ledger: Ledger) -> list[int]:
     return [json.loads(json.loads(message)["body"])[0][1] for message in messages]
 
 
-def result(payload: bytes, failed: int = 0, silent_seconds: float = 0.1) -> ChunkResult:
-    return ChunkResult(payload, failed, "pixels", 0, silent_seconds)
+def result(
+    payload: bytes, failed: int = 0, silent_seconds: float = 0.1, **others: Any
+) -> ChunkResult:
+    return ChunkResult(payload, failed, "pixels", 0, silent_seconds, **others)
 
 
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
@@ -500,7 +504,9 @@ def test_a_worker_passes_over_a_job_whose_record_is_gone(ledger: Ledger) -> None
 
 
 def endless_keys(ledger: Ledger) -> set[bytes]:
-    return {key for key in ledger.redis.keys("digitq:*") if ledger.redis.ttl(key) < 0}
+    """Those that stay for ever, besides the counters."""
+    keys = {*ledger.redis.keys("digitq:*")} - {COUNTERS.encode()}
+    return {key for key in keys if ledger.redis.ttl(key) < 0}
 
 
 def test_what_outlives_a_job_is_cleared_away(ledger: Ledger) -> None:
@@ -667,3 +673,75 @@ def test_the_first_end_of_a_job_counts(ledger: Ledger) -> None:
     ledger.give_up("j", "why")
     ledger.cancel("j")
     assert (ledger.record("j").state, ledger.record("j").reason) == ("failed", "why")
+
+
+# What is seen of jobs and workers
+
+
+ABOUT = {"host": "h", "version": "0.2.0", "fingerprint": "f", "processes": 2, "started": 5.0}
+
+
+def test_counters_outlive_jobs_and_count_a_chunk_once(ledger: Ledger) -> None:
+    """However often it was begun, sent again and completed."""
+    store(ledger, 0, 1)
+    ledger.begin("j", 0)
+    ledger.sweep(deadline_seconds=0)  # its worker has died
+    ledger.begin("j", 0)
+    done = result(b"result", 1, review=2, work_seconds=0.5, fingerprint="f")
+    assert [ledger.complete("j", 0, done) for _ in range(3)] == [True, False, False]
+    assert (ledger.record("j").review, ledger.record("j").sent_again) == (2, 1)
+    assert ledger.record("j").image_seconds == 0.05
+    ledger.submit(SPEC._replace(id="call", model="cnn"), 1, b"call")
+    ledger.begin("call", 0)
+    ledger.complete("call", 0, result(b"answer"))
+    assert ledger.take("call") == b"answer"
+    ledger.cancel("j")
+    chunks = {"begun": 3, "completed": 2, "sent_again": 1, "bytes": len(b"chunk 0call")}
+    mlp = {"images:mlp": 10, "failed:mlp": 1, "review:mlp": 2, "work_ms:mlp": 500}
+    cnn = {"images:cnn": 1, "failed:cnn": 0, "review:cnn": 0, "work_ms:cnn": 0}
+    assert ledger.counters() == {**chunks, **mlp, **cnn}
+
+
+def test_a_record_names_each_kind_of_worker_that_answered(ledger: Ledger) -> None:
+    """Up to eight."""
+    store(ledger, *range(12))
+    kinds = ["a", "b", "a", *"cdefghij"]
+    for number, kind in enumerate(kinds):
+        ledger.complete("j", number, result(b"", fingerprint=8 * kind))
+    assert ledger.record("j").fingerprints == tuple(8 * kind for kind in "abcdefgh")
+
+
+def test_a_sign_of_life_counts_the_images_of_its_worker_and_expires(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    assert ledger.complete("j", 0, result(b"", worker="w@h"))  # it has given no sign yet
+    assert not ledger.has_worker()
+    assert ledger.beat("w@h", **ABOUT, images_per_second=0) == 0
+    ledger.complete("j", 1, result(b"", worker="w@h"))
+    assert ledger.beat("w@h", **ABOUT, images_per_second=2.5) == 10
+    assert ledger.has_worker()
+    (sign,) = ledger.signs()
+    assert (sign.name, sign.host, sign.fingerprint, sign.processes) == ("w@h", "h", "f", 2)
+    assert (sign.images, sign.images_per_second) == (10, 2.5) and 0 <= sign.silent_seconds < 5
+    for key in ("digitq:workers", "digitq:worker:w@h"):
+        assert 0 < ledger.redis.ttl(key) < 30
+    ledger.redis.delete("digitq:worker:w@h")
+    assert ledger.signs() == []
+
+
+def test_a_sign_of_life_passes_where_redis_is_out_of_memory(ledger: Ledger) -> None:
+    ledger.redis.config_set("maxmemory", 1)
+    try:
+        ledger.beat("w", **ABOUT, images_per_second=0)
+        assert [sign.name for sign in ledger.signs()] == ["w"]
+    finally:
+        ledger.redis.config_set("maxmemory", 0)
+
+
+def test_a_running_chunk_has_its_worker_its_age_and_its_silence(ledger: Ledger) -> None:
+    store(ledger, 0, 1)
+    ledger.begin("j", 0, "w@h")
+    time.sleep(0.02)
+    ledger.renew("j", 0)
+    ((job_id, number, worker, seconds, silent_seconds),) = ledger.running_chunks(["j", "none"])
+    assert (job_id, number, worker) == ("j", 0, "w@h")
+    assert 0 <= silent_seconds < seconds - 0.01 < 5

@@ -1,6 +1,7 @@
 """The ledger over random interleavings of a producer, two workers, sweeps, losses and crashes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from protocol.ledger import QUEUE, ChunkResult, JobSpec, Ledger, record_key
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)
 KEY = record_key("j")
+IMAGES_COUNTED = {"images:mlp": ROWS, "failed:mlp": 1, "review:mlp": 2}  # of each chunk
 HARM = (
     "a message comes again",
     "messages are dropped",
@@ -60,6 +62,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.held: dict[str, int] = {}
         self.answers: dict[int, bytes] = {}  # the first answer to each chunk since Redis forgot all
         self.collected: list[bytes] = []
+        self.counted = Counter[str]()  # what Redis must have counted since it forgot all
         self.ledger.open(SPEC)
 
     @precondition(lambda self: self.sent < CHUNKS)
@@ -96,6 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert job_id == "j"
         if begun := self.ledger.begin("j", number):
             assert begun.payload == payload(number)
+            self.counted["begun"] += 1
             self.held[worker] = number
 
     @precondition(lambda self: self.held)
@@ -114,9 +118,12 @@ class LedgerMachine(RuleBasedStateMachine):
         number = self.held.pop(worker)
         answer = b"chunk %d by the %s" % (number, worker.encode())
         for _ in range(times):
-            if self.ledger.complete("j", number, ChunkResult(answer, 0, "pixels", 0, 0)):
+            if self.ledger.complete("j", number, ChunkResult(answer, 1, "pixels", 0, 0, 2)):
                 assert number not in self.answers
                 self.answers[number] = answer
+                self.counted += Counter(
+                    {"completed": 1, "bytes": len(payload(number)), **IMAGES_COUNTED}
+                )
 
     @rule()
     def sweep(self) -> None:
@@ -143,6 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.redis.delete(QUEUE)
             case "Redis forgets":  # chunks that were not collected must be done again
                 self.redis.flushall()
+                self.counted.clear()
                 collected = len(self.collected)
                 self.answers = {n: a for n, a in self.answers.items() if n < collected}
             case "Redis forgets the script":
@@ -165,6 +173,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(queued) + len(running) >= least  # more if the queue was empty
         assert record.done_chunks == len(self.answers)
         assert record.done_images == ROWS * len(self.answers)
+        counters = Counter(self.ledger.counters())
+        assert counters.pop("sent_again", 0) >= record.sent_again
+        assert +counters == self.counted
         assert record.bytes == sum(map(len, self.redis.hvals(KEY + ":chunks")))
         assert (record.state == "done") <= (len(self.answers) == CHUNKS)
 

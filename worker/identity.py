@@ -1,0 +1,32 @@
+"""What a worker's answers depend on, besides the images.
+
+No tensor may be made here: torch must not be used before the pool is forked.
+"""
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+
+import torch
+
+from protocol.settings import ALL_MODELS
+from worker.models.card import fingerprint
+from worker.models.fast import has_byte_products
+from worker.models.model import count_gpus
+
+FINGERPRINT_DIGITS = 8  # of a SHA-256 in base 16
+
+
+def torch_build() -> str:
+    """Torch's version, and the instructions that it uses: an answer's last bits depend on both."""
+    instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
+    return f"{torch.__version__} {instructions}"
+
+
+@cache
+def own_fingerprint() -> str:
+    """The same for two workers only if both give the same answers to the last bit: a hash of the
+    versions of digitq and torch, of all weights, of instructions, and of whether there is a GPU."""
+    device = "GPU" if count_gpus() else "CPU"
+    parts = [version("digitq"), torch_build(), device, *map(fingerprint, ALL_MODELS)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]
