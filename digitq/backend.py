@@ -22,7 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from digitq.local.processes import Local
-from digitq.report import describe_flaws
+from digitq.report import Run, describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job
@@ -81,10 +81,8 @@ def private_backend(local: Local) -> Backend:
     return Backend(Client(local.url, retry_seconds=0), local)
 
 
-def take_results(
-    backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]
-) -> tuple[int, float]:
-    """Write a job's results and show the progress; gives the number of rows and the seconds.
+def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]) -> Run:
+    """Write a job's results and show the progress.
 
     `count` gives the number of images, which may take a while. After an error or Ctrl-C an attached
     job is removed from Redis; the rows that are written stay.
@@ -127,7 +125,10 @@ def take_results(
         raise
     finally:
         sink.close()
-    return sink.checkpoint.rows - before, time.monotonic() - started
+    seconds, fingerprints = time.monotonic() - started, tuple[str, ...]()
+    with suppress(DigitqError):  # all rows are written, so a Redis that is lost now does no harm
+        fingerprints = job.progress().fingerprints
+    return Run(sink.checkpoint.rows - before, seconds, fingerprints)
 
 
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:

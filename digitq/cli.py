@@ -14,7 +14,7 @@ from click.shell_completion import shell_complete
 from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo, evaluate
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
-from digitq.commands.run import doctor, flower, inspect, train, up, worker
+from digitq.commands.run import doctor, flower, inspect, metrics, train, up, worker
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError
 from protocol.host.process import make_stderr_unfailing
@@ -22,7 +22,7 @@ from protocol.host.process import make_stderr_unfailing
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
-    "Run and watch": (up, worker, flower, doctor),
+    "Run and watch": (up, worker, flower, metrics, doctor),
     "Train and measure": (train, bench),
 }
 COMPLETE = "_DIGITQ_COMPLETE"  # the variable by which a shell asks for completions

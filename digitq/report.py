@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from protocol.ledger import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
+
+
+class Run(NamedTuple):
+    """What was taken of a job's results."""
+
+    images: int
+    seconds: float
+    fingerprints: tuple[str, ...]  # of the workers that answered the job
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
@@ -62,18 +70,27 @@ def report_interruption(
         raise
 
 
-def report_rows(sink: "Sink", skipped: str = "", run: tuple[int, float] | None = None) -> None:
-    """Tell what is written and where, and the speed of a `run`: its images and seconds."""
+def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = True) -> None:
+    """Tell what is written and where, how fast it was, and whether workers were at odds."""
     from producer.sinks.files import FileSink
 
     speed = ""
-    if run:
-        images, seconds = run
-        per_second = f"{images / seconds:,.0f} images/s"
-        speed = f", {seconds:,.1f} s" if images < FEW_IMAGES else f", {per_second}"
+    if has_speed:
+        per_second = f"{run.images / run.seconds:,.0f} images/s"
+        speed = f", {run.seconds:,.1f} s" if run.images < FEW_IMAGES else f", {per_second}"
     echo_err(f"{summarise(sink.checkpoint, skipped)}{speed}")
     if isinstance(sink, FileSink):
         echo_err(f"the rows are in {sink.path}")
+    if mixture := describe_mixture(run.fingerprints):
+        echo_err(mixture)
+
+
+def describe_mixture(fingerprints: Sequence[str]) -> str:
+    """Says that workers that may give different answers have answered; empty if none have."""
+    if len(fingerprints) < 2:
+        return ""
+    kinds = f"workers of {len(fingerprints)} kinds answered ({', '.join(fingerprints)})"
+    return f"{kinds}: their versions, weights or processors differ; `digitq doctor` says which"
 
 
 def summarise(checkpoint: "Checkpoint", skipped: str = "") -> str:
@@ -96,7 +113,8 @@ def describe_flaws(checkpoint: "Checkpoint") -> list[str]:
 
 
 def describe_job(record: "JobRecord") -> str:
-    """Three lines about one job, and a fourth if it is known why the job stopped."""
+    """Three lines about one job, one if workers were at odds, and one with the reason if it is
+    known why the job stopped."""
     share = _share(record)
     more = f"({share})" if share else "that are in Redis so far"
     images, chunks = plural(record.images, "image"), plural(record.chunks, "chunk")
@@ -106,6 +124,7 @@ def describe_job(record: "JobRecord") -> str:
         f"  {record.done_images:,} of {images} {more}, {record.failed:,} with an error, "
         f"{record.done_chunks:,} of {chunks}",
         f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
+        *([f"  {mixture}"] if (mixture := describe_mixture(record.fingerprints)) else []),
         *([f"  {record.state}: {record.reason}"] if record.reason else []),
     ]
     return "\n".join(map(in_one_line, lines))

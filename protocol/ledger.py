@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
@@ -91,12 +91,16 @@ class JobSpec(NamedTuple):
         return [part for pair in fields.items() for part in pair]
 
 
+JobState = Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
+JOB_STATES: tuple[JobState, ...] = get_args(JobState)
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """One job; docs/operations.md explains its states. Times are by the clock of Redis."""
 
     id: str
-    state: Literal["feeding", "running", "done", "collected", "cancelled", "failed", "abandoned"]
+    state: JobState
     model: str
     source: str
     created: datetime

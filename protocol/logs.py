@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+PLAIN_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"  # as Celery's
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; what `facts` gave a record becomes fields of it."""
@@ -26,6 +28,15 @@ class JsonFormatter(logging.Formatter):
 def facts(event: str, job_id: str, **others: object) -> dict[str, object]:
     """The argument `extra` for a log line about a job: what it says, for programs."""
     return {"facts": {"event": event, "job": job_id, **others}}
+
+
+def start_log(log_format: str | None) -> None:
+    """Log on stderr what is of level INFO or higher, in the form of a worker's log."""
+    formatter = logging.Formatter(PLAIN_FORMAT)
+    give_times_an_offset(formatter)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def give_times_an_offset(formatter: logging.Formatter) -> None:

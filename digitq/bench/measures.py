@@ -103,7 +103,7 @@ class Bench(ExitStack):
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
         job = backend.client.submit_source(source, model, read=read)
-        done, seconds = take_results(backend, job, sink, source.count)
+        done, seconds, _ = take_results(backend, job, sink, source.count)
         return {"images_per_second": done / seconds}
 
     def repeat_mnist(self, images: int) -> Source:

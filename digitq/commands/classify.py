@@ -79,7 +79,7 @@ def classify(
         with open_backend(broker, workers, count_files(sources)) as backend:
             job = backend.client.start(source, reading, resume=sink.checkpoint)
             done = take_results(backend, job, sink, source.count)
-    report_rows(sink, source.skipped.describe(), done)
+    report_rows(sink, done, source.skipped.describe())
     if truth and not sink.checkpoint.labelled:
         echo_err(describe_unlabelled(truth, reading.model))
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
@@ -176,7 +176,7 @@ def demo(workers: int | None, keep: bool) -> None:
         echo_err(f"Flower   {local.flower_url}")
         job = backend.client.submit_source(source)
         done = take_results(backend, job, sink, source.count)
-        report_rows(sink, run=done)
+        report_rows(sink, done)
         if keep:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")
             local.watch()

@@ -108,8 +108,8 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
-        take_results(Backend(client), job, sink, lambda: job.progress().images)
-    report_rows(sink)
+        done = take_results(Backend(client), job, sink, lambda: job.progress().images)
+    report_rows(sink, done, has_speed=False)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 

@@ -1,10 +1,11 @@
-"""`worker`, `flower`, `up` and `doctor`; `train` and `inspect`, which run the worker's own."""
+"""`worker`, `flower`, `metrics`, `up`, `doctor`; `train`, `inspect`, which run the worker's own."""
 
 import json
 import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -20,7 +21,7 @@ from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.logs import JsonFormatter
+from protocol.logs import JsonFormatter, start_log
 from protocol.settings import DEFAULT_BROKER, read_settings, settings
 from protocol.text import plural
 
@@ -98,6 +99,44 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     given = read_flower_options(passed_on)
     refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
     exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *given)
+
+
+@click.command()
+@options.broker
+@options.number("--port", "port to listen on", 9808, click.IntRange(1, 65535))
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="address to listen on; 0.0.0.0 lets other hosts read the metrics, without a password",
+)
+@options.log_format
+def metrics(broker: str | None, port: int, address: str, log_format: str | None) -> None:
+    """Serve metrics for Prometheus, at http://127.0.0.1:9808/metrics.
+
+    One such endpoint is enough for all workers of a Redis. It answers even if Redis is lost, and
+    says so.
+    """
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from digitq.metrics import MAX_READ_SECONDS, StateCollector
+    from protocol.broker.connection import connect, refuse_unusable
+    from protocol.ledger import Ledger
+
+    start_log(choose_log_format(log_format))
+    url = broker or settings().broker_url or DEFAULT_BROKER
+    refuse_unusable(url)
+    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry.register(StateCollector(Ledger(connect(url, timeout_seconds=MAX_READ_SECONDS))))
+    try:
+        start_http_server(port, address, registry)
+    except OSError as error:
+        where = f"can't listen on {address}, port {port}"
+        how = "choose another with --port or --address"
+        raise UsageError(f"{where}: {error.strerror}; {how}") from None
+    logging.getLogger(__name__).info("metrics are at http://%s:%d/metrics", address, port)
+    threading.Event().wait()  # the server is a thread; a signal ends this process
 
 
 @click.command()

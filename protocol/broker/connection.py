@@ -167,8 +167,14 @@ class RetryingRedis(redis.Redis):
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
-def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> RetryingRedis:
-    """A client that waits up to `retry_seconds` each time Redis is lost.
+def connect(
+    url: str,
+    retry_seconds: float = 0,
+    one_thread: bool = False,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> RetryingRedis:
+    """A client that waits up to `retry_seconds` each time Redis is lost, which it is after
+    `timeout_seconds` without an answer.
 
     With `one_thread` it is for one thread only and keeps one connection: to get one from its pool,
     redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis,
@@ -183,8 +189,8 @@ def connect(url: str, retry_seconds: float = 0, one_thread: bool = False) -> Ret
         tcp = {"socket_keepalive": True, "socket_keepalive_options": options}
     common: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 1),
-        "socket_timeout": TIMEOUT_SECONDS,
-        "socket_connect_timeout": TIMEOUT_SECONDS,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
         "protocol": 2,
     }
     own = {

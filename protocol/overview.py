@@ -1,0 +1,132 @@
+"""The state of a deployment as Redis has it: backlog, jobs, workers, counters, memory.
+
+It is read by plain commands, so that who only watches needs no right to write or to run scripts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocol.ledger import JobRecord, Ledger, RunningChunk
+from protocol.signs import WorkerSign
+
+ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCounters:
+    """What all workers have done with one model since Redis began to count."""
+
+    images: int  # with those that failed
+    failed: int  # images with an error
+    review: int  # images with an answer that a person should check
+    work_seconds: float  # the time that processes spent on them
+
+    @property
+    def image_seconds(self) -> float:
+        """The mean time of a process for an image; 0 if none is done."""
+        return self.work_seconds / max(1, self.images)
+
+
+NOTHING_DONE = ModelCounters(images=0, failed=0, review=0, work_seconds=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """What was counted of all jobs since Redis began to count; a job's end changes nothing."""
+
+    begun: int  # chunks
+    completed: int
+    sent_again: int
+    bytes: int  # size of the chunks that were completed
+    models: Mapping[str, ModelCounters]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All that an operator may want to see at once."""
+
+    jobs: tuple[JobRecord, ...]  # the oldest first
+    running: tuple[RunningChunk, ...]  # of all jobs
+    workers: tuple[WorkerSign, ...]  # those that live, by name
+    counters: Counters
+    memory_bytes: int  # that Redis uses
+    memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
+
+    @property
+    def active_jobs(self) -> list[JobRecord]:
+        """The jobs that workers may still work on, the oldest first."""
+        return [job for job in self.jobs if job.is_active]
+
+    @property
+    def processes(self) -> int:
+        """How many processes the living workers have."""
+        return sum(worker.processes for worker in self.workers)
+
+    @property
+    def images_per_second(self) -> float:
+        """The present rate of the living workers together."""
+        return sum(worker.images_per_second for worker in self.workers)
+
+    @property
+    def backlog_images(self) -> int:
+        """How many images are stored and not done."""
+        return sum(job.waiting_images for job in self.jobs)
+
+    @property
+    def backlog_process_seconds(self) -> float:
+        """How long one process would need for the backlog.
+
+        An image takes as long as the job's images took so far; else as those of its model; else
+        `ASSUMED_IMAGE_SECONDS`. So this is above 0 as long as an image waits, and does not depend
+        on how many workers there are.
+        """
+        return sum(job.waiting_images * self._image_seconds(job) for job in self.active_jobs)
+
+    @property
+    def backlog_seconds(self) -> float:
+        """How long the backlog will take at the present rate of the workers.
+
+        If no rate is known, because no worker lives or none has done anything lately, it is the
+        time that the living processes would need, or one process if there is none.
+        """
+        if rate := self.images_per_second:
+            return self.backlog_images / rate
+        return self.backlog_process_seconds / max(1, self.processes)
+
+    def _image_seconds(self, job: JobRecord) -> float:
+        of_model = self.counters.models.get(job.model, NOTHING_DONE)
+        return job.image_seconds or of_model.image_seconds or ASSUMED_IMAGE_SECONDS
+
+
+def look_around(ledger: Ledger) -> Overview:
+    """The present state. Raises `BrokerError`."""
+    jobs = ledger.records()
+    memory = ledger.redis.info("memory")
+    return Overview(
+        jobs=tuple(jobs),
+        running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
+        workers=tuple(ledger.signs()),
+        counters=read_counters(ledger.counters()),
+        memory_bytes=memory["used_memory"],
+        memory_limit_bytes=memory["maxmemory"],
+    )
+
+
+def read_counters(counted: Mapping[str, int]) -> Counters:
+    """The counters from the fields of their hash in Redis."""
+    names = [name.removeprefix("images:") for name in counted if name.startswith("images:")]
+    return Counters(
+        begun=counted.get("begun", 0),
+        completed=counted.get("completed", 0),
+        sent_again=counted.get("sent_again", 0),
+        bytes=counted.get("bytes", 0),
+        models={
+            name: ModelCounters(
+                images=counted[f"images:{name}"],
+                failed=counted[f"failed:{name}"],
+                review=counted[f"review:{name}"],
+                work_seconds=counted[f"work_ms:{name}"] / 1000,
+            )
+            for name in sorted(names)
+        },
+    )
