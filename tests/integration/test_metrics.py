@@ -1,0 +1,226 @@
+"""The endpoint for Prometheus, on a real Redis and with real workers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from digitq.local.processes import Local, find_free_port
+from producer import Client
+from protocol.ledger import ChunkResult, JobSpec
+from protocol.overview import ASSUMED_IMAGE_SECONDS
+from tests.drawing import random_digits
+from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
+from worker.models.card import WEIGHTS_FOLDER
+
+# A module that workers import, so that a worker that died is soon missed
+QUICK = "from protocol import ledger; from worker import presence\n"
+QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 2; presence.SIGN_SECONDS = 0.2\n"
+SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+@dataclass
+class Endpoint:
+    """A running `digitq metrics`."""
+
+    local: Local
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def read(self) -> dict[Sample, float]:
+        """All samples by name and labels, as Prometheus's own parser has them."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as reply:
+            text = reply.read().decode()
+        samples = [sample for family in parse(text) for sample in family.samples]
+        found = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
+        assert len(found) == len(samples)
+        return found
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.read().get((f"digitq_{name}", frozenset(labels.items())))
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        return [dict(labels) for found, labels in self.read() if found == f"digitq_{name}"]
+
+
+@contextmanager
+def serve_metrics(local: Local, log: Path) -> Iterator[Endpoint]:
+    port = find_free_port()
+    arguments = ["metrics", "--broker", local.url, "--port", str(port), "--log-format", "json"]
+    with run_digitq(log, *arguments) as process:
+        wait_for(lambda: "metrics are at" in log.read_text())
+        yield Endpoint(local, port, process, log)
+
+
+@pytest.fixture
+def endpoint(redis_only: Local, tmp_path: Path) -> Iterator[Endpoint]:
+    with serve_metrics(redis_only, tmp_path / "log") as endpoint:
+        yield endpoint
+
+
+def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
+    """Steps of the ledger stand for workers here."""
+    ledger = Client(endpoint.local.url).ledger
+    ledger.redis.config_set("maxmemory", 1 << 30)
+    assert endpoint.value("redis_up") == 1
+    assert endpoint.value("workers") == endpoint.value("backlog_seconds") == 0
+    assert endpoint.value("images_total", model="cnn") == 0
+    for number in range(3):
+        ledger.dispatch(SPEC, (0, 0), number, 10, b"chunk")
+    assert endpoint.value("backlog_images") == 30
+    assert endpoint.value("backlog_seconds") == pytest.approx(30 * ASSUMED_IMAGE_SECONDS)
+    ledger.begin("j", 0)
+    ledger.sweep(deadline_seconds=0)  # as after a kill
+    ledger.begin("j", 0)
+    ledger.begin("j", 1)
+    wait_for(lambda: (endpoint.value("chunk_age_seconds") or 0) > 0.1)
+    done = ChunkResult(b"rows", 2, "pixels", 0, 0, review=3, work_seconds=5)
+    assert [ledger.complete("j", 0, done) for _ in range(2)] == [True, False]
+    found = {
+        "chunks_begun_total": 3,
+        "chunks_completed_total": 1,
+        "chunks_sent_again_total": 1,
+        "bytes_total": 5,
+        "backlog_images": 20,
+        "backlog_process_seconds": 10,
+        "redis_memory_limit_bytes": 1 << 30,
+    }
+    samples = endpoint.read()
+    assert {name: samples[f"digitq_{name}", frozenset()] for name in found} == found
+    for name, value in (("", 10), ("_failed", 2), ("_review", 3)):
+        assert endpoint.value(f"images{name}_total", model="mlp") == value
+    for name, value in (("stored", 30), ("done", 10), ("failed", 2)):
+        assert endpoint.value(f"job_images_{name}", job="j", model="mlp") == value
+    assert endpoint.value("jobs", state="feeding") == 1
+    ledger.cancel("j")
+    assert endpoint.value("jobs", state="cancelled") == 1
+    assert endpoint.value("images_total", model="mlp") == 10  # a job's end changes nothing
+    assert endpoint.value("backlog_images") == 0 and not endpoint.labels("job_images_done")
+
+
+def test_of_many_jobs_the_oldest_hundred_are_shown(endpoint: Endpoint) -> None:
+    ledger = Client(endpoint.local.url).ledger
+    for number in range(105):
+        ledger.open(SPEC._replace(id=f"j{number}"))
+    shown = {labels["job"] for labels in endpoint.labels("job_images_done")}
+    assert shown == {f"j{number}" for number in range(100)}
+    assert endpoint.value("jobs", state="feeding") == 105
+
+
+def test_the_endpoint_outlives_redis_and_says_so_once(endpoint: Endpoint) -> None:
+    assert endpoint.value("redis_up") == 1
+    endpoint.local._kill(endpoint.local._processes["redis"])
+    for _ in range(2):
+        assert endpoint.read() == {("digitq_redis_up", frozenset()): 0}
+    endpoint.local._start_redis()
+    wait_for(lambda: endpoint.value("redis_up") == 1)
+    lines = [json.loads(line) for line in endpoint.log.read_text().splitlines()]
+    assert [line["level"] for line in lines] == ["INFO", "WARNING", "INFO"]
+    assert "can't reach Redis" in lines[1]["message"] and lines[2]["message"] == "Redis is back"
+
+
+def test_sigterm_ends_the_endpoint_at_once(endpoint: Endpoint) -> None:
+    """Even while a request waits for a Redis that has stopped."""
+    redis = endpoint.local._processes["redis"].pid
+    os.kill(redis, signal.SIGSTOP)
+    try:
+        with suppress(OSError):
+            urlopen(f"http://127.0.0.1:{endpoint.port}", timeout=0.2)
+        started = time.monotonic()
+        endpoint.process.terminate()
+        assert endpoint.process.wait() == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 1
+    finally:
+        os.kill(redis, signal.SIGCONT)
+
+
+def test_where_it_can_t_listen_it_says_so_in_one_line(endpoint: Endpoint) -> None:
+    command = [*DIGITQ, "metrics", "--broker", endpoint.local.url]
+    for options in (["--port", str(endpoint.port)], ["--address", "nowhere.invalid"]):
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith("digitq: can't listen on ") and done.stderr.count("\n") == 1
+
+
+@contextmanager
+def work(local: Local, folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `digitq worker` with one process."""
+    (folder / "quick.py").write_text(QUICK)
+    options = ["--hostname", f"{name}@h", "--concurrency", "1", "--include", "quick"]
+    log = folder / name
+    with run_digitq(log, "worker", "--broker", local.url, *options) as process:
+        wait_for(lambda: " ready." in log.read_text())
+        yield process
+        process.terminate()
+        process.wait()
+
+
+def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
+    redis_only: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them has other weights: the same ones, made by another command."""
+    other = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, other)
+    card = json.loads((other / "mlp.json").read_text())
+    (other / "mlp.json").write_text(json.dumps({**card, "command": "another"}))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "10")
+    client = Client(redis_only.url)
+    with (
+        serve_metrics(redis_only, tmp_path / "log") as endpoint,
+        work(redis_only, tmp_path, "first") as first,
+    ):
+        monkeypatch.setenv("DIGITQ_WEIGHTS", str(other))
+        with work(redis_only, tmp_path, "second"):
+            wait_for(lambda: endpoint.value("workers") == 2)
+            job = client.submit(random_digits(1000), detached=True)
+            wait_for(lambda: job.progress().state == "done")
+            record = job.progress()
+            signs = {sign.name: sign for sign in client.ledger.signs()}
+            prints = {sign.fingerprint for sign in signs.values()}
+            assert {*record.fingerprints} == prints and len(prints) == 2
+            assert record.review == job.table().column("review").to_pylist().count(True)
+            assert sum(sign.images for sign in signs.values()) == 1000
+            said = f"workers of 2 kinds answered ({', '.join(record.fingerprints)})"
+            for command in (["status", job.id], ["collect", job.id, "-o", tmp_path / "out.csv"]):
+                done = subprocess.run(
+                    [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
+                )
+                assert said in (done.stdout + done.stderr).splitlines()[-1]
+            labels = endpoint.labels("worker_images_per_second")
+            assert {one["fingerprint"] for one in labels} == prints
+            assert {one["worker"] for one in labels} == {"first@h", "second@h"}
+            for child in children_of(first.pid):
+                os.kill(child, signal.SIGKILL)
+            first.kill()
+            wait_for(lambda: endpoint.value("workers") == 1, seconds=10)
+            assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_gone_within_half_a_minute(redis_only: Local, tmp_path: Path) -> None:
+    client = Client(redis_only.url)
+    log = tmp_path / "log"
+    with run_digitq(log, "worker", "--broker", redis_only.url, "--concurrency", "1") as process:
+        wait_for(client.ledger.signs)
+        time.sleep(20)
+        assert client.ledger.signs()  # it goes on
+        children = children_of(process.pid)
+        process.kill()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    wait_for(lambda: not client.ledger.signs(), seconds=30)

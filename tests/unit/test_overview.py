@@ -1,0 +1,105 @@
+"""What is computed of a deployment's state, and how a worker measures its rate."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from protocol.ledger import JobRecord
+from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview, read_counters
+from protocol.signs import WorkerSign
+from worker.presence import RATE_SECONDS, Meter
+
+NOW = datetime.now(UTC)
+
+
+def job(images: int, done: int, **others: Any) -> JobRecord:
+    common = {
+        "id": "j",
+        "model": "mlp",
+        "source": "",
+        "created": NOW,
+        "chunks": 9,
+        "attached": False,
+    }
+    fields = {"state": "running", "done_chunks": 0, **common, **others}
+    return JobRecord(images=images, done_images=done, **fields)
+
+
+def sign(rate: float, processes: int = 2) -> WorkerSign:
+    return WorkerSign(
+        name="w",
+        host="h",
+        version="1",
+        fingerprint="f",
+        processes=processes,
+        started=NOW,
+        images=0,
+        images_per_second=rate,
+        silent_seconds=0,
+    )
+
+
+def overview(
+    *jobs: JobRecord, workers: tuple[WorkerSign, ...] = (), counted: dict[str, int] | None = None
+) -> Overview:
+    return Overview(
+        jobs=jobs,
+        running=(),
+        workers=workers,
+        counters=read_counters(counted or {}),
+        memory_bytes=0,
+        memory_limit_bytes=0,
+    )
+
+
+def test_a_backlog_takes_as_long_as_the_living_workers_need_together() -> None:
+    jobs = job(900, 100), job(300, 100, state="abandoned"), job(50, 10, state="cancelled")
+    seen = overview(*jobs, workers=(sign(30), sign(20)))
+    assert (seen.backlog_images, seen.backlog_seconds) == (1000, 20)
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes"), [((), 1), ((sign(0),), 2), ((sign(0), sign(0, processes=3)), 5)]
+)
+def test_a_backlog_has_seconds_even_if_nobody_works(
+    workers: tuple[WorkerSign, ...], processes: int
+) -> None:
+    """By what the job's images took so far, else by those of the model, else by a guess."""
+    mlp = {"images:mlp": 100, "failed:mlp": 0, "review:mlp": 0, "work_ms:mlp": 2000}
+    waiting = job(100, 0, image_seconds=0.5), job(100, 0), job(100, 0, model="cnn")
+    seen = overview(*waiting, workers=workers, counted=mlp)
+    seconds = 100 * (0.5 + 0.02 + ASSUMED_IMAGE_SECONDS)
+    assert seen.backlog_process_seconds == pytest.approx(seconds)
+    assert seen.backlog_seconds == pytest.approx(seconds / processes)
+
+
+def test_without_work_a_backlog_takes_no_time() -> None:
+    for workers in ((), (sign(0),), (sign(9),)):
+        seen = overview(job(10, 10, state="done"), workers=workers)
+        assert (seen.backlog_seconds, seen.backlog_process_seconds) == (0, 0)
+
+
+def test_a_rate_leaves_out_the_idle_time_before_the_work() -> None:
+    meter = Meter()
+    assert meter.rate == 0
+    for second in range(0, 60, 2):
+        meter.read(7, second)
+    assert meter.rate == 0
+    for second in range(60, 80, 2):
+        meter.read(7 + 100 * (second - 58), second)
+        assert meter.rate == 100
+
+
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    meter = Meter()
+    for second in range(100):
+        meter.read(100 * min(second, 50), second)
+        assert meter.rate <= 100 and (meter.rate > 0) == (0 < second < 50 + RATE_SECONDS)
+
+
+def test_a_count_that_redis_has_lost_gives_no_rate() -> None:
+    meter = Meter()
+    for second, count in enumerate((100, 200, 5, 15)):
+        meter.read(count, second)
+    assert meter.rate == 10
