@@ -1,5 +1,5 @@
-# Three images: `producer` (the command line, no torch), `flower`, and `worker` (CPU torch).
-# `docker compose build` makes them all. What changes seldom comes first, so that an edit to the
+# Three images: `producer` (the command line and metrics, no torch), `flower`, and `worker` (CPU
+# torch). `docker compose build` makes them all. What changes seldom comes first, so that an edit to the
 # sources costs one small layer.
 ARG PYTHON_IMAGE=python:3.11-slim
 

@@ -33,10 +33,7 @@ class StateCollector(Collector):
         overview = self._look()
         yield gauge("redis_up", "1 if Redis answers, else 0", int(overview is not None))
         if overview:
-            yield from describe_work(overview.counters)
-            yield from describe_backlog(overview)
-            yield from describe_workers(overview)
-            yield from describe_jobs(overview)
+            yield from describe(overview)
 
     def _look(self) -> Overview | None:
         was_lost, self._is_lost = self._is_lost, True
@@ -50,6 +47,14 @@ class StateCollector(Collector):
         if was_lost:
             logger.info("Redis is back")
         return overview
+
+
+def describe(overview: Overview) -> Iterator[Metric]:
+    """A deployment's state as metrics."""
+    yield from describe_work(overview.counters)
+    yield from describe_backlog(overview)
+    yield from describe_workers(overview)
+    yield from describe_jobs(overview)
 
 
 def describe_work(counters: Counters) -> Iterator[Metric]:

@@ -113,10 +113,10 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
 )
 @options.log_format
 def metrics(broker: str | None, port: int, address: str, log_format: str | None) -> None:
-    """Serve metrics for Prometheus, at http://127.0.0.1:9808/metrics.
+    """Serve metrics for Prometheus.
 
-    One such endpoint is enough for all workers of a Redis. It answers even if Redis is lost, and
-    says so.
+    They are at http://127.0.0.1:9808/metrics. One such endpoint is enough for all workers of a
+    Redis. It answers even if Redis is lost, and says so.
     """
     from prometheus_client import CollectorRegistry, start_http_server
 

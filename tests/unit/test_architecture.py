@@ -106,6 +106,7 @@ def run_python(code: str) -> None:
         "digitq.bench.measures",
         "digitq.cli",
         "digitq.doctor.rules",
+        "digitq.metrics",
         "producer.client",
         "protocol.celery",
     ],

@@ -14,10 +14,12 @@ import pytest
 import digitq
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
+from digitq.metrics import describe
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.source import IMAGE_SUFFIXES
 from protocol import errors
 from protocol.chunk import REASONS
+from protocol.overview import Overview, read_counters
 from protocol.settings import Settings
 from worker.commands import commands as worker_commands
 from worker.normalisation.steps import STEPS
@@ -203,6 +205,21 @@ def test_the_steps_and_views_are_those_of_the_program() -> None:
     page = PAGES["docs/images.md"]
     assert first_column(page, "| step | what it does |") == [step.__name__ for step in STEPS]
     assert first_column(page, "| view | what it is |") == [view.__name__ for view in VIEWS]
+
+
+def test_the_metrics_are_listed() -> None:
+    nothing = Overview(
+        jobs=(),
+        running=(),
+        workers=(),
+        counters=read_counters({}),
+        memory_bytes=0,
+        memory_limit_bytes=0,
+    )
+    names = {one.name + "_total" * (one.type == "counter") for one in describe(nothing)}
+    page = PAGES["docs/operations.md"]
+    listed = [first_column(page, f"| {kind} | labels |") for kind in ("counter", "gauge")]
+    assert sorted(sum(listed, [])) == sorted(names | {"digitq_redis_up"})
 
 
 def test_the_reasons_for_review_are_explained() -> None:
