@@ -235,7 +235,7 @@ end
 
 -- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
 -- longest silence: time in which a result waits for a stalled Redis does not count.
-function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, work_ms, worker, fingerprint)
+function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, work_us, worker, fingerprint)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
@@ -250,12 +250,15 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, wor
   add('failed', failed)
   add('review', review)
   add('timed_images', count) -- unlike the others, not of a chunk that was done by an older worker
-  add('work_ms', work_ms)
+  add('work_us', work_us)
   note_fingerprint(fingerprint)
   tally('completed', 1)
   tally('bytes', size)
-  local of_model = {images = count, failed = failed, review = review, work_ms = work_ms}
-  for field, more in pairs(of_model) do tally(field .. ':' .. get('model'), more) end
+  local model = ':' .. get('model')
+  tally('images' .. model, count)
+  tally('failed' .. model, failed)
+  tally('review' .. model, review)
+  tally('work_us' .. model, work_us)
   if redis.call('EXISTS', SIGN .. worker) == 1 then
     redis.call('HINCRBY', SIGN .. worker, 'images', count)
   end

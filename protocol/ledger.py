@@ -129,7 +129,7 @@ class JobRecord:
             "state": "abandoned" if is_alone else fields["state"],
             "chunks": fields["stored"],
             "silent_seconds": int(fields.get("silent_ms", 0)) / 1000,
-            "image_seconds": mean_seconds(fields.get("work_ms"), fields.get("timed_images")),
+            "image_seconds": mean_seconds(fields.get("work_us"), fields.get("timed_images")),
             "fingerprints": fields.get("fingerprints", "").split(),
         }
         return RECORD.validate_python({**fields, **others})
@@ -166,9 +166,9 @@ class JobRecord:
 RECORD = TypeAdapter(JobRecord)
 
 
-def mean_seconds(work_ms: str | None, images: str | None) -> float:
+def mean_seconds(work_us: str | None, images: str | None) -> float:
     """Seconds for each image, from fields of Redis; 0 if nothing was measured."""
-    return int(work_ms or 0) / max(1, int(images or 0)) / 1000
+    return int(work_us or 0) / max(1, int(images or 0)) / 1e6
 
 
 def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -270,7 +270,7 @@ class Ledger:
         """Hand in the result of a chunk. False if another worker was first or the job has ended."""
         silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
         first = silent_ms, result.payload, result.failed, result.kind, pace_ns, result.review
-        last = int(1e3 * result.work_seconds), result.worker, result.fingerprint
+        last = int(1e6 * result.work_seconds), result.worker, result.fingerprint
         return bool(self._step(job_id, "complete", number, *first, *last))
 
     def fail(self, job_id: str, number: int) -> int:

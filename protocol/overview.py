@@ -125,7 +125,7 @@ def read_counters(counted: Mapping[str, int]) -> Counters:
                 images=counted[f"images:{name}"],
                 failed=counted[f"failed:{name}"],
                 review=counted[f"review:{name}"],
-                work_seconds=counted[f"work_ms:{name}"] / 1000,
+                work_seconds=counted[f"work_us:{name}"] / 1e6,
             )
             for name in sorted(names)
         },

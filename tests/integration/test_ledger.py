@@ -697,8 +697,8 @@ def test_counters_outlive_jobs_and_count_a_chunk_once(ledger: Ledger) -> None:
     assert ledger.take("call") == b"answer"
     ledger.cancel("j")
     chunks = {"begun": 3, "completed": 2, "sent_again": 1, "bytes": len(b"chunk 0call")}
-    mlp = {"images:mlp": 10, "failed:mlp": 1, "review:mlp": 2, "work_ms:mlp": 500}
-    cnn = {"images:cnn": 1, "failed:cnn": 0, "review:cnn": 0, "work_ms:cnn": 0}
+    mlp = {"images:mlp": 10, "failed:mlp": 1, "review:mlp": 2, "work_us:mlp": 500_000}
+    cnn = {"images:cnn": 1, "failed:cnn": 0, "review:cnn": 0, "work_us:cnn": 0}
     assert ledger.counters() == {**chunks, **mlp, **cnn}
 
 

@@ -66,7 +66,7 @@ def test_a_backlog_has_seconds_even_if_nobody_works(
     workers: tuple[WorkerSign, ...], processes: int
 ) -> None:
     """By what the job's images took so far, else by those of the model, else by a guess."""
-    mlp = {"images:mlp": 100, "failed:mlp": 0, "review:mlp": 0, "work_ms:mlp": 2000}
+    mlp = {"images:mlp": 100, "failed:mlp": 0, "review:mlp": 0, "work_us:mlp": 2_000_000}
     waiting = job(100, 0, image_seconds=0.5), job(100, 0), job(100, 0, model="cnn")
     seen = overview(*waiting, workers=workers, counted=mlp)
     seconds = 100 * (0.5 + 0.02 + ASSUMED_IMAGE_SECONDS)
