@@ -17,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from digitq.local.processes import Local, find_free_port
 from producer import Client
-from protocol.ledger import ChunkResult, JobSpec
-from protocol.overview import ASSUMED_IMAGE_SECONDS
+from protocol.broker.connection import connect
+from protocol.errors import BrokerError
+from protocol.ledger import ChunkResult, JobSpec, Ledger
+from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
 from tests.drawing import random_digits
 from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
 from worker.models.card import WEIGHTS_FOLDER
@@ -26,6 +28,7 @@ from worker.models.card import WEIGHTS_FOLDER
 # A module that workers import, so that a worker that died is soon missed
 QUICK = "from protocol import ledger; from worker import presence\n"
 QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 2; presence.SIGN_SECONDS = 0.2\n"
+READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
@@ -109,6 +112,24 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
     assert endpoint.value("jobs", state="cancelled") == 1
     assert endpoint.value("images_total", model="mlp") == 10  # a job's end changes nothing
     assert endpoint.value("backlog_images") == 0 and not endpoint.labels("job_images_done")
+
+
+def test_a_redis_user_who_may_only_read_is_enough(redis_only: Local) -> None:
+    """With the rights that docs/operations.md names."""
+    ledger = Client(redis_only.url).ledger
+    ledger.dispatch(SPEC, (0, 0), 0, 10, b"chunk")
+    ledger.begin("j", 0, "w")
+    about = {"host": "h", "version": "1", "fingerprint": "f", "processes": 1, "started": 0}
+    ledger.beat("w", **about, images_per_second=0)
+    ledger.redis.acl_setuser("watcher", enabled=True, passwords="+secret")
+    ledger.redis.execute_command("ACL", "SETUSER", "watcher", *READER.split())
+    address = redis_only.url.replace("unix://", "unix://watcher:secret@")
+    with connect(address) as redis:
+        overview = look_around(Ledger(redis))
+        assert overview.backlog_images == 10 and len(overview.running) == 1
+        assert [worker.name for worker in overview.workers] == ["w"]
+        with pytest.raises(BrokerError, match="no permissions"):
+            Ledger(redis).cancel("j")
 
 
 def test_of_many_jobs_the_oldest_hundred_are_shown(endpoint: Endpoint) -> None:
