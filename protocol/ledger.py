@@ -125,11 +125,12 @@ class JobRecord:
         """The record from the fields of its hash in Redis, whose clock shows `now`."""
         heard = float(fields.get("fed") or fields["created"])
         is_alone = fields["state"] == "feeding" and now - heard > SUBMITTER_SECONDS
+        timed_images, work_us = (int(fields.get(name, 0)) for name in ("timed_images", "work_us"))
         others = {
             "state": "abandoned" if is_alone else fields["state"],
             "chunks": fields["stored"],
             "silent_seconds": int(fields.get("silent_ms", 0)) / 1000,
-            "image_seconds": mean_seconds(fields.get("work_us"), fields.get("timed_images")),
+            "image_seconds": work_us / max(1, timed_images) / 1e6,
             "fingerprints": fields.get("fingerprints", "").split(),
         }
         return RECORD.validate_python({**fields, **others})
@@ -164,11 +165,6 @@ class JobRecord:
 
 
 RECORD = TypeAdapter(JobRecord)
-
-
-def mean_seconds(work_us: str | None, images: str | None) -> float:
-    """Seconds for each image, from fields of Redis; 0 if nothing was measured."""
-    return int(work_us or 0) / max(1, int(images or 0)) / 1e6
 
 
 def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
