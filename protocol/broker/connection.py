@@ -171,16 +171,17 @@ def connect(
     url: str,
     retry_seconds: float = 0,
     one_thread: bool = False,
-    timeout_seconds: float = TIMEOUT_SECONDS,
+    timeout_seconds: float | None = None,
 ) -> RetryingRedis:
     """A client that waits up to `retry_seconds` each time Redis is lost, which it is after
-    `timeout_seconds` without an answer.
+    `timeout_seconds` without an answer, by default `TIMEOUT_SECONDS`.
 
     With `one_thread` it is for one thread only and keeps one connection: to get one from its pool,
     redis-py takes as long as for a small command. Raises `UsageError` if the URL is not of Redis,
     or names a file that can't be used.
     """
     address, tcp = read_address(url), dict[str, Any]()
+    timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
     if address.tls:
         check_tls_options(address.tls)
     if not address.socket_path:
