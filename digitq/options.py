@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from protocol.host.cores import usable_cores
-from protocol.known import read_lines
 from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS
 
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
@@ -109,6 +108,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         read: str, model: str | None, length: str | None, allowed: Path | None, **others: Any
     ) -> None:
         from producer.reading import choose_reading
+        from protocol.known import read_lines
 
         lines = None if allowed is None else read_lines(allowed)
         command(reading=choose_reading(model, read, length, lines), **others)

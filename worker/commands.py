@@ -4,13 +4,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.known import Known, read_lines
 from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER, settings
 from protocol.text import in_one_line
+
+if TYPE_CHECKING:
+    from protocol.known import Known
 
 PATH = click.Path(path_type=Path)
 
@@ -88,8 +91,12 @@ def inspect(
     sys.exit(status)
 
 
-def check_reading(read: str, model: str | None, length: str | None, allowed: Path | None) -> Known:
+def check_reading(
+    read: str, model: str | None, length: str | None, allowed: Path | None
+) -> "Known":
     """What is known of the number. Raises `UsageError` for options that don't go together."""
+    from protocol.known import Known, read_lines
+
     if read != NUMBER and (length or allowed):
         raise UsageError("--length and --allowed are for whole numbers: add --read number")
     if read == NUMBER and model:

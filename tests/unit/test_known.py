@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from digitq.options import read_lines
 from producer.reading import Reading, choose_reading
 from protocol.errors import UsageError
-from protocol.known import MAX_ALLOWED, Known
+from protocol.known import MAX_ALLOWED, Known, read_lines
 
 
 @pytest.mark.parametrize(
