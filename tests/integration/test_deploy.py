@@ -1,0 +1,163 @@
+"""What docker-compose.yml runs on: Redis's users, who may do their own work only, and passwords."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, build_opener
+
+import pytest
+import redis
+from click.testing import CliRunner
+
+from digitq.cli import digitq
+from digitq.local.processes import find_free_port, find_redis_server
+from producer import Client
+from protocol.broker.connection import connect
+from protocol.ledger import CALLS_QUEUE, SCRIPT, Ledger
+from tests.drawing import random_digits
+from tests.servers import Server, serve
+from tests.waiting import run_digitq, wait_for
+
+ROOT = Path(__file__).parents[2]
+CONF = (ROOT / "deploy/redis.conf").read_text()
+USERS = re.findall(r"<([A-Z]+)>", CONF.partition("\nuser default off\n")[2])
+CHUNKS = "digitq:job:x:chunks"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Each user's password is its name. There is also a user `admin` without one."""
+    program = shutil.which("valkey-server") or find_redis_server()
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    major, minor = map(int, re.findall(r"v=(\d+)\.(\d+)", version)[0])
+    if (major, minor) < (7, 2):
+        pytest.skip("needs valkey-server, or Redis 7.2")
+    folder = tmp_path_factory.mktemp("redis")
+    (folder / "redis.conf").write_text(
+        re.sub("<([A-Z]+)>", lambda found: found[1].lower(), CONF)
+        + "user admin on nopass ~* &* +@all\n"
+    )
+    with serve(folder, str(folder / "redis.conf"), program=program) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: Server) -> Iterator[redis.Redis]:
+    with redis.Redis(port=server.port, username="admin", password="any") as client:
+        yield client
+
+
+def url_of(server: Server, user: str) -> str:
+    return f"redis://{user}:{user}@127.0.0.1:{server.port}/0"
+
+
+def may(admin: Any, user: str, *command: str) -> bool:
+    return admin.execute_command("ACL", "DRYRUN", user, *command) == b"OK"
+
+
+def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> None:
+    admin.acl_log_reset()
+    producer, flower = url_of(server, "producer"), f"http://127.0.0.1:{find_free_port()}"
+    logins = HTTPPasswordMgrWithPriorAuth()
+    logins.add_password(None, flower, "ada", "enchantress", is_authenticated=True)
+    opener = build_opener(HTTPBasicAuthHandler(logins))
+    worker_options = ("--broker", url_of(server, "worker"), "--concurrency=1", "--task-events")
+    flower_options = (f"--port={flower.rpartition(':')[2]}", "--basic-auth=ada:enchantress")
+
+    def page(path: str) -> str:
+        with opener.open(flower + path) as answer:
+            return str(answer.read().decode())
+
+    def digitq_says(*arguments: str) -> str:
+        run = CliRunner().invoke(digitq, [*arguments, "--broker", producer])
+        assert run.exit_code == 0, run.output
+        return run.output
+
+    with (
+        run_digitq(tmp_path / "worker", "worker", *worker_options),
+        run_digitq(
+            tmp_path / "flower", "flower", "--broker", url_of(server, "flower"), *flower_options
+        ),
+        Client(producer) as client,
+    ):
+        pixels = random_digits(3000)
+        assert client.classify(pixels[0]).error is None
+        assert client.classify(pixels[0], read="number", length=2).error is None
+        assert client.submit(pixels).table().num_rows == 3000
+        job = client.submit(pixels, detached=True)
+        assert job.table().num_rows == 3000
+        assert job.id in digitq_says("status", job.id) and job.id in digitq_says("jobs")
+        (name,) = json.loads(page("/api/workers?refresh=1"))
+        wait_for(lambda: f"job {job.id}, chunk 0" in page("/api/tasks"))
+        assert "digitq" in page("/broker") and name in page(f"/worker/{name}")
+        assert Ledger(connect(url_of(server, "metrics"))).record(job.id).done_images == 3000
+        digitq_says("cancel", job.id)
+        assert "could not see appendfsync (Redis refuses CONFIG)" in digitq_says(
+            "doctor", "--flower", flower
+        )
+    refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
+    assert refused <= {("producer", "config|get")}
+
+
+def test_workers_and_producers_may_run_all_of_the_ledger(admin: Any) -> None:
+    for name in sorted(set(re.findall(r"'([A-Z]{3,})'", SCRIPT))):
+        (found,) = admin.execute_command("COMMAND INFO", name)
+        arity = abs(found[1]) if found else 0  # the name may be another word of a command
+        for user in ("producer", "worker"):
+            arguments = ["digitq:job:x"] * (arity - 1)
+            assert not found or may(admin, user, name, *arguments), f"{user} can't run {name}"
+
+
+@pytest.mark.parametrize("user", sorted(map(str.lower, USERS)))
+def test_nobody_may_do_harm(admin: Any, user: str) -> None:
+    for command in (
+        *("FLUSHALL", "FLUSHDB", "SHUTDOWN", "KEYS *", "CONFIG GET *", "CONFIG SET dir /tmp"),
+        *("ACL LIST", "MONITOR", "DEBUG SLEEP 1", "REPLICAOF h 1", "MODULE LIST", "CLIENT LIST"),
+        *("FUNCTION FLUSH", "SCRIPT FLUSH", "SAVE", "BGREWRITEAOF", "GET other", "SET other 1"),
+    ):
+        assert not may(admin, user, *command.split()), command
+
+
+def test_each_may_do_no_more(server: Server, admin: Any) -> None:
+    with redis.Redis(port=server.port) as nobody, pytest.raises(redis.AuthenticationError):
+        nobody.ping()
+    assert may(admin, "metrics", "HGETALL", CHUNKS)
+    assert not may(admin, "metrics", "HSET", CHUNKS, "0", "0")
+    for queue in ("digitq", CALLS_QUEUE):
+        assert may(admin, "flower", "LLEN", queue) and may(admin, "flower", "LPUSH", queue, "x")
+        assert not may(admin, "flower", "BRPOP", queue, "1")
+    for command in (("HGET", CHUNKS, "0"), ("LLEN", CHUNKS), ("DEL", CHUNKS), ("EXISTS", CHUNKS)):
+        assert not may(admin, "flower", *command)
+
+
+def test_the_results_that_celery_keeps(admin: Any) -> None:
+    key = "celery-task-meta-1"
+    assert may(admin, "worker", "SET", key, "{}") and may(admin, "worker", "PUBLISH", key, "{}")
+    for user in ("producer", "flower"):
+        assert may(admin, user, "GET", key) and may(admin, user, "SUBSCRIBE", key)
+
+
+def test_the_compose_file_sets_each_password(tmp_path: Path) -> None:
+    compose, example = (ROOT / "docker-compose.yml").read_text(), ROOT / ".env.example"
+    assert f"for user in {' '.join(USERS)}; do" in compose
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    shutil.copy(example, tmp_path)
+    shutil.copy(example, tmp_path / ".env")
+    with open(tmp_path / ".env", "a") as file:
+        file.write("REDIS_WORKER_PASSWORD=mine")
+    for _ in range(2):  # the second time, none is missing
+        subprocess.run([tmp_path / "deploy/passwords"], check=True, capture_output=True)
+        lines = (tmp_path / ".env").read_text().splitlines()
+        set_to = dict(line.split("=") for line in lines if line[:1].isalpha())
+        assert set_to.pop("REDIS_WORKER_PASSWORD") == "mine"
+        assert re.fullmatch("digitq:[0-9a-f]{32}", set_to.pop("FLOWER_BASIC_AUTH"))
+        assert set_to.keys() == {f"REDIS_{user}_PASSWORD" for user in USERS} - {
+            "REDIS_WORKER_PASSWORD"
+        }
+        assert all(re.fullmatch("[0-9a-f]{32}", password) for password in set_to.values())
+        assert len(set(set_to.values())) == len(set_to)
+        assert len(lines) == len(example.read_text().splitlines()) + 5
