@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, build_opener
@@ -24,24 +25,29 @@ from tests.waiting import run_digitq, wait_for
 
 ROOT = Path(__file__).parents[2]
 CONF = (ROOT / "deploy/redis.conf").read_text()
-USERS = re.findall(r"<([A-Z]+)>", CONF.partition("\nuser default off\n")[2])
+USERS = re.findall(r"<([A-Z]+)>", CONF.partition("\nuser default off ")[2])
 CHUNKS = "digitq:job:x:chunks"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@contextmanager
+def serve_users(folder: Path) -> Iterator[Server]:
     """Each user's password is its name. There is also a user `admin` without one."""
     program = shutil.which("valkey-server") or find_redis_server()
     version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
     major, minor = map(int, re.findall(r"v=(\d+)\.(\d+)", version)[0])
     if (major, minor) < (7, 2):
         pytest.skip("needs valkey-server, or Redis 7.2")
-    folder = tmp_path_factory.mktemp("redis")
     (folder / "redis.conf").write_text(
         re.sub("<([A-Z]+)>", lambda found: found[1].lower(), CONF)
         + "user admin on nopass ~* &* +@all\n"
     )
     with serve(folder, str(folder / "redis.conf"), program=program) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve_users(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
@@ -101,6 +107,16 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
         )
     refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
     assert refused <= {("producer", "config|get")}
+
+
+def test_redis_remembers_jobs_when_it_starts_again(tmp_path: Path) -> None:
+    with serve_users(tmp_path) as server, Client(url_of(server, "producer")) as client:
+        job = client.submit(random_digits(3000), detached=True)
+        job.wait_until_stored()
+        before = client.jobs()
+        server.process.kill()
+    with serve_users(tmp_path) as server, Client(url_of(server, "producer")) as client:
+        assert client.jobs() == before and before[0].images == 3000
 
 
 def test_workers_and_producers_may_run_all_of_the_ledger(admin: Any) -> None:
