@@ -6,6 +6,7 @@ CONFIG, and access depends on `bind`, protected mode, ACL rules and port forward
 
 import http.client
 import ipaddress
+import json
 import socket
 import ssl
 import time
@@ -13,23 +14,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import NoPermissionError
 
 from producer.client import Client
 from protocol.broker.address import read_address, without_password
 from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect, first_line
 from protocol.celery import STATS, WorkerStats, make_app
 from protocol.errors import BrokerError, UsageError
-from protocol.ledger import JOBS, JobRecord, Ledger
+from protocol.ledger import JOBS, Ledger
+from protocol.overview import Overview, look_around
 from protocol.text import plural
 
-MAX_REPLY_SECONDS = 2.0  # time to wait for the first worker's reply, and after each for the next
+MAX_REPLY_SECONDS = 2.5  # time to wait for the first worker's reply, and after each for the next
+MAX_LATE_REPLY_SECONDS = 10.0  # the same for workers that are known to live
+# Each Celery worker of whatever version publishes here every two seconds; {} is the database
+HEARTBEATS = "/{}.celeryev/worker.heartbeat"
 FLOWER_URL = "http://localhost:5555"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Addresses that nobody has (RFC 5737, RFC 3849). A UDP socket that is "connected" to one sends
@@ -43,6 +48,7 @@ class Flower:
 
     url: str
     open_at: Sequence[str]  # hosts at which others see it
+    open_metrics_at: Sequence[str]  # hosts at which others see its metrics
     open_api: bool  # whether anyone may control workers through its API
 
 
@@ -69,10 +75,11 @@ class Deployment:
     appendfsync: str | None  # None if Redis refuses to tell it
     redis_open_at: Sequence[str]  # hosts at which others can read it without a password
     clock_seconds: float  # this host's clock is at least that far ahead of Redis's
-    jobs: Sequence[JobRecord]
+    overview: Overview
     workers_asked: bool  # False if Redis did not pass on the question
     workers: Sequence[Worker]
     unknown_workers: Sequence[tuple[str, str]]  # its name, and its version of digitq if known
+    silent_workers: Sequence[str]  # those that live, but don't reply
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
 
@@ -80,7 +87,7 @@ class Deployment:
         """One line that says what was looked at, and what was not."""
         seen = [
             f"Redis {self.redis['redis_version']} at {self.redis_url}",
-            plural(len(self.workers) + len(self.unknown_workers), "worker"),
+            plural(len([*self.workers, *self.unknown_workers, *self.silent_workers]), "worker"),
             *([f"Flower at {self.flower.url}"] if self.flower else []),
         ]
         unseen = f"; could not see {', '.join(self.unseen)}" if self.unseen else ""
@@ -104,9 +111,9 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
         unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
-    workers_asked, workers, unknown = True, list[Worker](), list[tuple[str, str]]()
+    replies, silent, workers_asked = dict[str, Worker | str](), list[str](), True
     try:
-        workers, unknown = ask_workers(make_app(client.url), ledger)
+        replies, silent = find_workers(make_app(client.url), ledger, unseen)
     except BrokerError as error:  # for example, Redis is full or a replica
         workers_asked = False
         unseen.append(f"the workers ({error})")
@@ -124,34 +131,69 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
         appendfsync=appendfsync,
         redis_open_at=redis_open_at(host, port, bool(address.tls)),
         clock_seconds=-_seconds_ahead(reading, before, after),
-        jobs=client.jobs(),
+        overview=look_around(ledger),
         workers_asked=workers_asked,
-        workers=workers,
-        unknown_workers=unknown,
+        workers=[reply for reply in replies.values() if isinstance(reply, Worker)],
+        unknown_workers=[(name, text) for name, text in replies.items() if isinstance(text, str)],
+        silent_workers=silent,
         flower=flower,
         unseen=unseen,
     )
 
 
-def ask_workers(app: Celery, ledger: Ledger) -> tuple[list[Worker], list[tuple[str, str]]]:
-    """The workers that reply, of this version and others, sorted by name. Raises `BrokerError`."""
-    workers: list[Worker] = []
-    unknown: list[tuple[str, str]] = []
-    asked, started = _redis_time(ledger), time.monotonic()
+def find_workers(
+    app: Celery, ledger: Ledger, unseen: list[str]
+) -> tuple[dict[str, Worker | str], list[str]]:
+    """The replies of all workers, and the names of those that live and don't reply, both sorted.
 
-    def note(replies: dict[str, Any]) -> None:
-        replied = asked + time.monotonic() - started
-        for name, reply in replies.items():
-            if stats := WorkerStats.parse(reply):
-                workers.append(Worker(name, stats, _seconds_ahead(stats.time, asked, replied)))
-            else:
-                unknown.append((name, reply.get("version") or ""))
-
+    Those that are known to live are asked again, with more patience. Adds to `unseen`. Raises
+    `BrokerError`.
+    """
     try:
-        app.control.broadcast(STATS, reply=True, timeout=MAX_REPLY_SECONDS, callback=note)
+        with ledger.redis.pubsub(ignore_subscribe_messages=True) as heartbeats:
+            database = heartbeats.connection_pool.connection_kwargs["db"]
+            heartbeats.subscribe(HEARTBEATS.format(database))
+            replies, living = ask_workers(app, ledger), recent_signs(ledger)
+            try:
+                while message := heartbeats.get_message():
+                    living.add(json.loads(message["data"])["headers"]["hostname"])
+            except NoPermissionError:
+                unseen.append("older workers that don't reply (Redis refuses Celery's events)")
+        if late := living - replies.keys():
+            replies |= ask_workers(app, ledger, *late)
     except (OperationalError, redis.RedisError) as error:
         raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
-    return sorted(workers, key=attrgetter("name")), sorted(unknown)
+    return dict(sorted(replies.items())), sorted(living - replies.keys())
+
+
+def ask_workers(app: Celery, ledger: Ledger, *names: str) -> dict[str, Worker | str]:
+    """The replies by name, of all workers or of these. Of a worker whose reply is not of this
+    version, it is the version of digitq, or "" if it is not known."""
+    replies: dict[str, Worker | str] = {}
+    asked, started = _redis_time(ledger), time.monotonic()
+
+    def note(reply: dict[str, Any]) -> None:
+        replied = asked + time.monotonic() - started
+        for name, told in reply.items():
+            if stats := WorkerStats.parse(told):
+                replies[name] = Worker(name, stats, _seconds_ahead(stats.time, asked, replied))
+            else:
+                replies[name] = told.get("version") or ""
+
+    app.control.broadcast(
+        STATS,
+        destination=names or None,
+        reply=True,
+        timeout=MAX_LATE_REPLY_SECONDS if names else MAX_REPLY_SECONDS,
+        limit=len(names) or None,
+        callback=note,
+    )
+    return replies
+
+
+def recent_signs(ledger: Ledger) -> set[str]:
+    """The names of the workers that have just given a sign of life."""
+    return {sign.name for sign in ledger.signs() if sign.silent_seconds < MAX_REPLY_SECONDS}
 
 
 def _redis_time(ledger: Ledger) -> float:
@@ -178,8 +220,12 @@ def look_at_flower(url: str, required: bool) -> Flower | None:
         return None
     # With a password, / gives 401, or 302 where another site does the login
     hosts = hosts_seen_by_others(host)
-    open_at = [other for other in hosts if _http_status(parts, other, port, "/") == 200]
-    return Flower(shown, open_at, _http_status(parts, host, port, "/api/workers") == 200)
+    open_at, open_metrics_at = (
+        [other for other in hosts if _http_status(parts, other, port, path) == 200]
+        for path in ("/", "/metrics")
+    )
+    open_api = _http_status(parts, host, port, "/api/workers") == 200
+    return Flower(shown, open_at, open_metrics_at, open_api)
 
 
 def find_redis(client: RetryingRedis, tcp_port: int) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.settings import ALL_MODELS, settings
+from protocol.signs import MAX_SIGN_AGE_SECONDS
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
@@ -77,19 +78,24 @@ def check_eviction(deployment: Deployment) -> Advice:
 
 
 def check_memory(deployment: Deployment) -> Advice:
-    """Redis has memory for one more job."""
+    """Redis has a limit of its memory, and room for one more job below it."""
     used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
     share = f"{MAX_FILL:.0%}"
-    name, room = "its maxmemory", limit
-    if limit and job > MAX_FILL * limit:
+    if not limit:
+        machine = deployment.redis["total_system_memory"]
+        problem = (
+            "Redis has no maxmemory: producers never wait, and if its machine's memory is full"
+        )
+        line = f"maxmemory {machine // 2**21}mb"  # its child that writes files may need the rest
+        yield f"{problem}, the system kills it", _set(deployment, line)
+        return
+    if job > MAX_FILL * limit:
         has = f"which has maxmemory {_mb(limit)}; producers fill at most {share} of it"
         more = f"set maxmemory to {_mb(job / MAX_FILL)} or more, or lower DIGITQ_BUDGET_BYTES"
         yield f"one job may put {_mb(job)} into Redis, {has}", more
-    elif not limit:
-        name, room = "the machine's memory", deployment.redis["total_system_memory"]
-    if used > MAX_FILL * room:
-        too_much = f"over {share} of {name}: producers wait, or the system kills it"
+    if used > MAX_FILL * limit:
+        too_much = f"over {share} of its maxmemory: producers wait"
         remedy = "collect or cancel jobs that `digitq jobs` lists, or give it more memory"
         yield f"Redis holds {_mb(used)}, {too_much}", remedy
 
@@ -105,10 +111,8 @@ def check_clocks(deployment: Deployment) -> Advice:
 
 
 def check_answers(deployment: Deployment) -> Advice:
-    """If there is work, there is a worker, and every worker takes work."""
-    waiting = [
-        job.id for job in deployment.jobs if job.done_chunks < job.chunks and not job.is_stopped
-    ]
+    """If there is work, there is a worker, and every worker takes work and replies."""
+    waiting = [job.id for job in deployment.overview.jobs if job.waiting_images]
     if waiting and deployment.workers_asked and not deployment.workers:
         problem = f"no worker replies, and job {', '.join(waiting)} waits"
         yield problem, f"start one: `digitq worker --broker {url_in_command(deployment.redis_url)}`"
@@ -116,33 +120,65 @@ def check_answers(deployment: Deployment) -> Advice:
         broker = f"DIGITQ_BROKER_URL={url_in_command(deployment.redis_url)}"
         control = f"celery -A worker control add_consumer {QUEUE} -d {','.join(idle)}"
         yield f"{', '.join(idle)}: takes no work from the queue {QUEUE}", f"`{broker} {control}`"
+    known = {sign.name for sign in deployment.overview.workers}
+    if silent := [name for name in deployment.silent_workers if name in known]:
+        problem = f"{', '.join(silent)}: lives, but does not reply: nobody can see what it uses"
+        yield problem, "restart it, without `--without-remote-control`"
+
+
+def check_frozen(deployment: Deployment) -> Advice:
+    """Every worker that has a chunk goes on with it."""
+    deadline, _ = _shortest_deadline(deployment)
+    usual = {job.id: job.silent_seconds for job in deployment.overview.jobs}
+    for chunk in deployment.overview.running:
+        if chunk.silent_seconds > max(deadline / PATIENCE, usual[chunk.job_id]):
+            silent = f"{chunk.silent_seconds:,.0f} s at chunk {chunk.number} of job {chunk.job_id}"
+            problem = f"{chunk.worker or 'a worker'} was silent for {silent}: it is frozen or dead"
+            after = f"others take the chunk after {deadline:g} s"
+            yield problem, f"if it is frozen, `kill -CONT` its processes or restart it; {after}"
 
 
 def check_versions(deployment: Deployment) -> Advice:
-    """All workers run this version of digitq, with a Redis that is new enough."""
-    redis = str(deployment.redis["redis_version"])
+    """All workers run this version of digitq, with a Redis that is new enough.
+
+    A worker of this version replies, gives signs of life in Redis, and has its name at its chunks.
+    """
+    redis, overview = str(deployment.redis["redis_version"]), deployment.overview
     if int(redis.partition(".")[0]) < OLDEST_REDIS:
         problem = f"Redis is version {redis}: no worker can connect to it"
         yield problem, f"install Redis {OLDEST_REDIS} or newer"
-    versions = [(worker.name, worker.stats.version) for worker in deployment.workers]
-    for version, group in _group([*versions, *deployment.unknown_workers]).items():
-        names = ", ".join(group)
+    busy = [chunk for chunk in overview.running if chunk.silent_seconds < MAX_SIGN_AGE_SECONDS / 2]
+    versions = {chunk.worker or f"the worker of job {chunk.job_id}": "" for chunk in busy}
+    versions |= dict.fromkeys(deployment.silent_workers, "")
+    for worker in deployment.workers:
+        is_other = worker.stats.version != __version__
+        versions[worker.name] = worker.stats.version if is_other else ""  # if it gives no signs
+    versions |= {sign.name: sign.version for sign in overview.workers}
+    versions |= dict(deployment.unknown_workers)
+    for version, group in _group(versions.items()).items():
+        names, effect = ", ".join(group), "its answers may differ"
         if not version:
-            problem = f"{names}: does not reply like a worker of digitq {__version__}"
+            problem = (
+                f"{names}: is no worker of digitq {__version__}, or of an older build: {effect}"
+            )
             other = "if it is another Celery app, give it another database"
-            yield problem, f"install this version there; {other}"
+            yield problem, f"install this version there and restart it; {other}"
         elif version != __version__:
-            problem = f"{names}: runs digitq {version}, this is {__version__}"
+            problem = f"{names}: runs digitq {version}, this is {__version__}: {effect}"
             yield problem, "install the same version everywhere"
 
 
-def check_arithmetic(deployment: Deployment) -> Advice:
-    """All workers compute the same bits."""
-    kinds = _group((worker.name, worker.stats.torch) for worker in deployment.workers)
+def check_fingerprints(deployment: Deployment) -> Advice:
+    """All workers give the same answers, to the last bit."""
+    torch = {worker.name: f", torch {worker.stats.torch}" for worker in deployment.workers}
+    kinds = _group((sign.name, sign.fingerprint) for sign in deployment.overview.workers)
     if len(kinds) > 1:
-        have = ", ".join(f"torch {torch} ({', '.join(names)})" for torch, names in kinds.items())
-        problem = f"workers may give answers that differ in their last bits: {have}"
-        yield problem, "run the same build of torch on the same kind of processor"
+        have = (
+            f"{', '.join(kind)} ({mark}{torch.get(kind[0], '')})" for mark, kind in kinds.items()
+        )
+        problem = f"workers differ, so their answers may: {'; '.join(have)}"
+        same = "the same digitq, weights and build of torch on the same kind of processor"
+        yield problem, f"run {same}"
 
 
 def check_models(deployment: Deployment) -> Advice:
@@ -180,10 +216,8 @@ def check_threads(deployment: Deployment) -> Advice:
 
 def check_deadline(deployment: Deployment) -> Advice:
     """Every worker reports well within the deadline of its chunk."""
-    deadlines = {"here": settings().deadline_seconds}
-    deadlines |= {worker.name: worker.stats.deadline_seconds for worker in deployment.workers}
-    name, deadline = min(deadlines.items(), key=lambda item: item[1])
-    slowest = max(deployment.jobs, key=lambda job: job.silent_seconds, default=None)
+    deadline, name = _shortest_deadline(deployment)
+    slowest = max(deployment.overview.jobs, key=lambda job: job.silent_seconds, default=None)
     if slowest and (silent := slowest.silent_seconds) > deadline:
         problem = f"a worker on job {slowest.id} was silent for {silent:,.1f} s"
         effect = f"but the deadline is {deadline:g} s ({name}): work may be done twice"
@@ -222,6 +256,10 @@ def check_flower_password(deployment: Deployment) -> Advice:
     elif flower and flower.open_at:
         problem = f"Flower needs no password at {', '.join(flower.open_at)}"
         yield problem, f"{password}, or start it with `--address=127.0.0.1`"
+    elif flower and flower.open_metrics_at:
+        where = f"Flower's /metrics needs no password at {', '.join(flower.open_metrics_at)}"
+        problem = f"{where}: anyone sees the names of workers and how much they do"
+        yield problem, "start it with `digitq flower`, or with `--address=127.0.0.1`"
 
 
 def check_packages(deployment: Deployment) -> Advice:
@@ -239,8 +277,9 @@ RULES: dict[str, Callable[[Deployment], Advice]] = {
     "memory": check_memory,
     "clocks": check_clocks,
     "workers": check_answers,
+    "frozen": check_frozen,
     "versions": check_versions,
-    "arithmetic": check_arithmetic,
+    "fingerprints": check_fingerprints,
     "models": check_models,
     "threads": check_threads,
     "deadline": check_deadline,
@@ -257,6 +296,12 @@ def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
     for member, kind in pairs:
         groups[kind].append(member)
     return groups
+
+
+def _shortest_deadline(deployment: Deployment) -> tuple[float, str]:
+    """The shortest deadline of a chunk in seconds, and whose it is."""
+    deadlines = [(worker.stats.deadline_seconds, worker.name) for worker in deployment.workers]
+    return min([(settings().deadline_seconds, "here"), *deadlines])
 
 
 def _set(deployment: Deployment, line: str) -> str:

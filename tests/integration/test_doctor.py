@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -14,17 +16,20 @@ from unittest.mock import Mock
 import pytest
 
 import worker
-from digitq.doctor.deployment import Deployment, look_at, look_at_flower
+from digitq import __version__
+from digitq.doctor.deployment import Deployment, Flower, look_at, look_at_flower
 from digitq.doctor.rules import RULES, examine
 from digitq.local.processes import Local, find_free_port, find_redis_server
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.broker.connection import connect
 from protocol.host.cores import usable_cores
+from protocol.ledger import JobRecord, JobSpec
+from protocol.overview import look_around
 from protocol.settings import settings
-from tests.drawing import draw_one, encode_image
+from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import serve
-from tests.waiting import DIGITQ, wait_for
+from tests.waiting import DIGITQ, children_of, wait_for
 
 HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
 ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
@@ -67,6 +72,14 @@ def found(deployment: Deployment, rule: str) -> str:
     """What the rule found, which must be one thing."""
     (line,) = (str(finding) for finding in examine(deployment) if finding.rule == rule)
     return line
+
+
+def say(deployment: Deployment) -> str:
+    return "\n".join(map(str, examine(deployment)))
+
+
+def with_jobs(deployment: Deployment, jobs: Sequence[JobRecord]) -> Deployment:
+    return replace(deployment, overview=replace(deployment.overview, jobs=tuple(jobs)))
 
 
 def doctor(*options: str, **variables: str) -> tuple[int, str, str]:
@@ -123,7 +136,61 @@ def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
 
 def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
     url = sound.start_flower("--address=0.0.0.0", "--basic-auth=a:b")
-    assert examine(look_at(sound.url, url)) == []
+    deployment = look_at(sound.url, url)
+    assert isinstance(deployment.flower, Flower)
+    closed = replace(deployment.flower, open_metrics_at=[])
+    assert examine(replace(deployment, flower=closed)) == []
+
+
+def test_a_flower_whose_metrics_are_open(sound: Served) -> None:
+    """A Flower of Celery's own, with a password."""
+    deployment, port = look_at(sound.url, sound.flower_url), find_free_port()
+    options = (f"--port={port}", "--address=0.0.0.0", "--basic-auth=a:b")
+    sound._start("plain", sys.executable, "-P", "-m", "celery", "-b", sound.url, "flower", *options)
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: look_at_flower(url, required=False))
+    plain = replace(deployment, flower=look_at_flower(url, required=True))
+    if not (plain.flower.open_metrics_at or os.environ.get("CI")):
+        pytest.skip("this host is in no network")
+    line = found(plain, "flower-password")
+    assert line.startswith("flower-password: Flower's /metrics needs no password at ")
+    assert "`digitq flower`" in line
+
+
+def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its pool, and then all of it."""
+    deployment, client = look_at(sound.url, sound.flower_url), Client(sound.url)
+    monkeypatch.setattr("digitq.doctor.deployment.MAX_LATE_REPLY_SECONDS", 0.1)
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "6")  # for doctor, not for the workers
+    settings.cache_clear()
+    job = client.submit(random_digits(30_000), model="cnn", detached=True)
+    stopped = list[tuple[int, str]]()  # the main process, and what doctor is to say
+
+    def stop_one() -> bool:
+        for chunk in client.ledger.running_chunks([job.id]):
+            main = sound._processes[chunk.worker.partition("@")[0]].pid
+            (child,) = children_of(main)
+            os.kill(child, signal.SIGSTOP)
+            if client.ledger.is_running(job.id, chunk.number):
+                at = rf"\d+ s at chunk {chunk.number} of job {job.id}"
+                stopped.append((main, rf"frozen: {chunk.worker} was silent for {at}: it is frozen"))
+                return True
+            os.kill(child, signal.SIGCONT)
+        return False
+
+    wait_for(stop_one)
+    main, text = stopped[0]
+    try:
+        wait_for(
+            lambda: re.search(text, say(replace(deployment, overview=look_around(client.ledger))))
+        )
+        os.killpg(main, signal.SIGSTOP)
+        seen = look_at(sound.url, sound.flower_url)
+        assert re.search(text, say(seen))
+        assert len(seen.workers) == len(deployment.workers) - 1
+    finally:
+        os.killpg(main, signal.SIGCONT)
+        client.ledger.cancel(job.id)
 
 
 def test_a_redis_that_keeps_its_configuration_to_itself(sound: Served) -> None:
@@ -195,16 +262,15 @@ def test_a_careless_deployment(rule: str, text: str, neglected: Deployment) -> N
 
 
 def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Deployment) -> None:
-    cancelled = [replace(job, state="cancelled") for job in neglected.jobs]
-    findings = examine(replace(neglected, jobs=cancelled))
+    cancelled = [replace(job, state="cancelled") for job in neglected.overview.jobs]
+    findings = examine(with_jobs(neglected, cancelled))
     assert cancelled and "workers" not in {finding.rule for finding in findings}
 
 
 def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deployment) -> None:
-    silent = [
-        replace(job, silent_seconds=settings().deadline_seconds + 5) for job in neglected.jobs
-    ]
-    line = found(replace(neglected, jobs=silent), "deadline")
+    seconds = settings().deadline_seconds + 5
+    silent = [replace(job, silent_seconds=seconds) for job in neglected.overview.jobs]
+    line = found(with_jobs(neglected, silent), "deadline")
     assert "was silent for 35.0 s, but the deadline is 30 s (here)" in line
     assert "DIGITQ_DEADLINE_SECONDS=105 everywhere" in line
 
@@ -256,9 +322,10 @@ def test_memory(neglected: Deployment) -> None:
         redis = neglected.redis | {"maxmemory": limit}
         rules = [finding.rule for finding in examine(replace(neglected, redis=redis))]
         assert ("memory" in rules) == finds
-    machine = neglected.redis["used_memory"] * 5 // 4
-    unlimited = neglected.redis | {"maxmemory": 0, "total_system_memory": machine}
-    assert "of the machine's memory" in found(replace(neglected, redis=unlimited), "memory")
+    unlimited = neglected.redis | {"maxmemory": 0, "total_system_memory": 8 << 30}
+    line = found(replace(neglected, redis=unlimited), "memory")
+    assert line.startswith("memory: Redis has no maxmemory: producers never wait")
+    assert "config set maxmemory 4096mb`" in line
 
 
 def test_a_full_redis_is_looked_at_though_workers_can_t_be_asked(careless: Served) -> None:
@@ -310,8 +377,8 @@ def test_a_flower_that_anyone_may_control(careless: Served, neglected: Deploymen
 
 @pytest.fixture(scope="module")
 def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Three workers on one Redis: a good one, one that is wrong in many ways, and one of another
-    app. A job has run there."""
+    """Four workers on one Redis: a good one, one that is wrong in many ways, and two of another
+    app, one of which takes no questions. A job has run there."""
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(Path(worker.__file__).parent, site / "worker")
     with (site / "worker/models/weights/cnn.safetensors").open("r+b") as weights:
@@ -328,8 +395,9 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             patch.setenv("ATEN_CPU_CAPABILITY", "default")
             app = ("--hostname", "odd@%h", "--concurrency", "2")
             served._start_celery("odd", "worker", "worker", *app)
-            app = ("--hostname", "other@%h", "--pool", "solo")
-            served._start_celery("other", "other", "worker", *app)
+            for name, *options in (["other"], ["deaf", "--without-remote-control"]):
+                app = ("--hostname", f"{name}@%h", "--pool", "solo", *options)
+                served._start_celery(name, "other", "worker", *app)
             served.workers += 2
         served.wait_until_ready()
         Client(served.url).submit([encode_image(draw_one((300, 400)))] * 20).table()
@@ -337,18 +405,22 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
         def all_answer() -> bool:
             looks.append(look_at(served.url, None))
-            return len(looks[-1].workers) == 2 and len(looks[-1].unknown_workers) == 1
+            unknown = [*looks[-1].unknown_workers, *looks[-1].silent_workers]
+            return len(looks[-1].workers) == len(unknown) == 2
 
         wait_for(all_answer)
         seen = looks[-1]
-        yield replace(seen, jobs=[replace(job, silent_seconds=1.0) for job in seen.jobs])
+        yield with_jobs(seen, [replace(job, silent_seconds=1.0) for job in seen.overview.jobs])
 
 
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
         ("clocks", r"the clock of odd@HOST is 3,(599\.\d|600\.0) s ahead of that of Redis"),
-        ("arithmetic", "workers may give answers that differ in their last bits: torch "),
+        (
+            "fingerprints",
+            r"workers differ, so their answers may: good@HOST \(\w{8}, torch .*; odd@",
+        ),
         ("models", "odd@HOST can't use the model cnn: "),
         ("deadline", "a worker on job "),
     ],
@@ -373,8 +445,41 @@ def test_details_of_workers_that_do_not_fit(motley: Deployment) -> None:
     assert f"odd@{host}: " in found(motley, "threads")
     assert "threads share 1 core: chunks take longer" in found(motley, "threads")
     lines = [str(finding) for finding in examine(motley) if finding.rule == "versions"]
-    assert lines[0].startswith(f"versions: odd@{host}: runs digitq 0.0.9, this is ")
-    assert lines[1].startswith(f"versions: other@{host}: does not reply like a worker of digitq ")
+    other = f"versions: odd@{host}: runs digitq 0.0.9, this is "
+    assert sorted(line.startswith(other) for line in lines) == [False, True]
+    unknown = f"versions: deaf@{host}, other@{host}: is no worker of digitq {__version__}, or "
+    assert sorted(line.startswith(unknown) for line in lines) == [False, True]
+
+
+def test_a_worker_that_gives_no_signs_of_life(motley: Deployment) -> None:
+    """As one whose version has the same number, but is older."""
+    odd = replace(motley, overview=replace(motley.overview, workers=()))
+    lines = [str(finding) for finding in examine(odd) if finding.rule == "versions"]
+    assert any(
+        re.match(rf"versions: .*\bgood@{socket.gethostname()}\b.* older build", line)
+        for line in lines
+    )
+
+
+def test_a_worker_that_lives_and_does_not_reply(motley: Deployment) -> None:
+    (good,) = (worker.name for worker in motley.workers if worker.name.startswith("good"))
+    odd = replace(motley, silent_workers=[good])
+    assert found(odd, "workers").startswith(f"workers: {good}: lives, but does not reply: ")
+    assert good not in "".join(str(f) for f in examine(odd) if f.rule == "versions")
+
+
+def test_workers_of_older_versions_that_have_chunks(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of the ledger stand for workers that give no name, or no signs of life."""
+    monkeypatch.setattr("digitq.doctor.deployment.MAX_REPLY_SECONDS", 0.1)
+    ledger = Client(redis_only.url).ledger
+    spec = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
+    for number, worker_name in enumerate(["", "old@h"]):
+        ledger.dispatch(spec, (0, 0), number, 10, b"chunk")
+        ledger.begin("j", number, worker_name)
+    line = found(look_at(redis_only.url, None), "versions")
+    assert line.startswith("versions: the worker of job j, old@h: is no worker of digitq ")
 
 
 def test_workers_that_fit_their_shares_and_not_their_machine(motley: Deployment) -> None:
