@@ -122,8 +122,8 @@ def check_answers(deployment: Deployment) -> Advice:
         yield f"{', '.join(idle)}: takes no work from the queue {QUEUE}", f"`{broker} {control}`"
     known = {sign.name for sign in deployment.overview.workers}
     if silent := [name for name in deployment.silent_workers if name in known]:
-        problem = f"{', '.join(silent)}: lives, but does not reply: nobody can see what it uses"
-        yield problem, "restart it, without `--without-remote-control`"
+        problem = f"{', '.join(silent)}: lives, but does not reply, so Flower can't control it"
+        yield problem, "restart it"
 
 
 def check_frozen(deployment: Deployment) -> Advice:
@@ -134,7 +134,7 @@ def check_frozen(deployment: Deployment) -> Advice:
         if chunk.silent_seconds > max(deadline / PATIENCE, usual[chunk.job_id]):
             silent = f"{chunk.silent_seconds:,.0f} s at chunk {chunk.number} of job {chunk.job_id}"
             problem = f"{chunk.worker or 'a worker'} was silent for {silent}: it is frozen or dead"
-            after = f"others take the chunk after {deadline:g} s"
+            after = "another worker gets the chunk at its deadline"
             yield problem, f"if it is frozen, `kill -CONT` its processes or restart it; {after}"
 
 

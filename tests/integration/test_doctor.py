@@ -34,6 +34,7 @@ from tests.waiting import DIGITQ, children_of, wait_for
 HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
 ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
 OTHER_APP = "import os, celery; app = celery.Celery(broker=os.environ['DIGITQ_BROKER_URL'])\n"
+DEAF_APP = OTHER_APP + "app.conf.worker_enable_remote_control = False\n"
 
 
 class Served(Local):
@@ -193,20 +194,24 @@ def test_a_worker_that_is_frozen_at_a_chunk(sound: Served, monkeypatch: pytest.M
         client.ledger.cancel(job.id)
 
 
-def test_a_redis_that_keeps_its_configuration_to_itself(sound: Served) -> None:
+def test_a_redis_that_keeps_its_configuration_and_events_to_itself(sound: Served) -> None:
     with connect(sound.url) as redis:
         redis.acl_setuser(
             "app",
             enabled=True,
             passwords=["+app"],
             keys=["*"],
-            channels=["*"],
+            reset_channels=True,
+            channels=["/0.celery.pidbox"],
             categories=["+@all"],
             commands=["-config"],
         )
     deployment = look_at(sound.url.replace(":secret", "app:app"), sound.flower_url)
     assert examine(deployment) == []
-    assert deployment.describe().endswith("; could not see appendfsync (Redis refuses CONFIG)")
+    events = "older workers that don't reply (Redis refuses Celery's events)"
+    assert deployment.describe().endswith(
+        f"; could not see appendfsync (Redis refuses CONFIG), {events}"
+    )
 
 
 def test_a_file_that_is_written_at_some_time(sound: Served) -> None:
@@ -387,6 +392,7 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     (site / "digitq-0.0.9.dist-info/METADATA").write_text("Name: digitq\nVersion: 0.0.9\n")
     (site / "sitecustomize.py").write_text(HOUR_AHEAD + ONE_CORE)
     (site / "other.py").write_text(OTHER_APP)
+    (site / "deaf.py").write_text(DEAF_APP)
     with Served() as served:
         served.start_workers("good")
         with pytest.MonkeyPatch.context() as patch:
@@ -395,9 +401,9 @@ def motley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
             patch.setenv("ATEN_CPU_CAPABILITY", "default")
             app = ("--hostname", "odd@%h", "--concurrency", "2")
             served._start_celery("odd", "worker", "worker", *app)
-            for name, *options in (["other"], ["deaf", "--without-remote-control"]):
-                app = ("--hostname", f"{name}@%h", "--pool", "solo", *options)
-                served._start_celery(name, "other", "worker", *app)
+            for name in ("other", "deaf"):
+                app = ("--hostname", f"{name}@%h", "--pool", "solo")
+                served._start_celery(name, name, "worker", *app)
             served.workers += 2
         served.wait_until_ready()
         Client(served.url).submit([encode_image(draw_one((300, 400)))] * 20).table()
@@ -464,7 +470,7 @@ def test_a_worker_that_gives_no_signs_of_life(motley: Deployment) -> None:
 def test_a_worker_that_lives_and_does_not_reply(motley: Deployment) -> None:
     (good,) = (worker.name for worker in motley.workers if worker.name.startswith("good"))
     odd = replace(motley, silent_workers=[good])
-    assert found(odd, "workers").startswith(f"workers: {good}: lives, but does not reply: ")
+    assert found(odd, "workers").startswith(f"workers: {good}: lives, but does not reply, ")
     assert good not in "".join(str(f) for f in examine(odd) if f.rule == "versions")
 
 
