@@ -150,13 +150,14 @@ def find_workers(
     `BrokerError`.
     """
     try:
-        with ledger.redis.pubsub(ignore_subscribe_messages=True) as heartbeats:
+        with ledger.redis.pubsub() as heartbeats:
             database = heartbeats.connection_pool.connection_kwargs["db"]
             heartbeats.subscribe(HEARTBEATS.format(database))
             replies, living = ask_workers(app, ledger), recent_signs(ledger)
             try:
                 while message := heartbeats.get_message():
-                    living.add(json.loads(message["data"])["headers"]["hostname"])
+                    if message["type"] == "message":  # the first one says that it is subscribed
+                        living.add(json.loads(message["data"])["headers"]["hostname"])
             except NoPermissionError:
                 unseen.append("older workers that don't reply (Redis refuses Celery's events)")
         if late := living - replies.keys():
