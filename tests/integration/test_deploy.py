@@ -41,7 +41,7 @@ def serve_users(folder: Path) -> Iterator[Server]:
         re.sub("<([A-Z]+)>", lambda found: found[1].lower(), CONF)
         + "user admin on nopass ~* &* +@all\n"
     )
-    with serve(folder, str(folder / "redis.conf"), program=program) as server:
+    with serve(folder, str(folder / "redis.conf"), "--maxmemory", "1gb", program=program) as server:
         yield server
 
 
