@@ -107,8 +107,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     def run(
         read: str, model: str | None, length: str | None, allowed: Path | None, **others: Any
     ) -> None:
-        from producer.reading import choose_reading
         from protocol.known import read_lines
+        from protocol.reading import choose_reading
 
         lines = None if allowed is None else read_lines(allowed)
         command(reading=choose_reading(model, read, length, lines), **others)

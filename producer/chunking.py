@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.checkpoint import Checkpoint, add_ids
-from producer.sources.source import Entry, SourceItem, UnreadableImageError, too_large
+from producer.sources.source import Entry, SourceItem, UnreadableImageError
 from producer.sources.truth import parse_labels
 from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.text import plural, printable
+from protocol.text import plural, printable, too_large
 
 READ_FILES = 512  # after this many files, those that were read become one batch
 CHUNK_SECONDS = 0.2  # how long a worker may take for a chunk; single calls may have to wait for it

@@ -14,12 +14,12 @@ from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
-from producer.reading import Reading, What, choose_reading
 from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.ledger import JobRecord, JobSpec, Ledger
+from protocol.reading import Reading, What, choose_reading
 from protocol.settings import DEFAULT_BROKER, settings
 from protocol.text import printable
 

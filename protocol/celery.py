@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
 from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
@@ -12,6 +13,10 @@ from protocol.ledger import CALLS_PRIORITY, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
+CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
+IMAGES_QUEUE = "digitq-images"  # the queue of `CLASSIFY_IMAGE`
+UNACKED, UNACKED_INDEX = "digitq:unacked", "digitq:unacked_index"  # see kombu's Redis transport
+RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
 STATS = "digitq_stats"  # the remote control command with which `digitq doctor` asks workers
 
 
@@ -45,17 +50,25 @@ class WorkerStats:
 def make_app(broker_url: str) -> Celery:
     """The app for one broker. Raises `UsageError` if the URL is not of Redis.
 
-    It accepts JSON only, and has no result backend: results are in the ledger. Messages are
-    acknowledged when they are received: the ledger finds lost ones, and with late acknowledgements
-    Celery would run long chunks twice.
+    It accepts JSON only. The results of jobs are in the ledger, not in the result backend. Messages
+    of chunks are acknowledged when they are received: the ledger finds lost ones, and with late
+    acknowledgements Celery would run long chunks twice.
     """
     address = read_address(broker_url)
+    exchange: Any = Exchange  # kombu has no types here
+    queue: Any = Queue
     app = Celery("digitq", broker=address.celery_url, set_as_current=False)
     app.conf.update(
         broker_use_ssl=address.tls or None,  # kombu has it from the URL, Flower only from here
         accept_content=["json"],
         task_ignore_result=True,
         task_default_queue=QUEUE,
+        task_queues=[queue(name, exchange(name), name) for name in (QUEUE, IMAGES_QUEUE)],
+        task_routes={CLASSIFY_IMAGE: {"queue": IMAGES_QUEUE}},
+        **result_options(address),
+        result_expires=RESULT_SECONDS,
+        redis_socket_timeout=TIMEOUT_SECONDS,
+        redis_socket_connect_timeout=TIMEOUT_SECONDS,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -63,7 +76,13 @@ def make_app(broker_url: str) -> Celery:
         broker_transport_options={
             "priority_steps": [CALLS_PRIORITY, 0],  # the lists that workers read, in this order
             "body_encoding": "utf-8",
-            "ack_emulation": False,  # kombu need not record unacknowledged messages
+            # A message that is not acknowledged is sent again; another program may have such keys
+            "visibility_timeout": settings().deadline_seconds,
+            "unacked_restore_interval": min(10, settings().deadline_seconds / 3),
+            "unacked_restore_throttle": 1,
+            "unacked_key": UNACKED,
+            "unacked_index_key": UNACKED_INDEX,
+            "unacked_mutex_key": "digitq:unacked_mutex",
             "socket_timeout": TIMEOUT_SECONDS,  # without it, a dead connection blocks for ever
             "socket_connect_timeout": TIMEOUT_SECONDS,
             "health_check_interval": TIMEOUT_SECONDS,  # by default a dead one is found after 51 s
@@ -71,6 +90,14 @@ def make_app(broker_url: str) -> Celery:
         },
     )
     return app
+
+
+def result_options(address: Address) -> dict[str, Any]:
+    """Celery's settings that put results into the same Redis."""
+    return {
+        "result_backend": address.celery_url,
+        "result_backend_transport_options": sentinel_options(address),
+    }
 
 
 def sentinel_options(address: Address) -> dict[str, Any]:

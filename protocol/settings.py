@@ -11,12 +11,13 @@ from protocol.errors import UsageError
 
 INSPECT_SUFFIX = ".inspect.png"  # drawings of `digitq inspect` end in this; sources leave them out
 DEFAULT_BROKER = "redis://localhost:6379/0"
-# Celery prefers these to the app's broker, but they may be meant for another program
+# Celery prefers these to the app's Redis, but they may be meant for another program
 OTHER_BROKERS = (
     "BROKER_URL",
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
 )
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
 Model = Literal["mlp", "cnn", "random"]

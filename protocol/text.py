@@ -18,6 +18,11 @@ def in_one_line(text: str) -> str:
     )
 
 
+def too_large(limit: int) -> str:
+    """The error text for an image file of more than `limit` bytes."""
+    return f"larger than {limit / 2**20:.0f} MB"
+
+
 def plural(number: int, noun: str) -> str:
     """The number and the noun, for example `1 image` or `1,000 images`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -64,9 +64,13 @@ def serve_sentinel(folder: Path, master: Server, *options: str) -> Iterator[Serv
 
 def assert_both_find_it(url: str) -> None:
     """In database 3."""
-    with make_app(url).connection_for_write() as celery, connect(url, one_thread=True) as ledger:
+    app = make_app(url)
+    with app.connection_for_write() as celery, connect(url, one_thread=True) as ledger:
         kombu = celery.default_channel.client
         kombu.set("of kombu", url)
         ledger.set("of the ledger", url)
         assert kombu.get("of the ledger") == ledger.get("of kombu") == url.encode()
-        assert {int(client.client_info()["db"]) for client in (kombu, ledger)} == {3}
+        results = app.backend.client
+        assert results.get("of the ledger") == url.encode()
+        clients = kombu, ledger, results
+        assert {int(client.client_info()["db"]) for client in clients} == {3}

@@ -14,7 +14,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from protocol.broker.address import read_address
 from protocol.broker.connection import connect, refuse_unusable
-from protocol.celery import app, sentinel_options
+from protocol.celery import app, result_options, sentinel_options
 from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
@@ -34,11 +34,11 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Tr
 TRANSPORT_ALIASES["sentinel"] = "worker.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
-    include=["worker.celery", "worker.tasks", "worker.control", "worker.watchdog"],
+    include=[f"worker.{name}" for name in ("celery", "tasks", "images", "control", "watchdog")],
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
-    # Changes nothing without late acknowledgements; if unset, Celery warns whenever Redis is lost
+    # Only images are acknowledged late; if this is unset, Celery warns whenever Redis is lost
     worker_cancel_long_running_tasks_on_connection_loss=True,
 )
 
@@ -108,6 +108,7 @@ def follow_celery(conf: Any) -> None:
         raise UsageError(f"{origin} names another broker than DIGITQ_BROKER_URL: leave one out")
     conf.digitq_database_url = told.redis_url
     conf.broker_transport_options.update(sentinel_options(told))
+    conf.update(result_options(told))
     os.environ["DIGITQ_BROKER_URL"] = told.redis_url  # for processes that are not forks
     os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs differently
 

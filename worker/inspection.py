@@ -19,7 +19,7 @@ from protocol.chunk import Reason
 from protocol.errors import OutputError, UsageError
 from protocol.known import Known
 from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import in_one_line
+from protocol.text import in_one_line, too_large
 from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
 from worker.decoding.opening import read_picture
 from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
@@ -200,7 +200,7 @@ def read(path: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
     if len(content) > limit:
-        raise UsageError(f"{path} is larger than {limit / 2**20:.0f} MB")
+        raise UsageError(f"{path} is {too_large(limit)}")
     return content
 
 

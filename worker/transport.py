@@ -1,6 +1,7 @@
-"""Celery's connection to Redis in workers: a message that can't be read is dropped.
+"""Celery's connection to Redis in workers: what becomes of a message.
 
-With kombu 5.7, a message that is not JSON, or lacks a field, ends the worker.
+A message that can't be read is dropped: with kombu 5.7, one that is not JSON, or lacks a field,
+ends the worker.
 """
 
 import time
@@ -9,18 +10,42 @@ from queue import Empty
 from typing import Any
 
 from celery.utils.log import get_logger
-from kombu.transport import redis
-from redis import RedisError
+from kombu.transport import redis, virtual
+from redis import RedisError, ResponseError
 
 from protocol.broker.connection import refuse_unusable
-from protocol.celery import app
+from protocol.celery import CLASSIFY, app
 from protocol.errors import DigitqError
 
 logger = get_logger(__name__)
 
 
+class QoS(redis.QoS):
+    """Records in Redis which images are not acknowledged. Chunks have the ledger, and a full Redis,
+    which refuses records, must get rid of them."""
+
+    restore_unacked: Any = virtual.QoS.restore_unacked  # it has `Channel` restore each message
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        keeper_of(message).append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        keeper_of(self.get(delivery_tag)).ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        with suppress(ResponseError):  # Redis is full, or has become a replica: later, then
+            super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
+
+
+def keeper_of(message: Any) -> Any:
+    """The class whose methods know what becomes of the message until it is acknowledged."""
+    return virtual.QoS if message.headers.get("task") == CLASSIFY else redis.QoS
+
+
 class Channel(redis.Channel):
     """kombu's channel, which drops what it can't read. The message has left the queue by then."""
+
+    QoS = QoS
 
     def __init__(self, *args: Any, **options: Any) -> None:
         try:  # Redis may have started after the worker, and Celery would retry what it refuses
@@ -43,12 +68,13 @@ class Channel(redis.Channel):
         raise Empty
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        """Return a message to the front of its queue, unlike kombu, which puts it at the end.
-        If Redis is lost, the message is lost too, and the ledger queues its chunk again."""
+        """Return a message to the front of its queue, unlike kombu, which puts a chunk at the end.
+        If Redis is lost, it is sent again later: the ledger does so with a chunk."""
         delivery = message.delivery_info
         with suppress(*self.connection_errors), self.conn_or_acquire() as client:
             restore: Any = self._do_restore_message
             restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
+            keeper_of(message).reject(self.qos, message.delivery_tag)
 
 
 class Transport(redis.Transport):

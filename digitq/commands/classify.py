@@ -17,7 +17,7 @@ from protocol.settings import NUMBER, settings
 from protocol.text import plural
 
 if TYPE_CHECKING:
-    from producer.reading import Reading
+    from protocol.reading import Reading
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 

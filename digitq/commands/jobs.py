@@ -17,7 +17,7 @@ from protocol.broker.address import url_in_command
 from protocol.text import plural
 
 if TYPE_CHECKING:
-    from producer.reading import Reading
+    from protocol.reading import Reading
 
 
 @click.command(epilog=options.SOURCES_HELP)

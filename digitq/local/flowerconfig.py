@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from protocol.celery import app
+
+app.set_default()  # Flower's API asks this app for results
 tasks_columns = "state,args,result,runtime,worker,received"
 max_tasks = 10_000  # tasks that Flower remembers, which bounds its memory
 

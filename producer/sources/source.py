@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from protocol.errors import UsageError
 from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import plural, printable
+from protocol.text import plural, printable, too_large
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -147,11 +147,6 @@ def read_limited(read: Callable[[int], bytes], size: int) -> bytes:
     if max(size, len(content)) > limit:
         raise UnreadableImageError(too_large(limit))
     return content
-
-
-def too_large(limit: int) -> str:
-    """The error text for an image file of more than `limit` bytes."""
-    return f"larger than {limit / 2**20:.0f} MB"
 
 
 def read_file(path: str) -> bytes:

@@ -22,11 +22,11 @@ from producer.sources.columns import (
     plain,
     read_labels,
 )
-from producer.sources.source import EmptyError, Source, too_large
+from producer.sources.source import EmptyError, Source
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.text import plural
+from protocol.text import plural, too_large
 
 TABLE_SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS = 16  # this many rows are read at a time if they hold image files, which may be large

@@ -1,5 +1,6 @@
 """Workers that end, hang or go deaf, chunks that are slow, and jobs that are cancelled."""
 
+import base64
 import os
 import re
 import signal
@@ -14,11 +15,11 @@ import pytest
 
 from digitq.local.processes import Local
 from producer import Client
-from protocol.celery import make_app
+from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.errors import JobCancelledError
 from protocol.ledger import QUEUE, SWEEP_LOCK
 from tests.chaos.runs import write_images
-from tests.drawing import draw_one, draw_tight_ring, random_digits
+from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 from worker.models.model import load_model
 from worker.normalisation.steps import normalise
@@ -260,6 +261,16 @@ def test_a_deadly_image_costs_itself_only(
         death = rf"\+00:00: ERROR/.* a process died at chunk \d+ of job {job.id}: signal \d+ "
         assert bool(re.search(death, log.read_text())) == (worker == "hasty")
     assert "WorkerLostError" not in log.read_text()
+
+
+def test_a_deadly_image_of_another_program_costs_itself_only(hasty: Local) -> None:
+    """It came between two others, which get their answers."""
+    app = make_app(hasty.url)
+    deadly, good = draw_one((66, 66), mode="RGBA"), draw_one()
+    texts = [base64.b64encode(encode_image(image)).decode() for image in (good, deadly, good)]
+    results = [app.send_task(CLASSIFY_IMAGE, [text]) for text in texts]
+    errors = [result.get(60)["error"] for result in results]
+    assert errors == [None, "this image crashes workers", None]
 
 
 def test_an_image_whose_other_views_are_deadly_does_without_them(hasty: Local, tell: Tell) -> None:

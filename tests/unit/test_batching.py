@@ -12,8 +12,8 @@ import pytest
 
 from producer.batching import Batcher, Call, wake_callers
 from producer.prediction import Prediction, to_predictions
-from producer.reading import Reading
 from protocol.chunk import RESULT_SCHEMA
+from protocol.reading import Reading
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)
 LOST = OSError("Redis is lost")

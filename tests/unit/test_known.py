@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.reading import Reading, choose_reading
 from protocol.errors import UsageError
 from protocol.known import MAX_ALLOWED, Known, read_lines
+from protocol.reading import Reading, choose_reading
 
 
 @pytest.mark.parametrize(

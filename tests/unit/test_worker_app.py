@@ -21,11 +21,14 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
 
 
-def conf_of(told: str, own: str) -> SimpleNamespace:
+class Conf(SimpleNamespace):
+    def update(self, values: dict[str, object]) -> None:
+        vars(self).update(values)
+
+
+def conf_of(told: str, own: str) -> Conf:
     """A configuration in which Celery and the ledger have these brokers."""
-    return SimpleNamespace(
-        broker_read_url=told, digitq_database_url=own, broker_transport_options={}
-    )
+    return Conf(broker_read_url=told, digitq_database_url=own, broker_transport_options={})
 
 
 @pytest.mark.parametrize("told", [OTHER, SOCKET])
@@ -59,7 +62,7 @@ def test_celery_is_told_a_url_that_it_would_not_understand(
     conf = conf_of(told, "redis://localhost:6379/0")
     follow_celery(conf)
     assert conf.digitq_database_url == of_the_ledger
-    assert os.environ["CELERY_BROKER_URL"] == of_celery
+    assert os.environ["CELERY_BROKER_URL"] == conf.result_backend == of_celery
     follow_celery(conf_of(of_celery, of_the_ledger))  # as in processes that it starts
     os.environ["CELERY_BROKER_URL"] = told
     follow_celery(conf_of(told, of_the_ledger))  # as after a SIGHUP

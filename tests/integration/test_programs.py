@@ -1,0 +1,220 @@
+"""Programs without digitq: the task `digitq.classify_image` from Celery, curl and Node."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.result import AsyncResult
+
+from digitq.local.processes import Local, find_free_port
+from producer import Client
+from protocol.broker.connection import connect
+from protocol.celery import CLASSIFY_IMAGE, IMAGES_QUEUE, RESULT_SECONDS, UNACKED, UNACKED_INDEX
+from tests.drawing import draw_one, encode_image, random_digits
+from tests.waiting import wait_for
+
+PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
+SETTINGS = {"DIGITQ_DEADLINE_SECONDS": "1", "DIGITQ_IMAGE_BYTES": str(1 << 20)}
+IMAGE = encode_image(draw_one())
+TEXT = base64.b64encode(IMAGE).decode()
+SECONDS = 60  # how long an answer may take on a busy machine
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Local]:
+    """A Redis on a port, a worker with a short deadline, and a Flower with a password."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SETTINGS, "FLOWER_BASIC_AUTH": "user:password"}.items():
+            patch.setenv(name, value)
+        with Local(workers=1, port=find_free_port(), flower=True) as local:
+            local.wait_until_ready()
+            yield local
+
+
+@pytest.fixture
+def app(deployment: Local) -> Celery:
+    """An app as another program has it."""
+    return Celery(broker=deployment.url, backend=deployment.url, set_as_current=False)
+
+
+def send(app: Celery, *args: object, **kwargs: object) -> AsyncResult:
+    return app.send_task(CLASSIFY_IMAGE, args, kwargs, queue=IMAGES_QUEUE)
+
+
+def as_json(prediction: Any) -> Any:
+    """A prediction as JSON has it, with an object for each digit and alternative."""
+    row = asdict(prediction)
+    for name in ("digits", "alternatives"):
+        if row.get(name):
+            row[name] = [one._asdict() for one in row[name]]
+    return json.loads(json.dumps(row))
+
+
+def shown(language: str, **names: str) -> str:
+    """The block of the page in this language, with other names in place of those in it."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", PAGE.rpartition("\n## ")[2], re.DOTALL)
+    for name, other in {**names}.items():
+        block = block.replace(name, other)
+    return block
+
+
+def test_answers_are_those_of_a_client(deployment: Local, app: Celery) -> None:
+    client, contents = Client(deployment.url), [encode_image(draw_one((60, s))) for s in (70, 80)]
+    numbers = client.classify(IMAGE, read="number")
+    assert send(app, TEXT, read="number").get(SECONDS) == as_json(numbers)
+    for content in contents:
+        text = base64.b64encode(content).decode()
+        for model in (None, "cnn"):
+            expected = as_json(client.classify(content, model))
+            assert send(app, text, model).get(SECONDS) == expected
+            lines = re.sub("(.{76})", r"\1\n", text)
+            assert send(app, image=lines, model=model, read="digit").get(SECONDS) == expected
+
+
+def test_many_at_once_and_what_redis_keeps(deployment: Local, app: Celery) -> None:
+    redis = connect(deployment.url)
+    for key in redis.scan_iter("celery-task-meta-*"):
+        redis.delete(key)
+    expected = as_json(Client(deployment.url).classify(IMAGE))
+    Client(deployment.url).submit([IMAGE] * 5).table()  # its chunks leave no results there
+    results = [send(app, TEXT) for _ in range(64)]
+    assert [result.get(SECONDS) for result in results] == [expected] * 64
+    ttls = [redis.ttl(key) for key in redis.scan_iter("celery-task-meta-*")]
+    assert len(ttls) == 64 and RESULT_SECONDS - 100 < min(ttls) <= max(ttls) <= RESULT_SECONDS
+    wait_for(lambda: not redis.exists(UNACKED, UNACKED_INDEX))
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        ((), "no image: give an image file in base64"),
+        ((7,), "the image is not text, but int: give an image file in base64"),
+        (("%%%",), "the image is not base64 of an image file"),
+        ((TEXT[:-3],), "the image is not base64 of an image file"),
+        (("ä",), "the image is not base64 of an image file"),
+        (("",), "the file is empty"),
+        (("A" * (2 << 20),), "larger than 1 MB"),
+        (("AAAA",), "not an image that can be read"),
+        ((TEXT, "cnn9"), "there is no model 'cnn9'; there are: mlp, cnn, random"),
+        ((TEXT, None, "text"), "`read` is 'text': it must be digit or number"),
+        (
+            (TEXT, None, "digit", 1),
+            "digitq.classify_image takes image, model and read, and no more",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "args",
+)
+def test_what_is_wrong_is_in_the_answer(app: Celery, args: tuple[object, ...], error: str) -> None:
+    result = send(app, *args)
+    answer = result.get(SECONDS)
+    assert result.state == "SUCCESS" and answer["error"] == error
+    assert (answer["label"], answer["review"], answer["reason"]) == (None, True, "error")
+
+
+def test_jobs_and_images_take_turns(
+    deployment: Local, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the worker stands still, three chunks and many images gather."""
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "100")
+    redis, worker = connect(deployment.url), deployment._processes["worker1"].pid
+    os.killpg(worker, signal.SIGSTOP)
+    try:
+        results = [send(app, TEXT) for _ in range(300)]
+        job = Client(deployment.url).submit(random_digits(300), detached=True)
+        assert job.wait_until_stored(SECONDS)
+    finally:
+        os.killpg(worker, signal.SIGCONT)
+    assert job.table().num_rows == 300
+    assert 0 < redis.llen(IMAGES_QUEUE) < 300
+    assert all(result.get(SECONDS)["label"] is not None for result in results)
+
+
+def test_an_image_outlives_its_worker(
+    deployment: Local, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    redis, process = connect(deployment.url), deployment._processes["worker1"]
+    pool = [pid for pid in group_of(process.pid) if pid != process.pid][-1]
+    os.kill(pool, signal.SIGSTOP)  # so that it takes the image, and does not answer
+    result = send(app, TEXT)
+    wait_for(lambda: redis.exists(UNACKED))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    deployment.check()
+    assert result.get(SECONDS)["label"] is not None
+
+
+def group_of(leader: int) -> list[int]:
+    """The processes of a group, in the order in which they started."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return sorted(pid for pid in pids if is_of(pid, leader))
+
+
+def is_of(pid: int, leader: int) -> bool:
+    try:
+        return os.getpgid(pid) == leader
+    except ProcessLookupError:
+        return False
+
+
+def test_the_example_for_celery(deployment: Local, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGE)
+    names = {"redis://localhost:6379/0": deployment.url, "digits/7/a.png": "a.png"}
+    command = [sys.executable, "-P", "-c", shown("python", **names)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{Client(deployment.url).classify(IMAGE).label}\n"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_the_example_for_curl(deployment: Local, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGE)
+    names = {"http://localhost:5555": str(deployment.flower_url), "digits/7/a.png": "a.png"}
+    first, second = shown("sh", **names).split("  # ")[0], shown("sh", **names).splitlines()[-1]
+
+    def run(command: str) -> dict[str, Any]:
+        ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+        found: dict[str, Any] = json.loads(ran.stdout)
+        return found
+
+    id = run(first)["task-id"]
+    address = f"FLOWER={deployment.flower_url}/api/task\n"
+    answer = run(address + second.replace("6ae1cda8-…", id))["result"]
+    assert answer == as_json(Client(deployment.url).classify(IMAGE, "cnn"))
+
+    def row() -> dict[str, Any]:
+        return run(
+            f"curl -s -u user:password {deployment.flower_url}/api/task/info/{id} || echo {{}}"
+        )
+
+    wait_for(lambda: row().get("state") == "SUCCESS")
+    assert re.fullmatch(r"image of \d\.\d kB", row()["args"])
+    assert row()["result"].startswith(f"{{'label': {answer['label']}, 'confidence': ")
+    assert TEXT[:20] not in json.dumps(row()) and len(row()["result"]) < 200
+
+
+def test_the_example_for_node(deployment: Local, tmp_path: Path) -> None:
+    """Runs where Node finds the package `celery-node`, as in a folder that `NODE_PATH` names."""
+    if (
+        not shutil.which("node")
+        or subprocess.run(
+            ["node", "-e", 'require.resolve("celery-node")'], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("no Node with celery-node")
+    (tmp_path / "a.png").write_bytes(IMAGE)
+    names = {"redis://localhost:6379/0": deployment.url, "digits/7/a.png": "a.png"}
+    command = ["node", "-e", shown("js", **names)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
+    assert ran.stdout == f"{Client(deployment.url).classify(IMAGE, 'cnn').label}\n", ran.stderr

@@ -1,0 +1,98 @@
+"""The Celery task for programs without digitq: one image as base64, answered in JSON."""
+
+import binascii
+import re
+import time
+from typing import Any
+
+import pyarrow as pa
+from celery import Task, states
+from celery.worker.request import Request
+
+from protocol.celery import CLASSIFY_IMAGE, app
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk
+from protocol.errors import UsageError
+from protocol.reading import choose_reading
+from protocol.settings import NUMBER, settings
+from protocol.text import too_large
+from worker.classify import classify_chunk
+from worker.limits import MAX_CLOCK_SECONDS
+from worker.logs import log_chunk
+from worker.tasks import FATAL_DEATHS
+
+
+class ImageRequest(Request):
+    """Flower shows the size of an image, and not the whole of it."""
+
+    kwargsrepr = ""
+
+    @property
+    def argsrepr(self) -> str:
+        return (
+            f"image of {0.75 * len(self.message.body) / 1000:,.1f} kB"  # base64 takes a third more
+        )
+
+
+@app.task(
+    name=CLASSIFY_IMAGE,
+    bind=True,
+    Request=f"{__name__}:{ImageRequest.__name__}",
+    ignore_result=False,
+    acks_late=True,
+    reject_on_worker_lost=True,  # it is sent again, and `count_attempts` gives it up some time
+    time_limit=3 * MAX_CLOCK_SECONDS,  # for a process that hangs in spite of `worker.limits`
+    resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
+)
+def classify_image(
+    self: Task,
+    image: object = None,
+    model: Any = None,
+    read: Any = "digit",
+    *more: object,
+    **others: object,
+) -> dict[str, Any]:
+    """Classify one image, or read its number. Whatever is wrong with the arguments is the answer's
+    `error`: another program does not understand an exception of Python."""
+    begun, attempt = time.monotonic(), count_attempts(self)
+    name = NUMBER if read == "number" else settings().model
+    try:
+        if more or others:
+            raise UsageError(f"{CLASSIFY_IMAGE} takes image, model and read, and no more")
+        name = choose_reading(model, read).model
+        row = {"id": "", "image": decode_image(image)}
+        if attempt > FATAL_DEATHS:
+            raise UsageError("this image crashes workers")
+    except UsageError as error:
+        row = {"id": "", "error": str(error)}
+    batch = pa.RecordBatch.from_pylist([row], pa.schema([ID, IMAGE_FIELD, ERROR]))
+    result = classify_chunk(Chunk(0, batch), name)
+    log_chunk(self.request.id, 0, name, result, time.monotonic() - begun, attempt)
+    answer: dict[str, Any] = result.drop_columns(["id"]).to_pylist()[0]
+    return answer
+
+
+def count_attempts(task: Task) -> int:
+    """How often the image was begun, now included. If its message came before, its worker may have
+    died of it, so each further attempt is noted where the answer will be."""
+    id = task.request.id
+    if not task.request.delivery_info["redelivered"]:
+        return 1
+    noted = task.AsyncResult(id)
+    attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
+    task.update_state(state=states.STARTED, meta={"attempt": attempt})
+    return attempt
+
+
+def decode_image(image: object) -> bytes:
+    """The bytes of an image file from its base64. Raises `UsageError`."""
+    if not isinstance(image, str):
+        what = "no image" if image is None else f"the image is not text, but {type(image).__name__}"
+        raise UsageError(f"{what}: give an image file in base64")
+    limit = settings().image_bytes
+    text = re.sub(r"\s+", "", image)  # the program `base64` breaks lines
+    if 3 * len(text) // 4 - text.count("=", -2) > limit:
+        raise UsageError(too_large(limit))
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # it has other characters, or was cut off
+        raise UsageError("the image is not base64 of an image file") from None
