@@ -24,7 +24,7 @@ from tests.servers import Server, serve
 from tests.waiting import run_digitq, wait_for
 
 ROOT = Path(__file__).parents[2]
-CONF = (ROOT / "deploy/redis.conf").read_text()
+CONF = (ROOT / "deploy/redis/redis.conf").read_text()
 USERS = re.findall(r"<([A-Z]+)>", CONF.partition("\nuser default off ")[2])
 CHUNKS = "digitq:job:x:chunks"
 
@@ -158,8 +158,8 @@ def test_the_results_that_celery_keeps(admin: Any) -> None:
 
 
 def test_the_compose_file_sets_each_password(tmp_path: Path) -> None:
-    compose, example = (ROOT / "docker-compose.yml").read_text(), ROOT / ".env.example"
-    assert f"for user in {' '.join(USERS)}; do" in compose
+    start, example = (ROOT / "deploy/redis/start").read_text(), ROOT / ".env.example"
+    assert f"for user in {' '.join(USERS)}; do" in start
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     shutil.copy(example, tmp_path)
     shutil.copy(example, tmp_path / ".env")
