@@ -171,9 +171,8 @@ def test_the_compose_file_sets_each_password(tmp_path: Path) -> None:
         set_to = dict(line.split("=") for line in lines if line[:1].isalpha())
         assert set_to.pop("REDIS_WORKER_PASSWORD") == "mine"
         assert re.fullmatch("digitq:[0-9a-f]{32}", set_to.pop("FLOWER_BASIC_AUTH"))
-        assert set_to.keys() == {f"REDIS_{user}_PASSWORD" for user in USERS} - {
-            "REDIS_WORKER_PASSWORD"
-        }
+        users = {f"REDIS_{user}_PASSWORD" for user in USERS} - {"REDIS_WORKER_PASSWORD"}
+        assert set_to.keys() == users | {"GRAFANA_PASSWORD"}
         assert all(re.fullmatch("[0-9a-f]{32}", password) for password in set_to.values())
         assert len(set(set_to.values())) == len(set_to)
-        assert len(lines) == len(example.read_text().splitlines()) + 5
+        assert len(lines) == len(example.read_text().splitlines()) + 6
