@@ -233,8 +233,9 @@ local function note_fingerprint(fingerprint)
   end
 end
 
--- Takes the first result of a chunk, and returns whether this is the first. The worker measures its
--- longest silence: time in which a result waits for a stalled Redis does not count.
+-- Takes the first result of a chunk, and returns how far the job is then; false if this is not the
+-- first. The worker measures its longest silence: time in which a result waits for a stalled Redis does
+-- not count.
 function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, work_us, worker, fingerprint)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
@@ -266,7 +267,7 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, wor
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
   finish_if_done()
-  return true
+  return redis.call('HMGET', record, 'done_images', 'images', 'failed', 'state')
 end
 
 -- Publishes overdue chunks again.

@@ -64,6 +64,21 @@ class ChunkResult(NamedTuple):
     fingerprint: str = ""  # what its answers depend on, see `worker.identity`
 
 
+class JobCount(NamedTuple):
+    """How far a job is."""
+
+    done_images: int
+    images: int  # those that are stored
+    failed: int  # images with an error
+    is_fed: bool  # whether all of its images are stored
+
+    def __str__(self) -> str:
+        """For example `48,512 of 120,000 (40 %), 16 failed`."""
+        share = f"({100 * self.done_images // max(1, self.images)} %)"
+        more = share if self.is_fed else "stored so far"
+        return f"{self.done_images:,} of {self.images:,} {more}, {self.failed:,} failed"
+
+
 class RunningChunk(NamedTuple):
     """A chunk that a worker is at. The worker may have died since."""
 
@@ -262,12 +277,17 @@ class Ledger:
         first = None if source is None else source.decode()
         return Begun(payload, model.decode(), attempt, begun, bool(has_known), first)
 
-    def complete(self, job_id: str, number: int, result: ChunkResult) -> bool:
-        """Hand in the result of a chunk. False if another worker was first or the job has ended."""
+    def complete(self, job_id: str, number: int, result: ChunkResult) -> JobCount | None:
+        """Hand in the result of a chunk. Returns how far the job is then; None if another worker
+        was first or the job has ended."""
         silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
         first = silent_ms, result.payload, result.failed, result.kind, pace_ns, result.review
         last = int(1e6 * result.work_seconds), result.worker, result.fingerprint
-        return bool(self._step(job_id, "complete", number, *first, *last))
+        reply = self._step(job_id, "complete", number, *first, *last)
+        if not reply:
+            return None
+        done_images, images, failed, state = reply
+        return JobCount(int(done_images), int(images), int(failed), state != b"feeding")
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""

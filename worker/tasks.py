@@ -88,10 +88,11 @@ def classify(job_id: str, number: int) -> str:
         worker,
         own_fingerprint(),
     )
-    if not ledger().complete(job_id, number, answer):
+    count = ledger().complete(job_id, number, answer)
+    if count is None:
         return discard(job_id, number)
     log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)
-    done = f"{chunk.rows} images, {failed} failed, {chunk.rows / seconds:,.0f} images/s"
+    done = f"{count}, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
 
 

@@ -1,12 +1,21 @@
-"""Flower's configuration: `args` is the job and the chunk, `result` the failures and the speed."""
+"""Flower's configuration, which Flower runs as it starts.
+
+In its list of tasks, `args` is the job and the chunk, `result` how far the job is and the speed.
+"""
 
 from typing import Any
+
+from flower.views.monitor import Metrics
+from tornado.web import authenticated
 
 from protocol.celery import app
 
 app.set_default()  # Flower's API asks this app for results
 tasks_columns = "state,args,result,runtime,worker,received"
 max_tasks = 10_000  # tasks that Flower remembers, which bounds its memory
+
+# Flower asks for its password, if it has one, on every page but this
+setattr(Metrics, "get", authenticated(Metrics.get))  # noqa: B010 (mypy refuses to assign it)
 
 
 def format_task(task: Any) -> Any:

@@ -4,17 +4,20 @@ import os
 import re
 import shutil
 import signal
+from base64 import b64encode
 from collections.abc import Iterator
-from urllib.request import urlopen
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from digitq.local.processes import Local
+from digitq.local.processes import Local, find_free_port, is_free
 from producer import Client, Job
 from tests.drawing import draw_one, random_digits
-from tests.waiting import wait_for
+from tests.waiting import run_digitq, wait_for
 
 QUIET = [
     "--no-sandbox",
@@ -75,13 +78,50 @@ def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
     assert job.table().num_rows == 3003
     rows = show_tasks(page, watched.flower_url, job, 4)
     texts = sorted(re.sub(r"\s+", " ", text) for text in rows.all_inner_texts())
-    for number, images, failed in ((0, 1024, 0), (1, 1024, 0), (2, 952, 0), (3, 3, 2)):
+    done_images = []
+    for number, images in enumerate((1024, 1024, 952, 3)):
         (text,) = (
             text for text in texts if f"job {job.id}, chunk {number}, {images} images" in text
         )
-        assert re.search(
-            rf"SUCCESS .* {images} images, {failed} failed, [\d,]+ images/s .*worker[12]@", text
-        )
+        count = r"([\d,]+) of [\d,]+ (?:stored so far|\(\d+ %\)), [02] failed, [\d,]+ images/s"
+        found = re.search(rf"SUCCESS .* {count} .*worker[12]@", text)
+        assert found, text
+        done_images.append(int(found[1].replace(",", "")))
+    assert max(done_images) == 3003 and len({*done_images}) == 4
+
+
+def test_a_job_is_found_by_its_id(watched: Local, page: Page) -> None:
+    """Rows of other jobs are left out."""
+    client = Client(watched.url)
+    jobs = [client.submit(random_digits(10)) for _ in range(2)]
+    for job in jobs:
+        job.table()
+        show_tasks(page, str(watched.flower_url), job, 1)
+    rows = page.locator("table tbody tr", has_text="chunk")
+    for job in jobs:
+        page.get_by_role("searchbox").fill(job.id)
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text(job.id)
+    page.get_by_role("searchbox").fill("")  # the browser keeps it for the next visit
+    expect(rows).not_to_have_count(1)
+
+
+def test_a_password_closes_flower_s_metrics_too(
+    watched: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, they are open, as is all of Flower."""
+    with urlopen(f"{watched.flower_url}/metrics") as reply:
+        assert b"flower_events_total" in reply.read()
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "user:secret")
+    port, log = find_free_port(), tmp_path / "log"
+    with run_digitq(log, "flower", "--broker", watched.url, f"--port={port}"):
+        wait_for(lambda: not is_free(port))
+        url = f"http://127.0.0.1:{port}/metrics"
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(url)
+        login = b64encode(b"user:secret").decode()
+        with urlopen(Request(url, headers={"Authorization": f"Basic {login}"})) as reply:
+            assert reply.status == 200
 
 
 def test_workers_and_broker_are_shown(watched: Local, page: Page) -> None:

@@ -21,6 +21,7 @@ from protocol.ledger import (
     QUEUE,
     WATERMARK,
     ChunkResult,
+    JobCount,
     JobSpec,
     Ledger,
     record_key,
@@ -63,7 +64,7 @@ def result(
 
 
 def complete(ledger: Ledger, number: int, failed: int = 0) -> bool:
-    return ledger.complete("j", number, result(b"result %d" % number, failed))
+    return bool(ledger.complete("j", number, result(b"result %d" % number, failed)))
 
 
 def test_only_a_few_chunks_are_published_at_a_time(ledger: Ledger) -> None:
@@ -213,6 +214,16 @@ def test_the_pace_is_that_of_the_last_chunk_of_a_kind(ledger: Ledger) -> None:
         ledger.begin("j", number)
         ledger.complete("j", number, ChunkResult(b"result", 0, kind, pace, 0))
         paces[kind] = pace or paces[kind]
+
+
+def test_who_completes_a_chunk_is_told_how_far_the_job_is(ledger: Ledger) -> None:
+    store(ledger, 0, 1, 2)
+    first = ledger.complete("j", 0, result(b"", failed=3))
+    assert first == JobCount(10, 30, 3, is_fed=False)
+    assert str(first) == "10 of 30 stored so far, 3 failed"
+    ledger.seal(SPEC, START, 3)
+    second, last = (ledger.complete("j", number, result(b"", failed=1)) for number in (2, 1))
+    assert [str(second), str(last)] == ["20 of 30 (66 %), 4 failed", "30 of 30 (100 %), 5 failed"]
 
 
 def test_a_job_is_done_when_it_is_sealed_and_complete(ledger: Ledger) -> None:
@@ -688,7 +699,7 @@ def test_counters_outlive_jobs_and_count_a_chunk_once(ledger: Ledger) -> None:
     ledger.sweep(deadline_seconds=0)  # its worker has died
     ledger.begin("j", 0)
     done = result(b"result", 1, review=2, work_seconds=0.5, fingerprint="f")
-    assert [ledger.complete("j", 0, done) for _ in range(3)] == [True, False, False]
+    assert [ledger.complete("j", 0, done) is None for _ in range(3)] == [False, True, True]
     assert (ledger.record("j").review, ledger.record("j").sent_again) == (2, 1)
     assert ledger.record("j").image_seconds == 0.05
     ledger.submit(SPEC._replace(id="call", model="cnn"), 1, b"call")

@@ -91,7 +91,7 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
     ledger.begin("j", 1)
     wait_for(lambda: (endpoint.value("chunk_age_seconds") or 0) > 0.1)
     done = ChunkResult(b"rows", 2, "pixels", 0, 0, review=3, work_seconds=5)
-    assert [ledger.complete("j", 0, done) for _ in range(2)] == [True, False]
+    assert [ledger.complete("j", 0, done) is None for _ in range(2)] == [False, True]
     found = {
         "chunks_begun_total": 3,
         "chunks_completed_total": 1,

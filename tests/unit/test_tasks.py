@@ -12,7 +12,7 @@ import pytest
 from producer.chunking import cut_chunks
 from producer.sources.python import Image, image_source
 from protocol.errors import BrokerError
-from protocol.ledger import Begun
+from protocol.ledger import Begun, JobCount
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify, limits, tasks
@@ -28,6 +28,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """A ledger without poison rows whose job goes on."""
     ledger = Mock()
     ledger.poison_rows.return_value = []
+    ledger.complete.return_value = JobCount(48_512, 120_000, 16, is_fed=True)
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
     monkeypatch.setattr(tasks, "ledger_without_retry", lambda: ledger)
     return ledger
@@ -165,7 +166,7 @@ def test_a_chunk_s_images_are_noted_once_a_worker_may_have_died_of_it(
     attempt: int, noted: bool, ledger: Mock
 ) -> None:
     begin(ledger, [SURE, b"text"], attempt)
-    assert tasks.classify("job", 4).startswith("2 images, 1 failed, ")
+    assert tasks.classify("job", 4).startswith("48,512 of 120,000 (40 %), 16 failed, ")
     assert ledger.note_poison_rows.called == noted
     result = ledger.complete.call_args.args[-1]
     assert (result.failed, result.kind) == (1, "image") and 0 < result.image_seconds < 60
@@ -244,7 +245,7 @@ def test_waiting_for_redis_takes_no_image_s_time(
 def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> None:
     """No matter why it was never completed."""
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS)
-    assert tasks.classify("job", 4).startswith("1 images, 0 failed")
+    assert tasks.classify("job", 4).endswith(f" images/s, attempt {tasks.MAX_ATTEMPTS}")
     begin(ledger, [SURE], attempt=tasks.MAX_ATTEMPTS + 1)
     assert tasks.classify("job", 4) == tasks.DISCARDED
     why = f"chunk 4 was begun {tasks.MAX_ATTEMPTS} times and never done"
