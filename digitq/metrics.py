@@ -13,7 +13,6 @@ from protocol.overview import NOTHING_DONE, Counters, Overview, look_around
 from protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own
-MAX_READ_SECONDS = 2.0  # Redis counts as lost if it is silent for longer; Prometheus waits 10 s
 UNREAD = "; of an attached job, what its submitter has not read yet is unknown"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]  # the values of the labels, and the value

@@ -55,6 +55,13 @@ overwrite = click.option(
     "--overwrite", is_flag=True, help="replace OUT, and start an interrupted run from its beginning"
 )
 json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
+watch = click.option(
+    "--watch",
+    "watches",
+    is_flag=True,
+    help="show it anew each second, with rates and workers, until Ctrl-C; once if stdout is no "
+    "terminal",
+)
 job = click.argument("job_id", metavar="JOB")
 sources = click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(readable=False)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
-from protocol.settings import NUMBER
-from protocol.text import in_one_line, plural
+from protocol.text import plural
 
 if TYPE_CHECKING:
     from producer.checkpoint import Checkpoint
@@ -104,47 +103,9 @@ def summarise(checkpoint: "Checkpoint", skipped: str = "") -> str:
     return ", ".join(parts)
 
 
-def describe_flaws(checkpoint: "Checkpoint") -> list[str]:
+def describe_flaws(counted: "Checkpoint | JobRecord") -> list[str]:
     """How many images failed, and how many a person should look at, without those that are 0."""
-    flaws = [f"{checkpoint.failed:,} with an error"] if checkpoint.failed else []
-    if checkpoint.review:
-        flaws.append(f"{checkpoint.review:,} {'more ' * bool(flaws)}to review")
+    flaws = [f"{counted.failed:,} with an error"] if counted.failed else []
+    if counted.review:
+        flaws.append(f"{counted.review:,} {'more ' * bool(flaws)}to review")
     return flaws
-
-
-def describe_job(record: "JobRecord") -> str:
-    """Three lines about one job, one if workers were at odds, and one with the reason if it is
-    known why the job stopped."""
-    share = _share(record)
-    more = f"({share})" if share else "that are in Redis so far"
-    images, chunks = plural(record.images, "image"), plural(record.chunks, "chunk")
-    reading = "whole numbers" if record.model == NUMBER else f"model {record.model}"
-    lines = [
-        f"job {record.id}: {record.state}, {reading}, {record.source}",
-        f"  {record.done_images:,} of {images} {more}, {record.failed:,} with an error, "
-        f"{record.done_chunks:,} of {chunks}",
-        f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
-        *([f"  {mixture}"] if (mixture := describe_mixture(record.fingerprints)) else []),
-        *([f"  {record.state}: {record.reason}"] if record.reason else []),
-    ]
-    return "\n".join(map(in_one_line, lines))
-
-
-def list_jobs(records: "Sequence[JobRecord]") -> str:
-    """A table with one line per job."""
-    lines = [
-        f"{'JOB':13}{'STATE':9}{'IMAGES':>12}{'DONE':>5}{'ERRORS':>8}  {'CREATED (UTC)':18}SOURCE"
-    ]
-    lines += [
-        f"{record.id:13}{record.state:9}{record.images:12,}{_share(record):>5}"
-        f"{record.failed:8,}  {record.created:%Y-%m-%d %H:%M}  {record.source}"
-        for record in records
-    ]
-    return "\n".join(map(in_one_line, lines))
-
-
-def _share(record: "JobRecord") -> str:
-    """The share of a job that is done; empty if its size is not known."""
-    if record.state in ("feeding", "abandoned"):
-        return ""
-    return f"{record.done_images / record.images if record.images else 0:.0%}"

@@ -156,6 +156,11 @@ class JobRecord:
         return self.state in ("feeding", "running", "abandoned")
 
     @property
+    def is_fed(self) -> bool:
+        """Whether all of its images are stored. If not, it is unknown how many will follow."""
+        return self.state not in ("feeding", "abandoned")
+
+    @property
     def waiting_images(self) -> int:
         """How many images are stored and not done."""
         return self.images - self.done_images if self.is_active else 0

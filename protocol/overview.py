@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from protocol.ledger import JobRecord, Ledger, RunningChunk
 from protocol.signs import WorkerSign
 
+MAX_READ_SECONDS = 2.0  # who watches takes a Redis that is silent for longer for lost
 ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured
 
 

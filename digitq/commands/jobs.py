@@ -11,9 +11,10 @@ import click
 
 import digitq
 from digitq import options
-from digitq.report import describe_job, list_jobs, open_sink, report_interruption, report_rows
+from digitq.report import open_sink, report_interruption, report_rows
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
+from protocol.errors import UsageError
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -66,9 +67,15 @@ def submit(
 @options.job
 @options.broker
 @options.json
-def status(job_id: str, broker: str | None, as_json: bool) -> None:
+@options.watch
+def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> None:
     """Show the progress of a job."""
     client = digitq.Client(broker)
+    if watches:
+        watch(client, as_json, job_id)
+        return
+    from digitq.tables import describe_job
+
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
     _report_missing_workers(client, [record])
@@ -77,14 +84,20 @@ def status(job_id: str, broker: str | None, as_json: bool) -> None:
 @click.command()
 @options.broker
 @options.json
-def jobs(broker: str | None, as_json: bool) -> None:
+@options.watch
+def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
     """List the jobs in Redis."""
     client = digitq.Client(broker)
+    if watches:
+        watch(client, as_json)
+        return
+    from digitq.tables import render, tabulate_jobs
+
     records = client.jobs()
     if not (records or as_json):
         echo_err("no jobs")
         return
-    for line in map(_to_json, records) if as_json else [list_jobs(records)]:
+    for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
         click.echo(line)
     _report_missing_workers(client, records)
 
@@ -122,6 +135,16 @@ def cancel(job_id: str, broker: str | None) -> None:
     was_done = job.progress().state in ("done", "collected")
     job.cancel()
     echo_err(f"job {job_id} {'was done; its results are dropped' if was_done else 'is cancelled'}")
+
+
+def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:
+    """Show all jobs, or one, until Ctrl-C. Raises `UsageError` for JSON, which is not watched."""
+    from digitq.watch import Watch
+
+    if as_json:
+        raise UsageError("--json prints once: leave out --watch")
+    client.close()
+    Watch(client.url, job_id).run()
 
 
 def _report_missing_workers(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:

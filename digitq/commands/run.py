@@ -120,9 +120,10 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from digitq.metrics import MAX_READ_SECONDS, StateCollector
+    from digitq.metrics import StateCollector
     from protocol.broker.connection import connect, refuse_unusable
     from protocol.ledger import Ledger
+    from protocol.overview import MAX_READ_SECONDS
 
     start_log(choose_log_format(log_format))
     url = broker or settings().broker_url or DEFAULT_BROKER

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from protocol.ledger import JobRecord
+from protocol.meter import RATE_SECONDS, Meter
 from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview, read_counters
 from protocol.signs import WorkerSign
-from worker.presence import RATE_SECONDS, Meter
 
 NOW = datetime.now(UTC)
 

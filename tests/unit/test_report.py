@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
-from digitq.report import describe_job, list_jobs, summarise
+from digitq.report import summarise
+from digitq.tables import describe_job, render, tabulate_jobs
 from producer.checkpoint import Checkpoint, add_ids
 from protocol.errors import OutputError
 from protocol.ledger import JobRecord
@@ -57,7 +58,7 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named, now=0)
     shown = r"a\nb\x1b[2J\u202eé ü"
     assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
-    _, line = list_jobs([record]).splitlines()
+    _, line = render(tabulate_jobs([record])).splitlines()
     assert line.endswith(f"  {shown}")
 
 

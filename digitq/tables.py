@@ -1,0 +1,203 @@
+"""What a person reads about jobs, workers and Redis: lines and tables, printed once or live."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from digitq.report import describe_flaws, describe_mixture
+from protocol.settings import NUMBER
+from protocol.text import in_one_line, plural
+
+if TYPE_CHECKING:
+    from protocol.ledger import JobRecord
+    from protocol.overview import Overview
+    from protocol.signs import WorkerSign
+
+WIDE_COLUMNS = 100  # a narrower terminal has no room for a table of jobs
+ROOMY_COLUMNS = 60  # a narrower terminal shows less of each worker
+PLAIN_COLUMNS = 10_000  # a file has room for everything
+BAR_COLUMNS = 10
+UNKNOWN = "? is unknown: not all images are stored yet, or none was done lately"
+STYLES = {
+    "done": "green",
+    "collected": "green",
+    "cancelled": "red",
+    "failed": "red",
+    "abandoned": "red",
+}
+
+Rates = Mapping[str, float]  # images per second of the jobs under way, by their ids
+
+
+def render(*parts: RenderableType, columns: int = PLAIN_COLUMNS) -> str:
+    """The text of what a terminal would show, without colours."""
+    console = Console(width=columns, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(*parts, sep="\n")
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def describe_job(record: "JobRecord", rate: float | None = None) -> str:
+    """Three lines about one job, one if workers were at odds, and one with the reason if it is
+    known why the job stopped. `rate` is in images per second."""
+    reading = "whole numbers" if record.model == NUMBER else f"model {record.model}"
+    lines = [
+        f"job {record.id}: {record.state}, {reading}, {record.source}",
+        f"  {describe_progress(record, rate)}",
+        f"  {record.seconds:,.1f} s since {record.created:%Y-%m-%d %H:%M:%S} UTC",
+        *([f"  {mixture}"] if (mixture := describe_mixture(record.fingerprints)) else []),
+        *([f"  {record.state}: {record.reason}"] if record.reason else []),
+    ]
+    return "\n".join(map(in_one_line, lines))
+
+
+def describe_progress(record: "JobRecord", rate: float | None = None) -> str:
+    """How far a job is, what went wrong, and when it will be done."""
+    more = f" ({share(record)})" if record.is_fed else " stored so far"
+    parts = [f"{record.done_images:,} of {plural(record.images, 'image')}{more}"]
+    if record.is_active and rate is not None:
+        parts.append(f"{per_second(rate)} images/s")
+        if (left := seconds_left(record, rate)) is not None:
+            parts.append(f"{clock(left)} left")
+    parts += describe_flaws(record)
+    if record.sent_again:
+        parts.append(f"{plural(record.sent_again, 'chunk')} sent again")
+    return ", ".join(parts)
+
+
+def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates | None = None) -> Table:
+    """A table with one line per job; with `rates`, also how fast they are."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    live = [] if rates is None else ["IMAGES/S", "LEFT"]
+    for name in ("JOB", "STATE", *([] if rates is None else [""])):
+        table.add_column(name, no_wrap=True)
+    for name in ("DONE", "IMAGES", "%", *live, "ERRORS", "REVIEW", "AGAIN"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if rates is None:
+        table.add_column("CREATED (UTC)", no_wrap=True)
+    table.add_column("SOURCE", overflow="ellipsis")
+    for record in records:
+        cells: list[RenderableType] = [record.id, state(record)]
+        numbers = [f"{record.done_images:,}", f"{record.images:,}", share(record)]
+        if rates is not None:
+            rate, ends = rates.get(record.id, 0), ""
+            if record.is_active:
+                left = seconds_left(record, rate)
+                ends = "?" if left is None else clock(left)
+            cells.append(bar(record))
+            numbers += [per_second(rate) if record.is_active else "", ends]
+        cells += [*numbers, f"{record.failed:,}", f"{record.review:,}", f"{record.sent_again:,}"]
+        if rates is None:
+            cells.append(f"{record.created:%Y-%m-%d %H:%M}")
+        table.add_row(*cells, Text(in_one_line(record.source), no_wrap=True, overflow="ellipsis"))
+    return table
+
+
+def stack_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Group:
+    """The same for a narrow terminal: a line with a bar, and what is to be said, below it."""
+    blocks: list[RenderableType] = []
+    for record in records:
+        line = Table.grid(padding=(0, 1, 0, 0), expand=True)
+        for ratio in (None, None, 1, None):
+            line.add_column(ratio=ratio, no_wrap=True)
+        line.add_row(record.id, state(record), bar(record, columns=None), share(record))
+        blocks += [line, Padding(describe_progress(record, rates.get(record.id, 0)), (0, 0, 0, 2))]
+    return Group(*blocks)
+
+
+def show_job(record: "JobRecord", rate: float) -> Group:
+    """One job with its bar, if it is known how many images there are."""
+    return Group(describe_job(record, rate), *([bar(record, None)] if record.is_fed else []))
+
+
+def tabulate_workers(workers: "Iterable[WorkerSign]", columns: int) -> Table:
+    """A table with one line per worker that lives."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("WORKER", overflow="ellipsis")
+    table.add_column("IMAGES/S", justify="right", no_wrap=True)
+    is_roomy = columns >= ROOMY_COLUMNS
+    for name in ("PROCESSES", "IMAGES") if is_roomy else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("VERSION", *(["KIND"] if is_roomy else []), "HEARD"):
+        table.add_column(name, no_wrap=True)
+    for worker in workers:
+        more = [f"{worker.processes}", f"{worker.images:,}"] if is_roomy else []
+        table.add_row(
+            Text(in_one_line(worker.name), no_wrap=True, overflow="ellipsis"),
+            per_second(worker.images_per_second),
+            *more,
+            worker.version,
+            *([worker.fingerprint] if is_roomy else []),
+            f"{max(0, worker.silent_seconds):.0f} s ago",
+        )
+    return table
+
+
+def describe_work(overview: "Overview") -> str:
+    """A line about all that waits, who works on it, and how long it takes them."""
+    processes = f" ({overview.processes} process{'es' * (overview.processes != 1)})"
+    who = f"{plural(len(overview.workers), 'worker')}{processes if overview.workers else ''}"
+    rate = f", {per_second(overview.images_per_second)} images/s" if overview.workers else ""
+    waiting = "nothing waits"
+    if overview.backlog_images:
+        waiting = f"{plural(overview.backlog_images, 'stored image')} to do"
+        if overview.workers:
+            waiting += f": {clock(overview.backlog_seconds)}"
+    return f"{who}{rate}; {waiting}"
+
+
+def describe_memory(overview: "Overview") -> str:
+    """A line about the memory of Redis."""
+    used = f"Redis uses {decimal(overview.memory_bytes)}"
+    if not (limit := overview.memory_limit_bytes):
+        return f"{used}; it has no maxmemory"
+    return f"{used} of {decimal(limit)} ({overview.memory_bytes / limit:.0%})"
+
+
+def in_watching_order(records: "Sequence[JobRecord]") -> "list[JobRecord]":
+    """Jobs under way, the oldest first; then those that have ended, the latest first."""
+    ended = [record for record in records if not record.is_active]
+    return [record for record in records if record.is_active] + ended[::-1]
+
+
+def bar(record: "JobRecord", columns: int | None = BAR_COLUMNS) -> RenderableType:
+    """A bar, or nothing if it is not known how many images will follow. Without `columns`, it is
+    as wide as there is room."""
+    if not record.is_fed:
+        return ""
+    total = max(1, record.images)
+    return ProgressBar(total, record.done_images, width=columns, complete_style="cyan")
+
+
+def state(record: "JobRecord") -> Text:
+    """A job's state in its colour."""
+    return Text(record.state, STYLES.get(record.state, "cyan"))
+
+
+def share(record: "JobRecord") -> str:
+    """The share of a job that is done, rounded down; `?` if its size is not known."""
+    if not record.is_fed:
+        return "?"
+    return f"{100 * record.done_images // max(1, record.images)}%"
+
+
+def seconds_left(record: "JobRecord", rate: float) -> float | None:
+    """How long a job still takes at this rate; None if that is not known."""
+    return record.waiting_images / rate if record.is_fed and rate else None
+
+
+def clock(seconds: float) -> str:
+    """A duration, for example `0:04:10` or `2 days, 1:00:00`."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def per_second(rate: float) -> str:
+    """A rate as precise as a person needs it."""
+    return f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.1f}"
