@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from protocol.signs import WorkerSign
 
 WIDE_COLUMNS = 100  # a narrower terminal has no room for a table of jobs
-ROOMY_COLUMNS = 60  # a narrower terminal shows less of each worker
+ROOMY_COLUMNS = 80  # a narrower terminal shows less of each worker
 PLAIN_COLUMNS = 10_000  # a file has room for everything
 BAR_COLUMNS = 10
 UNKNOWN = "? is unknown: not all images are stored yet, or none was done lately"
@@ -36,11 +36,12 @@ STYLES = {
 Rates = Mapping[str, float]  # images per second of the jobs under way, by their ids
 
 
-def render(*parts: RenderableType, columns: int = PLAIN_COLUMNS) -> str:
-    """The text of what a terminal would show, without colours."""
-    console = Console(width=columns, color_system=None, force_terminal=False)
+def render(*parts: RenderableType) -> str:
+    """The text of what a terminal would show, without colours, and as wide as it needs to be."""
+    console = Console(width=PLAIN_COLUMNS, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(*parts, sep="\n")
+        for part in parts:  # rich takes long if it has to fill up lines of 10,000 characters
+            console.print(part, width=max(1, console.measure(part).maximum))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
@@ -76,7 +77,7 @@ def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates | None = None) ->
     """A table with one line per job; with `rates`, also how fast they are."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     live = [] if rates is None else ["IMAGES/S", "LEFT"]
-    for name in ("JOB", "STATE", *([] if rates is None else [""])):
+    for name in ("JOB", "STATE", *([] if rates is None else ["PROGRESS"])):
         table.add_column(name, no_wrap=True)
     for name in ("DONE", "IMAGES", "%", *live, "ERRORS", "REVIEW", "AGAIN"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -114,7 +115,8 @@ def stack_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Group:
 
 def show_job(record: "JobRecord", rate: float) -> Group:
     """One job with its bar, if it is known how many images there are."""
-    return Group(describe_job(record, rate), *([bar(record, None)] if record.is_fed else []))
+    described = Text(describe_job(record, rate))
+    return Group(described, *([bar(record, 4 * BAR_COLUMNS)] if record.is_fed else []))
 
 
 def tabulate_workers(workers: "Iterable[WorkerSign]", columns: int) -> Table:
@@ -168,8 +170,8 @@ def in_watching_order(records: "Sequence[JobRecord]") -> "list[JobRecord]":
 
 
 def bar(record: "JobRecord", columns: int | None = BAR_COLUMNS) -> RenderableType:
-    """A bar, or nothing if it is not known how many images will follow. Without `columns`, it is
-    as wide as there is room."""
+    """A bar, or nothing if it is not known how many images will follow. If `columns` is None, it
+    is as wide as there is room."""
     if not record.is_fed:
         return ""
     total = max(1, record.images)
