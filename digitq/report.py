@@ -84,11 +84,11 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
         echo_err(mixture)
 
 
-def describe_mixture(fingerprints: Sequence[str]) -> str:
+def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:
     """Says that workers that may give different answers have answered; empty if none have."""
     if len(fingerprints) < 2:
         return ""
-    kinds = f"workers of {len(fingerprints)} kinds answered ({', '.join(fingerprints)})"
+    kinds = f"workers of {len(fingerprints)} kinds {did} ({', '.join(fingerprints)})"
     return f"{kinds}: their versions, weights or processors differ; `digitq doctor` says which"
 
 

@@ -115,8 +115,11 @@ def stack_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Group:
 
 def show_job(record: "JobRecord", rate: float) -> Group:
     """One job with its bar, if it is known how many images there are."""
-    described = Text(describe_job(record, rate))
-    return Group(described, *([bar(record, 4 * BAR_COLUMNS)] if record.is_fed else []))
+    first, *rest = describe_job(record, rate).splitlines()
+    below: list[RenderableType] = [Text(line.strip()) for line in rest]
+    if record.is_fed:
+        below.append(bar(record, 4 * BAR_COLUMNS))
+    return Group(Text(first), *(Padding(line, (0, 0, 0, 2)) for line in below))
 
 
 def tabulate_workers(workers: "Iterable[WorkerSign]", columns: int) -> Table:

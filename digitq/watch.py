@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from digitq import tables
+from digitq.report import describe_mixture
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
@@ -108,6 +109,9 @@ class Watch:
         if overview.workers:
             parts.append(tables.tabulate_workers(overview.workers[:max_workers], columns))
             parts += more(overview.workers, max_workers, "worker")
+            kinds = sorted({worker.fingerprint for worker in overview.workers})
+            if mixture := describe_mixture(kinds, "live"):
+                parts.append(Text(mixture, "yellow"))
         else:
             broker = url_in_command(self._ledger.redis.url)
             parts.append(Text(f"no worker lives: `digitq worker --broker {broker}` starts one"))

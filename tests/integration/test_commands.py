@@ -394,8 +394,8 @@ def test_a_submitter_that_was_killed(local: Local, ask: Ask) -> None:
     with connect(local.url) as redis:
         redis.hset(record_key(job), "fed", redis.time()[0] - SUBMITTER_SECONDS - 1)
     state = ask("status", job, *broker)[1]
-    assert f"job {job}: abandoned" in state and "0 of 0 images that are in Redis so far" in state
-    assert re.search(f"^{job} +abandoned +0 +0 ", ask("jobs", *broker)[1], re.MULTILINE)
+    assert f"job {job}: abandoned" in state and "0 of 0 images stored so far" in state
+    assert re.search(f"^{job} +abandoned +0 +0 +\\? +0 ", ask("jobs", *broker)[1], re.MULTILINE)
     status, _, err = ask("collect", job, *broker)
     assert status == 3 and "its submitter is gone" in err
 

@@ -1,0 +1,163 @@
+"""`--watch` on a real Redis and in a real terminal. Steps of the ledger stand for workers here."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from digitq.local.processes import Local
+from producer import Client
+from protocol.ledger import ChunkResult, JobSpec, Ledger
+from tests.waiting import DIGITQ, wait_for
+
+SPEC = JobSpec("7e3f350e5555", "mlp", "scans", attached=False, in_flight=9, ttl=600)
+
+
+class Terminal:
+    """A command in a terminal, and all that it has shown."""
+
+    def __init__(self, columns: int, *arguments: str) -> None:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        variables = {**os.environ, "TERM": "xterm-256color"}
+        for name in ("COLUMNS", "LINES"):
+            variables.pop(name, None)
+        self.process = subprocess.Popen(
+            [*DIGITQ, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=variables,
+            restore_signals=True,
+        )
+        os.close(theirs)
+        self._shown = b""
+        self._thread = threading.Thread(target=self._read, args=(ours,))
+        self._thread.start()
+
+    def _read(self, terminal: int) -> None:
+        with suppress(OSError):  # the command has ended
+            while more := os.read(terminal, 1 << 16):
+                self._shown += more
+        os.close(terminal)
+
+    @property
+    def raw(self) -> str:
+        return self._shown.decode(errors="replace")
+
+    @property
+    def text(self) -> str:
+        """In one line, without colours and movements of the cursor."""
+        return " ".join(re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", " ", self.raw).split())
+
+    def shows(self, text: str) -> None:
+        """Wait until it has been shown."""
+        wait_for(lambda: text in self.text or self.process.poll() is not None)
+        assert text in self.text, self.text
+
+    def end(self) -> int:
+        status = self.process.wait(60)
+        self._thread.join()
+        assert "Traceback" not in self.raw
+        assert self.raw.count("\x1b[?1049h") == self.raw.count("\x1b[?1049l") == 1  # other screen
+        assert self.raw.rindex("\x1b[?25h") > self.raw.rindex("\x1b[?25l")  # the cursor
+        return status
+
+
+@contextmanager
+def watch(columns: int, *arguments: str) -> Iterator[Terminal]:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
+    terminal = Terminal(columns, *arguments)
+    try:
+        yield terminal
+    finally:
+        terminal.process.kill()
+
+
+@pytest.fixture
+def ledger(redis_only: Local) -> Ledger:
+    """With a job of 30 images, of which 10 are done, and a worker."""
+    ledger = Client(redis_only.url).ledger
+    for number in range(3):
+        ledger.dispatch(SPEC, (0, 0), number, 10, b"chunk")
+    ledger.seal(SPEC, (0, 0), 3)
+    about = {"host": "h", "version": "0.2.0", "fingerprint": "f", "processes": 2, "started": 0}
+    ledger.beat("w@h", **about, images_per_second=5)
+    complete(ledger, 0)
+    return ledger
+
+
+def complete(ledger: Ledger, number: int) -> None:
+    ledger.begin(SPEC.id, number)
+    ledger.complete(SPEC.id, number, ChunkResult(b"", 2, "pixels", 0, 0, review=3))
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([*DIGITQ, *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_without_a_terminal_it_is_shown_once(redis_only: Local, ledger: Ledger) -> None:
+    status, out, err = run("jobs", "--watch", "--broker", redis_only.url)
+    assert (status, err) == (0, "")
+    header, first, *others = out.splitlines()
+    assert header.split()[:3] == ["JOB", "STATE", "PROGRESS"] and "\x1b" not in out
+    assert first.startswith(SPEC.id) and first.endswith("2      3     0 scans")
+    assert "1 worker (2 processes), 5.0 images/s; 20 stored images to do: 0:00:04" in others
+    assert others[-1].startswith("Redis uses ")
+    status, out, _ = run("status", SPEC.id, "--watch", "--broker", redis_only.url)
+    assert status == 0 and "10 of 30 images (33%), " in out and "w@h" in out
+    assert run("jobs", "--watch", "--json", "--broker", redis_only.url)[::2] == (
+        2,
+        "digitq: --json prints once: leave out --watch\n",
+    )
+    status, _, err = run("status", "nope", "--watch", "--broker", redis_only.url)
+    assert status == 2 and "no job 'nope'" in err
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_all_jobs_are_watched_until_ctrl_c(columns: int, redis_only: Local, ledger: Ledger) -> None:
+    with watch(columns, "jobs", "--watch", "--broker", redis_only.url) as terminal:
+        terminal.shows("33%")
+        complete(ledger, 1)
+        terminal.shows("66%")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+        assert "66%" in terminal.raw.rpartition("\x1b[?1049l")[2]  # what was seen last stays
+
+
+def test_a_job_that_is_done_ends_the_watch(redis_only: Local, ledger: Ledger) -> None:
+    with watch(60, "status", SPEC.id, "--watch", "--broker", redis_only.url) as terminal:
+        terminal.shows(f"job {SPEC.id}: running")
+        for number in (1, 2):
+            complete(ledger, number)
+        assert terminal.end() == 0
+        assert f"job {SPEC.id}: done" in terminal.raw.rpartition("\x1b[?1049l")[2]
+
+
+def test_a_lost_redis_and_a_forgotten_job_are_said_in_a_line(
+    redis_only: Local, ledger: Ledger
+) -> None:
+    """This Redis keeps nothing when it is started again."""
+    command = "--watch", "--broker", redis_only.url
+    with watch(80, "jobs", *command) as jobs, watch(80, "status", SPEC.id, *command) as status:
+        for terminal in (jobs, status):
+            terminal.shows("10 of 30 images")
+        redis_only._kill(redis_only._processes["redis"])
+        for terminal in (jobs, status):
+            terminal.shows("Redis is lost since ")
+        redis_only._start_redis()
+        jobs.shows("no jobs")
+        assert status.end() == 3
+        assert status.text.endswith(f"digitq: Redis no longer has job {SPEC.id}")
+        jobs.process.terminate()
+        assert jobs.end() == 128 + signal.SIGTERM
