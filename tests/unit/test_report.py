@@ -59,7 +59,7 @@ def test_a_job_is_one_line_whatever_its_source_is_called() -> None:
     shown = r"a\nb\x1b[2J\u202eé ü"
     assert describe_job(record).splitlines()[0] == f"job j: done, model mlp, {shown}"
     _, line = render(tabulate_jobs([record])).splitlines()
-    assert line.endswith(f"  {shown}")
+    assert line.endswith(f" {shown}")
 
 
 def test_a_job_of_whole_numbers_says_so() -> None:
