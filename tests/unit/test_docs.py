@@ -33,7 +33,8 @@ README_WORDS = 900  # four minutes of reading
 PUBLIC = {*digitq.__all__, "__version__"}
 OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Compose's
 OTHERS_OPTIONS |= {"--profile", "--from-env-file"}  # Docker Compose's and kubectl's
-OTHERS_OPTIONS |= {"--port", "--address", "--conf", "--concurrency", "--hostname"}  # Flower's and Celery's
+OTHERS_OPTIONS |= {"--port", "--address", "--conf"}  # Flower's
+OTHERS_OPTIONS |= {"--concurrency", "--hostname"}  # Celery's
 ROOM = r"(?:digitq|producer|protocol|worker|tests|benchmarks|examples|docs|deploy|\.ci|\.github)"
 
 
