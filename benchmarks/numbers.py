@@ -21,7 +21,7 @@ import pyarrow as pa
 from protocol.known import Known
 from worker.classify import read_image, read_numbers
 from worker.dataset import load_mnist
-from worker.models.detector import load_detector
+from worker.models.number import load_networks
 from worker.numbers.finding import find_candidates
 from worker.numbers.reading import LOOKS
 from worker.training.synthetic.forms import FORMS
@@ -97,7 +97,7 @@ def by_worker(files: list[bytes]) -> pa.RecordBatch:
 
 
 def by_network(files: list[bytes]) -> None:
-    detector, _ = load_detector()
+    detector = load_networks()[0].detector
     for _ in files:
         find_candidates(detector, BLANK, LOOKS[0] / FIELD[1])
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from protocol.chunk import PIXELS
 from protocol.settings import NUMBER
 from worker.dataset import load_mnist
-from worker.models.detector import load_detector
 from worker.models.model import load_model
+from worker.models.number import load_networks
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     model, images, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if model == NUMBER:
         field = torch.zeros(1, 1, *FIELD)
-        measure_network(load_detector()[0], repeat(field, images), field, threads)
+        measure_network(load_networks()[0].detector, repeat(field, images), field, threads)
         sys.exit()
     pixels = load_mnist("train")[0].view(-1, PIXELS)
     batches = (

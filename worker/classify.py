@@ -26,12 +26,11 @@ from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch
-from worker.models.detector import load_detector
 from worker.models.model import Model, load_on_device
+from worker.models.number import load_networks
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
 from worker.numbers.reading import NumberReading, read_number
-from worker.numbers.rereading import load_reader
 from worker.pictures import SIDE, ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
@@ -77,8 +76,7 @@ def classify_chunk(
     """
     try:
         if model == NUMBER:
-            load_detector()  # `read_number` takes both
-            load_reader()
+            load_networks()  # `read_number` takes both
         else:
             loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged

@@ -4,16 +4,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER, settings
+from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER
 from protocol.text import in_one_line
-
-if TYPE_CHECKING:
-    from protocol.known import Known
 
 PATH = click.Path(path_type=Path)
 
@@ -58,6 +54,8 @@ def inspect(
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
+    from protocol.known import Known, read_lines
+    from protocol.reading import choose_reading
     from worker.inspection import inspect_image, inspect_number
 
     if not sys.stdout:  # `>&-`
@@ -67,7 +65,8 @@ def inspect(
     try:
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
-        known = check_reading(read, model, length, allowed)
+        lines = None if allowed is None else read_lines(allowed)
+        reading = choose_reading(model, read, length, lines)
     except UsageError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
@@ -75,9 +74,9 @@ def inspect(
     for image in images:
         try:
             if read == NUMBER:
-                status = max(status, inspect_number(image, out, known))
+                status = max(status, inspect_number(image, out, Known.decode(reading.known)))
             else:
-                status = max(status, inspect_image(image, out, model or settings().model))
+                status = max(status, inspect_image(image, out, reading.model))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
@@ -91,19 +90,6 @@ def inspect(
     sys.exit(status)
 
 
-def check_reading(
-    read: str, model: str | None, length: str | None, allowed: Path | None
-) -> "Known":
-    """What is known of the number. Raises `UsageError` for options that don't go together."""
-    from protocol.known import Known, read_lines
-
-    if read != NUMBER and (length or allowed):
-        raise UsageError("--length and --allowed are for whole numbers: add --read number")
-    if read == NUMBER and model:
-        raise UsageError("--model is for single digits: leave it out for whole numbers")
-    return Known.check(length, None if allowed is None else read_lines(allowed))
-
-
 @commands.command()
 @click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
 @click.option(
@@ -113,7 +99,11 @@ def check_reading(
     show_default=True,
     help="the same seed gives the same weights",
 )
-@click.option("--epochs", type=click.IntRange(1), help="fewer for a trial [the recipe's]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    help="fewer for a trial [the recipe's]; of `number`, those of its detector",
+)
 @click.option(
     "--out",
     required=True,

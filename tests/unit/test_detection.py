@@ -1,6 +1,5 @@
 """What the detector of digits learns from, and a short training of it."""
 
-from collections.abc import ItemsView
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from protocol.errors import UsageError
-from worker.models.detector import CELL, SIZE_UNIT, Detector, load_detector
-from worker.training import number_trainer
-from worker.training.detection import Scene, make_batches, measure_loss
-from worker.training.number_trainer import (
-    TUNING,
-    NumberRecipe,
-    Training,
-    render_scenes,
-    train_number,
-)
+from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
+from worker.models.number import read_networks
+from worker.training import epochs, number_trainer
+from worker.training.detection import make_batches, measure_losses
+from worker.training.epochs import EpochsRecipe, Training
+from worker.training.number_trainer import TUNING_RECIPE, train_detector, train_number
+from worker.training.rendered import Scene, render_scenes
 
 
 def draw_scene(digits: list[int]) -> Scene:
@@ -55,7 +50,7 @@ def test_targets_are_where_the_digits_are() -> None:
 
 def test_a_batch_without_digits_has_a_loss() -> None:
     (batch,) = make_batches([draw_scene([])], np.random.default_rng(0))
-    losses = measure_loss(Detector()(batch.images), batch)
+    losses = measure_losses(Detector()(batch.images), batch)
     assert all(torch.isfinite(loss) for loss in losses) and losses[1:] == (0, 0)
 
 
@@ -66,7 +61,7 @@ def test_folding_and_scaling_keep_the_answers() -> None:
     network.eval()
     with torch.no_grad():
         before = network(image)
-        after = network.fold()(image)
+        after = fold(network)(image)
         assert torch.allclose(before.middle, after.middle, atol=1e-4)
         network.scale(2, 1, 3)
         scaled = network(image)
@@ -86,44 +81,45 @@ def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes are rendered in a thread of this process: a process takes long to start."""
-    monkeypatch.setattr(number_trainer, "start_processes", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr(epochs, "start_processes", lambda: ThreadPoolExecutor(1))
+
+
+def begin(seed: int, saved: Path) -> Training[Detector]:
+    torch.manual_seed(seed)
+    recipe = EpochsRecipe(epochs=2, scenes=20)
+    return Training(Detector(), make_batches, measure_losses, recipe, seed, saved)
 
 
 @pytest.mark.usefixtures("no_processes")
 def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Path) -> None:
-    recipe = NumberRecipe(epochs=2, scenes=20)
-    whole = Training(0, recipe, tmp_path / "whole").finish()
-    training = Training(0, recipe, tmp_path / "part")
-    scenes = render_scenes(False, (0, 0, 0), 20)
-    training._show(scenes)
-    rest = Training(0, recipe, tmp_path / "part")
+    whole = begin(0, tmp_path / "whole").finish()
+    begin(0, tmp_path / "part")._show(render_scenes(False, (0, 0, 0), 20))
+    rest = begin(0, tmp_path / "part")
     assert rest.epoch == 1
     for first, second in zip(
         whole.state_dict().values(), rest.finish().state_dict().values(), strict=True
     ):
         assert torch.equal(first, second)
     with pytest.raises(UsageError, match="of another training"):
-        Training(1, recipe, tmp_path / "part")
+        begin(1, tmp_path / "part")
 
 
 @pytest.mark.usefixtures("no_processes")
 def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_path: Path) -> None:
-    recipe = replace(TUNING, epochs=1, scenes=20)
-    training = Training(0, recipe, tmp_path / "saved")
-    installed = load_detector()[0].state_dict()
-    assert all(torch.equal(installed[name], value) for name, value in state_of(training))
-    training._show(render_scenes(False, (0, 0, 0), 20))
-    assert not all(torch.equal(installed[name], value) for name, value in state_of(training))
-    trained = training.finish()  # has all its epochs
-    assert all(value.isfinite().all() for value in trained.state_dict().values())
-
-
-def state_of(training: Training) -> ItemsView[str, Tensor]:
-    return training.network.state_dict().items()
+    installed = read_networks()[0].detector.state_dict()
+    recipe = replace(TUNING_RECIPE, epochs=0, scenes=20)
+    kept = train_detector(0, recipe, tmp_path, fine_tune=True).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in installed.items())
+    trained = train_detector(0, replace(recipe, epochs=1), tmp_path, fine_tune=True).state_dict()
+    assert not all(torch.equal(trained[name], value) for name, value in installed.items())
+    assert all(value.isfinite().all() for value in trained.values())
 
 
 @pytest.mark.slow
-def test_a_trained_network_comes_with_its_card(mnist_root: Path, tmp_path: Path) -> None:
+def test_trained_networks_come_with_their_card(
+    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(number_trainer, "COLUMNS_RECIPE", EpochsRecipe(epochs=2))
     card = train_number(0, 2, tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
     assert card.command == "digitq train number --seed 0 --epochs 2 --limit-images 250 --out DIR"

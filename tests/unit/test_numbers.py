@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 
 from protocol.known import Known
-from worker.numbers.finding import Candidates, drop_copies, merge
+from worker.models.columns import BLANK
+from worker.numbers.finding import (
+    Candidates,
+    doubt_faint_ones,
+    drop_copies,
+    measure_contrast,
+)
 from worker.numbers.lines import choose_line
-from worker.numbers.reading import Seen, choose_readings, find_others, list_alternatives
+from worker.numbers.reading import (
+    Reading,
+    Seen,
+    choose_readings,
+    find_others,
+    list_alternatives,
+    list_digits,
+)
 from worker.numbers.readings import weigh_readings
 from worker.pictures import ImageError
 
@@ -37,6 +50,16 @@ def together(*parts: Candidates) -> Candidates:
 
 def read(found: Candidates, known: Known = Known()) -> str:  # noqa: B008 (frozen)
     return weigh_readings(found.take(choose_line(found)), known)[0].number
+
+
+def see(line: Candidates, read: Candidates | None = None) -> Seen:
+    """The line as both networks see it, or of which the network of columns sees something else."""
+    read = read or line
+    columns = np.zeros((2 * len(read.chances) + 1, BLANK + 1))
+    columns[:, BLANK] = 1
+    columns[1::2, :BLANK] = read.chances[:, None] * read.digits
+    columns[1::2, BLANK] = 1 - read.chances
+    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), "")
 
 
 def test_a_line_is_read_from_left_to_right() -> None:
@@ -86,20 +109,20 @@ def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
 )
 def test_what_is_known_helps(length: str | None, allowed: list[str] | None, number: str) -> None:
     line = candidates("123", [0.99, 0.3, 0.99])
-    readings, reason = choose_readings(Seen(line, ""), Known.check(length, allowed))
+    readings, reason = choose_readings(see(line), Known.check(length, allowed))
     assert (readings[0].number, reason) == (number, "")
     assert sum(path.chance for path in readings) == pytest.approx(1)
 
 
 def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
-    readings, reason = choose_readings(Seen(candidates("123"), ""), Known.check(None, ["777"]))
+    readings, reason = choose_readings(see(candidates("123")), Known.check(None, ["777"]))
     assert (readings[0].number, reason) == ("123", "not allowed")
 
 
 def test_a_million_allowed_numbers() -> None:
     known = Known.check(9, [f"{n:09d}" for n in range(0, 1_000_000_000, 1009)])
     number = f"{1009 * 123_456:09d}"
-    readings, _ = choose_readings(Seen(candidates(number), ""), known)
+    readings, _ = choose_readings(see(candidates(number)), known)
     assert readings[0].number == number and readings[0].chance > 0.999
 
 
@@ -118,16 +141,36 @@ def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
     assert find_others(together(line, candidates("12", top=40)), line, 60) == ""
 
 
-def test_nothing_found_is_an_error() -> None:
+def test_where_nothing_can_be_read_that_is_an_error() -> None:
     with pytest.raises(ImageError, match="no number can be seen"):
-        choose_readings(Seen(candidates(""), ""), Known())
+        choose_readings(see(candidates("")), Known())
+    with pytest.raises(ImageError, match="no number can be seen"):  # for so many, it is too short
+        choose_readings(see(candidates("11111"), candidates("")), Known())
+
+
+def test_either_network_may_see_what_the_other_does_not() -> None:
+    line = candidates("13", pitch=40)
+    readings = see(line, candidates("123")).weigh()
+    assert readings[0].number == "123" and readings[0].chance < 0.99
+    readings = see(line, candidates("13", [0.99, 0.6])).weigh()
+    assert readings[0].number == "13" and readings[0].chance > 0.6
+
+
+def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:
+    line = candidates("13", pitch=40)
+    seen = see(line, candidates("123"))
+    # a column is 2 px of the strip: the middles of the digits are in the columns 1, 3 and 5
+    seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
+    first, second, third = list_digits(seen, "123", 10)
+    assert first.box == (0, 0, 150, 250) and third.box == (400, 0, 550, 250)
+    assert (second.box[0] + second.box[2]) / 2 == pytest.approx(275, abs=1)
 
 
 def test_alternatives_share_what_the_confidence_leaves() -> None:
-    readings = weigh_readings(candidates("12", [0.9, 0.8]))
+    readings = [Reading("12", 0.6), *(Reading(str(n), 0.05) for n in range(8))]
     others = list_alternatives(readings, 0.7)
     assert len(others) == 5 and "12" not in dict(others)
-    assert 0.2 < sum(share for _, share in others) <= 0.3 + 1e-9
+    assert sum(share for _, share in others) == pytest.approx(0.3 * 5 / 8)
 
 
 def test_a_weaker_box_on_the_same_digit_is_dropped() -> None:
@@ -135,10 +178,20 @@ def test_a_weaker_box_on_the_same_digit_is_dropped() -> None:
     assert drop_copies(boxes).tolist() == [0, 2]
 
 
-def test_two_looks_at_a_digit_are_one_candidate() -> None:
-    first, second = candidates("12", [0.9, 0.4]), candidates("1", [0.9])
-    both = merge(first, second)
-    assert both.digits.argmax(1).tolist() == [1, 2]
-    assert both.chances[0] == pytest.approx(0.9) and both.chances[1] < 0.2
-    empty = candidates("")
-    assert len(merge(empty, empty).chances) == 0 and len(merge(empty, first).chances) == 2
+@pytest.mark.parametrize(("paper", "pen", "guide"), [(220, 40, 170), (30, 230, 70)])
+def test_what_is_much_fainter_than_the_pen_is_less_likely_a_digit(
+    paper: int, pen: int, guide: int
+) -> None:
+    line = candidates("812", [0.6, 0.9, 0.9])
+    picture = np.full((40, 80), paper, np.uint8)
+    for (left, top, right, bottom), grey in zip(
+        line.boxes.astype(int), (guide, pen, pen), strict=True
+    ):
+        picture[top:bottom, left + 5 : right - 5] = grey
+    chances = doubt_faint_ones(picture, line).chances
+    assert chances[0] < 0.2 and chances[1:] == pytest.approx([0.9, 0.9], abs=1e-3)
+
+
+@pytest.mark.parametrize("box", [(-5, -5, 4, 4), (0, 0, 200, 200), (60, 60, 70, 70), (3, 3, 3, 3)])
+def test_any_box_has_a_contrast(box: tuple[int, ...]) -> None:
+    assert measure_contrast(np.zeros((50, 40), np.uint8), np.array(box, np.float32)) == 0

@@ -4,20 +4,14 @@ A cell of the map covers 4×4 px. For each it gives how likely the middle of a s
 digit that is, if it is one, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
 """
 
-from functools import cache
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES
-from protocol.settings import NUMBER
-from worker.models.card import Card, card_path
-from worker.models.model import TORCH_THREADS, read_weights
-from worker.models.network import DETECTOR
 
 CELL = 4  # px: side of a cell of the map
 MULTIPLE = 16  # the sides of a picture are padded to a multiple of this, in px
@@ -25,6 +19,8 @@ OTHER = CLASSES  # the class, after the ten digits, of letters and of digits tha
 SIGNS = CLASSES + 1
 EDGES = 4  # left, top, right and bottom
 SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are learned in this unit
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class Maps(NamedTuple):
@@ -35,7 +31,7 @@ class Maps(NamedTuple):
     edges: Tensor  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int | tuple[int, int] = 1) -> nn.Sequential:
     """3×3, normalised, and rectified."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
@@ -59,8 +55,6 @@ class Residual(nn.Module):
 
 class Detector(nn.Module):
     """Three scales of features, of cells of 4, 8 and 16 px, brought together in the finest."""
-
-    architecture = DETECTOR
 
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 64, 96)) -> None:
         super().__init__()
@@ -88,14 +82,6 @@ class Detector(nn.Module):
         found = self.head(self.join_4(fine + double(self.from_8(middle)))).float()
         return Maps(found[:, 0], found[:, 1 : 1 + SIGNS], found[:, 1 + SIGNS :])
 
-    def fold(self) -> "Detector":
-        """Merge the batch normalisations into the convolutions; the answers stay the same."""
-        for module in self.eval().modules():
-            if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
-                module[0] = fuse_conv_bn_eval(module[0], cast(nn.BatchNorm2d, module[1]))
-                module[1] = nn.Identity()
-        return self
-
     def scale(self, slope: float, offset: float, factor: float) -> None:
         """Scale the logits of the chances, and add an offset to them; scale those of the signs."""
         weight, bias = self.head.weight, cast(Tensor, self.head.bias)
@@ -105,14 +91,16 @@ class Detector(nn.Module):
         bias[0] += offset
 
 
-@cache
-def load_detector() -> tuple["Detector", Card]:
-    """The detector, on the CPU, with its card. Raises `DigitqError` if they don't match."""
-    torch.set_num_threads(TORCH_THREADS)
-    card, content = read_weights(card_path(NUMBER))
-    detector = Detector().fold()
-    detector.load_state_dict(load(content))
-    return detector.requires_grad_(False).eval(), card
+def fold(network: AnyNetwork) -> AnyNetwork:
+    """Merge the batch normalisations into the convolutions; the answers stay the same."""
+    for module in network.eval().modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        first, second = cast(nn.Conv2d, module[0]), module[1]
+        if isinstance(second, nn.BatchNorm1d | nn.BatchNorm2d):
+            module[0] = fuse_conv_bn_eval(first, second)
+            module[1] = nn.Identity()
+    return network
 
 
 def double(features: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, WORKER_INDEX, settings
 from worker.models.card import Card, card_path, read_card
 from worker.models.fast import FastNetwork
-from worker.models.network import DETECTOR, NETWORKS, Mlp, Network
+from worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
 
 TORCH_THREADS = 1  # in a worker process; with two threads, sums are added in another order
 ROW_MULTIPLE = 16  # with a part of a tile that is no multiple of this, a row's last bits differ
@@ -126,7 +126,7 @@ def read_weights(card_path: Path) -> tuple[Card, bytes]:
             f"{path} isn't the file that its card describes (the SHA-256 differs): "
             "install digitq again or train the model again"
         )
-    known = [*NETWORKS, DETECTOR]
+    known = [*NETWORKS, NUMBER_READER]
     if card.architecture not in known:
         raise DigitqError(
             f"{card_path} asks for {card.architecture!r}, which this digitq does not have; "

@@ -133,5 +133,5 @@ class TwoViewCnn(Cnn):
         return cast(Tensor, (first + second) / 2)
 
 
-DETECTOR = "detector"  # the architecture of `number`, see `worker/models/detector.py`
+NUMBER_READER = "detector and columns"  # the architecture of `number`: `worker/models/number.py`
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

@@ -12,8 +12,11 @@ from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, Detector
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
-UNSEEN_LOG_ODDS = -3.5  # a candidate has these log-odds in a look that does not show it
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
+FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's contrast is faint
+FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
+PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
+PAPER_MARGIN = 0.2  # of a digit's height, around its box
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
 
@@ -79,38 +82,24 @@ def drop_copies(boxes: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.array(kept, np.intp)
 
 
-def merge(first: Candidates, second: Candidates) -> Candidates:
-    """The candidates of two looks: the means of the log-odds of those that show the same digit."""
-    rows = match(first.boxes, second.boxes)
-    both, lone = rows >= 0, np.setdiff1d(np.arange(len(second.boxes)), rows)
-    odds = [np.log(look.chances / (1 - look.chances)) for look in (first, second)]
-    digits = [np.log(look.digits + 1e-6) for look in (first, second)]
-    odds[0] = (odds[0] + np.where(both, odds[1][rows] if len(odds[1]) else 0, UNSEEN_LOG_ODDS)) / 2
-    digits[0][both] = (digits[0][both] + digits[1][rows[both]]) / 2
-    others = first.others / 2
-    others[both] += second.others[rows[both]] / 2
-    chances = 1 / (1 + np.exp(-np.concatenate([odds[0], (odds[1][lone] + UNSEEN_LOG_ODDS) / 2])))
-    likely = np.exp(np.concatenate([digits[0], digits[1][lone]]))
-    merged = Candidates(
-        chances.astype(np.float32),
-        (likely / likely.sum(1, keepdims=True)).astype(np.float32),
-        np.concatenate([others, second.others[lone] / 2]),
-        np.concatenate([first.boxes, second.boxes[lone]]),
-    )
-    return merged.take(np.argsort(-merged.chances, kind="stable"))
+def doubt_faint_ones(picture: Grey, line: Candidates) -> Candidates:
+    """The candidates; those that are much fainter than the strongest one are less likely digits.
+
+    A number is written with one pen. What is fainter may be a printed guide mark.
+    """
+    contrasts = np.array([measure_contrast(picture, box) for box in line.boxes])
+    strongest = contrasts[line.chances >= PEN_CHANCE].max(initial=0)
+    factors = np.where(contrasts < FAINT_SHARE * strongest, FAINT_FACTOR, 1)
+    odds = line.chances / (1 - line.chances + 1e-6) * factors
+    return line._replace(chances=(odds / (1 + odds)).astype(np.float32))
 
 
-def match(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each of the first boxes, the row of the second that shows the same digit, or -1."""
-    rows = np.full(len(first), -1)
-    free = list(range(len(second)))
-    for row, box in enumerate(first):
-        if not free:
-            break
-        low, high = np.maximum(box[:2], second[free, :2]), np.minimum(box[2:], second[free, 2:])
-        shared = (high - low).clip(0).prod(1)
-        union = (box[2:] - box[:2]).prod() + (second[free, 2:] - second[free, :2]).prod(1) - shared
-        best = int((shared / union).argmax())
-        if (shared / union)[best] > 0.4:
-            rows[row] = free.pop(best)
-    return rows
+def measure_contrast(picture: Grey, box: NDArray[np.float32]) -> float:
+    """The difference between the ink in a box and the paper around it, in grey values."""
+    margin = PAPER_MARGIN * (box[3] - box[1])
+    height, width = picture.shape
+    left, top = np.clip(box[:2] - margin, 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.maximum(box[2:] + margin + 1, (left + 1, top + 1)).astype(int)
+    part = picture[top:bottom, left:right]
+    low, paper, high = np.percentile(part, (2, 50, 98))
+    return float(max(paper - low, high - paper))

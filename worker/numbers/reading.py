@@ -4,32 +4,41 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import PIL.Image
+import torch
+from numpy.typing import NDArray
 
 from protocol.chunk import Reason
 from protocol.known import Known
 from worker.decoding.opening import has_more_pages, read_picture
-from worker.models.detector import load_detector
+from worker.models.columns import STRIDE, STRIP_HEIGHT
+from worker.models.number import NumberNetwork, load_networks
 from worker.normalisation.colours import to_grey
-from worker.numbers.finding import Candidates, find_candidates, merge
+from worker.numbers.columns import Answer, align, propose
+from worker.numbers.columns import weigh as weigh_columns
+from worker.numbers.finding import Candidates, doubt_faint_ones, find_candidates
 from worker.numbers.lines import choose_line
-from worker.numbers.readings import Path, weigh_readings
-from worker.numbers.rereading import read_again
+from worker.numbers.readings import NOTHING_KNOWN, weigh_readings
+from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
 from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
-LOOKS = (64, 160, 480)  # px: the shorter sides at which a picture is searched, one after the other
+LOOKS = (48, 144, 432)  # px: the shorter sides at which a picture is searched, one after the other
 MAX_LOOK_AREA = 300_000  # px: a long picture is shrunk to this area
 MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
 CLEAR = 0.5  # a candidate with this chance is taken for a digit
 MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
-SURE = 0.9  # the first look is enough if its best reading has this probability ...
-GOOD_HEIGHTS = (18, 40)  # ... and its digits were between these heights, in px
-BEST_HEIGHTS = (26, 36)  # px: otherwise the line is scaled to both of these heights and read again
-MARGIN = 2.0  # the closer looks show this many digit heights around the line
+LIKELY = 0.3  # the line goes through candidates of this chance ...
+MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
+DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
+MAX_READINGS = 16  # so many numbers of each network are weighed
+UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
+LEAST_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
 OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
 MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
 ALTERNATIVES = 5  # at most this many other numbers are reported
@@ -59,24 +68,53 @@ class NumberReading:
     reason: Reason  # why a person should look at it; "" if there is no need
 
 
+class Reading(NamedTuple):
+    """What a line may say."""
+
+    number: str
+    chance: float
+
+
 @dataclass(frozen=True)
 class Seen:
     """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
+    answer: Answer  # the network of columns about it
+    to_strip: NDArray[np.float64]  # (2, 3): from px of the picture to those of the line's strip
     reason: Reason  # what else is in the picture, so that a person should look at it
 
-    @cached_property
-    def readings(self) -> list[Path]:
-        """What the line may say if nothing is known, the most probable first."""
-        return weigh_readings(self.line)
+    def weigh(self, known: Known = NOTHING_KNOWN) -> list[Reading]:
+        """What the line may say, the most probable first; only what is known to be possible.
+
+        The two networks are independent judges. The product of their probabilities counts, each to
+        a power, because they learned from the same scenes.
+        """
+        wanted = self._list(known)
+        chances = wanted if known.is_nothing else self._list(NOTHING_KNOWN) | wanted
+        if not wanted:
+            return []
+        numbers = [*chances]
+        scores = COLUMNS_POWER * weigh_columns(self.answer, numbers)
+        scores += DETECTOR_POWER * np.log([*chances.values()])
+        shares = np.exp(scores - max(scores.max(), -1e9))
+        shares /= max(shares.sum(), 1e-9)
+        readings = map(Reading, numbers, shares.tolist())
+        possible = [one for one in readings if one.chance > 0 and one.number in wanted]
+        return sorted(possible, key=lambda one: -one.chance)
+
+    def _list(self, known: Known) -> dict[str, float]:
+        """The numbers that either network takes for likely, with the detector's probability."""
+        paths = weigh_readings(self.line, known)[:MAX_READINGS]
+        found = {path.number: max(path.chance, LEAST_CHANCE) for path in paths}
+        return dict.fromkeys(propose(self.answer, known)[:MAX_READINGS], UNSEEN_CHANCE) | found
 
 
 def read_number(content: bytes, known: Known) -> NumberReading:
     """The number in an image file. Raises `ImageError`, also if there is none."""
-    detector, card = load_detector()
+    network, card = load_networks()
     picture = read_picture(content, DECODED_SIDE)
-    seen = look(partial(find_candidates, detector), to_grey(picture))
+    seen = look(network, to_grey(picture))
     readings, reason = choose_readings(seen, known)
     best = readings[0]
     confidence = card.calibrate(best.chance)
@@ -86,42 +124,34 @@ def read_number(content: bytes, known: Known) -> NumberReading:
     return NumberReading(
         best.number,
         confidence,
-        list_digits(seen.line, best, ratio),
+        list_digits(seen, best.number, ratio),
         list_alternatives(readings, confidence),
         reason or ("unsure" if confidence < card.review_below else ""),
     )
 
 
-def look(find: Find, picture: Grey) -> Seen:
-    """Look for a number: first at the whole picture, then closer at what was found."""
-    found, line, scale = search(find, picture)
-    clear = line.take(np.flatnonzero(line.chances >= CLEAR))
-    if not len(clear.chances):
-        return Seen(line, "")
-    height = float(np.median(clear.boxes[:, 3] - clear.boxes[:, 1]))
-    seen = Seen(line, find_others(found, line, height))
-    if GOOD_HEIGHTS[0] <= height * scale <= GOOD_HEIGHTS[1]:
-        if seen.readings[0].chance >= SURE:
-            return seen
-        seen = Seen(read_again(picture, line), seen.reason)
-        if seen.readings[0].chance >= SURE:
-            return seen
-    low = (clear.boxes[:, :2].min(0) - MARGIN * height).clip(0).astype(int)
-    high = np.minimum(picture.shape[::-1], clear.boxes[:, 2:].max(0) + MARGIN * height).astype(int)
-    part = np.ascontiguousarray(picture[low[1] : high[1], low[0] : high[0]])
-    found = merge(*(find(part, min(MAX_SCALE, best / height)) for best in BEST_HEIGHTS))
-    found = found._replace(boxes=found.boxes + np.tile(low, 2).astype(np.float32))
-    closer = found.take(choose_line(found))
-    if not len(closer.chances):
-        return seen
-    return Seen(read_again(picture, closer), seen.reason or find_others(found, closer, height))
+def look(network: NumberNetwork, picture: Grey) -> Seen:
+    """Find the line of the number in a picture, and read it column by column.
+
+    Raises `ImageError` if there is none.
+    """
+    found, line = search(partial(find_candidates, network.detector), picture)
+    if not len(line.chances):
+        raise ImageError("no number can be seen")
+    line = doubt_faint_ones(picture, line)
+    likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
+    strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
+    with torch.inference_mode():
+        answer = network.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
+    height = float(np.median(likely[:, 3] - likely[:, 1]))
+    return Seen(line, answer, to_strip, find_others(found, line, height))
 
 
-def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:
-    """Candidates in the picture, those of the best line, and the scale at which it was seen."""
+def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
+    """Candidates in the picture and those of the best line, at growing scales until it is clear."""
     height, width = picture.shape
     most = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / (height * width)))
-    best: tuple[Candidates, Candidates, float] | None = None
+    best: tuple[Candidates, Candidates] | None = None
     most_seen = -1.0
     for side in LOOKS:
         scale = min(most, side / min(height, width))
@@ -129,7 +159,7 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates, float]:
         line = found.take(choose_line(found))
         clear = line.take(np.flatnonzero(line.chances >= CLEAR))
         if best is None or clear.chances.sum() > most_seen + 0.5:
-            best, most_seen = (found, line, scale), float(clear.chances.sum())
+            best, most_seen = (found, line), float(clear.chances.sum())
         heights = clear.boxes[:, 3] - clear.boxes[:, 1]
         is_large = len(heights) > 0 and float(np.median(heights)) * scale >= MIN_HEIGHT
         if is_large or scale >= min(1.0, most):
@@ -149,34 +179,45 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
     return "several lines" if (is_tall & beside & (found.chances >= CLEAR)).any() else ""
 
 
-def choose_readings(seen: Seen, known: Known) -> tuple[list[Path], Reason]:
+def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason]:
     """Readings with their probability, the best first, and why a person should check the first.
 
     If numbers are known, the probability is that among those; if none of them is plausible, the
     readings are free. Raises `ImageError` if nothing can be read.
     """
-    if not seen.readings:
+    wanted = seen.weigh(known)
+    if wanted and (known.is_nothing or wanted[0].chance >= MIN_ALLOWED):
+        total = sum(one.chance for one in wanted)
+        return [one._replace(chance=one.chance / total) for one in wanted], seen.reason
+    free = [] if known.is_nothing else seen.weigh()
+    if not free:
         raise ImageError("no number can be seen")
-    if known.is_nothing:
-        return seen.readings, seen.reason
-    wanted = weigh_readings(seen.line, known)
-    if not wanted or wanted[0].chance < MIN_ALLOWED:
-        return seen.readings, seen.reason or "not allowed"
-    total = sum(path.chance for path in wanted)
-    return [path._replace(chance=path.chance / total) for path in wanted], seen.reason
+    return free, seen.reason or "not allowed"
 
 
-def list_digits(line: Candidates, path: Path, ratio: float) -> list[FoundDigit]:
-    """The digits of a reading; boxes are multiplied by `ratio`."""
+def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
+    """The digits of a number; boxes are multiplied by `ratio`.
+
+    A digit's box is that of a candidate around its middle, else one of the usual width.
+    """
     found = []
-    for digit, row in zip(map(int, path.number), path.taken, strict=True):
-        left, top, right, bottom = (round(side * ratio, 1) for side in line.boxes[row].tolist())
-        chance = float(line.chances[row] * line.digits[row, digit])
+    boxes = seen.line.boxes
+    to_picture = cv2.invertAffineTransform(seen.to_strip)
+    for digit, column in zip(map(int, number), align(seen.answer, number), strict=True):
+        middle = to_picture @ ((column + 0.5) * STRIDE, STRIP_HEIGHT / 2, 1)
+        is_around = (boxes[:, 0] < middle[0]) & (middle[0] < boxes[:, 2])
+        if is_around.any():
+            box = boxes[np.flatnonzero(is_around)[seen.line.chances[is_around].argmax()]]
+        else:
+            half = DIGIT_HEIGHT / 2 * np.hypot(*to_picture[:, 0])
+            box = np.concatenate([middle - (0.6 * half, half), middle + (0.6 * half, half)])
+        left, top, right, bottom = (round(side * ratio, 1) for side in box.tolist())
+        chance = float(np.exp(seen.answer[digit, column]))
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
 
 
-def list_alternatives(readings: list[Path], confidence: float) -> list[tuple[str, float]]:
+def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[str, float]]:
     """The numbers after the first; they share what its confidence leaves."""
     rest = readings[1 : 1 + ALTERNATIVES]
     total = sum(path.chance for path in readings[1:])

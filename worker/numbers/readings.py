@@ -54,7 +54,7 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
                 continue
             for digit, share in likely:
                 if before * share > bound:
-                    low, high = _narrow(known, path, number + digit)
+                    low, high = narrow(known, (path.low, path.high), number + digit)
                     if low < high:
                         longest = (*taken, candidate)
                         _add(longer, Path(number + digit, before * share, longest, low, high))
@@ -68,14 +68,14 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     ]
 
 
-def _narrow(known: Known, path: Path, number: str) -> tuple[int, int]:
-    """Which allowed numbers begin with a number that continues a path."""
+def narrow(known: Known, span: tuple[int, int], number: str) -> tuple[int, int]:
+    """Which allowed numbers begin with a number, among those of a span; one if all are allowed."""
     if known.allowed is None:
         return 0, 1
-    rest = known.allowed[path.low : path.high]
+    rest = known.allowed[slice(*span)]
     ends = np.array([number, f"{number}:"], np.bytes_)  # in ASCII, a colon follows the nine
     low, high = np.searchsorted(rest, ends).tolist()
-    return path.low + low, path.low + high
+    return span[0] + low, span[0] + high
 
 
 def _add(paths: dict[str, Path], path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, Maps
 from worker.numbers.finding import equalise
-from worker.pictures import Grey
+from worker.training.rendered import Scene
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 700_000  # a batch has as many scenes as fit
@@ -25,14 +25,6 @@ PADDING = 8  # px: rounding up to a multiple of 16 adds about this much to a sid
 
 Boxes = NDArray[np.float32]
 Rng = np.random.Generator
-
-
-class Scene(NamedTuple):
-    picture: Grey
-    signs: list[int]  # the number's digits, then other digits, and `OTHER`
-    boxes: Boxes  # (N, 4)
-    number: str
-    doubt: str
 
 
 class Batch(NamedTuple):
@@ -162,7 +154,7 @@ def draw_bump(box: Boxes, shape: tuple[int, ...]) -> tuple[int, int, NDArray[np.
     return row, column, (down[:, None] * across).astype(np.float32)
 
 
-def measure_loss(maps: Maps, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def measure_losses(maps: Maps, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The focal loss of the heat (Law and Deng, 2018), and the losses of signs and edges."""
     exact = batch.heat == 1
     log_yes, log_no = F.logsigmoid(maps.middle), F.logsigmoid(-maps.middle)

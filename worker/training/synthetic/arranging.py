@@ -22,7 +22,7 @@ MARKS_BEFORE = (
     *("point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *("dash", "dash", "slash", "slash", "slash", "equals", "star", "point", "close", "percent"),
+    *("dash", "dash", "slash", "slash", "equals", "star", "point", "close", "percent"),
     *("hash", "wave", "tick", "comma", "long", "long"),
 )
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
@@ -170,8 +170,8 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
     """Write each digit into a cell of its own; some cells before and after stay empty."""
     width = height * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.75, 2.5)
     gap = height * rng.uniform(0.05, 0.8) if rng.random() < 0.5 else 0.0
-    before = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
-    after = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
+    before = int(rng.integers(1, 4)) if rng.random() < 0.55 else 0
+    after = int(rng.integers(1, 4)) if rng.random() < 0.2 else 0
     fill = pick(EMPTY_CELLS, rng)
     lefts = np.arange(before + len(digits) + after) * (width + gap)
     if rng.random() < 0.15:  # cells in groups

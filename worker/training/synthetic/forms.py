@@ -30,7 +30,7 @@ def print_cells(sheet: Sheet, rng: Rng) -> None:
     kind = pick(("solid", "solid", "solid", "solid", "dashed", "dotted"), rng)
     if rng.random() < 0.15:
         _shade_cells(sheet, cells, rng)
-    if rng.random() < 0.45:
+    if rng.random() < 0.65:
         _print_guides(sheet, cells, rng)
     if rng.random() < 0.1:  # a comb: a baseline with ticks
         tip = bottom - rng.uniform(0.15, 0.7) * tall
@@ -74,19 +74,19 @@ def _frame_cells(sheet: Sheet, cells: list[Bounds], strength: float, thick: int,
 
 def _print_guides(sheet: Sheet, cells: list[Bounds], rng: Rng) -> None:
     """Print into each cell what tells people how to write: an 8 of bars, dots, a cross, a digit."""
-    kind, strength = int(rng.integers(6)), rng.uniform(0.12, 0.7)
+    kind, strength = int(rng.integers(7)), rng.uniform(*pick(((0.12, 0.7), (0.3, 0.7)), rng))
     thick = max(1, round(rng.uniform(0.01, 0.07) * sheet.height))
     size = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.7, 1.0)]) * sheet.height
     sign = pick("880DMY", rng)
     points, weights = glyph_basis(ANGULAR_DIGITS[8][0])
     for left, top, right, bottom in cells:
         middle = np.array([(left + right) / 2, -0.5 * sheet.height])
-        if kind <= 2:
+        if kind <= 3:
             sheet.rule([w @ (points - 0.5) * size + middle for w in weights], strength, thick)
-        elif kind == 3:
+        elif kind == 4:
             places = np.array([(x, y) for x in (0.2, 0.8) for y in (0.0, 0.5, 1.0)]) - 0.5
             sheet.rule([np.array([p, p]) for p in places * size + middle], strength, 2)
-        elif kind == 4:
+        elif kind == 5:
             halves = np.array([(right - left) / 2, 0]), np.array([0, (bottom - top) / 2])
             sheet.rule([np.array([middle - h, middle + h]) for h in halves], 0.6 * strength, 1)
         else:

@@ -1,0 +1,153 @@
+"""A line that is read column by column: strips, proposals, weights, the places of digits."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from protocol.known import Known
+from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
+from worker.models.detector import fold
+from worker.numbers.columns import align, propose, weigh
+from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
+from worker.training.rendered import Scene
+from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
+
+
+def answer(*columns: dict[int, float]) -> np.ndarray:
+    """Log-probabilities, (11, T), of columns in which the named classes share what is named."""
+    shares = np.full((len(columns), BLANK + 1), 1e-6)
+    for row, column in enumerate(columns):
+        shares[row, [*column]] = [*column.values()]
+    return np.log(shares / shares.sum(1, keepdims=True)).T.astype(np.float32)
+
+
+NONE = {BLANK: 1.0}
+
+
+def test_the_same_digit_twice_needs_a_column_between() -> None:
+    assert propose(answer(NONE, {7: 1}, {7: 1}, NONE, {7: 1}, NONE))[0] == "77"
+    assert propose(answer(NONE, {7: 1}, {7: 1}, {3: 1}, NONE))[0] == "73"
+    assert propose(answer(NONE, NONE)) == []
+
+
+def test_a_number_has_the_sum_of_all_its_ways() -> None:
+    rng = np.random.default_rng(0)
+    some = np.log(rng.dirichlet(np.full(3, 0.7), 6))
+    table = np.full((BLANK + 1, 6), -40, np.float32)
+    table[[1, 2, BLANK]] = some.T
+    sums: dict[str, float] = {}
+    for way in itertools.product((1, 2, BLANK), repeat=6):
+        number = "".join(str(sign) for sign, _ in itertools.groupby(way) if sign != BLANK)
+        chance = np.exp(sum(table[sign, at] for at, sign in enumerate(way)))
+        sums[number] = sums.get(number, 0) + float(chance)
+    numbers = [number for number in sums if number]
+    assert np.exp(weigh(table, numbers)) == pytest.approx([sums[n] for n in numbers], rel=1e-3)
+    assert propose(table)[0] == max(numbers, key=lambda number: sums[number])
+
+
+@pytest.mark.parametrize(
+    ("length", "allowed", "number"),
+    [
+        (None, None, "17"),
+        ("3", None, "147"),
+        ("1", None, "7"),
+        (None, ["29", "47", "8"], "47"),
+        ("3", ["17", "147", "194"], "147"),
+    ],
+)
+def test_what_is_known_leaves_numbers_out(
+    length: str | None, allowed: list[str] | None, number: str
+) -> None:
+    columns = answer(NONE, {1: 0.9, BLANK: 0.1}, {4: 0.2, BLANK: 0.8}, {7: 0.95, 9: 0.05}, NONE)
+    assert propose(columns, Known.check(length, allowed))[0] == number
+
+
+def test_digits_are_where_they_are_clearest() -> None:
+    columns = answer(NONE, {3: 0.6, BLANK: 0.4}, {3: 1}, NONE, NONE, {3: 1}, {8: 1}, NONE)
+    assert align(columns, "338") == [2, 5, 6]
+    assert align(answer(*[NONE] * 7), "111") == sorted(align(answer(*[NONE] * 7), "111"))
+    assert weigh(answer(*[NONE] * 5), ["12345", "11111"]) == pytest.approx([-69, -np.inf], rel=0.1)
+
+
+def test_a_strip_is_upright_and_of_one_height() -> None:
+    picture = np.full((400, 600), 255, np.uint8)
+    boxes = []
+    for place in range(6):  # squares on a line that falls by 14°
+        left, top = 60 + 80 * place, 60 + 20 * place
+        picture[top : top + 60, left : left + 60] = 0
+        boxes.append((left, top, left + 60, top + 60))
+    place = place_line(np.array(boxes, np.float32))
+    strip, matrix = cut_strip(picture, place, 0.5, 0.5)
+    assert strip.shape[0] == STRIP_HEIGHT and strip.shape[1] % STRIDE == 0
+    middles = np.array([(left + 30, top + 30, 1) for left, top, *_ in boxes]) @ matrix.T
+    assert middles[:, 1] == pytest.approx(STRIP_HEIGHT / 2, abs=1)
+    ink = strip[:, np.round(middles[:, 0]).astype(int)] < strip.mean()
+    assert abs(ink.sum(0).mean() - DIGIT_HEIGHT) < 3
+    beside = strip[:, np.round(middles[:-1, 0] + 40 * DIGIT_HEIGHT / 60).astype(int)]
+    assert (beside[6:-6] > strip.mean()).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((1, 10_000), (0, 0, 9, 1)),
+        ((40, 30), (-5, -5, 60, 60)),
+        ((700, 700), (10, 10, 12, 690)),
+        ((9, 9), (4, 4, 5, 5)),
+    ],
+)
+def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> None:
+    place = place_line(np.array([box], np.float32))
+    strip, _ = cut_strip(np.zeros(shape, np.uint8), place, 1, 1)
+    assert strip.shape[0] == STRIP_HEIGHT and 0 < strip.shape[1] <= 1200
+    assert np.isfinite(strip).all()
+
+
+def draw_scene(digits: list[int]) -> Scene:
+    """Black bars in place of digits."""
+    picture = np.full((60, 40 + 30 * len(digits)), 255, np.uint8)
+    boxes = []
+    for place in range(len(digits)):
+        left = 20 + 30 * place
+        picture[18:42, left : left + 12] = 0
+        boxes.append((left, 18, left + 12, 42))
+    found = np.array(boxes, np.float32).reshape(-1, 4)
+    return Scene(picture, digits, found, "".join(map(str, digits)), "")
+
+
+def test_each_digit_has_its_columns() -> None:
+    scenes = [draw_scene([1, 5, 5, 9][: 1 + number % 4]) for number in range(60)]
+    scenes += [draw_scene([]), scenes[0]._replace(doubt="letters")]  # nothing is learned of them
+    batches = make_batches(scenes, np.random.default_rng(0))
+    assert sum(len(batch.images) for batch in batches) == 60
+    for batch in batches:
+        start = 0
+        for image, columns, length in zip(batch.images, batch.columns, batch.lengths, strict=True):
+            digits = batch.digits[start : start + length].tolist()
+            start += int(length)
+            signs = [column for column in columns.tolist() if column != NOT_LEARNED]
+            named = [sign for sign, _ in itertools.groupby(signs) if sign != BLANK]
+            assert named == digits
+            at_digit = ((columns >= 0) & (columns < BLANK)).nonzero()[:, 0]
+            ink = image[0, STRIP_HEIGHT // 2, STRIDE * at_digit]
+            assert abs(ink.mean() - image[0, 2].mean()) > 0.5
+
+
+def test_it_learns_and_folding_keeps_its_answers() -> None:
+    torch.manual_seed(0)
+    network, rng = Columns(), np.random.default_rng(0)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    (batch,) = make_batches([draw_scene([1, 2, 3])] * 20, rng)
+    losses = []
+    for _ in range(12):
+        loss = torch.stack(measure_losses(network(batch.images), batch)).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 3
+    with torch.no_grad():
+        before = network.eval()(batch.images)
+        assert torch.allclose(fold(network)(batch.images), before, atol=1e-3)

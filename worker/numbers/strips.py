@@ -1,0 +1,81 @@
+"""Cuts the line of a number out of a picture: upright, and its digits of one height."""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.models.columns import STRIDE, STRIP_HEIGHT
+from worker.numbers.finding import equalise
+from worker.pictures import Grey
+
+DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
+MAX_STRIP = 1200  # px: no strip is wider
+Boxes = NDArray[np.float32]
+
+
+class Place(NamedTuple):
+    """Where a line is in a picture, in its px."""
+
+    x: float  # the middle of the line
+    y: float
+    length: float
+    height: float  # of its digits
+    slope: float  # downwards, for each px to the right
+
+
+def place_line(boxes: Boxes) -> Place:
+    """The place of a line of digits: (N, 4), from left to right."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    height = max(1.0, float(np.median(boxes[:, 3] - boxes[:, 1])))
+    across = middles[:, 0] - middles[:, 0].mean()
+    spread = float((across**2).sum())
+    # A line of few digits is taken to be level, unless they are clearly not.
+    slope = float((across * middles[:, 1]).sum()) / (spread + height**2)
+    left, right = float(boxes[:, 0].min()), float(boxes[:, 2].max())
+    x = (left + right) / 2
+    y = float(middles[:, 1].mean()) + slope * (x - float(middles[:, 0].mean()))
+    return Place(x, y, (right - left) * math.hypot(1, slope), height, slope)
+
+
+def cut_strip(
+    picture: Grey, place: Place, before: float, after: float
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The strip, (STRIP_HEIGHT, W) with W even, normalised, and the (2, 3) matrix to its px.
+
+    It shows `before` and `after` heights of a digit beyond the line's ends, but hardly more than
+    the picture.
+    """
+    scale = DIGIT_HEIGHT / place.height
+    cos, sin = (part / math.hypot(1, place.slope) for part in (1.0, place.slope))
+    # along the line, from its middle
+    start = -place.length / 2 - before * place.height
+    end = place.length / 2 + after * place.height
+    # the picture's left and right edges, along the line
+    start = max(start, (0 - place.x) / cos - 0.25 * place.height)
+    end = min(end, (picture.shape[1] - place.x) / cos + 0.25 * place.height)
+    end = max(end, start + place.height)
+    width = min(MAX_STRIP, max(16, STRIDE * math.ceil((end - start) * scale / STRIDE)))
+    if scale < 0.8:  # shrunk first, or fine strokes would be lost
+        shrink = max(scale, 1e-3)
+        size = [max(1, round(side * shrink)) for side in picture.shape[::-1]]
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        factors = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
+    else:
+        small, factors = picture, np.ones(2)
+    turn = scale * np.array([[cos, sin], [-sin, cos]])
+    shift = np.array([-start * scale, STRIP_HEIGHT / 2]) - turn @ (place.x, place.y)
+    matrix = np.column_stack([turn, shift])
+    # pixel centres: a picture's coordinate is that of an edge
+    inner = turn / factors
+    offset = shift + (inner @ (0.5, 0.5)) - 0.5
+    strip = cv2.warpAffine(
+        small,
+        np.column_stack([inner, offset]),
+        (width, STRIP_HEIGHT),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return equalise(strip), matrix

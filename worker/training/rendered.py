@@ -1,0 +1,68 @@
+"""Renders scenes of numbers in other processes, while a network learns."""
+
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.dataset import load_mnist
+from worker.decoding.pillow import prepare_libraries
+from worker.pictures import Grey
+from worker.training.synthetic.numbers import render_number
+from worker.training.trainer import VALIDATION_IMAGES
+
+BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
+
+
+class Scene(NamedTuple):
+    picture: Grey
+    signs: list[int]  # the number's digits, then other digits, and `OTHER`
+    boxes: NDArray[np.float32]  # (N, 4)
+    number: str
+    doubt: str
+
+
+Blocks = list["Future[list[Scene]]"]
+
+
+@cache
+def load_digits(held_back: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """MNIST's last training images with their labels, or all others."""
+    images, labels = (tensor.numpy() for tensor in load_mnist("train"))
+    part = slice(-VALIDATION_IMAGES, None) if held_back else slice(-VALIDATION_IMAGES)
+    return images[part], labels[part]
+
+
+def render_scenes(held_back: bool, seed: tuple[int, ...], count: int) -> list[Scene]:
+    """Render scenes of MNIST's training digits, or of those that are held back."""
+    prepare_libraries()
+    images, labels = load_digits(held_back)
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for _ in range(count):
+        scene = render_number(images, labels, rng)
+        picture = scene.picture
+        grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        signs = [*scene.digits, *scene.other_signs]
+        boxes = np.concatenate([scene.boxes, scene.other_boxes])
+        number = "".join(map(str, scene.digits))
+        scenes.append(Scene(grey, signs, boxes, number, scene.doubt))
+    return scenes
+
+
+def start_rendering(
+    pool: ProcessPoolExecutor, held_back: bool, seed: tuple[int, ...], count: int
+) -> Blocks:
+    """Begin to render scenes in blocks, in other processes."""
+    return [
+        pool.submit(render_scenes, held_back, (*seed, start), min(BLOCK_SCENES, count - start))
+        for start in range(0, count, BLOCK_SCENES)
+    ]
+
+
+def collect(blocks: Blocks) -> list[Scene]:
+    """The scenes of blocks, once they are rendered."""
+    return [scene for block in blocks for scene in block.result()]

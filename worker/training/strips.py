@@ -1,0 +1,121 @@
+"""What the network of columns learns from: strips of rendered numbers, in batches, with targets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT
+from worker.numbers.strips import cut_strip, place_line
+from worker.training.rendered import Scene
+
+BATCH_STRIPS = 48
+TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
+AT_DIGIT, NEAR_DIGIT = 1.6, 3.6  # px: columns so near to a digit's middle are its, or may be
+BLANK_WEIGHT = 0.5  # of a column that is no digit's, among columns with a known class
+NOT_LEARNED = -1  # the class of a column from which nothing is learned
+
+Rng = np.random.Generator
+
+
+class Strip(NamedTuple):
+    values: NDArray[np.float32]  # (STRIP_HEIGHT, W), normalised
+    middles: NDArray[np.float64]  # px: where the middle of each digit is
+    digits: list[int]
+
+
+class StripBatch(NamedTuple):
+    images: Tensor  # (N, 1, STRIP_HEIGHT, W)
+    columns: Tensor  # (N, W / 2): the class of each column, or NOT_LEARNED
+    widths: Tensor  # (N,): how many columns are the strip's own
+    digits: Tensor  # (M,): those of all numbers, one after the other
+    lengths: Tensor  # (N,)
+
+
+def draw_strip(scene: Scene, rng: Rng) -> Strip:
+    """A scene's line, cut out as inexactly as a line that was found, in random light."""
+    boxes = scene.boxes[: len(scene.number)]
+    place = place_line(boxes)
+    place = place._replace(
+        y=place.y + rng.normal(0, 0.07) * place.height,
+        height=place.height * np.exp(rng.normal(0.03, 0.1)),
+        slope=place.slope + rng.normal(0, 0.025),
+    )
+    margins = rng.uniform(0.35, 0.5 if scene.doubt in TIGHT else 1.3, 2)
+    if scene.doubt not in TIGHT and rng.random() < 0.4:  # an empty cell was taken for a digit's
+        margins[int(rng.integers(2))] = rng.uniform(1.3, 5)
+    values, matrix = cut_strip(scene.picture, place, *margins)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[0, :2] + matrix[0, 2]
+    width = values.shape[1]
+    wide = max(2 * STRIDE, STRIDE * round(width * np.exp(rng.normal(0, 0.1)) / STRIDE))
+    values = cv2.resize(values, (wide, STRIP_HEIGHT))
+    if rng.random() < 0.15:
+        values = -values
+    if rng.random() < 0.3:
+        low, high = float(values.min()), float(values.max())
+        values = ((values - low) / (high - low + 1e-6)) ** np.exp(rng.normal(0, 0.35))
+        values = (values - values.mean()) / (values.std() + 1e-3)
+    if rng.random() < 0.3:
+        values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape)
+    return Strip(values.astype(np.float32), middles * (wide / width), [*map(int, scene.number)])
+
+
+def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
+    """Strips of scenes with a clear number, those of similar widths together, in random order."""
+    strips = [
+        draw_strip(scene, rng)
+        for scene in scenes
+        if scene.number and (not scene.doubt or scene.doubt in TIGHT)
+    ]
+    # Between two digits that are the same there must be a column that is none.
+    strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.digits)]
+    strips.sort(key=lambda one: one.values.shape[1])
+    groups = [strips[at : at + BATCH_STRIPS] for at in range(0, len(strips), BATCH_STRIPS)]
+    return [collate(groups[number]) for number in rng.permutation(len(groups))]
+
+
+def collate(strips: Sequence[Strip]) -> StripBatch:
+    """Strips on canvases of one width, with their targets."""
+    width = max(one.values.shape[1] for one in strips)
+    images = np.zeros((len(strips), 1, STRIP_HEIGHT, width), np.float32)
+    columns = np.full((len(strips), width // STRIDE), NOT_LEARNED)
+    for row, one in enumerate(strips):
+        images[row, 0, :, : one.values.shape[1]] = one.values
+        classes = name_columns(one)
+        columns[row, : len(classes)] = classes
+    return StripBatch(
+        torch.from_numpy(images),
+        torch.from_numpy(columns),
+        torch.tensor([one.values.shape[1] // STRIDE for one in strips]),
+        torch.tensor([digit for one in strips for digit in one.digits]),
+        torch.tensor([len(one.digits) for one in strips]),
+    )
+
+
+def name_columns(strip: Strip) -> NDArray[np.int64]:
+    """The class of each column: a digit at its middle, BLANK far from any, else NOT_LEARNED."""
+    at = (np.arange(strip.values.shape[1] // STRIDE) + 0.5) * STRIDE
+    away = np.abs(at[:, None] - strip.middles)
+    nearest, least = away.argmin(1), away.min(1)
+    classes = np.where(least < NEAR_DIGIT, NOT_LEARNED, BLANK)
+    is_digit = least < AT_DIGIT
+    classes[is_digit] = np.array(strip.digits)[nearest[is_digit]]
+    return classes
+
+
+def measure_losses(logits: Tensor, batch: StripBatch) -> tuple[Tensor, Tensor]:
+    """The CTC loss for each digit, and the cross entropy of the columns with a known class."""
+    logits = logits.float()
+    inputs = logits.log_softmax(1).permute(2, 0, 1)
+    losses = F.ctc_loss(
+        inputs, batch.digits, batch.widths, batch.lengths, BLANK, "none", zero_infinity=True
+    )
+    weights = torch.ones(BLANK + 1)
+    weights[BLANK] = BLANK_WEIGHT
+    exact = F.cross_entropy(logits, batch.columns, weights, ignore_index=NOT_LEARNED)
+    return (losses / batch.lengths).mean(), exact
