@@ -14,7 +14,8 @@ from celery import Celery
 from digitq.local.processes import Local
 from producer import Client
 from protocol.broker.address import read_address
-from protocol.celery import CLASSIFY_IMAGE, IMAGES_QUEUE
+from protocol.celery import CLASSIFY_IMAGE
+from protocol.ledger import IMAGES_QUEUE
 
 CALLS = 64
 ROUNDS = 4  # the first one warms up

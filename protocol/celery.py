@@ -9,12 +9,11 @@ from kombu.entity import Exchange, Queue
 
 from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
-from protocol.ledger import CALLS_PRIORITY, QUEUE
+from protocol.ledger import CALLS_PRIORITY, IMAGES_QUEUE, QUEUE
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
-IMAGES_QUEUE = "digitq-images"  # the queue of `CLASSIFY_IMAGE`
 UNACKED, UNACKED_INDEX = "digitq:unacked", "digitq:unacked_index"  # see kombu's Redis transport
 RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
 STATS = "digitq_stats"  # the remote control command with which `digitq doctor` asks workers

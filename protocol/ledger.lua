@@ -233,6 +233,17 @@ local function note_fingerprint(fingerprint)
   end
 end
 
+-- Counts images that a worker has done.
+function steps.count(model, count, failed, review, work_us, worker)
+  tally('images:' .. model, count)
+  tally('failed:' .. model, failed)
+  tally('review:' .. model, review)
+  tally('work_us:' .. model, work_us)
+  if redis.call('EXISTS', SIGN .. worker) == 1 then
+    redis.call('HINCRBY', SIGN .. worker, 'images', count)
+  end
+end
+
 -- Takes the first result of a chunk, and returns how far the job is then; false if this is not the
 -- first. The worker measures its longest silence: time in which a result waits for a stalled Redis does
 -- not count.
@@ -255,14 +266,7 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, wor
   note_fingerprint(fingerprint)
   tally('completed', 1)
   tally('bytes', size)
-  local model = ':' .. get('model')
-  tally('images' .. model, count)
-  tally('failed' .. model, failed)
-  tally('review' .. model, review)
-  tally('work_us' .. model, work_us)
-  if redis.call('EXISTS', SIGN .. worker) == 1 then
-    redis.call('HINCRBY', SIGN .. worker, 'images', count)
-  end
+  steps.count(get('model'), count, failed, review, work_us, worker)
   if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()

@@ -28,6 +28,7 @@ SWEEP_LOCK = "digitq:sweeping"
 COUNTERS = "digitq:counters"  # of all jobs there ever were
 LIVING = "digitq:workers"  # those that live
 SIGN = "digitq:worker:"  # a worker's sign of life is in the key of this name and the worker's
+IMAGES_QUEUE = "digitq-images"  # the Celery queue of images that programs without digitq send
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
@@ -293,6 +294,10 @@ class Ledger:
             return None
         done_images, images, failed, state = reply
         return JobCount(int(done_images), int(images), int(failed), state != b"feeding")
+
+    def count(self, model: str, failed: int, review: int, work_seconds: float, worker: str) -> None:
+        """Count an image that belongs to no job, and whether it failed or is to be reviewed."""
+        self._step("", "count", model, 1, failed, review, int(1e6 * work_seconds), worker)
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""

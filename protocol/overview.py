@@ -6,7 +6,7 @@ It is read by plain commands, so that who only watches needs no right to write o
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocol.ledger import JobRecord, Ledger, RunningChunk
+from protocol.ledger import IMAGES_QUEUE, JobRecord, Ledger, RunningChunk
 from protocol.signs import WorkerSign
 
 MAX_READ_SECONDS = 2.0  # who watches takes a Redis that is silent for longer for lost
@@ -50,6 +50,7 @@ class Overview:
     running: tuple[RunningChunk, ...]  # of all jobs
     workers: tuple[WorkerSign, ...]  # those that live, by name
     counters: Counters
+    queued_images: int  # that wait without a job, sent by programs without digitq
     memory_bytes: int  # that Redis uses
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
 
@@ -71,7 +72,7 @@ class Overview:
     @property
     def backlog_images(self) -> int:
         """How many images are stored and not done."""
-        return sum(job.waiting_images for job in self.jobs)
+        return self.queued_images + sum(job.waiting_images for job in self.jobs)
 
     @property
     def backlog_process_seconds(self) -> float:
@@ -81,7 +82,8 @@ class Overview:
         `ASSUMED_IMAGE_SECONDS`. So this is above 0 as long as an image waits, and does not depend
         on how many workers there are.
         """
-        return sum(job.waiting_images * self._image_seconds(job) for job in self.active_jobs)
+        of_jobs = sum(job.waiting_images * self._image_seconds(job) for job in self.active_jobs)
+        return of_jobs + self.queued_images * ASSUMED_IMAGE_SECONDS
 
     @property
     def backlog_seconds(self) -> float:
@@ -108,6 +110,7 @@ def look_around(ledger: Ledger) -> Overview:
         running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
         workers=tuple(ledger.signs()),
         counters=read_counters(ledger.counters()),
+        queued_images=ledger.redis.llen(IMAGES_QUEUE),
         memory_bytes=memory["used_memory"],
         memory_limit_bytes=memory["maxmemory"],
     )

@@ -10,7 +10,7 @@ from celery import Task, states
 from celery.worker.request import Request
 
 from protocol.celery import CLASSIFY_IMAGE, app
-from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk
+from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
 from protocol.errors import UsageError
 from protocol.reading import choose_reading
 from protocol.settings import NUMBER, settings
@@ -18,7 +18,7 @@ from protocol.text import too_large
 from worker.classify import classify_chunk
 from worker.limits import MAX_CLOCK_SECONDS
 from worker.logs import log_chunk
-from worker.tasks import FATAL_DEATHS
+from worker.tasks import FATAL_DEATHS, ledger
 
 
 class ImageRequest(Request):
@@ -66,7 +66,9 @@ def classify_image(
         row = {"id": "", "error": str(error)}
     batch = pa.RecordBatch.from_pylist([row], pa.schema([ID, IMAGE_FIELD, ERROR]))
     result = classify_chunk(Chunk(0, batch), name)
-    log_chunk(self.request.id, 0, name, result, time.monotonic() - begun, attempt)
+    seconds, failed = time.monotonic() - begun, answers(result).null_count
+    log_chunk(self.request.id, 0, name, result, seconds, attempt)
+    ledger().count(name, failed, count_reviews(result), seconds, self.request.hostname or "")
     answer: dict[str, Any] = result.drop_columns(["id"]).to_pylist()[0]
     return answer
 

@@ -20,7 +20,8 @@ from celery.result import AsyncResult
 from digitq.local.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
-from protocol.celery import CLASSIFY_IMAGE, IMAGES_QUEUE, RESULT_SECONDS, UNACKED, UNACKED_INDEX
+from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED, UNACKED_INDEX
+from protocol.ledger import IMAGES_QUEUE
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
 
@@ -67,6 +68,16 @@ def shown(language: str, **names: str) -> str:
     for name, other in {**names}.items():
         block = block.replace(name, other)
     return block
+
+
+def test_images_are_counted(deployment: Local, app: Celery) -> None:
+    ledger = Client(deployment.url).ledger
+    names = "images:cnn", "failed:cnn"
+    before = [ledger.counters().get(name, 0) for name in names]
+    for text in (TEXT, TEXT, base64.b64encode(b"text").decode()):
+        send(app, text, model="cnn").get(SECONDS)
+    after = [ledger.counters()[name] for name in names]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [3, 1]
 
 
 def test_answers_are_those_of_a_client(deployment: Local, app: Celery) -> None:

@@ -215,6 +215,7 @@ def test_the_metrics_are_listed() -> None:
         running=(),
         workers=(),
         counters=read_counters({}),
+        queued_images=0,
         memory_bytes=0,
         memory_limit_bytes=0,
     )

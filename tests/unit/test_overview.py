@@ -41,13 +41,17 @@ def sign(rate: float, processes: int = 2) -> WorkerSign:
 
 
 def overview(
-    *jobs: JobRecord, workers: tuple[WorkerSign, ...] = (), counted: dict[str, int] | None = None
+    *jobs: JobRecord,
+    workers: tuple[WorkerSign, ...] = (),
+    counted: dict[str, int] | None = None,
+    queued_images: int = 0,
 ) -> Overview:
     return Overview(
         jobs=jobs,
         running=(),
         workers=workers,
         counters=read_counters(counted or {}),
+        queued_images=queued_images,
         memory_bytes=0,
         memory_limit_bytes=0,
     )
@@ -72,6 +76,12 @@ def test_a_backlog_has_seconds_even_if_nobody_works(
     seconds = 100 * (0.5 + 0.02 + ASSUMED_IMAGE_SECONDS)
     assert seen.backlog_process_seconds == pytest.approx(seconds)
     assert seen.backlog_seconds == pytest.approx(seconds / processes)
+
+
+def test_images_without_a_job_wait_too() -> None:
+    seen = overview(job(100, 90), workers=(sign(5),), queued_images=20)
+    assert (seen.backlog_images, seen.backlog_seconds) == (30, 6)
+    assert overview(queued_images=20).backlog_process_seconds == 20 * ASSUMED_IMAGE_SECONDS
 
 
 def test_without_work_a_backlog_takes_no_time() -> None:

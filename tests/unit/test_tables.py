@@ -44,6 +44,7 @@ def overview(*jobs: JobRecord, workers: tuple[WorkerSign, ...] = (), limit: int 
         running=(),
         workers=workers,
         counters=read_counters({}),
+        queued_images=0,
         memory_bytes=1_000_000,
         memory_limit_bytes=limit,
     )
