@@ -9,7 +9,7 @@ CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likel
 MAX_SLOPE = 0.36  # a line is tilted by at most 20°
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height from the line
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
-MAX_GAP = 3.5  # heights of a digit: beyond a wider gap, another number begins ...
+MAX_GAP = 2.6  # heights of a digit: beyond a wider gap, another number begins ...
 MAX_GAP_RATIO = 2.0  # ... unless the digits have wide gaps throughout, as in boxes
 
 
