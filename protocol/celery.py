@@ -9,12 +9,12 @@ from kombu.entity import Exchange, Queue
 
 from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
-from protocol.ledger import CALLS_PRIORITY, IMAGES_QUEUE, QUEUE
+from protocol.ledger import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
-UNACKED, UNACKED_INDEX = "digitq:unacked", "digitq:unacked_index"  # see kombu's Redis transport
+UNACKED_INDEX = "digitq:unacked_index"  # see kombu's Redis transport
 RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
 STATS = "digitq_stats"  # the remote control command with which `digitq doctor` asks workers
 
@@ -73,7 +73,8 @@ def make_app(broker_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # wait if Redis is full or has become a replica
         broker_transport_options={
-            "priority_steps": [CALLS_PRIORITY, 0],  # the lists that workers read, in this order
+            # The lists that workers read, in this order; other programs may use kombu's priorities
+            "priority_steps": [CALLS_PRIORITY, *PRIORITIES],
             "body_encoding": "utf-8",
             # A message that is not acknowledged is sent again; another program may have such keys
             "visibility_timeout": settings().deadline_seconds,

@@ -29,6 +29,8 @@ COUNTERS = "digitq:counters"  # of all jobs there ever were
 LIVING = "digitq:workers"  # those that live
 SIGN = "digitq:worker:"  # a worker's sign of life is in the key of this name and the worker's
 IMAGES_QUEUE = "digitq-images"  # the Celery queue of images that programs without digitq send
+UNACKED = "digitq:unacked"  # those of them that workers have taken and not answered
+PRIORITIES = (0, 3, 6, 9)  # kombu's; it keeps a list for each
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
@@ -367,6 +369,15 @@ class Ledger:
     def counters(self) -> dict[str, int]:
         """What workers have counted of all jobs, by its name in Redis."""
         return {name: int(number) for name, number in _decode(self.redis.hgetall(COUNTERS)).items()}
+
+    def queued_images(self) -> int:
+        """How many images of programs without digitq are not answered."""
+        lists = [
+            IMAGES_QUEUE,
+            *(f"{IMAGES_QUEUE}\x06\x16{priority}" for priority in PRIORITIES[1:]),
+        ]
+        _, counts = self._read(("HLEN", UNACKED), *(("LLEN", name) for name in lists))
+        return sum(counts)
 
     def has_worker(self) -> bool:
         """Whether a worker lives, or did until some seconds ago."""

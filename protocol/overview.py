@@ -6,7 +6,7 @@ It is read by plain commands, so that who only watches needs no right to write o
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocol.ledger import IMAGES_QUEUE, JobRecord, Ledger, RunningChunk
+from protocol.ledger import JobRecord, Ledger, RunningChunk
 from protocol.signs import WorkerSign
 
 MAX_READ_SECONDS = 2.0  # who watches takes a Redis that is silent for longer for lost
@@ -50,7 +50,7 @@ class Overview:
     running: tuple[RunningChunk, ...]  # of all jobs
     workers: tuple[WorkerSign, ...]  # those that live, by name
     counters: Counters
-    queued_images: int  # that wait without a job, sent by programs without digitq
+    queued_images: int  # of programs without digitq, that are not answered
     memory_bytes: int  # that Redis uses
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
 
@@ -110,7 +110,7 @@ def look_around(ledger: Ledger) -> Overview:
         running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
         workers=tuple(ledger.signs()),
         counters=read_counters(ledger.counters()),
-        queued_images=ledger.redis.llen(IMAGES_QUEUE),
+        queued_images=ledger.queued_images(),
         memory_bytes=memory["used_memory"],
         memory_limit_bytes=memory["maxmemory"],
     )

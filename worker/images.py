@@ -3,22 +3,24 @@
 import binascii
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from celery import Task, states
+from celery.result import AsyncResult
 from celery.worker.request import Request
 
 from protocol.celery import CLASSIFY_IMAGE, app
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
-from protocol.errors import UsageError
+from protocol.errors import BrokerError, UsageError
 from protocol.reading import choose_reading
 from protocol.settings import NUMBER, settings
 from protocol.text import too_large
 from worker.classify import classify_chunk
 from worker.limits import MAX_CLOCK_SECONDS
 from worker.logs import log_chunk
-from worker.tasks import FATAL_DEATHS, ledger
+from worker.tasks import FATAL_DEATHS, ledger_without_retry
 
 
 class ImageRequest(Request):
@@ -53,7 +55,13 @@ def classify_image(
 ) -> dict[str, Any]:
     """Classify one image, or read its number. Whatever is wrong with the arguments is the answer's
     `error`: another program does not understand an exception of Python."""
-    begun, attempt = time.monotonic(), count_attempts(self)
+    begun, attempt = time.monotonic(), 1
+    if self.request.delivery_info["redelivered"]:
+        noted = self.AsyncResult(self.request.id)
+        if noted.state == states.SUCCESS:  # it was sent again because it took long
+            done: dict[str, Any] = noted.result
+            return done
+        attempt = count_attempts(self, noted)
     name = NUMBER if read == "number" else settings().model
     try:
         if more or others:
@@ -68,18 +76,17 @@ def classify_image(
     result = classify_chunk(Chunk(0, batch), name)
     seconds, failed = time.monotonic() - begun, answers(result).null_count
     log_chunk(self.request.id, 0, name, result, seconds, attempt)
-    ledger().count(name, failed, count_reviews(result), seconds, self.request.hostname or "")
+    with suppress(BrokerError):  # an answer is worth more than its count
+        ledger_without_retry().count(
+            name, failed, count_reviews(result), seconds, self.request.hostname or ""
+        )
     answer: dict[str, Any] = result.drop_columns(["id"]).to_pylist()[0]
     return answer
 
 
-def count_attempts(task: Task) -> int:
-    """How often the image was begun, now included. If its message came before, its worker may have
+def count_attempts(task: Task, noted: AsyncResult) -> int:
+    """How often an image whose message came before was begun, now included. Its worker may have
     died of it, so each further attempt is noted where the answer will be."""
-    id = task.request.id
-    if not task.request.delivery_info["redelivered"]:
-        return 1
-    noted = task.AsyncResult(id)
     attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
     task.update_state(state=states.STARTED, meta={"attempt": attempt})
     return attempt

@@ -27,10 +27,17 @@ class QoS(redis.QoS):
     restore_unacked: Any = virtual.QoS.restore_unacked  # it has `Channel` restore each message
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        keeper_of(message).append(self, message, delivery_tag)
+        try:
+            keeper_of(message).append(self, message, delivery_tag)
+        except ResponseError:  # Redis is full: this image is lost if the worker dies
+            logger.warning("Redis can't record that an image was taken")
+            early: Any = virtual.QoS
+            early.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        keeper_of(self.get(delivery_tag)).ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+        delivered: Any = self._delivered
+        message = delivered.get(delivery_tag)  # none if it was restored at a reconnect
+        (keeper_of(message) if message else redis.QoS).ack(self, delivery_tag)
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         with suppress(ResponseError):  # Redis is full, or has become a replica: later, then
@@ -69,12 +76,16 @@ class Channel(redis.Channel):
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Return a message to the front of its queue, unlike kombu, which puts a chunk at the end.
-        If Redis is lost, it is sent again later: the ledger does so with a chunk."""
+        If Redis is lost, it is sent again later: the ledger does so with a chunk. An image stays
+        on record if Redis is full, and is sent again too."""
         delivery = message.delivery_info
-        with suppress(*self.connection_errors), self.conn_or_acquire() as client:
+        lost = *self.connection_errors, ResponseError
+        with suppress(*lost), self.conn_or_acquire() as client:
+            if keeper_of(message) is redis.QoS:
+                self.qos.restore_by_tag(message.delivery_tag, client, leftmost)
+                return
             restore: Any = self._do_restore_message
             restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
-            keeper_of(message).reject(self.qos, message.delivery_tag)
 
 
 class Transport(redis.Transport):

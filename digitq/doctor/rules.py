@@ -112,9 +112,12 @@ def check_clocks(deployment: Deployment) -> Advice:
 
 def check_answers(deployment: Deployment) -> Advice:
     """If there is work, there is a worker, and every worker takes work and replies."""
-    waiting = [job.id for job in deployment.overview.jobs if job.waiting_images]
+    jobs = [job.id for job in deployment.overview.jobs if job.waiting_images]
+    waiting = [f"job {', '.join(jobs)} waits"] if jobs else []
+    if images := deployment.overview.queued_images:
+        waiting.append(f"{plural(images, 'image')} of other programs wait")
     if waiting and deployment.workers_asked and not deployment.workers:
-        problem = f"no worker replies, and job {', '.join(waiting)} waits"
+        problem = f"no worker replies, and {', '.join(waiting)}"
         yield problem, f"start one: `digitq worker --broker {url_in_command(deployment.redis_url)}`"
     if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
         broker = f"DIGITQ_BROKER_URL={url_in_command(deployment.redis_url)}"

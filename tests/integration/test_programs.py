@@ -20,8 +20,8 @@ from celery.result import AsyncResult
 from digitq.local.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
-from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED, UNACKED_INDEX
-from protocol.ledger import IMAGES_QUEUE
+from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX
+from protocol.ledger import IMAGES_QUEUE, UNACKED
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
 
@@ -149,6 +149,14 @@ def test_jobs_and_images_take_turns(
     assert job.table().num_rows == 300
     assert 0 < redis.llen(IMAGES_QUEUE) < 300
     assert all(result.get(SECONDS)["label"] is not None for result in results)
+
+
+def test_other_programs_may_give_a_priority(app: Celery) -> None:
+    results = [
+        app.send_task(CLASSIFY_IMAGE, [TEXT], queue=IMAGES_QUEUE, priority=priority)
+        for priority in (1, 5, 9)
+    ]
+    assert all(result.get(SECONDS)["error"] is None for result in results)
 
 
 def test_an_image_outlives_its_worker(

@@ -67,7 +67,7 @@ def test_what_is_known_leaves_numbers_out(
 def test_digits_are_where_they_are_clearest() -> None:
     columns = answer(NONE, {3: 0.6, BLANK: 0.4}, {3: 1}, NONE, NONE, {3: 1}, {8: 1}, NONE)
     assert align(columns, "338") == [2, 5, 6]
-    assert align(answer(*[NONE] * 7), "111") == sorted(align(answer(*[NONE] * 7), "111"))
+    assert np.diff(align(answer(*[NONE] * 7), "111")).min() >= 2  # a column between the same digits
     assert weigh(answer(*[NONE] * 5), ["12345", "11111"]) == pytest.approx([-69, -np.inf], rel=0.1)
 
 

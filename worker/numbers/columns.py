@@ -27,7 +27,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     spans = {"": (0, 1 if known.allowed is None else len(known.allowed))}
     # of each number so far: that the column before was none, and that it was of its last digit
     numbers = {"": (1.0, 0.0)}
-    for column in np.exp(answer).T.tolist():
+    for column in np.exp(answer.astype(float)).T.tolist():
         none = column[BLANK]
         if none > 1 - MIN_CLASS:
             numbers = {number: (sum(chances), 0.0) for number, chances in numbers.items()}
@@ -50,7 +50,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
                 if spans[more][0] < spans[more][1]:
                     _add(longer, more, 0.0, before * chance)
         # What is known may leave out the most probable numbers, so that all others are kept.
-        best = max(map(sum, longer.values())) or 1.0  # divides all: none becomes too small
+        best = max(map(sum, longer.values()), default=0.0) or 1.0  # divides all: none is too small
         least = MIN_SHARE * best if known.is_nothing else 0.0
         kept = [(number, ways) for number, ways in longer.items() if sum(ways) > least]
         kept = heapq.nlargest(MAX_PREFIXES, kept, key=lambda each: sum(each[1]))

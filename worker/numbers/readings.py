@@ -22,7 +22,7 @@ class Path(NamedTuple):
 
     number: str
     chance: float
-    taken: tuple[int, ...]  # the candidates that are digits
+    last: int  # the last candidate that is a digit; -1 if none is
     low: int  # the numbers `allowed[low:high]` begin with this one
     high: int
 
@@ -36,7 +36,7 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     chances = line.chances.clip(MIN_DOUBT, 1 - MIN_DOUBT).astype(float).tolist()
     least, most = known.lengths or (1, MAX_DIGITS)
     is_same_ink = _find_same_ink(line.boxes)
-    paths = [Path("", 1.0, (), 0, 1 if known.allowed is None else len(known.allowed))]
+    paths = [Path("", 1.0, -1, 0, 1 if known.allowed is None else len(known.allowed))]
     for candidate, chance in enumerate(chances):
         likely = [
             (str(digit), chance * share)
@@ -48,16 +48,15 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         longer: dict[str, Path] = {}
         for path in paths:
-            number, before, taken, low, high = path
+            number, before, last, low, high = path
             _add(longer, path._replace(chance=before * (1 - chance)))
-            if len(number) == most or (taken and is_same_ink[taken[-1], candidate]):
+            if len(number) == most or (last >= 0 and is_same_ink[last, candidate]):
                 continue
             for digit, share in likely:
                 if before * share > bound:
                     low, high = narrow(known, (path.low, path.high), number + digit)
                     if low < high:
-                        longest = (*taken, candidate)
-                        _add(longer, Path(number + digit, before * share, longest, low, high))
+                        _add(longer, Path(number + digit, before * share, candidate, low, high))
         paths = heapq.nlargest(MAX_PATHS, longer.values(), key=attrgetter("chance"))
         paths = [path for path in paths if path.chance > MIN_SHARE * paths[0].chance]
     return [
@@ -79,7 +78,7 @@ def narrow(known: Known, span: tuple[int, int], number: str) -> tuple[int, int]:
 
 
 def _add(paths: dict[str, Path], path: Path) -> None:
-    """Add a path; two ways to one number become one, which has the more probable one's digits."""
+    """Add a path; two ways to one number become one, which goes on as the more probable one."""
     if other := paths.get(path.number):
         likelier = path if path.chance > other.chance else other
         path = likelier._replace(chance=path.chance + other.chance)

@@ -31,8 +31,8 @@ from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import make_writable, write_model
 
-# An epoch of the detector takes 70 to 110 s on two cores that multiply in 16 bits, and about 200 s on
-# others; one of the columns takes half as long.
+# On two cores that multiply in 16 bits an epoch of the detector takes 70 to 110 s, on others about
+# 200 s. An epoch of the columns takes half as long.
 DETECTOR_RECIPE = EpochsRecipe(epochs=40)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 COLUMNS_RECIPE = EpochsRecipe(epochs=30)
