@@ -153,7 +153,7 @@ def describe_work(overview: "Overview") -> str:
     waiting = "nothing waits"
     if overview.backlog_images:
         waiting = f"{plural(overview.backlog_images, 'stored image')} to do"
-        if overview.workers:
+        if overview.images_per_second:
             waiting += f": {clock(overview.backlog_seconds)}"
     return f"{who}{rate}; {waiting}"
 
