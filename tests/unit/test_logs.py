@@ -91,6 +91,6 @@ def test_the_end_of_a_job_in_words(
     times = {"created": 0, "finished": 2.5}
     texts = {"id": "j", "state": state, "model": "mlp", "source": "s", "attached": "0"}
     fields = texts | {name: str(number) for name, number in (numbers | times).items()}
-    log_end(JobRecord.parse(fields | ({"reason": reason} if reason else {})))
+    log_end(JobRecord.parse(fields | ({"reason": reason} if reason else {}), now=0))
     assert caplog.messages == [f"job j {line}"]
     assert caplog.records[0].levelname == ("ERROR" if reason else "INFO")
