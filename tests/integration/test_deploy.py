@@ -142,7 +142,8 @@ def test_each_may_do_no_more(server: Server, admin: Any) -> None:
     with redis.Redis(port=server.port) as nobody, pytest.raises(redis.AuthenticationError):
         nobody.ping()
     assert may(admin, "metrics", "HGETALL", CHUNKS)
-    assert not may(admin, "metrics", "HSET", CHUNKS, "0", "0")
+    for command in (("HSET", CHUNKS, "0", "0"), ("EVAL", "while true do end", "0")):
+        assert not may(admin, "metrics", *command)
     for queue in ("digitq", CALLS_QUEUE):
         assert may(admin, "flower", "LLEN", queue) and may(admin, "flower", "LPUSH", queue, "x")
         assert not may(admin, "flower", "BRPOP", queue, "1")
@@ -163,10 +164,12 @@ def test_the_compose_file_sets_each_password(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     shutil.copy(example, tmp_path)
     shutil.copy(example, tmp_path / ".env")
+    (tmp_path / ".env").chmod(0o644)
     with open(tmp_path / ".env", "a") as file:
         file.write("REDIS_WORKER_PASSWORD=mine")
     for _ in range(2):  # the second time, none is missing
         subprocess.run([tmp_path / "deploy/passwords"], check=True, capture_output=True)
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
         lines = (tmp_path / ".env").read_text().splitlines()
         set_to = dict(line.split("=") for line in lines if line[:1].isalpha())
         assert set_to.pop("REDIS_WORKER_PASSWORD") == "mine"
