@@ -137,10 +137,12 @@ def describe_workers(overview: Overview) -> Iterator[Metric]:
 
 def describe_jobs(overview: Overview) -> Iterator[Metric]:
     """How many jobs there are in each state, and how far the active ones are."""
-    states = Counter(job.state for job in overview.jobs)
+    jobs = overview.listed_jobs
+    states = Counter(job.state for job in jobs)
     by_state = (((state,), states[state]) for state in JOB_STATES)
-    yield gauges("jobs", "Jobs of which Redis has a record", ("state",), by_state)
-    shown = [((job.id, job.model), job) for job in overview.active_jobs[:MAX_JOBS_SHOWN]]
+    yield gauges("jobs", "Jobs of which Redis has a record, without single calls", ("state",), by_state)
+    active = [job for job in jobs if job.is_active]
+    shown = [((job.id, job.model), job) for job in active[:MAX_JOBS_SHOWN]]
     of_job, oldest = ("job", "model"), f"of the {MAX_JOBS_SHOWN} oldest jobs that are not ended"
     yield gauges(
         "job_images_stored",

@@ -99,11 +99,11 @@ class Watch:
         if record := self._record:
             parts.append(tables.show_job(record, rates.get(record.id, 0)))
         else:
-            records = tables.in_watching_order(overview.jobs)
+            records = tables.in_watching_order(overview.listed_jobs)
             show = tables.tabulate_jobs if columns >= tables.WIDE_COLUMNS else tables.stack_jobs
             parts.append(show(records[:max_jobs], rates) if records else Text("no jobs"))
             parts += more(records, max_jobs, "job")
-            if any(not job.is_fed or not rates[job.id] for job in overview.active_jobs):
+            if any(job.is_active and not (job.is_fed and rates[job.id]) for job in records):
                 parts.append(Text(tables.UNKNOWN, "dim"))
         parts += ["", tables.describe_work(overview)]
         if overview.workers:
@@ -125,7 +125,7 @@ class Watch:
             excess = len(console.render_lines(parts)) - console.height + 1
             if excess <= 0 or jobs == 1:
                 return parts
-            jobs = max(1, min(jobs, len(self._overview.jobs)) - max(1, excess // 4))
+            jobs = max(1, min(jobs, len(self._overview.listed_jobs)) - max(1, excess // 4))
 
 
 def more(shown: Sequence[object], maximum: int | None, noun: str) -> list[RenderableType]:

@@ -136,6 +136,7 @@ class JobRecord:
     fingerprints: tuple[str, ...] = ()  # of the workers that answered; of more than 8, the first
     attached: bool
     silent_seconds: float = 0  # the longest time in which a worker at a chunk gave no sign of life
+    is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`
     reason: str | None = None  # why it failed or was cancelled, if that is known
 
     @staticmethod
@@ -150,6 +151,7 @@ class JobRecord:
             "silent_seconds": int(fields.get("silent_ms", 0)) / 1000,
             "image_seconds": work_us / max(1, timed_images) / 1e6,
             "fingerprints": fields.get("fingerprints", "").split(),
+            "is_call": "call" in fields,
         }
         return RECORD.validate_python({**fields, **others})
 

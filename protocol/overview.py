@@ -1,6 +1,6 @@
 """The state of a deployment as Redis has it: backlog, jobs, workers, counters, memory.
 
-It is read by plain commands, so that who only watches needs no right to write or to run scripts.
+It is read by plain commands: a program that only reads needs no right to write or to run scripts.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from protocol.ledger import JobRecord, Ledger, RunningChunk
 from protocol.signs import WorkerSign
 
-MAX_READ_SECONDS = 2.0  # who watches takes a Redis that is silent for longer for lost
+MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
 ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured
 
 
@@ -53,6 +53,11 @@ class Overview:
     queued_images: int  # of programs without digitq, that are not answered
     memory_bytes: int  # that Redis uses
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
+
+    @property
+    def listed_jobs(self) -> list[JobRecord]:
+        """The jobs that are not single calls, the oldest first."""
+        return [job for job in self.jobs if not job.is_call]
 
     @property
     def active_jobs(self) -> list[JobRecord]:

@@ -27,7 +27,7 @@ from worker.models.card import WEIGHTS_FOLDER
 
 # A module that workers import, so that a worker that died is soon missed
 QUICK = "from protocol import ledger; from worker import presence\n"
-QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 2; presence.SIGN_SECONDS = 0.2\n"
+QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 5; presence.SIGN_SECONDS = 0.2\n"
 READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
 
@@ -108,6 +108,10 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
     for name, value in (("stored", 30), ("done", 10), ("failed", 2)):
         assert endpoint.value(f"job_images_{name}", job="j", model="mlp") == value
     assert endpoint.value("jobs", state="feeding") == 1
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk")  # it only counts in the backlog
+    assert endpoint.value("backlog_images") == 21 and endpoint.value("jobs", state="running") == 0
+    assert [one["job"] for one in endpoint.labels("job_images_done")] == ["j"]
+    ledger.cancel("call")
     ledger.cancel("j")
     assert endpoint.value("jobs", state="cancelled") == 1
     assert endpoint.value("images_total", model="mlp") == 10  # a job's end changes nothing
@@ -227,7 +231,7 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             for child in children_of(first.pid):
                 os.kill(child, signal.SIGKILL)
             first.kill()
-            wait_for(lambda: endpoint.value("workers") == 1, seconds=10)
+            wait_for(lambda: endpoint.value("workers") == 1, seconds=20)
             assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
 
 

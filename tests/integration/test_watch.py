@@ -90,10 +90,14 @@ def ledger(redis_only: Local) -> Ledger:
     for number in range(3):
         ledger.dispatch(SPEC, (0, 0), number, 10, b"chunk")
     ledger.seal(SPEC, (0, 0), 3)
-    about = {"host": "h", "version": "0.2.0", "fingerprint": "f", "processes": 2, "started": 0}
-    ledger.beat("w@h", **about, images_per_second=5)
+    beat(ledger)
     complete(ledger, 0)
     return ledger
+
+
+def beat(ledger: Ledger) -> None:
+    about = {"host": "h", "version": "0.2.0", "fingerprint": "f", "processes": 2, "started": 0}
+    ledger.beat("w@h", **about, images_per_second=5)
 
 
 def complete(ledger: Ledger, number: int) -> None:
@@ -107,13 +111,17 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_without_a_terminal_it_is_shown_once(redis_only: Local, ledger: Ledger) -> None:
+    ledger.submit(SPEC._replace(id="call"), 1, b"chunk")  # a single call is in no row
+    beat(ledger)
     status, out, err = run("jobs", "--watch", "--broker", redis_only.url)
     assert (status, err) == (0, "")
     header, first, *others = out.splitlines()
     assert header.split()[:3] == ["JOB", "STATE", "PROGRESS"] and "\x1b" not in out
     assert first.startswith(SPEC.id) and first.endswith("2      3     0 scans")
-    assert "1 worker (2 processes), 5.0 images/s; 20 stored images to do: 0:00:04" in others
+    assert "1 worker (2 processes), 5.0 images/s; 21 stored images to do: 0:00:04" in others
+    assert not any(line.startswith("call") for line in others)
     assert others[-1].startswith("Redis uses ")
+    beat(ledger)
     status, out, _ = run("status", SPEC.id, "--watch", "--broker", redis_only.url)
     assert status == 0 and "10 of 30 images (33%), " in out and "w@h" in out
     assert run("jobs", "--watch", "--json", "--broker", redis_only.url)[::2] == (
