@@ -3,11 +3,11 @@
 import platform
 import threading
 import time
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
 from celery import bootsteps
+from celery.utils.log import get_logger
 
 from protocol.broker.connection import connect
 from protocol.celery import app
@@ -16,6 +16,8 @@ from protocol.ledger import Ledger
 from protocol.meter import Meter
 from protocol.signs import SIGN_SECONDS
 from worker.identity import own_fingerprint
+
+logger = get_logger(__name__)
 
 
 class Presence(bootsteps.StartStopStep):
@@ -28,11 +30,13 @@ class Presence(bootsteps.StartStopStep):
 
 
 def give_signs(worker: Any) -> None:
-    """Give signs of life until the process ends. If Redis is lost, nobody could read them, and
-    others say that it is."""
+    """Give signs of life until the process ends. Signs are skipped while Redis is lost, which other
+    parts of the worker log. Logs once what else prevents a sign."""
     ledger, meter, started = Ledger(connect(app.conf.digitq_database_url)), Meter(), time.time()
+    problem = None
     while True:
-        with suppress(BrokerError):
+        before, problem = problem, None
+        try:
             images = ledger.beat(
                 worker.hostname,
                 host=platform.node(),
@@ -43,4 +47,10 @@ def give_signs(worker: Any) -> None:
                 images_per_second=round(meter.rate, 3),
             )
             meter.read(images, time.monotonic())
+        except BrokerError:
+            problem = before
+        except Exception as error:  # Celery's pool may have another form, or be closed already
+            problem = f"{type(error).__name__}: {error}"
+            if problem != before:
+                logger.warning("metrics and `--watch` can't see this worker: %s", problem)
         time.sleep(SIGN_SECONDS)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -23,6 +24,7 @@ from protocol.ledger import ChunkResult, JobSpec, Ledger
 from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
 from tests.drawing import random_digits
 from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
+from worker import presence
 from worker.models.card import WEIGHTS_FOLDER
 
 # A module that workers import, so that a worker that died is soon missed
@@ -233,6 +235,27 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             first.kill()
             wait_for(lambda: endpoint.value("workers") == 1, seconds=20)
             assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
+
+
+def test_signs_of_life_go_on_while_a_pool_has_no_processes(
+    redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a warm shutdown, at the end of which Celery's pool is closed."""
+    ledger, pool = Client(redis_only.url).ledger, SimpleNamespace()
+    slept = iter([{}, {}, {"num_processes": 2}])
+
+    def sleep(_: float) -> None:
+        pool.__dict__.update(next(slept))
+
+    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(presence, "time", clock)
+    settings = SimpleNamespace(digitq_database_url=redis_only.url)
+    monkeypatch.setattr(presence, "app", SimpleNamespace(conf=settings))
+    with pytest.raises(StopIteration):
+        presence.give_signs(SimpleNamespace(hostname="w", pool=pool))
+    assert [sign.processes for sign in ledger.signs()] == [2]
+    (message,) = caplog.messages
+    assert message.startswith("metrics and `--watch` can't see this worker: AttributeError: ")
 
 
 @pytest.mark.slow
