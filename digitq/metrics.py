@@ -140,7 +140,7 @@ def describe_jobs(overview: Overview) -> Iterator[Metric]:
     jobs = overview.listed_jobs
     states = Counter(job.state for job in jobs)
     by_state = (((state,), states[state]) for state in JOB_STATES)
-    yield gauges("jobs", "Jobs of which Redis has a record, without single calls", ("state",), by_state)
+    yield gauges("jobs", "Jobs that Redis has, without single calls", ("state",), by_state)
     active = [job for job in jobs if job.is_active]
     shown = [((job.id, job.model), job) for job in active[:MAX_JOBS_SHOWN]]
     of_job, oldest = ("job", "model"), f"of the {MAX_JOBS_SHOWN} oldest jobs that are not ended"

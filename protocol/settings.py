@@ -88,8 +88,8 @@ class Settings(BaseSettings):
 
     log_format: LogFormat | None = Field(
         None,
-        description="how workers write a line of their log: `plain` (the default) or `json`; "
-        "`digitq up` shows these lines only if this is set",
+        description="how workers and `digitq metrics` write a line of their log: "
+        "`plain` (the default) or `json`; `digitq up` shows its workers' lines only if this is set",
     )
 
     def own_weights(self) -> Path | None:
