@@ -11,6 +11,8 @@ from tornado.web import authenticated
 from protocol.celery import app
 
 app.set_default()  # Flower's API asks this app for results
+# Workers send lost images again; Flower's Redis user may not, and Flower would lose its connection
+app.conf.broker_transport_options["ack_emulation"] = False
 tasks_columns = "state,args,result,runtime,worker,received"
 max_tasks = 10_000  # tasks that Flower remembers, which bounds its memory
 
