@@ -19,7 +19,7 @@ import worker
 from digitq import __version__
 from digitq.doctor.deployment import Deployment, look_at, look_at_flower
 from digitq.doctor.rules import RULES, examine
-from digitq.local.processes import Local, find_free_port, find_redis_server
+from digitq.local.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.broker.connection import connect
@@ -136,7 +136,7 @@ def test_workers_with_other_weights_and_an_old_redis(sound: Served) -> None:
 
 
 def test_nothing_is_found_in_a_flower_with_a_password(sound: Served) -> None:
-    url = sound.start_flower("--address=0.0.0.0", "--basic-auth=a:b")
+    url = sound.start_flower(f"--conf={FLOWER_CONF}", "--address=0.0.0.0", "--basic-auth=a:b")
     assert examine(look_at(sound.url, url)) == []
 
 
