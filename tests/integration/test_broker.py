@@ -108,7 +108,7 @@ def test_a_redis_that_stands_still_is_no_slow_chunk(
             monkeypatch.setattr(client, name, slowly(getattr(client, name)))
         monkeypatch.setattr(tasks, "own", SimpleNamespace(ledger=ledger))
         monkeypatch.setattr(tasks, "classify_chunk", classify_slowly)
-        assert tasks.classify("j", 0).startswith("1 images")
+        assert tasks.classify("j", 0).startswith("1 of 1 ")
         assert passed >= 3.25  # Redis stalled at `begin` and at `complete`
         assert ledger.record("j").silent_seconds == 0.25
 

@@ -42,7 +42,7 @@ def test_a_job_of_numbers(number_client: Client, tmp_path: Path) -> None:
     stored = redis.hget(f"{record_key(job.id)}:chunks", 0)
     assert job.progress().bytes == len(stored) + len(b"\n42\n43")
     assert job.progress().model == "number"
-    assert "3 images" in tasks.classify(job.id, 0)
+    assert "3 of 3 (100 %)" in tasks.classify(job.id, 0)
     assert job.progress().state == "done" and job.progress().bytes == 0
     assert not redis.exists(key)
     table = number_client.job(job.id).table()
@@ -71,7 +71,7 @@ def test_what_redis_lost_is_no_free_reading(number_client: Client) -> None:
     assert job._attached_feeder
     job._attached_feeder.repair()
     assert redis.get(f"{record_key(job.id)}:known") == b"1-1"
-    assert "1 images" in tasks.classify(job.id, 0)
+    assert "1 of 1 (100 %)" in tasks.classify(job.id, 0)
     assert job.table().column("number").to_pylist() == ["1"]
 
 
