@@ -166,9 +166,9 @@ def impatient(impatient_worker: Local, monkeypatch: pytest.MonkeyPatch) -> Local
 
 
 def keys_of(client: Client) -> set[bytes]:
-    """All of Redis's keys but Celery's own: a worker may still be binding its queues."""
+    """All of Redis's keys but Celery's own: queues' bindings, and answers that are kept an hour."""
     keys: set[bytes] = set(client.ledger.redis.keys("*"))
-    return {key for key in keys if not key.startswith(b"_kombu.")}
+    return {key for key in keys if not key.startswith((b"_kombu.", b"celery-task-meta-"))}
 
 
 def check(table: pa.Table) -> None:
@@ -265,11 +265,11 @@ def test_a_deadly_image_costs_itself_only(
 
 def test_a_deadly_image_of_another_program_costs_itself_only(hasty: Local) -> None:
     """It came between two others, which get their answers."""
-    app = make_app(hasty.url)
     deadly, good = draw_one((66, 66), mode="RGBA"), draw_one()
     texts = [base64.b64encode(encode_image(image)).decode() for image in (good, deadly, good)]
-    results = [app.send_task(CLASSIFY_IMAGE, [text]) for text in texts]
-    errors = [result.get(60)["error"] for result in results]
+    with make_app(hasty.url) as app:
+        results = [app.send_task(CLASSIFY_IMAGE, [text]) for text in texts]
+        errors = [result.get(60)["error"] for result in results]
     assert errors == [None, "this image crashes workers", None]
 
 
@@ -296,7 +296,8 @@ def test_rubbish_ends_no_worker(local: Local, client: Client) -> None:
         ("digitq.classify", ({}, "wrong")),
         ("of.another.version", ()),
     ]:
-        make_app(local.url).send_task(task, arguments)
+        with make_app(local.url) as app:
+            app.send_task(task, arguments)
     check(client.submit(DIGITS).table())
     assert local._processes["worker1"].poll() is None
 

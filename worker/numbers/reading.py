@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
+from warnings import catch_warnings
 
 import cv2
 import numpy as np
@@ -227,5 +228,6 @@ def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[
 
 def scale_of(content: bytes, shape: tuple[int, ...]) -> float:
     """The side of the picture in the file, divided by that of the decoded one."""
-    with PIL.Image.open(io.BytesIO(content)) as image:  # reads only the header
+    # Reads only the header; decoding has told what is wrong with the file
+    with catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
         return float(max(image.size) / max(shape))
