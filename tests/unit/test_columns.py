@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from protocol.known import Known
+from tests.scenes import draw_scene
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
 from worker.numbers.columns import align, propose, weigh
-from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
-from worker.training.rendered import Scene
+from worker.numbers.strips import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
 
@@ -89,6 +89,16 @@ def test_a_strip_is_upright_and_of_one_height() -> None:
     assert (beside[6:-6] > strip.mean()).all()
 
 
+def test_a_very_long_line_is_squeezed() -> None:
+    lefts = np.arange(20) * 100.0
+    boxes = np.stack([lefts, np.full(20, 5.0), lefts + 12, np.full(20, 25.0)], 1)
+    picture = np.full((30, 2000), 255, np.uint8)
+    strip, matrix = cut_strip(picture, place_line(boxes.astype(np.float32)), 0, 0)
+    last = matrix @ (1906, 15, 1)
+    assert strip.shape == (STRIP_HEIGHT, MAX_STRIP) and last[0] < MAX_STRIP
+    assert last[1] == pytest.approx(STRIP_HEIGHT / 2, abs=0.5)
+
+
 @pytest.mark.parametrize(
     ("shape", "box"),
     [
@@ -101,20 +111,8 @@ def test_a_strip_is_upright_and_of_one_height() -> None:
 def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> None:
     place = place_line(np.array([box], np.float32))
     strip, _ = cut_strip(np.zeros(shape, np.uint8), place, 1, 1)
-    assert strip.shape[0] == STRIP_HEIGHT and 0 < strip.shape[1] <= 1200
+    assert strip.shape[0] == STRIP_HEIGHT and 0 < strip.shape[1] <= MAX_STRIP
     assert np.isfinite(strip).all()
-
-
-def draw_scene(digits: list[int]) -> Scene:
-    """Black bars in place of digits."""
-    picture = np.full((60, 40 + 30 * len(digits)), 255, np.uint8)
-    boxes = []
-    for place in range(len(digits)):
-        left = 20 + 30 * place
-        picture[18:42, left : left + 12] = 0
-        boxes.append((left, 18, left + 12, 42))
-    found = np.array(boxes, np.float32).reshape(-1, 4)
-    return Scene(picture, digits, found, "".join(map(str, digits)), "")
 
 
 def test_each_digit_has_its_columns() -> None:

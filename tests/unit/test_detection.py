@@ -9,25 +9,14 @@ import pytest
 import torch
 
 from protocol.errors import UsageError
+from tests.scenes import draw_scene
 from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
 from worker.models.number import read_networks
 from worker.training import epochs, number_trainer
 from worker.training.detection import make_batches, measure_losses
 from worker.training.epochs import EpochsRecipe, Training
 from worker.training.number_trainer import TUNING_RECIPE, train_detector, train_number
-from worker.training.rendered import Scene, render_scenes
-
-
-def draw_scene(digits: list[int]) -> Scene:
-    """Black rectangles of 12×24 px in place of digits."""
-    picture = np.full((60, 40 + 30 * len(digits)), 255, np.uint8)
-    boxes = []
-    for place in range(len(digits)):
-        left = 20 + 30 * place
-        picture[18:42, left : left + 12] = 0
-        boxes.append((left, 18, left + 12, 42))
-    found = np.array(boxes, np.float32).reshape(-1, 4)
-    return Scene(picture, digits, found, "".join(map(str, digits)), "")
+from worker.training.rendered import render_scenes
 
 
 def test_targets_are_where_the_digits_are() -> None:

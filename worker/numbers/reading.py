@@ -39,7 +39,7 @@ MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
 MAX_READINGS = 16  # so many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
-LEAST_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
+MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
 OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
 MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
 ALTERNATIVES = 5  # at most this many other numbers are reported
@@ -98,7 +98,7 @@ class Seen:
         numbers = [*chances]
         scores = COLUMNS_POWER * weigh_columns(self.answer, numbers)
         scores += DETECTOR_POWER * np.log([*chances.values()])
-        shares = np.exp(scores - max(scores.max(), -1e9))
+        shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares /= max(shares.sum(), 1e-9)
         readings = map(Reading, numbers, shares.tolist())
         possible = [one for one in readings if one.chance > 0 and one.number in wanted]
@@ -107,7 +107,7 @@ class Seen:
     def _list(self, known: Known) -> dict[str, float]:
         """The numbers that either network takes for likely, with the detector's probability."""
         paths = weigh_readings(self.line, known)[:MAX_READINGS]
-        found = {path.number: max(path.chance, LEAST_CHANCE) for path in paths}
+        found = {path.number: max(path.chance, MIN_PATH_CHANCE) for path in paths}
         return dict.fromkeys(propose(self.answer, known)[:MAX_READINGS], UNSEEN_CHANCE) | found
 
 

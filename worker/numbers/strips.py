@@ -12,7 +12,7 @@ from worker.numbers.finding import equalise
 from worker.pictures import Grey
 
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
-MAX_STRIP = 1200  # px: no strip is wider
+MIN_STRIP, MAX_STRIP = 16, 1200  # px: no strip is narrower, and none is wider
 Boxes = NDArray[np.float32]
 
 
@@ -45,19 +45,19 @@ def cut_strip(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The strip, (STRIP_HEIGHT, W) with W even, normalised, and the (2, 3) matrix to its px.
 
-    It shows `before` and `after` heights of a digit beyond the line's ends, but hardly more than
-    the picture.
+    It shows `before` and `after` heights of a digit beyond the line's ends, and at most a quarter
+    of a height beyond the picture's edges. A very long line is squeezed to MAX_STRIP.
     """
     scale = DIGIT_HEIGHT / place.height
     cos, sin = (part / math.hypot(1, place.slope) for part in (1.0, place.slope))
-    # along the line, from its middle
+    # Where the strip starts and ends, from the line's middle, in px of the picture along the line
     start = -place.length / 2 - before * place.height
     end = place.length / 2 + after * place.height
-    # the picture's left and right edges, along the line
     start = max(start, (0 - place.x) / cos - 0.25 * place.height)
     end = min(end, (picture.shape[1] - place.x) / cos + 0.25 * place.height)
     end = max(end, start + place.height)
-    width = min(MAX_STRIP, max(16, STRIDE * math.ceil((end - start) * scale / STRIDE)))
+    along = min(scale, MAX_STRIP / (end - start))
+    width = max(MIN_STRIP, STRIDE * math.ceil((end - start) * along / STRIDE - 1e-6))
     if scale < 0.8:  # shrunk first, or fine strokes would be lost
         shrink = max(scale, 1e-3)
         size = [max(1, round(side * shrink)) for side in picture.shape[::-1]]
@@ -65,10 +65,10 @@ def cut_strip(
         factors = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
     else:
         small, factors = picture, np.ones(2)
-    turn = scale * np.array([[cos, sin], [-sin, cos]])
-    shift = np.array([-start * scale, STRIP_HEIGHT / 2]) - turn @ (place.x, place.y)
+    turn = np.array([[along], [scale]]) * [[cos, sin], [-sin, cos]]
+    shift = np.array([-start * along, STRIP_HEIGHT / 2]) - turn @ (place.x, place.y)
     matrix = np.column_stack([turn, shift])
-    # pixel centres: a picture's coordinate is that of an edge
+    # OpenCV counts from the middle of the first pixel, a place from the picture's edge
     inner = turn / factors
     offset = shift + (inner @ (0.5, 0.5)) - 0.5
     strip = cv2.warpAffine(
