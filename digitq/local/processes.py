@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from digitq.local import tether
 from digitq.local.folders import private_folder
@@ -61,7 +61,7 @@ class Local:
         folder, or with `show_logs` to stderr."""
         self.workers, self.port, self.flower, self.app = workers, port, flower, app
         self.show_logs = show_logs
-        self.flower_url: str | None = None
+        self._flower_port = 0  # unknown until Flower starts
         self.folder = self.socket = Path()
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -114,6 +114,10 @@ class Local:
             return f"redis://127.0.0.1:{self.port}/0"
         return f"unix://{quote(str(self.socket))}?db=0"
 
+    @property
+    def flower_url(self) -> str | None:
+        return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None
+
     def wait_until_ready(self, workers: int | None = None) -> None:
         """Wait until Flower and `workers`, by default all, are ready. Raises `DigitqError`."""
         wanted = self.workers if workers is None else workers
@@ -141,7 +145,9 @@ class Local:
             now = time.monotonic()
             since = now - RESTART_WINDOW_SECONDS
             deaths = [then for then in self._deaths.get(name, []) if then > since]
-            if starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
+            if starting and name == "flower" and not is_free(self._flower_port):
+                self._flower_port = 0  # another program took the port in the meantime
+            elif starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
                 how = describe_end(process)
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
@@ -192,10 +198,9 @@ class Local:
         self._start_celery(name, self.app, "worker", *options, **{WORKER_INDEX: str(index)})
 
     def _start_flower(self) -> None:
-        if not self.flower_url:
-            port = FLOWER_PORT if is_free(FLOWER_PORT) else find_free_port()
-            self.flower_url = f"http://127.0.0.1:{port}"
-        port_option = f"--port={urlsplit(self.flower_url).port}"
+        if not self._flower_port:
+            self._flower_port = FLOWER_PORT if is_free(FLOWER_PORT) else find_free_port()
+        port_option = f"--port={self._flower_port}"
         with connect(self.url) as client:
             client.delete(EVENTS_KEY)  # it may be left by a Flower that died
         self._start_celery("flower", "protocol", "flower", *FLOWER_OPTIONS, port_option)

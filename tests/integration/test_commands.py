@@ -546,7 +546,7 @@ def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -
         status, _, err = run("demo")
     finally:
         os.chdir(previous)
-    assert status == 0
+    assert status == 0, err
     for part in (
         "10,000 images, ",
         "accuracy 9",

@@ -62,7 +62,7 @@ class Served(Local):
 
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
-        port = find_free_port()
+        self._flower_port = port = find_free_port()
         self._start_celery(f"flower{port}", "protocol", "flower", f"--port={port}", *options)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: look_at_flower(url, required=False))
@@ -102,7 +102,7 @@ def sound() -> Iterator[Served]:
     options += ["--maxmemory", "1gb", "--maxmemory-policy", "noeviction"]
     with Served(*options, password="secret") as served:
         served.start_workers(*["worker1", "worker2"][: usable_cores()])
-        served.flower_url = served.start_flower("--address=127.0.0.1")
+        served.start_flower("--address=127.0.0.1")
         served.wait_until_ready()
         yield served
 
@@ -234,7 +234,7 @@ def careless() -> Iterator[Served]:
     """A Redis as it comes, open to all, nearly full, with a job and no worker; an open Flower."""
     with Served("--bind", "0.0.0.0", "--protected-mode", "no") as served:
         Client(served.url).submit(draw_one(), detached=True).wait_until_stored()
-        served.flower_url = served.start_flower("--address=0.0.0.0")
+        served.start_flower("--address=0.0.0.0")
         with connect(served.url) as redis:
             redis.setrange("ballast", 20 << 20, b"x")  # a SET of it would swell the buffers
             redis.config_set("maxmemory-policy", "allkeys-lru")

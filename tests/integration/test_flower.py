@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from digitq.local import processes
 from digitq.local.processes import Local, find_free_port, is_free
 from producer import Client, Job
 from tests.drawing import draw_one, random_digits
@@ -70,6 +72,20 @@ def show_tasks(page: Page, flower_url: str, job: Job, count: int) -> Locator:
 
     wait_for(are_shown)
     return rows
+
+
+def test_a_port_that_is_taken_in_the_meantime(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr(processes, "FLOWER_PORT", port)
+        monkeypatch.setattr(processes, "is_free", lambda _: next(answers, False))
+        answers = iter([True])  # at first it is free
+        with Local(workers=0, flower=True) as local:
+            assert local.flower_url == f"http://127.0.0.1:{port}"
+            local.wait_until_ready()
+            assert local.flower_url != f"http://127.0.0.1:{port}"
+            with urlopen(f"{local.flower_url}/tasks") as answer:
+                assert answer.status == 200
 
 
 def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
