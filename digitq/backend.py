@@ -26,8 +26,10 @@ from digitq.report import Run, describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job
+from producer.record import Record
 from producer.sinks.files import Sink, StreamSink
 from protocol.broker.address import url_in_command
+from protocol.chunk import WEIGHTS_KEY
 from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
@@ -88,6 +90,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()
+    weights: dict[str, None] = {}  # of the networks that answered, in order
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
         with progress_bar(hidden=rows_are_shown) as progress:
@@ -110,6 +113,8 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             backend.client.on_disconnect = report_disconnect
             for batch in _results_after(before, job):
                 sink.write(batch)
+                if digits := (batch.schema.metadata or {}).get(WEIGHTS_KEY):
+                    weights[digits.decode()] = None
                 done = sink.checkpoint.rows
                 progress.update(
                     bar,
@@ -118,16 +123,21 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
                     waiting="",
                     flaws=describe_flaws(sink.checkpoint),
                 )
-        sink.finish(job.model)
+        seconds, fingerprints = time.monotonic() - started, tuple[str, ...]()
+        with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
+            fingerprints = job.progress().fingerprints
+        sink.finish(
+            job.model,
+            Record.build(
+                job.id, job.model, job.origin, sink.checkpoint, seconds, fingerprints, [*weights]
+            ),
+        )
     except BaseException:
         if job.attached:
             backend.client.abandon(job)
         raise
     finally:
         sink.close()
-    seconds, fingerprints = time.monotonic() - started, tuple[str, ...]()
-    with suppress(DigitqError):  # all rows are written, so a Redis that is lost now does no harm
-        fingerprints = job.progress().fingerprints
     return Run(sink.checkpoint.rows - before, seconds, fingerprints)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, Self, cast, overload
 
 from redis.exceptions import BusyLoadingError
@@ -18,6 +19,7 @@ from producer.sources.python import Image, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect
 from protocol.errors import BrokerError, UnknownJobError
+from protocol.known import describe_known
 from protocol.ledger import JobRecord, JobSpec, Ledger
 from protocol.reading import Reading, What, choose_reading
 from protocol.settings import DEFAULT_BROKER, settings
@@ -121,11 +123,13 @@ class Client:
         (model, known), name = reading, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
-        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known)
+        length, allowed = describe_known(known)
+        origin = replace(source.origin, length=length, allowed=allowed)
+        spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
         feeder = Feeder(self.ledger, spec, chunks)
-        job = Job(spec.id, model, self.ledger, feeder)
+        job = Job(spec.id, model, self.ledger, feeder, origin)
         try:
             self.ledger.open(spec)
             feeder.start()
@@ -143,7 +147,8 @@ class Client:
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""
-        return Job(job_id, self.ledger.record(job_id).model, self.ledger, feeder=None)
+        record = self.ledger.record(job_id)
+        return Job(job_id, record.model, self.ledger, feeder=None, origin=record.origin)
 
     def jobs(self) -> list[JobRecord]:
         """The records of all jobs in Redis, the oldest first."""

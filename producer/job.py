@@ -14,6 +14,7 @@ from producer.feeder import FEEDER_POLL_SECONDS, Feeder
 from protocol.chunk import decode, result_schema
 from protocol.errors import JobAbandonedError, ResultsExpiredError, UnknownJobError, UsageError
 from protocol.ledger import JobRecord, Ledger
+from protocol.origin import Origin
 from protocol.settings import settings
 
 MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
@@ -33,8 +34,15 @@ class Job:
     A detached job can be collected from any host, and again within an hour after that.
     """
 
-    def __init__(self, job_id: str, model: str, ledger: Ledger, feeder: Feeder | None) -> None:
-        self.id, self.model = job_id, model
+    def __init__(
+        self,
+        job_id: str,
+        model: str,
+        ledger: Ledger,
+        feeder: Feeder | None,
+        origin: Origin = Origin(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.id, self.model, self.origin = job_id, model, origin
         self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached

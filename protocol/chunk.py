@@ -68,6 +68,9 @@ NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
 )
 
 
+WEIGHTS_KEY = b"weights"  # in a result's metadata: the network that answered, see `worker.classify`
+
+
 def most_rows(model: str) -> int:
     """The maximum number of images in a chunk for this model while their speed is unknown."""
     rows = settings().chunk_rows

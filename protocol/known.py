@@ -73,6 +73,14 @@ class Known:
         return cls(lengths, np.array(numbers, np.bytes_) if numbers else None)
 
 
+def describe_known(payload: bytes) -> tuple[str | None, int | None]:
+    """The length that is known, such as 9 or 3-6, and how many numbers are allowed."""
+    first, _, rest = payload.partition(b"\n")
+    least, _, most = first.decode().partition("-")
+    length = least if least == most else f"{least}-{most}"
+    return length or None, rest.count(b"\n") + 1 if rest else None
+
+
 def parse_lengths(text: str) -> tuple[int, int]:
     """The least and the greatest length in `9` or `3-6`. Raises `UsageError`."""
     if match := LENGTHS.fullmatch(text):

@@ -4,10 +4,11 @@ Each change is one atomic Lua script (`ledger.lua`), so a process that dies betw
 leaves a consistent state. The script that marks a chunk as queued also writes its Celery message.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -18,6 +19,7 @@ from redis.exceptions import NoScriptError
 from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.origin import Origin
 from protocol.signs import MAX_SIGN_AGE_SECONDS, WorkerSign
 
 ACTIVE = "digitq:active"
@@ -102,10 +104,15 @@ class JobSpec(NamedTuple):
     in_flight: int  # how many chunks may be queued or running at a time
     ttl: int  # seconds that Redis keeps the job after its last change
     known: bytes = b""  # what is known of its numbers; the record only has whether there is any
+    origin: Origin = Origin()
 
     def flat(self) -> list[str | int]:
         """The names and values in turn."""
-        fields = self._asdict() | {"attached": int(self.attached), "known": int(bool(self.known))}
+        fields = self._asdict() | {
+            "attached": int(self.attached),
+            "known": int(bool(self.known)),
+            "origin": json.dumps(asdict(self.origin)),
+        }
         return [part for pair in fields.items() for part in pair]
 
 
@@ -138,6 +145,7 @@ class JobRecord:
     silent_seconds: float = 0  # the longest time in which a worker at a chunk gave no sign of life
     is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`
     reason: str | None = None  # why it failed or was cancelled, if that is known
+    origin: Origin = Origin()
 
     @staticmethod
     def parse(fields: Mapping[str, str], now: float) -> "JobRecord":
@@ -152,6 +160,7 @@ class JobRecord:
             "image_seconds": work_us / max(1, timed_images) / 1e6,
             "fingerprints": fields.get("fingerprints", "").split(),
             "is_call": "call" in fields,
+            "origin": json.loads(fields.get("origin", "{}")),
         }
         return RECORD.validate_python({**fields, **others})
 

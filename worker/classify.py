@@ -1,6 +1,7 @@
 """Classifies one chunk, from its images to its answers, without a queue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from protocol.chunk import (
     REASONS,
     RESULT_SCHEMA,
     SIDES,
+    WEIGHTS_KEY,
     Chunk,
     kind_of,
     result_schema,
@@ -26,6 +28,7 @@ from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.decoding.pillow import prepare_libraries
 from worker.limits import Watch
+from worker.models.card import fingerprint
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
 from worker.normalisation.steps import Views
@@ -46,6 +49,7 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
+WEIGHTS_DIGITS = 16
 INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
@@ -83,8 +87,16 @@ def classify_chunk(
         failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
         return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(model)), chunk.batch)
     if model == NUMBER:
-        return read_numbers(chunk.batch, read, known)
-    return classify_digits(chunk, loaded, read)
+        result = read_numbers(chunk.batch, read, known)
+    else:
+        result = classify_digits(chunk, loaded, read)
+    return result.replace_schema_metadata({WEIGHTS_KEY: describe_weights(model)})
+
+
+@cache
+def describe_weights(model: str) -> str:
+    """The first digits of the SHA-256 of the model's card, which has that of its weights."""
+    return fingerprint(model)[:WEIGHTS_DIGITS]
 
 
 def classify_digits(chunk: Chunk, model: Model, read: Read) -> pa.RecordBatch:

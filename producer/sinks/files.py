@@ -22,6 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.checkpoint import Checkpoint
+from producer.record import METADATA_KEY, PARQUET_SUFFIX, Record, read_record, record_path
 from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
 from protocol.chunk import result_schema
 from protocol.errors import OutputError, UsageError
@@ -39,8 +40,9 @@ class Sink:
     def write(self, batch: pa.RecordBatch) -> None:
         raise NotImplementedError
 
-    def finish(self, model: str = "") -> None:
-        """End the output; if there were no rows, it gets the columns of the job's `model`."""
+    def finish(self, model: str = "", record: Record | None = None) -> None:
+        """End the output; if there were no rows, it gets the columns of the job's `model`. A file
+        gets the `record` of what made its rows."""
 
     def close(self) -> None: ...
 
@@ -57,7 +59,7 @@ class StreamSink(Sink):
         self._write(self._encode(batch, self.checkpoint.rows == 0))
         self.checkpoint = self.checkpoint.add(batch)
 
-    def finish(self, model: str = "") -> None:
+    def finish(self, model: str = "", record: Record | None = None) -> None:
         """Write the header if there were no rows."""
         if self.checkpoint.rows == 0:
             self._write(self._encode(no_rows(model), True))
@@ -82,6 +84,8 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
+        if suffix != PARQUET_SUFFIX and not overwrite:
+            read_record(record_path(path))  # another file of that name would be replaced
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
@@ -98,17 +102,18 @@ class FileSink(Sink):
             self.checkpoint = self.checkpoint.add(batch)
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
-    def finish(self, model: str = "") -> None:
-        """Complete the file and rename it. Raises `OutputError`."""
+    def finish(self, model: str = "", record: Record | None = None) -> None:
+        """Complete the file and its record, and rename both. Raises `OutputError`; then neither
+        has replaced an older one."""
         with output_errors(self.path):
             if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(no_rows(model), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
-                self._convert_to_parquet()
+                self._convert_to_parquet(record)
                 os.unlink(self.partial)
             else:
-                os.replace(self.partial, self.path)
+                self._replace(record)
             os.unlink(self._journal_path)
         self.close()
 
@@ -183,16 +188,36 @@ class FileSink(Sink):
     def _note(self, fact: object) -> None:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
-    def _convert_to_parquet(self) -> None:
+    def _replace(self, record: Record | None) -> None:
+        """Rename the partial file. A record of older rows must not stay."""
+        if record is None:
+            os.replace(self.partial, self.path)
+            record_path(self.path).unlink(missing_ok=True)
+            return
+        written = self._journal_path.with_suffix(".rec")
+        try:
+            with open(written, "wb") as file:
+                file.write(record.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.path)
+            os.replace(written, record_path(self.path))
+        finally:
+            written.unlink(missing_ok=True)
+
+    def _convert_to_parquet(self, record: Record | None) -> None:
         converted = self._journal_path.with_suffix(".new")  # not longer than the journal's name
+        metadata = {METADATA_KEY: record.encode()} if record else None
         try:
             with (
                 pa.OSFile(str(self.partial)) as file,
                 pa.ipc.open_stream(file) as reader,
-                pq.ParquetWriter(converted, reader.schema, use_dictionary=REPEATED) as writer,
+                pq.ParquetWriter(
+                    converted, reader.schema.with_metadata(metadata), use_dictionary=REPEATED
+                ) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
-                    writer.write_table(table)
+                    writer.write_table(table.replace_schema_metadata(metadata))
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(converted, self.path)

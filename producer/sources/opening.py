@@ -23,6 +23,7 @@ from producer.sources.source import (
 from producer.sources.tables import TABLE_SUFFIXES, table_source
 from producer.sources.truth import read_truths, set_truths
 from protocol.errors import UsageError
+from protocol.origin import Origin
 from protocol.text import printable
 
 PathName: TypeAlias = str | os.PathLike[str]
@@ -74,7 +75,27 @@ def open_sources(
         has_truth=bool(truths) or any(source.has_truth for source in opened),
         count=lambda: _count(opened, limit),
         skipped=skipped,
+        origin=Origin(
+            tuple(map(printable, names)),
+            printable(_current_folder()),
+            _describe_truth(truth_from_parent, truth_file),
+            limit,
+        ),
     )
+
+
+def _describe_truth(from_parent: bool, file: PathName | None) -> str | None:
+    if from_parent:
+        return "parent"
+    return None if file is None else printable(os.fspath(file))
+
+
+def _current_folder() -> str:
+    """The current folder; "" if it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def _open_all(

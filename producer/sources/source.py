@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow as pa
 
 from protocol.errors import UsageError
+from protocol.origin import Origin
 from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import plural, printable, too_large
 
@@ -74,6 +75,7 @@ class Source:
     has_truth: bool = False
     count: Callable[[], int | None] = lambda: None  # how many images; None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
+    origin: Origin = Origin()
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

@@ -1,0 +1,161 @@
+"""Reads a result file that digitq has written, of any format, batch by batch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from producer.record import PARQUET_SUFFIX, Record, find_record
+from producer.sinks.encoders import ENCODERS, LISTS
+from protocol.chunk import CLASSES, PROBABILITIES, result_schema, truth_field
+from protocol.errors import UsageError
+from protocol.reading import What
+from protocol.settings import NUMBER
+
+READ_ROWS = 1 << 13  # so many rows are read at a time, of CSV so many bytes
+READ_BYTES = 1 << 20
+CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer
+SHARES = [f"p{digit}" for digit in range(CLASSES)]  # `probabilities` in CSV
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result file whose columns are those of digitq."""
+
+    path: Path
+    read: What
+    schema: pa.Schema  # of digits or numbers, with `truth` and `corrected` if the file has them
+    record: Record | None
+
+    @property
+    def has_truth(self) -> bool:
+        return "truth" in self.schema.names
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows in order, whatever the format; of a CSV, `digits` and `alternatives` are null.
+
+        Raises `UsageError` if a row can't be read, or if there are not as many rows as the record
+        counts.
+        """
+        rows = 0
+        suffix = self.path.suffix.lower()
+        reader = {".csv": self._read_csv, ".jsonl": self._read_jsonl}.get(
+            suffix, self._read_parquet
+        )
+        with read_errors(self.path):
+            for batch in reader():
+                rows += batch.num_rows
+                yield batch
+        if self.record and self.record.images != rows:
+            raise UsageError(
+                f"{self.path} has {rows:,} rows, but its record counts {self.record.images:,}: "
+                "it was cut off or changed"
+            )
+
+    def _read_csv(self) -> Iterator[pa.RecordBatch]:
+        kinds = {field.name: field.type for field in self.schema if field.name not in LISTS}
+        if self.read == "digit":
+            kinds |= dict.fromkeys(SHARES, pa.float32())
+        options = pyarrow.csv.ConvertOptions(
+            column_types=kinds,
+            include_columns=[*kinds],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        )
+        with closing(open_csv(self.path, options)) as file:
+            for batch in file:
+                if self.read == "digit":
+                    batch = batch.append_column("probabilities", join_shares(batch))
+                columns = [
+                    batch.column(field.name)
+                    if field.name in batch.schema.names
+                    else pa.nulls(batch.num_rows, field.type)
+                    for field in self.schema
+                ]
+                yield pa.record_batch(columns, schema=self.schema)
+
+    def _read_jsonl(self) -> Iterator[pa.RecordBatch]:
+        with open(self.path, encoding="utf-8") as file:
+            while lines := [*islice(file, READ_ROWS)]:
+                yield pa.RecordBatch.from_pylist([*map(json.loads, lines)], self.schema)
+
+    def _read_parquet(self) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=self.schema.names):
+                yield batch.select(self.schema.names).cast(self.schema)
+
+
+def open_results(path: Path) -> ResultFile:
+    """Open a result file. Raises `UsageError` if it can't be read, or if a column is missing."""
+    suffix = path.suffix.lower()
+    if suffix not in ENCODERS:
+        raise UsageError(f"{path} is no result file: these end in {' or '.join(ENCODERS)}")
+    with read_errors(path):
+        names = read_names(path)
+    record = find_record(path)
+    if not names and record:  # JSON lines without a line have no names
+        names = result_schema(record.model).names
+    model = NUMBER if "number" in names else ""
+    schema = result_schema(model)
+    wanted = set(schema.names) - set(LISTS if suffix != PARQUET_SUFFIX else ())
+    if suffix == ".csv" and not model:
+        wanted |= {*SHARES}
+    if missing := sorted(wanted - set(names)):
+        raise UsageError(
+            f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"
+        )
+    for field in (truth_field(model), CORRECTED):
+        if field.name in names:
+            schema = schema.append(field)
+    return ResultFile(path, "number" if model else "digit", schema, record)
+
+
+def read_names(path: Path) -> Sequence[str]:
+    """The names of a result file's columns. Raises as its reader."""
+    suffix = path.suffix.lower()
+    if suffix == PARQUET_SUFFIX:
+        return [*pq.read_schema(path).names]
+    if suffix == ".csv":
+        with closing(open_csv(path, pyarrow.csv.ConvertOptions())) as file:
+            return [*file.schema.names]
+    with open(path, encoding="utf-8") as file:
+        line = file.readline()
+    return [*json.loads(line)] if line else []
+
+
+def open_csv(path: Path, options: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
+    return pyarrow.csv.open_csv(
+        path,
+        pyarrow.csv.ReadOptions(block_size=READ_BYTES, use_threads=False),
+        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        options,
+    )
+
+
+def join_shares(batch: pa.RecordBatch) -> pa.Array:
+    """`p0` to `p9` as a column of lists; null where one is null."""
+    columns = [batch.column(name) for name in SHARES]
+    mask = np.any([column.is_null().to_numpy(zero_copy_only=False) for column in columns], axis=0)
+    values = np.stack([column.fill_null(0).to_numpy() for column in columns], axis=1)
+    flat = pa.array(values.reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, type=PROBABILITIES, mask=pa.array(mask))
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Raises `UsageError` with the path and the reason for whatever a reader raises."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (OSError, ValueError, TypeError) as error:  # `ArrowInvalid` is a `ValueError`
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise UsageError(f"can't read the rows of {path}: {reason}") from None
