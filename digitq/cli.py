@@ -13,8 +13,9 @@ from click.shell_completion import shell_complete
 
 from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo, evaluate
+from digitq.commands.inspect import inspect
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
-from digitq.commands.run import doctor, flower, inspect, metrics, train, up, worker
+from digitq.commands.run import doctor, flower, metrics, train, up, worker
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError
 from protocol.host.process import make_stderr_unfailing

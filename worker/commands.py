@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 import click
@@ -39,6 +40,14 @@ def commands() -> None:
 @click.option(
     "--allowed", type=PATH, metavar="FILE", help="the numbers that there can be, one on each line"
 )
+@click.option("--review", is_flag=True, help="of RESULTS: only rows that a person should check")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="of RESULTS: the first N of these rows [20]",
+)
+@click.option("--id", "ids", multiple=True, hidden=True)  # by which result rows know the images
 def inspect(
     images: tuple[Path, ...],
     out: Path | None,
@@ -46,8 +55,15 @@ def inspect(
     read: str,
     length: str | None,
     allowed: Path | None,
+    review: bool,
+    limit: int | None,
+    ids: tuple[str, ...],
 ) -> None:
-    """Show how each IMAGE came to its answer.
+    """Show how each IMAGE came to its answer, or how the rows of a result file did.
+
+    \b
+    digitq inspect IMAGE...
+    digitq inspect RESULTS [SOURCE...] --review [--limit N]
 
     Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
     a whole number it draws a box around each digit, and prints what else the number may be.
@@ -63,6 +79,8 @@ def inspect(
         sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        if review or limit:
+            raise UsageError("--review and --limit go with a result file, which comes first")
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
         lines = None if allowed is None else read_lines(allowed)
@@ -71,12 +89,12 @@ def inspect(
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
     status = 0
-    for image in images:
+    for image, id in zip_longest(images, ids):
         try:
             if read == NUMBER:
-                status = max(status, inspect_number(image, out, Known.decode(reading.known)))
+                status = max(status, inspect_number(image, out, Known.decode(reading.known), id))
             else:
-                status = max(status, inspect_image(image, out, reading.model))
+                status = max(status, inspect_image(image, out, reading.model, id))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)

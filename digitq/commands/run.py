@@ -1,4 +1,4 @@
-"""`worker`, `flower`, `metrics`, `up`, `doctor`; `train`, `inspect`, which run the worker's own."""
+"""`worker`, `flower`, `metrics`, `up`, `doctor`; `train`, which runs the worker's own."""
 
 import json
 import logging
@@ -196,15 +196,6 @@ def train(passed_on: tuple[str, ...]) -> None:
     """Train a network on MNIST."""
     require("torch", "worker")
     exec_module(None, "worker", "train", *passed_on)
-
-
-@click.command(cls=PassThrough)
-@others_argument()
-def inspect(passed_on: tuple[str, ...]) -> None:
-    """Show how an image came to its answer."""
-    require("cv2", "worker")
-    require("matplotlib", "plot")
-    exec_module(None, "worker", "inspect", *passed_on)
 
 
 def choose_log_format(option: str | None) -> str | None:

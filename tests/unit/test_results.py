@@ -1,0 +1,280 @@
+"""Result files are read back as they were written, and the pictures of their rows are found."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+
+from producer.checkpoint import Checkpoint
+from producer.pictures import Picture, find_pictures
+from producer.record import Record, find_record, record_path
+from producer.results import open_results
+from producer.sinks.files import FileSink
+from producer.sources.opening import open_sources
+from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from protocol.errors import OutputError, UsageError
+from protocol.origin import Origin
+from tests.drawing import draw_one, encode_image
+from tests.waiting import DIGITQ
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+IDS = ["a.png", 'b "quoted", with\na line break.png', "=1+1.png", "ünï.png"]
+SHARES = [0.05] * 2 + [0.7] + [0.2 / 7] * 7
+NUMBERS = pa.RecordBatch.from_pylist(
+    [
+        {
+            "id": "n.png",
+            "number": "007",
+            "confidence": 0.75,
+            "digits": [
+                {"digit": int(sign), "confidence": 0.5}
+                | dict.fromkeys(("left", "top", "right", "bottom"), 2.5)
+                for sign in "007"
+            ],
+            "alternatives": [{"number": "001", "probability": 0.25}],
+            "review": True,
+            "reason": "unsure",
+        },
+        {"id": "none.png", "error": "no number can be seen", "review": True, "reason": "error"},
+    ],
+    NUMBER_SCHEMA,
+)
+
+
+def digit_rows(ids: Sequence[str]) -> pa.RecordBatch:
+    """Each third row has an error, and each has a truth but the last."""
+    rows = [
+        {"id": id, "label": 2, "confidence": 0.7, "probabilities": SHARES, "review": False}
+        if place % 3 < 2
+        else {"id": id, "error": "the file is empty", "review": True, "reason": "error"}
+        for place, id in enumerate(ids)
+    ]
+    truths = [*([2] * (len(ids) - 1)), None]
+    batch = pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)
+    return batch.append_column(TRUTH, pa.array(truths, TRUTH.type))
+
+
+def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None) -> Record:
+    """Write a result file with a record."""
+    model = "number" if "number" in batch.schema.names else "cnn"
+    with closing(FileSink(path, {}, overwrite=True)) as sink:
+        if batch.num_rows:
+            sink.write(batch)
+        record = Record.build("j", model, origin or Origin(), sink.checkpoint, 1.5, ["ab"], ["cd"])
+        sink.finish(model, record)
+    return record
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_digits_are_read_back(tmp_path: Path, suffix: str) -> None:
+    path, batch = tmp_path / f"out{suffix}", digit_rows(IDS)
+    record = write(path, batch)
+    results = open_results(path)
+    assert results.read == "digit" and results.record == record and results.has_truth
+    (found,) = results.batches()
+    assert found.schema.equals(batch.schema) and found.to_pylist() == batch.to_pylist()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numbers_are_read_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    write(path, NUMBERS)
+    results = open_results(path)
+    assert results.read == "number" and not results.has_truth
+    expected = NUMBERS.to_pylist()
+    if suffix == ".csv":
+        expected = [row | {"digits": None, "alternatives": None} for row in expected]
+    assert [row for batch in results.batches() for row in batch.to_pylist()] == expected
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    write(path, NUMBERS.slice(0, 0))
+    results = open_results(path)
+    assert results.read == "number"
+    assert sum(batch.num_rows for batch in results.batches()) == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_many_rows_come_in_parts(tmp_path: Path, suffix: str) -> None:
+    path, ids = tmp_path / f"out{suffix}", [f"{place}.png" for place in range(20_000)]
+    write(path, digit_rows(ids))
+    batches = [*open_results(path).batches()]
+    assert len(batches) > 1
+    assert [id for batch in batches for id in batch.column("id").to_pylist()] == ids
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_cut_off(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    write(path, digit_rows(IDS))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(UsageError, match=rf"out{suffix}"):
+        for _ in open_results(path).batches():
+            pass
+
+
+def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    write(path, digit_rows(["a.png", "b.png", "c.png"]))
+    lines = path.read_text().splitlines(keepends=True)
+    for content, message in (
+        ("".join(lines[:-1]), "has 2 rows, but its record counts 3"),
+        ("".join(lines).replace("false", "perhaps"), "can't read the rows of"),
+        ("".join(lines).replace("confidence", "sure"), "has no column 'confidence'"),
+        ("a,b\n1,2\n", "is no result file of this version of digitq"),
+        ("", "can't read the rows of"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UsageError, match=message):
+            for _ in open_results(path).batches():
+                pass
+
+
+@pytest.mark.parametrize("name", ["gone.csv", "gone.jsonl", "gone.parquet"])
+def test_no_such_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        open_results(tmp_path / name)
+    with pytest.raises(UsageError, match=r"is no result file: these end in \.csv or"):
+        open_results(tmp_path / "photo.png")
+
+
+def test_the_record_never_describes_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    old = write(path, digit_rows(["a.png"]))
+    assert find_record(path) == old
+    sink = FileSink(path, {}, overwrite=True)
+    sink.finish("mlp")
+    assert find_record(path) is None
+
+
+def test_a_full_disk_leaves_the_old_file_and_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.csv"
+    old = write(path, digit_rows(["a.png"]))
+    content = path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            write(path, digit_rows(["b.png"]))
+    assert path.read_bytes() == content and find_record(path) == old
+
+
+def test_a_file_of_somebody_else_is_kept(tmp_path: Path) -> None:
+    other = record_path(tmp_path / "out.csv")
+    for content in ("{}", "[1]", "no json"):
+        other.write_text(content)
+        with pytest.raises(UsageError, match="not the record of a result file: remove or rename"):
+            FileSink(tmp_path / "out.csv", {})
+        assert other.read_text() == content
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: it has a folder of images, an archive and a set of them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        draw_one(ink=len(name)).save(tmp_path / "photos" / name)
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.writestr("x/c.png", encode_image(draw_one((50, 50))))
+    np.save(tmp_path / "set.npy", np.arange(3 * 784, dtype=np.uint8).reshape(3, 28, 28))
+    return tmp_path
+
+
+def find(record: Record | None, ids: list[str], *sources: str) -> dict[str, Picture]:
+    return {picture.id: picture for picture in find_pictures(record, sources, ids)}
+
+
+def record_of(*sources: str, **others: str) -> Record:
+    """The record of rows that these SOURCEs gave, now."""
+    record = Record.build("j", "mlp", open_sources(sources).origin, Checkpoint(), 1)
+    return replace(record, finished="2100-01-01T00:00:00+00:00", **others)
+
+
+def test_pictures_are_found_in_sources_of_all_kinds(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of("photos", "scans.zip", "set.npy")
+    elsewhere = images / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    found = find(record, ["photos/b.png", "scans.zip/x/c.png", "set.npy/2", "photos/none.png"])
+    assert Path.cwd() == elsewhere
+    assert found["photos/b.png"].content == (images / "photos/b.png").read_bytes()
+    assert PIL.Image.open(io.BytesIO(found["scans.zip/x/c.png"].content or b"")).size == (50, 50)
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(found["set.npy/2"].content or b"")))
+    assert (pixels == np.load(images / "set.npy")[2]).all()
+    assert found["photos/none.png"] == Picture("photos/none.png", None, "not found")
+
+
+def test_single_files_and_paths_on_stdin(images: Path) -> None:
+    for record in (record_of("photos/a.png", "photos/b.png"), record_of("photos", folder=".")):
+        record = replace(record, sources=record.sources if len(record.sources) > 1 else ("-",))
+        os.replace("photos/b.png", "moved.png")
+        found = find(record, ["photos/a.png", "photos/b.png"])
+        os.replace("moved.png", "photos/b.png")
+        assert found["photos/a.png"].content and found["photos/b.png"].problem == "not found"
+
+
+def test_pictures_that_have_moved_or_changed(images: Path) -> None:
+    record = replace(record_of("photos"), finished="2001-01-01T00:00:00+00:00")
+    assert find(record, ["a.png"])["a.png"].problem == "it has changed since it was read"
+    shutil.move("photos", "moved")
+    problem = find(record, ["a.png"])["a.png"].problem
+    assert problem and "no such file or folder: photos" in problem
+    assert find(record, ["a.png"], "moved")["a.png"].problem is None
+    with pytest.raises(UsageError, match="no such file or folder: nowhere"):
+        find(record, ["a.png"], "nowhere")
+    gone = replace(record, folder=str(images / "gone"))
+    assert "gone" in str(find(gone, ["a.png"])["a.png"].problem)
+
+
+def test_images_from_memory_are_nowhere() -> None:
+    record = Record.build("j", "mlp", Origin(), Checkpoint(), 1)
+    for known in (record, None):
+        with pytest.raises(UsageError, match="name their SOURCE"):
+            find(known, ["a.png"])
+
+
+def test_the_record_is_json_for_people(tmp_path: Path) -> None:
+    write(tmp_path / "out.csv", digit_rows(["a.png"]), Origin(("photos",), "/home/me", "parent"))
+    fields = json.loads((tmp_path / "out.csv.json").read_text())
+    assert fields["sources"] == ["photos"] and fields["read"] == "digit"
+    assert fields["model"] == "cnn" and fields["images"] == 1 and fields["weights"] == ["cd"]
+
+
+def test_inspect_takes_images_and_network_from_the_record(images: Path) -> None:
+    ids = ["scans.zip/x/c.png", "set.npy/1", "set.npy/7"]
+    rows = digit_rows(ids).to_pylist()
+    for row in rows:
+        row |= {"label": 2, "confidence": 0.7, "probabilities": SHARES, "error": None}
+        row |= {"review": row["id"] != ids[0], "reason": None}
+    batch = pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)
+    write(images / "out.csv", batch, open_sources(["scans.zip", "set.npy"]).origin)
+    done = subprocess.run(
+        [*DIGITQ, "inspect", "out.csv", "--review"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1  # one image is not found
+    assert [line for line in done.stdout.splitlines() if "sure" in line][0].startswith(ids[1])
+    assert "sure by cnn" in done.stdout and ids[0] not in done.stdout
+    assert "set.npy/7: not found" in done.stderr
+    assert Path("1.inspect.png").exists()
