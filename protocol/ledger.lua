@@ -1,4 +1,5 @@
--- The ledger: the state of one job in Redis, changed in atomic steps. ARGV[1] names the step.
+-- The ledger: the state of one job in Redis, changed in atomic steps. ARGV[1] names the step, ARGV[2]
+-- the channel on which Flower hears of messages that are queued.
 -- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
 -- the set of active jobs, all jobs by creation time, the queue of single calls, and the jobs whose end
 -- no worker has logged.
@@ -61,23 +62,34 @@ local function recover(base, base_row, ...)
   return true
 end
 
--- Queues a chunk and its message: Celery's, protocol version 2, in the form of kombu.
-local function publish(n)
-  local job, time = get('id'), stamp(now)
-  local id = string.format('%s-%d-%s', job, n, time)
-  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n) or '?')
-  local message = {
-    body = cjson.encode({{job, tonumber(n)}, {}, {}}), -- arguments, keyword arguments, callbacks
-    headers = {lang = 'py', task = 'digitq.classify', id = id, root_id = id, argsrepr = text, kwargsrepr = ''},
+-- A message in the form of kombu.
+local function message(id, content, headers, exchange, routing_key)
+  return cjson.encode({
+    body = cjson.encode(content),
+    headers = headers,
     properties = {
       correlation_id = id, delivery_tag = id, delivery_mode = 2, priority = 0, body_encoding = 'utf-8',
-      delivery_info = {exchange = '', routing_key = queue},
+      delivery_info = {exchange = exchange, routing_key = routing_key},
     },
     ['content-type'] = 'application/json',
     ['content-encoding'] = 'utf-8',
-  }
+  })
+end
+
+-- Queues a chunk and its message: Celery's, protocol version 2. Celery's event tells Flower of it.
+local function publish(n)
+  local job, time, task = get('id'), stamp(now), 'digitq.classify'
+  local id = string.format('%s-%d-%s', job, n, time)
+  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n) or '?')
+  local headers = {lang = 'py', task = task, id = id, root_id = id, argsrepr = text, kwargsrepr = ''}
+  local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   redis.call('ZADD', queued, time, n)
-  redis.call('LPUSH', own_queue(), cjson.encode(message))
+  redis.call('LPUSH', own_queue(), message(id, content, headers, '', queue))
+  local event = {
+    type = 'task-sent', uuid = id, name = task, args = text, kwargs = '', hostname = 'digitq', timestamp = now,
+  }
+  -- A Redis user that may not publish there must still be able to queue
+  redis.pcall('PUBLISH', ARGV[2], message(id, event, {hostname = 'digitq'}, 'celeryev', 'task.sent'))
 end
 
 -- Publishes stored chunks, up to `in_flight` at a time so that jobs share the workers, and more while
@@ -346,4 +358,4 @@ function steps.close(state, reason)
   redis.call('EXPIRE', done, 10)
 end
 
-return steps[ARGV[1]](unpack(ARGV, 2))
+return steps[ARGV[1]](unpack(ARGV, 3))

@@ -40,6 +40,7 @@ PATIENCE = 3  # a job's deadline is at least this many times its workers' longes
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
+SENT_EVENTS = "/{}.celeryev/task.sent"  # Celery's channel in the database of this number
 CONSTANTS = f"local PATIENCE, SIGN = {PATIENCE}, '{SIGN}'\n"
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
@@ -217,9 +218,10 @@ class Ledger:
     def __init__(self, redis: RetryingRedis) -> None:
         self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
         self._script = redis.register_script(SCRIPT)
+        self._events = SENT_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
     def _step(self, job_id: str, step: str, *args: Payload | str | float) -> Any:
-        return self._script(keys=self._keys(job_id), args=[step, *args])
+        return self._script(keys=self._keys(job_id), args=[step, self._events, *args])
 
     def _keys(self, job_id: str) -> list[str]:
         common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING]
@@ -253,7 +255,7 @@ class Ledger:
         is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
-        step = "dispatch", *base, number, rows, *spec.flat()
+        step = "dispatch", self._events, *base, number, rows, *spec.flat()
         *_, stored, paces = self.redis.transact(
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
@@ -281,10 +283,10 @@ class Ledger:
 
     def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
-        keys = self._keys(job_id)
+        keys, step = self._keys(job_id), ("begin", self._events)
         try:
             reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", number, worker),
+                ("EVALSHA", self._script.sha, len(keys), *keys, *step, number, worker),
                 ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
             )
         except NoScriptError:
@@ -398,7 +400,9 @@ class Ledger:
         """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
         keeps no append-only file or is older than 7.2."""
         with self.redis.client() as connection, suppress(BrokerError):
-            self._script(keys=self._keys(job_id), args=["heartbeat"], client=connection)
+            self._script(
+                keys=self._keys(job_id), args=["heartbeat", self._events], client=connection
+            )
             connection.execute_command("WAITAOF", 1, 0, 4000)  # ms; the socket's timeout is longer
 
     def heartbeat(self, job_id: str) -> None:

@@ -18,6 +18,7 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from digitq.local import processes
 from digitq.local.processes import Local, find_free_port, is_free
 from producer import Client, Job
+from protocol.broker.connection import connect
 from tests.drawing import draw_one, random_digits
 from tests.waiting import run_digitq, wait_for
 
@@ -62,9 +63,11 @@ def test_a_flower_that_dies_is_started_again_at_its_address(watched: Local) -> N
         assert answer.status == 200
 
 
-def show_tasks(page: Page, flower_url: str, job: Job, count: int) -> Locator:
-    """The rows of a job's tasks, once Flower has heard that all have succeeded."""
-    rows = page.locator("table tbody tr", has_text=f"job {job.id}").filter(has_text="SUCCESS")
+def show_tasks(
+    page: Page, flower_url: str, job: Job, count: int, state: str = "SUCCESS"
+) -> Locator:
+    """The rows of a job's tasks, once Flower has heard that so many are in this state."""
+    rows = page.locator("table tbody tr", has_text=f"job {job.id}").filter(has_text=state)
 
     def are_shown() -> bool:
         page.goto(f"{flower_url}/tasks", wait_until="networkidle")  # it does not look again
@@ -74,7 +77,8 @@ def show_tasks(page: Page, flower_url: str, job: Job, count: int) -> Locator:
     return rows
 
 
-def test_a_port_that_is_taken_in_the_meantime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_in_the_meantime(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
+    """Chunks that wait in the queue, with no worker, are rows too."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setattr(processes, "FLOWER_PORT", port)
@@ -84,8 +88,12 @@ def test_a_port_that_is_taken_in_the_meantime(monkeypatch: pytest.MonkeyPatch) -
             assert local.flower_url == f"http://127.0.0.1:{port}"
             local.wait_until_ready()
             assert local.flower_url != f"http://127.0.0.1:{port}"
-            with urlopen(f"{local.flower_url}/tasks") as answer:
-                assert answer.status == 200
+            job = Client(local.url).submit(random_digits(3000), detached=True)
+            rows = show_tasks(page, str(local.flower_url), job, 3, "PENDING")
+            expect(rows.filter(has_text=f"job {job.id}, chunk 0, 1024 images")).to_have_count(1)
+            with connect(local.url) as redis:  # and another user's rights don't matter
+                redis.execute_command("ACL", "SETUSER", "default", "resetchannels")
+                assert Client(local.url).submit(draw_one(), detached=True).wait_until_stored(10)
 
 
 def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
