@@ -4,7 +4,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 def cut_chunks(
     items: Iterable[SourceItem],
-    has_truth: bool = False,
+    has_truth: bool | None = False,
     resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
@@ -44,8 +44,9 @@ def cut_chunks(
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
-    of a kind, 0 if unknown. Raises `UsageError` if the ids of the images that `resume` counts have
-    changed, and what the source raises, after the chunks of everything before it.
+    of a kind, 0 if unknown. If `has_truth` is None, the first image says whether the job has
+    right answers. Raises `UsageError` if the ids of the images that `resume` counts have changed,
+    and what the source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
 
@@ -56,8 +57,12 @@ def cut_chunks(
             failure.append(error)
 
     first_row, usual = resume.rows, most_rows(model)
+    left = until_failure()
+    first = [] if has_truth is not None else [*islice(left, 1)]
+    if has_truth is None:
+        has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
     truth = truth_field(model) if has_truth else None
-    batches = (_adapt(batch, truth) for batch in _read(until_failure()))
+    batches = (_adapt(batch, truth) for batch in _read(chain(first, left)))
     for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
@@ -119,7 +124,7 @@ def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceIte
         raise has_changed
 
 
-def _read(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
+def _read(items: Iterable[SourceItem]) -> Iterator[pa.RecordBatch]:
     """Read the files of entries into batches; other batches pass through."""
     rows: list[Row] = []
     size, until = 0, 0.0

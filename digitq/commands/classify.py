@@ -70,7 +70,7 @@ def classify(
         "truth": truth,
     }
     if sets := [name for name in sources if is_set(name)]:
-        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]  # their ids are row numbers
+        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]
     if weights := settings().own_weights():
         run["weights"] = str(weights)
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):

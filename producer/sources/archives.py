@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,11 +18,14 @@ from producer.sources.source import (
     Naming,
     Source,
     UnreadableImageError,
+    is_hidden,
     is_image_name,
     read_limited,
     unreadable,
 )
 from protocol.errors import UsageError
+from protocol.known import IS_NUMBER
+from protocol.settings import settings
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {
@@ -30,6 +34,8 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 ZIP_MAGIC = b"PK\3\4"
+LABEL_SUFFIX = ".cls"
+MAX_LABEL_BYTES = 64  # a larger file is no label
 ENCRYPTED_FLAG = 1  # a bit of a zip member's flags
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
@@ -45,7 +51,8 @@ MAX_EMPTY_READS = 4  # a tar is broken if tarfile reads more often than this aft
 
 
 def archive_source(path: Path, naming: Naming) -> Source:
-    """The images of an archive in its own order; an id is the name of a member. Raises
+    """The images of an archive in its own order; an id is the name of a member. A member `x.cls`
+    has the label of `x.png`, as in WebDataset's archives: its neighbour in a tar. Raises
     `UsageError` if the file is not an archive or contains no image."""
     count: int | None = None
     try:
@@ -56,9 +63,11 @@ def archive_source(path: Path, naming: Naming) -> Source:
         else:
             entries = _tar_entries(_decompress(path), naming)
         some = naming.at_least_one(entries, path)
+        first = next(some)
     except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # the zip has an unknown version
         raise UsageError(f"can't read the archive {path}: {error}") from None
-    return Source(str(path), some, naming.truth_from_parent, lambda: count)
+    has_truth = naming.truth_from_parent or first.truth is not None
+    return Source(str(path), chain([first], some), has_truth, lambda: count)
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -75,12 +84,41 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _zip_entries(archive: zipfile.ZipFile, naming: Naming) -> Iterator[Entry]:
-    for member in archive.infolist():
-        path = member.filename.replace("\\", "/")  # some Windows programs write backslashes
+    labels = {_stem(path): member for path, member in _zip_members(archive) if _is_label(path)}
+    used = set()
+    for path, member in _zip_members(archive):
         if is_image_name(path):
-            yield naming.entry(member.filename, partial(_read_zipped, archive, member), path)
-        elif not path.endswith("/"):  # not a folder; `is_dir` fails for an empty name
+            truth = None
+            if label := labels.get(_stem(path)):
+                truth = _read_label(partial(_read_zipped, archive, label), label.file_size)
+                used.add(_stem(path))
+            yield naming.entry(member.filename, partial(_read_zipped, archive, member), path, truth)
+        elif not path.endswith("/") and not _is_label(path):  # `is_dir` fails for an empty name
             naming.skipped.skip(path)
+    for stem in labels.keys() - used:
+        naming.skipped.skip(stem + LABEL_SUFFIX)
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    for member in archive.infolist():
+        yield member.filename.replace("\\", "/"), member  # some Windows programs write backslashes
+
+
+def _stem(path: str) -> str:
+    """What the names of an image and its label have in common."""
+    return path.rpartition(".")[0]
+
+
+def _is_label(path: str) -> bool:
+    return path.endswith(LABEL_SUFFIX) and not is_hidden(path)
+
+
+def _read_label(read: Callable[[], bytes], size: int) -> str | None:
+    """The label in a member of `size` bytes; None if it can't be read or is no number."""
+    with suppress(UnreadableImageError, UnicodeDecodeError):
+        label = read().decode().strip() if size <= MAX_LABEL_BYTES else ""
+        return label if IS_NUMBER(label) else None
+    return None
 
 
 def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -134,24 +172,70 @@ def _decompress(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
 
+class _Sample:
+    """Images of a tar with one stem, which are held until it is known whether a label follows."""
+
+    def __init__(self, naming: Naming) -> None:
+        self._naming = naming
+        self._stem: str | None = None
+        self._images: list[tuple[str, Callable[[], bytes]]] = []
+        self._bytes = 0
+        self._unused = ""  # the name of the label if there was no image yet
+        self._truth: str | None = None
+
+    def add_image(self, name: str, read: Callable[[], bytes]) -> None:
+        """Read the image, and hold it."""
+        try:
+            content = read()
+            self._bytes += len(content)
+            self._images.append((name, lambda: content))
+        except UnreadableImageError as error:
+            self._images.append((name, unreadable(str(error))))
+        self._bytes += tarfile.BLOCKSIZE
+        self._unused = ""
+
+    def set_label(self, name: str, truth: str | None) -> None:
+        self._unused = "" if self._images else name
+        self._truth = truth
+
+    def move_to(self, stem: str | None) -> Iterator[Entry]:
+        """Give the images that are held if the stem is another, or if they are large."""
+        if stem == self._stem and self._bytes <= settings().image_bytes:
+            return
+        for name, read in self._images:
+            yield self._naming.entry(name, read, name, self._truth)
+        self._images, self._bytes = [], 0
+        if stem != self._stem:
+            if self._unused:
+                self._naming.skipped.skip(self._unused)
+            self._stem, self._unused, self._truth = stem, "", None
+
+
 def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
-    """The images of a tar stream: each must be read before the next is asked for."""
-    started = False
+    """The images of a tar stream."""
+    started, sample = False, _Sample(naming)
     try:
         reader = cast(IO[bytes], _EndingStream(stream))
         with stream, tarfile.open(fileobj=reader, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
                 cast(Any, archive).members = []  # tarfile would keep every member
                 name = member.name.removeprefix("./")  # `tar cf x.tar .` writes it
+                read = partial(_read_tarred, archive, member)
                 if (member.isfile() or member.islnk()) and is_image_name(name):
                     started = True
-                    yield naming.entry(name, partial(_read_tarred, archive, member), name)
+                    yield from sample.move_to(_stem(name))
+                    sample.add_image(name, read)
+                elif member.isfile() and _is_label(name):
+                    yield from sample.move_to(_stem(name))
+                    sample.set_label(name, _read_label(read, member.size))
                 elif not member.isdir():
                     naming.skipped.skip(name, "" if member.isfile() else "link or device")
+            yield from sample.move_to(None)
             _require_end(archive, stream)
     except ARCHIVE_ERRORS as error:
         if not started:
             raise
+        yield from sample.move_to(None)
         yield naming.entry("(the rest)", unreadable(f"the archive is broken from here on: {error}"))
 
 

@@ -1,5 +1,6 @@
 """Arrays of 28×28 images: record batches of them, MNIST, and files in IDX or NumPy's format."""
 
+import csv
 import gzip
 import logging
 import subprocess
@@ -14,11 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.source import EmptyError, Entry, Source, SourceItem, unreadable
+from producer.sources.source import (
+    EmptyError,
+    Entry,
+    Source,
+    SourceItem,
+    UniqueIds,
+    unreadable,
+)
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.text import plural
+from protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images
 Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # its arguments: ids and rows
@@ -42,16 +50,30 @@ def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterat
         yield pixels_batch(number_ids(prefix, start, len(pixels)), pixels, truth)
 
 
-def number_pieces(parts: Iterable[Any], prefix: str, build: Build) -> Iterator[SourceItem]:
-    """What `build` makes of each part of a file; if it is damaged, the last item is unreadable."""
-    start = 0
+def number_pieces(
+    parts: Iterable[Any],
+    prefix: str,
+    build: Build,
+    read_ids: Callable[[Any], list[str]] | None = None,
+) -> Iterator[SourceItem]:
+    """What `build` makes of each part of a file; if it is damaged, the last item is unreadable.
+
+    An id is what `read_ids` finds in a row, or else the number of the row.
+    """
+    start, unique = 0, UniqueIds()
     try:
         for part in parts:
-            yield from build(number_ids(prefix, start, len(part)), part)
+            ids = number_ids(prefix, start, len(part))
+            if read_ids:
+                own = enumerate(read_ids(part), start)
+                ids = pa.array(
+                    [prefix + unique(printable(id) or str(row)) for row, id in own], pa.string()
+                )
+            yield from build(ids, part)
             start += len(part)
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
         reason = f"the file is damaged from here on: {error}".partition("\n")[0]
-        yield Entry(f"{prefix}{start}", unreadable(reason))
+        yield Entry(prefix + unique(str(start)), unreadable(reason))
 
 
 def number_ids(prefix: str, start: int, rows: int) -> pa.Array:

@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -16,10 +15,12 @@ from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # names of a label column beside pixels
-INDEX_NAMES = ("", "unnamed: 0", "__index_level_0__", "id")  # pandas writes the first three
+OWN_IDS = ("id", "path")  # the first of these columns has the ids of a table's rows
+NOT_PIXELS = ("", "unnamed: 0", "__index_level_0__", *OWN_IDS)  # pandas writes the first three
 NO_PIXEL = "a pixel is missing, or is not a whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as floats are written
 
 
 class Columns(NamedTuple):
@@ -28,7 +29,7 @@ class Columns(NamedTuple):
 
 
 def find_pixels(
-    path: Path, schema: pa.Schema, named: bool = True, most_odd: int = 0
+    where: object, schema: pa.Schema, named: bool = True, most_odd: int = 0
 ) -> Columns | None:
     """The 784 columns of whole numbers and the label column; None if there are none.
 
@@ -37,23 +38,24 @@ def find_pixels(
     """
     if not named:
         return _find_by_place(schema, most_odd)
-    label = find_label(path, schema, LABEL_NAMES)
+    label = find_label(where, schema, LABEL_NAMES)
     if numbered := _find_numbered(schema.names):
         odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
         if len(odd) > most_odd:
             raise UsageError(
-                f"{path} has a column {schema.names[odd[0]]} with values that are not whole numbers"
+                f"{where} has a column {schema.names[odd[0]]} with values that are not whole "
+                "numbers"
             )
         return Columns(numbered, label)
     numbers = [
         place
         for place, field in enumerate(schema)
         if place != label
-        and field.name.lower() not in INDEX_NAMES
+        and field.name.lower() not in NOT_PIXELS
         and pa.types.is_integer(field.type)
     ]
     if len(numbers) == PIXELS + 1 and label is None:
-        raise UsageError(f"{path} has {PIXELS + 1} number columns: name the label column `label`")
+        raise UsageError(f"{where} has {PIXELS + 1} number columns: name the label column `label`")
     return Columns(numbers, label) if len(numbers) == PIXELS else None
 
 
@@ -84,20 +86,21 @@ def _find_numbered(names: Sequence[str]) -> list[int]:
     return []
 
 
-def find_label(path: Path, schema: pa.Schema, names: Sequence[str]) -> int | None:
+def find_label(where: object, schema: pa.Schema, names: Sequence[str]) -> int | None:
     """The place of the label column, or None. Raises `UsageError` if there are several."""
     places = [
         place
         for place, field in enumerate(schema)
-        if field.name.lower() in names and _may_be_label(field.type)
+        if field.name.lower() in names and is_text_or_number(field.type)
     ]
     if len(places) > 1:
         several = ", ".join(schema.names[place] for place in places)
-        raise UsageError(f"{path} has several columns that may be labels: {several}")
+        raise UsageError(f"{where} has several columns that may be labels: {several}")
     return places[0] if places else None
 
 
-def _may_be_label(kind: pa.DataType) -> bool:
+def is_text_or_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold labels or ids."""
     kind = plain(kind)
     are_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     return kind in TEXTS or any(test(kind) for test in are_numbers)
@@ -134,8 +137,22 @@ def read_labels(batch: pa.RecordBatch, label: int | str | None) -> pa.StringArra
     """The labels in a column as text, `3` for the number 3.0; null if there is no such column."""
     if label is None:
         return pa.nulls(batch.num_rows, pa.string())
-    labels = batch.column(label)
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.dictionary_decode()
-    texts = pc.utf8_trim_whitespace(pc.cast(labels, pa.string()))
-    return pc.replace_substring_regex(texts, r"^(\d+)\.0*$", r"\1")
+    texts = pc.utf8_trim_whitespace(pc.cast(_decode(batch.column(label)), pa.string()))
+    return pc.replace_substring_regex(texts, WHOLE_FLOAT, r"\1")
+
+
+def read_texts(column: pa.Array) -> list[str]:
+    """The cells of a column as text, `3` for the number 3.0, and "" for null. Bytes that are not
+    UTF-8 become surrogates, as in file names."""
+    column = _decode(column)
+    if not pa.types.is_binary(column.type):
+        is_number = column.type not in TEXTS
+        column = pc.cast(column, pa.string())
+        if is_number:
+            column = pc.replace_substring_regex(column, WHOLE_FLOAT, r"\1")
+        column = pc.cast(column, pa.binary())
+    return [(cell or b"").decode(errors="surrogateescape") for cell in column.to_pylist()]
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

@@ -131,7 +131,7 @@ def _open_all(
 
 
 def is_set(name: str) -> bool:
-    """Whether a SOURCE is a file of many images whose ids are numbers."""
+    """Whether a SOURCE is a table or a set: if the file changes, an id may get another image."""
     return os.path.isfile(name) and name.lower().endswith((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))
 
 
@@ -162,7 +162,9 @@ def _open(
         return folder_source(path, naming)
     if file_name.endswith(ARCHIVE_SUFFIXES):
         return archive_source(path, naming)
-    return (table_source if file_name.endswith(TABLE_SUFFIXES) else array_source)(path, prefix)
+    if file_name.endswith(TABLE_SUFFIXES):
+        return table_source(path, naming)
+    return array_source(path, prefix)
 
 
 def _check_kind(name: str, path: Path) -> None:

@@ -72,7 +72,7 @@ class Source:
 
     name: str
     items: Iterable[SourceItem]
-    has_truth: bool = False
+    has_truth: bool | None = False  # None if the first image shows it
     count: Callable[[], int | None] = lambda: None  # how many images; None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     origin: Origin = Origin()
@@ -111,12 +111,18 @@ class Naming:
     truth_from_parent: bool = False
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
-    def entry(self, name: str, read: Callable[[], bytes], path: str = "") -> Entry:
-        """An image with a unique id. With `truth_from_parent`, its label is the name of the last
-        folder in `path`, as in torchvision's `ImageFolder`."""
+    def entry(
+        self, name: str, read: Callable[[], bytes], path: str = "", truth: str | None = None
+    ) -> Entry:
+        """An image with a unique id, and its label or that of `find_truth`."""
         id = self.prefix + self.unique(printable(name))
+        return Entry(id, read, truth or self.find_truth(path))
+
+    def find_truth(self, path: str) -> str | None:
+        """With `truth_from_parent`, the name of the last folder in `path`, as in torchvision's
+        `ImageFolder`; None if it is no number."""
         match = self.truth_from_parent and PARENT_NUMBER.fullmatch(path)
-        return Entry(id, read, match[1] if match else None)
+        return match[1] if match else None
 
     def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
         """The same entries. Raises `EmptyError` if there are none."""
@@ -162,6 +168,14 @@ def read_file(path: str) -> bytes:
         return read_limited(partial(os.read, descriptor), status.st_size)
     finally:
         os.close(descriptor)
+
+
+def find_reader(path: str, folder: str = "") -> Callable[[], bytes]:
+    """A `read` for the file at `path` in a folder, or else at `path` itself."""
+    if URL.match(path):
+        return unreadable("a URL: download it and give the path of the file")
+    inside = os.path.join(folder, path)
+    return lambda: read_file(inside if inside == path or os.path.lexists(inside) else path)
 
 
 def refuse_url(path: str) -> None:

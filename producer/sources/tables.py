@@ -1,12 +1,13 @@
-"""Tables: Parquet files of images or pixels, and CSV files with a column for each pixel."""
+"""Tables of images, pixels or paths: Parquet, CSV, and those of Arrow in memory."""
 
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,14 +16,20 @@ import pyarrow.parquet as pq
 
 from producer.sources.arrays import Build, number_pieces
 from producer.sources.columns import (
+    OWN_IDS,
+    TEXTS,
     Columns,
     build_pixels,
     find_label,
     find_pixels,
+    is_text_or_number,
     plain,
     read_labels,
+    read_texts,
 )
-from producer.sources.source import EmptyError, Source
+from producer.sources.lists import LIST_ROWS, PATH_NAMES, build_entries, list_source
+from producer.sources.source import EmptyError, Naming, Source
+from producer.sources.truth import ANSWER_NAMES, find_first
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -44,49 +51,114 @@ MAX_SHOWN_LENGTH = 40  # ... and of each of them
 WHOLE_NUMBER = r"^-?\d{1,9}$"
 
 
-def table_source(path: Path, prefix: str) -> Source:
-    """The images of a table; an id is the number of a row.
+def table_source(path: Path, naming: Naming) -> Source:
+    """The images of a table. An id is that in the column `id` or `path`, or the number of a row.
 
     The image column is called `image`, or is the only one with bytes or a struct with `bytes`, as
-    in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels. A column of
-    labels, numbers or text, is the truth. Raises `UsageError` if there are no such columns.
+    in Hugging Face's data sets. Without one, 784 columns of whole numbers are pixels; without
+    these, a column of paths names image files. A column of labels, numbers or text, is the truth.
+    Raises `UsageError` if there are no such columns.
     """
     try:
         is_csv = path.name.lower().endswith(".csv")
-        return (_csv_source if is_csv else _parquet_source)(path, prefix)
+        return (_csv_source if is_csv else _parquet_source)(path, naming)
     except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise UsageError(f"can't read {path}: {error}") from None
 
 
-def _parquet_source(path: Path, prefix: str) -> Source:
+def _parquet_source(path: Path, naming: Naming) -> Source:
     file = pq.ParquetFile(path, buffer_size=PARQUET_BYTES, pre_buffer=False)
-    schema, count = file.schema_arrow, file.metadata.num_rows
-    build: Build
+    count = file.metadata.num_rows
     if not count:
         raise EmptyError(f"no image in {path}: it has no rows")
-    if not any(map(_may_be_image, schema)) and (found := find_pixels(path, schema)):
-        columns, rows, build = schema.names, PIXEL_ROWS, partial(build_pixels, found)
-        label = found.label
-    else:
-        image, label = _find_image(path, schema), find_label(path, schema, ["label"])
-        name = None if label is None else schema.names[label]
-        columns, rows = [image] if label is None else [image, name], IMAGE_ROWS
-        build = partial(_build_images, image, name)
-    items = number_pieces(_read_groups(file, rows, columns), prefix, build)
-    return Source(str(path), items, label is not None, lambda: count)
+    plan = _plan(path, file.schema_arrow, str(path.parent), naming)
+    parts = _read_groups(file, plan.rows, plan.columns)
+    items = number_pieces(parts, naming.prefix, plan.build, plan.read_ids)
+    return Source(str(path), items, plan.has_truth, lambda: count)
 
 
-def _find_image(path: Path, schema: pa.Schema) -> str:
-    """The name of the image column. Raises `UsageError`."""
-    images = [field.name for field in schema if _may_be_image(field)]
-    if not images:
-        raise UsageError(
-            f"{path} has no image column (bytes, or a struct with `bytes`) and no {PIXELS} columns "
-            f"of pixels; its columns: {_list_columns(schema)}"
+def arrow_source(table: Any) -> Source:
+    """The images of a table in memory that Arrow can read, such as a `pyarrow.Table` or a
+    DataFrame. Raises `UsageError` if it can't, and as `table_source`."""
+    kind = type(table).__name__
+    try:
+        is_stream = hasattr(table, "__arrow_c_stream__")
+        reader = (
+            pa.RecordBatchReader.from_stream(table) if is_stream else pa.table(table).to_reader()
         )
+    except Exception as error:  # each kind of DataFrame has errors of its own
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{kind} can't be read as a table, give a pyarrow.Table: {reason}"
+        ) from None
+    plan = _plan(kind, reader.schema, "", Naming())
+    parts = (
+        batch.slice(start, plan.rows)
+        for batch in reader
+        for start in range(0, batch.num_rows, plan.rows)
+    )
+    items = number_pieces(parts, "", plan.build, plan.read_ids)
+    return Source("images from Python", items, plan.has_truth)
+
+
+class Plan(NamedTuple):
+    """How the rows of a table become images."""
+
+    columns: list[str]  # the names of the columns that are read
+    rows: int  # this many rows are read at a time
+    build: Build
+    read_ids: Callable[[pa.RecordBatch], list[str]] | None  # None if a row's number is its id
+    has_truth: bool
+
+
+def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan:
+    """How the rows of a table with this schema become images; paths are relative to the folder.
+    Raises `UsageError` if there is no column of images, pixels or paths."""
+    names = [field.name if is_text_or_number(field.type) else "" for field in schema]
+    own = find_first(names, OWN_IDS)
+    id = None if own is None else names[own]
+    build: Build
+    if any(map(_may_be_image, schema)):
+        column, place, rows = (
+            _find_image(where, schema),
+            find_label(where, schema, ["label"]),
+            IMAGE_ROWS,
+        )
+        label = None if place is None else names[place]
+        build = partial(_build_images, column, label)
+    elif found := find_pixels(where, schema):
+        build, has_truth = partial(build_pixels, found), found.label is not None
+        return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), has_truth)
+    else:
+        column, place, rows = _find_path(where, schema), find_first(names, ANSWER_NAMES), LIST_ROWS
+        label, id = None if place is None else names[place], id or column
+        build = partial(build_entries, column, label, folder, naming)
+    columns = [*{name: None for name in (column, label, id) if name is not None}]
+    return Plan(columns, rows, build, _ids_in(id), label is not None)
+
+
+def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
+    """What reads the ids of a batch's rows in this column."""
+    return None if column is None else lambda batch: read_texts(batch.column(column))
+
+
+def _find_path(where: object, schema: pa.Schema) -> str:
+    """The name of the column of paths. Raises `UsageError`."""
+    names = [field.name if plain(field.type) in TEXTS else "" for field in schema]
+    if (place := find_first(names, PATH_NAMES)) is None:
+        raise UsageError(
+            f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
+            f"of pixels and no column `path` of image files; its columns: {_list_columns(schema)}"
+        )
+    return names[place]
+
+
+def _find_image(where: object, schema: pa.Schema) -> str:
+    """The name of the image column, of which there is one at least. Raises `UsageError`."""
+    images = [field.name for field in schema if _may_be_image(field)]
     if len(images) > 1 and images.count("image") != 1:
         raise UsageError(
-            f"{path} has several columns that may hold images: {', '.join(images)}; "
+            f"{where} has several columns that may hold images: {', '.join(images)}; "
             "name the one to be classified `image`"
         )
     return "image" if "image" in images else str(images[0])
@@ -137,8 +209,9 @@ def _build_images(
     return [pa.record_batch(columns, schema=FILES_SCHEMA)]
 
 
-def _csv_source(path: Path, prefix: str) -> Source:
-    """The images of a CSV file, one for each line, whatever quotes it contains."""
+def _csv_source(path: Path, naming: Naming) -> Source:
+    """The images of a CSV file. If its columns are pixels, each line is one, whatever quotes it
+    contains."""
     with open(path, "rb") as file:
         sample = file.read(CSV_BYTES)
     is_whole = len(sample) < CSV_BYTES
@@ -150,6 +223,8 @@ def _csv_source(path: Path, prefix: str) -> Source:
     if len(cells) > MAX_COLUMNS:
         raise UsageError(f"{path} has over {MAX_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
+    if named and len(cells) < PIXELS and find_first(cells, PATH_NAMES) is not None:
+        return list_source(path, cells, naming)
     names = cells if named else [str(place) for place in range(len(cells))]
     rows = lines[named : len(lines) if is_whole or len(lines) == 1 else -1]
     table = pyarrow.csv.read_csv(
@@ -163,15 +238,20 @@ def _csv_source(path: Path, prefix: str) -> Source:
     found = find_pixels(path, schema, named, MAX_ODD_COLUMNS)
     if not found:
         raise UsageError(
-            f"{path} has no {PIXELS} columns of whole numbers that may be pixels, separated by "
-            f"commas; its columns: {_list_columns(schema)}"
+            f"{path} has no {PIXELS} columns of whole numbers that may be pixels, and no column "
+            f"`path` of image files, separated by commas; its columns: {_list_columns(schema)}"
         )
     types = {str(place): pa.int64() for place in found.pixels}
     if found.label is not None:
         types[str(found.label)] = pa.string()  # a row whose label is not a number keeps its image
+    id = find_first(cells, OWN_IDS) if named else None
+    if id is not None:
+        types[str(id)] = pa.string()
     parts = (_parse_rows(block, len(schema), types) for block in read_blocks(path, int(named)))
     label = None if found.label is None else PIXELS
-    items = number_pieces(parts, prefix, partial(build_pixels, Columns(range(PIXELS), label)))
+    build = partial(build_pixels, Columns(range(PIXELS), label))
+    read_ids = _ids_in(None if id is None else str(id))
+    items = number_pieces(parts, naming.prefix, build, read_ids)
     return Source(str(path), items, label is not None)
 
 
@@ -199,12 +279,11 @@ def _split_lines(block: bytes) -> list[bytes]:
 
 
 def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -> pa.RecordBatch:
-    """The columns in `types`, one row for each line; a cell that is not a number is null."""
+    """The columns in `types`, one row for each line; a cell that is not a number is null. The
+    rows are the same whichever of two ways reads them."""
     names = [str(place) for place in range(width)]
     read = pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=2 * CSV_BYTES)
-    convert = pyarrow.csv.ConvertOptions(
-        column_types=types, include_columns=[*types], strings_can_be_null=True
-    )
+    convert = pyarrow.csv.ConvertOptions(column_types=types, include_columns=[*types])
     with suppress(pa.ArrowInvalid):
         content = pa.BufferReader(b"".join(lines))
         table = pyarrow.csv.read_csv(content, read, convert_options=convert)
@@ -213,8 +292,9 @@ def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -
     rows = [cells if len(cells) == width else [""] * width for cells in map(_split, lines)]
     arrays = []
     for name, kind in types.items():
-        cells = pc.utf8_trim_whitespace(pa.array([row[int(name)] for row in rows]))
+        cells = pa.array([row[int(name)] for row in rows])
         if pa.types.is_integer(kind):
+            cells = pc.utf8_trim_whitespace(cells)
             is_number = pc.match_substring_regex(cells, WHOLE_NUMBER)
             cells = pc.cast(pc.if_else(is_number, cells, None), kind)
         arrays.append(cells)
@@ -224,6 +304,6 @@ def _parse_rows(lines: list[bytes], width: int, types: dict[str, pa.DataType]) -
 def _split(line: bytes) -> list[str]:
     """The cells of one line; none if it is not CSV."""
     try:
-        return next(csv.reader([line.decode(errors="replace")]), [])
+        return next(csv.reader([line.decode(errors="backslashreplace")]), [])
     except csv.Error:
         return []

@@ -25,7 +25,7 @@ def read_truths(path: Path) -> dict[str, str]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            names = [name.strip().lower() for name in rows.fieldnames or ()]
+            names = [*(rows.fieldnames or ())]
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
             for row in rows:
                 cells = [str(cell or "").strip() for cell in row.values()]
@@ -47,10 +47,15 @@ def read_truths(path: Path) -> dict[str, str]:
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
     """The place of the first wanted column. Raises `UsageError` if there is none."""
-    for name in wanted:
-        if name in names:
-            return names.index(name)
-    raise UsageError(f"{path} has none of these columns: {', '.join(wanted)}")
+    if (place := find_first(names, wanted)) is None:
+        raise UsageError(f"{path} has none of these columns: {', '.join(wanted)}")
+    return place
+
+
+def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
+    """The place of the first wanted column, in any case of letters; None if there is none."""
+    found = [name.strip().lower() for name in names]
+    return next((found.index(name) for name in wanted if name in found), None)
 
 
 def set_truths(items: Iterable[SourceItem], truths: Mapping[str, str]) -> Iterator[SourceItem]:
