@@ -15,7 +15,7 @@ from producer.chunking import cut_chunks
 from producer.feeder import Feeder
 from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
-from producer.sources.python import Image, image_source
+from producer.sources.python import Image, Images, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect
 from protocol.errors import BrokerError, UnknownJobError
@@ -70,7 +70,7 @@ class Client:
 
     def submit(
         self,
-        images: Image | Iterable[Image],
+        images: Images,
         model: str | None = None,
         detached: bool = False,
         *,
@@ -78,11 +78,16 @@ class Client:
         length: str | int | None = None,
         allowed: Iterable[str] | None = None,
     ) -> Job:
-        """Start a job over an image or an iterable of images.
+        """Start a job over an image, an iterable of images, or a table.
 
         An image is a path, the bytes of an image file, a file opened in binary mode, a PIL image,
-        or a uint8 array: (28, 28) or (N, 28, 28) with light ink on dark as in MNIST, or any
-        (height, width[, channels]). A thread of this process reads the images while the job runs.
+        or an array of NumPy, torch or another library: (28, 28), (N, 28, 28) or (N, 1, 28, 28)
+        with light ink on dark as in MNIST, uint8 or floats from 0 to 1; or uint8 (height,
+        width[, channels]). A thread of this process reads the images while the job runs.
+
+        An iterable may also give pairs `(id, image)`, or rows with `image` and perhaps `label`, as
+        Hugging Face's datasets do. A table is a `pyarrow.Table` or a DataFrame with the columns
+        that a Parquet SOURCE may have. If the first image has a label, the results have `truth`.
 
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.

@@ -86,10 +86,13 @@ def _read_parts(path: Path, places: Mapping[str, int]) -> Iterator[pa.RecordBatc
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
-    """The cells of each row after the names of the columns; empty lines are none."""
+    """The cells of each row after the names of the columns; a blank line is no row."""
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = iter(partial(file.readline, LINE_CHARACTERS), "")
-        yield from islice(filter(None, csv.reader(lines)), 1, None)
+        rows = (
+            row for row in csv.reader(lines) if row and not (len(row) == 1 and row[0].isspace())
+        )
+        yield from islice(rows, 1, None)
 
 
 def _count_rows(path: Path) -> int | None:

@@ -1,110 +1,226 @@
-"""Images given from Python as a source: paths, bytes, open files, PIL images and arrays."""
+"""Images given from Python as a source: files, pictures, arrays, pairs, rows and tables."""
 
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import pyarrow as pa
 
-from producer.sources.arrays import number_ids, pixels_batch
+from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
+from producer.sources.columns import OWN_IDS
+from producer.sources.lists import PATH_NAMES
 from producer.sources.source import (
-    URL,
     Naming,
     Source,
     SourceItem,
     UnreadableImageError,
-    read_file,
+    find_reader,
     refuse_url,
-    unreadable,
 )
+from producer.sources.tables import arrow_source
+from producer.sources.truth import ANSWER_NAMES, find_first
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Not every Pillow before 13 can read these modes from a PNG or a TIFF
 CONVERTED_MODES = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "YCbCr": "RGB"}
+
+IMAGE_NAMES = ("image", *PATH_NAMES)  # the first of these has the image of a row
+HALF_STEP = 0.5 / 255  # a float that lies less outside of 0 to 1 is rounded
+
+
+class Tensor(Protocol):
+    """An array of another library, such as torch or JAX."""
+
+    def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
+
+
+class DataFrame(Protocol):
+    """A table of another library, such as pandas or Polars."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> object: ...
+
+
 Bytes = bytes | bytearray | memoryview
-Image = str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray
+Image: TypeAlias = (
+    str | os.PathLike[str] | Bytes | IO[bytes] | PIL.Image.Image | np.ndarray | Tensor
+)
+ImageRow: TypeAlias = Image | tuple[str | int, Image] | Mapping[str, Any]
+Images: TypeAlias = Image | Iterable[ImageRow] | pa.Table | pa.RecordBatch | DataFrame
 
 
-def image_source(images: Image | Iterable[Image]) -> Source:
-    """A source over one image, an array of many, or an iterable of images. The id of a path is the
-    path; the id of any other image is its number. The caller may change an array once the next one
-    is asked for. Raises `UsageError` for anything that is not an image."""
+class Given(NamedTuple):
+    """One image of an iterable."""
+
+    id: str  # "" if it has none of its own
+    image: Any
+    truth: str | None
+
+
+def image_source(images: Images) -> Source:
+    """A source over one image, an array of many, a table, or an iterable of images, of pairs
+    `(id, image)`, or of rows as Hugging Face's datasets give them. The id of a path is the path;
+    the id of any other image is its number. The caller may change an array once the next one is
+    asked for. Raises `UsageError` for anything that is not an image."""
+    kind = type(images).__name__
     if isinstance(images, str):
         refuse_url(images)
-    one = isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image | np.ndarray)
-    items = [images] if one or _is_file(images) else images
-    is_table = isinstance(items, Mapping) or hasattr(items, "columns")  # iterating gives its keys
-    if is_table or not isinstance(items, Iterable):
-        kind = type(images).__name__
+    if isinstance(images, Mapping):
+        raise UsageError(
+            f"a {kind} is not a list of images: its .items() are, if they are ids and images"
+        )
+    if hasattr(images, "columns") or isinstance(images, pa.RecordBatchReader):
+        return arrow_source(images)
+    if _is_array(images) or isinstance(images, str | os.PathLike | Bytes | PIL.Image.Image):
+        return Source("images from Python", _read_items([images], copies=False))
+    items: Any = [images] if _is_file(images) else images
+    if not isinstance(items, Iterable):
         raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
     count = len(items) if isinstance(items, list) else None
-    return Source("images from Python", _read_items(items, copies=not one), count=lambda: count)
+    return Source("images from Python", _read_items(items, copies=True), None, lambda: count)
 
 
 def _is_file(image: Any) -> bool:
     return not isinstance(image, PIL.Image.Image) and callable(getattr(image, "read", None))
 
 
+def _is_array(image: Any) -> bool:
+    """Whether it is an array of NumPy or any other library, and no column of a table."""
+    has_rows = hasattr(image, "__array__") and len(getattr(image, "shape", ())) > 1
+    return isinstance(image, np.ndarray) or has_rows
+
+
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
     naming = Naming()
-    number = 0
-    for image in images:
-        pixels = _find_pixels(image) if isinstance(image, np.ndarray) else None
+    number, has_ids, has_batches = 0, False, False
+    for item in images:
+        id, image, truth = _take_apart(number, item)
+        array = _to_array(image) if _is_array(image) else None
+        pixels = None if array is None else _find_pixels(array)
+        # An array in a list becomes an entry, because a batch for each takes ten times as long
+        is_batch = pixels is not None and not (copies and len(pixels) == 1)
+        has_ids, has_batches = has_ids or id != "", has_batches or is_batch
+        if has_ids and has_batches:  # the numbers in a batch might be ids of others
+            raise UsageError(
+                f"image {number}: arrays of several images, and images with ids of their own, are "
+                "in one list: give a pair (id, image) for each image"
+            )
         if pixels is None:
-            yield naming.entry(*_find_reader(str(number), image))
-        elif copies and len(pixels) == 1:  # a batch for each takes ten times as long
-            yield naming.entry(str(number), partial(bytes, ARRAY + pixels.tobytes()))
+            name, read = _find_reader(number, image if array is None else array)
+            yield naming.entry(id or name, read, truth=truth)
+        elif is_batch:
+            for start in range(0, len(pixels), PIECE_ROWS):
+                piece = _to_bytes(pixels[start : start + PIECE_ROWS])
+                ids = number_ids("", number + start, len(piece))
+                yield pixels_batch(ids, np.array(piece, copy=copies or None))
         else:
-            pixels = np.array(pixels, copy=copies or None)
-            yield pixels_batch(number_ids("", number, len(pixels)), pixels)
+            content = ARRAY + _to_bytes(pixels).tobytes()
+            yield naming.entry(id or str(number), partial(bytes, content), truth=truth)
         number += 1 if pixels is None else len(pixels)
 
 
+def _take_apart(number: int, item: Any) -> Given:
+    """The id, the image and the right answer in a pair, or in a row of a dataset."""
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str | int | np.integer):
+        return Given(str(item[0]), item[1], None)
+    if not isinstance(item, Mapping):
+        return Given("", item, None)
+    names, cells = [*map(str, item)], [*item.values()]
+    id, image, label = (find_first(names, ones) for ones in (OWN_IDS, IMAGE_NAMES, ANSWER_NAMES))
+    if image is None:
+        columns = ", ".join(names) or "none"
+        raise UsageError(f"row {number} has no column `image` or `path`; its columns: {columns}")
+    found = cells[image]
+    if isinstance(found, Mapping):  # a dataset that does not decode its images
+        found = found.get("path") if found.get("bytes") is None else found["bytes"]
+    own, truth = (None if place is None else _to_text(cells[place]) for place in (id, label))
+    return Given(own or "", found, truth or None)
+
+
+def _to_text(cell: Any) -> str:
+    """A cell as text, `3` for the number 3.0; "" if it is None."""
+    cell = cell.item() if hasattr(cell, "item") else cell  # an array of one number
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell)
+
+
+def _to_array(tensor: Any) -> np.ndarray:
+    """The array of any library as NumPy's. Raises `UsageError`."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    try:
+        if hasattr(tensor, "detach"):  # torch's may need a gradient, or be on a GPU
+            tensor = tensor.detach().cpu()
+            tensor = tensor.float() if tensor.is_floating_point() else tensor
+        return np.asarray(tensor)
+    except Exception as error:  # each library has errors of its own
+        reason = str(error).partition("\n")[0]
+        kind = type(tensor).__name__
+        raise UsageError(f"a {kind} can't be read as an array of NumPy: {reason}") from None
+
+
 def _find_pixels(array: np.ndarray) -> np.ndarray | None:
-    """The images (N, 784) in an array; None if it is one picture of another size."""
+    """The images (N, 784) in an array, uint8 or floats from 0 to 1; None if it is one picture of
+    another size. Raises `UsageError` for other numbers."""
     if array.ndim < 2 or array.shape[1:] == (PIXELS,):
         raise UsageError(
             f"an array {array.shape} may hold flat MNIST images: reshape it to "
             f"(-1, 28, 28), or, if it is one picture of that size, to (height, {PIXELS}, 1)"
         )
     shape = array.shape[:-1] if _has_one_channel(array) else array.shape
+    if len(shape) == 4 and shape[1] == 1:  # a batch of torch: its channel comes before the rows
+        shape = (shape[0], *shape[2:])
     if shape[-2:] != (28, 28) or len(shape) > 3:
         return None
-    if array.dtype != np.uint8:
-        raise UsageError(f"an array of images must be uint8, not {array.dtype}")
+    if array.dtype.kind == "f" and array.size:
+        low, high = float(array.min()), float(array.max())
+        if not (low > -HALF_STEP and high < 1 + HALF_STEP):  # written so that it refuses NaN
+            raise UsageError(
+                f"an array of images must be uint8, or floats from 0 to 1, but its floats are from "
+                f"{low:.4g} to {high:.4g}: undo a normalisation (x * std + mean), or divide by 255"
+            )
+    elif array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise UsageError(
+            f"an array of images must be uint8, or floats from 0 to 1, not {array.dtype}"
+        )
     return array.reshape(-1, PIXELS)
+
+
+def _to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as uint8, from uint8 or floats from 0 to 1."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255.0).astype(np.uint8)
 
 
 def _has_one_channel(array: np.ndarray) -> bool:
     return array.ndim > 2 and array.shape[-1] == 1
 
 
-def _find_reader(number: str, image: Any) -> tuple[str, Callable[[], bytes]]:
-    """The id of an image, and a function that reads it."""
+def _find_reader(number: int, image: Any) -> tuple[str, Callable[[], bytes]]:
+    """The id of an image without one of its own, and a function that reads the image."""
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        if URL.match(path):
-            return path, unreadable("a URL: download it and give the path of the file")
         id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images
-        return id, partial(read_file, path)
+        return id, find_reader(path)
     if isinstance(image, Bytes):
-        return number, lambda: bytes(image)
+        return str(number), lambda: bytes(image)
     if _is_file(image):
-        return number, partial(_read_open, image)
+        return str(number), partial(_read_open, image)
     if isinstance(image, np.ndarray):
-        return number, lambda: _encode(_from_array(image))
+        return str(number), lambda: _encode(_from_array(image))
     if isinstance(image, PIL.Image.Image):
-        return number, lambda: _encode(image)
+        return str(number), lambda: _encode(image)
+    hint = "; a pair is (id, image), in which the id is text or a number"
     raise UsageError(
         f"image {number} has the type {type(image).__name__}: give a path, bytes, a file opened in "
-        "binary mode, a PIL image or an array"
+        f"binary mode, a PIL image or an array{hint * isinstance(image, tuple | list)}"
     )
 
 
@@ -121,7 +237,8 @@ def _from_array(array: np.ndarray) -> PIL.Image.Image:
     except (TypeError, ValueError):
         raise UsageError(
             f"an array {array.dtype}{array.shape} is not an image: it must be uint8, (28, 28), "
-            "(N, 28, 28), (height, width), or (height, width, channels) with one to four channels"
+            "(N, 28, 28), (N, 1, 28, 28), (height, width), or (height, width, channels) with one "
+            "to four channels"
         ) from None
 
 

@@ -89,9 +89,9 @@ def arrow_source(table: Any) -> Source:
     except Exception as error:  # each kind of DataFrame has errors of its own
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"{kind} can't be read as a table, give a pyarrow.Table: {reason}"
+            f"a {kind} can't be read as a table: {reason}; give a pyarrow.Table, or (id, image) pairs"
         ) from None
-    plan = _plan(kind, reader.schema, "", Naming())
+    plan = _plan(f"the {kind}", reader.schema, "", Naming())
     parts = (
         batch.slice(start, plan.rows)
         for batch in reader
@@ -117,24 +117,31 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
     names = [field.name if is_text_or_number(field.type) else "" for field in schema]
     own = find_first(names, OWN_IDS)
     id = None if own is None else names[own]
-    build: Build
-    if any(map(_may_be_image, schema)):
-        column, place, rows = (
-            _find_image(where, schema),
-            find_label(where, schema, ["label"]),
-            IMAGE_ROWS,
-        )
-        label = None if place is None else names[place]
-        build = partial(_build_images, column, label)
-    elif found := find_pixels(where, schema):
+    has_images = any(map(_may_be_image, schema))
+    if not has_images and (found := find_pixels(where, schema)):
+        _require_unique(where, schema, [id])
         build, has_truth = partial(build_pixels, found), found.label is not None
         return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), has_truth)
-    else:
-        column, place, rows = _find_path(where, schema), find_first(names, ANSWER_NAMES), LIST_ROWS
-        label, id = None if place is None else names[place], id or column
-        build = partial(build_entries, column, label, folder, naming)
-    columns = [*{name: None for name in (column, label, id) if name is not None}]
-    return Plan(columns, rows, build, _ids_in(id), label is not None)
+    column = _find_image(where, schema) if has_images else _find_path(where, schema)
+    place = find_label(where, schema, ["label"]) if has_images else find_first(names, ANSWER_NAMES)
+    label = None if place is None else names[place]
+    id = id if has_images else id or column
+    columns = _require_unique(where, schema, [column, label, id])
+    if has_images:
+        images = partial(_build_images, column, label)
+        return Plan(columns, IMAGE_ROWS, images, _ids_in(id), label is not None)
+    entries = partial(build_entries, column, label, folder, naming)
+    has_truth = label is not None or naming.truth_from_parent
+    return Plan(columns, LIST_ROWS, entries, _ids_in(id), has_truth)
+
+
+def _require_unique(where: object, schema: pa.Schema, columns: Sequence[str | None]) -> list[str]:
+    """The names that are not None, each once. Raises `UsageError` if two columns have one name."""
+    names = [*dict.fromkeys(name for name in columns if name is not None)]
+    for name in names:
+        if schema.names.count(name) > 1:
+            raise UsageError(f"{where} has several columns {name}")
+    return names
 
 
 def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
