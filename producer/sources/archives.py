@@ -199,16 +199,23 @@ class _Sample:
         self._truth = truth
 
     def move_to(self, stem: str | None) -> Iterator[Entry]:
-        """Give the images that are held if the stem is another, or if they are large."""
-        if stem == self._stem and self._bytes <= settings().image_bytes:
+        """Give the images that are held, if the stem is another."""
+        if stem == self._stem:
             return
+        yield from self._give()
+        if self._unused:
+            self._naming.skipped.skip(self._unused)
+        self._stem, self._unused, self._truth = stem, "", None
+
+    def make_room(self) -> Iterator[Entry]:
+        """Give the images that are held, if they take more memory than one image may."""
+        if self._bytes > settings().image_bytes:
+            yield from self._give()
+
+    def _give(self) -> Iterator[Entry]:
         for name, read in self._images:
             yield self._naming.entry(name, read, name, self._truth)
         self._images, self._bytes = [], 0
-        if stem != self._stem:
-            if self._unused:
-                self._naming.skipped.skip(self._unused)
-            self._stem, self._unused, self._truth = stem, "", None
 
 
 def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
@@ -224,6 +231,7 @@ def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
                 if (member.isfile() or member.islnk()) and is_image_name(name):
                     started = True
                     yield from sample.move_to(_stem(name))
+                    yield from sample.make_room()
                     sample.add_image(name, read)
                 elif member.isfile() and _is_label(name):
                     yield from sample.move_to(_stem(name))

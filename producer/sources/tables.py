@@ -89,7 +89,8 @@ def arrow_source(table: Any) -> Source:
     except Exception as error:  # each kind of DataFrame has errors of its own
         reason = str(error).partition("\n")[0]
         raise UsageError(
-            f"a {kind} can't be read as a table: {reason}; give a pyarrow.Table, or (id, image) pairs"
+            f"a {kind} can't be read as a table: {reason}; give a pyarrow.Table, or pairs (id, "
+            "image)"
         ) from None
     plan = _plan(f"the {kind}", reader.schema, "", Naming())
     parts = (

@@ -63,7 +63,8 @@ def test_every_kind_of_image_goes_together(client: Client, tmp_path: Path) -> No
 def test_what_is_no_image_stops_the_job(client: Client) -> None:
     for wrong, message in [
         (object(), "image 0 has the type object"),
-        (DIGITS.astype(np.float32), "must be uint8, not float32"),
+        (DIGITS.astype(np.int64), "must be uint8, or floats from 0 to 1, not int64"),
+        (DIGITS.astype(np.float32), "its floats are from 0 to 255: undo"),
         (np.zeros((2, 3, 4, 5), np.uint8), r"it must be uint8, \(28, 28\), \(N, 28, 28\)"),
         (DIGITS.reshape(-1, 784), r"reshape it to \(-1, 28, 28\)"),
         (DIGITS[0].reshape(-1), r"reshape it to \(-1, 28, 28\)"),

@@ -360,7 +360,7 @@ NUMBERS: dict[str, Any] = dict.fromkeys(PIXEL_NAMES, [0])
             "not a file of 28×28 images",
         ),
         ("idx3-ubyte.gz", lambda path: path.write_bytes(b"x"), "can't read"),
-        ("a.csv", lambda path: path.write_text("path,label\n1.png,3\n"), "columns: path, label"),
+        ("a.csv", lambda path: path.write_text("id,label\n1.png,3\n"), "columns: id, label"),
         ("a.csv", lambda path: path.write_text(""), "can't read"),
         ("a.csv", lambda path: path.write_bytes(bytes(1 << 20)), "can't read"),
         ("a.csv", lambda path: write_lines(path, [range(10**6), range(9)]), "over 8,192 columns"),

@@ -1,0 +1,424 @@
+"""Ids, right answers and images of one's own: tables, lists of files, pairs, tensors and rows."""
+
+import csv
+import io
+import os
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from producer.checkpoint import Checkpoint, add_ids
+from producer.chunking import cut_chunks
+from producer.sources import lists
+from producer.sources.opening import open_sources
+from producer.sources.python import image_source
+from producer.sources.source import Entry, Source, UnreadableImageError, find_reader
+from protocol.chunk import ARRAY
+from protocol.errors import UsageError
+from protocol.settings import settings
+from tests.drawing import draw_one, encode_image, random_digits
+from tests.unit.test_sets import PIXEL_NAMES, read_pieces, small_blocks, write_lines
+from tests.unit.test_sources import fill
+
+__all__ = ["small_blocks"]  # a fixture
+
+ODD = ['a "quoted" name', "=1+1.png", "NA", "null", "nan", " x ", "1.0", "007", "a,b", "ä", "<b>"]
+
+
+def rows_of(source: Source) -> list[tuple[str, bytes | str | None, str | None]]:
+    """The id, the content or error, and the truth of each image, as a job of numbers has them."""
+    rows = []
+    for chunk in cut_chunks(source.items, source.has_truth, model="number"):
+        cells = chunk.batch.to_pydict()
+        images = cells.get("image") or cells["pixels"]
+        nothing = [None] * len(images)
+        errors, truths = cells.get("error", nothing), cells.get("truth", nothing)
+        rows += [
+            (id, error or image, truth)
+            for id, image, error, truth in zip(cells["id"], images, errors, truths, strict=True)
+        ]
+    return rows
+
+
+def write_csv(path: Path, *rows: Iterable[object]) -> Path:
+    with open(path, "w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        (pa.array(["b", "a", "b", None]), ["b", "a", "b#2", "3"]),
+        (pa.array([7, 7, 2, None]), ["7", "7#2", "2", "3"]),
+        (pa.array([7.0, 2.5, None, 3.0]), ["7", "2.5", "2", "3"]),
+        (pa.array(["3.0", "", "1", " 1 "]).dictionary_encode(), ["3.0", "1", "1#2", " 1 "]),
+        (
+            pa.array(["a\nb", '"', "=1+1.png", "3"], pa.large_string()),
+            ["a\nb", '"', "=1+1.png", "3"],
+        ),
+        (pa.array([b"\xff", b"a", b"b", b"c"]).view(pa.string()), ["\\xff", "a", "b", "c"]),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_a_column_of_a_table_has_the_ids(ids: pa.Array, found: list[str], tmp_path: Path) -> None:
+    pixels = dict.fromkeys(PIXEL_NAMES, [0] * 4)
+    for name, others in [
+        ("id", {"image": [b"x"] * 4}),
+        ("Path", {"image": [b"x"] * 4}),
+        ("ID", pixels),
+    ]:
+        table = pa.table({name: ids, **others})
+        assert [id for id, _, _ in rows_of(image_source(table))] == found
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [id for id, _, _ in rows_of(open_sources(tmp_path / "a.parquet"))] == found
+    fill(tmp_path, "b.png")
+    several = rows_of(open_sources([tmp_path / "a.parquet", tmp_path / "b.png"]))
+    assert [id for id, _, _ in several[:4]] == [f"{tmp_path}/a.parquet/{id}" for id in found]
+
+
+def test_id_comes_before_path_and_is_no_pixel(tmp_path: Path) -> None:
+    (digit,) = random_digits(1)
+    names, cells = [*map(str, range(784))], digit.ravel().tolist()
+    for columns in (
+        ["id", "path", *names],
+        ["path", "ID", *names],
+        ["id", *(f"{n}x" for n in range(784))],
+    ):
+        values = {
+            "id": 42,
+            "ID": 42,
+            "path": "a.png",
+            **dict(zip(columns[-784:], cells, strict=True)),
+        }
+        path = write_lines(tmp_path / "a.csv", [[*columns], [values[name] for name in columns]])
+        expected = [("42", digit.tobytes(), None)]
+        assert rows_of(open_sources(path)) == expected
+        assert rows_of(image_source(pa.table({k: [values[k]] for k in columns}))) == expected
+
+
+def test_ids_in_a_csv_stay_what_they_are_in_any_block(tmp_path: Path, small_blocks: None) -> None:
+    """One odd line has its block read in another way, which must give the same."""
+    digits = random_digits(300)
+    ids = [*ODD, "", *ODD, *(f"n{n}" for n in range(300))][:300]
+    rows: list[list[object]] = [
+        [id, n % 10, *digit.ravel()] for n, (id, digit) in enumerate(zip(ids, digits, strict=True))
+    ]
+    expected = [*ODD, "11", *(f"{id}#2" for id in ODD), *ids[23:]]
+    path = write_csv(tmp_path / "a.csv", ["id", "label", *PIXEL_NAMES], *rows)
+    assert read_pieces(open_sources(path).items)[0] == expected
+    rows[5][0], rows[6][9], rows[290][0] = os.fsdecode(b"\xff"), "", "ü"
+    expected[5], expected[290], expected[17] = "\\xff", "ü", " x "
+    write_csv(path, ["id", "label", *PIXEL_NAMES], *rows)
+    found, _, truths = read_pieces(open_sources(path).items)
+    assert found == expected and truths == [n % 10 for n in range(300)]
+
+
+def test_a_csv_of_paths_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "set/1.png", "set/sub/2.png", "here/3.png", "here/1.png")
+    path = write_csv(
+        tmp_path / "set/labels.csv",
+        *[["Path", "note", "Label"], ["1.png", "x", 7], ["sub/2.png", "", "3.0"]],
+        *[["3.png"], [tmp_path / "set/1.png", "", "x"], ["gone.png", "", ""], ["", "", 4]],
+        *[["1.png", "", "007"], ["https://a.org/1.png"]],
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    missing, url = (
+        "can't be read: No such file or directory",
+        "a URL: download it and give the path of the file",
+    )
+    expected = [
+        *[("1.png", b"set/1.png", "7"), ("sub/2.png", b"set/sub/2.png", "3")],
+        *[("3.png", b"here/3.png", ""), (f"{tmp_path}/set/1.png", b"set/1.png", None)],
+        *[("gone.png", missing, None), ("5", "the row has no path", "4")],
+        *[("1.png#2", b"set/1.png", "007"), ("https://a.org/1.png", url, None)],
+    ]
+    source = open_sources(path)
+    assert source.has_truth and source.count() == 8
+    assert [(id, image, truth or "") for id, image, truth in rows_of(source)] == [
+        (id, image, truth or "") for id, image, truth in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "id", "truth"),
+    [
+        ("path", "a.png", "a.png", None),
+        ("path,truth", "a.png,5", "a.png", "5"),
+        ("path,number", "a.png,5", "a.png", "5"),
+        ("file,label", "a.png,5", "a.png", "5"),
+        ("image,digit,id", "a.png,5,n1", "n1", "5"),
+        ("ID, Truth, Path", "n1,5,a.png", "n1", "5"),
+        ("path,label,number", "a.png,5,55", "a.png", "55"),
+    ],
+)
+def test_names_of_columns_are_those_of_truth(
+    header: str, row: str, id: str, truth: str | None, tmp_path: Path
+) -> None:
+    fill(tmp_path, "a.png")
+    path = tmp_path / "a.csv"
+    for start in ("", "\ufeff", "  \n\n"):
+        path.write_text(f"{start}{header}\n\n{row}\n")
+        source = open_sources(path)
+        assert source.has_truth == (truth is not None)
+        assert rows_of(source) == [(id, b"a.png", truth)]
+
+
+def test_odd_names_in_a_list_are_found(tmp_path: Path) -> None:
+    names = ["a\nb.png", 'say "7".png', "=1+1.png", "a,b.png", "ü.png", " 1.png", "5"]
+    names += [] if sys.platform == "darwin" else [os.fsdecode(b"\xff.png"), "\\xff.png"]
+    fill(tmp_path, *names)
+    path = write_csv(tmp_path / "a.csv", ["path"], *([name] for name in names))
+    found = rows_of(open_sources(path))
+    assert [content for _, content, _ in found] == [*map(os.fsencode, names)]
+    shown = [*names[:7], "\\xff.png", "\\xff.png#2"]
+    assert [id for id, _, _ in found] == shown[: len(names)]
+
+
+def test_a_list_that_is_no_csv_from_some_row_on_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.png")
+    path = write_csv(tmp_path / "a.csv", ["path"], *[["a.png"]] * 3)
+    with open(path, "a") as file:
+        file.write('"' + "x" * 200_000)
+    *whole, (last, error, _) = rows_of(open_sources(path))
+    assert [id for id, _, _ in whole] == ["a.png", "a.png#2", "a.png#3"] and last == "3"
+    assert "the file is damaged from here on: field larger than field limit" in str(error)
+    write_csv(path, ["path", "label"])
+    with pytest.raises(UsageError, match="no image in .*a.csv: it has no rows"):
+        open_sources(path)
+    os.truncate(path, 32 << 20)  # zeros, as after a crash of the machine
+    monkeypatch.setattr(lists, "LINE_CHARACTERS", 1 << 16)
+    assert len(rows_of(open_sources(path, limit=3))) == 3
+
+
+def test_the_folder_of_a_path_in_a_list_is_its_truth(tmp_path: Path) -> None:
+    fill(tmp_path, "3/a.png", "x/b.png")
+    path = write_csv(tmp_path / "a.csv", ["path"], ["3/a.png"], ["x/b.png"])
+    source = open_sources(path, truth_from_parent=True)
+    assert source.has_truth and [truth for _, _, truth in rows_of(source)] == ["3", None]
+    write_csv(path, ["path", "label"], ["3/a.png", 5], ["3/a.png", ""])
+    assert [t for _, _, t in rows_of(open_sources(path, truth_from_parent=True))] == ["5", "3"]
+
+
+def test_a_table_without_images_may_list_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.png")
+    table = pa.table({"path": ["a.png", None], "id": [8, None], "label": [3.0, None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    expected = [("8", b"a.png", "3"), ("1", "the row has no path", None)]
+    assert rows_of(open_sources(tmp_path / "a.parquet")) == expected
+    monkeypatch.chdir(tmp_path)
+    assert rows_of(image_source(table)) == expected
+
+
+def test_a_run_goes_on_after_images_with_ids_of_their_own(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "b.png")
+    path = write_csv(tmp_path / "a.csv", ["path", "id"], ["a.png", "x"], ["b.png", "x"])
+    table = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"1", b"2"], "id": ["x", "x"]}), table)
+    written = Checkpoint(1, add_ids(0, pa.array(["x"])))
+    for source in (path, table):
+        (chunk,) = cut_chunks(open_sources(source).items, resume=written)
+        assert chunk.first_row == 1 and chunk.batch.column("id").to_pylist() == ["x#2"]
+    write_csv(path, ["path", "id"], ["a.png", "y"], ["b.png", "x"])
+    with pytest.raises(UsageError, match="the source has changed"):
+        list(cut_chunks(open_sources(path).items, resume=written))
+
+
+def make_samples(path: Path, members: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip"])
+def test_a_cls_beside_an_image_is_its_truth(name: str, tmp_path: Path) -> None:
+    """As WebDataset has it, before or after the image."""
+    members = {"0.cls": b"3\n", "0.json": b"{}", "0.png": b"0", "a/1.jpg": b"1", "a/1.cls": b"7"}
+    members |= {"2.png": b"2", "3.cls": b"one", "3.png": b"3", "4.cls": b"9", "5.x.png": b"5"}
+    members |= {
+        "5.x.cls": b"0",
+        "5.x.jpg": b"5j",
+        "6.png": b"6",
+        "6.cls": b"1" * 65,
+        ".7.cls": b"1",
+    }
+    path = make_samples(tmp_path / name, members)
+    source = open_sources(path)
+    assert source.has_truth
+    assert rows_of(source) == [
+        *[("0.png", b"0", "3"), ("a/1.jpg", b"1", "7"), ("2.png", b"2", None)],
+        *[("3.png", b"3", None), ("5.x.png", b"5", "0"), ("5.x.jpg", b"5j", "0")],
+        ("6.png", b"6", None),
+    ]
+    assert source.skipped == {".json": 1, ".cls": 1, "hidden": 1}
+    source = open_sources(
+        make_samples(tmp_path / name, {"7/0.png": b"", "1.png": b"", "1.cls": b"2"})
+    )
+    assert not source.has_truth and source.skipped.total() == 0
+    source = open_sources(tmp_path / name, truth_from_parent=True)
+    assert [truth for _, _, truth in rows_of(source)] == ["7", "2"]
+
+
+def test_a_tar_of_one_stem_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITQ_IMAGE_BYTES", "2000")
+    settings.cache_clear()
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for _ in range(20):
+            tar.addfile(tarfile.TarInfo("x.png"))
+        label = tarfile.TarInfo("x.cls")
+        label.size = 1
+        tar.addfile(label, io.BytesIO(b"3"))
+    truths = [item.truth for item in open_sources(path).items if isinstance(item, Entry)]
+    assert len(truths) == 20 and truths[0] is None and truths[-1] == "3"
+
+
+def test_a_tar_that_breaks_off_gives_the_image_that_it_holds(tmp_path: Path) -> None:
+    path = make_samples(tmp_path / "a.tar", {"0.cls": b"3", "0.png": b"0"})
+    path.write_bytes(path.read_bytes()[:2048])
+    first, last = rows_of(open_sources(path))
+    assert first == ("0.png", b"0", "3") and last[0] == "(the rest)"
+
+
+DIGITS = random_digits(3)
+TENSOR = torch.tensor(DIGITS)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        TENSOR,
+        TENSOR[:, None],
+        TENSOR / 255,
+        (TENSOR[:, None] / 255).requires_grad_(),
+        (TENSOR / 255).double(),
+        (TENSOR / 255).half(),
+        TENSOR.mT.contiguous().mT,
+        DIGITS[:, None],
+        DIGITS / 255,
+        (DIGITS / 255).astype(np.float16)[..., None],
+        (DIGITS / 255).astype(">f4"),
+    ],
+    ids=lambda images: f"{type(images).__name__} {images.dtype} {tuple(images.shape)}",
+)
+def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
+    expected = [(str(n), digit.tobytes(), None) for n, digit in enumerate(DIGITS)]
+    assert rows_of(image_source(images)) == expected
+    marked = [(id, ARRAY + content, None) for id, content, _ in expected]
+    assert rows_of(image_source([*images])) == marked
+    assert rows_of(image_source(images[0])) == expected[:1]
+    named = [(f"n{id}", content, None) for id, content, _ in marked]
+    assert rows_of(image_source((f"n{n}", image) for n, image in enumerate(images))) == named
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ((TENSOR / 255 - 0.1307) / 0.3081, r"floats are from -0.424\d to .*: undo a normalisation"),
+        (
+            TENSOR.float(),
+            "or floats from 0 to 1, but its floats are from 0 to 255: .*divide by 255",
+        ),
+        (np.full((28, 28), np.nan), "its floats are from nan to nan"),
+        (TENSOR.long(), "must be uint8, or floats from 0 to 1, not int64"),
+        (torch.zeros(2, 28, 28, device="meta"), "a Tensor can't be read as an array of NumPy"),
+        (torch.zeros(3, 50, 60), r"float32\(3, 50, 60\) is not an image: .*\(N, 1, 28, 28\)"),
+        ([(TENSOR[0], 3)], r"has the type tuple: .*; a pair is \(id, image\)"),
+        ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
+        ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
+        (
+            [{"png": b"", "label": 3}],
+            "row 0 has no column `image` or `path`; its columns: png, label",
+        ),
+        ({"a": b"1"}, r"a dict is not a list of images: its .items\(\) are"),
+        (pa.table({"a": ["x"]}), "the Table has no image column .*; its columns: a"),
+        (
+            pa.table([pa.array(["a"])] * 2 + [pa.array([b"x"])], ["id", "id", "image"]),
+            "several columns id",
+        ),
+    ],
+)
+def test_what_is_no_image_says_what_is_right(images: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        rows_of(image_source(images))
+
+
+def test_pairs_have_ids_of_their_own() -> None:
+    pairs = {"a.png": b"1", 5: b"2", "=1+1": b"3", "a\nb": b"4", "\udcff": b"5", "": b"6"}
+    expected = ["a.png", "5", "=1+1", "a\nb", "\\xff", "5#2", "6"]
+    images = [*[*pairs.items()][:5], ("5", b"7"), ("", b"6")]
+    assert [id for id, _, _ in rows_of(image_source(images))] == expected
+    assert [id for id, _, _ in rows_of(image_source(pairs.items()))][:2] == ["a.png", "5"]
+
+
+def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
+    """As Hugging Face's datasets give them, decoded or not."""
+    fill(tmp_path, "a.png")
+    picture, file = draw_one(), str(tmp_path / "a.png")
+    rows = [
+        {"image": picture, "label": 3},
+        {"image": {"bytes": b"x", "path": "x.png"}, "label": None},
+        {"image": {"bytes": None, "path": file}, "label": np.int64(4)},
+        {"id": 7, "image": TENSOR[0] / 255, "label": torch.tensor(5.0)},
+        {"Path": file, "Label": "06"},
+    ]
+    assert rows_of(image_source(iter(rows))) == [
+        *[("0", encode_image(picture), "3"), ("1", b"x", None), (file, b"a.png", "4")],
+        *[("7", ARRAY + DIGITS[0].tobytes(), "5"), (f"{file}#2", b"a.png", "06")],
+    ]
+    (chunk,) = cut_chunks(image_source(rows[1:]).items, None)
+    assert "truth" not in chunk.batch.schema.names  # the first row says whether there are any
+
+
+class Frame:
+    """A DataFrame, as pandas and Polars offer theirs to Arrow."""
+
+    def __init__(self, **columns: Any) -> None:
+        self._table = pa.table(columns)
+        self.columns = self._table.schema.names
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def test_tables_in_memory() -> None:
+    columns = {"image": [b"1", b"2"], "label": [7, 8], "id": ["a", "b"]}
+    expected = [("a", b"1", "7"), ("b", b"2", "8")]
+    table = pa.concat_tables([pa.table(columns).slice(n, 1) for n in range(2)])
+    for given in (table, pa.record_batch(columns), table.to_reader(), Frame(**columns)):
+        assert rows_of(image_source(given)) == expected
+    pixels = Frame(**{f"column_{n}": DIGITS.reshape(3, 784)[:, n] for n in range(784)})
+    assert [image for _, image, _ in rows_of(image_source(pixels))] == [d.tobytes() for d in DIGITS]
+
+
+def test_a_large_table_in_memory_is_not_copied_at_once() -> None:
+    table = pa.table({"image": pa.array([os.urandom(5000)] * 4000), "id": range(4000)})
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in image_source(table).items]
+    assert len(held) == 250 and max(held) < 5 << 20
+
+
+def test_a_url_in_a_list_is_not_fetched() -> None:
+    with pytest.raises(UnreadableImageError, match="a URL: download it"):
+        find_reader("https://a.org/1.png", "folder")()
