@@ -92,9 +92,9 @@ def _is_file(image: Any) -> bool:
 
 
 def _is_array(image: Any) -> bool:
-    """Whether it is an array of NumPy or any other library, and no column of a table."""
+    """Whether it is an array of NumPy or any other library, and no table or column of one."""
     has_rows = hasattr(image, "__array__") and len(getattr(image, "shape", ())) > 1
-    return isinstance(image, np.ndarray) or has_rows
+    return isinstance(image, np.ndarray) or (has_rows and not hasattr(image, "columns"))
 
 
 def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:

@@ -120,6 +120,21 @@ def test_an_array_may_be_used_again(client: Client) -> None:
     assert np.array_equal(probabilities(client.submit(images()).table()), EXPECTED[:60])
 
 
+def test_images_of_other_libraries_get_the_answers_of_arrays(client: Client) -> None:
+    floats = torch.tensor(DIGITS)[:, None].requires_grad_(False) / 255
+    table = client.submit(floats.requires_grad_()).table()
+    assert np.array_equal(probabilities(table), EXPECTED)
+    pairs = client.submit((f"scan-{n}", image) for n, image in enumerate(floats[:3])).table()
+    assert pairs.column("id").to_pylist() == ["scan-0", "scan-1", "scan-2"]
+    assert np.array_equal(probabilities(pairs), EXPECTED[:3])
+    rows = [{"image": image, "label": n, "id": n + 7} for n, image in enumerate(floats[:3])]
+    for given in (iter(rows), pa.table({"image": [encode_image(draw_one())], "label": [0]})):
+        table = client.submit(given).table()
+        assert table.column("truth").to_pylist() == [*range(len(table))]
+    assert client.classify(floats[0]).probabilities == tuple(EXPECTED[0].tolist())
+    assert client.classify(("an id", DIGITS[0])).label == EXPECTED[0].argmax()
+
+
 def test_files_that_are_open_and_all_that_is_bytes(client: Client, tmp_path: Path) -> None:
     content = encode_image(draw_one())
     (tmp_path / "a.png").write_bytes(content)
