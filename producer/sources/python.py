@@ -146,7 +146,8 @@ def _take_apart(number: int, item: Any) -> Given:
 
 def _to_text(cell: Any) -> str:
     """A cell as text, `3` for the number 3.0; "" if it is None."""
-    cell = cell.item() if hasattr(cell, "item") else cell  # an array of one number
+    with suppress(AttributeError, ValueError, RuntimeError):
+        cell = cell.item()  # of an array of one number
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else str(cell)

@@ -382,10 +382,15 @@ def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
         {"image": {"bytes": None, "path": file}, "label": np.int64(4)},
         {"id": 7, "image": TENSOR[0] / 255, "label": torch.tensor(5.0)},
         {"Path": file, "Label": "06"},
+        {"image": b"y", "label": torch.eye(10)[3]},
     ]
     assert rows_of(image_source(iter(rows))) == [
         *[("0", encode_image(picture), "3"), ("1", b"x", None), (file, b"a.png", "4")],
-        *[("7", ARRAY + DIGITS[0].tobytes(), "5"), (f"{file}#2", b"a.png", "06")],
+        *[
+            ("7", ARRAY + DIGITS[0].tobytes(), "5"),
+            (f"{file}#2", b"a.png", "06"),
+            ("5", b"y", None),
+        ],
     ]
     (chunk,) = cut_chunks(image_source(rows[1:]).items, None)
     assert "truth" not in chunk.batch.schema.names  # the first row says whether there are any
