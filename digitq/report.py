@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
+from protocol.settings import NUMBER
 from protocol.text import plural
 
 if TYPE_CHECKING:
     from producer.checkpoint import Checkpoint
     from producer.sinks.files import Sink
+    from producer.sources.source import Labels
     from protocol.ledger import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
@@ -101,6 +103,30 @@ def summarise(checkpoint: "Checkpoint", skipped: str = "") -> str:
         accuracy = checkpoint.correct / checkpoint.labelled
         parts.append(f"accuracy {accuracy:.2%} of {checkpoint.labelled:,}")
     return ", ".join(parts)
+
+
+def report_truth(
+    counts: "Checkpoint", model: str, truth: str | None, labels: "Labels | None" = None
+) -> None:
+    """Tell how many images have no right answer, and how many answers of a table no image.
+
+    `truth` is the value of `--truth`; `labels` are those of the source, if it was read here.
+    """
+    what = "number" if model == NUMBER else "digit"
+    example = f"such as `{labels.example}`" if labels and labels.odd else ""
+    if counts.unlabelled:
+        some = f"{counts.unlabelled:,} of {counts.rows:,} images"
+        where = why = ""
+        if truth == "parent":
+            why = f": their folders{f', {example},' if example else ''} are not named by a {what}"
+        elif truth:
+            where = f" in {truth}"
+        if example and truth != "parent" and labels:
+            why = f"; the label of {labels.odd:,} is no {what}, {example}"
+        echo_err(f"no right answer{where} for {some}{why}")
+    if labels and labels.unused:
+        unused = plural(len(labels.unused), "right answer")
+        echo_err(f"no image for {unused} in {truth}, such as {next(iter(labels.unused))}")
 
 
 def describe_flaws(counted: "Checkpoint | JobRecord") -> list[str]:

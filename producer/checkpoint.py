@@ -35,13 +35,16 @@ class Checkpoint:
     labelled: int = 0  # rows with a truth and an answer
     correct: int = 0  # labelled rows whose answer equals the truth
     review: int = 0  # rows with an answer that a person should check
+    unlabelled: int = 0  # rows without a truth, if others of the job may have one
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts including one more result batch."""
-        correct = labelled = 0
+        correct = labelled = unlabelled = 0
         if "truth" in batch.schema.names:
-            equal = pc.equal(answers(batch), batch.column("truth"))
+            truth = batch.column("truth")
+            equal = pc.equal(answers(batch), truth)
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
+            unlabelled = truth.null_count
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
@@ -49,4 +52,5 @@ class Checkpoint:
             self.labelled + labelled,
             self.correct + correct,
             self.review + count_reviews(batch),
+            self.unlabelled + unlabelled,
         )

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.checkpoint import Checkpoint, add_ids
-from producer.sources.source import Entry, SourceItem, UnreadableImageError
-from producer.sources.truth import parse_labels
+from producer.sources.source import Entry, Labels, SourceItem, UnreadableImageError
+from producer.sources.truth import adapt_truth
 from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -39,14 +39,16 @@ def cut_chunks(
     resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
+    labels: Labels | None = None,
 ) -> Iterator[Chunk]:
     """Cut the items into chunks, without the images that `resume` counts.
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
     of a kind, 0 if unknown. If `has_truth` is None, the first image says whether the job has
-    right answers. Raises `UsageError` if the ids of the images that `resume` counts have changed,
-    and what the source raises, after the chunks of everything before it.
+    right answers; `labels` counts those that are missing. Raises `UsageError` if the ids of the
+    images that `resume` counts have changed, and what the source raises, after the chunks of
+    everything before it.
     """
     failure: list[Exception] = []
 
@@ -62,7 +64,8 @@ def cut_chunks(
     if has_truth is None:
         has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
     truth = truth_field(model) if has_truth else None
-    batches = (_adapt(batch, truth) for batch in _read(chain(first, left)))
+    labels = labels or Labels()
+    batches = (adapt_truth(batch, truth, labels) for batch in _read(chain(first, left)))
     for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
@@ -190,16 +193,3 @@ def _cut(
 
 def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:  # Arrow would copy a single one
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-
-
-def _adapt(batch: pa.RecordBatch, truth: pa.Field | None) -> pa.RecordBatch:
-    """The batch with this column `truth`, or without one."""
-    place = batch.schema.get_field_index("truth")
-    if truth is None:
-        return batch if place < 0 else batch.drop_columns(["truth"])
-    if place < 0:
-        return batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
-    if batch.schema.field(place).type == truth.type != pa.string():
-        return batch
-    labels = pc.cast(batch.column(place), pa.string())
-    return batch.set_column(place, truth, parse_labels(labels, truth.type))

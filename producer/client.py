@@ -132,7 +132,9 @@ class Client:
         origin = replace(source.origin, length=length, allowed=allowed)
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         items, has_truth = source.take(), source.has_truth
-        chunks = cut_chunks(items, has_truth, resume, model, lambda kind: feeder.paces[kind])
+        chunks = cut_chunks(
+            items, has_truth, resume, model, lambda kind: feeder.paces[kind], source.labels
+        )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
         try:

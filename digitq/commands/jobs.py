@@ -11,7 +11,7 @@ import click
 
 import digitq
 from digitq import options
-from digitq.report import open_sink, report_interruption, report_rows
+from digitq.report import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import UsageError
@@ -38,6 +38,8 @@ def submit(
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
+    from producer.checkpoint import Checkpoint
+
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
     job: digitq.Job | None = None
@@ -53,6 +55,8 @@ def submit(
             echo_err(f"job {job.id} is cancelled")
         raise
     images = job.progress().images
+    counts = Checkpoint(images, unlabelled=source.labels.missing)
+    report_truth(counts, reading.model, truth, source.labels)
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
@@ -123,6 +127,7 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     ):
         done = take_results(Backend(client), job, sink, lambda: job.progress().images)
     report_rows(sink, done, has_speed=False)
+    report_truth(sink.checkpoint, job.model, job.origin.truth)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 

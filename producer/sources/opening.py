@@ -11,6 +11,7 @@ from producer.sources.arrays import ARRAY_SUFFIXES, array_source, mnist_source
 from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.source import (
     EmptyError,
+    Labels,
     Naming,
     SkippedFiles,
     Source,
@@ -68,7 +69,7 @@ def open_sources(
     skipped = SkippedFiles()
     opened, items = _open_all(names, truth_from_parent, skipped)
     if truths:
-        items = set_truths(items, truths)
+        items = set_truths(items, lambda id: truths.pop(id, None))
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         items=items if limit is None else take_first(items, limit),
@@ -81,6 +82,7 @@ def open_sources(
             _describe_truth(truth_from_parent, truth_file),
             limit,
         ),
+        labels=Labels(unused=truths if truths and limit is None else {}),
     )
 
 

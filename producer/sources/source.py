@@ -1,10 +1,11 @@
 """A source is a stream of entries or record batches: its types, and what they have in common."""
 
 import os
+import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -27,7 +28,6 @@ ODD_ENDING = "odd ending"
 MAX_NAMED_KINDS = 3  # a message names at most this many kinds of skipped files
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-PARENT_NUMBER = re.compile("(?:.*/)?([0-9]+)/+[^/]*", re.DOTALL)
 
 
 class UnreadableImageError(Exception):
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
     id: str
     read: Callable[[], bytes]
-    truth: str | None = None  # a digit or a whole number
+    truth: str | None = None  # the label as it stands: it may be neither a digit nor a number
 
 
 SourceItem: TypeAlias = Entry | pa.RecordBatch
@@ -67,6 +67,16 @@ class SkippedFiles(Counter[str]):
 
 
 @dataclass
+class Labels:
+    """What a source lacks in right answers, counted while its chunks are cut."""
+
+    missing: int = 0  # images without a right answer
+    odd: int = 0  # those of them whose label is no digit, or no number where numbers are read
+    example: str = ""  # the first such label
+    unused: Mapping[str, str] = field(default_factory=dict)  # a table's answers without an image
+
+
+@dataclass
 class Source:
     """A stream of images that is read once, from start to end."""
 
@@ -76,6 +86,7 @@ class Source:
     count: Callable[[], int | None] = lambda: None  # how many images; None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     origin: Origin = Origin()
+    labels: Labels = field(default_factory=Labels)
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:
@@ -120,9 +131,8 @@ class Naming:
 
     def find_truth(self, path: str) -> str | None:
         """With `truth_from_parent`, the name of the last folder in `path`, as in torchvision's
-        `ImageFolder`; None if it is no number."""
-        match = self.truth_from_parent and PARENT_NUMBER.fullmatch(path)
-        return match[1] if match else None
+        `ImageFolder`; it may be no number."""
+        return parent_name(printable(path)) if self.truth_from_parent else None
 
     def at_least_one(self, entries: Iterator[Entry], where: Path | str) -> Iterator[Entry]:
         """The same entries. Raises `EmptyError` if there are none."""
@@ -134,6 +144,11 @@ class Naming:
                 "of images in it as a SOURCE of its own"
             )
         return chain([first], entries)
+
+
+def parent_name(path: str) -> str | None:
+    """The name of the last folder in a path; None if it has none."""
+    return posixpath.basename(posixpath.dirname(path)) or None
 
 
 def unreadable(reason: str) -> Callable[[], bytes]:

@@ -1,13 +1,13 @@
 """Right answers: a CSV file with the id of each image and its digit or number, and their types."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources.source import Entry, SourceItem
+from producer.sources.source import Entry, Labels, SourceItem
 from protocol.chunk import NUMBER_TRUTH
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
@@ -58,16 +58,39 @@ def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
     return next((found.index(name) for name in wanted if name in found), None)
 
 
-def set_truths(items: Iterable[SourceItem], truths: Mapping[str, str]) -> Iterator[SourceItem]:
-    """The same images with these right answers in place of their own."""
+def set_truths(
+    items: Iterable[SourceItem], find_truth: Callable[[str], str | None]
+) -> Iterator[SourceItem]:
+    """The same images with the right answers that are found by their ids in place of their own."""
     for item in items:
         if isinstance(item, Entry):
-            yield item._replace(truth=truths.get(item.id))
+            yield item._replace(truth=find_truth(item.id))
             continue
         if "truth" in item.schema.names:
             item = item.drop_columns(["truth"])
-        found = [truths.get(id) for id in item.column("id").to_pylist()]
+        found = [find_truth(id) for id in item.column("id").to_pylist()]
         yield item.append_column(NUMBER_TRUTH, pa.array(found, NUMBER_TRUTH.type))
+
+
+def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, labels: Labels) -> pa.RecordBatch:
+    """The batch with this column `truth`, or without one. `labels` counts what is missing."""
+    place = batch.schema.get_field_index("truth")
+    if truth is None:
+        return batch if place < 0 else batch.drop_columns(["truth"])
+    if place < 0:
+        labels.missing += batch.num_rows
+        return batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
+    column = batch.column(place)
+    if column.type == truth.type != pa.string():
+        labels.missing += column.null_count
+        return batch
+    texts = pc.cast(column, pa.string())
+    truths = parse_labels(texts, truth.type)
+    labels.missing += truths.null_count
+    if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
+        labels.odd += len(odd)
+        labels.example = labels.example or odd[0].as_py()
+    return batch.set_column(place, truth, truths)
 
 
 def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:

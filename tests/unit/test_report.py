@@ -2,18 +2,12 @@
 
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-import PIL.Image
 import pyarrow as pa
-import pytest
 
-from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
 from digitq.report import summarise
 from digitq.tables import describe_job, render, tabulate_jobs
 from producer.checkpoint import Checkpoint, add_ids
-from protocol.errors import OutputError
 from protocol.ledger import JobRecord
 
 
@@ -36,7 +30,7 @@ def test_written_adds_up() -> None:
     )
     ids = zlib.crc32(b"abcdabcd")
     assert Checkpoint().add(batch).add(batch) == Checkpoint(
-        8, ids, failed=2, labelled=4, correct=2, review=2
+        8, ids, failed=2, labelled=4, correct=2, review=2, unlabelled=2
     )
 
 
@@ -89,46 +83,3 @@ def test_a_job_that_workers_of_two_kinds_answered_says_so() -> None:
     record = JobRecord.parse(dict.fromkeys(counts, "0") | named | {"fingerprints": "a b "}, now=0)
     assert describe_job(record).splitlines()[3].startswith("  workers of 2 kinds answered (a, b)")
     assert len(describe_job(replace(record, fingerprints=("a",))).splitlines()) == 3
-
-
-def make_confusion() -> np.ndarray:
-    sink = ConfusionSink()
-    batch = pa.record_batch(
-        {
-            "id": list("abcde"),
-            "label": pa.array([3, 3, 5, None, 9], pa.int8()),
-            "truth": pa.array([3, 3, 3, 3, None], pa.int8()),
-            "error": [None, None, None, "damaged", None],
-            "review": [False, False, True, True, False],
-        }
-    )
-    sink.write(batch)
-    return sink.confusion
-
-
-def test_the_matrix_counts_truth_by_answer() -> None:
-    confusion = make_confusion()
-    assert confusion[3, 3] == 2 and confusion[3, 5] == 1 and confusion.sum() == 3
-
-
-def test_the_table_has_recall_and_precision() -> None:
-    lines = tabulate_confusion(make_confusion()).splitlines()
-    assert lines[5].split() == ["3", *"0002010000", "66.67%", "100.00%"]
-    assert lines[-1] == "accuracy 66.67% of 3"
-    assert len({len(line) for line in lines[1:-1]}) == 1
-
-
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    (tmp_path / "link.png").symlink_to("matrix")  # what it leads to is written, as PNG
-    plot_confusion(make_confusion(), "mlp", tmp_path / "link.png")
-    with PIL.Image.open(tmp_path / "matrix") as picture:
-        assert min(picture.size) > 500 and picture.format == "PNG"
-
-
-def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "full.png").write_text("as it was")
-    (tmp_path / "full.png.partial").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="can't write .*full.png: No space left"):
-        plot_confusion(make_confusion(), "mlp", tmp_path / "full.png")
-    (left,) = tmp_path.iterdir()
-    assert left.read_text() == "as it was"
