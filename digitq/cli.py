@@ -12,7 +12,8 @@ import click
 from click.shell_completion import shell_complete
 
 from digitq.commands.bench import bench
-from digitq.commands.classify import classify, demo, evaluate
+from digitq.commands.classify import classify, demo
+from digitq.commands.evaluate import evaluate
 from digitq.commands.inspect import inspect
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.run import doctor, flower, metrics, train, up, worker

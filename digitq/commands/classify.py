@@ -1,4 +1,4 @@
-"""`classify`, `evaluate` and `demo`, which start private workers."""
+"""`classify` and `demo`, which start private workers."""
 
 import hashlib
 import os
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
-from digitq.report import open_sink, report_interruption, report_rows
-from digitq.terminal import ExitStatus, echo_err, require
+from digitq.report import open_sink, report_interruption, report_rows, report_truth
+from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
-from protocol.settings import NUMBER, settings
+from protocol.settings import settings
 from protocol.text import plural
 
 if TYPE_CHECKING:
     from protocol.reading import Reading
-
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -80,75 +78,8 @@ def classify(
             job = backend.client.start(source, reading, resume=sink.checkpoint)
             done = take_results(backend, job, sink, source.count)
     report_rows(sink, done, source.skipped.describe())
-    if truth and not sink.checkpoint.labelled:
-        echo_err(describe_unlabelled(truth, reading.model))
+    report_truth(sink.checkpoint, reading.model, truth, source.labels)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
-
-
-def describe_unlabelled(truth: str, model: str) -> str:
-    """Says that no image that was read has a right answer."""
-    what = "number" if model == NUMBER else "digit"
-    where = f"in a folder named by a {what}" if truth == "parent" else f"in {truth}"
-    return f"no accuracy: none of the images that were read is {where}"
-
-
-@click.command(epilog=options.SOURCES_HELP)
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
-@options.reading
-@options.truth
-@options.limit
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="picture of the matrix to draw, .png, .svg or .pdf",
-)
-@options.workers()
-@options.private_broker
-@click.option("--overwrite", is_flag=True, help="replace the picture")
-def evaluate(
-    sources: tuple[str, ...],
-    reading: "Reading",
-    truth: str | None,
-    limit: int | None,
-    plot: Path | None,
-    workers: int | None,
-    broker: str | None,
-    overwrite: bool,
-) -> None:
-    """Measure a model on the MNIST test images, or on yours.
-
-    For digits it prints the confusion matrix, the recall and precision of each class, and the
-    accuracy. For whole numbers it prints how many are right, and how many are to be reviewed.
-    """
-    from digitq.backend import open_backend, take_results
-    from digitq.confusion import ConfusionSink, plot_confusion, tabulate_confusion
-    from digitq.scores import ScoreSink, tabulate_scores
-    from producer.sources.opening import count_files, open_sources
-
-    reads_numbers = reading.model == NUMBER
-    if plot:
-        check_plot(plot, reads_numbers, overwrite)
-    names = sources or ("mnist:test",)
-    source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
-    if not source.has_truth:
-        raise UsageError(f"{source.name} has no right answers: name them with --truth")
-    sink = ScoreSink() if reads_numbers else ConfusionSink()
-    with open_backend(broker, workers, count_files(names)) as backend:
-        job = backend.client.start(source, reading)
-        take_results(backend, job, sink, source.count)
-    if truth and not sink.checkpoint.labelled and not sink.checkpoint.failed:
-        raise UsageError(describe_unlabelled(truth, reading.model))
-    if isinstance(sink, ScoreSink):
-        click.echo(tabulate_scores(sink))
-    else:
-        click.echo(tabulate_confusion(sink.confusion))
-        if plot:
-            images = source.name if sources else "the MNIST test images"
-            plot_confusion(sink.confusion, f"{reading.model} on {images}", plot)
-            echo_err(f"the picture of the matrix is in {plot}")
-    if sink.checkpoint.failed:
-        echo_err(f"{plural(sink.checkpoint.failed, 'image')} with an error, such as: {sink.error}")
-        sys.exit(ExitStatus.FAILED_ROWS)
 
 
 @click.command()
@@ -182,16 +113,3 @@ def demo(workers: int | None, keep: bool) -> None:
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
-
-
-def check_plot(plot: Path, reads_numbers: bool, overwrite: bool) -> None:
-    """Raises `UsageError` if the matrix can't be drawn to this file."""
-    if reads_numbers:
-        raise UsageError("--plot draws a matrix of digits: leave it out for whole numbers")
-    if not plot.absolute().parent.is_dir():
-        raise UsageError(f"can't write {plot}: no such folder")
-    if plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {plot} must end in {' or '.join(PLOT_SUFFIXES)}")
-    if plot.exists() and not overwrite:
-        raise UsageError(f"{plot} exists: --overwrite replaces it")
-    require("matplotlib", "plot")

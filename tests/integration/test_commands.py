@@ -514,10 +514,17 @@ def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Pa
     plot = tmp_path / "matrix.png"
     status, out, _ = run("evaluate", "--plot", plot, DIGITQ_BROKER_URL=local.url)
     assert status == 0 and out.splitlines()[1].startswith("truth    0")
-    assert float(out.splitlines()[-1].split()[1].rstrip("%")) > 98
+    assert read_accuracy(out) > 98
     assert plot.stat().st_size > 10_000
     status, out, _ = run("evaluate", "--model", "random", DIGITQ_BROKER_URL=local.url)
-    assert 2 < float(out.splitlines()[-1].split()[1].rstrip("%")) < 30
+    assert 2 < read_accuracy(out) < 30
+
+
+def read_accuracy(out: str) -> float:
+    """The accuracy, in percent, that `evaluate` has printed."""
+    match = re.search(r"^accuracy +([0-9.]+)%", out, re.MULTILINE)
+    assert match
+    return float(match[1])
 
 
 @pytest.mark.parametrize("read", ["digit", "number"])
@@ -526,7 +533,25 @@ def test_evaluate_without_a_right_answer_says_so(read: str, local: Local, tmp_pa
     options = ("--read", read, "--truth", "parent")
     status, out, err = run("evaluate", tmp_path, *options, DIGITQ_BROKER_URL=local.url)
     assert (status, out) == (2, "")
-    assert f"none of the images that were read is in a folder named by a {read}" in err
+    assert (
+        f"for 1 of 1 images: their folders, such as `{tmp_path.name}`, are not named by a {read}"
+        in err
+    )
+
+
+def test_images_without_a_right_answer_are_counted(local: Local, tmp_path: Path, ask: Ask) -> None:
+    for folder in ("1", "scans", "12"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(encode_image(draw_one((60, 60))))
+    broker, truth = ("--broker", local.url), ("--truth", "parent")
+    told = "no right answer for 2 of 3 images: their folders"
+    for command in ("classify", "evaluate"):
+        status, out, err = ask(command, tmp_path, *truth, *broker)
+        assert status == 0 and f"{told}, such as `12`, are not named by a digit" in err
+    assert read_accuracy(out) == 100
+    _, job, err = ask("submit", tmp_path, *truth, *broker)
+    assert f"{told}, such as `12`, are" in err
+    assert f"{told} are not named by a digit" in ask("collect", job.strip(), *broker)[2]
 
 
 def test_evaluate_with_weights_that_are_damaged_tells_and_fails(

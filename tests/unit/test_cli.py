@@ -258,7 +258,6 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "neither `parent` nor a .csv file", ["classify", "IMAGES", "--truth", "x"]),
         (2, "right answers in nowhere.csv", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
         (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
-        (2, "leave it out for whole numbers", ["evaluate", *NUMBERS, "--plot", "matrix.png"]),
         (3, "can't reach Redis", ["evaluate", *NUMBERS, "--length", "1", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NUMBERS, *NO_BROKER]),
         (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),

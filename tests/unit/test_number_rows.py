@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from digitq.scores import ScoreSink, tabulate_scores
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
 from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
@@ -179,18 +178,6 @@ def test_predictions_of_numbers() -> None:
         None, None, None, None, "no number is in the image", True, "error"
     )
     assert {first: "it"}[first] == "it"
-
-
-def test_scores_count_numbers_digits_and_what_is_marked() -> None:
-    sink = ScoreSink()
-    sink.write(read_images())
-    assert tabulate_scores(sink).splitlines() == [
-        "whole numbers right   50.00% of 2",
-        "digits right          80.00% of 5, in 2 numbers of the right length",
-        "to review             50.00% of 2",
-        "wrong, to review     100.00% of 1",
-    ]
-    assert sink.error == "no number is in the image"
 
 
 def write_images(folder: Path, *names: str) -> None:

@@ -1,0 +1,363 @@
+"""How well images are read: the figures, their words, and what `evaluate` takes."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+
+from digitq.cli import main
+from digitq.comparison import compare, describe_comparison, mcnemar
+from digitq.intervals import wilson
+from digitq.plot import plot_scores
+from digitq.report import report_truth
+from digitq.scores import ScoreSink, tabulate_scores
+from producer.checkpoint import Checkpoint
+from producer.chunking import cut_chunks
+from producer.sinks.encoders import ENCODERS
+from producer.sinks.files import FileSink
+from producer.sources.opening import open_sources
+from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
+from protocol.errors import OutputError
+
+# id, label, confidence, reason, truth
+ROWS = [
+    ("3/a.png", 3, 1.0, None, 3),
+    ("3/b.png", 3, 0.9, None, 3),
+    ("3/c.png", 5, 0.6, "unsure", 3),
+    ("5/d.png", 5, 0.5, "unsure", 5),
+    ("x/e.png", 9, 0.1, "no digit", None),
+    ("5/f.png", None, None, "error", 5),
+    ("5/g.png", 3, 0.8, None, 5),
+]
+
+
+def make_digits(rows: Sequence[tuple[Any, ...]] = ROWS, has_truth: bool = True) -> pa.RecordBatch:
+    schema = RESULT_SCHEMA.append(TRUTH) if has_truth else RESULT_SCHEMA
+    return pa.RecordBatch.from_pylist(
+        [
+            {
+                "id": id,
+                "label": label,
+                "confidence": confidence,
+                "probabilities": None if label is None else np.eye(10, dtype=np.float32)[label],
+                "error": "damaged" if label is None else None,
+                "review": reason is not None,
+                "reason": reason,
+                "truth": truth,
+            }
+            for id, label, confidence, reason, truth in rows
+        ],
+        schema,
+    )
+
+
+def make_numbers(*rows: tuple[str, str, str | None]) -> pa.RecordBatch:
+    """Rows of id, number and truth."""
+    schema = NUMBER_SCHEMA.append(NUMBER_TRUTH)
+    numbers = [
+        {"id": id, "number": number, "confidence": 0.8, "review": False, "truth": truth}
+        for id, number, truth in rows
+    ]
+    return pa.RecordBatch.from_pylist(numbers, schema)
+
+
+def make_sink(batch: pa.RecordBatch) -> ScoreSink:
+    sink = ScoreSink("number" if "number" in batch.schema.names else "digit")
+    sink.write(batch)
+    return sink
+
+
+def write_results(path: Path, batch: pa.RecordBatch) -> str:
+    sink = FileSink(path, {})
+    sink.write(batch)
+    sink.finish()
+    return str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `digitq evaluate`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [(8, 10, 0.4901625, 0.9433178), (0, 10, 0, 0.2775328), (10, 10, 0.7224672, 1), (0, 0, 0, 1)],
+)
+def test_wilson_as_r_has_it(right: int, total: int, low: float, high: float) -> None:
+    assert wilson(right, total) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_the_figures_of_digits() -> None:
+    """Of seven images, five have a truth and an answer, and three of these answers are right."""
+    figures = make_sink(make_digits()).figures()
+    assert (figures["images"], figures["failed"], figures["without_truth"]) == (7, 1, 1)
+    names = ("accuracy", "accuracy_not_to_review", "to_review", "wrong_to_review")
+    counts = [(figures[name]["count"], figures[name]["of"]) for name in names]
+    assert counts == [(3, 5), (2, 3), (2, 5), (1, 2)]
+    assert figures["reasons"] == {"unsure": {"answers": 2, "wrong": 1}}
+    assert figures["confusion"][3] == [0, 0, 0, 2, 0, 1, 0, 0, 0, 0]
+    assert figures["confusion"][5] == [0, 0, 0, 1, 0, 1, 0, 0, 0, 0]
+    assert figures["recall"][3] == pytest.approx(2 / 3) and figures["recall"][0] is None
+    assert figures["precision"][5] == 0.5
+    # Each answer has a bin of its own but 1.0 and 0.9, which do not share one either
+    gaps = [0, 0.1, 0.6, 0.5, 0.8]
+    assert figures["calibration_error"] == pytest.approx(sum(gaps) / 5, abs=1e-6)
+    assert [point["accuracy"]["of"] for point in figures["calibration"]] == [1] * 5
+    json.dumps(figures)
+
+
+def test_answers_of_like_confidence_share_a_bin() -> None:
+    rows = [("a", 1, 0.8, None, 1), ("b", 2, 0.84, None, 3), ("c", 4, 0.82, None, 4)]
+    figures = make_sink(make_digits(rows)).figures()
+    assert figures["calibration_error"] == pytest.approx(0.82 - 2 / 3, abs=1e-6)
+
+
+def test_the_table_fits_a_terminal() -> None:
+    lines = tabulate_scores(make_sink(make_digits()).figures()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[5].split() == ["3", *"0002010000", "66.67%", "66.67%"]
+    assert lines[2].split() == ["0", *"0" * 10, "-", "-"]
+    assert lines[12].split() == ["mean", "58.33%", "58.33%"]
+    table = "\n".join(lines)
+    assert re.search(r"^accuracy +60.00% +5   23.07% to 88.24%$", table, re.MULTILINE)
+    assert re.search(r"^calibration error +40.00%$", table, re.MULTILINE)
+    assert lines[-1].split() == ["unsure", "2", "1"]
+
+
+def test_the_figures_of_numbers() -> None:
+    rows = [("a", "007", "007"), ("b", "19", "18"), ("c", "1", "12"), ("d", "5", None)]
+    figures = make_sink(make_numbers(*rows)).figures()
+    assert figures["accuracy"]["share"] == pytest.approx(1 / 3)
+    assert (figures["digits_right"]["count"], figures["digits_right"]["of"]) == (4, 5)
+    assert figures["calibration_error"] == pytest.approx(0.8 - 1 / 3, abs=1e-6)
+    assert "digits, if length right   80.00%           5" in tabulate_scores(figures)
+
+
+@pytest.mark.parametrize("batch", [make_digits(), make_numbers(("a", "1", "1"), ("b", "2", "3"))])
+def test_the_plot_is_a_picture(batch: pa.RecordBatch, tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("target")  # what it leads to is written, as PNG
+    plot_scores(make_sink(batch).figures(), "a\n$b", tmp_path / "link.png")
+    with PIL.Image.open(tmp_path / "target") as picture:
+        assert min(picture.size) > 500 and picture.format == "PNG"
+        assert (picture.width > 2 * picture.height) == ("label" in batch.schema.names)
+
+
+def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "full.png").write_text("as it was")
+    (tmp_path / "full.png.partial").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="can't write .*full.png: No space left"):
+        plot_scores(make_sink(make_digits()).figures(), "mlp", tmp_path / "full.png")
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("suffix", sorted(ENCODERS))
+def test_a_result_file_is_evaluated_by_its_own_truth(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_results(tmp_path / f"results{suffix}", make_digits())
+    status, out, err = run(capsys, path, "--json")
+    expected = make_sink(make_digits()).figures()
+    assert json.loads(out) == {"model": "digit"} | json.loads(json.dumps(expected))
+    assert status == 1
+    assert err.splitlines() == [
+        "no right answer for 1 of 7 images",
+        "1 image with an error, such as: damaged",
+    ]
+    status, out, err = run(capsys, path, "--limit", 2, "--plot", tmp_path / "plot.svg")
+    assert (status, err) == (0, f"the picture is in {tmp_path}/plot.svg\n")
+    assert re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_results(tmp_path / "results.csv", make_digits(ROWS[:5], has_truth=False))
+    assert "has no right answers: name them with --truth" in run(capsys, results)[2]
+    table = tmp_path / "corrections.csv"
+    table.write_text("id,label\n3/a.png,3\n3/c.png,5\nx/e.png,\n3/b.png,12\ngone.png,1\n")
+    status, out, err = run(capsys, results, "--truth", table)
+    assert status == 0 and re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
+    assert err.splitlines() == [
+        f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`",
+        f"no image for 1 right answer in {table}, such as gone.png",
+    ]
+    status, out, err = run(capsys, results, "--truth", "parent")
+    assert re.search(r"^accuracy +75.00% +4 ", out, re.MULTILINE)
+    assert err == (
+        "no right answer for 1 of 5 images: their folders, such as `x`, are not named by a digit\n"
+    )
+    table.write_text("id,label\nother.png,3\n")
+    status, out, err = run(capsys, results, "--truth", table)
+    assert (status, out) == (2, "")
+    assert (
+        err.splitlines()[-1] == f"digitq: {results} can't be evaluated: no image has a right answer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--model does not go with a result file", ["RESULTS", "--model", "cnn"]),
+        ("one result file can be evaluated at a time", ["RESULTS", "RESULTS"]),
+        ("--compare takes two result files", ["--compare", "RESULTS"]),
+        (
+            "--plot does not go with --compare",
+            ["--compare", "RESULTS", "RESULTS", "--plot", "a.png"],
+        ),
+        ("one file has digits and the other whole numbers", ["--compare", "RESULTS", "NUMBERS"]),
+        ("is no result file", ["--compare", "RESULTS", "TABLE"]),
+        ("columns of whole numbers", ["TABLE"]),
+    ],
+)
+def test_what_does_not_go_together(
+    message: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {
+        "RESULTS": write_results(tmp_path / "results.csv", make_digits()),
+        "NUMBERS": write_results(tmp_path / "numbers.jsonl", make_numbers(("a", "1", "1"))),
+        "TABLE": str(tmp_path / "table.csv"),
+    }
+    Path(paths["TABLE"]).write_text("id,label\na,1\n")
+    status, out, err = run(capsys, *(paths.get(argument, argument) for argument in arguments))
+    assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1
+
+
+# Comparisons
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [(0, 0, 1), (1, 0, 1), (5, 5, 1), (0, 6, 2 / 2**6), (3, 16, 2 * (1 + 19 + 171 + 969) / 2**19)],
+)
+def test_mcnemar_by_hand(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(p)
+
+
+def test_mcnemar_of_many() -> None:
+    """A million tosses: 2,000 too many heads are two standard deviations."""
+    assert mcnemar(499_000, 501_000) == pytest.approx(0.0455, abs=0.0002)
+
+
+def make_table(rows: dict[str, tuple[str | None, str | None]]) -> pa.Table:
+    answers, truths = zip(*rows.values(), strict=True)
+    columns = [pa.array(values, pa.string()) for values in ([*rows], answers, truths)]
+    return pa.table(columns, names=["id", "answer", "truth"])
+
+
+def test_what_differs_between_two_tables() -> None:
+    first = make_table({"a": ("1", "1"), "b": ("2", "3"), "c": (None, "4"), "d": ("5", None)})
+    second = make_table(
+        {"e": ("1", "1"), "d": ("6", None), "c": ("4", "4"), "b": ("3", None), "a": ("1", None)}
+    )
+    figures = compare(first, second)
+    assert (figures["images"], figures["only_in"]) == (4, [0, 1])
+    assert figures["changed"] == [
+        {"id": "b", "truth": "3", "first": "2", "second": "3"},
+        {"id": "c", "truth": "4", "first": None, "second": "4"},
+        {"id": "d", "truth": None, "first": "5", "second": "6"},
+    ]
+    counts = [(accuracy["count"], accuracy["of"]) for accuracy in figures["accuracy"]]
+    assert counts == [(1, 2), (2, 2)]  # `c` has no answer in the first
+    assert (figures["only_right_in"], figures["p"]) == ([0, 1], 1)
+
+
+def test_a_comparison_in_words() -> None:
+    truths = {f"{n}.png": str(n % 10) for n in range(60)}
+    first = make_table(
+        {id: (truth if n >= 25 else "x", truth) for n, (id, truth) in enumerate(truths.items())}
+    )
+    second = make_table({id: (truth, truth) for id, truth in truths.items()})
+    lines = [*describe_comparison({"files": ["a.csv", "b.csv"]} | compare(first, second))]
+    assert lines[:4] == [
+        "60 images in both a.csv (first) and b.csv (second)",
+        "25 images with another answer in the second file",
+        " truth   first  second  id",
+        "     0       x       0  0.png",
+    ]
+    assert lines[22] == "     9       x       9  19.png" and "and 5 more" in lines[23]
+    assert lines[-3:] == [
+        "right in the first file only: 0, in the second only: 25",
+        "If both were equally good, chance would make so uneven a split in less than 0.1% of cases",
+        "(McNemar's exact test, p = 6e-08): the second file is better, by more than chance",
+    ]
+
+
+def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = write_results(tmp_path / "first.csv", make_digits(has_truth=False))
+    rows = [(id, 3, 0.9, None, None) for id, *_ in ROWS[:4]]
+    second = write_results(tmp_path / "second.parquet", make_digits(rows, has_truth=False))
+    table = tmp_path / "truth.csv"
+    table.write_text("id,label\n" + "".join(f"{row[0]},{row[4]}\n" for row in ROWS[:4]))
+    status, out, err = run(capsys, "--compare", first, second)
+    assert status == 0 and "3 images in the first file only, left out" in out.splitlines()
+    assert out.splitlines()[-1].startswith("no accuracy: none of these images has a right answer")
+    _, out, _ = run(capsys, "--compare", first, second, "--truth", table, "--json")
+    figures = json.loads(out)
+    assert figures["files"] == [first, second] and figures["only_right_in"] == [1, 1]
+    _, out, _ = run(capsys, "--compare", first, second, "--truth", table)
+    assert out.splitlines()[-1].endswith("p = 1): the difference may be chance")
+
+
+# Right answers that are missing
+
+
+def count_missing(folder: Path, model: str, **options: Any) -> tuple[Checkpoint, Any]:
+    source = open_sources([str(folder)], **options)
+    images = missing = 0
+    for chunk in cut_chunks(source.items, True, model=model, labels=source.labels):
+        images += chunk.rows
+        missing += chunk.batch.column("truth").null_count
+    assert missing == source.labels.missing
+    return Checkpoint(images, unlabelled=missing), source.labels
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "told"),
+    [
+        (["1/a.png", "2/b.png"], "mlp", ""),
+        (["1/a.png", "12/b.png"], "number", ""),
+        (["1/a.png", "12/b.png"], "mlp", "1 of 2 images: their folders, such as `12`, are not"),
+        (["scans/a.png", "x/b.png"], "number", "such as `scans`, are not named by a number"),
+        (["\udcff/a.png", "1/b.png"], "mlp", r"such as `\xff`, are not named by a digit"),
+    ],
+)
+def test_a_folder_that_is_no_right_answer_is_named(
+    names: list[str], model: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"1")
+    counts, labels = count_missing(tmp_path, model, truth_from_parent=True)
+    report_truth(counts, model, "parent", labels)
+    err = capsys.readouterr().err
+    assert told in err and bool(err) == bool(told)
+
+
+def test_a_table_says_which_images_it_lacks_and_which_lack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"1")
+    table = tmp_path / "corrections.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "number"), ("a.png", "007"), ("b.png", ""), ("z", "1")])
+    counts, labels = count_missing(tmp_path, "number", truth_file=table)
+    report_truth(counts, "number", "t.csv", labels)
+    assert capsys.readouterr().err.splitlines() == [
+        "no right answer in t.csv for 2 of 3 images",
+        "no image for 1 right answer in t.csv, such as z",
+    ]
+    _, labels = count_missing(tmp_path, "number", truth_file=table, limit=1)
+    assert not labels.unused  # the other images were not looked at
