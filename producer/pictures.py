@@ -111,7 +111,8 @@ def changed_since(sources: Sequence[str], id: str, seconds: float) -> bool:
     """Whether the file of an image, or the file of many that has it, was changed after this time.
     Ids of several sources begin with the source's name."""
     for source in sources:
-        for path in (source, os.path.join(source, id), id):
+        beside = os.path.join(os.path.dirname(source), id)  # as a list of files has them
+        for path in (os.path.join(source, id), beside, id, source):
             if os.path.isfile(path):
                 return os.stat(path).st_mtime > seconds + 1
     return False

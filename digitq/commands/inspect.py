@@ -18,6 +18,7 @@ from protocol.text import plural
 if TYPE_CHECKING:
     from producer.results import ResultFile
 
+MAX_NAME_CHARACTERS = 50  # an id may be longer than the name of a file can be
 RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
@@ -66,7 +67,8 @@ def inspect_results(
                 echo_err(f"{picture.id}: {picture.problem}")
                 status = 1
                 continue
-            images[picture.id] = Path(folder, str(place), os.path.basename(picture.id) or "image")
+            name = os.path.basename(picture.id)[-MAX_NAME_CHARACTERS:] or "image"
+            images[picture.id] = Path(folder, str(place), name)
             images[picture.id].parent.mkdir()
             images[picture.id].write_bytes(picture.content)
         found = [id for id in shown if id in images]
