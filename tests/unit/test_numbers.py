@@ -119,6 +119,18 @@ def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
     assert (readings[0].number, reason) == ("123", "not allowed")
 
 
+def test_a_length_is_wrong_where_another_one_is_certain() -> None:
+    line = candidates("12")
+    readings, reason = choose_readings(see(line), Known.check(1, None))
+    assert readings[0].number in "12" and reason == ""  # the digits of the free reading are unsure
+    line.digits[:] = np.eye(10)[[1, 2]]
+    for length in (1, 3):
+        readings, reason = choose_readings(see(line), Known.check(length, None))
+        assert (readings[0].number, reason) == ("12", "not allowed")
+    readings, reason = choose_readings(see(line), Known.check(None, ["1", "34"]))
+    assert (readings[0].number, reason) == ("1", "")  # a list has few numbers: it says more
+
+
 def test_a_million_allowed_numbers() -> None:
     known = Known.check(9, [f"{n:09d}" for n in range(0, 1_000_000_000, 1009)])
     number = f"{1009 * 123_456:09d}"

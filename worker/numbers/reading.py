@@ -42,6 +42,7 @@ UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not 
 MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
 OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
 MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
+CERTAIN = 0.95  # a free reading with this probability tells that a number has no other length
 ALTERNATIVES = 5  # at most this many other numbers are reported
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
 
@@ -187,10 +188,11 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason]:
     readings are free. Raises `ImageError` if nothing can be read.
     """
     wanted = seen.weigh(known)
-    if wanted and (known.is_nothing or wanted[0].chance >= MIN_ALLOWED):
-        total = sum(one.chance for one in wanted)
+    total = sum(one.chance for one in wanted)
+    free = seen.weigh() if total < 1 - CERTAIN and not known.is_nothing else []
+    is_wrong_length = bool(free) and known.allowed is None and free[0].chance >= CERTAIN
+    if wanted and wanted[0].chance >= MIN_ALLOWED and not is_wrong_length:
         return [one._replace(chance=one.chance / total) for one in wanted], seen.reason
-    free = [] if known.is_nothing else seen.weigh()
     if not free:
         raise ImageError("no number can be seen")
     return free, seen.reason or "not allowed"
