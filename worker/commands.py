@@ -136,7 +136,8 @@ def inspect(
 @click.option(
     "--fine-tune",
     is_flag=True,
-    help="the detector begins with the weights in DIGITQ_WEIGHTS, or with digitq's (`number` only)",
+    help="the detector begins with the weights in DIGITQ_WEIGHTS, or with digitq's; with --epochs "
+    "0, only the confidence is calibrated (`number` only)",
 )
 def train(
     name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None, fine_tune: bool

@@ -10,6 +10,7 @@ import torch
 
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
+from worker.models.card import card_path, read_card
 from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
 from worker.models.number import read_networks
 from worker.training import epochs, number_trainer
@@ -70,7 +71,8 @@ def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes are rendered in a thread of this process: a process takes long to start."""
-    monkeypatch.setattr(epochs, "start_processes", lambda: ThreadPoolExecutor(1))
+    for module in (epochs, number_trainer):
+        monkeypatch.setattr(module, "start_processes", lambda: ThreadPoolExecutor(1))
 
 
 def begin(seed: int, saved: Path) -> Training[Detector]:
@@ -102,6 +104,14 @@ def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_pat
     trained = train_detector(0, replace(recipe, epochs=1), tmp_path, fine_tune=True).state_dict()
     assert not all(torch.equal(trained[name], value) for name, value in installed.items())
     assert all(value.isfinite().all() for value in trained.values())
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_the_installed_networks_can_be_calibrated_anew(mnist_root: Path, tmp_path: Path) -> None:
+    card = train_number(0, 0, tmp_path, 30, fine_tune=True)
+    installed = read_card(card_path("number"))
+    assert card.sha256 == installed.sha256 and card.temperature != installed.temperature
+    assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
 
 
 @pytest.mark.slow

@@ -19,7 +19,19 @@ from worker.models.model import read_model
 from worker.models.network import Mlp, softmax
 from worker.training import trainer
 from worker.training.augmentation import Distortion
-from worker.training.calibration import REVIEWED_SHARE, calibrate, measure_calibration_error
+from worker.training.calibration import (
+    REVIEWED_SHARE,
+    calibrate,
+    count_gaps,
+    measure_calibration_error,
+)
+from worker.training.number_trainer import (
+    MARKED_SHARE,
+    Answers,
+    calibrated,
+    choose_threshold,
+    fit_confidence,
+)
 from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.training.synthetic import rendering
 from worker.training.synthetic.rendering import NO_DIGIT
@@ -163,6 +175,26 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
         labels = torch.cat([torch.zeros(right), torch.ones(100 - right)]).long()
         gap = measure_calibration_error(probabilities, labels)
         assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
+
+
+def test_the_confidence_of_a_number_depends_on_its_length() -> None:
+    torch.manual_seed(0)
+    logits, digits = 2 + 2 * torch.randn(5000).double(), torch.randint(1, 13, (5000,))
+    is_right = torch.rand(5000) < torch.sigmoid(0.8 * logits + 0.6 * digits.log() - 1)
+    is_doubted = torch.rand(5000) < 0.2
+    is_right &= ~is_doubted | (torch.rand(5000) < 0.3)
+    answers = Answers(logits.sigmoid(), digits, is_doubted, is_right)
+    slope, length_factor, offset = fit_confidence(answers)
+    assert [slope, length_factor, offset] == pytest.approx([0.8, 0.6, -1], abs=0.15)
+    card = Card(
+        "number", "", 0, 1, temperature=1 / slope, offset=offset, length_factor=length_factor
+    )
+    confidence = calibrated(card, answers)
+    for length in (1, 12):
+        of_length = ~is_doubted & (digits == length)
+        assert count_gaps(confidence[of_length], is_right[of_length]) < 0.1
+    is_marked = is_doubted | (confidence < choose_threshold(confidence, answers))
+    assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
 
 
 def test_a_seed_has_a_range(tmp_path: Path) -> None:

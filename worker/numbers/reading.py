@@ -119,7 +119,7 @@ def read_number(content: bytes, known: Known) -> NumberReading:
     seen = look(network, to_grey(picture))
     readings, reason = choose_readings(seen, known)
     best = readings[0]
-    confidence = card.calibrate(best.chance)
+    confidence = card.calibrate(best.chance, len(best.number))
     if has_more_pages(content):
         reason = "pages"
     ratio = scale_of(content, picture.shape[:2])

@@ -39,20 +39,23 @@ def count_gaps(confidence: Tensor, right: Tensor) -> float:
     return (sums.abs().sum() / len(right)).item()
 
 
-def fit_line(logits: Tensor, truths: Tensor) -> tuple[float, float]:
-    """Slope and offset of the logistic regression of truths, 0 or 1, on logits: (N,) and (N,)."""
-    line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+def fit_logistic(features: Tensor, truths: Tensor) -> list[float]:
+    """The logistic regression of truths, 0 or 1, on features: (N,) and (N, K).
+
+    Gives the K slopes, and the offset as the last.
+    """
+    inputs = F.pad(features, (0, 1), value=1.0)
+    line = torch.tensor([1.0] + [0.0] * features.shape[1], dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
 
     def measure() -> Tensor:
         solver.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(line[0] * logits + line[1], truths)
+        loss = F.binary_cross_entropy_with_logits(inputs @ line, truths)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     solver.step(measure)  # type: ignore[no-untyped-call]
-    slope, offset = line.tolist()
-    return slope, offset
+    return list(line.tolist())
 
 
 def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:

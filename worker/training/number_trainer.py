@@ -2,7 +2,8 @@
 
 They learn from rendered scenes alone: first the detector, then the network of columns. A training
 that was broken off continues after its last epoch. With `--fine-tune` the detector begins with
-weights that were trained before.
+weights that were trained before, and with `--epochs 0` too, both networks keep theirs: only the
+confidence is calibrated anew.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +24,11 @@ from worker.models.card import Card, card_path, read_card
 from worker.models.columns import Columns
 from worker.models.detector import Detector, fold
 from worker.models.number import NumberNetwork, read_networks
-from worker.numbers.reading import look
+from worker.numbers.reading import choose_readings, look
+from worker.numbers.readings import NOTHING_KNOWN
 from worker.pictures import ImageError
 from worker.training import detection, strips
-from worker.training.calibration import count_gaps, fit_line
+from worker.training.calibration import count_gaps, fit_logistic
 from worker.training.epochs import EpochsRecipe, Training
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
@@ -37,7 +40,16 @@ DETECTOR_RECIPE = EpochsRecipe(epochs=40)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 COLUMNS_RECIPE = EpochsRecipe(epochs=30)
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
-MARKED_SHARE = 0.9  # this share of the wrong numbers has a confidence below the review threshold
+MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
+
+
+class Answers(NamedTuple):
+    """What was read in N scenes: (N,) each."""
+
+    chances: Tensor  # the probability of the reading, 0 if there is none
+    digits: Tensor  # how many digits it has, 1 if there is none
+    is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
+    is_right: Tensor
 
 
 def train_detector(seed: int, recipe: EpochsRecipe, out: Path, fine_tune: bool) -> Detector:
@@ -79,24 +91,25 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
             picture, row, column = batch.places.unbind(1)
             scores.append(maps.signs[picture, :, row, column])
             signs.append(batch.signs)
-    slope, offset = fit_line(torch.cat(logits).double(), torch.cat(truths).double())
+    slope, offset = fit_logistic(torch.cat(logits).double()[:, None], torch.cat(truths).double())
     factors = torch.linspace(0.5, 3, 251)
     losses = [F.cross_entropy(torch.cat(scores) * factor, torch.cat(signs)) for factor in factors]
     with torch.no_grad():
         network.scale(slope, offset, factors[torch.stack(losses).argmin()].item())
 
 
-def read_scenes(network: NumberNetwork, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
-    """The probability of each scene's reading, and whether it is right: (N,) and (N,)."""
-    chances, right = [], []
+def read_scenes(network: NumberNetwork, scenes: Sequence[Scene]) -> Answers:
+    """Read the number in each scene."""
+    rows = []
     for scene in scenes:
         try:
-            readings = look(network, scene.picture).weigh()
+            readings, reason = choose_readings(look(network, scene.picture), NOTHING_KNOWN)
+            number, chance = readings[0]
+            rows.append((chance, len(number), reason != "", number == scene.number))
         except ImageError:  # nothing was found
-            readings = []
-        chances.append(readings[0].chance if readings else 0.0)
-        right.append(bool(readings) and readings[0].number == scene.number)
-    return torch.tensor(chances, dtype=torch.float64), torch.tensor(right)
+            rows.append((0.0, 1, False, False))
+    chances, digits, *others = map(torch.tensor, zip(*rows, strict=True))
+    return Answers(chances.double(), digits, *others)
 
 
 def train_number(
@@ -112,18 +125,23 @@ def train_number(
     scenes = limit_scenes or recipe.scenes
     make_writable(out, NUMBER)
     before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
-    detector = train_detector(seed, replace(recipe, scenes=scenes), out, fine_tune)
-    columns = train_columns(seed, replace(COLUMNS_RECIPE, scenes=scenes), out)
+    is_trained = not fine_tune or recipe.epochs > 0
+    if is_trained:
+        detector = train_detector(seed, replace(recipe, scenes=scenes), out, fine_tune)
+        columns = train_columns(seed, replace(COLUMNS_RECIPE, scenes=scenes), out)
+        network = NumberNetwork(fold(detector), fold(columns))
+    else:
+        network = read_networks()[0].eval()
     print("calibrating and testing …", file=sys.stderr)
     torch.set_num_threads(1)
     count = min(HELD_BACK_SCENES, scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, (seed, part), count) for part in (1, 2)]
         validation, test = ([s for s in collect(blocks) if not s.doubt] for blocks in sets)
-    network = NumberNetwork(fold(detector), fold(columns))
-    calibrate_candidates(network.detector, validation, seed)
-    chances, right = read_scenes(network, validation)
-    slope, offset = fit_line(torch.logit(chances, 1e-6), right.double())
+    if is_trained:
+        calibrate_candidates(network.detector, validation, seed)
+    answers = read_scenes(network, validation)
+    slope, length_factor, offset = fit_confidence(answers)
     card = Card(
         name=NUMBER,
         architecture=network.architecture,
@@ -133,27 +151,45 @@ def train_number(
         command=f"{before}digitq train {NUMBER} --seed {seed} --epochs {recipe.epochs}"
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
         + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
-        validation_accuracy=round(right.double().mean().item(), 6),
+        validation_accuracy=round(answers.is_right.double().mean().item(), 6),
         temperature=round(1 / slope, 4),
         offset=round(offset, 4),
+        length_factor=round(length_factor, 4),
     )
-    wrong = calibrated(card, chances)[~right]
-    chances, right = read_scenes(network, test)
-    confidence = calibrated(card, chances)
+    review_below = choose_threshold(calibrated(card, answers), answers)
+    answers = read_scenes(network, test)
     content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     card = replace(
         card,
-        review_below=round(wrong.quantile(MARKED_SHARE).item(), 4) if len(wrong) else 0.5,
-        test_accuracy=round(right.double().mean().item(), 6),
-        test_calibration_error=round(count_gaps(confidence, right), 6),
+        review_below=review_below,
+        test_accuracy=round(answers.is_right.double().mean().item(), 6),
+        test_calibration_error=round(count_gaps(calibrated(card, answers), answers.is_right), 6),
         sha256=hashlib.sha256(content).hexdigest(),
     )
     write_model(out, card, content)
     for name in ("detector", "columns"):
-        (out / f"{name}.partial").unlink(missing_ok=True)  # the detector may have had no epoch
+        (out / f"{name}.partial").unlink(missing_ok=True)  # there may have been no epoch
     return card
 
 
-def calibrated(card: Card, chances: Tensor) -> Tensor:
-    """The confidence of each reading: (N,) → (N,)."""
-    return torch.tensor([card.calibrate(chance) for chance in chances.tolist()])
+def fit_confidence(answers: Answers) -> list[float]:
+    """The slopes of log-odds and of the logarithm of the count of digits, and the offset.
+
+    They are for readings without another doubt: a clear scene that looks doubtful is mostly read
+    wrongly, one with another line is not.
+    """
+    features = [torch.logit(answers.chances, 1e-6), answers.digits.double().log()]
+    kept = ~answers.is_doubted
+    return fit_logistic(torch.stack(features, 1)[kept], answers.is_right[kept].double())
+
+
+def calibrated(card: Card, answers: Answers) -> Tensor:
+    """The confidence of each reading, (N,)."""
+    pairs = zip(answers.chances.tolist(), answers.digits.tolist(), strict=True)
+    return torch.tensor([card.calibrate(chance, digits) for chance, digits in pairs])
+
+
+def choose_threshold(confidence: Tensor, answers: Answers) -> float:
+    """The confidence below which a number is to be reviewed, from those of readings, (N,)."""
+    wrong = confidence.masked_fill(answers.is_doubted, 0.0)[~answers.is_right]
+    return round(wrong.quantile(MARKED_SHARE).item(), 4) if len(wrong) else 0.5
