@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import Self
 from urllib.parse import quote
+from weakref import finalize
 
 from digitq.local import tether
 from digitq.local.folders import private_folder
@@ -43,10 +46,10 @@ CONTROL_KEY = "_kombu.binding.celery.pidbox"  # has one member for each worker t
 
 
 class Local:
-    """A context manager for processes that end with this one.
+    """A context manager for processes that end with this one, or once this object is deleted.
 
-    Enter it in the main thread: the kernel ends the processes with the thread that started them.
-    Redis listens on a Unix socket in a private folder, and on `port` of 127.0.0.1 if it is given.
+    It can be entered and checked in any thread. Redis listens on a Unix socket in a private folder,
+    and on `port` of 127.0.0.1 if it is given.
     """
 
     def __init__(
@@ -66,6 +69,12 @@ class Local:
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}  # for each process, when it has died recently
+        self._changing = RLock()  # held while processes are checked, started again or ended
+        # The kernel ends a process with the thread that started it, so they have a thread that
+        # lives as long as they do
+        self._starter = ThreadPoolExecutor(1, "starter of processes")
+        ending = self._starter, self._processes, self._stack, self._changing
+        self._end = finalize(self, end_processes, *ending)
 
     def __enter__(self) -> Self:
         """Raises `UsageError` if a program, a package or weights are missing."""
@@ -92,21 +101,12 @@ class Local:
         Raises `BrokerError` with the reason if `error` is one because Redis has died.
         """
         try:
-            if isinstance(error, BrokerError):
+            if isinstance(error, BrokerError) and self._end.alive:
                 with suppress(subprocess.TimeoutExpired):
                     self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
                 self._check_redis()
         finally:
-            for process in reversed(self._processes.values()):  # Redis last, so nobody misses it
-                self._kill(process)
-            self._processes.clear()
-            self._stack.close()
-
-    @staticmethod
-    def _kill(process: subprocess.Popen[bytes]) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a zombie
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            self._end()
 
     @property
     def url(self) -> str:
@@ -138,6 +138,10 @@ class Local:
     def check(self, starting: bool = False) -> None:
         """Restart workers and Flower if they have died. Raises `BrokerError` if Redis has died, and
         `DigitqError` if another process has died too often or can't start."""
+        with self._changing:
+            self._check_all(starting)
+
+    def _check_all(self, starting: bool) -> None:
         self._check_redis()
         for name, process in self._processes.items():
             if name == "redis" or process.poll() is None:
@@ -151,10 +155,12 @@ class Local:
                 how = describe_end(process)
                 raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
             self._deaths[name] = [*deaths, now]
-            self._kill(process)  # its child processes may still run
+            kill(process)  # its child processes may still run
             self._start_flower() if name == "flower" else self._start_worker(name)
 
     def _check_redis(self) -> None:
+        if not self._end.alive:
+            raise BrokerError("the private Redis has ended: its client was closed")
         redis = self._processes["redis"]
         if redis.poll() is not None:
             raise BrokerError(f"the private Redis has died ({describe_end(redis)})")
@@ -210,6 +216,9 @@ class Local:
 
     def _start(self, name: str, *command: str, **variables: str) -> None:
         """Start a process in a session of its own, so that Ctrl-C reaches only this process."""
+        self._starter.submit(self._start_here, name, *command, **variables).result()
+
+    def _start_here(self, name: str, *command: str, **variables: str) -> None:
         weights = read_settings().own_weights()  # an absolute path
         is_shown = self.show_logs and name.startswith("worker")
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -234,6 +243,28 @@ class Local:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
         silent = "its log is above" if self.show_logs else "it printed nothing"
         return lines[-1].removeprefix("digitq: ") if lines else silent
+
+
+def end_processes(
+    starter: ThreadPoolExecutor,
+    processes: dict[str, subprocess.Popen[bytes]],
+    folder: ExitStack,
+    changing: RLock,
+) -> None:
+    """Kill the processes, the one that was started first as the last, and remove their folder."""
+    with changing:
+        starter.shutdown()  # it may still be starting one, if this thread was interrupted
+        for process in reversed(processes.values()):  # Redis last, so nobody misses it
+            kill(process)
+        processes.clear()
+        folder.close()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it started."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a zombie
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def describe_end(process: subprocess.Popen[bytes]) -> str:

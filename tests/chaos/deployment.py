@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Timer
 from unittest.mock import patch
 
-from digitq.local.processes import Local
+from digitq.local.processes import Local, kill
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.ledger import Ledger
@@ -116,7 +116,7 @@ class Deployment(Local):
         """Start again what has died; do what is due."""
         for name, process in list(self._processes.items()):
             if process.poll() is not None:
-                self._kill(process)
+                kill(process)
                 self._start_redis() if name == "redis" else self._start_worker(name)
         due = [action for end, action in self._later if end <= time.monotonic()]
         self._later = [(end, action) for end, action in self._later if end > time.monotonic()]
