@@ -1,6 +1,7 @@
 """digitq: classify handwritten digits in bulk over a queue.
 
 `from digitq import Client` is the way in from Python; `python -m digitq` is the command line.
+`digitq.classify` and `digitq.local` are for notebooks and scripts.
 """
 
 from importlib import import_module
@@ -9,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from digitq.backend import local as local
+    from digitq.results import Results as Results
+    from digitq.results import classify as classify
     from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
     __version__: str
+
+OWN = {"Results": "digitq.results", "classify": "digitq.results", "local": "digitq.backend"}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +29,11 @@ def __getattr__(name: str) -> Any:
     if reason := describe_foreign_module():
         raise ImportError(f"digitq: {reason}")
     producer = import_module("producer")
-    if name in ("__all__", *producer.__all__):
+    if name == "__all__":
+        return sorted([*producer.__all__, *OWN])
+    if name in OWN:
+        return getattr(import_module(OWN[name]), name)
+    if name in producer.__all__:
         return getattr(producer, name)
     raise AttributeError(f"module 'digitq' has no attribute {name!r}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import Thread
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console, RenderableType
@@ -22,6 +23,7 @@ from rich.table import Column
 from rich.text import Text
 
 from digitq.local.processes import Local
+from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.report import Run, describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
@@ -38,6 +40,7 @@ from protocol.text import plural
 FILES_PER_WORKER = 64  # while one more worker starts, the others classify this many files
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
 NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
+NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,42 @@ class Backend:
 
     client: Client
     local: Local | None = None
+
+
+class LocalClient(Client):
+    """A `Client` of a private Redis and workers. They end when it is closed, once it and its jobs
+    are deleted, and with this process. Workers that die are started again."""
+
+    def __init__(self, processes: Local) -> None:
+        """Wait for the first worker."""
+        processes.wait_until_ready(workers=1)
+        # A private Redis that died does not come back, so it is not waited for
+        super().__init__(processes.url, retry_seconds=0)
+        self.on_idle = processes.check
+        self.processes = processes
+
+    def close(self) -> None:
+        """End the workers and Redis."""
+        self.__exit__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().close()
+        self.processes.__exit__(*exception)
+
+
+def local(workers: int | None = None) -> LocalClient:
+    """Start a private Redis and workers, by default one for each core; any thread may do so.
+
+    The client that it gives ends them: it is a context manager, and has `close`. Raises
+    `UsageError` if a program or a package is missing, and `DigitqError` if a worker can't start.
+    """
+    most = MAX_WORKERS_PER_CORE * usable_cores()
+    if workers is not None and not (isinstance(workers, int) and 1 <= workers <= most):
+        raise UsageError(f"there can't be {workers!r} workers: there can be 1 to {most}")
+    with ExitStack() as stack:
+        client = LocalClient(stack.enter_context(Local(workers or usable_cores())))
+        stack.pop_all()
+    return client
 
 
 @contextmanager
@@ -62,25 +101,18 @@ def open_backend(
             raise UsageError(f"--workers starts private workers: it does not go with {named}")
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
-        yield Backend(Client(url))
+        with Client(url) as client:
+            yield Backend(client)
         return
     if not workers:
         workers = usable_cores()
         if images is not None:
             workers = min(workers, -(-images // FILES_PER_WORKER))
-    with ExitStack() as stack:
-        starting = f"starting Redis and {plural(workers, 'worker')} …"
-        with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
-            local = stack.enter_context(Local(workers))
-            backend = private_backend(local)
-        yield backend
-
-
-def private_backend(local: Local) -> Backend:
-    """Private processes as a backend, once the first worker is ready."""
-    local.wait_until_ready(workers=1)
-    # A private Redis that died does not come back, so it is not waited for
-    return Backend(Client(local.url, retry_seconds=0), local)
+    starting = f"starting Redis and {plural(workers, 'worker')} …"
+    with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
+        client = local(workers)
+    with client:
+        yield Backend(client, client.processes)
 
 
 def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]) -> Run:
@@ -148,8 +180,8 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
 
     def look() -> None:
         nonlocal idle_since, seen, said
-        if backend.local:
-            backend.local.check()
+        if backend.client.on_idle:
+            backend.client.on_idle()
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
@@ -161,7 +193,7 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
                 return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
-            if what == "a worker" and not backend.local:
+            if what == "a worker" and not backend.client.on_idle:
                 broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")
@@ -171,7 +203,8 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
 
 
 def progress_bar(hidden: bool = False) -> Progress:
-    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal."""
+    """A bar on stderr that vanishes at the end, and is not shown if stderr is no terminal. In a
+    notebook it is an output of the cell, and stays."""
     console = Console(stderr=True)
     columns: list[ProgressColumn] = [
         BarColumn(complete_style="cyan", finished_style="green"),
@@ -180,10 +213,11 @@ def progress_bar(hidden: bool = False) -> Progress:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
     ]
-    return _NotedProgress(
+    bar = _NotebookProgress if console.is_jupyter else _NotedProgress
+    return bar(
         *(columns[:3] if console.width < NARROW_COLUMNS else columns),
         console=console,
-        disable=hidden or not sys.stderr.isatty(),
+        disable=hidden or not (console.is_jupyter or sys.stderr.isatty()),
         transient=True,
     )
 
@@ -196,6 +230,27 @@ class _NotedProgress(Progress):
         for task in self.tasks:
             if notes := ", ".join(filter(None, [*task.fields["flaws"], task.fields["waiting"]])):
                 yield Text(notes, "yellow", no_wrap=True, overflow="ellipsis")
+
+
+class _NotebookProgress(_NotedProgress):
+    """The same below a cell of a notebook. The one of rich would need ipywidgets."""
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._output, self._shown = display(self, display_id=True), 0.0
+
+    def update(self, *arguments: Any, **fields: Any) -> None:
+        super().update(*arguments, **fields)
+        if time.monotonic() > self._shown + NOTEBOOK_SECONDS:
+            self.refresh()
+
+    def refresh(self) -> None:
+        self._output.update(self)
+        self._shown = time.monotonic()
+
+    def stop(self) -> None:
+        self.refresh()
 
 
 def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
@@ -121,6 +121,7 @@ class Batcher:
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        self.on_idle: Callable[[], None] | None = None  # it is called while a batch is late
         self._ledger = ledger
         self._queues: dict[tuple[int, Reading, bool], CallQueue] = {}
 
@@ -261,6 +262,8 @@ class Batcher:
 
     def _look_after(self, job_id: str, limits: BatchLimits) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
+        if self.on_idle:
+            self.on_idle()
         with suppress(UnknownJobError):
             if not self._ledger.record(job_id).is_stopped:
                 self._ledger.heartbeat(job_id)

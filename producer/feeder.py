@@ -141,11 +141,13 @@ class Feeder(threading.Thread):
         """Whether all chunks so far are collected and the source may yield more."""
         return self.total is None and not self._window
 
-    def collected(self, number: int) -> None:
+    def collected(self, number: int) -> StoredChunk:
         """Note that chunk `number` is collected: its place in the window is free."""
         with self._changed:
-            self._base = (number + 1, self._base[1] + self._window.pop(number).rows)
+            chunk = self._window.pop(number)
+            self._base = (number + 1, self._base[1] + chunk.rows)
             self._changed.notify_all()
+        return chunk
 
     def repair(self) -> None:
         """Store again what Redis has lost, for example in a restart without persistence."""

@@ -1,27 +1,48 @@
 """A submitted job: its results in source order, its progress, cancelling it."""
 
+import asyncio
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
+from html import escape
 from weakref import finalize
 
 import pyarrow as pa
 
 from producer.feeder import FEEDER_POLL_SECONDS, Feeder
-from protocol.chunk import decode, result_schema
-from protocol.errors import JobAbandonedError, ResultsExpiredError, UnknownJobError, UsageError
+from protocol.broker.connection import connect
+from protocol.chunk import Chunk, decode, result_schema
+from protocol.errors import (
+    DigitqError,
+    JobAbandonedError,
+    ResultsExpiredError,
+    UnknownJobError,
+    UsageError,
+)
 from protocol.ledger import JobRecord, Ledger
 from protocol.origin import Origin
 from protocol.settings import settings
+from protocol.text import in_one_line, plural
 
 MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
 IDLE_MS = 500  # after this long without a result, the job is checked
 LOGGED_CHECKS = 20  # after this many checks without a result, a warning is logged
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Place:
+    """How far a reader of a job's results is."""
+
+    number: int  # of the chunk whose result comes next
+    last: bytes = b"0"  # the last sign of a result that the reader has seen
+    taken: list[int] = field(default_factory=list)  # chunks whose results Redis may delete
 
 
 class Job:
@@ -44,6 +65,8 @@ class Job:
     ) -> None:
         self.id, self.model, self.origin = job_id, model, origin
         self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
+        # It is called with the images and the results of each chunk of an attached job
+        self.on_chunk: Callable[[Chunk, pa.RecordBatch], None] | None = None
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None
@@ -57,6 +80,24 @@ class Job:
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how far the job is."""
+        try:
+            with connect(self._ledger.redis.url) as redis:  # a notebook waits for no lost Redis
+                record = Ledger(redis).record(self.id)
+        except DigitqError as error:
+            return escape(in_one_line(f"job {self.id}: {error}"))
+        done, images = record.done_images, record.images
+        parts = [
+            f"job {record.id}: {record.state}{f' ({record.reason})' if record.reason else ''}",
+            f"{done:,} of {plural(images, 'image')} done{' so far' * (not record.is_fed)}",
+            f"{record.failed:,} with an error",
+            f"{record.review:,} to review",
+            f"model {record.model}",
+        ]
+        bar = f'<progress value="{done}" max="{max(1, images)}"></progress> '
+        return bar * record.is_fed + escape(in_one_line(", ".join(parts)))
 
     def progress(self) -> JobRecord:
         """The current counts of the job. Raises `UnknownJobError`."""
@@ -89,35 +130,64 @@ class Job:
         Raises `JobCancelledError`, `JobFailedError`, `JobAbandonedError`, `UnknownJobError`,
         `ResultsExpiredError`, `BrokerError`, and `UsageError` if an attached job has two readers.
         """
+        place = self._start_reading()
+        while (batches := self._fetch(place)) is not None:
+            for batch in batches:
+                self._take(place, batch)
+                yield batch
+
+    async def results_async(self) -> AsyncIterator[pa.RecordBatch]:
+        """`results` for coroutines. If one is cancelled while it waits, no result is lost: another
+        call goes on there. Raises as `results`."""
+        wait = asyncio.get_running_loop().run_in_executor
+        thread = ThreadPoolExecutor(1, f"reader of job {self.id}")  # asyncio has few for everybody
+        try:
+            place = await wait(thread, self._start_reading)
+            while (batches := await wait(thread, self._fetch, place)) is not None:
+                for batch in batches:
+                    self._take(place, batch)
+                    yield batch
+        finally:
+            thread.shutdown(wait=False)  # it ends within `IDLE_MS`
+
+    def _start_reading(self) -> Place:
+        """Raises `UsageError` for an attached job of another process."""
         if self._feeder is None and self.progress().attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
-        number, last = self._next, b"0"
-        taken: list[int] = []
-        while True:
-            self._check_reader(number)
-            if (state := self._state(number)) == "collected":
+        return Place(self._next)
+
+    def _fetch(self, place: Place) -> list[pa.RecordBatch] | None:
+        """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
+        self._check_reader(place.number)
+        if (state := self._state(place.number)) == "collected":
+            end = self._ledger.finish if self.attached else self._ledger.release
+            end(self.id)
+            return None
+        taken, place.taken = place.taken, []
+        payloads = self._ledger.results(self.id, place.number, MAX_RESULTS, drop=taken)
+        if payloads[0] is None:
+            if state == "done":
+                raise ResultsExpiredError(
+                    f"Redis no longer keeps the results of job {self.id}: submit it again"
+                )
+            place.last = self._wait(place.last)
+        batches: list[pa.RecordBatch] = []
+        for payload in payloads:
+            if payload is None:
                 break
-            payloads = self._ledger.results(self.id, number, MAX_RESULTS, drop=taken)
-            taken = []
-            for payload in payloads:
-                if payload is None:
-                    break
-                batch = decode(payload)
-                if self._attached_feeder:
-                    self._check_reader(number)
-                    self._attached_feeder.collected(number)
-                    self._next = number + 1
-                    taken.append(number)
-                number += 1
-                yield batch
-            if payloads[0] is None:
-                if state == "done":
-                    raise ResultsExpiredError(
-                        f"Redis no longer keeps the results of job {self.id}: submit it again"
-                    )
-                last = self._wait(last)
-        end = self._ledger.finish if self.attached else self._ledger.release
-        end(self.id)
+            batches.append(decode(payload))
+        return batches
+
+    def _take(self, place: Place, batch: pa.RecordBatch) -> None:
+        """Note that the next chunk's results are handed out."""
+        if self._attached_feeder:
+            self._check_reader(place.number)
+            chunk = self._attached_feeder.collected(place.number)
+            self._next = place.number + 1
+            place.taken.append(place.number)
+            if self.on_chunk:
+                self.on_chunk(Chunk.decode(chunk.payload), batch)
+        place.number += 1
 
     def _check_reader(self, number: int) -> None:
         """Raises `UsageError` if another reader has taken a chunk of an attached job."""

@@ -90,7 +90,7 @@ def demo(workers: int | None, keep: bool) -> None:
 
     It starts Redis, two workers and Flower, writes results/demo.csv, and stops them again.
     """
-    from digitq.backend import private_backend, take_results
+    from digitq.backend import Backend, LocalClient, take_results
     from digitq.local.processes import Local
     from producer.sources.opening import open_sources
 
@@ -103,7 +103,7 @@ def demo(workers: int | None, keep: bool) -> None:
     sink = open_sink(str(out), {"sources": ["mnist:test"]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
         echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
-        backend = private_backend(local)
+        backend = Backend(LocalClient(local), local)
         echo_err(f"Flower   {local.flower_url}")
         job = backend.client.submit_source(source)
         done = take_results(backend, job, sink, source.count)

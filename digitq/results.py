@@ -1,0 +1,113 @@
+"""`digitq.classify`: many images in one line, and the `Results` that it gives."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+
+from digitq.backend import Backend, open_backend, take_results
+from digitq.report import summarise
+from digitq.sample import Sample
+from producer.checkpoint import Checkpoint
+from producer.client import Client
+from producer.prediction import Answer, to_predictions
+from producer.sinks.files import Sink
+from producer.sources.opening import count_files, open_sources
+from producer.sources.python import Image, image_source
+from producer.sources.source import Source
+from protocol.chunk import result_schema
+from protocol.reading import What, choose_reading
+
+
+class Results:
+    """The answers for many images, in the order of the images.
+
+    It can be iterated over: each item is a `Prediction` or a `NumberPrediction`. A notebook shows
+    some rows with thumbnails.
+    """
+
+    def __init__(self, table: pa.Table, checkpoint: Checkpoint, sample: Sample) -> None:
+        self.table = table  # one row for each image, with the columns of `Job.results`
+        self._checkpoint, self._sample = checkpoint, sample
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Answer]:
+        for batch in self.table.to_batches():
+            yield from to_predictions(batch)
+
+    def __repr__(self) -> str:
+        return f"<Results: {summarise(self._checkpoint)}>"
+
+    def _repr_html_(self) -> str:
+        # MathJax leaves this class alone: an id may have dollar signs
+        summary = escape(summarise(self._checkpoint))
+        return f'<div class="tex2jax_ignore"><p>{summary}</p>{self._sample.html()}</div>'
+
+    def to_pandas(self) -> Any:
+        """The table as a DataFrame of pandas, which must be installed."""
+        return self.table.to_pandas()
+
+
+def classify(
+    images: Image | Iterable[Image],
+    model: str | None = None,
+    *,
+    read: What = "digit",
+    length: str | int | None = None,
+    allowed: Iterable[str] | None = None,
+    client: Client | None = None,
+) -> Results:
+    """Classify all images, and wait for the results. A bar shows how far it is.
+
+    `images` is what `Client.submit` takes. A path, or one in a list, may also name a folder, an
+    archive or another SOURCE of the command line; see `Client.submit` for the other arguments too.
+
+    Without a `client` it uses the Redis that DIGITQ_BROKER_URL names. If there is none, it starts a
+    private Redis and workers, which takes some seconds, and ends them: `local` keeps them running.
+
+    Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
+    """
+    reading = choose_reading(model, read, length, allowed)
+    source, number = open_images(images)
+    sink, sample = TableSink(), Sample()
+    opened: AbstractContextManager[Backend] = (
+        nullcontext(Backend(client)) if client else (open_backend(None, None, number))
+    )
+    with opened as backend:
+        job = backend.client.start(source, reading)
+        job.on_chunk = sample.add
+        take_results(backend, job, sink, source.count)
+    schema = sink.batches[0].schema if sink.batches else result_schema(job.model)
+    return Results(pa.Table.from_batches(sink.batches, schema), sink.checkpoint, sample)
+
+
+def open_images(images: Image | Iterable[Image]) -> tuple[Source, int | None]:
+    """The images of `classify` as a source, and how many they are if that is known at once. Only
+    paths that do not all end as images do are SOURCEs: an image that is missing is a row with an
+    error, and a missing folder is none. Raises `UsageError`."""
+    is_one = isinstance(images, str | os.PathLike)
+    paths: Any = [images] if is_one else images
+    if isinstance(paths, list | tuple) and all(
+        isinstance(path, str | os.PathLike) for path in paths
+    ):
+        number = count_files([os.fspath(path) for path in paths])
+        if is_one or number is None:
+            return open_sources(paths), number
+    source = image_source(images)
+    return source, source.count()
+
+
+class TableSink(Sink):
+    """Keeps all rows in memory."""
+
+    def __init__(self) -> None:
+        self.batches: list[pa.RecordBatch] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self.batches.append(batch)
+        self.checkpoint = self.checkpoint.add(batch)
