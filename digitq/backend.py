@@ -107,7 +107,7 @@ def open_backend(
     if not workers:
         workers = usable_cores()
         if images is not None:
-            workers = min(workers, -(-images // FILES_PER_WORKER))
+            workers = min(workers, max(1, -(-images // FILES_PER_WORKER)))
     starting = f"starting Redis and {plural(workers, 'worker')} …"
     with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
         client = local(workers)

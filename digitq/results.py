@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -87,19 +88,22 @@ def classify(
 
 
 def open_images(images: Image | Iterable[Image]) -> tuple[Source, int | None]:
-    """The images of `classify` as a source, and how many they are if that is known at once. Only
-    paths that do not all end as images do are SOURCEs: an image that is missing is a row with an
-    error, and a missing folder is none. Raises `UsageError`."""
+    """The images of `classify` as a source, and how many they are if that is known at once.
+
+    Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
+    with an error. Raises `UsageError`.
+    """
     is_one = isinstance(images, str | os.PathLike)
     paths: Any = [images] if is_one else images
-    if isinstance(paths, list | tuple) and all(
-        isinstance(path, str | os.PathLike) for path in paths
-    ):
-        number = count_files([os.fspath(path) for path in paths])
-        if is_one or number is None:
-            return open_sources(paths), number
-    source = image_source(images)
-    return source, source.count()
+    number = None
+    if isinstance(paths, list | tuple):
+        if all(isinstance(path, str | os.PathLike) for path in paths):
+            number = count_files([os.fspath(path) for path in paths])
+            if is_one or number is None:
+                return open_sources(paths), number
+        elif all(len(getattr(image, "shape", ())) < 3 for image in paths):
+            number = len(paths)  # an array of more dimensions may hold several images
+    return replace(image_source(images), count=lambda: number), number
 
 
 class TableSink(Sink):

@@ -32,7 +32,8 @@ class Sample:
     """Takes a job's chunks in order, and keeps the rows to show, with no more than 35 images."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []  # in the order of the source, each with its number and image
+        self.rows: list[Row] = []  # in the order of the source, each with its place and image
+        self._total = 0
 
     def add(self, chunk: Chunk, results: pa.RecordBatch) -> None:
         """Look at the images and the results of one more chunk."""
@@ -43,6 +44,7 @@ class Sample:
             *np.argsort(doubt, kind="stable")[:SHOWN_UNSURE].tolist(),  # NaN is last
             *np.flatnonzero(np.isnan(doubt))[:SHOWN_FAILED].tolist(),
         }
+        self._total += len(doubt)
         names = [name for name in results.schema.names if name not in LISTS]
         rows = results.select(names).take(pa.array(sorted(places), pa.int64())).to_pylist()
         images = chunk.batch.column(kind_of(chunk.batch))
@@ -68,8 +70,8 @@ class Sample:
     def html(self) -> str:
         """A table with all rows if they are few; else one for each part."""
         parts = self.parts()
-        if self.rows and self.rows[-1]["place"] < FEW_ROWS:
-            return tabulate(parts["first"], "")
+        if 0 < self._total <= FEW_ROWS:
+            return tabulate(parts["first"], "all")
         parts["first"] = parts["first"][:SHOWN_FIRST]
         return "".join(tabulate(rows, name) for name, rows in parts.items() if rows)
 

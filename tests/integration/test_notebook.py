@@ -1,0 +1,197 @@
+"""A notebook and a script of a user, run for real, with a private Redis and worker each."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import uuid
+import zipfile
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from digitq.private.processes import Local
+
+import digitq
+from digitq.results import open_images
+from producer.client import Client
+from protocol.broker.connection import connect
+from protocol.errors import BrokerError, UsageError
+from protocol.settings import settings
+from tests.drawing import draw_one, random_digits
+from tests.waiting import children_of, processes_marked, wait_for
+
+BAD = "<b>1 & 'x'.png"
+CELLS = [
+    "import digitq\nclient = digitq.local(workers=1)",
+    "results = digitq.classify('photos', client=client)\nresults",
+    "job = client.submit(['photos/1.png'] * 3)\njob.wait_until_stored()",
+    "async for batch in job.results_async():\n    print(batch.num_rows)",
+    "job",
+    "digitq.classify('nowhere', client=client)",
+    "client.close()\njob",
+]
+SCRIPT = """
+from threading import Thread
+
+import digitq
+
+clients = []
+starter = Thread(target=lambda: clients.append(digitq.local(workers=1)))
+starter.start()
+starter.join()
+print(digitq.classify(["1.png", "2.png"], client=clients[0]), flush=True)
+input()
+print(clients[0].classify("1.png").label, flush=True)
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with an image, and with a file of an odd name that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw_one().save(folder / "1.png")
+    (folder / BAD).write_bytes(b"text")
+    return folder
+
+
+def test_a_notebook(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("DIGITQ_TEST_MARK", mark)
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    place = {"metadata": {"path": str(photos.parent)}}
+    nbclient.NotebookClient(notebook, timeout=120, resources=place, allow_errors=True).execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+
+    assert outputs[0] == []
+    bar, results = (output["data"]["text/html"] for output in outputs[1])
+    assert "100%" in bar and "2/2" in bar and "1 with an error" in bar
+    assert "<p>2 images, 1 with an error</p>" in results
+    assert results.count('<img src="data:image/jpeg;base64,') == 1
+    assert "no picture" in results and "not an image that can be read" in results
+    assert "<b>" not in results and "&lt;b&gt;1 &amp; &#x27;x&#x27;.png" in results
+    assert outputs[3][0]["text"] == "3\n"
+    shown = outputs[4][0]["data"]["text/html"]
+    assert shown.startswith('<progress value="3" max="3"></progress> job ')
+    assert "collected, 3 of 3 images done, 0 with an error, " in shown and "model mlp" in shown
+    assert outputs[5][0]["evalue"] == "no such file or folder: nowhere"
+    assert "can&#x27;t reach Redis" in outputs[6][0]["data"]["text/html"]
+    assert sum(output["output_type"] == "error" for cell in outputs for output in cell) == 1
+    wait_for(lambda: not processes_marked(mark))
+
+
+def test_a_script(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends starts the worker. It is killed, and started again; all of it ends with
+    the script."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("DIGITQ_TEST_MARK", mark)
+    command = [sys.executable, "-c", SCRIPT]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=photos, stdin=pipe, stdout=pipe, text=True) as script:
+        assert script.stdin and script.stdout
+        assert script.stdout.readline() == "<Results: 2 images, 1 with an error>\n"
+        for pid in children_of(script.pid):
+            if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.killpg(pid, signal.SIGKILL)
+        # A worker that is dying would take the image, which is sent again only after 30 s
+        wait_for(lambda: len(processes_marked(mark)) == len(["the script", "Redis"]))
+        script.stdin.write("\n")
+        script.stdin.flush()
+        assert script.stdout.readline() == "1\n"
+    assert script.returncode == 0
+    wait_for(lambda: not processes_marked(mark))
+
+
+def test_private_processes_outlive_the_thread_that_starts_them_and_end_with_their_object() -> None:
+    started: list[Local] = []
+    thread = Thread(target=lambda: started.append(Local(workers=0).__enter__()))
+    thread.start()
+    thread.join()
+    redis = connect(started[0].url)
+    folder = started[0].folder
+    assert redis.ping() and folder.exists()
+    started.clear()
+    gc.collect()
+    assert not folder.exists()
+    with pytest.raises(BrokerError):
+        redis.ping()
+
+
+def test_what_is_taken_as_a_source(client: Client, photos: Path) -> None:
+    def ids(images: Any) -> list[str]:
+        results = digitq.classify(images, client=client)
+        assert len(results) == len([*results]) == results.table.num_rows
+        return results.table.column("id").to_pylist()
+
+    image, archive = str(photos / "1.png"), photos / "two.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(image, "1.png")
+        file.write(photos / BAD, "2.png")
+    assert ids(photos) == ["1.png", BAD]
+    assert ids(image) == ids([image]) == [image]
+    assert ids(archive) == ["1.png", "2.png"]
+    assert ids([image, archive]) == [image, f"{archive}/1.png", f"{archive}/2.png"]
+    assert ids([image, "missing.png"]) == [image, "missing.png"]
+    assert ids(random_digits(3)) == ids(iter(random_digits(3))) == ["0", "1", "2"]
+    assert ids([]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "number"),
+    [
+        (["a.png", Path("b.png")], 2),
+        (["a.png", b"", random_digits(1)[0]], 3),
+        ([random_digits(2)], None),
+        (random_digits(2), None),
+        (iter(["a.png"]), None),
+        ([], 0),
+    ],
+)
+def test_how_many_images_there_are_is_told_where_it_is_known(
+    images: Any, number: int | None
+) -> None:
+    source, known = open_images(images)
+    assert known == source.count() == number
+
+
+def test_pictures_are_shown_where_they_are_gone(client: Client, photos: Path) -> None:
+    """Images of a generator, and numbers, which are never read again."""
+    results = digitq.classify(iter(random_digits(30)), client=client)
+    html = results._repr_html_()
+    assert html.count('<img src="data:image/png;base64,') == 15
+    assert "<caption>least sure</caption>" in html and "<caption>first</caption>" in html
+
+
+def test_classify_uses_the_redis_that_is_set(
+    local: Local, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITQ_BROKER_URL", local.url)
+    settings.cache_clear()
+    before = len(Client(local.url).jobs())
+    results = digitq.classify(photos, read="digit", model="cnn")
+    assert repr(results) == "<Results: 2 images, 1 with an error>"
+    assert [answer.label for answer in results][1:] == [None]
+    assert len(Client(local.url).jobs()) == before + 1
+
+
+@pytest.mark.parametrize("workers", [0, -1, 10_000, "two"])
+def test_a_number_of_workers_that_can_t_be(workers: Any) -> None:
+    with pytest.raises(UsageError, match=f"can't be {workers!r} workers: there can be 1 to "):
+        digitq.local(workers)
+
+
+def test_a_client_that_is_closed_says_so() -> None:
+    local = Local(workers=0)
+    with local, Client(local.url, retry_seconds=0) as client:
+        client.on_idle = local.check
+        job = client.submit(random_digits(1))
+    with pytest.raises(BrokerError):
+        job.table()
+    with pytest.raises(BrokerError, match="the private Redis has ended"):
+        local.check()
