@@ -122,6 +122,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()
+    on_disconnect = backend.client.on_disconnect
     weights: dict[str, None] = {}  # of the networks that answered, in order
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
@@ -169,6 +170,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             backend.client.abandon(job)
         raise
     finally:
+        backend.client.on_disconnect = on_disconnect
         sink.close()
     return Run(sink.checkpoint.rows - before, seconds, fingerprints)
 

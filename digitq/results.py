@@ -12,7 +12,6 @@ import pyarrow as pa
 from digitq.backend import Backend, open_backend, take_results
 from digitq.report import summarise
 from digitq.sample import Sample
-from producer.checkpoint import Checkpoint
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
 from producer.sinks.files import Sink
@@ -30,9 +29,9 @@ class Results:
     some rows with thumbnails.
     """
 
-    def __init__(self, table: pa.Table, checkpoint: Checkpoint, sample: Sample) -> None:
+    def __init__(self, table: pa.Table, summary: str, sample: Sample) -> None:
         self.table = table  # one row for each image, with the columns of `Job.results`
-        self._checkpoint, self._sample = checkpoint, sample
+        self._summary, self._sample = summary, sample
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -42,12 +41,12 @@ class Results:
             yield from to_predictions(batch)
 
     def __repr__(self) -> str:
-        return f"<Results: {summarise(self._checkpoint)}>"
+        return f"<Results: {self._summary}>"
 
     def _repr_html_(self) -> str:
         # MathJax leaves this class alone: an id may have dollar signs
-        summary = escape(summarise(self._checkpoint))
-        return f'<div class="tex2jax_ignore"><p>{summary}</p>{self._sample.html()}</div>'
+        table = self._sample.html()
+        return f'<div class="tex2jax_ignore"><p>{escape(self._summary)}</p>{table}</div>'
 
     def to_pandas(self) -> Any:
         """The table as a DataFrame of pandas, which must be installed."""
@@ -77,14 +76,15 @@ def classify(
     source, number = open_images(images)
     sink, sample = TableSink(), Sample()
     opened: AbstractContextManager[Backend] = (
-        nullcontext(Backend(client)) if client else (open_backend(None, None, number))
+        nullcontext(Backend(client)) if client else open_backend(None, None, number)
     )
     with opened as backend:
         job = backend.client.start(source, reading)
         job.on_chunk = sample.add
         take_results(backend, job, sink, source.count)
     schema = sink.batches[0].schema if sink.batches else result_schema(job.model)
-    return Results(pa.Table.from_batches(sink.batches, schema), sink.checkpoint, sample)
+    summary = summarise(sink.checkpoint, source.skipped.describe())
+    return Results(pa.Table.from_batches(sink.batches, schema), summary, sample)
 
 
 def open_images(images: Image | Iterable[Image]) -> tuple[Source, int | None]:

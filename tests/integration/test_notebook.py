@@ -14,9 +14,9 @@ from typing import Any
 import nbclient
 import nbformat
 import pytest
-from digitq.private.processes import Local
 
 import digitq
+from digitq.local.processes import Local
 from digitq.results import open_images
 from producer.client import Client
 from protocol.broker.connection import connect
@@ -134,12 +134,15 @@ def test_what_is_taken_as_a_source(client: Client, photos: Path) -> None:
         file.write(image, "1.png")
         file.write(photos / BAD, "2.png")
     assert ids(photos) == ["1.png", BAD]
+    skipping = "<Results: 2 images, 1 with an error, 1 other file (.zip) skipped>"
+    assert repr(digitq.classify(photos, client=client)) == skipping
     assert ids(image) == ids([image]) == [image]
     assert ids(archive) == ["1.png", "2.png"]
     assert ids([image, archive]) == [image, f"{archive}/1.png", f"{archive}/2.png"]
     assert ids([image, "missing.png"]) == [image, "missing.png"]
     assert ids(random_digits(3)) == ids(iter(random_digits(3))) == ["0", "1", "2"]
     assert ids([]) == []
+    assert client.on_disconnect is None  # the bar had it for a while
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_classify_uses_the_redis_that_is_set(
     monkeypatch.setenv("DIGITQ_BROKER_URL", local.url)
     settings.cache_clear()
     before = len(Client(local.url).jobs())
-    results = digitq.classify(photos, read="digit", model="cnn")
+    results = digitq.classify(photos, model="cnn")
     assert repr(results) == "<Results: 2 images, 1 with an error>"
     assert [answer.label for answer in results][1:] == [None]
     assert len(Client(local.url).jobs()) == before + 1
