@@ -1,8 +1,6 @@
 """A notebook and a script of a user, run for real, with a private Redis and worker each."""
 
 import gc
-import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -16,14 +14,15 @@ import nbformat
 import pytest
 
 import digitq
+from digitq.local import processes
 from digitq.local.processes import Local
 from digitq.results import open_images
 from producer.client import Client
 from protocol.broker.connection import connect
-from protocol.errors import BrokerError, UsageError
+from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.settings import settings
 from tests.drawing import draw_one, random_digits
-from tests.waiting import children_of, processes_marked, wait_for
+from tests.waiting import processes_marked, wait_for
 
 BAD = "<b>1 & 'x'.png"
 CELLS = [
@@ -44,9 +43,7 @@ clients = []
 starter = Thread(target=lambda: clients.append(digitq.local(workers=1)))
 starter.start()
 starter.join()
-print(digitq.classify(["1.png", "2.png"], client=clients[0]), flush=True)
-input()
-print(clients[0].classify("1.png").label, flush=True)
+print(digitq.classify(["1.png", "2.png"], client=clients[0]))
 """
 
 
@@ -87,25 +84,34 @@ def test_a_notebook(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_script(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that ends starts the worker. It is killed, and started again; all of it ends with
-    the script."""
+    """A thread that ends starts the worker, and the end of the script ends it."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("DIGITQ_TEST_MARK", mark)
     command = [sys.executable, "-c", SCRIPT]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=photos, stdin=pipe, stdout=pipe, text=True) as script:
-        assert script.stdin and script.stdout
-        assert script.stdout.readline() == "<Results: 2 images, 1 with an error>\n"
-        for pid in children_of(script.pid):
-            if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.killpg(pid, signal.SIGKILL)
-        # A worker that is dying would take the image, which is sent again only after 30 s
-        wait_for(lambda: processes_marked(mark) == [script.pid])  # Redis hides its environment
-        script.stdin.write("\n")
-        script.stdin.flush()
-        assert script.stdout.readline() == "1\n"
-    assert script.returncode == 0
+    done = subprocess.run(command, cwd=photos, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("<Results: 2 images, 1 with an error>\n", "")
+    assert done.returncode == 0
     wait_for(lambda: not processes_marked(mark))
+
+
+def test_a_worker_that_dies_is_started_again_and_in_the_end_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[str] = []
+
+    def start(local: Local, name: str) -> None:
+        started.append(name)
+        local._start(name, "false")
+
+    monkeypatch.setattr(processes, "MAX_RESTARTS", 2)
+    monkeypatch.setattr(Local, "_start_worker", start)
+    monkeypatch.setattr(Local, "wait_until_ready", lambda local, workers: None)
+    with digitq.local(workers=1) as client:
+        with pytest.raises(DigitqError, match="worker1 has died"):
+            client.classify(random_digits(1)[0])
+        assert started == ["worker1"] * 3
+        with pytest.raises(DigitqError, match="worker1 has died"):
+            client.submit(random_digits(1)).table()
 
 
 def test_private_processes_outlive_the_thread_that_starts_them_and_end_with_their_object() -> None:
