@@ -16,7 +16,7 @@ from producer.client import Client
 from producer.prediction import Answer, to_predictions
 from producer.sinks.files import Sink
 from producer.sources.opening import count_files, open_sources
-from producer.sources.python import Image, image_source
+from producer.sources.python import Images, image_source
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.reading import What, choose_reading
@@ -54,7 +54,7 @@ class Results:
 
 
 def classify(
-    images: Image | Iterable[Image],
+    images: Images,
     model: str | None = None,
     *,
     read: What = "digit",
@@ -87,7 +87,7 @@ def classify(
     return Results(pa.Table.from_batches(sink.batches, schema), summary, sample)
 
 
-def open_images(images: Image | Iterable[Image]) -> tuple[Source, int | None]:
+def open_images(images: Images) -> tuple[Source, int | None]:
     """The images of `classify` as a source, and how many they are if that is known at once.
 
     Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
@@ -95,15 +95,17 @@ def open_images(images: Image | Iterable[Image]) -> tuple[Source, int | None]:
     """
     is_one = isinstance(images, str | os.PathLike)
     paths: Any = [images] if is_one else images
-    number = None
-    if isinstance(paths, list | tuple):
-        if all(isinstance(path, str | os.PathLike) for path in paths):
-            number = count_files([os.fspath(path) for path in paths])
-            if is_one or number is None:
-                return open_sources(paths), number
-        elif all(len(getattr(image, "shape", ())) < 3 for image in paths):
-            number = len(paths)  # an array of more dimensions may hold several images
-    return replace(image_source(images), count=lambda: number), number
+    if not isinstance(paths, list | tuple):
+        source = image_source(images)
+        return source, source.count()
+    number: int | None = len(paths)
+    if all(isinstance(path, str | os.PathLike) for path in paths):
+        files = count_files([os.fspath(path) for path in paths])
+        if is_one or files is None:
+            return open_sources(paths), files
+    elif any(len(getattr(image, "shape", ())) > 2 for image in paths):
+        number = None  # such an array may hold several images
+    return replace(image_source(paths), count=lambda: number), number
 
 
 class TableSink(Sink):
