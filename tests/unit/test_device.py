@@ -76,6 +76,7 @@ def test_the_workers_of_a_command_take_gpus_in_turn(
     local._start("redis", "redis-server")
     for name in ("worker1", "worker2", "worker3", "worker1"):
         local._start_worker(name)
+    local._processes.clear()  # its end would kill them
     assert chosen == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
 
 
