@@ -11,7 +11,7 @@ from pathlib import Path
 
 from celery import Celery
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.celery import CLASSIFY_IMAGE

@@ -19,7 +19,7 @@ from statistics import mean, median
 from typing import Any
 from unittest.mock import patch
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.sources.arrays import label_batches, load_mnist
 from protocol.broker.connection import connect
 from protocol.celery import app

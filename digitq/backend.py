@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from digitq.local.processes import Local
 from digitq.options import MAX_WORKERS_PER_CORE
+from digitq.private.processes import Local
 from digitq.report import Run, describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client

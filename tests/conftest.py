@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from digitq.local import processes
-from digitq.local.processes import Local
+from digitq.private import processes
+from digitq.private.processes import Local
 from producer.client import Client
 from producer.sources.arrays import FILE_PREFIXES
 from protocol.broker.connection import connect

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from digitq.local.processes import find_free_port, find_redis_server
+from digitq.private.processes import find_free_port, find_redis_server
 from protocol.broker.connection import connect
 from protocol.celery import make_app
 from protocol.errors import BrokerError

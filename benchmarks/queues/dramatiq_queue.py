@@ -19,7 +19,7 @@ from benchmarks.queues.shared import (
 )
 from digitq.bench.measures import WORKERS, Bench
 from digitq.bench.rounds import Rows
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from protocol.chunk import decode, encode
 
 CHUNK_ROWS = 1024  # images in a message

@@ -12,7 +12,7 @@ from mosec import Server, Worker
 from benchmarks.queues.shared import classify, running, start_worker
 from digitq.bench.measures import CALLERS, WORKERS, Bench, time_callers
 from digitq.bench.rounds import Rows
-from digitq.local.processes import find_free_port
+from digitq.private.processes import find_free_port
 from protocol.chunk import CLASSES, PIXELS
 
 HOST = "127.0.0.1"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from digitq.bench.measures import BENCH_MODEL, WORKERS, Bench
-from digitq.local import tether
+from digitq.private import tether
 from producer.sinks.files import FileSink
 from protocol.chunk import PIXELS
 from worker.alone import CACHED_ROWS

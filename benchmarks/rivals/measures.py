@@ -22,7 +22,7 @@ from digitq.bench.measures import (
     time_calls,
 )
 from digitq.bench.rounds import Ratios, Rows, rotate
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.sources.opening import open_sources
 
 CALLS_IN_A_ROW = 200  # of one program, before the other one calls

@@ -91,7 +91,7 @@ def demo(workers: int | None, keep: bool) -> None:
     It starts Redis, two workers and Flower, writes results/demo.csv, and stops them again.
     """
     from digitq.backend import Backend, LocalClient, take_results
-    from digitq.local.processes import Local
+    from digitq.private.processes import Local
     from producer.sources.opening import open_sources
 
     source = open_sources("mnist:test")

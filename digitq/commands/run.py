@@ -92,7 +92,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     other hosts, `--url-prefix PATH` and `--persistent`; Flower's documentation lists them. The
     variable FLOWER_BASIC_AUTH=USER:PASSWORD sets a password.
     """
-    from digitq.local.processes import FLOWER_OPTIONS
+    from digitq.private.processes import FLOWER_OPTIONS
     from protocol.broker.connection import refuse_unusable
 
     require("flower", "flower")
@@ -150,7 +150,7 @@ def up(workers: int | None, port: int, log_format: str | None) -> None:
     This Redis keeps its data in memory only: all jobs are gone when it stops. With --log-format,
     the workers' logs are shown.
     """
-    from digitq.local.processes import Local, is_free
+    from digitq.private.processes import Local, is_free
 
     if not is_free(port):
         raise UsageError(f"port {port} is in use: choose another with --port")
@@ -232,7 +232,7 @@ def read_flower_options(given: Sequence[str]) -> list[str]:
     from tornado.options import Error
     from tornado.options import options as known
 
-    from digitq.local.processes import is_free
+    from digitq.private.processes import is_free
 
     joined: list[str] = []
     for option in given:

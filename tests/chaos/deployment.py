@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Timer
 from unittest.mock import patch
 
-from digitq.local.processes import Local, kill
+from digitq.private.processes import Local, kill
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.ledger import Ledger

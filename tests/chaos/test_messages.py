@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from producer.job import Job
 from protocol.celery import CLASSIFY, make_app

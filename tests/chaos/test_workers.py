@@ -13,7 +13,7 @@ import PIL.Image
 import pyarrow as pa
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.errors import JobCancelledError

@@ -5,8 +5,8 @@ import tempfile
 
 import pytest
 
-from digitq.local.folders import private_folder
-from digitq.local.processes import Local
+from digitq.private.folders import private_folder
+from digitq.private.processes import Local
 from tests.servers import assert_both_find_it
 
 

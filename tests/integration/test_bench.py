@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from tests.integration.test_commands import Command
 
 ROOT = Path(__file__).parents[2]

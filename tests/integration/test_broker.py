@@ -18,7 +18,7 @@ import redis
 from redis.connection import HiredisRespSerializer
 
 import protocol.broker.connection
-from digitq.local.processes import Local, find_redis_server
+from digitq.private.processes import Local, find_redis_server
 from producer import Client
 from producer.sources.arrays import pixels_batch
 from protocol.broker.connection import (

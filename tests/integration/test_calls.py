@@ -16,7 +16,7 @@ from warnings import catch_warnings
 import pytest
 import torch
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS

@@ -29,8 +29,8 @@ from rich.progress import Progress
 import digitq.backend
 from digitq.backend import open_backend, progress_bar, watch_idle
 from digitq.cli import main
-from digitq.local import tether
-from digitq.local.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
+from digitq.private import tether
+from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from producer import chunking
 from producer.client import Client
 from producer.sinks.files import FileSink
@@ -667,7 +667,7 @@ def test_workers_whose_processes_are_no_forks(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digitq.local.processes.OLDEST_REDIS", 1000)
+    monkeypatch.setattr("digitq.private.processes.OLDEST_REDIS", 1000)
     with pytest.raises(UsageError, match=r"-server is Redis \d.*: 6 or newer is needed"):
         Local(workers=0).__enter__()
 

@@ -15,7 +15,7 @@ import redis
 from click.testing import CliRunner
 
 from digitq.cli import digitq
-from digitq.local.processes import find_free_port, find_redis_server
+from digitq.private.processes import find_free_port, find_redis_server
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.ledger import CALLS_QUEUE, SCRIPT, SENT_EVENTS, Ledger

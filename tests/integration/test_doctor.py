@@ -19,7 +19,7 @@ import worker
 from digitq import __version__
 from digitq.doctor.deployment import Deployment, look_at, look_at_flower
 from digitq.doctor.rules import RULES, examine
-from digitq.local.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
+from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_redis_server
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.broker.connection import connect

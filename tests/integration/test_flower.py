@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from digitq.local import processes
-from digitq.local.processes import Local, find_free_port, is_free
+from digitq.private import processes
+from digitq.private.processes import Local, find_free_port, is_free
 from producer import Client, Job
 from protocol.broker.connection import connect
 from tests.drawing import draw_one, random_digits

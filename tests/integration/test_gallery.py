@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.client import Client
 from producer.sources.opening import open_sources
 from producer.sources.source import Source

@@ -18,7 +18,7 @@ import torch
 
 import producer.client
 import producer.job
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client, batching, chunking, feeder, open_sources
 from producer.feeder import Feeder
 from producer.job import MAX_RESULTS

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind

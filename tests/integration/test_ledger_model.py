@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.feeder import Feeder, StoredChunk
 from protocol.broker.connection import connect
 from protocol.ledger import QUEUE, ChunkResult, JobSpec, Ledger, record_key

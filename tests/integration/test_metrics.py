@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from digitq.local.processes import Local, find_free_port
+from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError

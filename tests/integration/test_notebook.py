@@ -14,8 +14,8 @@ import nbformat
 import pytest
 
 import digitq
-from digitq.local import processes
-from digitq.local.processes import Local
+from digitq.private import processes
+from digitq.private.processes import Local
 from digitq.results import open_images
 from producer.client import Client
 from protocol.broker.connection import connect

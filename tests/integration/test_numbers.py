@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.client import Client
 from producer.sources.opening import open_sources
 from protocol.broker.connection import connect

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
-from digitq.local.processes import Local, find_free_port
+from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from click.testing import CliRunner, Result
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.client import Client
 from producer.sources.opening import open_sources
 from tests.waiting import DIGITQ

@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.client import Client
 from producer.job import Job
 from protocol.errors import JobCancelledError, UsageError

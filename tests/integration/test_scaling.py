@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from protocol.ledger import ChunkResult, JobSpec, Ledger
 from tests.integration.test_metrics import Endpoint, serve_metrics

@@ -13,7 +13,7 @@ import pytest
 
 from digitq.cli import digitq
 from digitq.doctor.deployment import find_redis
-from digitq.local.processes import EVENTS_KEY, find_free_port
+from digitq.private.processes import EVENTS_KEY, find_free_port
 from producer import Client
 from protocol.broker.connection import TIMEOUT_SECONDS, connect
 from protocol.errors import BrokerError, UsageError

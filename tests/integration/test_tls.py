@@ -20,7 +20,7 @@ from flower.utils.broker import Broker as FlowerBroker
 import protocol.broker.connection
 from digitq.doctor import deployment
 from digitq.doctor.rules import examine
-from digitq.local.processes import Local, find_free_port
+from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.celery import make_app
 from protocol.errors import DigitqError

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from protocol.ledger import ChunkResult, JobSpec, Ledger
 from tests.waiting import DIGITQ, wait_for

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer import Client
 from protocol.host.pulse import MAX_PULSE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits

@@ -20,7 +20,7 @@ import pytest
 
 from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.run import read_flower_options
-from digitq.local.processes import find_free_port, find_redis_server
+from digitq.private.processes import find_free_port, find_redis_server
 from digitq.report import report_interruption
 from producer.sinks.files import FileSink
 from protocol.chunk import RESULT_SCHEMA
@@ -536,7 +536,7 @@ def test_no_redis_server_to_be_found(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", os.devnull)
-    monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
+    monkeypatch.setattr("digitq.private.processes.find_spec", lambda name: None)
     check(capsys, 2, "no redis-server: install Redis", "classify", str(images))
 
 
@@ -545,7 +545,7 @@ def test_valkey_is_taken_where_there_is_no_redis(
 ) -> None:
     (tmp_path / "valkey-server").touch(mode=0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("digitq.local.processes.find_spec", lambda name: None)
+    monkeypatch.setattr("digitq.private.processes.find_spec", lambda name: None)
     assert find_redis_server() == str(tmp_path / "valkey-server")
 
 

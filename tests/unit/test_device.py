@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from protocol.chunk import MODEL_ROWS, TILE_ROWS
 from protocol.errors import UsageError
 from protocol.settings import WORKER_INDEX, settings

@@ -16,8 +16,8 @@ from typing import Self
 from urllib.parse import quote
 from weakref import finalize
 
-from digitq.local import tether
-from digitq.local.folders import private_folder
+from digitq.private import tether
+from digitq.private.folders import private_folder
 from digitq.terminal import require
 from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
