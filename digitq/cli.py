@@ -16,6 +16,7 @@ from digitq.commands.classify import classify, demo
 from digitq.commands.evaluate import evaluate
 from digitq.commands.inspect import inspect
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
+from digitq.commands.reports import correct, report
 from digitq.commands.run import doctor, flower, metrics, train, up, worker
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError
@@ -23,6 +24,7 @@ from protocol.host.process import make_stderr_unfailing
 
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
+    "Look at results and correct them": (report, correct),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),
     "Train and measure": (train, bench),

@@ -51,8 +51,17 @@ out = click.option(
     help="file to write, .csv, .jsonl or .parquet; - is CSV on stdout [CSV on stdout, or readable "
     "lines on a terminal]",
 )
+report = click.option(
+    "--report",
+    "page",
+    metavar="FILE.html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="page to write of OUT, where you look at the answers and correct them",
+)
 overwrite = click.option(
-    "--overwrite", is_flag=True, help="replace OUT, and start an interrupted run from its beginning"
+    "--overwrite",
+    is_flag=True,
+    help="replace OUT and the page, and start an interrupted run from its beginning",
 )
 json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
 watch = click.option(

@@ -23,6 +23,7 @@ class Picture(NamedTuple):
     id: str
     content: bytes | None
     problem: str | None = None
+    is_array: bool = False  # it was 28×28 pixels, which a network sees as they are
 
 
 def find_pictures(
@@ -66,11 +67,12 @@ def _find(
     problem = "not found"
     try:
         for item in open_sources(names, limit=limit).items if names else ():
-            for id, content, reason in read_item(item, missing):
-                del missing[id]
-                if finished is not None and changed_since(names, id, finished):
-                    reason = reason or "it has changed since it was read"
-                yield Picture(id, content, reason)
+            for picture in read_item(item, missing):
+                del missing[picture.id]
+                if finished is not None and changed_since(names, picture.id, finished):
+                    problem_now = picture.problem or "it has changed since it was read"
+                    picture = picture._replace(problem=problem_now)
+                yield picture
             if not missing:
                 break
     except UsageError as error:
@@ -80,31 +82,29 @@ def _find(
     yield from (Picture(id, None, problem) for id in missing)
 
 
-def read_item(
-    item: Entry | pa.RecordBatch, wanted: Collection[str]
-) -> Iterator[tuple[str, bytes | None, str | None]]:
-    """The id, content and problem of each wanted image in an item of a source."""
+def read_item(item: Entry | pa.RecordBatch, wanted: Collection[str]) -> Iterator[Picture]:
+    """The wanted pictures in an item of a source."""
     if isinstance(item, Entry):
         if item.id in wanted:
             try:
-                yield item.id, as_file(item.read()), None
+                yield as_picture(item.id, item.read())
             except (OSError, UnreadableImageError) as error:
-                yield item.id, None, getattr(error, "strerror", None) or str(error)
+                yield Picture(item.id, None, getattr(error, "strerror", None) or str(error))
         return
     column = "pixels" if "pixels" in item.schema.names else "image"
     for place, id in enumerate(item.column("id").to_pylist()):
         if id in wanted:
-            yield id, as_file(item.column(column)[place].as_py()), None
+            yield as_picture(id, item.column(column)[place].as_py())
 
 
-def as_file(content: bytes) -> bytes:
+def as_picture(id: str, content: bytes) -> Picture:
     """28×28 pixels as a PNG; any other bytes as they are."""
     pixels = content.removeprefix(ARRAY)
     if len(pixels) != PIXELS:
-        return content
+        return Picture(id, content)
     file = io.BytesIO()
     PIL.Image.frombytes("L", (28, 28), pixels).save(file, "PNG")
-    return file.getvalue()
+    return Picture(id, file.getvalue(), is_array=True)
 
 
 def changed_since(sources: Sequence[str], id: str, seconds: float) -> bool:

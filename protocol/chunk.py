@@ -94,7 +94,7 @@ def answers(results: pa.RecordBatch) -> pa.Array:
 
 def count_reviews(results: pa.RecordBatch) -> int:
     """How many rows have an answer that a person should check."""
-    return (pc.sum(results.column("review")).as_py() or 0) - int(answers(results).null_count)
+    return pc.sum(pc.and_(results.column("review"), answers(results).is_valid())).as_py() or 0
 
 
 def kind_of(batch: pa.RecordBatch) -> Kind:

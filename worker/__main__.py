@@ -1,4 +1,4 @@
-"""`python -m worker inspect|train`, which the `digitq` commands of these names run."""
+"""`python -m worker inspect|train|see`, which `digitq inspect`, `train` and `report` run."""
 
 from protocol.host.process import end_at_once, make_stderr_unfailing
 

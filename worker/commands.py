@@ -1,4 +1,4 @@
-"""The options of `inspect` and `train`. Modules that import slowly are imported when these run."""
+"""The worker's own commands. Modules that import slowly are imported when these run."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ PATH = click.Path(path_type=Path)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Commands that `digitq inspect` and `digitq train` run."""
+    """Commands that `digitq inspect`, `digitq train` and `digitq report` run."""
 
 
 @commands.command()
@@ -164,3 +164,11 @@ def train(
         f"to use it, start workers with DIGITQ_WEIGHTS={out.absolute()}",
         file=sys.stderr,
     )
+
+
+@commands.command(hidden=True)
+def see() -> None:
+    """Write what the network sees of the images on stdin, as `worker.seeing` has it."""
+    from worker.seeing import see_images
+
+    see_images(sys.stdin.buffer, sys.stdout.buffer)

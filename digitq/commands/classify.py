@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
+from digitq.commands.reports import check_page, show_page
 from digitq.report import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @options.private_broker
 @options.limit
 @options.truth
+@options.report
 @options.overwrite
 def classify(
     sources: tuple[str, ...],
@@ -37,6 +39,7 @@ def classify(
     broker: str | None,
     limit: int | None,
     truth: str | None,
+    page: Path | None,
     overwrite: bool,
 ) -> None:
     """Classify images and write one row per image, in order.
@@ -53,6 +56,8 @@ def classify(
     from digitq.backend import open_backend, take_results
     from producer.sources.opening import count_files, is_set, open_sources
 
+    if page:
+        check_page(page, overwrite, out)
     for name in sources if out and os.path.exists(out) else ():
         if os.path.exists(name) and os.path.samefile(name, str(out)):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
@@ -79,6 +84,8 @@ def classify(
             done = take_results(backend, job, sink, source.count)
     report_rows(sink, done, source.skipped.describe())
     report_truth(sink.checkpoint, reading.model, truth, source.labels)
+    if page:
+        show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 import digitq
 from digitq import options
+from digitq.commands.reports import check_page, show_page
 from digitq.report import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
@@ -110,8 +112,11 @@ def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
 @options.job
 @options.out
 @options.broker
+@options.report
 @options.overwrite
-def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -> None:
+def collect(
+    job_id: str, out: str | None, broker: str | None, page: Path | None, overwrite: bool
+) -> None:
     """Write the results of a submitted job.
 
     It waits for results that are still missing. You can collect a job again within an hour. The
@@ -119,6 +124,8 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
     """
     from digitq.backend import Backend, take_results
 
+    if page:
+        check_page(page, overwrite, out)
     client = digitq.Client(broker)
     job = client.job(job_id)
     with (
@@ -128,6 +135,8 @@ def collect(job_id: str, out: str | None, broker: str | None, overwrite: bool) -
         done = take_results(Backend(client), job, sink, lambda: job.progress().images)
     report_rows(sink, done, has_speed=False)
     report_truth(sink.checkpoint, job.model, job.origin.truth)
+    if page:
+        show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
 
 

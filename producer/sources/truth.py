@@ -14,6 +14,7 @@ from protocol.known import IS_NUMBER, MAX_DIGITS
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 ANSWER_NAMES = ("truth", "number", "label", "digit")  # the first of these has the right answers
+FORMULA_SIGNS = tuple("=+-@\t\r\n'")
 
 
 def read_truths(path: Path) -> dict[str, str]:
@@ -29,7 +30,7 @@ def read_truths(path: Path) -> dict[str, str]:
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
             for row in rows:
                 cells = [str(cell or "").strip() for cell in row.values()]
-                id, answer = cells[id_place], cells[answer_place]
+                id, answer = plain_id(cells[id_place]), cells[answer_place]
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "
@@ -43,6 +44,13 @@ def read_truths(path: Path) -> dict[str, str]:
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
+
+
+def plain_id(cell: str) -> str:
+    """An id as it is. In the file that a report page saves, an apostrophe is before one that
+    begins with `=`, `+`, `-`, `@`, a tab, a line break or an apostrophe, so that no spreadsheet
+    takes it for a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA_SIGNS else cell
 
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:

@@ -1,0 +1,105 @@
+"""`report` and `correct`: a page that shows results, and the table with its corrections."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from digitq import options
+from digitq.report import describe_flaws, report_interruption
+from digitq.terminal import echo_err, require
+from protocol.errors import UsageError
+from protocol.text import plural
+
+RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(epilog=options.SOURCES_HELP)
+@click.argument("results", type=RESULT_PATH)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
+@click.option("-o", "--out", type=RESULT_PATH, help="page to write [RESULTS, with .html]")
+@click.option("--overwrite", is_flag=True, help="replace the page")
+def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
+    """Show results in a page, and correct them there.
+
+    RESULTS is a file that `classify` or `collect` wrote. The page is one file that needs no
+    network. It shows the images to look at, the least sure first, and takes the right answers from
+    the keyboard. A SOURCE is only needed if the images are not where they were.
+    """
+    out = out or results.with_suffix(".html")
+    check_page(out, overwrite)
+    show_page(results, sources, out)
+
+
+@click.command()
+@click.argument("results", type=RESULT_PATH)
+@click.argument("corrections", type=RESULT_PATH)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="FINAL",
+    type=RESULT_PATH,
+    help="table to write, .csv, .jsonl or .parquet",
+)
+@click.option("--overwrite", is_flag=True, help="replace FINAL")
+def correct(results: Path, corrections: Path, out: Path, overwrite: bool) -> None:
+    """Write results with the corrections of a page.
+
+    CORRECTIONS is the file that the page saves, with the columns `id` and `label`, or `id` and
+    `number`. FINAL has all rows in order, and a column `corrected`.
+    """
+    from dataclasses import replace
+
+    from digitq.reports.corrections import correct_rows, read_corrections
+    from digitq.reports.page import fingerprint
+    from producer.results import open_results
+    from producer.sinks.files import FileSink, Run
+    from protocol.settings import NUMBER
+
+    table = open_results(results)
+    given = read_corrections(corrections, table)
+    run: Run = {
+        "command": "correct",
+        "results": fingerprint(results),
+        "ids": fingerprint(corrections),
+    }
+    with (
+        closing(FileSink(out, run, overwrite)) as sink,
+        report_interruption(sink, overwrite),
+    ):
+        for batch in correct_rows(table, given, sink.checkpoint.rows):
+            sink.write(batch)
+        counts = sink.checkpoint
+        record = table.record and replace(
+            table.record,
+            failed=counts.failed,
+            review=counts.review,
+            labelled=counts.labelled,
+            correct=counts.correct,
+        )
+        sink.finish(NUMBER if table.read == "number" else "", record)
+    parts = [plural(counts.rows, "image"), f"{len(given):,} corrected", *describe_flaws(counts)]
+    echo_err(f"{', '.join(parts)}\nthe rows are in {sink.path}")
+
+
+def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
+    """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
+    if out in (None, "-"):
+        raise UsageError("--report shows a result file: name one with -o OUT")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"the page {page} must end in .html")
+    if not page.absolute().parent.is_dir():
+        raise UsageError(f"can't write {page}: no such folder")
+    if os.path.lexists(page) and not overwrite:
+        raise UsageError(f"{page} exists: --overwrite replaces it")
+    require("matplotlib", "plot")
+
+
+def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:
+    """Write the page of a result file, and tell what is in it."""
+    from digitq.reports.page import write_page
+    from producer.results import open_results
+
+    echo_err(f"the page is {page}: {write_page(open_results(results), sources, page)}")

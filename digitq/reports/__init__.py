@@ -1,0 +1,1 @@
+"""A page that shows results and takes corrections, and the table with these corrections."""

@@ -1,0 +1,118 @@
+"""The answers that a person gave in a page, and the table with them."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from producer.results import CORRECTED, ResultFile
+from producer.sources.truth import plain_id
+from protocol.chunk import answers
+from protocol.errors import UsageError
+from protocol.known import IS_NUMBER, MAX_DIGITS
+from protocol.text import in_one_line, plural
+
+NAMED_IDS = 3  # an error names so many ids
+NOTHING_THERE = "no digit"  # the error of a row if a person says so
+Corrections = Mapping[str, str]  # the right answers by id; empty if there is no digit
+
+
+def read_corrections(path: Path, results: ResultFile) -> Corrections:
+    """The answers in a CSV file with the columns `id` and `label`, or `id` and `number`.
+
+    Raises `UsageError` if the file can't be read, or if it does not go with these results.
+    """
+    column, other = ("number", "label") if results.read == "number" else ("label", "number")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file)
+            names = [name.strip().lower() for name in next(lines, [])]
+            if other in names and column not in names:
+                raise UsageError(f"{path} has a column {other!r}, but {results.path} a {column!r}")
+            if not {"id", column} <= {*names}:
+                raise UsageError(f"the first line of {path} must be id,{column}")
+            found = parse_lines(lines, path, names.index("id"), names.index(column), column)
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read {path}: {reason}") from None
+    if not found:
+        raise UsageError(f"{path} has no corrections")
+    check_ids(path, found, results)
+    return found
+
+
+def parse_lines(
+    lines: Iterator[list[str]], path: Path, id_place: int, place: int, column: str
+) -> dict[str, str]:
+    """The answers by id. Raises `UsageError` for a line that has none."""
+    found: dict[str, str] = {}
+    wanted = "a digit" if column == "label" else f"1 to {MAX_DIGITS} digits"
+    for number, cells in enumerate(lines, 2):
+        if not cells:
+            continue
+        if len(cells) <= max(id_place, place):
+            raise UsageError(f"row {number:,} of {path} has too few columns")
+        id, answer = plain_id(cells[id_place]), cells[place].strip()
+        is_answer = IS_NUMBER(answer) and (column == "number" or len(answer) == 1)
+        if answer and not is_answer:
+            raise UsageError(
+                f"row {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
+                f"it must be {wanted}, or empty if there is none"
+            )
+        if found.setdefault(id, answer) != answer:
+            raise UsageError(f"{path} has two answers for {in_one_line(id)}")
+    return found
+
+
+def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
+    """Raises `UsageError` if the results lack an id."""
+    missing = dict.fromkeys(found)
+    for batch in results.batches():
+        if missing:
+            for id in batch.column("id").to_pylist():
+                missing.pop(id, None)
+    if missing:
+        named = ", ".join(map(in_one_line, islice(missing, NAMED_IDS)))
+        more = ", …" if len(missing) > NAMED_IDS else ""
+        raise UsageError(
+            f"{path} is of other results: {results.path} does not have "
+            f"{plural(len(missing), 'id')} of it ({named}{more})"
+        )
+
+
+def correct_rows(
+    results: ResultFile, corrections: Corrections, skipped: int = 0
+) -> Iterator[pa.RecordBatch]:
+    """All rows after the first `skipped`, with the corrections and the column `corrected`."""
+    for batch in results.batches():
+        if skipped < batch.num_rows:
+            yield correct_batch(batch.slice(skipped), corrections)
+        skipped = max(0, skipped - batch.num_rows)
+
+
+def correct_batch(batch: pa.RecordBatch, corrections: Corrections) -> pa.RecordBatch:
+    """The same rows with what a person says in place of what the network said; its confidence and
+    probabilities stay."""
+    ids = batch.column("id").to_pylist()
+    is_given = pa.array([id in corrections for id in ids], pa.bool_())
+    said = pa.array([corrections.get(id) or None for id in ids], pa.string())
+    nothing = pc.and_(is_given, said.is_null())
+    name = "number" if "number" in batch.schema.names else "label"
+    old = answers(batch)
+    changed = {
+        name: pc.if_else(is_given, pc.cast(said, old.type), old),
+        "error": pc.if_else(
+            is_given, pc.if_else(nothing, NOTHING_THERE, None), batch.column("error")
+        ),
+        "review": pc.and_(batch.column("review"), pc.invert(is_given)),
+        "reason": pc.if_else(is_given, None, batch.column("reason")),
+    }
+    if CORRECTED.name in batch.schema.names:  # these results were corrected before
+        changed[CORRECTED.name] = pc.or_kleene(batch.column(CORRECTED.name), is_given)
+    else:
+        batch = batch.append_column(CORRECTED, is_given)
+    columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]
+    return pa.record_batch(columns, schema=batch.schema)

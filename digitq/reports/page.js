@@ -1,0 +1,232 @@
+"use strict";
+
+const { read, column, results } = document.body.dataset;
+const storageKey = `digitq ${results}`;
+const pageSize = 20; // so many cards more are shown at once
+const all = [...document.querySelectorAll(".card")];
+const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
+const part = (selector, within = document) => within.querySelector(selector);
+
+let given = new Map(); // id → the right answer, "" for no digit
+let drafts = new Map(); // id → a number that is not confirmed yet
+let cards = []; // those of the group or cell that is chosen
+let current;
+let visible = pageSize;
+
+function load() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
+    given = new Map(kept.given);
+    drafts = new Map(kept.drafts);
+  } catch {
+    say("This browser keeps nothing: save before you close the page");
+  }
+}
+
+function keep() {
+  const kept = { given: [...given], drafts: [...drafts] };
+  try {
+    localStorage.setItem(storageKey, JSON.stringify(kept));
+  } catch {
+    say("This browser keeps nothing: save before you close the page");
+  }
+}
+
+function say(text) {
+  part("#said").textContent = text;
+}
+
+function show(card) {
+  const id = ids.get(card);
+  const answer = given.get(id);
+  const isGiven = given.has(id);
+  const isSame = answer === card.dataset.answer;
+  card.classList.toggle("done", isGiven);
+  card.classList.toggle("changed", isGiven && !isSame);
+  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || "no digit";
+  const field = part("input", card);
+  if (field && field !== document.activeElement) field.value = drafts.get(id) ?? answer ?? "";
+  for (const button of card.querySelectorAll("[data-give]"))
+    button.setAttribute("aria-pressed", isGiven && button.dataset.give === answer);
+}
+
+function showProgress() {
+  const done = cards.filter((card) => given.has(ids.get(card))).length;
+  part("#progress").max = Math.max(cards.length, 1);
+  part("#progress").value = done;
+  part("#count").textContent = `${done} of ${cards.length}`;
+  part("#save").disabled = !given.size;
+}
+
+function give(card, answer) {
+  const id = ids.get(card);
+  drafts.delete(id);
+  if (answer === undefined) given.delete(id);
+  else given.set(id, answer);
+  keep();
+  const field = part("input", card);
+  if (field) field.value = answer ?? "";
+  show(card);
+  showProgress();
+  const name = card.getAttribute("aria-label");
+  const was = card.dataset.answer;
+  if (answer === undefined) say(`${name}: taken back`);
+  else if (answer === was) say(`${name}: ${answer} confirmed`);
+  else say(`${name}: ${answer || "no digit"}${was && ` instead of ${was}`}`);
+}
+
+function reveal() {
+  for (const card of all) card.hidden = true;
+  for (const card of cards.slice(0, visible)) card.hidden = false;
+  part("#more").hidden = visible >= cards.length;
+}
+
+function select(card, focus = true) {
+  if (current) {
+    current.removeAttribute("aria-current");
+    current.tabIndex = -1;
+  }
+  current = card;
+  if (!card) return;
+  card.setAttribute("aria-current", "true");
+  card.tabIndex = 0;
+  if (cards.indexOf(card) >= visible - 1) {
+    visible = cards.indexOf(card) + pageSize;
+    reveal();
+  }
+  if (!focus) return;
+  const field = part("input", card);
+  (field ?? card).focus({ preventScroll: true });
+  field?.select(); // what is typed replaces it
+  card.scrollIntoView({ block: "center" });
+}
+
+function move(step) {
+  const next = cards[cards.indexOf(current) + step];
+  if (next) select(next);
+  else if (step > 0) say("That was the last one: s saves");
+}
+
+function choose(match, title, note, focus = true) {
+  cards = all.filter(match);
+  visible = pageSize;
+  part("#shown").textContent = title;
+  for (const one of document.querySelectorAll("[data-note]")) one.hidden = one.dataset.note !== note;
+  const first = cards.find((card) => !given.has(ids.get(card))) ?? cards[0];
+  reveal();
+  showProgress();
+  select(first, focus);
+}
+
+function chooseGroup(button, focus) {
+  press(button);
+  const group = button.dataset.group;
+  const isIn = (card) => card.dataset.groups.split(" ").includes(group);
+  choose(isIn, button.firstChild.textContent.trim(), group, focus);
+}
+
+function chooseCell(button) {
+  press(button);
+  const { truth, answer, count } = button.dataset;
+  const isIn = (card) => card.dataset.truth === truth && card.dataset.answer === answer;
+  choose(isIn, `${truth} read as ${answer}`, "cell");
+  part('[data-note="cell"]').textContent = `${cards.length} of ${count} images are on this page.`;
+}
+
+function press(pressed) {
+  for (const button of document.querySelectorAll("[data-group], .matrix button"))
+    button.setAttribute("aria-pressed", button === pressed);
+}
+
+/** The number that is typed in the current card, once it is confirmed, becomes its answer. */
+function takeDraft() {
+  const draft = drafts.get(ids.get(current));
+  if (draft) give(current, draft);
+  return Boolean(draft);
+}
+
+function confirm() {
+  const answer = current.dataset.answer;
+  if (!takeDraft() && !given.has(ids.get(current))) {
+    if (!answer) return say("There is no answer to confirm: type it, or x for no digit");
+    give(current, answer);
+  }
+  move(1);
+}
+
+/** A cell as RFC 4180 has it. A spreadsheet takes one that begins with = + - @ for a formula, so it
+ * gets an apostrophe, as does one with an apostrophe: `digitq correct` takes one away. */
+function cell(text) {
+  const plain = /^[=+\-@\t\r\n']/.test(text) ? `'${text}` : text;
+  return `"${plain.replaceAll('"', '""')}"`;
+}
+
+function save() {
+  if (current && takeDraft()) show(current);
+  if (!given.size) return say("There is nothing to save yet");
+  const rows = [...given].map(([id, answer]) => `${cell(id)},${answer}\r\n`);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([`id,${column}\r\n`, ...rows], { type: "text/csv" }));
+  link.download = "corrections.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  say(`${given.size} ${given.size === 1 ? "answer" : "answers"} saved to corrections.csv`);
+}
+
+document.addEventListener("keydown", (event) => {
+  const { target } = event;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !current) return;
+  const field = target instanceof HTMLInputElement ? target : undefined;
+  const isOther = target.closest("button, a") !== null;
+  if (isOther && (key === "Enter" || key === " ")) return;
+  if (/^[0-9]$/.test(key)) {
+    if (field) return;
+    if (read === "number") return select(current); // the field takes the key
+    give(current, key);
+  } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
+  else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), move(1);
+  else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), move(-1);
+  else if (key === "x") give(current, "");
+  else if (key === "Backspace" || key === "Delete") {
+    if (field?.value && drafts.has(ids.get(current))) return; // of what is being typed
+    give(current, undefined);
+  } else if (key === "s") save();
+  else return;
+  event.preventDefault();
+});
+
+document.addEventListener("input", ({ target }) => {
+  const card = target.closest(".card");
+  target.value = target.value.replace(/[^0-9]/g, "");
+  drafts.set(ids.get(card), target.value);
+  if (!target.value) drafts.delete(ids.get(card));
+  keep();
+});
+
+document.addEventListener("focusin", ({ target }) => {
+  const card = target.closest(".card");
+  if (card && card !== current) select(card, false);
+});
+
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("button");
+  const card = target.closest(".card");
+  if (card) {
+    if (button) give(card, button.dataset.give);
+    select(card, false);
+    if (!(target instanceof HTMLInputElement)) card.focus({ preventScroll: true });
+  } else if (button?.dataset.group) chooseGroup(button);
+  else if (button?.dataset.truth) chooseCell(button);
+  else if (button?.id === "save") save();
+  else if (button?.id === "more") {
+    visible += pageSize;
+    reveal();
+  }
+});
+
+if (all.length) {
+  load();
+  all.forEach(show);
+  chooseGroup(part("[data-group]"), false);
+}

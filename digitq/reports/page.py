@@ -1,0 +1,300 @@
+"""The page of a result file: one HTML file without anything from elsewhere."""
+
+import hashlib
+import os
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from digitq.intervals import wilson
+from digitq.reports.charts import draw_charts
+from digitq.reports.pictures import Thumbnail, make_thumbnail, open_eye
+from digitq.reports.survey import Survey
+from producer.pictures import Picture, find_pictures
+from producer.record import Record
+from producer.results import ResultFile
+from protocol.chunk import CLASSES
+from protocol.errors import OutputError
+from protocol.text import in_one_line, plural
+
+SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
+CHECKSUM_DIGITS = 16
+TEMPLATES = Path(__file__).parent
+
+
+@dataclass
+class Card:
+    """One image of the page."""
+
+    id: str
+    row: dict[str, Any]
+    reads_numbers: bool
+    groups: list[str] = field(default_factory=list)  # why it is shown
+    picture: Thumbnail | None = None
+    seen: str | None = None  # the URI of the 28×28 px that the network saw
+    problem: str | None = "not looked for"  # why there is no picture, or what is odd about it
+
+    @property
+    def name(self) -> str:
+        return in_one_line(self.id)
+
+    @property
+    def answer(self) -> str:
+        answer = self.row["number" if self.reads_numbers else "label"]
+        return "" if answer is None else str(answer)
+
+    @property
+    def truth(self) -> str:
+        truth = self.row.get("truth")
+        return "" if truth is None else str(truth)
+
+    @property
+    def confidence(self) -> str:
+        confidence = self.row["confidence"]
+        return "" if confidence is None else percent(confidence)
+
+    @property
+    def reason(self) -> str:
+        return in_one_line(self.row["error"] or self.row["reason"] or "")
+
+    @property
+    def bars(self) -> list[str]:
+        """The ten probabilities in %."""
+        shares = self.row["probabilities"] or [0] * CLASSES
+        return [f"{100 * share:.1f}" for share in shares]
+
+    @property
+    def alternatives(self) -> list[tuple[str, str]]:
+        others = self.row["alternatives"] or []
+        return [(other["number"], percent(other["probability"])) for other in others]
+
+    @property
+    def boxes(self) -> list[tuple[float, float, float, float]]:
+        """Left, top, width and height of each digit of a number, in px of the upright picture."""
+        return [
+            (box["left"], box["top"], box["right"] - box["left"], box["bottom"] - box["top"])
+            for box in (self.row.get("digits") or [])
+        ]
+
+
+class Tab(NamedTuple):
+    """A group of images that the page can show."""
+
+    group: str
+    title: str
+    images: int  # in the whole file
+    note: str
+
+
+class Accuracy(NamedTuple):
+    """A share of right answers in words."""
+
+    labelled: int  # rows with a truth
+    share: str
+    interval: str
+
+    @classmethod
+    def of(cls, right: int, total: int) -> "Accuracy | None":
+        low, high = wilson(right, total)
+        return cls(total, percent(right / total), f"{low:.1%} to {high:.1%}") if total else None
+
+
+def percent(share: float) -> str:
+    """A share with as many decimals as a person needs; never 100 % for less."""
+    return f"{share:.2%}" if share < 0.99995 or share == 1 else "99.99%"
+
+
+def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
+    """Write the page; gives a line about what a person finds there.
+
+    Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
+    """
+    survey = Survey.of(results.batches())
+    cards = build_cards(survey, results.read == "number")
+    notes = [*add_pictures(cards, results.record, sources)]
+    content = render(results, survey, cards, notes)
+    out = Path(os.path.realpath(out))  # if it is a link, its target is replaced
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+    return ", ".join(
+        [plural(survey.rows, "image"), f"{survey.review:,} to look at", *map(str.lower, notes)]
+    )
+
+
+def build_cards(survey: Survey, reads_numbers: bool) -> list[Card]:
+    """A card for each row that is shown: first those to review, the least sure one first."""
+    cards: dict[int, Card] = {}
+    for group, sample in survey.groups().items():
+        for number, row in sample:
+            card = cards.setdefault(number, Card(row["id"], row, reads_numbers))
+            card.groups.append(group)
+            if card.truth and card.answer and card.truth != card.answer:
+                card.groups.append("wrong")
+    return [*cards.values()]
+
+
+def add_pictures(
+    cards: Sequence[Card], record: Record | None, sources: Sequence[str]
+) -> Iterator[str]:
+    """Give the cards their pictures, and what the network saw; yields what a person must know.
+
+    Raises `UsageError` if one of `sources` can't be read.
+    """
+    by_id: dict[str, list[Card]] = {}
+    for card in cards:
+        by_id.setdefault(card.id, []).append(card)
+    if not (sources or (record and record.sources)):
+        for card in cards:
+            card.problem = "no SOURCE is known"
+        yield "No pictures: name their SOURCE after the result file"
+        return
+    problems: Counter[str] = Counter()
+    with open_eye() as eye:
+        for picture in find_pictures(record, sources, [*by_id]):
+            thumbnail, problem = show(picture)
+            is_digit = not by_id[picture.id][0].reads_numbers
+            seen = None
+            if eye and is_digit and picture.content and not picture.is_array:
+                seen = eye.look(picture.content)
+            if problem:
+                problems[problem] += 1
+            for card in by_id[picture.id]:
+                card.picture, card.seen, card.problem = thumbnail, seen, problem
+    for problem, count in problems.most_common(SHOWN_KINDS):
+        yield f"{plural(count, 'picture')}: {in_one_line(problem)}"
+    if eye is None and cards and not cards[0].reads_numbers:
+        yield "What the network saw is not shown: the extra `worker` is not installed"
+
+
+def show(picture: Picture) -> tuple[Thumbnail | None, str | None]:
+    """The small picture, and what a person must know of it."""
+    if picture.content is None:
+        return None, picture.problem
+    thumbnail = make_thumbnail(picture.content)
+    return thumbnail, picture.problem or (None if thumbnail else "can't be shown")
+
+
+def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
+    """The groups of images, each with a line that says which of them are on the page."""
+    wrong = survey.labelled - survey.right
+    rest = survey.rows - survey.review - survey.failed
+    shown = Counter(group for card in cards for group in {*card.groups})
+    known = [
+        ("review", "To look at", survey.review, "The least sure first."),
+        ("failed", "Failed", survey.failed, ""),
+        ("wrong", "Wrong", wrong, "Their answer differs from the truth."),
+        ("rest", "Others", rest, "No need to look."),
+    ]
+    chosen = {"review": "the least sure", "failed": "the first", "wrong": "some of each kind"}
+    return [
+        Tab(
+            group,
+            title,
+            count,
+            note
+            if shown[group] == count
+            else f"This page has {shown[group]:,} of {count:,}: "
+            f"{chosen.get(group, 'a random sample')}. {note}",
+        )
+        for group, title, count, note in known
+        if shown[group]
+    ]
+
+
+def list_facts(results: ResultFile) -> list[tuple[str, str]]:
+    """What made the rows, as far as it is on record."""
+    record = results.record
+    reads = "whole numbers" if results.read == "number" else "single digits"
+    if not record:
+        return [("read", reads), ("record", "none beside this file")]
+    facts = [
+        ("model", record.model if results.read == "digit" else reads),
+        ("weights", ", ".join(record.weights)),
+        ("images from", ", ".join(map(in_one_line, record.sources))),
+        ("truth", in_one_line(record.truth or "")),
+        ("length", record.length or ""),
+        ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
+        ("took", f"{record.seconds:,.1f} s"),
+        ("job", record.job),
+        ("workers", ", ".join(record.fingerprints)),
+        ("digitq", record.digitq),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def build_matrix(survey: Survey, cards: Sequence[Card]) -> list[dict[str, Any]]:
+    """The confusion matrix, row by row; nothing without truths of single digits."""
+    if not survey.confusion.any():
+        return []
+    shown = Counter((card.truth, card.answer) for card in cards)
+    off_diagonal = survey.confusion * ~np.eye(CLASSES, dtype=bool)
+    worst = max(int(off_diagonal.max()), 1)
+    return [
+        {
+            "cells": [
+                {
+                    "count": count,
+                    "shown": shown[str(truth), str(answer)],
+                    "share": round(min(count / worst, 1), 2),
+                }
+                for answer, count in enumerate(counts)
+            ],
+            "recall": percent(counts[truth] / sum(counts)) if sum(counts) else "",
+        }
+        for truth, counts in enumerate(survey.confusion.tolist())
+    ]
+
+
+def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Sequence[str]) -> str:
+    """The text of the page. What is from files is escaped; only digitq's own text is markup."""
+    script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    reads_numbers = results.read == "number"
+    record = results.record
+    finished = record and datetime.fromisoformat(record.finished)
+    return environment.get_template("page.html").render(
+        name=in_one_line(results.path.name),
+        checksum=fingerprint(results.path),
+        read=results.read,
+        column="number" if reads_numbers else "label",
+        script=Markup(script),
+        script_hash=f"sha256-{b64encode(digest).decode()}",
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",
+        survey=survey,
+        share=lambda part, whole: f"{part / whole:.1%}",
+        accuracy=Accuracy.of(survey.right, survey.labelled),
+        sure_accuracy=Accuracy.of(survey.sure_right, survey.sure_labelled),
+        reasons=survey.reasons.most_common(SHOWN_KINDS),
+        errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(SHOWN_KINDS)],
+        facts=list_facts(results),
+        tabs=list_tabs(survey, cards),
+        cards=cards,
+        notes=notes,
+        charts=draw_charts(survey, reads_numbers),
+        matrix=build_matrix(survey, cards),
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """The first digits of the SHA-256 of a file: corrections in a browser are kept by it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]

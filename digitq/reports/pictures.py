@@ -1,0 +1,153 @@
+"""Small pictures for a page: of an image file, and of what the network saw of it."""
+
+import io
+import subprocess
+import sys
+import warnings
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pyarrow as pa
+
+THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
+MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 10 MB
+TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
+JPEG_QUALITY = 72
+SEEN_SIDE = 28  # px: height and width of what the network sees
+# Formats that have readers in Pillow itself; others may start programs, as EPS does
+THUMBNAIL_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+
+
+class Thumbnail(NamedTuple):
+    """A picture within a page."""
+
+    uri: str
+    shown: tuple[int, int]  # px: width and height of the small picture
+    width: int  # px: of the upright picture in the file
+    height: int
+
+    @property
+    def is_tiny(self) -> bool:
+        return max(self.shown) <= TINY_SIDE
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
+def make_thumbnail(content: bytes) -> Thumbnail | None:
+    """The upright picture, small; `None` if it can't be shown."""
+    formats = [*THUMBNAIL_FORMATS]
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+        formats.append("HEIF")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            PIL.Image.open(io.BytesIO(content), formats=formats) as image,
+        ):
+            return shrink(image)
+    except Exception:  # a decoder may raise anything
+        return None
+
+
+def shrink(image: PIL.Image.Image) -> Thumbnail:
+    """A picture that was opened, small and upright. Raises whatever its decoder does."""
+    width, height = image.size
+    side = THUMBNAIL_SIDES[0]
+    image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
+    if image.mode.startswith(("I", "F")):
+        image = from_deep(image)
+    elif image.mode not in ("L", "RGB"):
+        image = on_white(image)
+    image.thumbnail((side, side))
+    upright = PIL.ImageOps.exif_transpose(image)
+    if upright.size != image.size:
+        width, height = height, width
+    is_tiny = max(width, height) <= TINY_SIDE
+    for side in THUMBNAIL_SIDES:
+        upright.thumbnail((side, side))
+        file = io.BytesIO()
+        if is_tiny:
+            upright.save(file, "PNG", optimize=True)
+        else:
+            upright.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        if file.tell() <= MAX_THUMBNAIL_BYTES:
+            break
+    return Thumbnail(
+        data_uri(file.getvalue(), "png" if is_tiny else "jpeg"), upright.size, width, height
+    )
+
+
+def on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture in colours, with transparent parts on white. Its EXIF data stays."""
+    exif = image.getexif()
+    coloured = image.convert("RGBA")
+    ground = PIL.Image.new("RGBA", coloured.size, "white")
+    flat = PIL.Image.alpha_composite(ground, coloured).convert("RGB")
+    flat.info["exif"] = exif.tobytes()
+    return flat
+
+
+def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture of more than 8 bits in 256 grey values, from its darkest to its lightest."""
+    values = np.asarray(image, np.float64)
+    low, high = float(values.min()), float(values.max())
+    return PIL.Image.fromarray(np.uint8((values - low) / max(high - low, 1e-9) * 255))
+
+
+class Eye:
+    """Shows what the network sees of images. The worker normalises them, in a process."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self._writer: pa.RecordBatchWriter | None = None
+        self._reader: pa.RecordBatchReader | None = None
+
+    def look(self, content: bytes) -> str | None:
+        """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
+        if self._process.stdin is None or self._process.stdout is None:
+            return None
+        try:
+            batch = pa.record_batch({"image": pa.array([content], pa.binary())})
+            if not self._writer:
+                self._writer = pa.ipc.new_stream(self._process.stdin, batch.schema)
+            self._writer.write_batch(batch)
+            self._process.stdin.flush()
+            if not self._reader:
+                self._reader = pa.ipc.open_stream(self._process.stdout)
+            pixels = self._reader.read_next_batch().column("pixels")[0].as_py()
+        except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
+            return None
+        if pixels is None:
+            return None
+        file = io.BytesIO()
+        grey = np.frombuffer(pixels, np.uint8).reshape(SEEN_SIDE, SEEN_SIDE)
+        PIL.Image.fromarray(grey).save(file, "PNG", optimize=True)
+        return data_uri(file.getvalue(), "png")
+
+
+@contextmanager
+def open_eye() -> Iterator[Eye | None]:
+    """The worker's eye; `None` if the extra `worker` is not installed."""
+    if not find_spec("cv2"):
+        yield None
+        return
+    command = [sys.executable, "-P", "-m", "worker", "see"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield Eye(process)
+        finally:
+            process.kill()
+            with suppress(OSError):  # what was not sent is of no use any more
+                process.communicate()
