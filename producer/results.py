@@ -88,7 +88,7 @@ class ResultFile:
                 yield pa.RecordBatch.from_pylist([*map(json.loads, lines)], self.schema)
 
     def _read_parquet(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # it would keep all that it read
             for batch in file.iter_batches(READ_ROWS, columns=self.schema.names):
                 yield batch.select(self.schema.names).cast(self.schema)
 

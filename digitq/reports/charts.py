@@ -159,5 +159,5 @@ def draw_reliability(survey: Survey) -> Chart:
         f"{share:.1%} right of {count:,} at {sure:.1%}"
         for share, count, sure in zip(accuracy, total, confidence, strict=True)
     )
-    note = "On the dashed line, confidence is the share of right answers. Bars are 95 % intervals."
+    note = "On the dashed line, confidence is the share of right answers. Bars are 95% intervals."
     return Chart("Reliability", finish(figure, "reliability"), f"Reliability: {text}", note)

@@ -129,8 +129,10 @@ function chooseCell(button) {
   press(button);
   const { truth, answer, count } = button.dataset;
   const isIn = (card) => card.dataset.truth === truth && card.dataset.answer === answer;
+  part('[data-note="cell"]').textContent = `${count} in all.`;
   choose(isIn, `${truth} read as ${answer}`, "cell");
-  part('[data-note="cell"]').textContent = `${cards.length} of ${count} images are on this page.`;
+  if (cards.length < count)
+    part('[data-note="cell"]').textContent = `This page has ${cards.length} of ${count}.`;
 }
 
 function press(pressed) {

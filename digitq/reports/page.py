@@ -254,7 +254,7 @@ def build_matrix(survey: Survey, cards: Sequence[Card]) -> list[dict[str, Any]]:
                 }
                 for answer, count in enumerate(counts)
             ],
-            "recall": percent(counts[truth] / sum(counts)) if sum(counts) else "",
+            "recall": f"{counts[truth] / sum(counts):.1%}" if sum(counts) else "",
         }
         for truth, counts in enumerate(survey.confusion.tolist())
     ]
