@@ -27,6 +27,9 @@ def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite:
     network. It shows the images to look at, the least sure first, and takes the right answers from
     the keyboard. A SOURCE is only needed if the images are not where they were.
     """
+    from producer.results import open_results
+
+    open_results(results)  # if it is none, that is the first thing to say
     out = out or results.with_suffix(".html")
     check_page(out, overwrite)
     show_page(results, sources, out)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
 SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
+MAX_PROBLEM = 90  # characters that say why a picture is not shown
 CHECKSUM_DIGITS = 16
 TEMPLATES = Path(__file__).parent
 
@@ -131,9 +133,8 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
         with suppress(OSError):
             partial.unlink()
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    return ", ".join(
-        [plural(survey.rows, "image"), f"{survey.review:,} to look at", *map(str.lower, notes)]
-    )
+    said = [plural(survey.rows, "image"), f"{survey.review:,} to look at", *notes]
+    return ", ".join(said)
 
 
 def build_cards(survey: Survey, reads_numbers: bool) -> list[Card]:
@@ -161,7 +162,7 @@ def add_pictures(
     if not (sources or (record and record.sources)):
         for card in cards:
             card.problem = "no SOURCE is known"
-        yield "No pictures: name their SOURCE after the result file"
+        yield "no pictures: name their SOURCE after the result file"
         return
     problems: Counter[str] = Counter()
     with open_eye() as eye:
@@ -176,17 +177,16 @@ def add_pictures(
             for card in by_id[picture.id]:
                 card.picture, card.seen, card.problem = thumbnail, seen, problem
     for problem, count in problems.most_common(SHOWN_KINDS):
-        yield f"{plural(count, 'picture')}: {in_one_line(problem)}"
+        yield f"{plural(count, 'picture')}: {problem}"
     if eye is None and cards and not cards[0].reads_numbers:
-        yield "What the network saw is not shown: the extra `worker` is not installed"
+        yield "what the network saw is not shown, as the extra `worker` is not installed"
 
 
 def show(picture: Picture) -> tuple[Thumbnail | None, str | None]:
     """The small picture, and what a person must know of it."""
-    if picture.content is None:
-        return None, picture.problem
-    thumbnail = make_thumbnail(picture.content)
-    return thumbnail, picture.problem or (None if thumbnail else "can't be shown")
+    thumbnail = make_thumbnail(picture.content) if picture.content else None
+    problem = picture.problem or (None if thumbnail else "can't be shown")
+    return thumbnail, problem and shorten(in_one_line(problem), MAX_PROBLEM, placeholder=" …")
 
 
 def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:

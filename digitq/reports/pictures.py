@@ -21,7 +21,7 @@ TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixe
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
 # Formats that have readers in Pillow itself; others may start programs, as EPS does
-THUMBNAIL_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
 
 
 class Thumbnail(NamedTuple):

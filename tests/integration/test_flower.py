@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 from base64 import b64encode
@@ -13,24 +12,15 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port, is_free
 from producer import Client, Job
 from protocol.broker.connection import connect
+from tests.browser import open_browser
 from tests.drawing import draw_one, random_digits
 from tests.waiting import run_digitq, wait_for
-
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +32,8 @@ def watched() -> Iterator[Local]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    if path is None:
-        reason = "no browser: install Debian's chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+    with open_browser() as browser:
         yield browser.new_page(viewport={"width": 1400, "height": 700})
-        browser.close()
 
 
 def test_a_flower_that_dies_is_started_again_at_its_address(watched: Local) -> None:

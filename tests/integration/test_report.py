@@ -1,0 +1,257 @@
+"""The report page in a real browser, with real keys, and the table with its corrections."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from digitq.cli import main
+from digitq.local.processes import Local
+from producer.record import Record
+from producer.results import open_results
+from producer.sinks.files import FileSink
+from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
+from protocol.origin import Origin
+from tests.browser import open_browser
+from tests.drawing import draw_one
+
+SURE, UNSURE = 40, 30  # rows of the table
+ODD_IDS = [
+    "=1+1.png",
+    "'quoted'.png",
+    "'=2.png",
+    '"><img src=x onerror=alert(1)>.png',
+    "</script><script>alert(2)</script>.png",
+    "line\nbreak\r.png",
+    "a,b;c.png",
+    "__proto__",
+    "ünï\u202e.png",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that may ask nothing of a network, and whose scripts must not fail."""
+    context = browser.new_context(offline=True, reduced_motion="reduce")
+    page = context.new_page()
+    failed: list[str] = []
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.on("dialog", lambda dialog: failed.append(dialog.message))
+    page.on("request", lambda asked: failed.append(asked.url) if outside(asked.url) else None)
+    yield page
+    context.close()
+    assert not failed
+
+
+def outside(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))
+
+
+def digit_row(id: str, label: int | None, confidence: float, truth: int | None) -> dict[str, Any]:
+    shares = [(1 - confidence) / 9] * 10
+    if label is None:
+        answer = {"error": "the file is empty", "review": True, "reason": "error"}
+        return {"id": id, **answer, "truth": truth}
+    shares[label] = confidence
+    row: dict[str, Any] = {"id": id, "label": label, "confidence": confidence, "truth": truth}
+    unsure = confidence < 0.9
+    return row | {
+        "probabilities": shares, "review": unsure, "reason": "unsure" if unsure else None
+    }  # fmt: skip
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """A result file with a record of a folder of images, a picture for each row."""
+    folder.mkdir(exist_ok=True)
+    is_number = "number" in rows[0]
+    schema = NUMBER_SCHEMA if is_number else RESULT_SCHEMA.append(TRUTH)
+    batch = pa.RecordBatch.from_pylist(list(rows), schema)
+    model = "number" if is_number else "cnn"
+    origin = Origin((folder.name,), str(folder.parent))
+    with closing(FileSink(path, {}, overwrite=True)) as sink:
+        sink.write(batch)
+        record = Record.build("j", model, origin, sink.checkpoint, 1.5, ["ab"], ["cd"])
+        sink.finish(model, record)
+
+
+def run(*arguments: object, status: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    assert ended.value.code == status
+
+
+def save(page: Page, folder: Path) -> Path:
+    """What the key `s` downloads."""
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename == "corrections.csv"
+    path = folder / "corrections.csv"
+    download.value.save_as(path)
+    return path
+
+
+def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None:
+    pictures = tmp_path / "scans"
+    pictures.mkdir()
+    rows = [digit_row(f"{n}.png", n % 10, 0.99, n % 10) for n in range(SURE)]
+    rows += [digit_row(f"u{n}.png", n % 10, 0.4 + n / 100, (n + 1) % 10) for n in range(UNSURE)]
+    rows += [digit_row("empty.png", None, 0, 3)]
+    for row in rows[:-1]:
+        draw_one().save(pictures / row["id"])
+    results = tmp_path / "results.csv"
+    write_table(results, rows, pictures)
+    run("report", results)
+    page.goto((tmp_path / "results.html").as_uri())
+    expect(page.locator(".tiles")).to_contain_text(re.compile(r"images\s*71"))
+    expect(page.locator(".card:visible")).to_have_count(20)
+    first = page.locator("[aria-current]")
+    expect(first).to_contain_text("u0.png")  # the least sure one
+    expect(first.locator("img")).to_have_count(2)  # its picture, and what the network saw
+    for n in range(15):
+        if n % 3 == 0:
+            page.keyboard.press(str((n + 1) % 10))
+        elif n % 3 == 1:
+            page.keyboard.press("x")
+        page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("15 of 30")
+    page.reload()
+    expect(page.locator("#count")).to_have_text("15 of 30")
+    expect(page.locator("[aria-current]")).to_contain_text("u15.png")
+    for _ in range(15):
+        page.keyboard.press("7")
+        page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_contain_text("last one")
+    page.keyboard.press("Backspace")  # u29 is taken back, and is given again
+    expect(page.locator("#count")).to_have_text("29 of 30")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("8")
+    expect(page.locator("#said")).to_have_text("u29.png: 8 instead of 9")
+    corrections = save(page, tmp_path)
+    assert corrections.read_bytes().startswith(b'id,label\r\n"u0.png",1\r\n"u1.png",\r\n')
+
+    run("correct", results, corrections, "-o", tmp_path / "final.jsonl")
+    final = open_results(tmp_path / "final.jsonl")
+    found = [row for batch in final.batches() for row in batch.to_pylist()]
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    assert [row["corrected"] for row in found] == [False] * SURE + [True] * UNSURE + [False]
+    assert not any(row["review"] for row in found[:-1]) and found[-1]["review"]
+    given = found[SURE:-1]
+    assert [row["label"] for row in given[:4]] == [1, None, 2, 4]
+    assert [row["error"] for row in given[:3]] == [None, "no digit", None]
+    assert [row["label"] for row in given[15:]] == [7] * 14 + [8]
+    assert given[0]["confidence"] == pytest.approx(0.4)
+    assert final.record and (final.record.failed, final.record.review) == (6, 0)
+
+
+def test_another_table_has_corrections_of_its_own(page: Page, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        row = digit_row("1.png", 1, 0.5 if name == "a" else 0.6, None)
+        write_table(tmp_path / f"{name}.csv", [row], tmp_path / "scans")
+        run("report", tmp_path / f"{name}.csv")
+    page.goto((tmp_path / "a.html").as_uri())
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("1 of 1")
+    page.goto((tmp_path / "b.html").as_uri())
+    expect(page.locator("#count")).to_have_text("0 of 1")
+
+
+def test_nothing_in_an_id_is_executed(page: Page, tmp_path: Path) -> None:
+    rows = [digit_row(id, 1, 0.5 + n / 100, None) for n, id in enumerate(ODD_IDS)]
+    results = tmp_path / "results.csv"
+    write_table(results, rows, tmp_path / "scans")
+    draw_one().save(tmp_path / "scans" / "other.png")
+    run("report", results)
+    page.goto((tmp_path / "results.html").as_uri())
+    expect(page.locator(".card")).to_have_count(len(rows))
+    expect(page.locator(".card").first).to_contain_text("not found")
+    for n, _ in enumerate(rows):
+        page.keyboard.press(str(n))
+        page.keyboard.press("Enter")
+    corrections = save(page, tmp_path)
+    with open(corrections, newline="") as file:
+        cells = [cell for cell, _ in csv.reader(file)]
+    assert not [cell for cell in cells if cell[:1] in "=+-@\t\r\n"]
+    run("correct", results, corrections, "-o", tmp_path / "final.csv")
+    (batch,) = open_results(tmp_path / "final.csv").batches()
+    assert batch.column("id").to_pylist() == ODD_IDS
+    assert batch.column("label").to_pylist() == [*range(len(ODD_IDS))]
+
+
+def test_numbers_are_typed(page: Page, tmp_path: Path) -> None:
+    box = {"left": 5.0, "top": 10.0, "right": 25.0, "bottom": 40.0, "confidence": 0.9}
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"{n}.png",
+            "number": "007",
+            "confidence": 0.5 + n / 10,
+            "digits": [{"digit": int(sign), **box} for sign in "007"],
+            "alternatives": [{"number": "001", "probability": 0.25}],
+            "review": True,
+            "reason": "unsure",
+        }
+        for n in range(4)
+    ]
+    results = tmp_path / "results.parquet"
+    pictures = tmp_path / "fields"
+    pictures.mkdir()
+    for row in rows:
+        draw_one().save(pictures / row["id"])
+    write_table(results, rows, pictures)
+    run("report", results)
+    page.goto((tmp_path / "results.html").as_uri())
+    expect(page.locator(".card").first.locator("rect")).to_have_count(3)
+    page.keyboard.type("042")
+    page.reload()
+    expect(page.locator("input").first).to_have_value("042")  # not confirmed yet
+    expect(page.locator("#count")).to_have_text("0 of 4")
+    page.locator("input").first.click()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # 007 is right
+    page.keyboard.type("9a9")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("x")
+    expect(page.locator("#count")).to_have_text("4 of 4")
+    corrections = save(page, tmp_path)
+    expected = b'id,number\r\n"0.png",042\r\n"1.png",007\r\n"2.png",9\r\n"3.png",\r\n'
+    assert corrections.read_bytes() == expected
+    run("correct", results, corrections, "-o", tmp_path / "final.csv")
+    (batch,) = open_results(tmp_path / "final.csv").batches()
+    assert batch.column("number").to_pylist() == ["042", "007", "9", None]
+
+
+def test_a_cell_of_the_matrix_opens_its_images(page: Page, tmp_path: Path) -> None:
+    rows = [digit_row(f"{n}.png", 9 if n < 7 else 4, 0.99, 4) for n in range(20)]
+    write_table(tmp_path / "results.csv", rows, tmp_path / "scans")
+    run("report", tmp_path / "results.csv")
+    page.goto((tmp_path / "results.html").as_uri())
+    expect(page.locator(".right dd")).to_contain_text("65.00% 95% interval 43.3% to 81.9%")
+    expect(page.locator("svg[role], [role=img] svg")).to_have_count(3)
+    page.get_by_role("button", name="4 read as 9: 7 images").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown")).to_have_text("4 read as 9")
+    shown = page.locator(".card:visible")
+    expect(shown).to_have_count(7)
+    expect(shown.first).to_be_focused()
+
+
+def test_classify_and_collect_write_the_page(local: Local, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    draw_one().save(tmp_path / "scans" / "1.png")
+    to_page = ("--report", tmp_path / "page.html", "--broker", local.url)
+    run("classify", tmp_path / "scans", "-o", tmp_path / "out.csv", *to_page)
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("data:image/") == 2 and "1.png" in text

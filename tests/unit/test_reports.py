@@ -1,0 +1,330 @@
+"""What a report page shows of many rows, its small pictures, and corrections of any format."""
+
+import base64
+import io
+import os
+import resource
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+
+from digitq.cli import main
+from digitq.reports import pictures
+from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Thumbnail, make_thumbnail, open_eye
+from digitq.reports.survey import SHOWN_OF_CELL, SHOWN_REST, SHOWN_REVIEW, Survey
+from producer.results import open_results
+from producer.sources.truth import plain_id, read_truths
+from protocol.chunk import PROBABILITIES, RESULT_SCHEMA, TRUTH
+from protocol.origin import Origin
+from tests.drawing import draw_one, encode_image
+from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [row for batch in open_results(path).batches() for row in batch.to_pylist()]
+
+
+def many_rows(batches: int, rows: int = 5000) -> Iterator[pa.RecordBatch]:
+    """Rows of which a fifth are to review, and a tenth are wrong."""
+    random = np.random.default_rng(1)
+    schema = RESULT_SCHEMA.append(TRUTH)
+    for number in range(batches):
+        confidence = random.random(rows).astype(np.float32)
+        label = random.integers(0, 10, rows).astype(np.int8)
+        truth = np.where(random.random(rows) < 0.9, label, random.integers(0, 10, rows))
+        unsure = confidence < 0.2
+        shares = np.full((rows, 10), 0.1, np.float32).reshape(-1)
+        columns = [
+            pa.array([f"{number}/{row}.png" for row in range(rows)]),
+            pa.array(label),
+            pa.array(confidence),
+            pa.FixedSizeListArray.from_arrays(pa.array(shares), type=PROBABILITIES),
+            pa.nulls(rows, pa.string()),
+            pa.array(unsure),
+            pa.array(np.where(unsure, "unsure", None), pa.string()),
+            pa.array(truth.astype(np.int8)),
+        ]
+        yield pa.record_batch(columns, schema=schema)
+
+
+def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
+    whole = pa.Table.from_batches([*many_rows(20)])
+    survey, again = Survey.of(many_rows(20)), Survey.of(many_rows(20))
+    confidence = np.sort(whole.column("confidence").to_numpy())
+    assert survey.rows == 100_000 and survey.failed == 0
+    assert survey.review == (confidence < np.float32(0.2)).sum() == survey.reasons["unsure"]
+    assert survey.confusion.sum() == survey.labelled == 100_000
+    assert survey.confusion.trace() == survey.right
+    assert survey.sure.sum() + survey.unsure.sum() == survey.bin_labelled.sum() == 100_000
+    groups = survey.groups()
+    least_sure = [sampled.row["confidence"] for sampled in groups["review"]]
+    assert least_sure == confidence[:SHOWN_REVIEW].tolist()
+    assert len(groups["rest"]) == SHOWN_REST and len(groups["wrong"]) == 90 * SHOWN_OF_CELL
+    assert max(sampled.number for sampled in groups["rest"]) > 90_000  # from all of the file
+    for sampled in groups["rest"] + groups["wrong"]:
+        assert whole.slice(sampled.number, 1).to_pylist() == [sampled.row]
+    assert again.groups() == groups
+
+
+def decode(thumbnail: Thumbnail | None) -> tuple[PIL.Image.Image, int]:
+    """The small picture, and the length of its file."""
+    assert thumbnail
+    content = base64.b64decode(thumbnail.uri.partition(",")[2])
+    return PIL.Image.open(io.BytesIO(content)), len(content)
+
+
+def test_a_photo_becomes_small_and_upright() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (750, 1000, 3), np.uint8)
+    photo = PIL.Image.fromarray(noise).resize((4000, 3000))  # 12 megapixels
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # on its side
+    thumbnail = make_thumbnail(encode_image(photo, "JPEG", exif=exif))
+    assert thumbnail and (thumbnail.width, thumbnail.height) == (3000, 4000)
+    image, length = decode(thumbnail)
+    assert length <= MAX_THUMBNAIL_BYTES and image.height > image.width
+    assert image.size == thumbnail.shown and not thumbnail.is_tiny
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_any_kind_of_picture_is_shown(mode: str) -> None:
+    plain = draw_one((200, 300))
+    if mode == "I;16":
+        image = PIL.Image.fromarray(np.asarray(plain, np.uint16) * 200)
+    else:
+        image = plain.convert(mode)
+    format = "TIFF" if mode in ("CMYK", "I", "F") else "PNG"
+    shown, _ = decode(make_thumbnail(encode_image(image, format)))
+    grey = np.asarray(shown.convert("L").resize((200, 300)), float)
+    assert np.abs(grey - np.asarray(plain)).mean() < 12
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff broken"],
+)
+def test_what_is_no_picture_is_not_shown(content: bytes) -> None:
+    assert make_thumbnail(content) is None
+
+
+def test_what_the_network_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_eye() as eye:
+        assert eye
+        seen = [eye.look(one) for one in (encode_image(draw_one()), b"broken", b"")]
+        assert seen[0] and seen[0].startswith("data:image/png;base64,") and seen[1:] == [None] * 2
+        assert eye.look(encode_image(draw_one())) == seen[0]
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    with open_eye() as eye:
+        assert eye is None
+
+
+def test_pictures_that_are_gone_or_changed_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("kept.png", "changed.png", "gone.png"):
+        draw_one().save(folder / name)
+    write(tmp_path / "out.csv", digit_rows(["kept.png", "changed.png", "x", "gone.png"]), Origin(
+        ("scans",), str(tmp_path)
+    ))  # fmt: skip
+    (folder / "gone.png").unlink()
+    later = (folder / "changed.png").stat().st_mtime + 100
+    os.utime(folder / "changed.png", (later, later))
+    assert run("report", "out.csv") == 0
+    page = (tmp_path / "out.html").read_text()
+    assert page.count("<img") == 4  # two pictures, and what the network saw
+    assert "it has changed since it was read" in page and "not found" in page
+    folder.rename(tmp_path / "elsewhere")
+    assert run("report", "out.csv", "elsewhere", "--overwrite") == 0
+    assert (tmp_path / "out.html").read_text().count("<img") == 4
+    assert run("report", "out.csv", "--overwrite") == 0
+    assert "<img" not in (tmp_path / "out.html").read_text()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "4 pictures: no such file or folder: scans" in last
+
+
+def test_a_table_without_a_record_has_a_page_without_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "out.csv", digit_rows(IDS))
+    (tmp_path / "out.csv.json").unlink()
+    assert run("report", tmp_path / "out.csv", "-o", tmp_path / "page.html") == 0
+    assert "no pictures: name their SOURCE" in capsys.readouterr().err
+    assert "<img" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.csv"], "No such file or directory"),
+        (["page.html"], "page.html is no result file: these end in .csv or .jsonl or .parquet"),
+        (["out.csv", "-o", "page.pdf"], "the page page.pdf must end in .html"),
+        (["out.csv", "-o", "none/page.html"], "can't write none/page.html: no such folder"),
+        (["out.csv", "-o", "page.html"], "page.html exists: --overwrite replaces it"),
+        (["short.csv"], "short.csv has 2 rows, but its record counts 4: it was cut off or changed"),
+        (["out.csv", "nowhere"], "no such file or folder: nowhere"),
+    ],
+)
+def test_a_page_that_can_t_be_made(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("out.csv"), digit_rows([*"abcd"]))
+    write(Path("short.csv"), digit_rows([*"abcd"]))
+    lines = Path("short.csv").read_text().splitlines(keepends=True)
+    Path("short.csv").write_text("".join(lines[:3]))
+    Path("page.html").touch()
+    assert run("report", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not [*tmp_path.glob("*.partial")]
+
+
+def test_a_report_needs_a_file_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_one().save(tmp_path / "1.png")
+    assert run("classify", tmp_path, "--report", tmp_path / "page.html") == 2
+    assert "--report shows a result file: name one with -o OUT" in capsys.readouterr().err
+
+
+def write_corrections(path: Path, rows: Sequence[tuple[str, str]], column: str = "label") -> Path:
+    """As a page saves them."""
+    cells = [(f"'{id}" if id[:1] in tuple("=+-@\t\r\n'") else id, answer) for id, answer in rows]
+    lines = [f'"{id.replace(chr(34), chr(34) * 2)}",{answer}\r\n' for id, answer in cells]
+    path.write_text("".join([f"id,{column}\r\n", *lines]), newline="")
+    return path
+
+
+@pytest.mark.parametrize("to", SUFFIXES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_any_table_is_corrected(tmp_path: Path, suffix: str, to: str) -> None:
+    results, final = tmp_path / f"out{suffix}", tmp_path / f"final{to}"
+    batch = digit_rows(IDS)
+    write(results, batch)
+    given = [(IDS[1], "5"), (IDS[2], "0"), (IDS[0], "")]
+    corrections = write_corrections(tmp_path / "corrections.csv", given)
+    assert run("correct", results, corrections, "-o", final) == 0
+    expected = [row | {"corrected": row["id"] != IDS[3]} for row in batch.to_pylist()]
+    expected[0] |= {"label": None, "error": "no digit"}
+    expected[1] |= {"label": 5}
+    expected[2] |= {"label": 0, "error": None, "review": False, "reason": None}
+    assert rows_of(final) == expected
+    record = open_results(final).record
+    assert record and (record.images, record.failed, record.review) == (4, 1, 0)
+    # Once more: what was corrected before stays so
+    again = write_corrections(tmp_path / "again.csv", [(IDS[3], "7")])
+    assert run("correct", final, again, "-o", tmp_path / f"last{suffix}") == 0
+    expected[3] |= {"label": 7, "corrected": True}
+    assert rows_of(tmp_path / f"last{suffix}") == expected
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numbers_are_corrected(tmp_path: Path, suffix: str) -> None:
+    results, final = tmp_path / f"out{suffix}", tmp_path / "final.parquet"
+    write(results, NUMBERS)
+    given = [("none.png", "0042")]
+    corrections = write_corrections(tmp_path / "corrections.csv", given, "number")
+    assert run("correct", results, corrections, "-o", final) == 0
+    first, second = rows_of(final)
+    assert (first["number"], first["corrected"]) == ("007", False)
+    assert (second["number"], second["corrected"]) == ("0042", True)
+    assert second["error"] is None and not second["review"]
+    assert (first["digits"] is None) == (suffix == ".csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the first line of corrections.csv must be id,label"),
+        ("id;label\na;1\n", "the first line of corrections.csv must be id,label"),
+        ("id,number\na,12\n", "corrections.csv has a column 'number', but out.csv a 'label'"),
+        ("id,label\n", "corrections.csv has no corrections"),
+        (
+            "id,label\na,1\nx,2\ny,\nz,3\nw,4\n",
+            "corrections.csv is of other results: out.csv does not have 4 ids of it (x, y, z, …)",
+        ),
+        (
+            "id,label\na,ten\n",
+            "row 2 of corrections.csv has the label 'ten' for a: "
+            "it must be a digit, or empty if there is none",
+        ),
+        ("id,label\nb,1\na,12\n", "row 3 of corrections.csv has the label '12' for a"),
+        ("id,label\na\n", "row 2 of corrections.csv has too few columns"),
+        ("id,label\na,1\nb,2\na,3\n", "corrections.csv has two answers for a"),
+        ("id,label\n\xff\udcff,1\n", "can't read corrections.csv: "),
+    ],
+)
+def test_corrections_that_are_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("out.csv"), digit_rows([*"abc"]))
+    Path("corrections.csv").write_bytes(text.encode(errors="surrogateescape"))
+    assert run("correct", "out.csv", "corrections.csv", "-o", "final.csv") == 2
+    assert message in capsys.readouterr().err
+    assert not [*tmp_path.glob("final*")]
+
+
+@contextmanager
+def full_disk(free: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk_leaves_the_old_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, final, page = (tmp_path / name for name in ("out.csv", "final.csv", "page.html"))
+    write(results, digit_rows([f"{n}.png" for n in range(500)]))
+    corrections = write_corrections(tmp_path / "corrections.csv", [("0.png", "5")])
+    final.write_text("old")
+    page.write_text("old")
+    with full_disk(4000):
+        assert run("report", results, "-o", page, "--overwrite") == 3
+        assert run("correct", results, corrections, "-o", final, "--overwrite") == 3
+    assert final.read_text() == page.read_text() == "old"
+    assert not (tmp_path / "page.html.partial").exists()
+    assert capsys.readouterr().err.count("File too large") == 2
+    assert run("correct", results, corrections, "-o", final) == 2  # it exists
+    assert run("correct", results, corrections, "-o", final, "--overwrite") == 0
+    assert len(rows_of(final)) == 500
+
+
+@pytest.mark.parametrize(
+    ("cell", "id"),
+    [("a.png", "a.png"), ("'a.png", "'a.png"), ("''a.png", "'a.png"), ("'=1", "=1"), ("'", "'")],
+)
+def test_an_apostrophe_before_a_formula_is_no_part_of_an_id(cell: str, id: str) -> None:
+    assert plain_id(cell) == id
+
+
+def test_corrections_are_right_answers_too(tmp_path: Path) -> None:
+    path = write_corrections(tmp_path / "corrections.csv", [("=1.png", "5"), ("b.png", "")])
+    assert read_truths(path) == {"=1.png": "5"}
