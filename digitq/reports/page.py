@@ -5,9 +5,10 @@ import os
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from markupsafe import Markup
 
 from digitq.intervals import wilson
 from digitq.reports.charts import draw_charts
-from digitq.reports.pictures import Thumbnail, make_thumbnail, open_eye
+from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import Survey
 from producer.pictures import Picture, find_pictures
 from producer.record import Record
@@ -165,12 +166,14 @@ def add_pictures(
         yield "no pictures: name their SOURCE after the result file"
         return
     problems: Counter[str] = Counter()
-    with open_eye() as eye:
+    sees_digits = any(not card.reads_numbers for card in cards)  # the network sees 28×28 px
+    has_worker = find_spec("cv2") is not None
+    with closing(Eye()) as eye:
         for picture in find_pictures(record, sources, [*by_id]):
             thumbnail, problem = show(picture)
-            is_digit = not by_id[picture.id][0].reads_numbers
             seen = None
-            if eye and is_digit and picture.content and not picture.is_array:
+            is_seen = sees_digits and has_worker and not picture.is_array
+            if picture.content and is_seen:
                 seen = eye.look(picture.content)
             if problem:
                 problems[problem] += 1
@@ -178,7 +181,7 @@ def add_pictures(
                 card.picture, card.seen, card.problem = thumbnail, seen, problem
     for problem, count in problems.most_common(SHOWN_KINDS):
         yield f"{plural(count, 'picture')}: {problem}"
-    if eye is None and cards and not cards[0].reads_numbers:
+    if sees_digits and not has_worker:
         yield "what the network saw is not shown, as the extra `worker` is not installed"
 
 

@@ -5,8 +5,7 @@ import subprocess
 import sys
 import warnings
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -20,6 +19,8 @@ MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 10 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
+SEE = [sys.executable, "-P", "-m", "worker", "see"]
+QUESTION = pa.schema([("image", pa.binary())])
 # Formats that have readers in Pillow itself; others may start programs, as EPS does
 THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
 
@@ -107,24 +108,14 @@ def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
 class Eye:
     """Shows what the network sees of images. The worker normalises them, in a process."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-        self._writer: pa.RecordBatchWriter | None = None
-        self._reader: pa.RecordBatchReader | None = None
+    _process: "subprocess.Popen[bytes] | None" = None  # which starts at the first image
+    _writer: pa.ipc.RecordBatchStreamWriter
+    _reader: pa.ipc.RecordBatchStreamReader | None = None
 
     def look(self, content: bytes) -> str | None:
         """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
-        if self._process.stdin is None or self._process.stdout is None:
-            return None
         try:
-            batch = pa.record_batch({"image": pa.array([content], pa.binary())})
-            if not self._writer:
-                self._writer = pa.ipc.new_stream(self._process.stdin, batch.schema)
-            self._writer.write_batch(batch)
-            self._process.stdin.flush()
-            if not self._reader:
-                self._reader = pa.ipc.open_stream(self._process.stdout)
-            pixels = self._reader.read_next_batch().column("pixels")[0].as_py()
+            pixels = self._ask(content)
         except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
             return None
         if pixels is None:
@@ -134,20 +125,25 @@ class Eye:
         PIL.Image.fromarray(grey).save(file, "PNG", optimize=True)
         return data_uri(file.getvalue(), "png")
 
-
-@contextmanager
-def open_eye() -> Iterator[Eye | None]:
-    """The worker's eye; `None` if the extra `worker` is not installed."""
-    if not find_spec("cv2"):
-        yield None
-        return
-    command = [sys.executable, "-P", "-m", "worker", "see"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield Eye(process)
-        finally:
-            process.kill()
+    def close(self) -> None:
+        """End the process."""
+        if self._process:
+            self._process.kill()
             with suppress(OSError):  # what was not sent is of no use any more
-                process.communicate()
+                self._process.communicate()
+
+    def _ask(self, content: bytes) -> bytes | None:
+        """The pixels that the process gives. Raises `OSError` or `pa.ArrowInvalid` if it ended."""
+        pipe = subprocess.PIPE
+        if not self._process:
+            self._process = subprocess.Popen(
+                SEE, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
+            )
+            self._writer = pa.ipc.new_stream(self._process.stdin, QUESTION)
+        self._writer.write_batch(pa.record_batch([pa.array([content], pa.binary())], QUESTION))
+        if self._process.stdin:
+            self._process.stdin.flush()
+        if not self._reader:
+            self._reader = pa.ipc.open_stream(self._process.stdout)
+        pixels: bytes | None = self._reader.read_next_batch().column("pixels")[0].as_py()
+        return pixels

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.reports import pictures
-from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Thumbnail, make_thumbnail, open_eye
+from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import SHOWN_OF_CELL, SHOWN_REST, SHOWN_REVIEW, Survey
 from producer.results import open_results
 from producer.sources.truth import plain_id, read_truths
@@ -119,15 +118,11 @@ def test_what_is_no_picture_is_not_shown(content: bytes) -> None:
     assert make_thumbnail(content) is None
 
 
-def test_what_the_network_saw(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_eye() as eye:
-        assert eye
+def test_what_the_network_saw() -> None:
+    with closing(Eye()) as eye:
         seen = [eye.look(one) for one in (encode_image(draw_one()), b"broken", b"")]
         assert seen[0] and seen[0].startswith("data:image/png;base64,") and seen[1:] == [None] * 2
         assert eye.look(encode_image(draw_one())) == seen[0]
-    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
-    with open_eye() as eye:
-        assert eye is None
 
 
 def test_pictures_that_are_gone_or_changed_are_told(
