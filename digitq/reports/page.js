@@ -40,7 +40,7 @@ function show(card) {
   const id = ids.get(card);
   const answer = given.get(id);
   const isGiven = given.has(id);
-  const isSame = answer === card.dataset.answer;
+  const isSame = isGiven && answer !== "" && answer === card.dataset.answer;
   card.classList.toggle("done", isGiven);
   card.classList.toggle("changed", isGiven && !isSame);
   part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || "no digit";
@@ -71,7 +71,7 @@ function give(card, answer) {
   const name = card.getAttribute("aria-label");
   const was = card.dataset.answer;
   if (answer === undefined) say(`${name}: taken back`);
-  else if (answer === was) say(`${name}: ${answer} confirmed`);
+  else if (answer && answer === was) say(`${name}: ${answer} confirmed`);
   else say(`${name}: ${answer || "no digit"}${was && ` instead of ${was}`}`);
 }
 

@@ -248,10 +248,18 @@ def test_a_cell_of_the_matrix_opens_its_images(page: Page, tmp_path: Path) -> No
     expect(shown.first).to_be_focused()
 
 
-def test_classify_and_collect_write_the_page(local: Local, tmp_path: Path) -> None:
-    (tmp_path / "scans").mkdir()
-    draw_one().save(tmp_path / "scans" / "1.png")
-    to_page = ("--report", tmp_path / "page.html", "--broker", local.url)
-    run("classify", tmp_path / "scans", "-o", tmp_path / "out.csv", *to_page)
-    text = (tmp_path / "page.html").read_text()
-    assert text.count("data:image/") == 2 and "1.png" in text
+def test_classify_and_collect_write_the_page(
+    local: Local, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, out, page = (tmp_path / name for name in ("scans", "out.csv", "page.html"))
+    scans.mkdir()
+    draw_one().save(scans / "1.png")
+    to_page = ("-o", out, "--report", page, "--broker", local.url)
+    run("classify", scans, *to_page)
+    assert page.read_text().count("data:image/") == 2  # the picture, and what the network saw
+    run("submit", "mnist:test", "--limit", 300, "--broker", local.url)
+    run("collect", capsys.readouterr().out.strip(), *to_page, "--overwrite")
+    text = page.read_text()
+    assert text.count("data:image/png") > 100 and "network saw:" not in text  # pixels, as they are
+    run("collect", "0123456789ab", *to_page, status=2)
+    assert f"{page} exists: --overwrite replaces it" in capsys.readouterr().err
