@@ -24,7 +24,7 @@ def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite:
     """Show results in a page, and correct them there.
 
     RESULTS is a file that `classify` or `collect` wrote. The page is one file that needs no
-    network. It shows the images to look at, the least sure first, and takes the right answers from
+    network. It shows the images to review, the least sure first, and takes the right answers from
     the keyboard. A SOURCE is only needed if the images are not where they were.
     """
     from producer.results import open_results

@@ -122,8 +122,8 @@ def draw_confidences(survey: Survey) -> Chart:
     edges = np.arange(CONFIDENCE_BINS) / CONFIDENCE_BINS
     width = 1 / CONFIDENCE_BINS
     style: dict[str, Any] = {"width": width * 0.88, "align": "edge"}
-    axes.bar(edges, survey.unsure + survey.sure, color=BAR, label="no need to look", **style)
-    axes.bar(edges, survey.unsure, color=REVIEW, label="to look at", **style)
+    axes.bar(edges, survey.unsure + survey.sure, color=BAR, label="no review needed", **style)
+    axes.bar(edges, survey.unsure, color=REVIEW, label="to review", **style)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(show_count)  # the scale has set its own
     axes.set_ylim(bottom=0.8)

@@ -134,7 +134,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
         with suppress(OSError):
             partial.unlink()
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    said = [plural(survey.rows, "image"), f"{survey.review:,} to look at", *notes]
+    said = [plural(survey.rows, "image"), f"{survey.review:,} to review", *notes]
     return ", ".join(said)
 
 
@@ -198,10 +198,10 @@ def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
     rest = survey.rows - survey.review - survey.failed
     shown = Counter(group for card in cards for group in {*card.groups})
     known = [
-        ("review", "To look at", survey.review, "The least sure first."),
+        ("review", "To review", survey.review, "The least sure first."),
         ("failed", "Failed", survey.failed, ""),
         ("wrong", "Wrong", wrong, "Their answer differs from the truth."),
-        ("rest", "Others", rest, "No need to look."),
+        ("rest", "Others", rest, "They need no review."),
     ]
     chosen = {"review": "the least sure", "failed": "the first", "wrong": "some of each kind"}
     return [
