@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from digitq import options
-from digitq.report import describe_flaws, report_interruption
+from digitq.report import Run, open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.text import plural
@@ -38,40 +38,25 @@ def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite:
 @click.command()
 @click.argument("results", type=RESULT_PATH)
 @click.argument("corrections", type=RESULT_PATH)
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    metavar="FINAL",
-    type=RESULT_PATH,
-    help="table to write, .csv, .jsonl or .parquet",
-)
-@click.option("--overwrite", is_flag=True, help="replace FINAL")
-def correct(results: Path, corrections: Path, out: Path, overwrite: bool) -> None:
+@options.out
+@click.option("--overwrite", is_flag=True, help="replace OUT")
+def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) -> None:
     """Write results with the corrections of a page.
 
     CORRECTIONS is the file that the page saves, with the columns `id` and `label`, or `id` and
-    `number`. FINAL has all rows in order, and a column `corrected`.
+    `number`. OUT has all rows in order, and a column `corrected`.
     """
     from dataclasses import replace
 
     from digitq.reports.corrections import correct_rows, read_corrections
     from digitq.reports.page import fingerprint
     from producer.results import open_results
-    from producer.sinks.files import FileSink, Run
     from protocol.settings import NUMBER
 
     table = open_results(results)
     given = read_corrections(corrections, table)
-    run: Run = {
-        "command": "correct",
-        "results": fingerprint(results),
-        "ids": fingerprint(corrections),
-    }
-    with (
-        closing(FileSink(out, run, overwrite)) as sink,
-        report_interruption(sink, overwrite),
-    ):
+    run = {"results": fingerprint(results), "corrections": fingerprint(corrections)}
+    with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, given, sink.checkpoint.rows):
             sink.write(batch)
         counts = sink.checkpoint
@@ -83,8 +68,8 @@ def correct(results: Path, corrections: Path, out: Path, overwrite: bool) -> Non
             correct=counts.correct,
         )
         sink.finish(NUMBER if table.read == "number" else "", record)
-    parts = [plural(counts.rows, "image"), f"{len(given):,} corrected", *describe_flaws(counts)]
-    echo_err(f"{', '.join(parts)}\nthe rows are in {sink.path}")
+    echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
+    report_rows(sink, Run(counts.rows, 0, ()), has_speed=False)
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
 MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 10 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
+MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
 SEE = [sys.executable, "-P", "-m", "worker", "see"]
@@ -63,6 +64,8 @@ def make_thumbnail(content: bytes) -> Thumbnail | None:
 def shrink(image: PIL.Image.Image) -> Thumbnail:
     """A picture that was opened, small and upright. Raises whatever its decoder does."""
     width, height = image.size
+    if width * height > MAX_SHOWN_PIXELS:
+        raise ValueError("too many pixels")
     side = THUMBNAIL_SIDES[0]
     image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
     if image.mode.startswith(("I", "F")):

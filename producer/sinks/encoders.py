@@ -84,8 +84,9 @@ def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
         mark = row["reason"] or ""
         if truth not in (None, answer):
             mark = f"not {truth}"
-        id = in_one_line(row["id"])
-        lines.append(f"{answer!s:{width}}  {row['confidence']:7.2%}  {mark:14}  {id}\n")
+        id, confidence = in_one_line(row["id"]), row["confidence"]
+        sure = "" if confidence is None else f"{confidence:.2%}"  # a person gave the answer
+        lines.append(f"{answer!s:{width}}  {sure:>7}  {mark:14}  {id}\n")
     return "".join(lines).encode()
 
 

@@ -208,7 +208,9 @@ def write_corrections(path: Path, rows: Sequence[tuple[str, str]], column: str =
 
 @pytest.mark.parametrize("to", SUFFIXES)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_any_table_is_corrected(tmp_path: Path, suffix: str, to: str) -> None:
+def test_any_table_is_corrected(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], suffix: str, to: str
+) -> None:
     results, final = tmp_path / f"out{suffix}", tmp_path / f"final{to}"
     batch = digit_rows(IDS)
     write(results, batch)
@@ -225,6 +227,9 @@ def test_any_table_is_corrected(tmp_path: Path, suffix: str, to: str) -> None:
     # Once more: what was corrected before stays so
     again = write_corrections(tmp_path / "again.csv", [(IDS[3], "7")])
     assert run("correct", final, again, "-o", tmp_path / f"last{suffix}") == 0
+    capfdbinary.readouterr()
+    assert run("correct", results, corrections) == 0
+    assert len(capfdbinary.readouterr().out.splitlines()) == len(expected) + 1  # CSV on stdout
     expected[3] |= {"label": 7, "corrected": True}
     assert rows_of(tmp_path / f"last{suffix}") == expected
 
