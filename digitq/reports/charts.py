@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from digitq.intervals import wilson
 from digitq.reports.survey import CONFIDENCE_BINS, Survey
+from digitq.scores import Figures, percent
 from protocol.chunk import CLASSES
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Chart(NamedTuple):
     note: str
 
 
-def draw_charts(survey: Survey, reads_numbers: bool) -> list[Chart]:
+def draw_charts(survey: Survey, figures: Figures) -> list[Chart]:
     """The histograms, and with truths the reliability diagram."""
     import matplotlib
 
@@ -65,9 +65,10 @@ def draw_charts(survey: Survey, reads_numbers: bool) -> list[Chart]:
     with matplotlib.rc_context(CHART_STYLE):
         charts = []
         if survey.answers.any():
+            reads_numbers = figures["read"] == "number"
             charts = [draw_answers(survey, reads_numbers), draw_confidences(survey)]
-        if survey.bin_labelled.any():
-            charts.append(draw_reliability(survey))
+        if figures["calibration"]:
+            charts.append(draw_reliability(figures))
     return charts
 
 
@@ -140,24 +141,28 @@ def draw_confidences(survey: Survey) -> Chart:
     return Chart("Confidences", finish(figure, "confidences"), f"Histogram: {text}", "")
 
 
-def draw_reliability(survey: Survey) -> Chart:
+def draw_reliability(figures: Figures) -> Chart:
     """Accuracy against mean confidence, with the 95 % interval of each point."""
     figure, axes = begin("mean confidence", "right answers")
-    used = np.flatnonzero(survey.bin_labelled)
-    total, right = survey.bin_labelled[used], survey.bin_right[used]
-    confidence, accuracy = survey.bin_confidence[used] / total, right / total
-    intervals = np.array([wilson(*map(int, pair)) for pair in zip(right, total, strict=True)])
-    spread = np.maximum(np.abs(intervals.T - accuracy), 0)
+    points = figures["calibration"]
+    confidences = [point["confidence"] for point in points]
+    accuracies = np.array([point["accuracy"]["share"] for point in points])
+    intervals = np.array([point["accuracy"]["interval"] for point in points])
+    spreads = np.maximum(np.abs(intervals.T - accuracies), 0)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.errorbar(
-        confidence, accuracy, spread, color=ACCENT, marker="o", markersize=4.5, linewidth=1.2
+        confidences, accuracies, spreads, color=ACCENT, marker="o", markersize=4.5, linewidth=1.2
     )
     axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     text = ", ".join(
-        f"{share:.1%} right of {count:,} at {sure:.1%}"
-        for share, count, sure in zip(accuracy, total, confidence, strict=True)
+        f"{point['accuracy']['share']:.1%} right of {point['accuracy']['of']:,} "
+        f"at {point['confidence']:.1%}"
+        for point in points
     )
-    note = "On the dashed line, confidence is the share of right answers. Bars are 95% intervals."
+    note = (
+        "On the dashed line, confidence is the share of right answers. Vertical lines are 95% "
+        f"intervals. The calibration error is {percent(figures['calibration_error'])}."
+    )
     return Chart("Reliability", finish(figure, "reliability"), f"Reliability: {text}", note)

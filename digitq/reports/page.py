@@ -17,10 +17,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from digitq.intervals import wilson
 from digitq.reports.charts import draw_charts
 from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import Survey
+from digitq.scores import Figures, percent
 from producer.pictures import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile
@@ -98,30 +98,12 @@ class Tab(NamedTuple):
     note: str
 
 
-class Accuracy(NamedTuple):
-    """A share of right answers in words."""
-
-    labelled: int  # rows with a truth
-    share: str
-    interval: str
-
-    @classmethod
-    def of(cls, right: int, total: int) -> "Accuracy | None":
-        low, high = wilson(right, total)
-        return cls(total, percent(right / total), f"{low:.1%} to {high:.1%}") if total else None
-
-
-def percent(share: float) -> str:
-    """A share with as many decimals as a person needs; never 100 % for less."""
-    return f"{share:.2%}" if share < 0.99995 or share == 1 else "99.99%"
-
-
 def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
     """Write the page; gives a line about what a person finds there.
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
-    survey = Survey.of(results.batches())
+    survey = Survey.of(results.read, results.batches())
     cards = build_cards(survey, results.read == "number")
     notes = [*add_pictures(cards, results.record, sources)]
     content = render(results, survey, cards, notes)
@@ -134,7 +116,8 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
         with suppress(OSError):
             partial.unlink()
         raise OutputError(f"can't write {out}: {error.strerror or error}") from None
-    said = [plural(survey.rows, "image"), f"{survey.review:,} to review", *notes]
+    counts = survey.counts
+    said = [plural(counts.rows, "image"), f"{counts.review:,} to review", *notes]
     return ", ".join(said)
 
 
@@ -194,12 +177,13 @@ def show(picture: Picture) -> tuple[Thumbnail | None, str | None]:
 
 def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
     """The groups of images, each with a line that says which of them are on the page."""
-    wrong = survey.labelled - survey.right
-    rest = survey.rows - survey.review - survey.failed
+    counts = survey.counts
+    wrong = counts.labelled - counts.correct
+    rest = counts.rows - counts.review - counts.failed
     shown = Counter(group for card in cards for group in {*card.groups})
     known = [
-        ("review", "To review", survey.review, "The least sure first."),
-        ("failed", "Failed", survey.failed, ""),
+        ("review", "To review", counts.review, "The least sure first."),
+        ("failed", "Failed", counts.failed, ""),
         ("wrong", "Wrong", wrong, "Their answer differs from the truth."),
         ("rest", "Others", rest, "They need no review."),
     ]
@@ -240,12 +224,13 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def build_matrix(survey: Survey, cards: Sequence[Card]) -> list[dict[str, Any]]:
+def build_matrix(figures: Figures, cards: Sequence[Card]) -> list[dict[str, Any]]:
     """The confusion matrix, row by row; nothing without truths of single digits."""
-    if not survey.confusion.any():
+    confusion = np.array(figures.get("confusion", 0))
+    if not confusion.any():
         return []
     shown = Counter((card.truth, card.answer) for card in cards)
-    off_diagonal = survey.confusion * ~np.eye(CLASSES, dtype=bool)
+    off_diagonal = confusion * ~np.eye(CLASSES, dtype=bool)
     worst = max(int(off_diagonal.max()), 1)
     return [
         {
@@ -257,9 +242,11 @@ def build_matrix(survey: Survey, cards: Sequence[Card]) -> list[dict[str, Any]]:
                 }
                 for answer, count in enumerate(counts)
             ],
-            "recall": f"{counts[truth] / sum(counts):.1%}" if sum(counts) else "",
+            "recall": "" if recall is None else f"{recall:.1%}",
         }
-        for truth, counts in enumerate(survey.confusion.tolist())
+        for truth, (counts, recall) in enumerate(
+            zip(confusion.tolist(), figures["recall"], strict=True)
+        )
     ]
 
 
@@ -270,30 +257,30 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    reads_numbers = results.read == "number"
+    figures = survey.scores.figures()
     record = results.record
     finished = record and datetime.fromisoformat(record.finished)
     return environment.get_template("page.html").render(
         name=in_one_line(results.path.name),
         checksum=fingerprint(results.path),
         read=results.read,
-        column="number" if reads_numbers else "label",
+        column="number" if results.read == "number" else "label",
         script=Markup(script),
         script_hash=f"sha256-{b64encode(digest).decode()}",
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         finished=f"{finished:%Y-%m-%d %H:%M} UTC" if finished else "",
         survey=survey,
-        share=lambda part, whole: f"{part / whole:.1%}",
-        accuracy=Accuracy.of(survey.right, survey.labelled),
-        sure_accuracy=Accuracy.of(survey.sure_right, survey.sure_labelled),
+        counts=survey.counts,
+        figures=figures,
+        percent=percent,
         reasons=survey.reasons.most_common(SHOWN_KINDS),
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(SHOWN_KINDS)],
         facts=list_facts(results),
         tabs=list_tabs(survey, cards),
         cards=cards,
         notes=notes,
-        charts=draw_charts(survey, reads_numbers),
-        matrix=build_matrix(survey, cards),
+        charts=draw_charts(survey, figures),
+        matrix=build_matrix(figures, cards),
     )
 
 

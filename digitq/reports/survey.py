@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from protocol.chunk import CLASSES, answers
+from digitq.scores import ScoreSink
+from producer.checkpoint import Checkpoint
+from protocol.chunk import answers
 from protocol.known import MAX_DIGITS
+from protocol.reading import What
 
 SHOWN_REVIEW = 500  # a page shows so many of the answers to review, the least sure ones
 SHOWN_FAILED = 100  # the first of the images that failed
@@ -22,7 +25,6 @@ SAMPLE_SEED = 0  # the same file gives the same page
 MAX_ERRORS = 1000  # so many different errors are counted; all others count as one
 OTHER_ERRORS = "other errors"
 CONFIDENCE_BINS = 20
-RELIABILITY_BINS = 10
 
 Counts = NDArray[np.int64]
 Row = dict[str, Any]
@@ -65,20 +67,16 @@ class Smallest:
 class Survey:
     """What a page says of all rows, in memory that does not grow with them."""
 
-    def __init__(self) -> None:
-        self.rows = self.failed = self.review = self.corrected = 0
-        self.labelled = self.right = 0  # rows with a truth and an answer
-        self.sure_labelled = self.sure_right = 0  # of these, the ones not to review
+    def __init__(self, read: What) -> None:
+        self.counts = Checkpoint()
+        self.scores = ScoreSink(read)  # of the rows with a truth
+        self.corrected = 0
         self.reasons: Counter[str] = Counter()  # of answers to review
         self.errors: Counter[str] = Counter()
         # How many answers there are of each digit, or whole numbers of each length
         self.answers: Counts = np.zeros(MAX_DIGITS + 1, np.int64)
-        self.confusion: Counts = np.zeros((CLASSES, CLASSES), np.int64)  # truth, answer
         self.sure: Counts = np.zeros(CONFIDENCE_BINS, np.int64)  # by confidence: not to review
         self.unsure: Counts = np.zeros(CONFIDENCE_BINS, np.int64)
-        self.bin_labelled: Counts = np.zeros(RELIABILITY_BINS, np.int64)
-        self.bin_right: Counts = np.zeros(RELIABILITY_BINS, np.int64)
-        self.bin_confidence = np.zeros(RELIABILITY_BINS)  # the sum of their confidences
         self._random = np.random.default_rng(SAMPLE_SEED)
         self._review = Smallest(SHOWN_REVIEW)
         self._failed = Smallest(SHOWN_FAILED)
@@ -87,9 +85,9 @@ class Survey:
         self._cells: dict[tuple[int, int], Smallest] = {}
 
     @classmethod
-    def of(cls, batches: Iterable[pa.RecordBatch]) -> "Survey":
+    def of(cls, read: What, batches: Iterable[pa.RecordBatch]) -> "Survey":
         """The survey of all rows."""
-        survey = cls()
+        survey = cls(read)
         for batch in batches:
             survey.add(batch)
         return survey
@@ -100,9 +98,8 @@ class Survey:
         answered = to_numpy(answer.is_valid())
         confidence = to_numpy(batch.column("confidence").cast(pa.float64()).fill_null(np.nan))
         review = to_numpy(batch.column("review")) & answered
-        first, self.rows = self.rows, self.rows + batch.num_rows
-        self.failed += int((~answered).sum())
-        self.review += int(review.sum())
+        first = self.counts.rows
+        self.counts = self.counts.add(batch)
         if "corrected" in batch.schema.names:
             self.corrected += pc.sum(batch.column("corrected")).as_py() or 0
         self.reasons.update(count_values(batch.column("reason").filter(pa.array(review))))
@@ -117,13 +114,14 @@ class Survey:
         self.sure += count_bins(confidence[known & ~review], CONFIDENCE_BINS)
         self.unsure += count_bins(confidence[known & review], CONFIDENCE_BINS)
 
-        numbers = np.arange(first, self.rows, dtype=np.float64)
+        numbers = np.arange(first, self.counts.rows, dtype=np.float64)
         self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
         self._failed.offer(np.where(answered, np.nan, numbers), batch, first)
         draws = self._random.random(batch.num_rows)
         self._rest.offer(np.where(answered & ~review, draws, np.nan), batch, first)
         if "truth" in batch.schema.names:
-            self._compare(batch, first, draws, confidence, review)
+            self.scores.write(batch)
+            self._keep_wrong(batch, first, draws)
 
     def groups(self) -> dict[Group, list[Sampled]]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
@@ -143,36 +141,17 @@ class Survey:
             is_known = text in self.errors or len(self.errors) < MAX_ERRORS
             self.errors[text if is_known else OTHER_ERRORS] += count
 
-    def _compare(
-        self,
-        batch: pa.RecordBatch,
-        first: int,
-        draws: NDArray[np.float64],
-        confidence: NDArray[np.float64],
-        review: NDArray[np.bool_],
-    ) -> None:
-        """Count how answers and truths agree."""
+    def _keep_wrong(self, batch: pa.RecordBatch, first: int, draws: NDArray[np.float64]) -> None:
+        """Offer the rows whose answer is not the truth."""
         answer, truth = answers(batch), batch.column("truth")
-        labelled = to_numpy(pc.and_(answer.is_valid(), truth.is_valid()))
-        right = to_numpy(pc.equal(answer, truth).fill_null(False))
-        self.labelled += int(labelled.sum())
-        self.right += int(right.sum())
-        self.sure_labelled += int((labelled & ~review).sum())
-        self.sure_right += int((right & ~review).sum())
-        sure = labelled & ~np.isnan(confidence)
-        places = np.minimum(confidence[sure] * RELIABILITY_BINS, RELIABILITY_BINS - 1).astype(int)
-        self.bin_labelled += np.bincount(places, minlength=RELIABILITY_BINS)
-        self.bin_right += np.bincount(places[right[sure]], minlength=RELIABILITY_BINS)
-        self.bin_confidence += np.bincount(places, confidence[sure], minlength=RELIABILITY_BINS)
-        wrong = labelled & ~right
+        wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
         if pa.types.is_string(answer.type):
             self._wrong_numbers.offer(np.where(wrong, draws, np.nan), batch, first)
             return
-        pairs = np.stack([to_numpy(truth.fill_null(0)), to_numpy(answer.fill_null(0))])
-        np.add.at(self.confusion, tuple(pairs[:, labelled]), 1)
-        for true, given in {*map(tuple, pairs[:, wrong].T.tolist())}:
-            cell = self._cells.setdefault((true, given), Smallest(SHOWN_OF_CELL))
-            is_in = wrong & (pairs[0] == true) & (pairs[1] == given)
+        true, given = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
+        for pair in {*zip(true[wrong].tolist(), given[wrong].tolist(), strict=True)}:
+            cell = self._cells.setdefault(pair, Smallest(SHOWN_OF_CELL))
+            is_in = (true == pair[0]) & (given == pair[1])
             cell.offer(np.where(is_in, draws, np.nan), batch, first)
 
 

@@ -238,7 +238,7 @@ def test_a_cell_of_the_matrix_opens_its_images(page: Page, tmp_path: Path) -> No
     write_table(tmp_path / "results.csv", rows, tmp_path / "scans")
     run("report", tmp_path / "results.csv")
     page.goto((tmp_path / "results.html").as_uri())
-    expect(page.locator(".right dd")).to_contain_text("65.00% 95% interval 43.3% to 81.9%")
+    expect(page.locator(".right dd")).to_contain_text("65.00% 95% interval 43.29% to 81.88%")
     expect(page.locator("svg[role], [role=img] svg")).to_have_count(3)
     page.get_by_role("button", name="4 read as 9: 7 images").focus()
     page.keyboard.press("Enter")

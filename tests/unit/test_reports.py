@@ -61,13 +61,12 @@ def many_rows(batches: int, rows: int = 5000) -> Iterator[pa.RecordBatch]:
 
 def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     whole = pa.Table.from_batches([*many_rows(20)])
-    survey, again = Survey.of(many_rows(20)), Survey.of(many_rows(20))
+    survey, again = (Survey.of("digit", many_rows(20)) for _ in range(2))
     confidence = np.sort(whole.column("confidence").to_numpy())
-    assert survey.rows == 100_000 and survey.failed == 0
-    assert survey.review == (confidence < np.float32(0.2)).sum() == survey.reasons["unsure"]
-    assert survey.confusion.sum() == survey.labelled == 100_000
-    assert survey.confusion.trace() == survey.right
-    assert survey.sure.sum() + survey.unsure.sum() == survey.bin_labelled.sum() == 100_000
+    assert survey.counts.rows == 100_000 and survey.counts.failed == 0
+    assert survey.counts.review == (confidence < np.float32(0.2)).sum() == survey.reasons["unsure"]
+    assert survey.scores.figures()["accuracy"]["of"] == 100_000
+    assert survey.sure.sum() + survey.unsure.sum() == survey.answers.sum() == 100_000
     groups = survey.groups()
     least_sure = [sampled.row["confidence"] for sampled in groups["review"]]
     assert least_sure == confidence[:SHOWN_REVIEW].tolist()
