@@ -1,30 +1,25 @@
 """The few rows of a job that a notebook shows, with thumbnails of their pictures."""
 
-import io
-import warnings
-from base64 import b64encode
 from html import escape
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import pyarrow as pa
 
-from producer.pictures import as_file
+from digitq.reports.pictures import make_thumbnail
+from producer.pictures import as_picture
 from producer.sinks.encoders import LISTS
 from protocol.chunk import Chunk, kind_of
 from protocol.text import in_one_line
 
 FEW_ROWS = 20  # no more rows are shown; if there are no more, all are
-SHOWN_FIRST, SHOWN_UNSURE, SHOWN_FAILED = 5, 10, 5  # of more rows, so many of each kind are shown
+SAMPLE_FIRST, SAMPLE_UNSURE, SAMPLE_FAILED = (
+    5,
+    10,
+    5,
+)  # of more rows, so many of each kind are shown
 MAX_KEPT_BYTES = 1 << 20  # of a larger image only the thumbnail is kept
 COLUMNS = ("picture", "id", "answer", "confidence", "note")
-# Formats that have readers in Pillow itself; others may start programs, as EPS does
-THUMBNAIL_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
-TINY_PX = 40  # an image of at most this height is enlarged pixel by pixel
-THUMBNAIL_SIZE = (256, 96)  # px: width and height at most
 Row = dict[str, Any]
 
 
@@ -41,8 +36,8 @@ class Sample:
         doubt = confidence + ~results.column("review").to_numpy(zero_copy_only=False)
         places = {
             *range(min(len(doubt), max(0, FEW_ROWS - chunk.first_row))),
-            *np.argsort(doubt, kind="stable")[:SHOWN_UNSURE].tolist(),  # NaN is last
-            *np.flatnonzero(np.isnan(doubt))[:SHOWN_FAILED].tolist(),
+            *np.argsort(doubt, kind="stable")[:SAMPLE_UNSURE].tolist(),  # NaN is last
+            *np.flatnonzero(np.isnan(doubt))[:SAMPLE_FAILED].tolist(),
         }
         self._total += len(doubt)
         names = [name for name in results.schema.names if name not in LISTS]
@@ -54,7 +49,7 @@ class Sample:
         self.rows = [kept[place] for place in sorted(kept)]
         for row in self.rows:
             if isinstance(row["image"], pa.Scalar):  # which would hold the whole chunk
-                image = as_file(row["image"].as_py() or b"")
+                image = as_picture(row["id"], row["image"].as_py() or b"").content or b""
                 row["image"] = image if len(image) <= MAX_KEPT_BYTES else make_thumbnail(image)
 
     def parts(self) -> dict[str, list[Row]]:
@@ -62,8 +57,8 @@ class Sample:
         answered = [row for row in self.rows if row["error"] is None]
         answered.sort(key=lambda row: (not row["review"], row["confidence"]))
         return {
-            "with an error": [row for row in self.rows if row["error"] is not None][:SHOWN_FAILED],
-            "least sure": answered[:SHOWN_UNSURE],
+            "with an error": [row for row in self.rows if row["error"] is not None][:SAMPLE_FAILED],
+            "least sure": answered[:SAMPLE_UNSURE],
             "first": [row for row in self.rows if row["place"] < FEW_ROWS],
         }
 
@@ -72,7 +67,7 @@ class Sample:
         parts = self.parts()
         if 0 < self._total <= FEW_ROWS:
             return tabulate(parts["first"], "all")
-        parts["first"] = parts["first"][:SHOWN_FIRST]
+        parts["first"] = parts["first"][:SAMPLE_FIRST]
         return "".join(tabulate(rows, name) for name, rows in parts.items() if rows)
 
 
@@ -100,41 +95,10 @@ def tabulate(rows: list[Row], caption: str) -> str:
 def show_image(row: Row) -> str:
     """The thumbnail of a row's image as HTML, or words if it has none."""
     image = row["image"]
-    uri = make_thumbnail(image) if isinstance(image, bytes) else image
-    if not uri:
+    thumbnail = make_thumbnail(image) if isinstance(image, bytes) else image
+    if not thumbnail:
         return "no picture"
-    scaling = "pixelated" if uri.startswith("data:image/png") else "auto"
+    scaling = "pixelated" if thumbnail.is_tiny else "auto"
     alt = escape(f"the picture of {in_one_line(row['id'])}")
     style = f"height:4em;max-width:16em;object-fit:contain;image-rendering:{scaling}"
-    return f'<img src="{uri}" alt="{alt}" style="{style}">'
-
-
-def make_thumbnail(image: bytes) -> str | None:
-    """A small picture as the URI of its content; None if the image can't be read."""
-    formats = [*THUMBNAIL_FORMATS]
-    if find_spec("pillow_heif"):
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-        formats.append("HEIF")
-    file = io.BytesIO(image)
-    try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            PIL.Image.open(file, "r", formats) as picture,
-        ):
-            is_tiny = picture.height <= TINY_PX
-            picture.draft("RGB", THUMBNAIL_SIZE)  # a large JPEG is then decoded fast
-            small = PIL.ImageOps.exif_transpose(picture)
-            small.thumbnail(THUMBNAIL_SIZE)
-    except Exception:  # Pillow raises many kinds
-        return None
-    if small.mode[0] in "IF":  # 16 bits and more: the darkest becomes black
-        grey = np.asarray(small, np.float64)
-        grey = (grey - grey.min()) * 255 / max(1, np.ptp(grey))
-        small = PIL.Image.fromarray(grey.astype(np.uint8))
-    small = small.convert("RGBA")
-    paper = PIL.Image.new("RGBA", small.size, "white")
-    file, kind = io.BytesIO(), "png" if is_tiny else "jpeg"
-    PIL.Image.alpha_composite(paper, small).convert("RGB").save(file, kind)
-    return f"data:image/{kind};base64,{b64encode(file.getvalue()).decode()}"
+    return f'<img src="{thumbnail.uri}" alt="{alt}" style="{style}">'

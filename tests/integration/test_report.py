@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from digitq.cli import main
-from digitq.local.processes import Local
+from digitq.private.processes import Local
 from producer.record import Record
 from producer.results import open_results
 from producer.sinks.files import FileSink

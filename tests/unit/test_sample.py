@@ -1,15 +1,13 @@
 """Which rows of a job a notebook shows, and their thumbnails."""
 
-import io
 import re
-from base64 import b64decode
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
-import pytest
 
-from digitq.sample import MAX_KEPT_BYTES, Sample, make_thumbnail
+from digitq.reports.pictures import Thumbnail
+from digitq.sample import MAX_KEPT_BYTES, Sample
 from protocol.chunk import FILES_SCHEMA, NUMBER_SCHEMA, RESULT_SCHEMA, Chunk
 from tests.drawing import draw_one, encode_image
 
@@ -94,34 +92,5 @@ def test_the_memory_for_large_images_is_bounded() -> None:
     large = encode_image(PIL.Image.fromarray(noise))
     assert len(large) > MAX_KEPT_BYTES
     sample = sample_of([row(number, 0.5) for number in range(CHUNK_ROWS)], large)
-    assert all(len(row["image"]) < 30_000 for row in sample.rows)
+    assert all(isinstance(row["image"], Thumbnail) for row in sample.rows)
     assert sample.html().count("<img ") == 15
-
-
-def open_uri(uri: str | None) -> PIL.Image.Image:
-    assert uri
-    return PIL.Image.open(io.BytesIO(b64decode(uri.partition(",")[2]))).convert("RGB")
-
-
-def test_thumbnails() -> None:
-    wide = encode_image(PIL.Image.new("RGB", (3000, 400), "red"), "JPEG")
-    assert open_uri(make_thumbnail(wide)).size == (256, 34)
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90°
-    turned = encode_image(PIL.Image.new("RGB", (400, 200)), "JPEG", exif=exif)
-    assert open_uri(make_thumbnail(turned)).size == (48, 96)
-    clear = encode_image(PIL.Image.new("RGBA", (60, 60), (0, 0, 0, 0)))
-    assert open_uri(make_thumbnail(clear)).getpixel((5, 5)) == (255, 255, 255)
-    deep = PIL.Image.fromarray(np.linspace(1000, 3000, 10_000).astype(np.uint16).reshape(100, 100))
-    grey = open_uri(make_thumbnail(encode_image(deep))).convert("L")
-    assert grey.getpixel((5, 0)) < 10 and grey.getpixel((5, 95)) > 245
-    for mode in ("1", "P", "LA", "CMYK"):
-        kind = "JPEG" if mode == "CMYK" else "PNG"
-        assert open_uri(make_thumbnail(encode_image(draw_one(mode=mode), kind))).size == (60, 80)
-
-
-@pytest.mark.parametrize(
-    "image", [b"", b"text", ONE[:60], b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
-)
-def test_what_is_no_picture(image: bytes) -> None:
-    assert make_thumbnail(image) is None
