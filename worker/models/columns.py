@@ -9,26 +9,20 @@ from typing import cast
 from torch import Tensor, nn
 
 from protocol.chunk import CLASSES
-from worker.models.detector import convolution
+from worker.models.detector import Residual, convolution
 
 STRIP_HEIGHT = 28  # px
 STRIDE = 2  # px: a column of the answer covers so many of the strip
 BLANK = CLASSES  # the class, after the ten digits, of a column that is no digit's middle
 
 
-class Along(nn.Module):
-    """A convolution along the strip whose result is added to its input."""
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.convolve = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, 1, dilation, dilation, bias=False),
-            nn.BatchNorm1d(channels),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, columns: Tensor) -> Tensor:
-        return columns + cast(Tensor, self.convolve(columns))
+def along(channels: int, dilation: int) -> Residual:
+    """A convolution along the strip."""
+    return Residual(
+        nn.Conv1d(channels, channels, 3, 1, dilation, dilation, bias=False),
+        nn.BatchNorm1d(channels),
+        nn.ReLU(inplace=True),
+    )
 
 
 class Columns(nn.Module):
@@ -48,7 +42,7 @@ class Columns(nn.Module):
             nn.BatchNorm1d(width),
             nn.ReLU(inplace=True),
         )
-        self.along = nn.Sequential(*(Along(width, dilation) for dilation in (1, 2, 4, 1)))
+        self.along = nn.Sequential(*(along(width, dilation) for dilation in (1, 2, 4, 1)))
         self.head = nn.Conv1d(width, CLASSES + 1, 1)
 
     def forward(self, strips: Tensor) -> Tensor:

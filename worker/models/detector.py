@@ -41,16 +41,19 @@ def convolution(inputs: int, outputs: int, stride: int | tuple[int, int] = 1) ->
 
 
 class Residual(nn.Module):
-    """Two convolutions whose result is added to their input."""
+    """Convolutions whose result is added to their input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, *convolve: nn.Module) -> None:
         super().__init__()
-        self.convolve = nn.Sequential(
-            convolution(channels, channels), convolution(channels, channels)
-        )
+        self.convolve = nn.Sequential(*convolve)
 
     def forward(self, images: Tensor) -> Tensor:
         return images + cast(Tensor, self.convolve(images))
+
+
+def residual(channels: int) -> Residual:
+    """Two convolutions."""
+    return Residual(convolution(channels, channels), convolution(channels, channels))
 
 
 class Detector(nn.Module):
@@ -62,8 +65,8 @@ class Detector(nn.Module):
         self.to_4 = nn.Sequential(
             convolution(1, half, 2), convolution(half, quarter, 2), convolution(quarter, quarter)
         )
-        self.to_8 = nn.Sequential(convolution(quarter, eighth, 2), Residual(eighth))
-        self.to_16 = nn.Sequential(convolution(eighth, sixteenth, 2), Residual(sixteenth))
+        self.to_8 = nn.Sequential(convolution(quarter, eighth, 2), residual(eighth))
+        self.to_16 = nn.Sequential(convolution(eighth, sixteenth, 2), residual(sixteenth))
         self.from_16 = nn.Conv2d(sixteenth, eighth, 1)
         self.join_8 = convolution(eighth, eighth)
         self.from_8 = nn.Conv2d(eighth, quarter, 1)

@@ -10,6 +10,7 @@ from protocol.settings import NUMBER
 from worker.models.card import Card, card_path
 from worker.models.columns import Columns
 from worker.models.detector import Detector, fold
+from worker.models.direct import make_direct
 from worker.models.model import TORCH_THREADS, read_weights
 from worker.models.network import NUMBER_READER
 
@@ -37,4 +38,5 @@ def load_networks() -> tuple[NumberNetwork, Card]:
     """As `read_networks`, ready to read."""
     torch.set_num_threads(TORCH_THREADS)
     network, card = read_networks()
-    return network.requires_grad_(False).eval(), card
+    network.requires_grad_(False).eval()
+    return NumberNetwork(make_direct(network.detector), make_direct(network.columns)), card

@@ -1,11 +1,11 @@
 """Finds what may be digits in a grey picture, with the detector, at one scale."""
 
+import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, Detector
@@ -17,6 +17,7 @@ FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's cont
 FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
 PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
 PAPER_MARGIN = 0.2  # of a digit's height, around its box
+NEIGHBOURS = np.ones((3, 3), np.uint8)  # of a cell, which is a peak if none has a higher chance
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
 
@@ -43,23 +44,19 @@ def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidat
     canvas[:height, :width] = equalise(small)
     with torch.inference_mode():
         maps = detector(torch.from_numpy(canvas)[None, None])
-        chances = maps.middle.sigmoid()
-        is_peak = (chances == F.max_pool2d(chances, 3, 1, 1)) & (chances >= MIN_CHANCE)
-        _, rows, columns = is_peak.nonzero(as_tuple=True)
-        order = chances[0, rows, columns].argsort(descending=True, stable=True)
+        chances = maps.middle[0].sigmoid().numpy()
+        is_peak = (chances == cv2.dilate(chances, NEIGHBOURS)) & (chances >= MIN_CHANCE)
+        rows, columns = np.nonzero(is_peak)
+        order = np.argsort(-chances[rows, columns], kind="stable")
         rows, columns = rows[order], columns[order]
-        middles = (torch.stack([columns, rows], 1) + 0.5) * CELL
-        edges = maps.edges[0][:, rows, columns].T * SIZE_UNIT
-        boxes = torch.cat([middles - edges[:, :2], middles + edges[:, 2:]], 1).numpy()
-        boxes /= np.array([width, height] * 2, np.float32) / np.array(picture.shape[::-1] * 2)
-        signs = maps.signs[0][:, rows, columns].T.softmax(1) * chances[0, rows, columns, None]
-        likely = signs[:, :OTHER].sum(1, keepdim=True)
-        found = Candidates(
-            likely[:, 0].numpy(),
-            (signs[:, :OTHER] / likely).numpy(),
-            signs[:, OTHER].numpy(),
-            boxes,
-        )
+        signs = maps.signs.numpy()[0, :, rows, columns]  # (N, 11)
+        signs = torch.from_numpy(signs).softmax(1).numpy() * chances[rows, columns, None]
+    middles = (np.stack([columns, rows], 1).astype(np.float32) + 0.5) * CELL
+    edges = maps.edges.numpy()[0, :, rows, columns] * np.float32(SIZE_UNIT)
+    boxes = np.concatenate([middles - edges[:, :2], middles + edges[:, 2:]], 1)
+    boxes /= np.array([width, height] * 2, np.float32) / np.array(picture.shape[::-1] * 2)
+    likely = signs[:, :OTHER].sum(1)
+    found = Candidates(likely, signs[:, :OTHER] / likely[:, None], signs[:, OTHER], boxes)
     found = found.take(drop_copies(found.boxes))
     return found.take(np.argsort(-found.chances, kind="stable"))
 
@@ -72,14 +69,22 @@ def equalise(picture: Grey) -> NDArray[np.float32]:
 
 def drop_copies(boxes: NDArray[np.float32]) -> NDArray[np.intp]:
     """The rows of boxes that don't show the digit of an earlier box."""
-    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1).prod(1)
+    is_copy = measure_overlaps(boxes) > SAME_OVERLAP
     kept: list[int] = []
-    for row, box in enumerate(boxes):
-        low, high = np.maximum(box[:2], boxes[kept, :2]), np.minimum(box[2:], boxes[kept, 2:])
-        shared = (high - low).clip(0).prod(1) / np.minimum(areas[row], areas[kept])
-        if not (shared > SAME_OVERLAP).any():
+    for row, copies in enumerate(is_copy):
+        if not copies[kept].any():
             kept.append(row)
     return np.array(kept, np.intp)
+
+
+def measure_overlaps(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of each two boxes is the same, as a share of the smaller one: (N, N)."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    sides = (high - low).clip(0)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1).prod(1)
+    smaller = np.minimum(areas[:, None], areas[None])
+    return np.asarray(sides[..., 0] * sides[..., 1] / smaller)
 
 
 def doubt_faint_ones(picture: Grey, line: Candidates) -> Candidates:
@@ -101,5 +106,20 @@ def measure_contrast(picture: Grey, box: NDArray[np.float32]) -> float:
     left, top = np.clip(box[:2] - margin, 0, (width - 1, height - 1)).astype(int)
     right, bottom = np.maximum(box[2:] + margin + 1, (left + 1, top + 1)).astype(int)
     part = picture[top:bottom, left:right]
-    low, paper, high = np.percentile(part, (2, 50, 98))
-    return float(max(paper - low, high - paper))
+    counts = cv2.calcHist([part], [0], None, [256], [0, 256]).ravel().cumsum()
+    low, paper, high = (find_quantile(counts, share) for share in (0.02, 0.5, 0.98))
+    return max(paper - low, high - paper)
+
+
+def find_quantile(counts: NDArray[np.float32], share: float) -> float:
+    """As `np.quantile` of grey values, of which `counts[v]` are at most `v`; ten times as fast."""
+    place = share * (float(counts[-1]) - 1)
+    below = math.floor(place)
+    first, second = counts.searchsorted((below, below + 1), "right").tolist()
+    return float(first + (place - below) * (min(second, 255) - first))
+
+
+def find_median(values: NDArray[np.float32]) -> float:
+    """As `np.median`; for few values ten times as fast."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.numbers.finding import Candidates
+from worker.numbers.finding import Candidates, find_median
 
 CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likely
 MAX_SLOPE = 0.36  # a line is tilted by at most 20°
@@ -21,7 +21,7 @@ def choose_line(found: Candidates) -> NDArray[np.intp]:
     heights = (found.boxes[:, 3] - found.boxes[:, 1]).clip(1)
     clear = np.flatnonzero(found.chances >= max(CLEAR_CHANCE, 0.5 * found.chances[0]))
     clear = clear if len(clear) else np.zeros(1, np.intp)
-    first, second = (part.ravel() for part in np.meshgrid(clear, clear, indexing="ij"))
+    first, second = clear.repeat(len(clear)), np.tile(clear, len(clear))
     steps = middles[second] - middles[first]
     slopes = steps[:, 1] / np.where(np.abs(steps[:, 0]) < 1, np.inf, steps[:, 0])
     usable = np.abs(slopes) <= MAX_SLOPE
@@ -43,9 +43,9 @@ def choose_group(found: Candidates, line: NDArray[np.intp]) -> NDArray[np.intp]:
     if len(likely) < 2:
         return line
     boxes = found.boxes[likely]
-    height = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    height = find_median(boxes[:, 3] - boxes[:, 1])
     gaps = boxes[1:, 0] - np.maximum.accumulate(boxes[:, 2])[:-1]
-    usual = float(np.median(gaps)) if len(gaps) > 2 else 0.0
+    usual = find_median(gaps) if len(gaps) > 2 else 0.0
     limit = max(MAX_GAP * height, MAX_GAP_RATIO * usual + height)
     starts = np.concatenate([[0], np.flatnonzero(gaps > limit) + 1, [len(likely)]])
     if len(starts) == 2:

@@ -22,7 +22,12 @@ from worker.models.number import NumberNetwork, load_networks
 from worker.normalisation.colours import to_grey
 from worker.numbers.columns import Answer, align, propose
 from worker.numbers.columns import weigh as weigh_columns
-from worker.numbers.finding import Candidates, doubt_faint_ones, find_candidates
+from worker.numbers.finding import (
+    Candidates,
+    doubt_faint_ones,
+    find_candidates,
+    find_median,
+)
 from worker.numbers.lines import choose_line
 from worker.numbers.readings import NOTHING_KNOWN, weigh_readings
 from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
@@ -122,7 +127,9 @@ def read_number(content: bytes, known: Known) -> NumberReading:
     confidence = card.calibrate(best.chance, len(best.number))
     if has_more_pages(content):
         reason = "pages"
-    ratio = scale_of(content, picture.shape[:2])
+    # Only a large picture was reduced
+    is_whole = max(picture.shape[:2]) < DECODED_SIDE
+    ratio = 1.0 if is_whole else scale_of(content, picture.shape[:2])
     return NumberReading(
         best.number,
         confidence,
@@ -145,7 +152,7 @@ def look(network: NumberNetwork, picture: Grey) -> Seen:
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
     with torch.inference_mode():
         answer = network.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
-    height = float(np.median(likely[:, 3] - likely[:, 1]))
+    height = find_median(likely[:, 3] - likely[:, 1])
     return Seen(line, answer, to_strip, find_others(found, line, height))
 
 
@@ -163,7 +170,7 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
         if best is None or clear.chances.sum() > most_seen + 0.5:
             best, most_seen = (found, line), float(clear.chances.sum())
         heights = clear.boxes[:, 3] - clear.boxes[:, 1]
-        is_large = len(heights) > 0 and float(np.median(heights)) * scale >= MIN_HEIGHT
+        is_large = len(heights) > 0 and find_median(heights) * scale >= MIN_HEIGHT
         if is_large or scale >= min(1.0, most):
             break
     assert best

@@ -1,20 +1,19 @@
 """Weighs what the candidates of a line may say: the most probable numbers, free or allowed ones."""
 
-import heapq
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
-from worker.numbers.finding import Candidates
+from worker.numbers.finding import Candidates, measure_overlaps
 
 MAX_PATHS = 32  # at most this many partial readings are kept from one candidate to the next
 MIN_SHARE = 1e-4  # a partial reading that is less probable than this share of the best is dropped
 MIN_DOUBT = 1e-4  # chances are kept this far from 0 and 1: the detector may always be wrong
 MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't both be digits
 NOTHING_KNOWN = Known()
+CHANCE = attrgetter("chance")
 
 
 class Path(NamedTuple):
@@ -23,8 +22,6 @@ class Path(NamedTuple):
     number: str
     chance: float
     last: int  # the last candidate that is a digit; -1 if none is
-    low: int  # the numbers `allowed[low:high]` begin with this one
-    high: int
 
 
 def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]:
@@ -34,61 +31,60 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     leaves readings out, and does not change the probability of the others.
     """
     chances = line.chances.clip(MIN_DOUBT, 1 - MIN_DOUBT).astype(float).tolist()
+    shares = line.digits.astype(float).tolist()
+    is_same_ink = (measure_overlaps(line.boxes) > MIN_OVERLAP).tolist()
     least, most = known.lengths or (1, MAX_DIGITS)
-    is_same_ink = _find_same_ink(line.boxes)
-    paths = [Path("", 1.0, -1, 0, 1 if known.allowed is None else len(known.allowed))]
+    prefixes = Prefixes(known)
+    paths = [Path("", 1.0, -1)]
     for candidate, chance in enumerate(chances):
         likely = [
             (str(digit), chance * share)
-            for digit, share in enumerate(line.digits[candidate].astype(float).tolist())
+            for digit, share in enumerate(shares[candidate])
             if share > MIN_DOUBT
         ]
         # What is known may leave out the most probable readings, so that no bound is known.
         best = max(path.chance for path in paths) * max(1 - chance, *(each for _, each in likely))
         bound = MIN_SHARE * best if known.is_nothing else 0.0
-        longer: dict[str, Path] = {}
-        for path in paths:
-            number, before, last, low, high = path
-            _add(longer, path._replace(chance=before * (1 - chance)))
-            if len(number) == most or (last >= 0 and is_same_ink[last, candidate]):
-                continue
-            for digit, share in likely:
-                if before * share > bound:
-                    low, high = narrow(known, (path.low, path.high), number + digit)
-                    if low < high:
-                        _add(longer, Path(number + digit, before * share, candidate, low, high))
-        paths = heapq.nlargest(MAX_PATHS, longer.values(), key=attrgetter("chance"))
-        paths = [path for path in paths if path.chance > MIN_SHARE * paths[0].chance]
-    return [
-        path
-        for path in paths
-        if len(path.number) >= least
-        and (known.allowed is None or known.allowed[path.low] == path.number.encode())
-    ]
+        longer: dict[str, tuple[float, int]] = {}  # chances, and the last candidate that is a digit
+        for number, before, last in paths:
+            ways = [(number, before * (1 - chance), last)]
+            if len(number) < most and not (last >= 0 and is_same_ink[last][candidate]):
+                ways += [
+                    (number + digit, before * share, candidate)
+                    for digit, share in likely
+                    if before * share > bound and prefixes.allow(number + digit)
+                ]
+            for more, one, end in ways:
+                # Two ways to one number become one, which goes on as the more probable one.
+                other, other_end = longer.get(more, (0.0, end))
+                longer[more] = one + other, end if one > other else other_end
+        paths = [Path(number, chance, last) for number, (chance, last) in longer.items()]
+        paths = sorted(paths, key=CHANCE, reverse=True)[:MAX_PATHS]
+        bound = MIN_SHARE * paths[0].chance
+        paths = [path for path in paths if path.chance > bound]
+    return [path for path in paths if len(path.number) >= least and prefixes.is_whole(path.number)]
 
 
-def narrow(known: Known, span: tuple[int, int], number: str) -> tuple[int, int]:
-    """Which allowed numbers begin with a number, among those of a span; one if all are allowed."""
-    if known.allowed is None:
-        return 0, 1
-    rest = known.allowed[slice(*span)]
-    ends = np.array([number, f"{number}:"], np.bytes_)  # in ASCII, a colon follows the nine
-    low, high = np.searchsorted(rest, ends).tolist()
-    return span[0] + low, span[0] + high
+class Prefixes:
+    """Which partial numbers an allowed number begins with."""
 
+    def __init__(self, known: Known) -> None:
+        self.allowed = known.allowed
+        # The numbers `allowed[low:high]` begin with this one
+        self._spans = {"": (0, 1 if known.allowed is None else len(known.allowed))}
 
-def _add(paths: dict[str, Path], path: Path) -> None:
-    """Add a path; two ways to one number become one, which goes on as the more probable one."""
-    if other := paths.get(path.number):
-        likelier = path if path.chance > other.chance else other
-        path = likelier._replace(chance=path.chance + other.chance)
-    paths[path.number] = path
+    def allow(self, number: str) -> bool:
+        """Whether an allowed number begins so; the same must have been asked of all but its end."""
+        if self.allowed is None:
+            return True
+        if number not in self._spans:
+            start, stop = self._spans[number[:-1]]
+            ends = np.array([number, f"{number}:"], np.bytes_)  # in ASCII, a colon follows the nine
+            low, high = self.allowed[start:stop].searchsorted(ends).tolist()
+            self._spans[number] = start + low, start + high
+        low, high = self._spans[number]
+        return low < high
 
-
-def _find_same_ink(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether two boxes show so much of the same ink that only one can be a digit: (N, N)."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1).prod(1)
-    smaller = np.minimum(areas[:, None], areas[None])
-    return np.asarray((high - low).clip(0).prod(2) > MIN_OVERLAP * smaller)
+    def is_whole(self, number: str) -> bool:
+        """Whether the number, of which `allow` was asked, is an allowed one."""
+        return self.allowed is None or self.allowed[self._spans[number][0]] == number.encode()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.models.columns import STRIDE, STRIP_HEIGHT
-from worker.numbers.finding import equalise
+from worker.numbers.finding import equalise, find_median
 from worker.pictures import Grey
 
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 def place_line(boxes: Boxes) -> Place:
     """The place of a line of digits: (N, 4), from left to right."""
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    height = max(1.0, float(np.median(boxes[:, 3] - boxes[:, 1])))
+    height = max(1.0, find_median(boxes[:, 3] - boxes[:, 1]))
     across = middles[:, 0] - middles[:, 0].mean()
     spread = float((across**2).sum())
     # A line of few digits is taken to be level, unless they are clearly not.
