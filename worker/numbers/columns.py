@@ -5,6 +5,7 @@ column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
 import math
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
             continue
         digits = enumerate(column[:BLANK])
         likely = [(str(digit), chance) for digit, chance in digits if chance > MIN_CLASS]
+        after_none = {number: sum(chances) * none for number, chances in numbers.items()}
         after_digit: dict[str, float] = {}
         for number, (by_none, by_digit) in numbers.items():
             last, by_any = number[-1:], by_none + by_digit
@@ -39,21 +41,20 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
                 if digit == last:  # the same digit goes on, or another one begins
                     after_digit[number] = after_digit.get(number, 0.0) + by_digit * chance
                     before = by_none
-                more = number + digit
-                if before > 0.0 and len(number) < most and prefixes.allow(more):
-                    after_digit[more] = after_digit.get(more, 0.0) + before * chance
-        longer = dict.fromkeys(after_digit, 0.0)
-        longer |= {number: sum(chances) * none for number, chances in numbers.items()}
-        sums = [
-            (chance + after_digit.get(number, 0.0), number) for number, chance in longer.items()
-        ]
-        sums.sort(reverse=True)
+                if before > 0.0 and len(number) < most:
+                    more = number + digit
+                    if known.allowed is None or prefixes.allow(more):
+                        after_digit[more] = after_digit.get(more, 0.0) + before * chance
+        sums = after_none.copy()
+        for number, chance in after_digit.items():
+            sums[number] = sums.get(number, 0.0) + chance
+        best_ones = sorted(sums.items(), key=itemgetter(1), reverse=True)[:MAX_PREFIXES]
         # What is known may leave out the most probable numbers, so that all others are kept.
-        best = sums[0][0] or 1.0  # divides all: none is too small
+        best = best_ones[0][1] or 1.0  # divides all: none is too small
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         numbers = {
-            number: (longer[number] / best, after_digit.get(number, 0.0) / best)
-            for chance, number in sums[:MAX_PREFIXES]
+            number: (after_none.get(number, 0.0) / best, after_digit.get(number, 0.0) / best)
+            for number, chance in best_ones
             if chance > bound
         }
     return [
@@ -66,28 +67,28 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     """The log-probability of each number; minus infinity if it has too many digits."""
     states = 2 * max(map(len, numbers)) + 1
-    classes = np.full((len(numbers), states), BLANK)
+    classes = np.full((states, len(numbers)), BLANK)
     for row, number in enumerate(numbers):
-        classes[row, 1 : 2 * len(number) : 2] = [int(digit) for digit in number]
+        classes[1 : 2 * len(number) : 2, row] = [*number]
     can_skip = np.zeros(classes.shape)  # 1 from a digit to another one, with no column between
-    can_skip[:, 1] = 1  # the first column may already be of the first digit
-    can_skip[:, 3::2] = classes[:, 3::2] != classes[:, 1:-2:2]
-    chances = np.exp(answer.astype(float)).T[:, classes]  # (columns, numbers, states)
-    # of each state: that the columns so far say what the number does up to there
-    ways = np.zeros((len(numbers), 2 + states))
-    stay, step, skip = ways[:, 2:], ways[:, 1:-1], ways[:, :-2]
-    ways[:, 1] = 1.0  # before the first column
-    skipped, sums = np.empty_like(stay), np.empty_like(stay)
+    can_skip[3::2] = classes[3::2] != classes[1:-2:2]
+    can_skip[1] = 1  # the first column may already be of the first digit
+    chances = np.exp(answer.astype(float)).T.take(classes, 1)  # (columns, states, numbers)
+    # of each state: the probability that the columns so far say what the number does up to there
+    ways = np.zeros((2 + states, len(numbers)))
+    stay, step, skip = ways[2:], ways[1:-1], ways[:-2]
+    ways[1] = 1.0  # before the first column
+    sums, skipped = np.empty_like(stay), np.empty_like(stay)
     for column in chances:
-        np.multiply(skip, can_skip, skipped)
         np.add(stay, step, sums)
+        np.multiply(skip, can_skip, skipped)
         np.add(sums, skipped, sums)
         np.multiply(sums, column, stay)
-        ways[:, 1] = 0.0
+        ways[1] = 0.0
     ends = 2 + 2 * np.array([len(number) for number in numbers])
     rows = np.arange(len(numbers))
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(ways[rows, ends] + ways[rows, ends - 1]))
+        return np.asarray(np.log(ways[ends, rows] + ways[ends - 1, rows]))
 
 
 def align(answer: Answer, number: str) -> list[int]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 from warnings import catch_warnings
 
@@ -211,18 +212,18 @@ def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
     A digit's box is that of a candidate around its middle, else one of the usual width.
     """
     found = []
-    boxes = seen.line.boxes
+    columns = np.array(align(seen.answer, number))
     to_picture = cv2.invertAffineTransform(seen.to_strip)
-    for digit, column in zip(map(int, number), align(seen.answer, number), strict=True):
-        middle = to_picture @ ((column + 0.5) * STRIDE, STRIP_HEIGHT / 2, 1)
-        is_around = (boxes[:, 0] < middle[0]) & (middle[0] < boxes[:, 2])
-        if is_around.any():
-            box = boxes[np.flatnonzero(is_around)[seen.line.chances[is_around].argmax()]]
-        else:
-            half = DIGIT_HEIGHT / 2 * np.hypot(*to_picture[:, 0])
-            box = np.concatenate([middle - (0.6 * half, half), middle + (0.6 * half, half)])
-        left, top, right, bottom = (round(side * ratio, 1) for side in box.tolist())
-        chance = float(np.exp(seen.answer[digit, column]))
+    middles = np.outer((columns + 0.5) * STRIDE, to_picture[:, 0])
+    middles += to_picture @ (0, STRIP_HEIGHT / 2, 1)
+    chances = np.exp(seen.answer[[*map(int, number)], columns]).tolist()
+    candidates = [*zip(seen.line.chances.tolist(), seen.line.boxes.tolist(), strict=True)]
+    half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
+    for digit, chance, (x, y) in zip(map(int, number), chances, middles.tolist(), strict=True):
+        around = [one for one in candidates if one[1][0] < x < one[1][2]]
+        usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
+        box = max(around, key=itemgetter(0))[1] if around else usual
+        left, top, right, bottom = (round(side * ratio, 1) for side in box)
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
 

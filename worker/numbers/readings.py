@@ -1,6 +1,6 @@
 """Weighs what the candidates of a line may say: the most probable numbers, free or allowed ones."""
 
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +13,13 @@ MIN_SHARE = 1e-4  # a partial reading that is less probable than this share of t
 MIN_DOUBT = 1e-4  # chances are kept this far from 0 and 1: the detector may always be wrong
 MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't both be digits
 NOTHING_KNOWN = Known()
-CHANCE = attrgetter("chance")
 
 
 class Path(NamedTuple):
-    """A partial reading: some of the candidates so far are digits, and the others are not."""
+    """A reading of a line."""
 
     number: str
     chance: float
-    last: int  # the last candidate that is a digit; -1 if none is
 
 
 def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]:
@@ -35,7 +33,9 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     is_same_ink = (measure_overlaps(line.boxes) > MIN_OVERLAP).tolist()
     least, most = known.lengths or (1, MAX_DIGITS)
     prefixes = Prefixes(known)
-    paths = [Path("", 1.0, -1)]
+    # Partial readings: some of the candidates so far are digits, and the others are not. Each
+    # number with its probability, and the last candidate that is a digit; -1 if none is
+    paths = [("", (1.0, -1))]
     for candidate, chance in enumerate(chances):
         likely = [
             (str(digit), chance * share)
@@ -43,26 +43,30 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
             if share > MIN_DOUBT
         ]
         # What is known may leave out the most probable readings, so that no bound is known.
-        best = max(path.chance for path in paths) * max(1 - chance, *(each for _, each in likely))
+        best = paths[0][1][0] * max(1 - chance, *(each for _, each in likely))
         bound = MIN_SHARE * best if known.is_nothing else 0.0
-        longer: dict[str, tuple[float, int]] = {}  # chances, and the last candidate that is a digit
-        for number, before, last in paths:
-            ways = [(number, before * (1 - chance), last)]
-            if len(number) < most and not (last >= 0 and is_same_ink[last][candidate]):
-                ways += [
-                    (number + digit, before * share, candidate)
-                    for digit, share in likely
-                    if before * share > bound and prefixes.allow(number + digit)
-                ]
-            for more, one, end in ways:
-                # Two ways to one number become one, which goes on as the more probable one.
-                other, other_end = longer.get(more, (0.0, end))
-                longer[more] = one + other, end if one > other else other_end
-        paths = [Path(number, chance, last) for number, (chance, last) in longer.items()]
-        paths = sorted(paths, key=CHANCE, reverse=True)[:MAX_PATHS]
-        bound = MIN_SHARE * paths[0].chance
-        paths = [path for path in paths if path.chance > bound]
-    return [path for path in paths if len(path.number) >= least and prefixes.is_whole(path.number)]
+        longer = {number: (before * (1 - chance), last) for number, (before, last) in paths}
+        for number, (before, last) in paths:
+            if len(number) == most or (last >= 0 and is_same_ink[last][candidate]):
+                continue
+            for digit, share in likely:
+                way = before * share
+                if way <= bound:
+                    continue
+                more = number + digit
+                if more in longer:  # two ways to one number; it goes on as the more probable one
+                    other, end = longer[more]
+                    longer[more] = way + other, candidate if way > other else end
+                elif known.allowed is None or prefixes.allow(more):
+                    longer[more] = way, candidate
+        paths = sorted(longer.items(), key=itemgetter(1), reverse=True)[:MAX_PATHS]
+        bound = MIN_SHARE * paths[0][1][0]
+        paths = [path for path in paths if path[1][0] > bound]
+    return [
+        Path(number, chance)
+        for number, (chance, _) in paths
+        if len(number) >= least and prefixes.is_whole(number)
+    ]
 
 
 class Prefixes:
