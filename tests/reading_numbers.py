@@ -25,9 +25,13 @@ def read_text(content: bytes, known: Known) -> NumberReading:
     return NumberReading(number, 0.7, digits, [(number[::-1], 0.2)], reason)
 
 
+def trace_text(content: bytes, known: Known) -> Iterator[NumberReading]:
+    yield read_text(content, known)
+
+
 @contextmanager
 def reader_of_texts() -> Iterator[None]:
     """Within this context, this process reads numbers so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.classify.read_number", read_text)
+        patch.setattr("worker.classify.trace_number", trace_text)
         yield

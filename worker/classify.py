@@ -33,7 +33,7 @@ from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
 from worker.normalisation.steps import Views
 from worker.normalisation.views import VIEW_WEIGHTS
-from worker.numbers.reading import NumberReading, read_number
+from worker.numbers.reading import NumberReading, trace_number
 from worker.pictures import SIDE, ImageError, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
@@ -80,7 +80,7 @@ def classify_chunk(
     """
     try:
         if model == NUMBER:
-            load_networks()  # `read_number` takes both
+            load_networks()  # `trace_number` takes both
         else:
             loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
@@ -143,9 +143,9 @@ def read_numbers(batch: pa.RecordBatch, read: Read, known: Known) -> pa.RecordBa
     """Read the number in each image of a chunk's batch; gives the result batch."""
     kind = kind_of(batch)
 
-    def reader(content: bytes) -> Iterator[NumberReading]:
+    def reader(content: bytes) -> Iterator[NumberReading | None]:
         is_array = kind == "pixels" or content.startswith(ARRAY)
-        yield read_number(PGM + content.removeprefix(ARRAY) if is_array else content, known)
+        return trace_number(PGM + content.removeprefix(ARRAY) if is_array else content, known)
 
     watch.forget()
     outcomes = zip(batch.column("id").to_pylist(), read_images(batch, reader, read), strict=True)

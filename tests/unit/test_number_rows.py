@@ -97,11 +97,11 @@ def test_a_lost_redis_is_no_error_of_the_images() -> None:
 def test_pixels_are_a_picture_too(as_files: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
-    def look(content: bytes, known: Known) -> NumberReading:
+    def look(content: bytes, known: Known) -> Iterator[NumberReading]:
         seen.append(np.array(PIL.Image.open(io.BytesIO(content))))
-        return read_text(b"7", known)
+        yield read_text(b"7", known)
 
-    monkeypatch.setattr(classify, "read_number", look)
+    monkeypatch.setattr(classify, "trace_number", look)
     digits = random_digits(2)
     source = image_source([*digits] if as_files else digits)
     (chunk,) = cut_chunks(source.items, model="number")

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -120,10 +120,23 @@ class Seen:
 
 def read_number(content: bytes, known: Known) -> NumberReading:
     """The number in an image file. Raises `ImageError`, also if there is none."""
+    *_, reading = trace_number(content, known)
+    assert reading
+    return reading
+
+
+def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]:
+    """As `read_number`: `None` after each step, and the number after the last one."""
     network, card = load_networks()
     picture = read_picture(content, DECODED_SIDE)
-    seen = look(network, to_grey(picture))
+    grey = to_grey(picture)
+    yield None
+    found, line = find_line(network, grey)
+    yield None
+    seen = read_line(network, grey, found, line)
+    yield None
     readings, reason = choose_readings(seen, known)
+    yield None
     best = readings[0]
     confidence = card.calibrate(best.chance, len(best.number))
     if has_more_pages(content):
@@ -131,7 +144,7 @@ def read_number(content: bytes, known: Known) -> NumberReading:
     # Only a large picture was reduced
     is_whole = max(picture.shape[:2]) < DECODED_SIDE
     ratio = 1.0 if is_whole else scale_of(content, picture.shape[:2])
-    return NumberReading(
+    yield NumberReading(
         best.number,
         confidence,
         list_digits(seen, best.number, ratio),
@@ -141,14 +154,20 @@ def read_number(content: bytes, known: Known) -> NumberReading:
 
 
 def look(network: NumberNetwork, picture: Grey) -> Seen:
-    """Find the line of the number in a picture, and read it column by column.
+    """Find the line of the number in a picture, and read it. Raises `ImageError` without one."""
+    return read_line(network, picture, *find_line(network, picture))
 
-    Raises `ImageError` if there is none.
-    """
+
+def find_line(network: NumberNetwork, picture: Grey) -> tuple[Candidates, Candidates]:
+    """Candidates in the picture and those of the number's line. Raises `ImageError` without one."""
     found, line = search(partial(find_candidates, network.detector), picture)
     if not len(line.chances):
         raise ImageError("no number can be seen")
-    line = doubt_faint_ones(picture, line)
+    return found, doubt_faint_ones(picture, line)
+
+
+def read_line(network: NumberNetwork, picture: Grey, found: Candidates, line: Candidates) -> Seen:
+    """Read the line column by column."""
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
     with torch.inference_mode():
