@@ -12,7 +12,7 @@ from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from worker.models.card import card_path, read_card
 from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
-from worker.models.number import read_networks
+from worker.models.number import load_networks, read_networks
 from worker.training import epochs, number_trainer
 from worker.training.detection import make_batches, measure_losses
 from worker.training.epochs import EpochsRecipe, Training
@@ -58,6 +58,17 @@ def test_folding_and_scaling_keep_the_answers() -> None:
     assert torch.allclose(scaled.middle, 2 * before.middle + 1, atol=1e-3)
     assert torch.allclose(scaled.signs, 3 * before.signs, atol=1e-3)
     assert torch.allclose(scaled.edges, before.edges, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_layers_that_are_called_directly_give_the_same_answers() -> None:
+    torch.manual_seed(0)
+    modules, direct = read_networks()[0].eval(), load_networks()[0]
+    for width in (16, 144, 304):
+        image, strip = torch.randn(1, 1, 48, width), torch.randn(1, 1, 28, width)
+        for before, after in zip(modules.detector(image), direct.detector(image), strict=True):
+            assert torch.allclose(before, after, atol=1e-4)
+        assert torch.allclose(modules.columns(strip), direct.columns(strip), atol=1e-4)
 
 
 def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:

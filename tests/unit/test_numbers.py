@@ -207,3 +207,11 @@ def test_what_is_much_fainter_than_the_pen_is_less_likely_a_digit(
 @pytest.mark.parametrize("box", [(-5, -5, 4, 4), (0, 0, 200, 200), (60, 60, 70, 70), (3, 3, 3, 3)])
 def test_any_box_has_a_contrast(box: tuple[int, ...]) -> None:
     assert measure_contrast(np.zeros((50, 40), np.uint8), np.array(box, np.float32)) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (37, 20)])
+def test_the_contrast_is_that_between_percentiles(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(30, 256, shape, np.uint8)
+    low, paper, high = np.percentile(picture, (2, 50, 98))
+    contrast = measure_contrast(picture, np.array((0, 0, *shape[::-1]), np.float32))
+    assert contrast == pytest.approx(max(paper - low, high - paper))

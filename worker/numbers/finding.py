@@ -16,7 +16,7 @@ FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's cont
 FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
 PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
 PAPER_MARGIN = 0.2  # of a digit's height, around its box
-NEIGHBOURS = np.ones((3, 3), np.uint8)  # of a cell, which is a peak if none has a higher chance
+PEAK_CELLS = np.ones((3, 3), np.uint8)  # of a cell, which is a peak if none has a higher chance
 QUANTILES = np.array([0.02, 0.5, 0.98])  # of the grey values: ink or paper, paper, paper or ink
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
@@ -45,7 +45,7 @@ def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidat
     with torch.inference_mode():
         maps = detector(torch.from_numpy(canvas)[None, None])
         chances = maps.middle[0].sigmoid().numpy()
-        is_peak = (chances == cv2.dilate(chances, NEIGHBOURS)) & (chances >= MIN_CHANCE)
+        is_peak = (chances == cv2.dilate(chances, PEAK_CELLS)) & (chances >= MIN_CHANCE)
         rows, columns = np.nonzero(is_peak)
         order = np.argsort(-chances[rows, columns], kind="stable")
         rows, columns = rows[order], columns[order]
