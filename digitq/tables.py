@@ -128,7 +128,7 @@ def tabulate_workers(workers: "Iterable[WorkerSign]", columns: int) -> Table:
     table.add_column("WORKER", overflow="ellipsis")
     table.add_column("IMAGES/S", justify="right", no_wrap=True)
     is_roomy = columns >= ROOMY_COLUMNS
-    for name in ("PROCESSES", "IMAGES") if is_roomy else ():
+    for name in ("PROCESSES", "DONE") if is_roomy else ():
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("VERSION", *(["KIND"] if is_roomy else []), "HEARD"):
         table.add_column(name, no_wrap=True)
