@@ -267,8 +267,9 @@ def check_flower_password(deployment: Deployment) -> Advice:
 
 def check_packages(deployment: Deployment) -> Advice:
     """No other distribution on this host has overwritten digitq's packages, or may have."""
+    owners = packages_distributions()
     for name in ("producer", "protocol", "worker"):
-        for owner in sorted({*packages_distributions().get(name, ())} - {"digitq"}):
+        for owner in sorted({*owners.get(name, ())} - {"digitq"}):
             problem = f"{owner} has a package `{name}`, too: the later installation replaced files"
             yield problem, f"install digitq in a virtual environment without {owner}"
 
