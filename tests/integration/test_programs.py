@@ -17,6 +17,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
+from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
@@ -38,6 +39,7 @@ def deployment() -> Iterator[Local]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SETTINGS, "FLOWER_BASIC_AUTH": "user:password"}.items():
             patch.setenv(name, value)
+        patch.setattr(processes, "HARMLESS", (*processes.HARMLESS, "+config|set"))
         with Local(workers=1, port=find_free_port(), flower=True) as local:
             local.wait_until_ready()
             yield local
@@ -165,8 +167,7 @@ def test_an_image_outlives_its_worker(
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     redis, process = connect(deployment.url), deployment._processes["worker1"]
-    pool = [pid for pid in group_of(process.pid) if pid != process.pid][-1]
-    os.kill(pool, signal.SIGSTOP)  # so that it takes the image, and does not answer
+    os.kill(pool_of(process.pid), signal.SIGSTOP)  # so that it takes the image, and doesn't answer
     result = send(app, TEXT)
     wait_for(lambda: redis.exists(UNACKED))
     os.killpg(process.pid, signal.SIGKILL)
@@ -175,10 +176,47 @@ def test_an_image_outlives_its_worker(
     assert result.get(SECONDS)["label"] is not None
 
 
-def group_of(leader: int) -> list[int]:
-    """The processes of a group, in the order in which they started."""
+def test_an_image_that_was_sent_again_keeps_its_answer(deployment: Local, app: Celery) -> None:
+    """It took longer than the deadline; when it comes again, it is not classified again."""
+    redis, ledger = connect(deployment.url), Client(deployment.url).ledger
+    pool = pool_of(deployment._processes["worker1"].pid)
+    before = ledger.counters().get("images:mlp", 0)
+    os.kill(pool, signal.SIGSTOP)
+    try:
+        result = send(app, TEXT)
+        wait_for(lambda: redis.exists(UNACKED))
+        wait_for(lambda: redis.llen(IMAGES_QUEUE) and not redis.exists(UNACKED))
+    finally:
+        os.kill(pool, signal.SIGCONT)
+    answer = result.get(SECONDS)
+    wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
+    again = AsyncResult(result.id, app=app)
+    assert (again.state, again.result) == ("SUCCESS", answer) and answer["error"] is None
+    assert ledger.counters()["images:mlp"] == before + 1
+
+
+def test_a_worker_outlives_a_full_redis(deployment: Local, app: Celery) -> None:
+    """An image that it takes meanwhile may be lost; the others wait in the queue."""
+    redis, worker = connect(deployment.url), deployment._processes["worker1"]
+    log = deployment.folder / "worker1.log"
+    os.killpg(worker.pid, signal.SIGSTOP)
+    try:
+        _, *others = [send(app, TEXT) for _ in range(3)]
+        redis.config_set("maxmemory", 1)
+        os.killpg(worker.pid, signal.SIGCONT)
+        wait_for(lambda: "OutOfMemory" in log.read_text())
+    finally:
+        redis.config_set("maxmemory", 0)
+        os.killpg(worker.pid, signal.SIGCONT)
+    assert all(result.get(SECONDS)["error"] is None for result in others)
+    wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
+    assert worker.poll() is None
+
+
+def pool_of(leader: int) -> int:
+    """The process that classifies, which was started last in its worker's group."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return sorted(pid for pid in pids if is_of(pid, leader))
+    return max(pid for pid in pids if pid != leader and is_of(pid, leader))
 
 
 def is_of(pid: int, leader: int) -> bool:
