@@ -35,6 +35,8 @@ constraints: install
 demo: install
 	@$(BIN)/digitq demo
 
+# Each of some hundred processes would compile digitq anew where bytecode is not kept.
+test: export PYTHONDONTWRITEBYTECODE =
 test: install
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 

@@ -159,33 +159,32 @@ def test_a_thousand_calls_leave_nothing_in_redis(
     assert client.ledger.redis.scard(ACTIVE) == 0 and client.ledger.redis.llen(CALLS_QUEUE) == 0
 
 
-@pytest.fixture
-def worked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
-    """A Redis with a worker of its own, for tests that harm it."""
-    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
-    with Local(workers=1) as local:
-        local.wait_until_ready()
-        yield local
+@pytest.fixture(scope="module")
+def harmed() -> Iterator[Local]:
+    """A Redis with a worker of its own, for tests that harm them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+        with Local(workers=1) as local:
+            local.wait_until_ready()
+            yield local
 
 
-def test_a_worker_is_killed_with_the_calls_in_hand(
-    callers: ThreadPoolExecutor, worked: Local
+@pytest.mark.parametrize("harm", ["Redis forgets the calls", "the worker is killed with them"])
+def test_calls_outlive_harm(
+    harm: str, callers: ThreadPoolExecutor, harmed: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = Client(worked.url, retry_seconds=1)
-    child = children_of(worked._processes["worker1"].pid)[0]
+    """The worker stands still with some calls in hand; others are in the queue."""
+    monkeypatch.setenv("DIGITQ_DEADLINE_SECONDS", "1")
+    client = Client(harmed.url, retry_seconds=1)
+    child = children_of(harmed._processes["worker1"].pid)[0]
     os.kill(child, signal.SIGSTOP)
     answers = [callers.submit(client.classify, digit) for digit in DIGITS]
     wait_for(lambda: len(client.jobs()) >= UNDER_WAY > client.ledger.redis.llen(CALLS_QUEUE))
-    os.kill(child, signal.SIGKILL)
-    assert [answer.result().probabilities for answer in answers] == ALONE
-
-
-def test_redis_forgets_the_calls(callers: ThreadPoolExecutor, redis_only: Local) -> None:
-    client = Client(redis_only.url, retry_seconds=1)
-    answers = [callers.submit(client.classify, digit) for digit in DIGITS]
-    wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE) >= UNDER_WAY)
-    client.ledger.redis.flushall()
-    redis_only._start_worker("worker1")
+    if harm.startswith("Redis"):
+        client.ledger.redis.flushall()
+        os.kill(child, signal.SIGCONT)
+    else:
+        os.kill(child, signal.SIGKILL)
     assert [answer.result().probabilities for answer in answers] == ALONE
 
 
@@ -211,17 +210,16 @@ def test_a_batch_that_failed_is_every_caller_s_error(
 
 
 def test_a_thread_that_can_t_start_is_the_caller_s_error(
-    redis_only: Local, monkeypatch: pytest.MonkeyPatch
+    local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nobody's who asks later."""
-    client = Client(redis_only.url, retry_seconds=1)
+    client = Client(local.url, retry_seconds=1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("no thread")))
         with pytest.raises(RuntimeError, match="no thread"):
             client.classify(DIGITS[0])
     (queue,) = client._calls._queues.values()
     assert not queue.waiting
-    redis_only._start_worker("worker1")
     assert client.classify(DIGITS[0]).probabilities == ALONE[0]
 
 

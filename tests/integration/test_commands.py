@@ -129,13 +129,13 @@ def test_a_few_images_start_few_workers(
         assert running.local and running.local.workers == workers
 
 
-def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
+def test_a_folder_becomes_a_table(local: Local, tmp_path: Path, ask: Ask) -> None:
     (tmp_path / "images" / "1").mkdir(parents=True)
     draw_one().save(tmp_path / "images" / "1" / "good.png")
     (tmp_path / "images" / "bad.png").write_bytes(b"text")
     (tmp_path / "images" / "notes.txt").write_bytes(b"text")
     folder = tmp_path / "images"
-    status, out, err = run("classify", folder, "--truth", "parent", "--workers", 1)
+    status, out, err = ask("classify", folder, "--truth", "parent", "--broker", local.url)
     rows = list(csv.DictReader(out.splitlines()))
     assert status == 1
     assert [row["id"] for row in rows] == ["1/good.png", "bad.png"]
@@ -144,13 +144,17 @@ def test_a_folder_becomes_a_table(tmp_path: Path) -> None:
     assert "2 images, 1 with an error, 1 other file (.txt) skipped, accuracy" in err
 
 
-def test_a_worker_that_can_t_start_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_can_t_start_says_so_and_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DIGITQ_DEVICE", "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    why = r"^worker1 has died \(by itself\): DIGITQ_DEVICE=cuda, but torch finds no GPU"
-    with Local(workers=1) as local, pytest.raises(DigitqError, match=why):
-        local.wait_until_ready()
-    assert local._deaths == {}
+    reason = "DIGITQ_DEVICE=cuda, but torch finds no GPU"
+    with Local(workers=1) as local:
+        with pytest.raises(DigitqError, match=rf"^worker1 has died \(by itself\): {reason}"):
+            local.wait_until_ready()
+        assert (local.folder / "worker1.log").read_text().startswith(f"digitq: {reason}")
+        assert local._processes["worker1"].returncode == 1 and local._deaths == {}
 
 
 def test_what_a_shown_worker_says_is_on_stderr_only() -> None:
@@ -177,11 +181,17 @@ def test_deaths_of_long_ago_count_no_more(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("chunk_rows", [100, 2048])
 def test_the_result_is_the_same_however_it_is_cut(
-    chunk_rows: int, local: Local, table: Path, quiet: bytes, tmp_path: Path
+    chunk_rows: int,
+    local: Local,
+    table: Path,
+    quiet: bytes,
+    tmp_path: Path,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out.csv"
-    variables = {"DIGITQ_CHUNK_ROWS": chunk_rows}
-    run("classify", table, "-o", out, "--limit", 1000, "--broker", local.url, **variables)
+    monkeypatch.setenv("DIGITQ_CHUNK_ROWS", str(chunk_rows))
+    ask("classify", table, "-o", out, "--limit", 1000, "--broker", local.url)
     assert out.read_bytes() == first_rows(quiet, 1000)
 
 
@@ -227,28 +237,23 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
     assert out.read_bytes() == quiet
 
 
-@pytest.mark.parametrize(("part", "workers"), [("child", 2), ("main", 1)])
-def test_a_worker_killed_costs_nothing(
-    part: str, workers: int, table: Path, quiet: bytes, tmp_path: Path
+def test_where_the_only_worker_is_killed_another_is_started(
+    table: Path, quiet: bytes, tmp_path: Path
 ) -> None:
-    """Where it was the only one, another is started."""
     out = tmp_path / "out.csv"
-    command = start_and_disturb(table, out, "--workers", workers, DIGITQ_DEADLINE_SECONDS=2)
-    kill_child(command, "worker1", of_it=part == "child")
+    command = start_and_disturb(table, out, "--workers", 1, DIGITQ_DEADLINE_SECONDS=2)
+    kill_child(command, "worker1")
     assert command.end()[0] == 1
     assert out.read_bytes() == quiet
 
 
-def kill_child(command: Command, name: str, of_it: bool = False) -> None:
-    """SIGKILL the process that the command has started under this name, or that one's child."""
+def kill_child(command: Command, name: str) -> None:
+    """SIGKILL the process that the command has started under this name."""
     (pid,) = (
         pid
         for pid in children_of(command.process.pid)
         if name in Path(f"/proc/{pid}/cmdline").read_text()
     )
-    if of_it:  # the other worker may have been faster
-        wait_for(lambda: children_of(pid))
-        (pid, *_) = children_of(pid)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -418,7 +423,7 @@ def test_a_job_is_handed_over_and_collected(
     local: Local, table: Path, tmp_path: Path, ask: Ask
 ) -> None:
     broker = ("--broker", local.url)
-    status, out, err = run("submit", table, "--limit", 3000, "--broker", local.url)
+    status, out, err = ask("submit", table, "--limit", 3000, *broker)
     job = out.strip()
     assert status == 0 and f"`digitq collect {job} -o OUT --broker {shlex.quote(local.url)}`" in err
     out = tmp_path / "out.jsonl"
@@ -435,7 +440,7 @@ def test_a_job_is_handed_over_and_collected(
 
 
 def test_collected_again_it_goes_on_where_it_was(
-    client: Client, table: Path, quiet: bytes, tmp_path: Path
+    client: Client, table: Path, quiet: bytes, tmp_path: Path, ask: Ask
 ) -> None:
     """In the midst of a chunk."""
     out = tmp_path / "out.csv"
@@ -443,7 +448,7 @@ def test_collected_again_it_goes_on_where_it_was(
     batch = next(job.results())
     with closing(FileSink(out, {"job": job.id})) as sink:
         sink.write(batch.slice(0, batch.num_rows - 7))
-    assert run("collect", job.id, "-o", out, "--broker", client.url)[0] == 1
+    assert ask("collect", job.id, "-o", out, "--broker", client.url)[0] == 1
     assert out.read_bytes() == first_rows(quiet, 1000)
 
 
@@ -500,23 +505,26 @@ def test_an_unknown_job_is_bad_usage(local: Local, ask: Ask) -> None:
         assert status == 2 and "no job 'nope'" in err
 
 
-def test_a_password_that_is_wrong(local: Local) -> None:
+def test_a_password_that_is_wrong(local: Local, ask: Ask) -> None:
     with connect(local.url) as redis:
         redis.acl_setuser(
             "guest", enabled=True, passwords=["+right"], categories=["+@all"], keys="*"
         )
     url = local.url.replace("unix://", "unix://guest:wrong@")
-    status, _, err = run("jobs", "--broker", url)
+    status, _, err = ask("jobs", "--broker", url)
     assert status == 3 and "refuses the login" in err and "wrong" not in err.partition("(")[0]
 
 
-def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_the_matrix(
+    local: Local, mnist_root: Path, tmp_path: Path, ask: Ask
+) -> None:
     plot = tmp_path / "matrix.png"
     status, out, _ = run("evaluate", "--plot", plot, DIGITQ_BROKER_URL=local.url)
     assert status == 0 and out.splitlines()[1].startswith("truth    0")
     assert read_accuracy(out) > 98
     assert plot.stat().st_size > 10_000
-    status, out, _ = run("evaluate", "--model", "random", DIGITQ_BROKER_URL=local.url)
+    random = ("--model", "random", "--limit", 1000)
+    status, out, _ = ask("evaluate", *random, "--broker", local.url)
     assert 2 < read_accuracy(out) < 30
 
 
@@ -528,10 +536,12 @@ def read_accuracy(out: str) -> float:
 
 
 @pytest.mark.parametrize("read", ["digit", "number"])
-def test_evaluate_without_a_right_answer_says_so(read: str, local: Local, tmp_path: Path) -> None:
+def test_evaluate_without_a_right_answer_says_so(
+    read: str, local: Local, tmp_path: Path, ask: Ask
+) -> None:
     (tmp_path / "1.png").write_bytes(encode_image(draw_one((60, 60))))
     options = ("--read", read, "--truth", "parent")
-    status, out, err = run("evaluate", tmp_path, *options, DIGITQ_BROKER_URL=local.url)
+    status, out, err = ask("evaluate", tmp_path, *options, "--broker", local.url)
     assert (status, out) == (2, "")
     assert (
         f"for 1 of 1 images: their folders, such as `{tmp_path.name}`, are not named by a {read}"
@@ -554,14 +564,15 @@ def test_images_without_a_right_answer_are_counted(local: Local, tmp_path: Path,
     assert f"{told} are not named by a digit" in ask("collect", job.strip(), *broker)[2]
 
 
-def test_evaluate_with_weights_that_are_damaged_tells_and_fails(
-    mnist_root: Path, tmp_path: Path
-) -> None:
+def test_evaluate_with_weights_that_are_damaged_tells_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "images" / "1").mkdir(parents=True)
+    draw_one().save(tmp_path / "images" / "1" / "1.png")
     for name in ("cnn.json", "cnn.safetensors"):
         shutil.copy(WEIGHTS_FOLDER / name, tmp_path)
     (tmp_path / "cnn.safetensors").write_bytes(b"")
-    status, _, err = run("evaluate", "--model", "cnn", "--workers", 1, DIGITQ_WEIGHTS=tmp_path)
-    assert status == 1 and "10,000 images with an error, such as: " in err and "SHA-256" in err
+    options = ("--truth", "parent", "--model", "cnn", "--workers", 1)
+    status, _, err = run("evaluate", tmp_path / "images", *options, DIGITQ_WEIGHTS=tmp_path)
+    assert status == 1 and "1 image with an error, such as: " in err and "SHA-256" in err
 
 
 def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.waiting import run_digitq, wait_for
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Local]:
-    with Local(workers=2, flower=True) as local:
+    with Local(workers=1, flower=True) as local:
         local.wait_until_ready()
         yield local
 
@@ -92,7 +92,7 @@ def test_each_chunk_is_a_row(watched: Local, page: Page) -> None:
             text for text in texts if f"job {job.id}, chunk {number}, {images} images" in text
         )
         count = r"([\d,]+) of [\d,]+ (?:stored so far|\(\d+ %\)), [02] failed, [\d,]+ images/s"
-        found = re.search(rf"SUCCESS .* {count} .*worker[12]@", text)
+        found = re.search(rf"SUCCESS .* {count} .*worker1@", text)
         assert found, text
         done_images.append(int(found[1].replace(",", "")))
     assert max(done_images) == 3003 and len({*done_images}) == 4
@@ -134,8 +134,7 @@ def test_a_password_closes_flower_s_metrics_too(
 
 def test_workers_and_broker_are_shown(watched: Local, page: Page) -> None:
     page.goto(f"{watched.flower_url}/workers")
-    for name in ("worker1@", "worker2@"):
-        expect(page.locator("table tbody")).to_contain_text(name, timeout=20_000)
+    expect(page.locator("table tbody")).to_contain_text("worker1@", timeout=20_000)
 
 
 def test_no_pixels_reach_flower(watched: Local, page: Page) -> None:

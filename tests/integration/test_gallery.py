@@ -23,8 +23,8 @@ IMAGES_KB = 685_000
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Local]:
-    """Workers that have read nothing yet, since their memory is measured."""
-    with Local(workers=2) as running:
+    """A worker that has read nothing yet, since its memory is measured."""
+    with Local(workers=1) as running:
         running.wait_until_ready()
         yield running
 

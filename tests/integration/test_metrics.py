@@ -70,10 +70,20 @@ def serve_metrics(local: Local, log: Path) -> Iterator[Endpoint]:
         yield Endpoint(local, port, process, log)
 
 
-@pytest.fixture
-def endpoint(redis_only: Local, tmp_path: Path) -> Iterator[Endpoint]:
-    with serve_metrics(redis_only, tmp_path / "log") as endpoint:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with (
+        Local(workers=0) as local,
+        serve_metrics(local, tmp_path_factory.mktemp("metrics") / "log") as endpoint,
+    ):
         yield endpoint
+
+
+@pytest.fixture
+def endpoint(served: Endpoint) -> Endpoint:
+    """An endpoint whose Redis is empty."""
+    Client(served.local.url).ledger.redis.flushall()
+    return served
 
 
 def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
@@ -159,19 +169,17 @@ def test_the_endpoint_outlives_redis_and_says_so_once(endpoint: Endpoint) -> Non
     assert "can't reach Redis" in lines[1]["message"] and lines[2]["message"] == "Redis is back"
 
 
-def test_sigterm_ends_the_endpoint_at_once(endpoint: Endpoint) -> None:
+def test_sigterm_ends_the_endpoint_at_once(redis_only: Local, tmp_path: Path) -> None:
     """Even while a request waits for a Redis that has stopped."""
-    redis = endpoint.local._processes["redis"].pid
-    os.kill(redis, signal.SIGSTOP)
-    try:
+    redis = redis_only._processes["redis"].pid
+    with serve_metrics(redis_only, tmp_path / "log") as endpoint:
+        os.kill(redis, signal.SIGSTOP)
         with suppress(OSError):
             urlopen(f"http://127.0.0.1:{endpoint.port}", timeout=0.2)
         started = time.monotonic()
         endpoint.process.terminate()
         assert endpoint.process.wait() == 128 + signal.SIGTERM
         assert time.monotonic() - started < 1
-    finally:
-        os.kill(redis, signal.SIGCONT)
 
 
 def test_where_it_can_t_listen_it_says_so_in_one_line(endpoint: Endpoint) -> None:
@@ -187,9 +195,7 @@ def work(local: Local, folder: Path, name: str) -> Iterator[subprocess.Popen[byt
     """Run `digitq worker` with one process."""
     (folder / "quick.py").write_text(QUICK)
     options = ["--hostname", f"{name}@h", "--concurrency", "1", "--include", "quick"]
-    log = folder / name
-    with run_digitq(log, "worker", "--broker", local.url, *options) as process:
-        wait_for(lambda: " ready." in log.read_text())
+    with run_digitq(folder / name, "worker", "--broker", local.url, *options) as process:
         yield process
         process.terminate()
         process.wait()
@@ -212,6 +218,8 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
     ):
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(other))
         with work(redis_only, tmp_path, "second"):
+            logs = tmp_path / "first", tmp_path / "second"
+            wait_for(lambda: all(" ready." in log.read_text() for log in logs), seconds=120)
             wait_for(lambda: endpoint.value("workers") == 2)
             job = client.submit(random_digits(1000), detached=True)
             wait_for(lambda: job.progress().state == "done")

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from digitq.cli import main
 from digitq.private.processes import Local
 from producer import Client
 from protocol.ledger import ChunkResult, JobSpec, Ledger
@@ -105,12 +106,14 @@ def complete(ledger: Ledger, number: int) -> None:
     ledger.complete(SPEC.id, number, ChunkResult(b"", 2, "pixels", 0, 0, review=3))
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run([*DIGITQ, *arguments], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+def test_without_a_terminal_it_is_shown_once(
+    redis_only: Local, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return int(ended.value.code or 0), *capsys.readouterr()
 
-
-def test_without_a_terminal_it_is_shown_once(redis_only: Local, ledger: Ledger) -> None:
     ledger.submit(SPEC._replace(id="call"), 1, b"chunk")  # a single call is in no row
     beat(ledger)
     status, out, err = run("jobs", "--watch", "--broker", redis_only.url)

@@ -187,7 +187,7 @@ def test_so_do_files_after_arrays() -> None:
 def test_chunks_take_as_long_whatever_an_image_takes(
     kind: str, pace: float, rows: int, model: str
 ) -> None:
-    sizes = [("entry", 1)] * 100 * 1024 if kind == "entry" else [("batch", 16384)] * 11
+    sizes = [("entry", 1)] * 50 * rows if kind == "entry" else [("batch", 16384)] * 11
     chunks = cut_chunks(make_pieces(sizes), model=model, ask_pace=lambda kind: pace)
     found = [chunk.rows for chunk in chunks]
     assert max(found) == rows

@@ -147,7 +147,6 @@ def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
     ("command", "status"),
     [
         ("digitq classify nowhere", 2),
-        ("digitq classify", 2),
         ("digitq jobs --broker redis://127.0.0.1:1", 3),
         ("worker inspect", 2),
     ],
@@ -485,10 +484,14 @@ def test_weights_that_are_none_are_told_before_workers_start(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("BROKER_URL", "foo"), ("BROKER_URL", "redis://h?x=1"), ("CHUNK_ROWS", "abc")],
+    ("command", "name", "value"),
+    [
+        ("worker", "BROKER_URL", "foo"),
+        ("worker", "BROKER_URL", "redis://h?x=1"),
+        ("worker", "CHUNK_ROWS", "abc"),
+        ("flower --port=0", "BROKER_URL", "redis://h?x=1"),  # 5555 may be in use
+    ],
 )
-@pytest.mark.parametrize("command", ["worker", "flower --port=0"])  # 5555 may be in use
 def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: str) -> None:
     done = subprocess.run(
         [*DIGITQ, *command.split()],

@@ -88,14 +88,14 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def begin(seed: int, saved: Path) -> Training[Detector]:
     torch.manual_seed(seed)
-    recipe = EpochsRecipe(epochs=2, scenes=20)
+    recipe = EpochsRecipe(epochs=2, scenes=10)
     return Training(Detector(), make_batches, measure_losses, recipe, seed, saved)
 
 
 @pytest.mark.usefixtures("no_processes")
 def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Path) -> None:
     whole = begin(0, tmp_path / "whole").finish()
-    begin(0, tmp_path / "part")._show(render_scenes(False, (0, 0, 0), 20))
+    begin(0, tmp_path / "part")._show(render_scenes(False, (0, 0, 0), 10))
     rest = begin(0, tmp_path / "part")
     assert rest.epoch == 1
     for first, second in zip(

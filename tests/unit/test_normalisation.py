@@ -38,7 +38,7 @@ from worker.normalisation.steps import (
 from worker.pictures import ImageError, TimeLimitError
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "test"])
 def test_all_of_mnist_passes_unchanged(mnist_root: object, split: str) -> None:
     for image in load_mnist(split)[0].numpy():
         assert is_normalised(image)

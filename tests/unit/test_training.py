@@ -68,9 +68,9 @@ def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyP
     images, labels = draw_bars(600)
     torch.manual_seed(0)
     data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
-    recipe = dataclasses.replace(QUICK_CNN, epochs=5, teachers=1)
-    teacher = train_stages(data, recipe)
+    teacher = train_stages(data, dataclasses.replace(QUICK_MLP, epochs=6))
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
+    recipe = dataclasses.replace(QUICK_CNN, epochs=5, teachers=1)
     network = train_network(prepare_data(images, labels, seed=0, copies=0), 0, recipe)
     answers = network(images.flatten(1)).argmax(1)
     assert (answers == (labels + 1) % CLASSES).float().mean() > 0.95
