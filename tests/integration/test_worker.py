@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -144,7 +145,8 @@ def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
         os.utime(worker.sign, (then, then))
         for wanted in ("live", "ready"):
             found = worker.check(wanted)
-            assert found.returncode == 1 and "no sign of life for 11 s" in found.stderr
+            assert found.returncode == 1
+            assert re.search(r"no sign of life for \d\d s", found.stderr)  # 11, or a few more
     finally:
         os.kill(worker.process.pid, signal.SIGCONT)
     wait_for(lambda: worker.is_found("ready"))
