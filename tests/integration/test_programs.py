@@ -22,7 +22,7 @@ from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX
-from protocol.ledger import IMAGES_QUEUE, UNACKED
+from protocol.ledger import IMAGES_QUEUE, UNACKED, Ledger
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
 
@@ -46,9 +46,19 @@ def deployment() -> Iterator[Local]:
 
 
 @pytest.fixture
-def app(deployment: Local) -> Celery:
+def app(deployment: Local) -> Iterator[Celery]:
     """An app as another program has it."""
-    return Celery(broker=deployment.url, backend=deployment.url, set_as_current=False)
+    url = deployment.url
+    with Celery(broker=url, backend=url, set_as_current=False) as app:
+        yield app
+        app.backend.result_consumer.stop()
+        app.backend.client.close()
+
+
+@pytest.fixture
+def redis(deployment: Local) -> Iterator[Any]:
+    with connect(deployment.url) as redis:
+        yield redis
 
 
 def send(app: Celery, *args: object, **kwargs: object) -> AsyncResult:
@@ -176,9 +186,11 @@ def test_an_image_outlives_its_worker(
     assert result.get(SECONDS)["label"] is not None
 
 
-def test_an_image_that_was_sent_again_keeps_its_answer(deployment: Local, app: Celery) -> None:
+def test_an_image_that_was_sent_again_keeps_its_answer(
+    deployment: Local, app: Celery, redis: Any
+) -> None:
     """It took longer than the deadline; when it comes again, it is not classified again."""
-    redis, ledger = connect(deployment.url), Client(deployment.url).ledger
+    ledger = Ledger(redis)
     pool = pool_of(deployment._processes["worker1"].pid)
     before = ledger.counters().get("images:mlp", 0)
     os.kill(pool, signal.SIGSTOP)
@@ -195,9 +207,9 @@ def test_an_image_that_was_sent_again_keeps_its_answer(deployment: Local, app: C
     assert ledger.counters()["images:mlp"] == before + 1
 
 
-def test_a_worker_outlives_a_full_redis(deployment: Local, app: Celery) -> None:
+def test_a_worker_outlives_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
     """An image that it takes meanwhile may be lost; the others wait in the queue."""
-    redis, worker = connect(deployment.url), deployment._processes["worker1"]
+    worker = deployment._processes["worker1"]
     log = deployment.folder / "worker1.log"
     os.killpg(worker.pid, signal.SIGSTOP)
     try:
