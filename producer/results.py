@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from producer.record import PARQUET_SUFFIX, Record, find_record
-from producer.sinks.encoders import ENCODERS, LISTS
+from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from protocol.chunk import CLASSES, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
 from protocol.reading import What
@@ -72,6 +72,7 @@ class ResultFile:
         )
         with closing(open_csv(self.path, options)) as file:
             for batch in file:
+                batch = batch.set_column(0, "id", plain_ids(batch.column("id")))
                 if self.read == "digit":
                     batch = batch.append_column("probabilities", join_shares(batch))
                 columns = [

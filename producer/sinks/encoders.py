@@ -14,12 +14,15 @@ from protocol.text import in_one_line
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
 NUMBER_WIDTH = 10  # a whole number has at least so many characters in a line
+FORMULA = r"^([=+\-@\t\r\n'])"  # an id that begins so gets an apostrophe
 Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 
 def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
-    in place of `probabilities`; of whole numbers, digits and alternatives are left out."""
+    in place of `probabilities`; of whole numbers, digits and alternatives are left out. An id that
+    a spreadsheet would take for a formula has an apostrophe before it, see `plain_ids`."""
+    batch = batch.set_column(0, "id", pc.replace_substring_regex(batch["id"], FORMULA, r"'\1"))
     batch = spread_probabilities(batch) if "probabilities" in batch.schema.names else batch
     batch = batch.select([name for name in batch.schema.names if name not in LISTS])
     file = io.BytesIO()
@@ -28,6 +31,11 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=CSV_WRITE_ROWS)
     pyarrow.csv.write_csv(batch, file, options)
     return file.getvalue()
+
+
+def plain_ids(cells: pa.StringArray) -> pa.StringArray:
+    """The ids in the cells of a CSV as they are."""
+    return pc.replace_substring_regex(cells, "^'" + FORMULA[1:], r"\1")
 
 
 def spread_probabilities(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,5 +1,6 @@
 """Result files are read back as they were written, and the pictures of their rows are found."""
 
+import csv
 import io
 import json
 import os
@@ -253,6 +254,16 @@ def test_images_from_memory_are_nowhere() -> None:
     for known in (record, None):
         with pytest.raises(UsageError, match="name their SOURCE"):
             find(known, ["a.png"])
+
+
+def test_no_id_is_a_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    ids = ["=1+1.png", "+1.png", "-1.png", "@a.png", "'a.png", "'=a.png", "a=1.png"]
+    write(tmp_path / "out.csv", digit_rows(ids))
+    with open(tmp_path / "out.csv", newline="") as file:
+        cells = [row["id"] for row in csv.DictReader(file)]
+    assert cells == [*("'" + id for id in ids[:-1]), ids[-1]]
+    (batch,) = open_results(tmp_path / "out.csv").batches()
+    assert batch.column("id").to_pylist() == ids
 
 
 def test_the_record_is_json_for_people(tmp_path: Path) -> None:
