@@ -17,7 +17,8 @@ from digitq.commands.evaluate import evaluate
 from digitq.commands.inspect import inspect
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.reports import correct, report
-from digitq.commands.run import doctor, flower, metrics, train, up, worker
+from digitq.commands.run import doctor, flower, metrics, up, worker
+from digitq.commands.train import train
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError
 from protocol.host.process import make_stderr_unfailing

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS
+from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS, settings, use_weights
 
 MAX_WORKERS_PER_CORE = 8  # more private workers would only take memory
 SOURCES_HELP = (
@@ -63,6 +64,31 @@ overwrite = click.option(
     is_flag=True,
     help="replace OUT and the page, and start an interrupted run from its beginning",
 )
+
+
+def weights(command: Callable[..., None]) -> Callable[..., None]:
+    """`--weights`, which sets `DIGITQ_WEIGHTS`; a broker's workers keep those that they have."""
+
+    @click.option(
+        "--weights",
+        "own_weights",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="folder of `digitq train` with networks to use [DIGITQ_WEIGHTS, else digitq's own]",
+    )
+    @wraps(command)
+    def run(own_weights: Path | None, **others: Any) -> None:
+        if own_weights:
+            broker = others.get("broker") or settings().broker_url
+            if broker and "broker" in others and command.__name__ != "worker":
+                named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
+                raise UsageError(f"--weights is for private workers: it does not go with {named}")
+            use_weights(own_weights)
+        command(**others)
+
+    return run
+
+
 json = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
 watch = click.option(
     "--watch",

@@ -1,7 +1,8 @@
 """The formats of chunks and results, which are Arrow IPC streams: schemas, encoding, decoding."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import IO, Literal, Self, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -140,3 +141,16 @@ class Chunk:
         """Decode a chunk. Raises `pa.ArrowInvalid`."""
         batch = decode(payload)
         return cls(int(batch.schema.metadata[b"first_row"]), batch)
+
+
+def write_chunk(file: IO[bytes], chunk: Chunk) -> None:
+    """Append a chunk to a file: its size in eight bytes, then its stream."""
+    payload = chunk.encode()
+    file.write(len(payload).to_bytes(8, "big"))
+    file.write(payload)
+
+
+def read_chunks(file: IO[bytes]) -> Iterator[Chunk]:
+    """The chunks in a file of `write_chunk`. Raises `pa.ArrowInvalid`."""
+    while size := file.read(8):
+        yield Chunk.decode(file.read(int.from_bytes(size, "big")))

@@ -1,5 +1,6 @@
 """The settings: every `DIGITQ_*` variable of the environment, its default and its meaning."""
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -94,17 +95,30 @@ class Settings(BaseSettings):
 
     def own_weights(self) -> Path | None:
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
-        if self.weights is None:
-            return None
-        folder = _expand(self.weights, "DIGITQ_WEIGHTS").absolute()
-        if not any(folder.glob("*.json")):
-            raise UsageError(f"DIGITQ_WEIGHTS={folder}: no NAME.json of `digitq train` is there")
-        return folder
+        return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
 
     @property
     def mnist_root(self) -> Path:
         """The folder that contains `MNIST/raw`. Raises `UsageError` for an unknown home folder."""
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
+
+
+def use_weights(folder: Path | None) -> None:
+    """Set `DIGITQ_WEIGHTS` if `--weights` is given, for this process and those that it starts.
+
+    Raises `UsageError` if the folder contains no model.
+    """
+    if folder is None:
+        return
+    os.environ["DIGITQ_WEIGHTS"] = str(_find_weights(folder, "--weights "))
+    settings.cache_clear()
+
+
+def _find_weights(path: Path, named: str) -> Path:
+    folder = _expand(path, named.rstrip("= ")).absolute()
+    if not any(folder.glob("*.json")):
+        raise UsageError(f"{named}{folder}: no NAME.json of `digitq train` is there")
+    return folder
 
 
 def _expand(path: Path, variable: str) -> Path:

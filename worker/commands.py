@@ -1,16 +1,22 @@
 """The worker's own commands. Modules that import slowly are imported when these run."""
 
+import json
 import os
+import shlex
 import signal
 import sys
 from itertools import zip_longest
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import ALL_MODELS, INSPECT_SUFFIX, MODELS, NUMBER
+from protocol.settings import INSPECT_SUFFIX, MODELS, NUMBER, use_weights
 from protocol.text import in_one_line
+
+if TYPE_CHECKING:
+    from worker.models.card import Card
 
 PATH = click.Path(path_type=Path)
 
@@ -29,6 +35,12 @@ def commands() -> None:
     help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, here]",
 )
 @click.option("--model", type=click.Choice(MODELS), help="the network to use [DIGITQ_MODEL]")
+@click.option(
+    "--weights",
+    type=PATH,
+    metavar="DIR",
+    help="folder of `digitq train` with networks to use [DIGITQ_WEIGHTS, else digitq's own]",
+)
 @click.option(
     "--read",
     type=click.Choice(["digit", "number"]),
@@ -52,6 +64,7 @@ def inspect(
     images: tuple[Path, ...],
     out: Path | None,
     model: str | None,
+    weights: Path | None,
     read: str,
     length: str | None,
     allowed: Path | None,
@@ -83,6 +96,7 @@ def inspect(
             raise UsageError("--review and --limit go with a result file, which comes first")
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
+        use_weights(weights)
         lines = None if allowed is None else read_lines(allowed)
         reading = choose_reading(model, read, length, lines)
     except UsageError as error:
@@ -109,59 +123,36 @@ def inspect(
 
 
 @commands.command()
-@click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="the same seed gives the same weights",
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(0),
-    help="fewer for a trial [the recipe's]; of `number`, those of its detector",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="the folder for NAME.safetensors and NAME.json",
-)
-@click.option(
-    "--limit-images",
-    type=click.IntRange(60),
-    help="train on the first N images only, `number` on N scenes an epoch",
-)
-@click.option(
-    "--fine-tune",
-    is_flag=True,
-    help="the detector begins with the weights in DIGITQ_WEIGHTS, or with digitq's; with --epochs "
-    "0, only the confidence is calibrated (`number` only)",
-)
-def train(
-    name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None, fine_tune: bool
-) -> None:
-    """Train a network and write its weights and its card to a folder.
+@click.argument("task", type=json.loads)
+def train(task: dict[str, Any]) -> None:
+    """Train a network, and write its weights and its card to a folder.
 
-    `mlp` and `cnn` learn from MNIST, `number` from rendered numbers of MNIST's digits.
+    The task, in JSON, has the options of `digitq train`. If it has `images`, that is the descriptor
+    of a file with a user's own images in chunks.
     """
-    from worker.training.number_trainer import train_number
-    from worker.training.trainer import train_model
-
+    name, out = task["name"], Path(task["out"])
+    seed, epochs = task["seed"], task["epochs"]
     try:
-        if fine_tune and name != NUMBER:
-            raise UsageError(f"--fine-tune is only for {NUMBER}")
-        if name == NUMBER:
-            card = train_number(seed, epochs, out, limit_images, fine_tune)
+        if "images" in task:
+            with open(task["images"], "rb") as file:
+                card = go_on(file, name, seed, epochs, out, task["command"])
+        elif name == NUMBER:
+            from worker.training.number_trainer import train_number
+
+            card = train_number(seed, epochs, out, task["limit_images"], task["fine_tune"])
         else:
-            card = train_model(name, seed, epochs, out, limit_images)
+            from worker.training.trainer import train_model
+
+            card = train_model(name, seed, epochs, out, task["limit_images"])
     except DigitqError as error:
-        print(f"digitq: {error}", file=sys.stderr)
+        print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)
+    if card is None:
+        sys.exit(1)
+    use = {NUMBER: "--read number"}.get(name, f"--model {name}")
     print(
         f"{out / name}.safetensors is right on {card.test_accuracy:.2%} of the test images; "
-        f"to use it, start workers with DIGITQ_WEIGHTS={out.absolute()}",
+        f"to use it: digitq classify … {use} --weights {shlex.quote(str(out))}",
         file=sys.stderr,
     )
 
@@ -172,3 +163,19 @@ def see() -> None:
     from worker.seeing import see_images
 
     see_images(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def go_on(
+    file: IO[bytes], name: str, seed: int, epochs: int | None, out: Path, command: str
+) -> "Card | None":
+    """Go on training with the images in a file; None if the network would become worse."""
+    from protocol.chunk import read_chunks
+
+    chunks = read_chunks(file)
+    if name == NUMBER:
+        from worker.training.own_numbers import train_own_numbers
+
+        return train_own_numbers(chunks, seed, epochs, out, command)
+    from worker.training.own import train_own
+
+    return train_own(chunks, name, seed, epochs, out, command)

@@ -15,6 +15,7 @@ BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale", "numbers")
 
 @click.command()
 @options.private_broker
+@options.weights
 @click.option(
     "--only",
     multiple=True,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.sources
 @options.out
 @options.reading
+@options.weights
 @options.workers()
 @options.private_broker
 @options.limit
@@ -91,6 +92,7 @@ def classify(
 
 @click.command()
 @options.workers("2")
+@options.weights
 @click.option("--keep", is_flag=True, help="keep Redis, workers and Flower running until Ctrl-C")
 def demo(workers: int | None, keep: bool) -> None:
     """Classify the 10,000 MNIST test images, to see it work.

@@ -49,6 +49,7 @@ class Evaluated(NamedTuple):
 )
 @click.option("--compare", is_flag=True, help="compare the answers in two result files")
 @options.json
+@options.weights
 @options.workers()
 @options.private_broker
 @click.option("--overwrite", is_flag=True, help="replace the picture")

@@ -37,6 +37,7 @@ def inspect(passed_on: tuple[str, ...]) -> None:
 @click.command(add_help_option=False)  # the worker's `inspect` has it all
 @click.argument("path", metavar="RESULTS", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path(readable=False))
+@options.weights
 @click.option("--review", is_flag=True, help="only rows that a person should check")
 @options.number("--limit", "draw the first N of these rows", 20)
 @click.option("--allowed", metavar="FILE", help="the numbers that there can be")

@@ -1,4 +1,4 @@
-"""`worker`, `flower`, `metrics`, `up`, `doctor`; `train`, which runs the worker's own."""
+"""`worker`, `flower`, `metrics`, `up` and `doctor`."""
 
 import json
 import logging
@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from digitq import options
 from digitq.check import CHECKS, check_worker
@@ -57,6 +56,7 @@ others_argument = partial(click.argument, "passed_on", nargs=-1, type=click.Path
 
 @click.command(cls=WithOthers)
 @options.broker
+@options.weights
 @options.log_format
 @click.option(
     "--check",
@@ -142,6 +142,7 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
 
 @click.command()
 @options.workers("one per core")
+@options.weights
 @options.number("--port", "port of Redis on 127.0.0.1", 6379, click.IntRange(1, 65535))
 @options.log_format
 def up(workers: int | None, port: int, log_format: str | None) -> None:
@@ -184,18 +185,6 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(finding)) if as_json else finding)
     echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
     sys.exit(1 if findings else 0)
-
-
-@click.command(cls=PassThrough)
-@others_argument(
-    shell_complete=lambda context, parameter, begun: [
-        CompletionItem(name) for name in ("mlp", "cnn") if name.startswith(begun)
-    ]
-)
-def train(passed_on: tuple[str, ...]) -> None:
-    """Train a network on MNIST."""
-    require("torch", "worker")
-    exec_module(None, "worker", "train", *passed_on)
 
 
 def choose_log_format(option: str | None) -> str | None:

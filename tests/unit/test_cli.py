@@ -34,6 +34,7 @@ from protocol.errors import (
 from protocol.host.process import Unfailing
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ
+from worker.models.card import WEIGHTS_FOLDER
 
 
 @pytest.fixture
@@ -416,12 +417,9 @@ def test_flower_is_for_this_host_alone_unless_it_is_told_else(
     assert started[0][-3:] == ["--address=127.0.0.1", "--port=0", "--address=0.0.0.0"]
 
 
-@pytest.mark.parametrize("command", ["inspect", "train"])
 @pytest.mark.parametrize("options", [("--", "-x.png"), ("-h",), ("a.png", "--out", "-b.png")])
-def test_options_of_the_worker_s_commands_are_passed_on(
-    command: str, options: tuple[str, ...]
-) -> None:
-    context = digitq.commands[command].make_context(command, list(options))
+def test_options_of_inspect_are_passed_on(options: tuple[str, ...]) -> None:
+    context = digitq.commands["inspect"].make_context("inspect", list(options))
     assert context.params["passed_on"] == options
 
 
@@ -484,6 +482,56 @@ def test_weights_that_are_none_are_told_before_workers_start(
 
 
 @pytest.mark.parametrize(
+    "command",
+    ["classify x.png", "evaluate", "demo", "up", "worker", "bench", "train mlp --out new"],
+)
+def test_weights_of_an_option_are_told_by_its_name(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    message = f"--weights {tmp_path}: no NAME.json of `digitq train` is there"
+    check(capsys, 2, message, *command.split(), "--weights", str(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["classify x.png", "evaluate", "bench"])
+def test_weights_do_not_go_with_running_workers(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", str(WEIGHTS_FOLDER), "--broker", "redis://h/0"]
+    message = "--weights is for private workers: it does not go with --broker"
+    check(capsys, 2, message, *command.split(), *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["random"], "'random' is not one of"),
+        (["mlp", "--seed", str(2**64)], "is not in the range"),
+        (["mlp", "--truth", "parent"], "--truth is only for --data"),
+        (["cnn", "--fine-tune"], "--fine-tune is only for number"),
+        (["number", "--fine-tune", "--data", "IMAGES"], "--fine-tune does not go with --data"),
+        (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
+        (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
+        (
+            ["mlp", "--data", "IMAGES", "--truth", "TABLE"],
+            "1 right answer can't be learned, as a digit is needed: 1.png (12)",
+        ),
+    ],
+)
+def test_what_train_does_not_take(
+    options: list[str],
+    message: str,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "truth.csv").write_text("id,label\n1.png,12\n")
+    names = {"IMAGES": str(images), "TABLE": str(tmp_path / "truth.csv")}
+    options = [names.get(option, option) for option in options]
+    check(capsys, 2, message, "train", *options, "--out", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
     ("command", "name", "value"),
     [
         ("worker", "BROKER_URL", "foo"),
@@ -510,7 +558,7 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("flower", "flower", ["up", "--port", "1"]),
         ("torch", "worker", ["worker"]),
         ("torch", "worker", ["bench"]),
-        ("torch", "worker", ["train", "mlp"]),
+        ("torch", "worker", ["train", "mlp", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],

@@ -68,8 +68,8 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def find_command(name: str) -> click.Command:
-    """`train` and `inspect` are only passed on by the command line."""
-    return worker_commands.commands.get(name) or cli.commands[name]
+    """`inspect` is only passed on by the command line."""
+    return worker_commands.commands[name] if name == "inspect" else cli.commands[name]
 
 
 # Commands

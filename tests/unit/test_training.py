@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from protocol.chunk import CLASSES
 from tests.drawing import draw_bars
@@ -50,6 +51,13 @@ QUICK_STAGE = CnnRecipe(
 QUICK_CNN = dataclasses.replace(
     QUICK_STAGE, fine_tuning=dataclasses.replace(QUICK_STAGE, learning_rate=5e-4)
 )
+
+
+def run_train(out: Path, name: str = "mlp", **task: object) -> Result:
+    """What `digitq train` has the worker's process do."""
+    options = {"seed": 0, "epochs": None, "limit_images": None, "fine_tune": False}
+    task = options | {"name": name, "out": str(out)} | task
+    return CliRunner().invoke(train, [json.dumps(task)])
 
 
 @pytest.mark.parametrize(("recipe", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
@@ -105,18 +113,19 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path
 ) -> None:
-    arguments = [name, "--seed", "3", "--epochs", "1", "--limit-images", "100"]
-    result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "new")])
+    result = run_train(tmp_path / "new", name, seed=3, epochs=1, limit_images=100)
     assert result.exit_code == 0, result.output
     assert "epoch 1/1" in result.stderr
     assert result.stdout == ""
 
     model = read_model(tmp_path / "new" / f"{name}.json")
     assert isinstance(model.card, Card)
-    assert None not in dataclasses.asdict(model.card).values()
+    unknown = [key for key, value in dataclasses.asdict(model.card).items() if value is None]
+    assert unknown == ["own_accuracy_before", "own_accuracy"]
     assert model.card.seed == 3
     assert model.card.architecture == model.network.architecture
-    assert model.card.command == f"digitq train {' '.join(arguments)} --out DIR"
+    options = "--seed 3 --epochs 1 --limit-images 100 --out DIR"
+    assert model.card.command == f"digitq train {name} {options}"
     assert model.card.test_accuracy is not None and 0.05 < model.card.test_accuracy < 1
     assert model.card.validation_accuracy is not None and 0.05 < model.card.validation_accuracy < 1
 
@@ -197,20 +206,9 @@ def test_the_confidence_of_a_number_depends_on_its_length() -> None:
     assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
 
 
-def test_a_seed_has_a_range(tmp_path: Path) -> None:
-    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path), "--seed", str(2**64)])
-    assert result.exit_code == 2 and "is not in the range" in result.stderr
-
-
-def test_the_command_refuses_a_name_it_cannot_train(tmp_path: Path) -> None:
-    result = CliRunner().invoke(train, ["random", "--out", str(tmp_path)])
-    assert result.exit_code == 2
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path / "file" / "weights")])
+    result = run_train(tmp_path / "file" / "weights")
     assert result.exit_code == 2
     assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
 
@@ -218,15 +216,14 @@ def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> N
 @pytest.mark.usefixtures("one_process")
 def test_a_disk_that_is_full_in_the_end_is_told(mnist_root: Path, tmp_path: Path) -> None:
     with patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")):
-        command = ["mlp", "--out", str(tmp_path), "--epochs", "1", "--limit-images", "60"]
-        result = CliRunner().invoke(train, command)
+        result = run_train(tmp_path, epochs=1, limit_images=60)
     assert result.exit_code == 3 and "can't write" in result.stderr and "No space" in result.stderr
     assert not [*tmp_path.iterdir()]
 
 
 def test_weights_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mlp.safetensors").write_bytes(b"an hour's work")
-    result = CliRunner().invoke(train, ["mlp", "--out", str(tmp_path)])
+    result = run_train(tmp_path)
     assert result.exit_code == 2 and "exists: choose another --out" in result.output
     assert (tmp_path / "mlp.safetensors").read_bytes() == b"an hour's work"
 

@@ -33,6 +33,9 @@ class Card:
     length_factor: float = 0.0  # this times the logarithm of its count of digits is added, too
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     sha256: str | None = None  # the SHA-256 of the weights file
+    own_images: int = 0  # how many images of a user's own were learned or held back
+    own_accuracy_before: float | None = None  # on those held back, before they were learned
+    own_accuracy: float | None = None  # the same after that
 
     def calibrate(self, probability: float, digits: int) -> float:
         """The probability that a number is right, from that of its reading (J. Platt, 1999).

@@ -69,5 +69,9 @@ def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, 
         temperatures = torch.linspace(-2, 2, 401).exp()
         losses = torch.stack([F.cross_entropy(logits / t, labels) for t in temperatures])
         temperature = round(temperatures[losses.argmin()].item(), 3)
-        confidence = softmax(logits / temperature).amax(1)
-    return temperature, round(confidence.quantile(REVIEWED_SHARE).item(), 4)
+    return temperature, choose_digit_threshold(softmax(logits / temperature))
+
+
+def choose_digit_threshold(probabilities: Tensor) -> float:
+    """The confidence below which `REVIEWED_SHARE` of the answers are: (N, 10)."""
+    return round(probabilities.amax(1).quantile(REVIEWED_SHARE).item(), 4)

@@ -6,7 +6,6 @@ weights that were trained before, and with `--epochs 0` too, both networks keep 
 confidence is calibrated anew.
 """
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor
 
 from protocol.settings import NUMBER
@@ -141,7 +139,6 @@ def train_number(
     if is_trained:
         calibrate_candidates(network.detector, validation, seed)
     answers = read_scenes(network, validation)
-    slope, length_factor, offset = fit_confidence(answers)
     card = Card(
         name=NUMBER,
         architecture=network.architecture,
@@ -152,24 +149,30 @@ def train_number(
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
         + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
         validation_accuracy=round(answers.is_right.double().mean().item(), 6),
+    )
+    card = calibrate_card(card, answers)
+    answers = read_scenes(network, test)
+    card = replace(
+        card,
+        test_accuracy=round(answers.is_right.double().mean().item(), 6),
+        test_calibration_error=round(count_gaps(calibrated(card, answers), answers.is_right), 6),
+    )
+    card = write_model(out, card, network)
+    for name in ("detector", "columns"):
+        (out / f"{name}.partial").unlink(missing_ok=True)  # there may have been no epoch
+    return card
+
+
+def calibrate_card(card: Card, answers: Answers) -> Card:
+    """The card with what makes confidence match accuracy, and the threshold for `review`."""
+    slope, length_factor, offset = fit_confidence(answers)
+    card = replace(
+        card,
         temperature=round(1 / slope, 4),
         offset=round(offset, 4),
         length_factor=round(length_factor, 4),
     )
-    review_below = choose_threshold(calibrated(card, answers), answers)
-    answers = read_scenes(network, test)
-    content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
-    card = replace(
-        card,
-        review_below=review_below,
-        test_accuracy=round(answers.is_right.double().mean().item(), 6),
-        test_calibration_error=round(count_gaps(calibrated(card, answers), answers.is_right), 6),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-    write_model(out, card, content)
-    for name in ("detector", "columns"):
-        (out / f"{name}.partial").unlink(missing_ok=True)  # there may have been no epoch
-    return card
+    return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
 
 
 def fit_confidence(answers: Answers) -> list[float]:

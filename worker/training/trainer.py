@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.chunk import CLASSES
@@ -210,7 +210,6 @@ def train_model(
     network.temperature, review_below = calibrate(network, images, labels)
     test_images, test_labels = load_mnist("test")
     answers = classify(network, test_images)
-    content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
     limit = "" if limit_images is None else f" --limit-images {limit_images}"
     card = Card(
         name=name,
@@ -224,14 +223,17 @@ def train_model(
         test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
         temperature=network.temperature,
         review_below=review_below,
-        sha256=hashlib.sha256(content).hexdigest(),
     )
-    write_model(out, card, content)
-    return card
+    return write_model(out, card, network)
 
 
-def write_model(out: Path, card: Card, content: bytes) -> None:
-    """Write the weights and the card to a folder. Raises `OutputError`."""
+def write_model(out: Path, card: Card, network: nn.Module) -> Card:
+    """Write the weights and the card to a folder; gives the card with the weights' SHA-256.
+
+    Raises `OutputError`.
+    """
+    content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
+    card = replace(card, sha256=hashlib.sha256(content).hexdigest())
     weights = out / f"{card.name}.safetensors"
     try:
         weights.write_bytes(content)
@@ -239,3 +241,4 @@ def write_model(out: Path, card: Card, content: bytes) -> None:
     except OSError as error:
         weights.unlink(missing_ok=True)
         raise OutputError(f"can't write {weights}: {error.strerror or error}") from None
+    return card

@@ -1,0 +1,178 @@
+"""`train`, which the worker's process does; the images of a SOURCE are handed to it in a file."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from digitq import options
+from digitq.commands.run import exec_module
+from digitq.terminal import echo_err, require
+from protocol.errors import UsageError
+from protocol.settings import ALL_MODELS, NUMBER, settings
+from protocol.text import plural
+
+if TYPE_CHECKING:
+    from producer.sources.source import SourceItem
+
+MAX_NAMED = 3  # a message names at most this many images
+
+
+@click.command(epilog=options.SOURCES_HELP)
+@click.argument("name", type=click.Choice([name for name in ALL_MODELS if name != "random"]))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder for the new NAME.safetensors and NAME.json",
+)
+@click.option(
+    "--data",
+    "sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="go on with these images of yours; may be given several times",
+)
+@options.truth
+@options.weights
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="the same seed gives the same weights",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="fewer for a trial [the recipe's]; of `number` those of its detector, or with --data "
+    "those of its other network",
+)
+@click.option(
+    "--limit-images",
+    type=click.IntRange(60),
+    metavar="N",
+    help="take only the first N images; without --data, `number` takes N scenes an epoch",
+)
+@click.option(
+    "--fine-tune",
+    is_flag=True,
+    help="the detector of `number` begins with the weights that are in use",
+)
+def train(
+    name: str,
+    out: Path,
+    sources: tuple[str, ...],
+    truth: str | None,
+    seed: int,
+    epochs: int | None,
+    limit_images: int | None,
+    fine_tune: bool,
+) -> None:
+    """Train a network, or go on with your own images.
+
+    \b
+    digitq train cnn --data scans --truth corrections.csv --out mine
+    digitq classify more-scans --model cnn --weights mine -o results.csv
+
+    Without --data, `mlp` and `cnn` learn from MNIST, and `number` from rendered numbers of MNIST's
+    digits; that takes an hour or more. With --data it takes minutes, and begins with digitq's
+    weights, or those of --weights. A fifth of your images is held back, to measure the accuracy
+    before and after. Exit status: 0 if the weights are written, 1 if they would not have been
+    better, 2 for bad usage or input, 3 if the disk failed.
+    """
+    require("torch", "worker")
+    task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}
+    if not sources:
+        if truth:
+            raise UsageError("--truth is only for --data")
+        if fine_tune and name != NUMBER:
+            raise UsageError(f"--fine-tune is only for {NUMBER}")
+        task |= {"limit_images": limit_images, "fine_tune": fine_tune}
+        exec_module(None, "worker", "train", json.dumps(task))
+    if fine_tune:
+        raise UsageError("--fine-tune does not go with --data, which always goes on")
+    settings().own_weights()  # what is wrong is better told before the images are read
+    given = {
+        "--truth": truth,
+        "--seed": seed,
+        "--epochs": epochs,
+        "--limit-images": limit_images,
+    }
+    words = [part for source in sources for part in ("--data", source)]
+    words += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    task["command"] = shlex.join(["digitq", "train", name, *words, "--out", "DIR"])
+    with TemporaryFile() as file:  # it has no name, so nobody has to remove it
+        spool_labelled(file, sources, truth, limit_images, name)
+        os.set_inheritable(file.fileno(), True)
+        task["images"] = file.fileno()
+        exec_module(None, "worker", "train", json.dumps(task))
+
+
+def spool_labelled(
+    file: IO[bytes], sources: tuple[str, ...], truth: str | None, limit: int | None, model: str
+) -> None:
+    """Write the images that have a right answer to a file, as chunks, and go back to its start.
+
+    Raises `UsageError` for right answers that are no digit or no number.
+    """
+    from producer.chunking import cut_chunks
+    from producer.sources.opening import open_sources
+    from protocol.chunk import Chunk, write_chunk
+
+    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
+    if not source.has_truth:
+        raise UsageError(f"{source.name} has no right answers: name them with --truth")
+    wrong: list[str] = []
+    labelled = seen = 0
+    for chunk in cut_chunks(find_wrong(source.items, model, wrong), True, model=model):
+        batch = chunk.batch.filter(chunk.batch.column("truth").is_valid())
+        if batch.num_rows:
+            write_chunk(file, Chunk(labelled, batch))
+        labelled, seen = labelled + batch.num_rows, seen + chunk.rows
+    if wrong:
+        what = "number of at most 20 digits" if model == NUMBER else "digit"
+        more = " …" * (len(wrong) > MAX_NAMED)
+        raise UsageError(
+            f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
+            f"{', '.join(wrong[:MAX_NAMED])}{more}"
+        )
+    notes = [f"{plural(labelled, 'image')} with a right answer"]
+    if seen > labelled:
+        notes.append(f"{seen - labelled:,} without one left out")
+    if skipped := source.skipped.describe():
+        notes.append(f"{skipped} skipped")
+    echo_err(", ".join(notes))
+    file.seek(0)
+
+
+def find_wrong(
+    items: "Iterable[SourceItem]", model: str, wrong: list[str]
+) -> "Iterator[SourceItem]":
+    """The same items; `id (answer)` of those whose right answer is none is appended to `wrong`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from producer.sources.source import Entry
+    from producer.sources.truth import parse_labels
+    from protocol.chunk import truth_field
+
+    kind = truth_field(model).type
+    for item in items:
+        if isinstance(item, Entry):
+            ids, truths = [item.id], pa.array([item.truth], pa.string())
+        elif "truth" in item.schema.names:
+            ids, truths = item.column("id"), pc.cast(item.column("truth"), pa.string())
+        else:
+            ids, truths = [], pa.array([], pa.string())
+        answered = pc.fill_null(pc.not_equal(truths, ""), False)
+        is_wrong = pc.and_(answered, parse_labels(truths, kind).is_null())
+        for place in pc.indices_nonzero(is_wrong).to_pylist():
+            wrong.append(f"{ids[place]} ({truths[place]})")
+        yield item

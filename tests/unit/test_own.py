@@ -1,0 +1,156 @@
+"""Going on with one's own images: what is learned from them, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
+from tests.drawing import draw_one, encode_image
+from tests.waiting import DIGITQ
+from worker.commands import train
+from worker.dataset import load_mnist
+from worker.models.card import read_card
+from worker.models.model import load_model
+from worker.training import own
+from worker.training.own import hold_back
+from worker.training.recipes import MlpRecipe
+
+
+def write_hand(folder: Path, count: int) -> None:
+    """Digits in mirror writing, in folders named by them."""
+    images, labels = (tensor[-count:].numpy() for tensor in load_mnist("train"))
+    for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / str(label) / f"{number}.png"), image[:, ::-1])
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = subprocess.run([*DIGITQ, *map(str, arguments)], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Path) -> None:
+    hand, new = tmp_path / "hand", tmp_path / "new weights"
+    write_hand(hand, 150)
+    (hand / "3" / "empty.png").touch()
+    (hand / "3" / "notes.txt").touch()
+    shutil.copy(next((hand / "4").iterdir()), hand / "unlabelled.png")
+    options = ("--data", hand, "--truth", "parent", "--epochs", 6, "--seed", 1)
+    status, err = run("train", "mlp", *options, "--out", new)
+    assert status == 0, err
+    assert "151 images with a right answer, 1 without one left out, 1 other file (.txt)" in err
+    assert "1 image left out that can't be read: 3/empty.png (the file is empty)" in err
+    assert err.splitlines()[-1].endswith(f"--model mlp --weights '{new}'")
+
+    before, card = load_model("mlp").card, read_card(new / "mlp.json")
+    assert card.command and card.command.startswith(f"{before.command}; digitq train mlp --data ")
+    assert card.command.endswith("--truth parent --seed 1 --epochs 6 --out DIR")
+    assert (card.seed, card.own_images) == (1, 150)
+    assert card.own_accuracy and card.own_accuracy_before
+    assert card.own_accuracy > card.own_accuracy_before + 0.1
+    assert card.test_accuracy and card.test_accuracy > 0.98
+    shown = f"{card.own_accuracy_before:7.2%}  {card.own_accuracy:7.2%}"
+    assert f"your 30 images held back           {shown}" in err
+
+    (hand / "3" / "empty.png").unlink()
+    accuracies = []
+    for options in ((), ("--weights", new)):
+        out = tmp_path / f"{len(options)}.csv"
+        status, err = run(
+            "classify",
+            hand,
+            "--truth",
+            "parent",
+            "--model",
+            "mlp",
+            "--workers",
+            1,
+            "-o",
+            out,
+            *options,
+        )
+        assert status == 0, err
+        accuracies.append(float(err.partition("accuracy ")[2].partition("%")[0]))
+    assert accuracies[1] > accuracies[0] + 10
+
+
+def run_own(batches: Sequence[pa.RecordBatch], out: Path, name: str = "mlp") -> Result:
+    """The worker's part of `digitq train --data`."""
+    task = {"name": name, "out": str(out), "seed": 0, "epochs": 1, "command": "digitq train"}
+    with TemporaryFile() as file:
+        for batch in batches:
+            write_chunk(file, Chunk(0, batch))
+        file.seek(0)
+        descriptor = {"images": os.dup(file.fileno())}
+        return CliRunner().invoke(train, [json.dumps(task | descriptor)])
+
+
+def files(contents: Sequence[bytes], truths: Sequence[int]) -> pa.RecordBatch:
+    names = [f"{place}.png" for place in range(len(contents))]
+    batch = pa.record_batch(
+        [names, contents, pa.nulls(len(names), pa.string())], FILES_SCHEMA.names[:3]
+    )
+    return batch.append_column(TRUTH, pa.array(truths, TRUTH.type))
+
+
+ONE = encode_image(draw_one())
+
+
+@pytest.mark.parametrize(
+    ("contents", "truths", "message"),
+    [
+        ([ONE] * 19, [1, 7] * 9 + [1], "19 images with a right answer can be read: at least 20"),
+        ([ONE] * 19 + [b""], [1, 7] * 10, "19 images with a right answer can be read: at least 20"),
+        ([ONE] * 20, [1] * 20, "all images show the same digit, 1: others are needed too"),
+    ],
+)
+def test_too_little_to_learn_from(
+    contents: list[bytes], truths: list[int], message: str, tmp_path: Path
+) -> None:
+    result = run_own([files(contents, truths)], tmp_path / "new")
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output
+    assert not [*(tmp_path / "new").iterdir()]
+
+
+def test_weights_that_became_worse_are_not_written(
+    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wild = MlpRecipe(first_learning_rate=10.0, second_learning_rate=1e3)
+    monkeypatch.setitem(own.OWN_RECIPES, "mlp", wild)
+    images, labels = load_mnist("test")
+    contents = [cv2.imencode(".png", image)[1].tobytes() for image in images[:60].numpy()]
+    result = run_own([files(contents, labels[:60].tolist())], tmp_path)
+    assert result.exit_code == 1
+    assert "worse than before, so nothing is written" in result.stderr.splitlines()[-1]
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_fifth_of_each_digit_is_held_back() -> None:
+    labels = np.repeat(np.arange(10), 25)
+    learned, held_back = hold_back(labels, seed=3)
+    assert sorted([*learned, *held_back]) == [*range(250)]
+    assert np.bincount(labels[held_back]).tolist() == [5] * 10
+    assert hold_back(labels, 3)[1].tolist() == held_back.tolist()
+    assert hold_back(labels, 4)[1].tolist() != held_back.tolist()
+    assert len(hold_back(np.arange(20), 0)[1]) == 4  # of 20 labels, each once
+
+
+def test_chunks_in_a_file_are_those_that_were_written() -> None:
+    chunks = [Chunk(0, files([ONE, b""], [1, 2])), Chunk(2, files([ONE], [7]))]
+    with TemporaryFile() as file:
+        for chunk in chunks:
+            write_chunk(file, chunk)
+        file.seek(0)
+        assert [*read_chunks(file)] == chunks
