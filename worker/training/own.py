@@ -51,7 +51,7 @@ from worker.training.trainer import (
 
 MIN_OWN_IMAGES = 20  # fewer say nothing of an accuracy
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about so many
-MNIST_TIMES = {"mlp": 4, "cnn": 1}  # an epoch shows so many MNIST images for each own one
+MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows so many MNIST images for each own one
 CHOOSING_IMAGES = 1_000  # so many of MNIST's validation images are classified after each epoch
 HELD_BACK_STEP = 5  # every fifth image is held back
 MAX_NAMED = 3  # a message names at most this many images
