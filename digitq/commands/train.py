@@ -130,8 +130,9 @@ def spool_labelled(
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
     wrong: list[str] = []
+    pattern = "^[0-9]+$" if truth == "parent" else "."  # another folder's images have no answer
     labelled = seen = 0
-    for chunk in cut_chunks(find_wrong(source.items, model, wrong), True, model=model):
+    for chunk in cut_chunks(find_wrong(source.items, model, pattern, wrong), True, model=model):
         batch = chunk.batch.filter(chunk.batch.column("truth").is_valid())
         if batch.num_rows:
             write_chunk(file, Chunk(labelled, batch))
@@ -153,9 +154,12 @@ def spool_labelled(
 
 
 def find_wrong(
-    items: "Iterable[SourceItem]", model: str, wrong: list[str]
+    items: "Iterable[SourceItem]", model: str, pattern: str, wrong: list[str]
 ) -> "Iterator[SourceItem]":
-    """The same items; `id (answer)` of those whose right answer is none is appended to `wrong`."""
+    """The same items; `id (answer)` of those whose right answer is none is appended to `wrong`.
+
+    An answer without the pattern counts as missing.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -171,7 +175,7 @@ def find_wrong(
             ids, truths = item.column("id"), pc.cast(item.column("truth"), pa.string())
         else:
             ids, truths = [], pa.array([], pa.string())
-        answered = pc.fill_null(pc.not_equal(truths, ""), False)
+        answered = pc.fill_null(pc.match_substring_regex(truths, pattern), False)
         is_wrong = pc.and_(answered, parse_labels(truths, kind).is_null())
         for place in pc.indices_nonzero(is_wrong).to_pylist():
             wrong.append(f"{ids[place]} ({truths[place]})")
