@@ -72,6 +72,8 @@ def test_a_port_that_is_taken_in_the_meantime(monkeypatch: pytest.MonkeyPatch, p
             assert local.flower_url == f"http://127.0.0.1:{port}"
             local.wait_until_ready()
             assert local.flower_url != f"http://127.0.0.1:{port}"
+            with connect(local.url) as redis:  # it binds its queue a moment before it listens
+                wait_for(redis.pubsub_numpat)
             job = Client(local.url).submit(random_digits(3000), detached=True)
             rows = show_tasks(page, str(local.flower_url), job, 3, "PENDING")
             expect(rows.filter(has_text=f"job {job.id}, chunk 0, 1024 images")).to_have_count(1)

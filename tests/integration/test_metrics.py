@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from digitq.private.processes import Local, find_free_port
+from digitq.private.processes import Local, find_free_port, kill
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
@@ -159,7 +159,7 @@ def test_of_many_jobs_the_oldest_hundred_are_shown(endpoint: Endpoint) -> None:
 
 def test_the_endpoint_outlives_redis_and_says_so_once(endpoint: Endpoint) -> None:
     assert endpoint.value("redis_up") == 1
-    endpoint.local._kill(endpoint.local._processes["redis"])
+    kill(endpoint.local._processes["redis"])
     for _ in range(2):
         assert endpoint.read() == {("digitq_redis_up", frozenset()): 0}
     endpoint.local._start_redis()

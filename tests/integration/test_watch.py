@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from digitq.cli import main
-from digitq.private.processes import Local
+from digitq.private.processes import Local, kill
 from producer import Client
 from protocol.ledger import ChunkResult, JobSpec, Ledger
 from tests.waiting import DIGITQ, wait_for
@@ -163,7 +163,7 @@ def test_a_lost_redis_and_a_forgotten_job_are_said_in_a_line(
     with watch(80, "jobs", *command) as jobs, watch(80, "status", SPEC.id, *command) as status:
         for terminal in (jobs, status):
             terminal.shows("10 of 30 images")
-        redis_only._kill(redis_only._processes["redis"])
+        kill(redis_only._processes["redis"])
         for terminal in (jobs, status):
             terminal.shows("Redis is lost since ")
         redis_only._start_redis()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from digitq.private.processes import Local
+from digitq.private.processes import Local, kill
 from producer import Client
 from protocol.host.pulse import MAX_PULSE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
@@ -161,7 +161,7 @@ def test_workers_of_other_names_are_not_mixed_up(worker: Worker) -> None:
 
 def test_a_worker_without_redis_is_live_but_not_ready(worker: Worker) -> None:
     """And when Redis is back, it works. All that it says meanwhile is JSON."""
-    worker.local._kill(worker.local._processes["redis"])
+    kill(worker.local._processes["redis"])
     wait_for(lambda: not worker.is_found("ready"))
     assert "not connected to Redis" in worker.check("ready").stderr
     assert worker.is_found("live")
