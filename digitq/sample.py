@@ -42,14 +42,15 @@ class Sample:
         self._total += len(doubt)
         names = [name for name in results.schema.names if name not in LISTS]
         rows = results.select(names).take(pa.array(sorted(places), pa.int64())).to_pylist()
-        images = chunk.batch.column(kind_of(chunk.batch))
+        kind = kind_of(chunk.batch)
+        images = chunk.batch.column(kind)
         for place, row in zip(sorted(places), rows, strict=True):
             self.rows.append(row | {"place": chunk.first_row + place, "image": images[place]})
         kept = {row["place"]: row for rows in self.parts().values() for row in rows}
         self.rows = [kept[place] for place in sorted(kept)]
         for row in self.rows:
             if isinstance(row["image"], pa.Scalar):  # which would hold the whole chunk
-                image = as_picture(row["id"], row["image"].as_py() or b"").content or b""
+                image = as_picture(row["id"], row["image"].as_py(), kind).content or b""
                 row["image"] = image if len(image) <= MAX_KEPT_BYTES else make_thumbnail(image)
 
     def parts(self) -> dict[str, list[Row]]:

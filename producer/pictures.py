@@ -2,23 +2,34 @@
 
 import io
 import os
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import chdir
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, chdir
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import PIL.Image
-import pyarrow as pa
 
 from producer.record import Record
-from producer.sources.opening import open_sources
-from producer.sources.source import Entry, UnreadableImageError, is_image_name
-from protocol.chunk import ARRAY, PIXELS
+from producer.sources.opening import are_files, open_source, prefix_of, refuse_overlap
+from producer.sources.source import (
+    EmptyError,
+    Entry,
+    SkippedFiles,
+    SourceItem,
+    UniqueIds,
+    UnreadableImageError,
+    read_file,
+)
+from protocol.chunk import ARRAY, PIXELS, Kind, kind_of
 from protocol.errors import UsageError
+from protocol.text import printable
 
 
 class Picture(NamedTuple):
-    """The picture of one row: an image file's bytes, or why there is none, or what is odd."""
+    """The picture of one row: its bytes; `problem` says why there are none, or that the file has
+    changed."""
 
     id: str
     content: bytes | None
@@ -35,84 +46,120 @@ def find_pictures(
     28×28 pixels becomes a PNG. Raises `UsageError` if no SOURCE is known, or if one of `sources`
     can't be read.
     """
-    if sources or not record:
-        folder, names, limit, finished = ".", [*sources], None, None
-    else:
-        folder, names, limit = record.folder or ".", [*record.sources], record.limit
+    folder, names, finished = "", [*sources], None
+    problem = "not found"
+    if not sources and record:
+        folder, names = record.folder, [*record.sources]
         finished = datetime.fromisoformat(record.finished).timestamp()
+        if record.more_sources:
+            problem = "not found in the SOURCEs on record, which are not all: name its SOURCE"
     if not names:
         raise UsageError("where the images are is not on record: name their SOURCE")
-    pictures = _find(names, limit, finished, dict.fromkeys(ids))
-    while True:
-        try:
-            with chdir(folder):  # ids and SOURCEs are relative to it; the caller has another
-                picture = next(pictures)
-        except StopIteration:
-            return
-        except FileNotFoundError as error:
-            if sources:
-                raise
-            yield from (Picture(id, None, f"{error.filename} is gone") for id in ids)
-            return
-        yield picture
-
-
-def _find(
-    names: list[str], limit: int | None, finished: float | None, missing: dict[str, None]
-) -> Iterator[Picture]:
-    if names == ["-"]:
-        names = [*missing]  # the paths on stdin
-    if all(map(is_image_name, names)):
-        names = [*filter(os.path.exists, names)]
-    problem = "not found"
-    try:
-        for item in open_sources(names, limit=limit).items if names else ():
-            for picture in read_item(item, missing):
-                del missing[picture.id]
-                if finished is not None and changed_since(names, picture.id, finished):
-                    problem_now = picture.problem or "it has changed since it was read"
-                    picture = picture._replace(problem=problem_now)
-                yield picture
-            if not missing:
+    if sources:
+        refuse_overlap(names)
+    missing = dict.fromkeys(ids, problem)  # why each has no picture
+    pictures = _find(names, finished, missing)
+    picture: Picture | None
+    while missing:
+        with ExitStack() as stack:  # ids and SOURCEs are relative to the folder
+            try:
+                if folder:  # the caller has another
+                    stack.enter_context(chdir(folder))
+            except OSError as error:
+                reason = f"can't open the folder {folder}: {error.strerror}"
+                missing = dict.fromkeys(missing, reason)
                 break
-    except UsageError as error:
-        if finished is None:
-            raise
-        problem = str(error)
-    yield from (Picture(id, None, problem) for id in missing)
+            picture = next(pictures, None)
+        if picture is None:
+            break
+        yield picture
+    yield from (Picture(id, None, problem) for id, problem in missing.items())
 
 
-def read_item(item: Entry | pa.RecordBatch, wanted: Collection[str]) -> Iterator[Picture]:
+def _find(names: list[str], finished: float | None, missing: dict[str, str]) -> Iterator[Picture]:
+    """The pictures that can be read, each no longer `missing`; for others it says why."""
+    for name, items in _open_each(names, missing):
+        try:
+            for item in items:
+                for picture in read_item(item, missing):
+                    path = find_file(picture.id, name, len(names))
+                    if finished is not None and path and changed_since(path, finished):
+                        problem = picture.problem or "it has changed since it was read"
+                        picture = picture._replace(problem=problem)
+                    del missing[picture.id]
+                    yield picture
+        except (UsageError, OSError) as error:
+            if finished is None and not (isinstance(error, EmptyError) and len(names) > 1):
+                raise UsageError(_reason(error)) from None
+            for id in missing:
+                if len(names) == 1 or id == printable(name) or id.startswith(prefix_of(name)):
+                    missing[id] = _reason(error)
+
+
+def _open_each(
+    names: list[str], missing: Collection[str]
+) -> Iterator[tuple[str, Iterable[SourceItem]]]:
+    """Each SOURCE with its images, opened when its first one is asked for."""
+    if names == ["-"]:
+        for id in [*missing]:  # it is a path; one that was given twice ends in #2
+            path = id if os.path.lexists(id) else re.sub(r"#\d+$", "", id)
+            yield path, [Entry(id, partial(read_file, path))]
+    elif are_files(names):
+        for name in names:
+            yield name, [Entry(printable(name), partial(read_file, name))]
+    else:
+        unique = UniqueIds() if len(names) > 1 else None
+        for name in names:
+            yield name, _read(name, unique)
+
+
+def _read(name: str, unique: UniqueIds | None) -> Iterator[SourceItem]:
+    yield from open_source(name, unique, False, SkippedFiles()).items
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[Picture]:
     """The wanted pictures in an item of a source."""
     if isinstance(item, Entry):
         if item.id in wanted:
             try:
-                yield as_picture(item.id, item.read())
+                yield as_picture(item.id, item.read(), "image")
             except (OSError, UnreadableImageError) as error:
-                yield Picture(item.id, None, getattr(error, "strerror", None) or str(error))
+                yield Picture(item.id, None, _reason(error))
         return
-    column = "pixels" if "pixels" in item.schema.names else "image"
+    kind = kind_of(item)
     for place, id in enumerate(item.column("id").to_pylist()):
         if id in wanted:
-            yield as_picture(id, item.column(column)[place].as_py())
+            yield as_picture(id, item.column(kind)[place].as_py(), kind)
 
 
-def as_picture(id: str, content: bytes) -> Picture:
-    """28×28 pixels as a PNG; any other bytes as they are."""
+def as_picture(id: str, content: bytes | None, kind: Kind) -> Picture:
+    """28×28 pixels as a PNG; the bytes of an image file as they are."""
+    if content is None:
+        return Picture(id, None, "no image in this row")
     pixels = content.removeprefix(ARRAY)
-    if len(pixels) != PIXELS:
+    is_array = kind == "pixels" or (len(pixels) == PIXELS and content.startswith(ARRAY))
+    if not is_array:
         return Picture(id, content)
     file = io.BytesIO()
     PIL.Image.frombytes("L", (28, 28), pixels).save(file, "PNG")
     return Picture(id, file.getvalue(), is_array=True)
 
 
-def changed_since(sources: Sequence[str], id: str, seconds: float) -> bool:
-    """Whether the file of an image, or the file of many that has it, was changed after this time.
-    Ids of several sources begin with the source's name."""
-    for source in sources:
-        beside = os.path.join(os.path.dirname(source), id)  # as a list of files has them
-        for path in (os.path.join(source, id), beside, id, source):
-            if os.path.isfile(path):
-                return os.stat(path).st_mtime > seconds + 1
-    return False
+def changed_since(path: str, seconds: float) -> bool:
+    """Whether a file is there and was changed after this time."""
+    return os.path.isfile(path) and os.stat(path).st_mtime > seconds + 1
+
+
+def find_file(id: str, source: str, sources: int) -> str | None:
+    """The file of an image, or the file of many that has it; None if there is none. If there are
+    several `sources`, the id begins with the source's name."""
+    if id == printable(source):
+        return source
+    rest = id.removeprefix(prefix_of(source)) if sources > 1 else id
+    beside = os.path.join(os.path.dirname(source), rest)  # as a list of files has them
+    paths = os.path.join(source, rest), beside, rest, source
+    return next(filter(os.path.isfile, paths), None)

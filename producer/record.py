@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from producer.checkpoint import Checkpoint
 from protocol.errors import UsageError
@@ -31,7 +31,7 @@ class Record(Origin):
     model: str
     job: str  # its id
     fingerprints: tuple[str, ...]  # of the workers that answered
-    weights: tuple[str, ...]  # of the networks that answered: of their cards' SHA-256, 16 digits
+    weights: tuple[str, ...]  # the first 16 hex digits of the SHA-256 of each network's card
     images: int
     failed: int  # rows with an error
     review: int  # rows with an answer that a person should check
@@ -107,8 +107,10 @@ def read_record(path: Path) -> Record | None:
 def parse_record(content: bytes, path: Path) -> Record:
     """The record that `Record.encode` encoded. Raises `UsageError` if it is none."""
     try:
-        return PARSER.validate_json(content)
-    except ValidationError:
+        record = PARSER.validate_json(content)
+        datetime.fromisoformat(record.finished).timestamp()
+        return record
+    except (ValueError, OverflowError):  # pydantic's is a `ValueError`
         raise UsageError(
             f"{path} is not the record of a result file: remove or rename it"
         ) from None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -95,6 +96,12 @@ class RunningChunk(NamedTuple):
     silent_seconds: float  # since its worker last said that it goes on
 
 
+@lru_cache
+def encode_origin(origin: Origin) -> str:
+    """The origin as JSON; once, though it goes with every chunk, whose record may be lost."""
+    return json.dumps(asdict(origin))
+
+
 class JobSpec(NamedTuple):
     """The part of a job's record that never changes. Fields have the same names in Redis."""
 
@@ -112,7 +119,7 @@ class JobSpec(NamedTuple):
         fields = self._asdict() | {
             "attached": int(self.attached),
             "known": int(bool(self.known)),
-            "origin": json.dumps(asdict(self.origin)),
+            "origin": encode_origin(self.origin),
         }
         return [part for pair in fields.items() for part in pair]
 

@@ -13,3 +13,4 @@ class Origin:
     limit: int | None = None  # only the first images were taken
     length: str | None = None  # of whole numbers, such as 9 or 3-6
     allowed: int | None = None  # how many whole numbers were allowed
+    more_sources: int = 0  # so many more SOURCEs than `sources` has

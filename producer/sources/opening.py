@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +30,7 @@ from protocol.text import printable
 
 PathName: TypeAlias = str | os.PathLike[str]
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
+MAX_NAMES_BYTES = 1 << 14  # of SOURCEs' names that are on record, which goes with each chunk
 FOREIGN_SETS = {  # they are refused, because an error row would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
     *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
@@ -62,9 +64,7 @@ def open_sources(
         raise UsageError("no SOURCE was given")
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit} images: it must be at least 1")
-    if "-" in names and len(names) > 1:
-        raise UsageError("no other SOURCE can be given with -: put their paths on stdin too")
-    _refuse_overlap(names)
+    refuse_overlap(names)
     truths = None if truth_file is None else read_truths(Path(truth_file))
     skipped = SkippedFiles()
     opened, items = _open_all(names, truth_from_parent, skipped)
@@ -76,14 +76,21 @@ def open_sources(
         has_truth=bool(truths) or any(source.has_truth for source in opened),
         count=lambda: _count(opened, limit),
         skipped=skipped,
-        origin=Origin(
-            tuple(map(printable, names)),
-            printable(_current_folder()),
-            _describe_truth(truth_from_parent, truth_file),
-            limit,
-        ),
+        origin=describe_origin(names, _describe_truth(truth_from_parent, truth_file), limit),
         labels=Labels(unused=truths if truths and limit is None else {}),
     )
+
+
+def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) -> Origin:
+    """What is on record of these SOURCEs: the first that take `MAX_NAMES_BYTES`. So many image
+    files are `-`, as if their paths were on stdin: the paths are the ids."""
+    sources = [*map(printable, names)]
+    sizes = accumulate(len(source.encode()) for source in sources)
+    kept = sum(1 for _ in takewhile(MAX_NAMES_BYTES.__ge__, sizes))
+    if kept < len(sources) and are_files(names):
+        sources, kept = ["-"], 1
+    folder = printable(_current_folder())
+    return Origin(tuple(sources[:kept]), folder, truth, limit, more_sources=len(sources) - kept)
 
 
 def _describe_truth(from_parent: bool, file: PathName | None) -> str | None:
@@ -107,12 +114,12 @@ def _open_all(
     opened twice: now, to check that it can be read, and again when its turn comes, because the
     number of open files is limited."""
     if len(names) == 1:
-        source = _open(names[0], None, truth_from_parent, skipped)
+        source = open_source(names[0], None, truth_from_parent, skipped)
         return [source], source.items
     sources: dict[str, Source] = {}
     for name in names:
         try:
-            source = _open(name, UniqueIds(), truth_from_parent, SkippedFiles())
+            source = open_source(name, UniqueIds(), truth_from_parent, SkippedFiles())
         except EmptyError as error:
             empty = error
             skipped.skip(name, "empty SOURCE")
@@ -125,7 +132,7 @@ def _open_all(
         unique = UniqueIds()
         for name in sources:
             try:
-                yield from _open(name, unique, truth_from_parent, skipped).items
+                yield from open_source(name, unique, truth_from_parent, skipped).items
             except EmptyError:  # it was emptied since the first check
                 skipped.skip(name, "empty SOURCE")
 
@@ -142,7 +149,17 @@ def count_files(names: Sequence[str]) -> int | None:
     return len(names) if all(map(is_image_name, names)) else None
 
 
-def _open(
+def are_files(names: Sequence[str]) -> bool:
+    """Whether each SOURCE is one image file; then its path is the image's id."""
+    return all(is_image_name(name) and not os.path.isdir(name) for name in names)
+
+
+def prefix_of(name: str) -> str:
+    """What the ids of a SOURCE with many images begin with, if it is one of several."""
+    return printable(os.path.normpath(name)) + "/"
+
+
+def open_source(
     name: str, unique: UniqueIds | None, truth_from_parent: bool, skipped: SkippedFiles
 ) -> Source:
     """Open one SOURCE; one of several gets an id prefix that is `unique`."""
@@ -158,7 +175,7 @@ def _open(
     is_folder = os.path.isdir(path)
     if not is_folder and not file_name.endswith(SET_SUFFIXES):
         return paths_source(name, [name], naming)
-    prefix = f"{unique(printable(os.path.normpath(name)))}/" if unique else ""
+    prefix = f"{unique(prefix_of(name)[:-1])}/" if unique else ""
     naming = replace(naming, prefix=prefix, unique=UniqueIds())
     if is_folder:
         return folder_source(path, naming)
@@ -192,8 +209,10 @@ def _check_kind(name: str, path: Path) -> None:
         )
 
 
-def _refuse_overlap(names: Sequence[str]) -> None:
-    """Raises `UsageError` if one SOURCE is, or is inside, another."""
+def refuse_overlap(names: Sequence[str]) -> None:
+    """Raises `UsageError` if one SOURCE is, or is inside, another, or may be, as `-`."""
+    if "-" in names and len(names) > 1:
+        raise UsageError("no other SOURCE can be given with -: put their paths on stdin too")
     named: dict[str, str] = {}  # the name of each source by its real path
     for name in names:
         path = os.path.realpath(name) if os.path.exists(name) else name

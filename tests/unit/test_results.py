@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from producer.checkpoint import Checkpoint
@@ -22,7 +23,7 @@ from producer.pictures import Picture, find_pictures
 from producer.record import Record, find_record, record_path
 from producer.results import open_results
 from producer.sinks.files import FileSink
-from producer.sources.opening import open_sources
+from producer.sources.opening import describe_origin, open_sources
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError, UsageError
 from protocol.origin import Origin
@@ -149,6 +150,9 @@ def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="No such file"):
         open_results(tmp_path / name)
+
+
+def test_a_photo_is_no_result_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is no result file: these end in \.csv or"):
         open_results(tmp_path / "photo.png")
 
@@ -233,7 +237,88 @@ def test_single_files_and_paths_on_stdin(images: Path) -> None:
         os.replace("photos/b.png", "moved.png")
         found = find(record, ["photos/a.png", "photos/b.png"])
         os.replace("moved.png", "photos/b.png")
-        assert found["photos/a.png"].content and found["photos/b.png"].problem == "not found"
+        assert found["photos/a.png"].content
+        assert found["photos/b.png"].problem == "No such file or directory"
+
+
+def test_one_source_that_is_gone_hides_no_other(images: Path) -> None:
+    ids = ["photos/a.png", "scans.zip/x/c.png", "solo.png", "set.npy/1"]
+    shutil.copy("photos/a.png", "solo.png")
+    record = record_of("photos", "scans.zip", "solo.png", "set.npy")
+    for gone in ("photos", "scans.zip", "solo.png", "set.npy"):
+        os.rename(gone, "moved")
+        problems = {id: picture.problem for id, picture in find(record, ids).items()}
+        os.rename("moved", gone)
+        (hidden,) = [id for id in ids if id.startswith(gone)]
+        assert f"no such file or folder: {gone}" in str(problems.pop(hidden))
+        assert [*problems.values()] == [None] * 3
+    Path("empty").mkdir()
+    assert find(None, ["photos/a.png"], "empty", "photos")["photos/a.png"].content
+
+
+def test_a_path_that_was_on_stdin_twice(images: Path) -> None:
+    record = replace(record_of("photos", folder="."), sources=("-",))
+    found = find(record, ["photos/a.png", "photos/a.png#2"])
+    assert found["photos/a.png#2"].content == found["photos/a.png"].content is not None
+
+
+def test_only_images_of_the_set_that_changed_are_odd(images: Path) -> None:
+    shutil.copy("set.npy", "set2.npy")
+    record = record_of("set.npy", "set2.npy", "photos")
+    for path in images.rglob("*"):
+        os.utime(path, (0, 0))
+    record = replace(record, finished="2001-01-01T00:00:00+00:00")
+    os.utime("set2.npy")
+    os.utime("photos/b.png")
+    found = find(record, ["set.npy/0", "set2.npy/0", "photos/a.png", "photos/b.png"])
+    odd = [id for id, picture in found.items() if picture.problem]
+    assert odd == ["set2.npy/0", "photos/b.png"]
+
+
+def test_the_folder_of_the_record_can_not_be_opened(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of("photos", folder=str(images / "set.npy"))
+    assert "Not a directory" in str(find(record, ["a.png"])["a.png"].problem)
+    record = record_of("photos", folder=str(images / "work"))
+    shutil.copytree("photos", "work/photos")
+    pictures = find_pictures(record, (), ["a.png", "b.png", "c.png"])
+    assert next(pictures).content
+    shutil.move("work", "away")
+    assert [(picture.id, picture.content) for picture in pictures] == [
+        ("b.png", None),
+        ("c.png", None),
+    ]
+
+
+def test_rows_of_a_table_without_an_image(images: Path) -> None:
+    pq.write_table(pa.table({"image": [b"x" * 784, None]}), "a.parquet")
+    found = find(record_of("a.parquet"), ["0", "1"])
+    assert found["0"] == Picture("0", b"x" * 784)  # so long by chance
+    assert found["1"] == Picture("1", None, "no image in this row")
+
+
+def test_the_record_of_many_sources_is_short(images: Path) -> None:
+    names = [f"photos/{place:040}.png" for place in range(2000)]
+    for name in names:
+        os.link("photos/a.png", name)
+    record = record_of(*names)
+    assert len(record.encode()) < 1000
+    assert find(record, names[-1:])[names[-1]].content
+    for name in names:
+        os.rename(name, f"{name}.zip")
+    origin = describe_origin([f"{name}.zip" for name in names], None, None)
+    assert len(str(origin)) < 20_000 and len(origin.sources) + origin.more_sources == 2000
+    record = replace(record, sources=("photos",), more_sources=origin.more_sources)
+    assert "name its SOURCE" in str(find(record, ["x"])["x"].problem)
+
+
+@pytest.mark.parametrize("finished", ["yesterday", "0001-01-01"])
+def test_a_record_without_a_time(tmp_path: Path, finished: str) -> None:
+    record = write(tmp_path / "out.csv", digit_rows(IDS))
+    record_path(tmp_path / "out.csv").write_bytes(replace(record, finished=finished).encode())
+    with pytest.raises(UsageError, match="is not the record of a result file"):
+        open_results(tmp_path / "out.csv")
 
 
 def test_pictures_that_have_moved_or_changed(images: Path) -> None:

@@ -94,3 +94,7 @@ def test_the_memory_for_large_images_is_bounded() -> None:
     sample = sample_of([row(number, 0.5) for number in range(CHUNK_ROWS)], large)
     assert all(isinstance(row["image"], Thumbnail) for row in sample.rows)
     assert sample.html().count("<img ") == 15
+
+
+def test_a_file_of_784_bytes_is_no_array() -> None:
+    assert "no picture" in sample_of([row(0, 0.9)], b"x" * 784).html()
