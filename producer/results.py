@@ -1,5 +1,6 @@
 """Reads a result file that digitq has written, of any format, batch by batch."""
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -16,11 +18,18 @@ from producer.record import PARQUET_SUFFIX, Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from protocol.chunk import CLASSES, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
+from protocol.known import MAX_DIGITS
 from protocol.reading import What
 from protocol.settings import NUMBER
+from protocol.text import in_one_line
 
-READ_ROWS = 1 << 13  # so many rows are read at a time, of CSV so many bytes
-READ_BYTES = 1 << 20
+READ_ROWS = 1 << 13  # so many rows are read at a time
+READ_BYTES = 1 << 20  # of CSV so many bytes
+SHOWN_CHARACTERS = 40  # of a wrong cell
+READ_ERRORS = (  # of all readers
+    *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    pa.ArrowException,
+)
 CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer
 SHARES = [f"p{digit}" for digit in range(CLASSES)]  # `probabilities` in CSV
 
@@ -51,6 +60,7 @@ class ResultFile:
         )
         with read_errors(self.path):
             for batch in reader():
+                check_rows(self.path, rows, batch)
                 rows += batch.num_rows
                 yield batch
         if self.record and self.record.images != rows:
@@ -125,8 +135,15 @@ def read_names(path: Path) -> Sequence[str]:
     if suffix == PARQUET_SUFFIX:
         return [*pq.read_schema(path).names]
     if suffix == ".csv":
-        with closing(open_csv(path, pyarrow.csv.ConvertOptions())) as file:
-            return [*file.schema.names]
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            line = file.readline(READ_BYTES)  # the rows may be cut off
+        try:
+            names = next(csv.reader([line]), [])
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
+        if not names:
+            raise ValueError("the first line is empty")
+        return names
     with open(path, encoding="utf-8") as file:
         line = file.readline()
     return [*json.loads(line)] if line else []
@@ -139,6 +156,26 @@ def open_csv(path: Path, options: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSV
         pyarrow.csv.ParseOptions(newlines_in_values=True),
         options,
     )
+
+
+def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
+    """Raises `UsageError` for a row that digitq can't have written; `first` is the first's number,
+    from 0."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in ("id", "review"):
+            wrong, wanted = column.is_null(), "must not be empty"
+        elif name not in ("label", "number", "truth"):
+            continue
+        elif pa.types.is_string(column.type):
+            is_number = pc.match_substring_regex(column, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
+            wrong, wanted = pc.invert(is_number), f"must be 1 to {MAX_DIGITS} digits"
+        else:
+            is_digit = pc.and_(pc.greater_equal(column, 0), pc.less(column, CLASSES))
+            wrong, wanted = pc.invert(is_digit), "must be a digit"
+        if (place := pc.index(wrong, True).as_py()) >= 0:
+            cell = column[place].as_py()
+            shown = "" if cell is None else f" {in_one_line(str(cell))[:SHOWN_CHARACTERS]}"
+            raise UsageError(f"row {first + place + 1:,} of {path}: {name}{shown} {wanted}")
 
 
 def join_shares(batch: pa.RecordBatch) -> pa.Array:
@@ -157,6 +194,6 @@ def read_errors(path: Path) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (OSError, ValueError, TypeError) as error:  # `ArrowInvalid` is a `ValueError`
+    except READ_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise UsageError(f"can't read the rows of {path}: {reason}") from None

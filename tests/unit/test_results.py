@@ -146,6 +146,50 @@ def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.parametrize(
+    ("batch", "change", "message"),
+    [
+        (digit_rows(IDS), {"label": 10**30}, "can't read the rows of"),
+        (digit_rows(IDS), {"label": 12}, "row 2 of .*: label 12 must be a digit"),
+        (digit_rows(IDS), {"truth": -1}, "row 2 of .*: truth -1 must be a digit"),
+        (digit_rows(IDS), {"id": None}, "row 2 of .*: id must not be empty"),
+        (digit_rows(IDS), {"review": None}, "row 2 of .*: review must not be empty"),
+        (NUMBERS, {"number": "1" * 21}, "row 2 of .*: number 1+ must be 1 to 20 digits"),
+        (NUMBERS, {"number": "1x"}, "row 2 of .*: number 1x must be 1 to 20 digits"),
+        (NUMBERS, "[" * 100_000, "can't read the rows of"),
+        (NUMBERS, "5", "can't read the rows of"),
+        (NUMBERS, "[]", "row 2 of .*: id must not be empty"),
+    ],
+)
+def test_rows_that_digitq_did_not_write(
+    tmp_path: Path, batch: pa.RecordBatch, change: dict[str, object] | str, message: str
+) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, batch)
+    first, second, *others = path.read_text().splitlines(keepends=True)
+    changed = change if isinstance(change, str) else json.dumps(json.loads(second) | change)
+    path.write_text("".join([first, changed + "\n", *others]))
+    with pytest.raises(UsageError, match=message):
+        for _ in open_results(path).batches():
+            pass
+
+
+def test_columns_of_types_that_digitq_did_not_write(tmp_path: Path) -> None:
+    rows = digit_rows(IDS)
+    ids = pa.array([{"a": id} for id in IDS])
+    pq.write_table(pa.table(rows).set_column(0, "id", ids), tmp_path / "out.parquet")
+    with pytest.raises(UsageError, match="can't read the rows of"):
+        for _ in open_results(tmp_path / "out.parquet").batches():
+            pass
+
+
+def test_a_line_that_is_cut_off_does_not_hide_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    write(path, digit_rows(IDS[::2]))
+    path.write_text(path.read_text()[:-20])
+    assert open_results(path).has_truth
+
+
 @pytest.mark.parametrize("name", ["gone.csv", "gone.jsonl", "gone.parquet"])
 def test_no_such_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="No such file"):
