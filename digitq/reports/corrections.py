@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.results import CORRECTED, ResultFile
-from producer.sources.truth import plain_id
+from producer.sinks.encoders import plain_id
 from protocol.chunk import answers
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS

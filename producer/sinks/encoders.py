@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
 NUMBER_WIDTH = 10  # a whole number has at least so many characters in a line
 FORMULA = r"^([=+\-@\t\r\n'])"  # an id that begins so gets an apostrophe
+PLAIN = "^'" + FORMULA[1:]
 Encode = Callable[[pa.RecordBatch, bool], bytes]
 
 
@@ -35,7 +37,12 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
 
 def plain_ids(cells: pa.StringArray) -> pa.StringArray:
     """The ids in the cells of a CSV as they are."""
-    return pc.replace_substring_regex(cells, "^'" + FORMULA[1:], r"\1")
+    return pc.replace_substring_regex(cells, PLAIN, r"\1")
+
+
+def plain_id(cell: str) -> str:
+    """The same of one cell."""
+    return re.sub(PLAIN, r"\1", cell)
 
 
 def spread_probabilities(batch: pa.RecordBatch) -> pa.RecordBatch:

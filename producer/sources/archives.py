@@ -55,18 +55,22 @@ def archive_source(path: Path, naming: Naming) -> Source:
     has the label of `x.png`, as in WebDataset's archives: its neighbour in a tar. Raises
     `UsageError` if the file is not an archive or contains no image."""
     count: int | None = None
+    has_labels = False  # which a tar shows only as it is read
     try:
         if path.name.lower().endswith(".zip"):
             archive = _open_zip(path)
             entries = _zip_entries(archive, naming)
-            count = sum(is_image_name(name.replace("\\", "/")) for name in archive.namelist())
+            names = [name for name, _ in _zip_members(archive)]
+            images = [name for name in names if is_image_name(name)]
+            count = len(images)
+            has_labels = not {*map(_stem, images)}.isdisjoint(map(_stem, filter(_is_label, names)))
         else:
             entries = _tar_entries(_decompress(path), naming)
         some = naming.at_least_one(entries, path)
         first = next(some)
     except (*ARCHIVE_ERRORS, NotImplementedError) as error:  # the zip has an unknown version
         raise UsageError(f"can't read the archive {path}: {error}") from None
-    has_truth = naming.truth_from_parent or first.truth is not None
+    has_truth = naming.truth_from_parent or has_labels or first.truth is not None
     return Source(str(path), chain([first], some), has_truth, lambda: count)
 
 

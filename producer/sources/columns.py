@@ -20,7 +20,8 @@ NOT_PIXELS = ("", "unnamed: 0", "__index_level_0__", *OWN_IDS)  # pandas writes 
 NO_PIXEL = "a pixel is missing, or is not a whole number from 0 to 255"
 TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 NUMBERED = re.compile(r"(.*?)(\d{1,9})")
-WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as floats are written
+WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as decimals are written
+MAX_WHOLE = 2.0**63  # less than this is an int64
 
 
 class Columns(NamedTuple):
@@ -137,7 +138,7 @@ def read_labels(batch: pa.RecordBatch, label: int | str | None) -> pa.StringArra
     """The labels in a column as text, `3` for the number 3.0; null if there is no such column."""
     if label is None:
         return pa.nulls(batch.num_rows, pa.string())
-    texts = pc.utf8_trim_whitespace(pc.cast(_decode(batch.column(label)), pa.string()))
+    texts = pc.utf8_trim_whitespace(_to_text(_decode(batch.column(label))))
     return pc.replace_substring_regex(texts, WHOLE_FLOAT, r"\1")
 
 
@@ -146,12 +147,21 @@ def read_texts(column: pa.Array) -> list[str]:
     UTF-8 become surrogates, as in file names."""
     column = _decode(column)
     if not pa.types.is_binary(column.type):
-        is_number = column.type not in TEXTS
-        column = pc.cast(column, pa.string())
-        if is_number:
-            column = pc.replace_substring_regex(column, WHOLE_FLOAT, r"\1")
-        column = pc.cast(column, pa.binary())
+        column = pc.cast(_to_text(column), pa.binary())
     return [(cell or b"").decode(errors="surrogateescape") for cell in column.to_pylist()]
+
+
+def _to_text(column: pa.Array) -> pa.Array:
+    """Text as it is, and numbers as text: `3` for 3.0, and all digits of large ones."""
+    texts = pc.cast(column, pa.string())
+    if column.type in TEXTS:
+        return texts
+    if pa.types.is_floating(column.type):
+        column = pc.cast(column, pa.float64())
+        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), MAX_WHOLE))
+        whole = pc.cast(pc.if_else(is_whole, column, None), pa.int64())
+        return pc.coalesce(pc.cast(whole, pa.string()), texts)
+    return pc.replace_substring_regex(texts, WHOLE_FLOAT, r"\1")
 
 
 def _decode(column: pa.Array) -> pa.Array:

@@ -22,6 +22,7 @@ from producer.sources.source import (
     UnreadableImageError,
     find_reader,
     refuse_url,
+    unreadable,
 )
 from producer.sources.tables import arrow_source
 from producer.sources.truth import ANSWER_NAMES, find_first
@@ -106,6 +107,10 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
         pixels = None if array is None else _find_pixels(array)
         # An array in a list becomes an entry, because a batch for each takes ten times as long
         is_batch = pixels is not None and not (copies and len(pixels) == 1)
+        if is_batch and truth:
+            raise UsageError(
+                f"image {number}: an array of several images has one label: give a row for each"
+            )
         has_ids, has_batches = has_ids or id != "", has_batches or is_batch
         if has_ids and has_batches:  # the numbers in a batch might be ids of others
             raise UsageError(
@@ -206,6 +211,8 @@ def _has_one_channel(array: np.ndarray) -> bool:
 
 def _find_reader(number: int, image: Any) -> tuple[str, Callable[[], bytes]]:
     """The id of an image without one of its own, and a function that reads the image."""
+    if image is None:
+        return str(number), unreadable("the row has no image")
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         id = f"./{path}" if path.isdecimal() else path  # numbers are the ids of other images

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, Labels, SourceItem
 from protocol.chunk import NUMBER_TRUTH
 from protocol.errors import UsageError
@@ -14,23 +15,22 @@ from protocol.known import IS_NUMBER, MAX_DIGITS
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 ANSWER_NAMES = ("truth", "number", "label", "digit")  # the first of these has the right answers
-FORMULA_SIGNS = tuple("=+-@\t\r\n'")
 
 
 def read_truths(path: Path) -> dict[str, str]:
     """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
 
-    A cell without an answer is left out.
+    An id is the whole cell, with any spaces. A row without an answer is left out.
     """
     truths: dict[str, str] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            names = [*(rows.fieldnames or ())]
+            rows = csv.reader(file)
+            names = next(rows, [])
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
             for row in rows:
-                cells = [str(cell or "").strip() for cell in row.values()]
-                id, answer = plain_id(cells[id_place]), cells[answer_place]
+                cells = row + [""] * (len(names) - len(row))
+                id, answer = plain_id(cells[id_place]), cells[answer_place].strip()
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "
@@ -44,13 +44,6 @@ def read_truths(path: Path) -> dict[str, str]:
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
-
-
-def plain_id(cell: str) -> str:
-    """An id as it is. In the file that a report page saves, an apostrophe is before one that
-    begins with `=`, `+`, `-`, `@`, a tab, a line break or an apostrophe, so that no spreadsheet
-    takes it for a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA_SIGNS else cell
 
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:

@@ -222,3 +222,19 @@ def test_a_table_that_has_no_right_answers(text: str, message: str, tmp_path: Pa
     (tmp_path / "truth.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_truths(tmp_path / "truth.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("note,note,id,label,truth2\nx,y,a,1,2\n", {"a": "1"}),
+        (",,id,label\nx,y,a,1\n\nx,y,b\n", {"a": "1"}),
+        ("id,label\n a , 1 \n", {" a ": "1"}),
+        ("id,label\n'=a,1\n'b,2\n", {"=a": "1", "'b": "2"}),
+    ],
+)
+def test_cells_of_right_answers_are_taken_by_their_place(
+    text: str, found: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "truth.csv").write_text(text)
+    assert read_truths(tmp_path / "truth.csv") == found

@@ -61,6 +61,11 @@ def write_csv(path: Path, *rows: Iterable[object]) -> Path:
         (pa.array(["b", "a", "b", None]), ["b", "a", "b#2", "3"]),
         (pa.array([7, 7, 2, None]), ["7", "7#2", "2", "3"]),
         (pa.array([7.0, 2.5, None, 3.0]), ["7", "2.5", "2", "3"]),
+        (
+            pa.array([1e10 + 1, 12345678901.0, 1e30, -7]),
+            ["10000000001", "12345678901", "1e+30", "-7"],
+        ),
+        (pa.array([7, 2, 0.5, 9], pa.float16()), ["7", "2", "0.5", "9"]),
         (pa.array(["3.0", "", "1", " 1 "]).dictionary_encode(), ["3.0", "1", "1#2", " 1 "]),
         (
             pa.array(["a\nb", '"', "=1+1.png", "3"], pa.large_string()),
@@ -275,7 +280,7 @@ def test_a_cls_beside_an_image_is_its_truth(name: str, tmp_path: Path) -> None:
     source = open_sources(
         make_samples(tmp_path / name, {"7/0.png": b"", "1.png": b"", "1.cls": b"2"})
     )
-    assert not source.has_truth and source.skipped.total() == 0
+    assert source.has_truth == (name == "a.zip") and source.skipped.total() == 0
     source = open_sources(tmp_path / name, truth_from_parent=True)
     assert [truth for _, _, truth in rows_of(source)] == ["7", "2"]
 
@@ -345,6 +350,7 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
         (torch.zeros(2, 28, 28, device="meta"), "a Tensor can't be read as an array of NumPy"),
         (torch.zeros(3, 50, 60), r"float32\(3, 50, 60\) is not an image: .*\(N, 1, 28, 28\)"),
         ([(TENSOR[0], 3)], r"has the type tuple: .*; a pair is \(id, image\)"),
+        ([{"image": TENSOR, "label": 3}], "image 0: an array of several images has one label"),
         ([("a", TENSOR)], r"image 0: .*give a pair \(id, image\) for each image"),
         ([TENSOR, ("a", DIGITS[0])], r"image 3: .*give a pair \(id, image\) for each image"),
         (
@@ -383,6 +389,7 @@ def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
         {"id": 7, "image": TENSOR[0] / 255, "label": torch.tensor(5.0)},
         {"Path": file, "Label": "06"},
         {"image": b"y", "label": torch.eye(10)[3]},
+        {"image": None, "label": 4},
     ]
     assert rows_of(image_source(iter(rows))) == [
         *[("0", encode_image(picture), "3"), ("1", b"x", None), (file, b"a.png", "4")],
@@ -390,6 +397,7 @@ def test_rows_of_a_dataset_have_truth(tmp_path: Path) -> None:
             ("7", ARRAY + DIGITS[0].tobytes(), "5"),
             (f"{file}#2", b"a.png", "06"),
             ("5", b"y", None),
+            ("6", "the row has no image", "4"),
         ],
     ]
     (chunk,) = cut_chunks(image_source(rows[1:]).items, None)

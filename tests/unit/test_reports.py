@@ -19,7 +19,8 @@ from digitq.cli import main
 from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import SHOWN_OF_CELL, SHOWN_REST, SHOWN_REVIEW, Survey
 from producer.results import open_results
-from producer.sources.truth import plain_id, read_truths
+from producer.sinks.encoders import plain_id
+from producer.sources.truth import read_truths
 from protocol.chunk import PROBABILITIES, RESULT_SCHEMA, TRUTH
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
