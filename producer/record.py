@@ -29,15 +29,16 @@ class Record(Origin):
     digitq: str  # the version
     read: What
     model: str
+    # Of a run that was continued, these four are of the last part
     job: str  # its id
     fingerprints: tuple[str, ...]  # of the workers that answered
     weights: tuple[str, ...]  # the first 16 hex digits of the SHA-256 of each network's card
+    seconds: float  # that the run took
     images: int
     failed: int  # rows with an error
     review: int  # rows with an answer that a person should check
     labelled: int  # rows with a truth and an answer
     correct: int  # labelled rows whose answer equals the truth
-    seconds: float  # that the run took; of one that was continued, the last part
     finished: str  # the time in UTC, as ISO 8601 has it
 
     @classmethod

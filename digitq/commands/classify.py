@@ -62,7 +62,8 @@ def classify(
     for name in sources if out and os.path.exists(out) else ():
         if os.path.exists(name) and os.path.samefile(name, str(out)):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
-    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
+    answers = options.truth_file(truth)
+    source = open_sources(sources, truth == "parent", limit, answers)
     run: dict[str, Any] = {
         "sources": [
             name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
@@ -73,8 +74,8 @@ def classify(
         "limit": limit,
         "truth": truth,
     }
-    if sets := [name for name in sources if is_set(name)]:
-        run["modified"] = [os.stat(name).st_mtime_ns for name in sets]
+    if files := [*filter(is_set, sources), *([answers] if answers else [])]:
+        run["modified"] = [os.stat(name).st_mtime_ns for name in files]
     if weights := settings().own_weights():
         run["weights"] = str(weights)
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):

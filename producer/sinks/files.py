@@ -84,8 +84,12 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
-        if suffix != PARQUET_SUFFIX and not overwrite:
-            read_record(record_path(path))  # another file of that name would be replaced
+        if suffix != PARQUET_SUFFIX:
+            beside = record_path(path)
+            if beside.is_dir():
+                raise UsageError(f"can't write {beside}: it is a folder")
+            if not overwrite:
+                read_record(beside)  # another file of that name would be replaced
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
@@ -103,8 +107,8 @@ class FileSink(Sink):
             self._note([self._file.tell(), *astuple(self.checkpoint)])
 
     def finish(self, model: str = "", record: Record | None = None) -> None:
-        """Complete the file and its record, and rename both. Raises `OutputError`; then neither
-        has replaced an older one."""
+        """Complete the file and its record, and rename both. Raises `OutputError`; then an
+        older file may have lost its record, and a new one may lack it."""
         with output_errors(self.path):
             if self.checkpoint.rows == 0:
                 write_all(self._file, self._encode(no_rows(model), True))
@@ -189,19 +193,19 @@ class FileSink(Sink):
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
 
     def _replace(self, record: Record | None) -> None:
-        """Rename the partial file. A record of older rows must not stay."""
-        if record is None:
-            os.replace(self.partial, self.path)
-            record_path(self.path).unlink(missing_ok=True)
-            return
+        """Rename the partial file and its record. No record may ever be beside rows of another run;
+        rows without one do no harm."""
         written = self._journal_path.with_suffix(".rec")
         try:
-            with open(written, "wb") as file:
-                file.write(record.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            if record:
+                with open(written, "wb") as file:
+                    file.write(record.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            record_path(self.path).unlink(missing_ok=True)
             os.replace(self.partial, self.path)
-            os.replace(written, record_path(self.path))
+            if record:
+                os.replace(written, record_path(self.path))
         finally:
             written.unlink(missing_ok=True)
 
@@ -261,7 +265,7 @@ def difference(old: Run, new: Run) -> str:
         return "it was started by another command or an older version"
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
-        return "a table or a set has changed since"
+        return "a table, a set or the right answers have changed since"
     shown = {name: "none" if value is None else value for name, value in old.items()}
     shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
     return ", ".join(f"{name} was {shown[name]}" for name in changed if name != "modified")

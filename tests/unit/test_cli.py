@@ -361,17 +361,23 @@ def test_a_job_that_redis_loses_as_it_is_collected_is_no_bad_usage(
 def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, out = tmp_path / "a.npy", tmp_path / "out.csv"
+    table, truth, out = tmp_path / "a.npy", tmp_path / "truth.csv", tmp_path / "out.csv"
     np.save(table, random_digits(2))
-    run = {"sources": [str(table)], "model": "mlp", "known": None, "limit": None, "truth": None}
-    sink = FileSink(out, {**run, "modified": [table.stat().st_mtime_ns]})
+    truth.write_text("id,label\n0,1\n")
+    run = {"sources": [str(table)], "model": "mlp", "known": None, "limit": None}
+    times = [path.stat().st_mtime_ns for path in (table, truth)]
+    sink = FileSink(out, {**run, "truth": str(truth), "modified": times})
     row = {"id": "0", "error": "gone", "review": True}
     sink.write(pa.RecordBatch.from_pylist([row], RESULT_SCHEMA))
     sink.close()
-    command = ("classify", str(table), "-o", str(out), *NO_BROKER)
+    command = ("classify", str(table), "-o", str(out), "--truth", str(truth), *NO_BROKER)
     check(capsys, 3, "can't reach Redis", *command)  # the run is its own
-    os.utime(table, ns=(0, 0))
-    check(capsys, 2, "belongs to another run (a table or a set has changed since)", *command)
+    for path, time in zip((table, truth), times, strict=True):
+        os.utime(path, ns=(0, 0))
+        changed = "(a table, a set or the right answers have changed since)"
+        check(capsys, 2, f"belongs to another run {changed}", *command)
+        os.utime(path, ns=(time, time))
+    check(capsys, 3, "can't reach Redis", *command)
 
 
 def test_a_result_file_is_no_folder(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,6 +227,34 @@ def test_a_full_disk_leaves_the_old_file_and_its_record(
     assert path.read_bytes() == content and find_record(path) == old
 
 
+@pytest.mark.parametrize("done", [0, 1])
+def test_no_record_of_other_rows_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    path, renamed, replace = tmp_path / "out.csv", [], os.replace
+    write(path, digit_rows(["a.png"]))
+
+    def fail(old: Path, new: Path) -> None:
+        if len(renamed) == done:
+            raise OSError(28, "No space left on device")
+        renamed.append(new)
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            write(path, digit_rows(["b.png"]))
+    results = open_results(path)
+    (batch,) = results.batches()
+    assert results.record is None and batch.column("id").to_pylist() == [["a.png"], ["b.png"]][done]
+
+
+def test_a_folder_in_the_record_s_place_is_seen_at_once(tmp_path: Path) -> None:
+    record_path(tmp_path / "out.csv").mkdir()
+    with pytest.raises(UsageError, match=r"can't write .*out\.csv\.json: it is a folder"):
+        FileSink(tmp_path / "out.csv", {}, overwrite=True)
+
+
 def test_a_file_of_somebody_else_is_kept(tmp_path: Path) -> None:
     other = record_path(tmp_path / "out.csv")
     for content in ("{}", "[1]", "no json"):
