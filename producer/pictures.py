@@ -52,7 +52,7 @@ def find_pictures(
         folder, names = record.folder, [*record.sources]
         finished = datetime.fromisoformat(record.finished).timestamp()
         if record.more_sources:
-            problem = "not found in the SOURCEs on record, which are not all: name its SOURCE"
+            problem = "not found in the SOURCEs on record, which are not all: name the SOURCEs"
     if not names:
         raise UsageError("where the images are is not on record: name their SOURCE")
     if sources:

@@ -382,7 +382,7 @@ def test_the_record_of_many_sources_is_short(images: Path) -> None:
     origin = describe_origin([f"{name}.zip" for name in names], None, None)
     assert len(str(origin)) < 20_000 and len(origin.sources) + origin.more_sources == 2000
     record = replace(record, sources=("photos",), more_sources=origin.more_sources)
-    assert "name its SOURCE" in str(find(record, ["x"])["x"].problem)
+    assert "name the SOURCEs" in str(find(record, ["x"])["x"].problem)
 
 
 @pytest.mark.parametrize("finished", ["yesterday", "0001-01-01"])
