@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from digitq.intervals import wilson
 from producer.sinks.files import Sink
-from protocol.chunk import CLASSES, answers
+from protocol.chunk import CLASSES, answers, corrected, failures
 from protocol.reading import What
 
 SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
@@ -32,6 +32,7 @@ class ScoreSink(Sink):
     def __init__(self, read: What) -> None:
         self.read = read
         self.error: str | None = None  # the first error in any row
+        self.corrected = 0  # answers of a person, in any row
         self.answers = Counter({"": 0})  # those with a truth, by reason to review, "" for none
         self.wrong = Counter[str]()  # the wrong ones of these
         self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
@@ -41,7 +42,8 @@ class ScoreSink(Sink):
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch that have both a truth and an answer."""
         self.checkpoint = self.checkpoint.add(batch)
-        errors = batch.column("error").drop_null()
+        errors = batch.column("error").filter(failures(batch))
+        self.corrected += pc.sum(corrected(batch)).as_py() or 0
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
         batch = batch.filter(pc.equal(answers(batch), batch.column("truth")).is_valid())
@@ -50,7 +52,7 @@ class ScoreSink(Sink):
         reasons = pc.if_else(batch.column("review"), batch.column("reason").fill_null("other"), "")
         self.answers.update(reasons.to_pylist())
         self.wrong.update(reasons.filter(pc.invert(right)).to_pylist())
-        self._add_confidences(batch.column("confidence"), right)
+        self._add_confidences(batch, right)
         if self.read == "digit":
             np.add.at(self.confusion, (truth.to_numpy(), answer.to_numpy()), 1)
             return
@@ -59,9 +61,10 @@ class ScoreSink(Sink):
                 self.digits += len(wanted)
                 self.right_digits += sum(map(eq, number, wanted))
 
-    def _add_confidences(self, confidence: pa.Array, right: pa.Array) -> None:
+    def _add_confidences(self, batch: pa.RecordBatch, right: pa.Array) -> None:
         """Count answers by confidence; a person's have none."""
-        known = confidence.is_valid()
+        confidence = batch.column("confidence")
+        known = pc.and_not(confidence.is_valid(), corrected(batch))
         values, hits = (
             column.filter(known).to_numpy(zero_copy_only=False) for column in (confidence, right)
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import answers, count_reviews
+from protocol.chunk import answers, count_reviews, failures
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
@@ -31,7 +31,7 @@ class Checkpoint:
 
     rows: int = 0
     ids: int = 0  # the checksum of `add_ids`
-    failed: int = 0
+    failed: int = 0  # rows without an answer, but those of which a person says: no digit
     labelled: int = 0  # rows with a truth and an answer
     correct: int = 0  # labelled rows whose answer equals the truth
     review: int = 0  # rows with an answer that a person should check
@@ -48,7 +48,7 @@ class Checkpoint:
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
-            self.failed + answers(batch).null_count,
+            self.failed + (pc.sum(failures(batch)).as_py() or 0),
             self.labelled + labelled,
             self.correct + correct,
             self.review + count_reviews(batch),

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from producer.record import PARQUET_SUFFIX, Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
-from protocol.chunk import CLASSES, PROBABILITIES, result_schema, truth_field
+from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
 from protocol.known import MAX_DIGITS
 from protocol.reading import What
@@ -30,7 +30,6 @@ READ_ERRORS = (  # of all readers
     *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
     pa.ArrowException,
 )
-CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer
 SHARES = [f"p{digit}" for digit in range(CLASSES)]  # `probabilities` in CSV
 
 

@@ -21,6 +21,7 @@ IMAGE_FIELD = pa.field("image", pa.binary())  # an image file, or `ARRAY` and `P
 ARRAY = b"\x93digitq 28x28\n"  # marks 28×28 pixels among image files
 ERROR = pa.field("error", pa.string())  # null if there is none
 TRUTH = pa.field("truth", pa.int8())  # the label in the source; null if unknown
+CORRECTED = pa.field("corrected", pa.bool_())  # whether a person gave the answer of a result
 NUMBER_TRUTH = pa.field("truth", pa.string())  # the same for whole numbers, as `007` stays `007`
 FILES_SCHEMA = pa.schema([ID, IMAGE_FIELD, ERROR, NUMBER_TRUTH])
 
@@ -91,6 +92,18 @@ def truth_field(model: str) -> pa.Field:
 def answers(results: pa.RecordBatch) -> pa.Array:
     """The column with the answers, `label` or `number`; null in a row with an error."""
     return results.column("number" if "number" in results.schema.names else "label")
+
+
+def corrected(results: pa.RecordBatch) -> pa.Array:
+    """Whether a person gave the answer of each row. The confidence is not of that answer."""
+    if CORRECTED.name in results.schema.names:
+        return results.column(CORRECTED.name).fill_null(False)
+    return pa.repeat(False, results.num_rows)
+
+
+def failures(results: pa.RecordBatch) -> pa.Array:
+    """Whether each row has no answer; not if a person says that there is no digit."""
+    return pc.and_not(answers(results).is_null(), corrected(results))
 
 
 def count_reviews(results: pa.RecordBatch) -> int:

@@ -100,6 +100,9 @@ def evaluate(
     if plot:
         plot_scores(figures, f"{model}, {name}", plot)
         echo_err(f"the picture is in {plot}")
+    if sink.corrected:
+        is_one = sink.corrected == 1
+        echo_err(f"{plural(sink.corrected, 'answer')} {'is' if is_one else 'are'} a person's")
     if counts.failed:
         echo_err(f"{plural(counts.failed, 'image')} with an error, such as: {sink.error}")
         sys.exit(ExitStatus.FAILED_ROWS)

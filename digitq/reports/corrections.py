@@ -1,6 +1,7 @@
 """The answers that a person gave in a page, and the table with them."""
 
 import csv
+import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -8,16 +9,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.results import CORRECTED, ResultFile
+from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
-from protocol.chunk import answers
+from protocol.chunk import CORRECTED, answers
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
 from protocol.text import in_one_line, plural
 
+CHECKSUM_DIGITS = 16
 NAMED_IDS = 3  # an error names so many ids
 NOTHING_THERE = "no digit"  # the error of a row if a person says so
 Corrections = Mapping[str, str]  # the right answers by id; empty if there is no digit
+
+
+def fingerprint(path: Path) -> str:
+    """The first digits of the SHA-256 of a file: corrections in a browser are kept by it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
 
 
 def read_corrections(path: Path, results: ResultFile) -> Corrections:

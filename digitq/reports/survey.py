@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.scores import ScoreSink
 from producer.checkpoint import Checkpoint
-from protocol.chunk import answers
+from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS
 from protocol.reading import What
 
@@ -100,25 +100,26 @@ class Survey:
         review = to_numpy(batch.column("review")) & answered
         first = self.counts.rows
         self.counts = self.counts.add(batch)
-        if "corrected" in batch.schema.names:
-            self.corrected += pc.sum(batch.column("corrected")).as_py() or 0
+        by_person = to_numpy(corrected(batch))
+        failed = to_numpy(failures(batch))
+        self.corrected += int(by_person.sum())
         self.reasons.update(count_values(batch.column("reason").filter(pa.array(review))))
-        self._count_errors(batch.column("error").filter(pa.array(~answered)))
+        self._count_errors(batch.column("error").filter(pa.array(failed)))
         if pa.types.is_string(answer.type):
             shown = pc.utf8_length(answer).fill_null(0)
         else:
             shown = answer.fill_null(-1)
         shown_places = to_numpy(shown)[answered].astype(np.int64)
         self.answers += np.bincount(shown_places, minlength=len(self.answers))
-        known = answered & ~np.isnan(confidence)
+        known = answered & ~np.isnan(confidence) & ~by_person
         self.sure += count_bins(confidence[known & ~review], CONFIDENCE_BINS)
         self.unsure += count_bins(confidence[known & review], CONFIDENCE_BINS)
 
         numbers = np.arange(first, self.counts.rows, dtype=np.float64)
         self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
-        self._failed.offer(np.where(answered, np.nan, numbers), batch, first)
+        self._failed.offer(np.where(failed, numbers, np.nan), batch, first)
         draws = self._random.random(batch.num_rows)
-        self._rest.offer(np.where(answered & ~review, draws, np.nan), batch, first)
+        self._rest.offer(np.where(failed | review, np.nan, draws), batch, first)
         if "truth" in batch.schema.names:
             self.scores.write(batch)
             self._keep_wrong(batch, first, draws)

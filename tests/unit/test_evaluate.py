@@ -17,6 +17,7 @@ from digitq.comparison import compare, describe_comparison, mcnemar
 from digitq.intervals import wilson
 from digitq.plot import plot_scores
 from digitq.report import report_truth
+from digitq.reports.corrections import correct_batch
 from digitq.scores import ScoreSink, tabulate_scores
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
@@ -178,6 +179,19 @@ def test_a_result_file_is_evaluated_by_its_own_truth(
     assert (status, err) == (0, f"the picture is in {tmp_path}/plot.svg\n")
     assert re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_a_person_s_answers_are_told_and_no_digit_is_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"3/c.png": "3", "x/e.png": "", "5/f.png": ""}
+    path = write_results(tmp_path / "final.csv", correct_batch(make_digits(), given))
+    status, out, err = run(capsys, path, "--json")
+    figures = json.loads(out)
+    assert (status, figures["failed"]) == (0, 0)
+    assert err.splitlines()[1:] == ["3 answers are a person's"]
+    assert (figures["accuracy"]["count"], figures["accuracy"]["of"]) == (4, 5)
+    assert sum(point["accuracy"]["of"] for point in figures["calibration"]) == 4
 
 
 def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
