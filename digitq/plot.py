@@ -1,16 +1,14 @@
 """Draws how well digits or numbers are read: the confusion matrix and the reliability diagram."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from digitq.outfile import check_outfile, replacing
 from digitq.scores import Figures
 from digitq.terminal import require
 from protocol.chunk import CLASSES
-from protocol.errors import OutputError, UsageError
 from protocol.text import in_one_line
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -18,12 +16,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 def check_plot(path: Path, overwrite: bool) -> None:
     """Raises `UsageError` if nothing can be drawn into this file."""
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"can't write {path}: no such folder")
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {path} must end in {' or '.join(PLOT_SUFFIXES)}")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: --overwrite replaces it")
+    check_outfile(path, f"--plot {path}", PLOT_SUFFIXES, overwrite)
     require("matplotlib", "plot")
 
 
@@ -37,17 +30,13 @@ def plot_scores(figures: Figures, title: str, path: Path) -> None:
     figure.suptitle(in_one_line(title), parse_math=False)
     if has_matrix:
         draw_confusion(matrix[0], np.array(figures["confusion"]))
+    draw_shares(diagram, figures)
     draw_reliability(diagram, figures)
+    diagram.set_aspect("equal")
+    diagram.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
     kind = path.suffix[1:].lower()
-    path = Path(os.path.realpath(path))  # if it is a link, its target is replaced
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         figure.savefig(partial, dpi=120, format=kind)
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from None
 
 
 def draw_confusion(axes: Any, confusion: np.ndarray) -> None:
@@ -65,21 +54,29 @@ def draw_confusion(axes: Any, confusion: np.ndarray) -> None:
     axes.figure.colorbar(image, ax=axes, label=text, shrink=0.8)
 
 
-def draw_reliability(axes: Any, figures: Figures) -> None:
-    """Accuracy by confidence, with 95 % intervals, above bars of how many answers there are."""
+def draw_reliability(axes: Any, figures: Figures, line: str = "grey", dots: str = "C0") -> None:
+    """Accuracy by mean confidence, with 95 % intervals, in two colours."""
     points = figures["calibration"]
-    confidences = [point["confidence"] for point in points]
     shares = [point["accuracy"] for point in points]
-    accuracies = [share["share"] for share in shares]
-    spreads = [
-        [share["share"] - share["interval"][0] for share in shares],
-        [share["interval"][1] - share["share"] for share in shares],
-    ]
-    answers = [share["of"] / max(1, figures["accuracy"]["of"]) for share in shares]
-    axes.bar(confidences, answers, 0.03, color="lightgrey", label="share of the answers")
-    axes.plot([0, 1], [0, 1], "--", color="grey", label="perfect calibration")
+    axes.plot([0, 1], [0, 1], "--", color=line, label="perfect calibration")
     axes.errorbar(
-        confidences, accuracies, spreads, fmt="o", capsize=3, label="answers, 95 % interval"
+        [point["confidence"] for point in points],
+        [share["share"] for share in shares],
+        [
+            [share["share"] - share["interval"][0] for share in shares],
+            [share["interval"][1] - share["share"] for share in shares],
+        ],
+        fmt="o",
+        color=dots,
+        capsize=3,
+        label="answers, 95 % interval",
     )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="mean confidence", ylabel="right answers")
+
+
+def draw_shares(axes: Any, figures: Figures) -> None:
+    """Bars of how many answers have which confidence."""
+    points = figures["calibration"]
+    answers = [point["accuracy"]["of"] / max(1, figures["accuracy"]["of"]) for point in points]
+    confidences = [point["confidence"] for point in points]
+    axes.bar(confidences, answers, 0.03, color="lightgrey", label="share of the answers")

@@ -1,12 +1,12 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from digitq import options
+from digitq.outfile import check_outfile
 from digitq.report import Run, open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
@@ -48,8 +48,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     """
     from dataclasses import replace
 
-    from digitq.reports.corrections import correct_rows, read_corrections
-    from digitq.reports.page import fingerprint
+    from digitq.reports.corrections import correct_rows, fingerprint, read_corrections
     from producer.results import open_results
     from protocol.settings import NUMBER
 
@@ -76,12 +75,7 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"the page {page} must end in .html")
-    if not page.absolute().parent.is_dir():
-        raise UsageError(f"can't write {page}: no such folder")
-    if os.path.lexists(page) and not overwrite:
-        raise UsageError(f"{page} exists: --overwrite replaces it")
+    check_outfile(page, f"the page {page}", (".html", ".htm"), overwrite)
     require("matplotlib", "plot")
 
 
@@ -90,4 +84,5 @@ def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:
     from digitq.reports.page import write_page
     from producer.results import open_results
 
-    echo_err(f"the page is {page}: {write_page(open_results(results), sources, page)}")
+    found, *notes = write_page(open_results(results), sources, page)
+    echo_err("\n".join([f"the page is {page}: {found}", *notes]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from digitq.plot import draw_reliability
 from digitq.reports.survey import CONFIDENCE_BINS, Survey
 from digitq.scores import Figures, percent
 from protocol.chunk import CLASSES
@@ -61,18 +62,19 @@ def draw_charts(survey: Survey, figures: Figures) -> list[Chart]:
     """The histograms, and with truths the reliability diagram."""
     import matplotlib
 
-    matplotlib.use("agg")
     with matplotlib.rc_context(CHART_STYLE):
         charts = []
         if survey.answers.any():
             reads_numbers = figures["read"] == "number"
-            charts = [draw_answers(survey, reads_numbers), draw_confidences(survey)]
+            charts = [draw_answers(survey, reads_numbers)]
+        if (survey.sure + survey.unsure).any():
+            charts.append(draw_confidences(survey))
         if figures["calibration"]:
-            charts.append(draw_reliability(figures))
+            charts.append(draw_calibration(figures))
     return charts
 
 
-def begin(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
+def begin(xlabel: str = "", ylabel: str = "") -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=CHART_INCHES, layout="constrained")
@@ -141,25 +143,15 @@ def draw_confidences(survey: Survey) -> Chart:
     return Chart("Confidences", finish(figure, "confidences"), f"Histogram: {text}", "")
 
 
-def draw_reliability(figures: Figures) -> Chart:
-    """Accuracy against mean confidence, with the 95 % interval of each point."""
-    figure, axes = begin("mean confidence", "right answers")
-    points = figures["calibration"]
-    confidences = [point["confidence"] for point in points]
-    accuracies = np.array([point["accuracy"]["share"] for point in points])
-    intervals = np.array([point["accuracy"]["interval"] for point in points])
-    spreads = np.maximum(np.abs(intervals.T - accuracies), 0)
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.errorbar(
-        confidences, accuracies, spreads, color=ACCENT, marker="o", markersize=4.5, linewidth=1.2
-    )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
+def draw_calibration(figures: Figures) -> Chart:
+    figure, axes = begin()
+    draw_reliability(axes, figures, INK, ACCENT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:.0%}")
     text = ", ".join(
         f"{point['accuracy']['share']:.1%} right of {point['accuracy']['of']:,} "
         f"at {point['confidence']:.1%}"
-        for point in points
+        for point in figures["calibration"]
     )
     note = (
         "On the dashed line, confidence is the share of right answers. Vertical lines are 95% "

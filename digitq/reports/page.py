@@ -1,11 +1,10 @@
 """The page of a result file: one HTML file without anything from elsewhere."""
 
 import hashlib
-import os
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
@@ -17,7 +16,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from digitq.outfile import replacing
 from digitq.reports.charts import draw_charts
+from digitq.reports.corrections import fingerprint
 from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import Survey
 from digitq.scores import Figures, percent
@@ -25,12 +26,10 @@ from producer.pictures import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile
 from protocol.chunk import CLASSES
-from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
 SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
 MAX_PROBLEM = 90  # characters that say why a picture is not shown
-CHECKSUM_DIGITS = 16
 TEMPLATES = Path(__file__).parent
 
 
@@ -98,8 +97,8 @@ class Tab(NamedTuple):
     note: str
 
 
-def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
-    """Write the page; gives a line about what a person finds there.
+def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[str]:
+    """Write the page; gives lines about what a person finds there.
 
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
@@ -107,18 +106,10 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> str:
     cards = build_cards(survey, results.read == "number")
     notes = [*add_pictures(cards, results.record, sources)]
     content = render(results, survey, cards, notes)
-    out = Path(os.path.realpath(out))  # if it is a link, its target is replaced
-    partial = out.with_name(out.name + ".partial")
-    try:
+    with replacing(out) as partial:
         partial.write_text(content, encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
     counts = survey.counts
-    said = [plural(counts.rows, "image"), f"{counts.review:,} to review", *notes]
-    return ", ".join(said)
+    return [f"{plural(counts.rows, 'image')}, {counts.review:,} to review", *notes]
 
 
 def build_cards(survey: Survey, reads_numbers: bool) -> list[Card]:
@@ -187,7 +178,9 @@ def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
         ("wrong", "Wrong", wrong, "Their answer differs from the truth."),
         ("rest", "Others", rest, "They need no review."),
     ]
-    chosen = {"review": "the least sure", "failed": "the first", "wrong": "some of each kind"}
+    chosen = {"review": "the least sure", "failed": "the first"}
+    if survey.scores.read == "digit":
+        chosen["wrong"] = "some of each kind"
     return [
         Tab(
             group,
@@ -273,6 +266,7 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
         counts=survey.counts,
         figures=figures,
         percent=percent,
+        plural=plural,
         reasons=survey.reasons.most_common(SHOWN_KINDS),
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(SHOWN_KINDS)],
         facts=list_facts(results),
@@ -282,9 +276,3 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
         charts=draw_charts(survey, figures),
         matrix=build_matrix(figures, cards),
     )
-
-
-def fingerprint(path: Path) -> str:
-    """The first digits of the SHA-256 of a file: corrections in a browser are kept by it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
