@@ -15,12 +15,14 @@ import PIL.ImageOps
 import pyarrow as pa
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
-MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 10 MB
+MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 20 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
+MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets other colours
 MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
 SEE = [sys.executable, "-P", "-m", "worker", "see"]
+MAX_ENDED = 5  # if so many images in a row end the process, it is broken itself
 QUESTION = pa.schema([("image", pa.binary())])
 # Formats that have readers in Pillow itself; others may start programs, as EPS does
 THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
@@ -68,6 +70,8 @@ def shrink(image: PIL.Image.Image) -> Thumbnail:
         raise ValueError("too many pixels")
     side = THUMBNAIL_SIDES[0]
     image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
+    if image.mode not in ("L", "RGB"):  # a conversion takes several copies in memory
+        image.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), PIL.Image.Resampling.NEAREST)
     if image.mode.startswith(("I", "F")):
         image = from_deep(image)
     elif image.mode not in ("L", "RGB"):
@@ -112,15 +116,21 @@ class Eye:
     """Shows what the network sees of images. The worker normalises them, in a process."""
 
     _process: "subprocess.Popen[bytes] | None" = None  # which starts at the first image
+    _ended = 0  # how many images in a row have ended the process
     _writer: pa.ipc.RecordBatchStreamWriter
     _reader: pa.ipc.RecordBatchStreamReader | None = None
 
     def look(self, content: bytes) -> str | None:
         """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
+        if self._ended == MAX_ENDED:
+            return None
         try:
             pixels = self._ask(content)
         except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
+            self.close()
+            self._ended += 1
             return None
+        self._ended = 0
         if pixels is None:
             return None
         file = io.BytesIO()
@@ -134,6 +144,7 @@ class Eye:
             self._process.kill()
             with suppress(OSError):  # what was not sent is of no use any more
                 self._process.communicate()
+            self._process = self._reader = None
 
     def _ask(self, content: bytes) -> bytes | None:
         """The pixels that the process gives. Raises `OSError` or `pa.ArrowInvalid` if it ended."""

@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,12 +17,21 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
+from digitq.reports import pictures
+from digitq.reports.corrections import correct_batch
+from digitq.reports.page import build_cards, list_tabs
 from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
-from digitq.reports.survey import SHOWN_OF_CELL, SHOWN_REST, SHOWN_REVIEW, Survey
+from digitq.reports.survey import (
+    SHOWN_OF_CELL,
+    SHOWN_REST,
+    SHOWN_REVIEW,
+    SHOWN_WRONG_NUMBERS,
+    Survey,
+)
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
-from protocol.chunk import PROBABILITIES, RESULT_SCHEMA, TRUTH
+from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, PROBABILITIES, RESULT_SCHEMA, TRUTH
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
@@ -78,6 +88,32 @@ def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     assert again.groups() == groups
 
 
+def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
+    (batch,) = many_rows(1, 100)
+    network = batch.slice(0, 90)  # a person goes through the last ten, and finds no digit in one
+    given = dict.fromkeys(batch.column("id").to_pylist()[90:], "5") | {"0/99.png": ""}
+    before, after = Survey("digit"), Survey("digit")
+    before.add(network)
+    after.add(correct_batch(batch, given))
+    assert (after.sure == before.sure).all() and (after.unsure == before.unsure).all()
+    old, new = before.scores.figures(), after.scores.figures()
+    assert new["calibration"] == old["calibration"] and new["accuracy"]["of"] == 99
+    assert (after.corrected, after.counts.failed, after.errors) == (10, 0, {})
+    groups = after.groups()
+    assert not groups["failed"] and "0/99.png" in [one.row["id"] for one in groups["rest"]]
+
+
+def test_the_page_says_which_wrong_numbers_it_has() -> None:
+    rows = [
+        {"id": str(n), "number": "1", "confidence": 0.9, "review": False, "truth": "2"}
+        for n in range(SHOWN_WRONG_NUMBERS + 1)
+    ]
+    schema = NUMBER_SCHEMA.append(NUMBER_TRUTH)
+    survey = Survey.of("number", [pa.RecordBatch.from_pylist(rows, schema)])
+    notes = {tab.group: tab.note for tab in list_tabs(survey, build_cards(survey, True))}
+    assert notes["wrong"].startswith("This page has 200 of 201: a random sample. ")
+
+
 def decode(thumbnail: Thumbnail | None) -> tuple[PIL.Image.Image, int]:
     """The small picture, and the length of its file."""
     assert thumbnail
@@ -125,6 +161,39 @@ def test_what_the_network_saw() -> None:
         assert eye.look(encode_image(draw_one())) == seen[0]
 
 
+def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import os, sys, worker.seeing as seeing; see = seeing.see;"
+        "seeing.see = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
+        "seeing.see_images(sys.stdin.buffer, sys.stdout.buffer)"
+    )
+    monkeypatch.setattr(pictures, "SEE", [sys.executable, "-c", code])
+    one = encode_image(draw_one())
+    with closing(Eye()) as eye:
+        seen = [eye.look(content) is not None for content in (b"fatal", one, b"fatal", one)]
+    assert seen == [False, True, False, True]
+
+
+@contextmanager
+def little_memory(free: int) -> Iterator[None]:
+    """This process may take so many bytes more."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("mode", ["P", "I;16"])
+def test_a_huge_picture_takes_little_memory(mode: str) -> None:
+    content = encode_image(PIL.Image.new(mode, (5000, 9000)), "PNG")  # 45 megapixels
+    with little_memory(200_000_000):
+        thumbnail = make_thumbnail(content)
+    assert thumbnail and thumbnail.shown[1] == 320 and thumbnail.height == 9000
+
+
 def test_pictures_that_are_gone_or_changed_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,8 +217,11 @@ def test_pictures_that_are_gone_or_changed_are_told(
     assert (tmp_path / "out.html").read_text().count("<img") == 4
     assert run("report", "out.csv", "--overwrite") == 0
     assert "<img" not in (tmp_path / "out.html").read_text()
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert "4 pictures: no such file or folder: scans" in last
+    said = capsys.readouterr().err.splitlines()[-2:]
+    assert said == [
+        "the page is out.html: 4 images, 0 to review",
+        "4 pictures: no such file or folder: scans",
+    ]
 
 
 def test_a_table_without_a_record_has_a_page_without_pictures(
@@ -223,7 +295,7 @@ def test_any_table_is_corrected(
     expected[2] |= {"label": 0, "error": None, "review": False, "reason": None}
     assert rows_of(final) == expected
     record = open_results(final).record
-    assert record and (record.images, record.failed, record.review) == (4, 1, 0)
+    assert record and (record.images, record.failed, record.review) == (4, 0, 0)
     # Once more: what was corrected before stays so
     again = write_corrections(tmp_path / "again.csv", [(IDS[3], "7")])
     assert run("correct", final, again, "-o", tmp_path / f"last{suffix}") == 0
@@ -235,7 +307,10 @@ def test_any_table_is_corrected(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_numbers_are_corrected(tmp_path: Path, suffix: str) -> None:
+def test_numbers_are_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "digitq.reports.page", None)  # no page, no templates
     results, final = tmp_path / f"out{suffix}", tmp_path / "final.parquet"
     write(results, NUMBERS)
     given = [("none.png", "0042")]
