@@ -8,7 +8,7 @@ const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
 const part = (selector, within = document) => within.querySelector(selector);
 
 let given = new Map(); // id → the right answer, "" for no digit
-let drafts = new Map(); // id → a number that is not confirmed yet
+let drafts = new Map(); // id → a number that is being typed
 let cards = []; // those of the group or cell that is chosen
 let current;
 let visible = pageSize;
@@ -55,7 +55,7 @@ function showProgress() {
   part("#progress").max = Math.max(cards.length, 1);
   part("#progress").value = done;
   part("#count").textContent = `${done} of ${cards.length}`;
-  part("#save").disabled = !given.size;
+  part("#save").disabled = !given.size && !drafts.size;
 }
 
 function give(card, answer) {
@@ -68,11 +68,17 @@ function give(card, answer) {
   if (field) field.value = answer ?? "";
   show(card);
   showProgress();
-  const name = card.getAttribute("aria-label");
+  const name = part("h3", card).textContent;
   const was = card.dataset.answer;
   if (answer === undefined) say(`${name}: taken back`);
   else if (answer && answer === was) say(`${name}: ${answer} confirmed`);
   else say(`${name}: ${answer || "no digit"}${was && ` instead of ${was}`}`);
+}
+
+/** Give the current card an answer by a key. The card may be out of sight. */
+function giveByKey(answer) {
+  give(current, answer);
+  current.scrollIntoView({ block: "nearest" });
 }
 
 function reveal() {
@@ -83,6 +89,7 @@ function reveal() {
 
 function select(card, focus = true) {
   if (current) {
+    if (current !== card) takeDraft();
     current.removeAttribute("aria-current");
     current.tabIndex = -1;
   }
@@ -140,10 +147,10 @@ function press(pressed) {
     button.setAttribute("aria-pressed", button === pressed);
 }
 
-/** The number that is typed in the current card, once it is confirmed, becomes its answer. */
-function takeDraft() {
-  const draft = drafts.get(ids.get(current));
-  if (draft) give(current, draft);
+/** The number that was typed in a card becomes its answer. */
+function takeDraft(card = current) {
+  const draft = drafts.get(ids.get(card));
+  if (draft) give(card, draft);
   return Boolean(draft);
 }
 
@@ -151,7 +158,7 @@ function confirm() {
   const answer = current.dataset.answer;
   if (!takeDraft() && !given.has(ids.get(current))) {
     if (!answer) return say("There is no answer to confirm: type it, or x for no digit");
-    give(current, answer);
+    giveByKey(answer);
   }
   move(1);
 }
@@ -164,7 +171,7 @@ function cell(text) {
 }
 
 function save() {
-  if (current && takeDraft()) show(current);
+  for (const card of all) takeDraft(card);
   if (!given.size) return say("There is nothing to save yet");
   const rows = [...given].map(([id, answer]) => `${cell(id)},${answer}\r\n`);
   const link = document.createElement("a");
@@ -185,14 +192,14 @@ document.addEventListener("keydown", (event) => {
   if (/^[0-9]$/.test(key)) {
     if (field) return;
     if (read === "number") return select(current); // the field takes the key
-    give(current, key);
+    giveByKey(key);
   } else if (key === "Enter") event.repeat || confirm(); // a key that is held confirms one
   else if (key === "ArrowDown" || (key === "ArrowRight" && !field?.value)) takeDraft(), move(1);
   else if (key === "ArrowUp" || (key === "ArrowLeft" && !field?.value)) takeDraft(), move(-1);
-  else if (key === "x") give(current, "");
+  else if (key === "x") giveByKey("");
   else if (key === "Backspace" || key === "Delete") {
     if (field?.value && drafts.has(ids.get(current))) return; // of what is being typed
-    give(current, undefined);
+    giveByKey(undefined);
   } else if (key === "s") save();
   else return;
   event.preventDefault();
@@ -201,9 +208,11 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("input", ({ target }) => {
   const card = target.closest(".card");
   target.value = target.value.replace(/[^0-9]/g, "");
-  drafts.set(ids.get(card), target.value);
-  if (!target.value) drafts.delete(ids.get(card));
+  if (target.value) drafts.set(ids.get(card), target.value);
+  else if (given.has(ids.get(card))) give(card, undefined);
+  else drafts.delete(ids.get(card));
   keep();
+  showProgress();
 });
 
 document.addEventListener("focusin", ({ target }) => {
@@ -222,9 +231,23 @@ document.addEventListener("click", ({ target }) => {
   else if (button?.dataset.truth) chooseCell(button);
   else if (button?.id === "save") save();
   else if (button?.id === "more") {
+    const first = cards[visible];
     visible += pageSize;
     reveal();
+    first.focus();
   }
+});
+
+addEventListener("storage", ({ key }) => {
+  if (key !== storageKey) return; // another tab has the same page
+  load();
+  all.forEach(show);
+  showProgress();
+});
+
+addEventListener("beforeprint", () => {
+  visible = cards.length;
+  reveal();
 });
 
 if (all.length) {
