@@ -24,7 +24,7 @@ from rich.text import Text
 
 from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
-from digitq.report import Run, describe_flaws
+from digitq.summary import Run, describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from digitq.backend import Backend, open_backend, take_results
-from digitq.report import summarise
 from digitq.sample import Sample
+from digitq.summary import summarise
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
 from producer.sinks.files import Sink

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from digitq.report import describe_flaws, describe_mixture
+from digitq.summary import describe_flaws, describe_mixture
 from protocol.settings import NUMBER
 from protocol.text import in_one_line, plural
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from digitq import tables
-from digitq.report import describe_mixture
+from digitq.summary import describe_mixture
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError

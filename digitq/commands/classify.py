@@ -11,7 +11,7 @@ import click
 
 from digitq import options
 from digitq.commands.reports import check_page, show_page
-from digitq.report import open_sink, report_interruption, report_rows, report_truth
+from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
 from protocol.settings import settings

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from digitq import options
-from digitq.report import report_truth
+from digitq.summary import report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
 from protocol.settings import NUMBER

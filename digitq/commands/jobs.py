@@ -13,7 +13,7 @@ import click
 import digitq
 from digitq import options
 from digitq.commands.reports import check_page, show_page
-from digitq.report import open_sink, report_interruption, report_rows, report_truth
+from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import UsageError

@@ -7,7 +7,7 @@ import click
 
 from digitq import options
 from digitq.outfile import check_outfile
-from digitq.report import Run, open_sink, report_interruption, report_rows
+from digitq.summary import Run, open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.text import plural
