@@ -28,17 +28,21 @@ def private_folder() -> Iterator[Path]:
         if len(os.fsencode(parent)) > MAX_PARENT_BYTES or not parent.isprintable():
             parent = SHORT_PARENT
         remove_leftovers(Path(parent))
-        folder = tempfile.TemporaryDirectory(None, "digitq-", parent, ignore_cleanup_errors=True)
+        name, pid = tempfile.mkdtemp(None, "digitq-", parent), os.getpid()
     except OSError as error:
         raise UsageError(
             f"can't make a temporary folder ({error.strerror}): "
             "set TMPDIR to a folder that can be written, with a short path"
         ) from None
-    with folder as name, open(f"{name}/new lock", "wb") as lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.rename(lock.name, f"{name}/{LOCK}")  # others see it locked, or not at all
-        yield Path(name)
+    try:
+        with open(f"{name}/new lock", "wb") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.rename(lock.name, f"{name}/{LOCK}")  # others see it locked, or not at all
+            yield Path(name)
+    finally:
+        if os.getpid() == pid:  # a fork does not have it removed
+            shutil.rmtree(name, ignore_errors=True)
 
 
 def remove_leftovers(parent: Path) -> None:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from digitq.terminal import require
 from protocol.broker.connection import OLDEST_REDIS, connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
+from protocol.host.thread import DaemonThread
 from protocol.settings import OTHER_BROKERS, WORKER_INDEX, read_settings
 from protocol.text import plural
 
@@ -72,8 +72,8 @@ class Local:
         self._changing = RLock()  # held while processes are checked, started again or ended
         # The kernel ends a process with the thread that started it, so they have a thread that
         # lives as long as they do
-        self._starter = ThreadPoolExecutor(1, "starter of processes")
-        ending = self._starter, self._processes, self._stack, self._changing
+        self._starter = DaemonThread("starter of processes")
+        ending = os.getpid(), self._starter, self._processes, self._stack, self._changing
         self._end = finalize(self, end_processes, *ending)
 
     def __enter__(self) -> Self:
@@ -102,9 +102,7 @@ class Local:
         """
         try:
             if isinstance(error, BrokerError) and self._end.alive:
-                with suppress(subprocess.TimeoutExpired):
-                    self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
-                self._check_redis()
+                self.check_redis()
         finally:
             self._end()
 
@@ -157,6 +155,14 @@ class Local:
             self._deaths[name] = [*deaths, now]
             kill(process)  # its child processes may still run
             self._start_flower() if name == "flower" else self._start_worker(name)
+
+    def check_redis(self) -> None:
+        """Raises `BrokerError` with the reason if Redis, which does not answer, has ended."""
+        with self._changing:
+            if self._end.alive:
+                with suppress(subprocess.TimeoutExpired):
+                    self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
+            self._check_redis()
 
     def _check_redis(self) -> None:
         if not self._end.alive:
@@ -246,12 +252,18 @@ class Local:
 
 
 def end_processes(
-    starter: ThreadPoolExecutor,
+    pid: int,
+    starter: DaemonThread,
     processes: dict[str, subprocess.Popen[bytes]],
     folder: ExitStack,
     changing: RLock,
 ) -> None:
-    """Kill the processes, the one that was started first as the last, and remove their folder."""
+    """Kill the processes, the one that was started first as the last, and remove their folder.
+
+    Nothing happens in a fork of the process `pid`, which started them.
+    """
+    if os.getpid() != pid:
+        return
     with changing:
         starter.shutdown()  # it may still be starting one, if this thread was interrupted
         for process in reversed(processes.values()):  # Redis last, so nobody misses it
