@@ -61,6 +61,7 @@ class LocalClient(Client):
         # A private Redis that died does not come back, so it is not waited for
         super().__init__(processes.url, retry_seconds=0)
         self.on_idle = processes.check
+        self.ledger.redis.on_loss = processes.check_redis
         self.processes = processes
 
     def close(self) -> None:
@@ -122,11 +123,10 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.checkpoint.rows, time.monotonic()
-    on_disconnect = backend.client.on_disconnect
     weights: dict[str, None] = {}  # of the networks that answered, in order
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
-        with progress_bar(hidden=rows_are_shown) as progress:
+        with progress_bar(hidden=rows_are_shown) as progress, ExitStack() as stack:
             bar = progress.add_task(
                 "", total=None, completed=before, of="", rate="", waiting="", flaws=[]
             )
@@ -143,7 +143,9 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             if not progress.disable:
                 Thread(target=show_total, daemon=True).start()
             job.on_idle = watch_idle(backend, job, progress, bar)
-            backend.client.on_disconnect = report_disconnect
+            watchers = backend.client.ledger.redis.watchers  # other jobs may run at the same time
+            watchers.append(report_disconnect)
+            stack.callback(watchers.remove, report_disconnect)
             for batch in _results_after(before, job):
                 sink.write(batch)
                 if digits := (batch.schema.metadata or {}).get(WEIGHTS_KEY):
@@ -170,7 +172,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             backend.client.abandon(job)
         raise
     finally:
-        backend.client.on_disconnect = on_disconnect
+        job.on_idle = job.on_chunk = None  # they have the job, which would live until a collection
         sink.close()
     return Run(sink.checkpoint.rows - before, seconds, fingerprints)
 

@@ -83,13 +83,16 @@ class RetryingRedis(redis.Redis):
     """A client that waits while Redis is lost or can't write, for example because its memory is
     full. After `retry_seconds` it raises `BrokerError`.
 
-    A command may be sent twice, which all steps of the ledger allow. `on_disconnect` is called once
-    for each loss with a message; without it, the message is logged.
+    A command may be sent twice, which all steps of the ledger allow. For each loss, the `watchers`
+    are called once with a message; without any, `on_disconnect` is; without it, the message is
+    logged. Once a loss is final, `on_loss` is called, which may raise a clearer error.
     """
 
     url = ""
     retry_seconds = 0.0
     on_disconnect: Callable[[str], None] | None = None
+    on_loss: Callable[[], None] | None = None
+    watchers: list[Callable[[str], None]]  # the jobs that show the loss themselves
     connection: Any  # None, unless the client is for one thread
     connection_pool: Any
     _has_told = False
@@ -158,11 +161,13 @@ class RetryingRedis(redis.Redis):
                 waited = time.monotonic() - started
                 shown = without_password(self.url)
                 if not is_passing(error) or waited > self.retry_seconds:
+                    if self.on_loss and isinstance(error, LOST):
+                        self.on_loss()
                     raise explain(error, shown) from error
                 if waited > TELL_LOSS_SECONDS and not self._has_told:
                     self._has_told = True
-                    tell = self.on_disconnect or logger.warning
-                    tell(f"waiting for Redis at {shown} ({first_line(error)})")
+                    for tell in [*self.watchers] or [self.on_disconnect or logger.warning]:
+                        tell(f"waiting for Redis at {shown} ({first_line(error)})")
             time.sleep(pause)  # a Redis that is away can't tell that it is back
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
@@ -212,7 +217,7 @@ def connect(
         )
     else:
         client = RetryingRedis.from_url(address.redis_url, **own)
-    client.url, client.retry_seconds = url, retry_seconds
+    client.url, client.retry_seconds, client.watchers = url, retry_seconds, []
     if one_thread:
         client.connection = client.connection_pool.make_connection()
     return cast(RetryingRedis, client)
