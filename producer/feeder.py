@@ -141,13 +141,16 @@ class Feeder(threading.Thread):
         """Whether all chunks so far are collected and the source may yield more."""
         return self.total is None and not self._window
 
-    def collected(self, number: int) -> StoredChunk:
+    def payload(self, number: int) -> memoryview:
+        """Chunk `number`, which is not collected yet."""
+        return self._window[number].payload
+
+    def collected(self, number: int) -> None:
         """Note that chunk `number` is collected: its place in the window is free."""
         with self._changed:
             chunk = self._window.pop(number)
             self._base = (number + 1, self._base[1] + chunk.rows)
             self._changed.notify_all()
-        return chunk
 
     def repair(self) -> None:
         """Store again what Redis has lost, for example in a restart without persistence."""

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
@@ -24,6 +23,7 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
+from protocol.host.thread import DaemonThread
 from protocol.ledger import JobRecord, Ledger
 from protocol.origin import Origin
 from protocol.settings import settings
@@ -138,9 +138,10 @@ class Job:
 
     async def results_async(self) -> AsyncIterator[pa.RecordBatch]:
         """`results` for coroutines. If one is cancelled while it waits, no result is lost: another
-        call goes on there. Raises as `results`."""
+        call goes on there, or for a detached job begins again. Raises as `results`."""
         wait = asyncio.get_running_loop().run_in_executor
-        thread = ThreadPoolExecutor(1, f"reader of job {self.id}")  # asyncio has few for everybody
+        # The event loop's default pool has few threads, which others need too
+        thread = DaemonThread(f"reader of job {self.id}")
         try:
             place = await wait(thread, self._start_reading)
             while (batches := await wait(thread, self._fetch, place)) is not None:
@@ -148,7 +149,7 @@ class Job:
                     self._take(place, batch)
                     yield batch
         finally:
-            thread.shutdown(wait=False)  # it ends within `IDLE_MS`
+            thread.shutdown(wait=False)  # it ends within `IDLE_MS`, or once Redis is given up
 
     def _start_reading(self) -> Place:
         """Raises `UsageError` for an attached job of another process."""
@@ -182,11 +183,12 @@ class Job:
         """Note that the next chunk's results are handed out."""
         if self._attached_feeder:
             self._check_reader(place.number)
-            chunk = self._attached_feeder.collected(place.number)
+            if self.on_chunk:  # if it raises an error, another call of `results` yields the rows
+                payload = self._attached_feeder.payload(place.number)
+                self.on_chunk(Chunk.decode(payload), batch)
+            self._attached_feeder.collected(place.number)
             self._next = place.number + 1
             place.taken.append(place.number)
-            if self.on_chunk:
-                self.on_chunk(Chunk.decode(chunk.payload), batch)
         place.number += 1
 
     def _check_reader(self, number: int) -> None:
