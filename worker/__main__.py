@@ -1,5 +1,8 @@
 """`python -m worker inspect|train|see`, which `digitq inspect`, `train` and `report` run."""
 
+import os
+import sys
+
 from protocol.host.process import end_at_once, make_stderr_unfailing
 
 if __name__ == "__main__":
@@ -7,4 +10,9 @@ if __name__ == "__main__":
     make_stderr_unfailing()
     from worker.commands import commands
 
-    commands(prog_name="digitq")
+    try:
+        commands(prog_name="digitq")
+    except OSError as error:  # stdout can't be written; Python would try again, and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"digitq: {error}", file=sys.stderr)
+        sys.exit(3)

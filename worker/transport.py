@@ -5,7 +5,8 @@ ends the worker.
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty
 from typing import Any
 
@@ -74,6 +75,15 @@ class Channel(redis.Channel):
             logger.error("dropped a message that can't be read: %r", error)
         raise Empty
 
+    # Celery calls these as it connects
+    def _size(self, queue: str) -> Any:
+        with pause_at_refusal():
+            return super()._size(queue)  # type: ignore[no-untyped-call]
+
+    def _queue_bind(self, *args: Any) -> None:
+        with pause_at_refusal():
+            super()._queue_bind(*args)  # type: ignore[no-untyped-call]
+
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Return a message to the front of its queue, unlike kombu, which puts a chunk at the end.
         If Redis is lost, it is sent again later: the ledger does so with a chunk. An image stays
@@ -86,6 +96,17 @@ class Channel(redis.Channel):
                 return
             restore: Any = self._do_restore_message
             restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
+
+
+@contextmanager
+def pause_at_refusal() -> Iterator[None]:
+    """If Redis is full, or has become a replica, wait before the error is raised: Celery logs it
+    and connects again at once."""
+    try:
+        yield
+    except ResponseError:
+        time.sleep(1)
+        raise
 
 
 class Transport(redis.Transport):

@@ -1,5 +1,6 @@
 """Messages are lost, or come twice, before there is a worker."""
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -105,6 +106,9 @@ def test_a_worker_waits_for_a_redis_that_can_t_write(idle: Local) -> None:
     client.ledger.redis.config_set("maxmemory", 1)
     idle._start_worker("worker1")
     wait_for(lambda: "OutOfMemory" in log.read_text())
+    started = time.monotonic()
+    wait_for(lambda: log.read_text().count("OutOfMemory") >= 4)
+    assert time.monotonic() - started > 2  # one line each second
     client.ledger.redis.config_set("maxmemory", 0)
     check(client.submit(DIGITS).table())
     client.ledger.redis.execute_command("REPLICAOF", "127.0.0.1", "1")

@@ -122,15 +122,22 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["digitq --version", "worker inspect 1.png"])
-def test_a_stdout_that_can_t_be_written(command: str, images: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "at_closed"),
+    [
+        ("digitq --version", 128 + signal.SIGPIPE),
+        ("worker inspect 1.png", 128 + signal.SIGPIPE),
+        ("worker inspect --help", 1),  # as click has it
+    ],
+)
+def test_a_stdout_that_can_t_be_written(command: str, at_closed: int, images: Path) -> None:
     """Its status is no row's, and not Python's own."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("PYTHONUNBUFFERED", None)
     reading, closed = os.pipe()
     os.close(reading)
     full = os.open("/dev/full", os.O_WRONLY)
-    for stdout, status, said in ((full, 3, "digitq: "), (closed, 128 + signal.SIGPIPE, "")):
+    for stdout, status, said in ((full, 3, "digitq: "), (closed, at_closed, "")):
         done = subprocess.run(
             [sys.executable, "-m", *command.split()],
             cwd=images,
