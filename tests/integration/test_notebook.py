@@ -1,25 +1,30 @@
 """A notebook and a script of a user, run for real, with a private Redis and worker each."""
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import uuid
 import zipfile
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, get_ident
 from typing import Any
+from weakref import finalize
 
 import nbclient
 import nbformat
 import pytest
 
 import digitq
+from digitq.backend import LocalClient
 from digitq.private import processes
 from digitq.private.processes import Local
 from digitq.results import open_images
 from producer.client import Client
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
+from protocol.host.thread import DaemonThread
 from protocol.settings import settings
 from tests.drawing import draw_one, random_digits
 from tests.waiting import processes_marked, wait_for
@@ -45,6 +50,39 @@ starter.start()
 starter.join()
 print(digitq.classify(["1.png", "2.png"], client=clients[0]))
 """
+
+START = """
+import os
+import time
+from threading import Thread, main_thread
+
+from digitq.private.processes import Local
+from protocol.broker.connection import connect
+
+def look(local):
+    print(connect(local.url).ping(), local.folder.exists())
+"""
+FORK = f"""{START}
+local = Local(workers=0).__enter__()
+if child := os.fork():
+    os.waitpid(child, 0)
+    look(local)
+"""
+LAST_THREAD = f"""{START}
+def work():
+    with Local(workers=0) as local:
+        main_thread().join()
+        time.sleep(0.3)  # in which Python ends the threads of executors
+        look(local)
+
+Thread(target=work).start()
+"""
+
+
+def start_without_workers(monkeypatch: pytest.MonkeyPatch) -> LocalClient:
+    monkeypatch.setattr(Local, "_start_worker", lambda local, name: None)
+    monkeypatch.setattr(Local, "wait_until_ready", lambda local, workers: None)
+    return digitq.local(workers=1)
 
 
 @pytest.fixture
@@ -129,6 +167,29 @@ def test_private_processes_outlive_the_thread_that_starts_them_and_end_with_thei
         redis.ping()
 
 
+@pytest.mark.parametrize("script", [FORK, LAST_THREAD])
+def test_private_processes_end_neither_with_a_fork_nor_with_the_main_thread(script: str) -> None:
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
+
+
+def test_a_thread_that_starts_processes_may_be_the_last_that_has_them() -> None:
+    """Their object is deleted in it, where its caller was interrupted."""
+    thread, deleted = DaemonThread("starter"), Event()
+
+    class Owner:
+        def __init__(self) -> None:
+            finalize(self, lambda: (thread.shutdown(), deleted.set()))
+
+        def start(self) -> None:
+            pass
+
+    thread.submit(Event().wait, 0.1)
+    thread.submit(Owner().start)
+    assert deleted.wait(10)
+
+
 def test_what_is_taken_as_a_source(client: Client, photos: Path) -> None:
     def ids(images: Any) -> list[str]:
         results = digitq.classify(images, client=client)
@@ -148,7 +209,26 @@ def test_what_is_taken_as_a_source(client: Client, photos: Path) -> None:
     assert ids([image, "missing.png"]) == [image, "missing.png"]
     assert ids(random_digits(3)) == ids(iter(random_digits(3))) == ["0", "1", "2"]
     assert ids([]) == []
-    assert client.on_disconnect is None  # the bar had it for a while
+
+
+def test_jobs_that_run_at_the_same_time_leave_the_client_as_it_was(local: Local) -> None:
+    """The one that was started first ends first."""
+    waiting: set[int] = set()
+    client = Client(local.url)
+    client.on_disconnect = print
+    client.on_idle = lambda: waiting.add(get_ident())
+    threads: list[tuple[Thread, Event]] = []
+    for number in (1, 2):
+        go_on = Event()
+        images = (digit for digit in random_digits(1) if go_on.wait())
+        thread = Thread(target=digitq.classify, args=(images,), kwargs={"client": client})
+        thread.start()
+        threads.append((thread, go_on))
+        wait_for(lambda number=number: len(waiting) == number)  # type: ignore[misc]
+    for thread, go_on in threads:
+        go_on.set()
+        thread.join()
+    assert client.on_disconnect is print
 
 
 @pytest.mark.parametrize(
@@ -195,12 +275,34 @@ def test_a_number_of_workers_that_can_t_be(workers: Any) -> None:
         digitq.local(workers)
 
 
-def test_a_client_that_is_closed_says_so() -> None:
-    local = Local(workers=0)
-    with local, Client(local.url, retry_seconds=0) as client:
-        client.on_idle = local.check
+def test_a_client_that_is_closed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start_without_workers(monkeypatch) as client:
         job = client.submit(random_digits(1))
-    with pytest.raises(BrokerError):
-        job.table()
-    with pytest.raises(BrokerError, match="the private Redis has ended"):
-        local.check()
+    for call in (job.table, job.progress, lambda: client.classify(random_digits(1)[0])):
+        with pytest.raises(BrokerError, match="the private Redis has ended: its client was closed"):
+            call()
+
+
+def test_a_private_redis_that_is_killed_is_said_to_have_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with start_without_workers(monkeypatch) as client:
+        job = client.submit(random_digits(1))
+        os.kill(client.ledger.redis.info()["process_id"], signal.SIGKILL)
+        with pytest.raises(BrokerError, match=r"the private Redis has died \(signal 9\)"):
+            job.table()
+
+
+def test_the_processes_end_with_the_last_variable_that_has_their_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a job, too, and without the collector of cycles."""
+    client = start_without_workers(monkeypatch)
+    folder = client.processes.folder
+    gc.disable()
+    try:
+        assert len(digitq.classify([], client=client)) == 0
+        del client
+        wait_for(lambda: not folder.exists(), 20)
+    finally:
+        gc.enable()

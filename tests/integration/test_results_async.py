@@ -2,21 +2,46 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from digitq.private.processes import Local
 from producer.client import Client
 from producer.job import Job
+from protocol.chunk import Chunk
 from protocol.errors import JobCancelledError, UsageError
 from tests.drawing import random_digits
 from tests.waiting import wait_for
 
 DIGITS = random_digits(3000)
+
+
+CANCELLED = """
+import asyncio
+from contextlib import suppress
+
+from digitq.private.processes import Local
+from producer.client import Client
+from tests.drawing import random_digits
+
+async def main():
+    with Local(workers=0) as local:
+        job = Client(local.url).submit(random_digits(1))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            async for batch in job.results_async():
+                pass
+
+asyncio.run(main())
+"""
 
 
 async def collect(job: Job, ids: list[str]) -> None:
@@ -82,6 +107,24 @@ def test_a_job_that_nobody_has_after_a_cancelled_wait_is_cancelled(redis_only: L
 
     asyncio.run(run())
     wait_for(lambda: client.jobs()[0].state == "cancelled")
+
+
+def test_a_cancelled_wait_for_a_lost_redis_does_not_keep_the_process_alive() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", CANCELLED], cwd=root, timeout=30, check=False)
+    assert done.returncode == 0
+
+
+def test_results_that_on_chunk_refuses_are_yielded_by_another_call(client: Client) -> None:
+    def refuse(chunk: Chunk, batch: pa.RecordBatch) -> None:
+        raise OSError("the disk is full")
+
+    job = client.submit(DIGITS)
+    job.on_chunk = refuse
+    with pytest.raises(OSError, match="the disk is full"):
+        next(job.results())
+    job.on_chunk = None
+    assert job.table()["id"].to_pylist() == [str(number) for number in range(len(DIGITS))]
 
 
 def test_it_raises_what_results_raises(client: Client) -> None:
