@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from protocol.known import Known
 from tests.scenes import draw_scene
@@ -45,6 +46,19 @@ def test_a_number_has_the_sum_of_all_its_ways() -> None:
     numbers = [number for number in sums if number]
     assert np.exp(weigh(table, numbers)) == pytest.approx([sums[n] for n in numbers], rel=1e-3)
     assert propose(table)[0] == max(numbers, key=lambda number: sums[number])
+
+
+def test_a_long_answer_is_weighed_as_a_ctc_loss() -> None:
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (600, 1, BLANK + 1)))
+    table = logits.log_softmax(2)
+    numbers = ["7", "00", "1234567890", "11223344556677889900"]
+    losses = [
+        F.ctc_loss(table, torch.tensor([[*map(int, number)]]), (600,), (len(number),), BLANK, "sum")
+        for number in numbers
+    ]
+    weights = weigh(table[:, 0].T.numpy().astype(np.float32), numbers)
+    assert weights.max() < np.log(np.finfo(float).tiny)  # no float is so small
+    assert weights == pytest.approx([-float(loss) for loss in losses], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from worker.models.columns import BLANK
 from worker.numbers.readings import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
 MAX_PREFIXES = 16  # at most this many partial numbers are kept from one column to the next
+RESCALED_COLUMNS = 16  # after each so many, `weigh` divides by the largest probability
 MIN_CLASS = 0.003  # a class that is less likely in a column is not there
 Answer = NDArray[np.float32]
 
@@ -65,7 +66,11 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
 
 
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
-    """The log-probability of each number; minus infinity if it has too many digits."""
+    """The log-probability of each number; minus infinity if it has more digits than fit.
+
+    The probability of a long answer may be too small for a float: what the columns so far leave of
+    it is divided again and again, and the logarithms of the divisors are added in the end.
+    """
     states = 2 * max(map(len, numbers)) + 1
     classes = np.full((states, len(numbers)), BLANK)
     for row, number in enumerate(numbers):
@@ -79,16 +84,22 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     stay, step, skip = ways[2:], ways[1:-1], ways[:-2]
     ways[1] = 1.0  # before the first column
     sums, skipped = np.empty_like(stay), np.empty_like(stay)
-    for column in chances:
+    divided = np.zeros(len(numbers))  # of each number: the logarithm of what divided its ways
+    for at, column in enumerate(chances):
         np.add(stay, step, sums)
         np.multiply(skip, can_skip, skipped)
         np.add(sums, skipped, sums)
         np.multiply(sums, column, stay)
         ways[1] = 0.0
+        if at % RESCALED_COLUMNS == RESCALED_COLUMNS - 1:
+            largest = stay.max(0)
+            largest[largest == 0.0] = 1.0
+            stay /= largest
+            divided += np.log(largest)
     ends = 2 + 2 * np.array([len(number) for number in numbers])
     rows = np.arange(len(numbers))
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(ways[ends, rows] + ways[ends - 1, rows]))
+        return np.asarray(divided + np.log(ways[ends, rows] + ways[ends - 1, rows]))
 
 
 def align(answer: Answer, number: str) -> list[int]:
