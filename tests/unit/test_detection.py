@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from worker.models.card import card_path, read_card
 from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
+from worker.models.direct import build_layer
 from worker.models.number import load_networks, read_networks
 from worker.training import epochs, number_trainer
 from worker.training.detection import make_batches, measure_losses
@@ -69,6 +71,25 @@ def test_layers_that_are_called_directly_give_the_same_answers() -> None:
         for before, after in zip(modules.detector(image), direct.detector(image), strict=True):
             assert torch.allclose(before, after, atol=1e-4)
         assert torch.allclose(modules.columns(strip), direct.columns(strip), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_any_convolution_can_be_called_directly_or_says_that_it_can_t() -> None:
+    torch.manual_seed(0)
+    lines, images = torch.randn(1, 4, 20), torch.randn(1, 4, 20, 20)
+    for module, features in (
+        (nn.Conv1d(4, 4, 3, padding=2, dilation=2), lines),
+        (nn.Conv1d(4, 4, 3, padding=2, dilation=2, bias=False), lines),
+        (nn.Conv1d(4, 4, 3, stride=2, padding=2, dilation=2), lines),
+        (nn.Conv1d(4, 4, 3, padding=1, dilation=2), lines),
+        (nn.Conv1d(4, 4, 5, padding="same", dilation=2), lines),
+        (nn.Conv1d(4, 4, 3, padding=2, dilation=2, groups=2), lines),
+        (nn.Conv1d(4, 4, 3, groups=4), lines),
+        (nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2), images),
+    ):
+        assert torch.allclose(build_layer(module)(features), module(features), atol=1e-5), module
+    with pytest.raises(TypeError, match="padding with circular"):
+        build_layer(nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"))
 
 
 def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
