@@ -1,10 +1,14 @@
 """Whole numbers: from candidates to a line, and from a line to readings."""
 
+import tracemalloc
+
+import cv2
 import numpy as np
 import pytest
 
 from protocol.known import Known
 from worker.models.columns import BLANK
+from worker.models.number import load_networks
 from worker.numbers.finding import (
     Candidates,
     doubt_faint_ones,
@@ -13,14 +17,14 @@ from worker.numbers.finding import (
 )
 from worker.numbers.lines import choose_line
 from worker.numbers.reading import (
-    Reading,
     Seen,
     choose_readings,
     find_others,
     list_alternatives,
     list_digits,
+    trace_number,
 )
-from worker.numbers.readings import weigh_readings
+from worker.numbers.readings import Reading, weigh_readings
 from worker.pictures import ImageError
 
 
@@ -92,6 +96,17 @@ def test_the_probabilities_of_a_reading_are_multiplied() -> None:
     assert first.chance == pytest.approx(0.9 * 0.9 * 0.8 * 0.9, rel=1e-3)
 
 
+def test_hundreds_of_candidates_have_readings() -> None:
+    for length in (None, 20):
+        readings = weigh_readings(candidates("1234" * 300, [0.5] * 1200), Known.check(length, None))
+        assert len(readings) > 1 and all(1 <= len(one.number) <= 20 for one in readings)
+
+
+def test_a_line_of_far_too_many_digits_is_read_too() -> None:
+    readings, _ = choose_readings(see(candidates("1234567890" * 10, [1 - 1e-6] * 100)), Known())
+    assert len(readings[0].number) == 20
+
+
 def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
     found = candidates("18", [0.7, 0.8], pitch=3)
     assert {path.number for path in weigh_readings(found)} <= {"1", "2", "8", "9"}
@@ -128,7 +143,8 @@ def test_a_length_is_wrong_where_another_one_is_certain() -> None:
         readings, reason = choose_readings(see(line), Known.check(length, None))
         assert (readings[0].number, reason) == ("12", "not allowed")
     readings, reason = choose_readings(see(line), Known.check(None, ["1", "34"]))
-    assert (readings[0].number, reason) == ("1", "")  # a list has few numbers: it says more
+    # a list has few numbers: it says more
+    assert (readings[0].number, reason) == ("1", "")
 
 
 def test_a_million_allowed_numbers() -> None:
@@ -136,6 +152,21 @@ def test_a_million_allowed_numbers() -> None:
     number = f"{1009 * 123_456:09d}"
     readings, _ = choose_readings(see(candidates(number)), known)
     assert readings[0].number == number and readings[0].chance > 0.999
+
+
+def test_no_colours_are_kept_between_the_steps() -> None:
+    height, width = 750, 1500
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    content = cv2.imencode(".jpg", picture)[1].tobytes()
+    load_networks()
+    tracemalloc.start()
+    try:
+        steps = trace_number(content, Known())
+        next(steps)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert height * width <= held < 1.5 * height * width  # bytes: the grey picture
 
 
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:

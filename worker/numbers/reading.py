@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
 from warnings import catch_warnings
 
 import cv2
@@ -30,7 +29,7 @@ from worker.numbers.finding import (
     find_median,
 )
 from worker.numbers.lines import choose_line
-from worker.numbers.readings import NOTHING_KNOWN, weigh_readings
+from worker.numbers.readings import NOTHING_KNOWN, Reading, weigh_readings
 from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
 from worker.pictures import Grey, ImageError
 
@@ -74,13 +73,6 @@ class NumberReading:
     digits: list[FoundDigit]
     alternatives: list[tuple[str, float]]  # up to five other numbers with their probability
     reason: Reason  # why a person should look at it; "" if there is no need
-
-
-class Reading(NamedTuple):
-    """What a line may say."""
-
-    number: str
-    chance: float
 
 
 @dataclass(frozen=True)
@@ -128,8 +120,7 @@ def read_number(content: bytes, known: Known) -> NumberReading:
 def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]:
     """As `read_number`: `None` after each step, and the number after the last one."""
     network, card = load_networks()
-    picture = read_picture(content, DECODED_SIDE)
-    grey = to_grey(picture)
+    grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
     found, line = find_line(network, grey)
     yield None
@@ -142,8 +133,8 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     if has_more_pages(content):
         reason = "pages"
     # Only a large picture was reduced
-    is_whole = max(picture.shape[:2]) < DECODED_SIDE
-    ratio = 1.0 if is_whole else scale_of(content, picture.shape[:2])
+    is_whole = max(grey.shape) < DECODED_SIDE
+    ratio = 1.0 if is_whole else scale_of(content, grey.shape)
     yield NumberReading(
         best.number,
         confidence,
@@ -211,15 +202,17 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason]:
     """Readings with their probability, the best first, and why a person should check the first.
 
-    If numbers are known, the probability is that among those; if none of them is plausible, the
-    readings are free. Raises `ImageError` if nothing can be read.
+    If numbers are known, the probability is that among those. The readings are free if nothing is
+    known, if no known number is plausible, and if only the length is known and a free reading of
+    another length is certain. Raises `ImageError` if nothing can be read.
     """
     wanted = seen.weigh(known)
     total = sum(one.chance for one in wanted)
     free = seen.weigh() if total < 1 - CERTAIN and not known.is_nothing else []
     is_wrong_length = bool(free) and known.allowed is None and free[0].chance >= CERTAIN
     if wanted and wanted[0].chance >= MIN_ALLOWED and not is_wrong_length:
-        return [one._replace(chance=one.chance / total) for one in wanted], seen.reason
+        readings = [one._replace(chance=one.chance / total) for one in wanted]
+        return readings, seen.reason
     if not free:
         raise ImageError("no number can be seen")
     return free, seen.reason or "not allowed"

@@ -15,14 +15,14 @@ MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't 
 NOTHING_KNOWN = Known()
 
 
-class Path(NamedTuple):
-    """A reading of a line."""
+class Reading(NamedTuple):
+    """What a line may say."""
 
     number: str
     chance: float
 
 
-def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]:
+def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Reading]:
     """The most probable readings of a line's candidates, from left to right, the best first.
 
     A number that can be read in several ways has the sum of their probabilities. What is known
@@ -36,6 +36,7 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
     # Partial readings: some of the candidates so far are digits, and the others are not. Each
     # number with its probability, and the last candidate that is a digit; -1 if none is
     paths = [("", (1.0, -1))]
+    scale = 1.0  # multiplies all probabilities; they are divided, so that none is too small
     for candidate, chance in enumerate(chances):
         likely = [
             (str(digit), chance * share)
@@ -43,7 +44,7 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
             if share > MIN_DOUBT
         ]
         # What is known may leave out the most probable readings, so that no bound is known.
-        best = paths[0][1][0] * max(1 - chance, *(each for _, each in likely))
+        best = max(1 - chance, *(each for _, each in likely))  # times that of the first path, 1
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         longer = {number: (before * (1 - chance), last) for number, (before, last) in paths}
         for number, (before, last) in paths:
@@ -60,10 +61,15 @@ def weigh_readings(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Path]
                 elif known.allowed is None or prefixes.allow(more):
                     longer[more] = way, candidate
         paths = sorted(longer.items(), key=itemgetter(1), reverse=True)[:MAX_PATHS]
-        bound = MIN_SHARE * paths[0][1][0]
-        paths = [path for path in paths if path[1][0] > bound]
+        best = paths[0][1][0]
+        paths = [
+            (number, (before / best, last))
+            for number, (before, last) in paths
+            if before > MIN_SHARE * best
+        ]
+        scale *= best
     return [
-        Path(number, chance)
+        Reading(number, chance * scale)
         for number, (chance, _) in paths
         if len(number) >= least and prefixes.is_whole(number)
     ]
