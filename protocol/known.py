@@ -29,6 +29,11 @@ class Known:
     def is_nothing(self) -> bool:
         return self.lengths is None and self.allowed is None
 
+    @property
+    def fixes_length(self) -> bool:
+        """Whether one length is known, or the numbers themselves."""
+        return self.allowed is not None or bool(self.lengths and len({*self.lengths}) == 1)
+
     @classmethod
     def check(cls, length: str | int | None, allowed: Iterable[str] | None) -> Self:
         """Build it from what a person gives: a length such as `9` or `3-6`, and allowed numbers.

@@ -103,7 +103,7 @@ def test_hundreds_of_candidates_have_readings() -> None:
 
 
 def test_a_line_of_far_too_many_digits_is_read_too() -> None:
-    readings, _ = choose_readings(see(candidates("1234567890" * 10, [1 - 1e-6] * 100)), Known())
+    readings, *_ = choose_readings(see(candidates("1234567890" * 10, [1 - 1e-6] * 100)), Known())
     assert len(readings[0].number) == 20
 
 
@@ -124,33 +124,34 @@ def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
 )
 def test_what_is_known_helps(length: str | None, allowed: list[str] | None, number: str) -> None:
     line = candidates("123", [0.99, 0.3, 0.99])
-    readings, reason = choose_readings(see(line), Known.check(length, allowed))
-    assert (readings[0].number, reason) == (number, "")
+    readings, reason, is_free = choose_readings(see(line), Known.check(length, allowed))
+    assert (readings[0].number, reason, is_free) == (number, "", False)
     assert sum(path.chance for path in readings) == pytest.approx(1)
 
 
 def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
-    readings, reason = choose_readings(see(candidates("123")), Known.check(None, ["777"]))
-    assert (readings[0].number, reason) == ("123", "not allowed")
+    readings, reason, is_free = choose_readings(see(candidates("123")), Known.check(None, ["777"]))
+    assert (readings[0].number, reason, is_free) == ("123", "not allowed", True)
 
 
 def test_a_length_is_wrong_where_another_one_is_certain() -> None:
     line = candidates("12")
-    readings, reason = choose_readings(see(line), Known.check(1, None))
+    readings, reason, is_free = choose_readings(see(line), Known.check(1, None))
     assert readings[0].number in "12" and reason == ""  # the digits of the free reading are unsure
+    assert not is_free
     line.digits[:] = np.eye(10)[[1, 2]]
     for length in (1, 3):
-        readings, reason = choose_readings(see(line), Known.check(length, None))
-        assert (readings[0].number, reason) == ("12", "not allowed")
-    readings, reason = choose_readings(see(line), Known.check(None, ["1", "34"]))
+        readings, reason, is_free = choose_readings(see(line), Known.check(length, None))
+        assert (readings[0].number, reason, is_free) == ("12", "not allowed", True)
+    readings, reason, is_free = choose_readings(see(line), Known.check(None, ["1", "34"]))
     # a list has few numbers: it says more
-    assert (readings[0].number, reason) == ("1", "")
+    assert (readings[0].number, reason, is_free) == ("1", "", False)
 
 
 def test_a_million_allowed_numbers() -> None:
     known = Known.check(9, [f"{n:09d}" for n in range(0, 1_000_000_000, 1009)])
     number = f"{1009 * 123_456:09d}"
-    readings, _ = choose_readings(see(candidates(number)), known)
+    readings, *_ = choose_readings(see(candidates(number)), known)
     assert readings[0].number == number and readings[0].chance > 0.999
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,9 +30,12 @@ from worker.training.calibration import (
 from worker.training.number_trainer import (
     MARKED_SHARE,
     Answers,
+    calibrate_card,
     calibrated,
     choose_threshold,
     fit_confidence,
+    fit_known_confidence,
+    measure_gaps,
 )
 from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
 from worker.training.synthetic import rendering
@@ -192,18 +196,44 @@ def test_the_confidence_of_a_number_depends_on_its_length() -> None:
     is_right = torch.rand(5000) < torch.sigmoid(0.8 * logits + 0.6 * digits.log() - 1)
     is_doubted = torch.rand(5000) < 0.2
     is_right &= ~is_doubted | (torch.rand(5000) < 0.3)
-    answers = Answers(logits.sigmoid(), digits, is_doubted, is_right)
+    is_known_right = torch.rand(5000) < torch.sigmoid(0.7 * logits - 0.3)
+    answers = Answers(
+        logits.sigmoid(), digits, is_doubted, is_right, logits.sigmoid(), is_known_right
+    )
     slope, length_factor, offset = fit_confidence(answers)
     assert [slope, length_factor, offset] == pytest.approx([0.8, 0.6, -1], abs=0.15)
     card = Card(
         "number", "", 0, 1, temperature=1 / slope, offset=offset, length_factor=length_factor
     )
+    assert fit_known_confidence(answers) == pytest.approx([0.7, -0.3], abs=0.15)
     confidence = calibrated(card, answers)
     for length in (1, 12):
         of_length = ~is_doubted & (digits == length)
         assert count_gaps(confidence[of_length], is_right[of_length]) < 0.1
     is_marked = is_doubted | (confidence < choose_threshold(confidence, answers))
     assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
+
+
+def test_a_number_whose_length_was_known_has_a_confidence_of_its_own() -> None:
+    card = Card("number", "", 0, 1, length_factor=0.5, known_temperature=2, known_offset=-0.5)
+    assert card.calibrate(0.9, 9, is_length_known=True) == pytest.approx(3 / (3 + math.exp(0.5)))
+    assert card.calibrate(0.9, 9) == pytest.approx(27 / 28)
+
+
+def test_images_without_a_number_do_not_calibrate() -> None:
+    torch.manual_seed(0)
+    logits, digits = 2 + 2 * torch.randn(1000), torch.randint(1, 13, (1000,))
+    right = torch.rand(1000) < torch.sigmoid(logits)
+    read = Answers(logits.sigmoid(), digits, right & False, right, logits.sigmoid(), right)
+    unread = Answers(*(torch.zeros_like(column) for column in read))._replace(
+        digits=torch.ones_like(digits)
+    )
+    both = Answers(*(torch.cat(parts) for parts in zip(read, unread, strict=True)))
+    card = calibrate_card(Card("number", "", 0, 1), both)
+    assert dataclasses.replace(calibrate_card(card, read), review_below=card.review_below) == card
+    assert measure_gaps(card, both) == measure_gaps(card, read) > 0
+    calibrate_card(card, unread)  # nothing was read at all
+    assert measure_gaps(card, unread) == 0
 
 
 def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:

@@ -30,21 +30,27 @@ class Card:
     test_calibration_error: float | None = None  # expected calibration error, 0..1
     temperature: float = 1.0  # divides the logits, so that confidence matches accuracy
     offset: float = 0.0  # is added to the log-odds of a number, once they are divided
-    length_factor: float = 0.0  # this times the logarithm of its count of digits is added, too
+    length_factor: float = 0.0  # the log-odds grow by this times ln(digits)
+    known_temperature: float = 1.0  # as `temperature`, for a number whose length was known
+    known_offset: float = 0.0  # as `offset`, for such a number
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     sha256: str | None = None  # the SHA-256 of the weights file
     own_images: int = 0  # how many images of a user's own were learned or held back
     own_accuracy_before: float | None = None  # on those held back, before they were learned
     own_accuracy: float | None = None  # the same after that
 
-    def calibrate(self, probability: float, digits: int) -> float:
+    def calibrate(self, probability: float, digits: int, is_length_known: bool = False) -> float:
         """The probability that a number is right, from that of its reading (J. Platt, 1999).
 
-        Its count of digits counts, because a short number is more often a part of a longer one.
+        Its count of digits counts unless it was known: a short number is more often a part of a
+        longer one.
         """
         odds = min(max(probability, 1e-6), 1 - 1e-6)
-        logit = math.log(odds / (1 - odds)) / self.temperature
-        logit += self.length_factor * math.log(digits) + self.offset
+        logit = math.log(odds / (1 - odds))
+        if is_length_known:
+            logit = logit / self.known_temperature + self.known_offset
+        else:
+            logit = logit / self.temperature + self.length_factor * math.log(digits) + self.offset
         return 1 / (1 + math.exp(-logit))
 
     def write(self, path: Path) -> None:

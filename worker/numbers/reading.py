@@ -126,10 +126,10 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     yield None
     seen = read_line(network, grey, found, line)
     yield None
-    readings, reason = choose_readings(seen, known)
+    readings, reason, is_free = choose_readings(seen, known)
     yield None
     best = readings[0]
-    confidence = card.calibrate(best.chance, len(best.number))
+    confidence = card.calibrate(best.chance, len(best.number), not is_free and known.fixes_length)
     if has_more_pages(content):
         reason = "pages"
     # Only a large picture was reduced
@@ -199,8 +199,8 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
     return "several lines" if (is_tall & beside & (found.chances >= CLEAR)).any() else ""
 
 
-def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason]:
-    """Readings with their probability, the best first, and why a person should check the first.
+def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
+    """Readings, the best first, why a person should check the first, and whether they are free.
 
     If numbers are known, the probability is that among those. The readings are free if nothing is
     known, if no known number is plausible, and if only the length is known and a free reading of
@@ -212,10 +212,10 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason]:
     is_wrong_length = bool(free) and known.allowed is None and free[0].chance >= CERTAIN
     if wanted and wanted[0].chance >= MIN_ALLOWED and not is_wrong_length:
         readings = [one._replace(chance=one.chance / total) for one in wanted]
-        return readings, seen.reason
+        return readings, seen.reason, known.is_nothing
     if not free:
         raise ImageError("no number can be seen")
-    return free, seen.reason or "not allowed"
+    return free, seen.reason or "not allowed", True
 
 
 def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:

@@ -36,7 +36,7 @@ def count_gaps(confidence: Tensor, right: Tensor) -> float:
     gaps = confidence.double() - right.double()
     places = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     sums = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, places, gaps)
-    return (sums.abs().sum() / len(right)).item()
+    return (sums.abs().sum() / max(1, len(right))).item()
 
 
 def fit_logistic(features: Tensor, truths: Tensor) -> list[float]:

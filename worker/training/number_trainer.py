@@ -8,6 +8,7 @@ confidence is calibrated anew.
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protocol.chunk import Reason
+from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path, read_card
 from worker.models.columns import Columns
 from worker.models.detector import Detector, fold
 from worker.models.number import NumberNetwork, read_networks
 from worker.numbers.reading import choose_readings, look
-from worker.numbers.readings import NOTHING_KNOWN
+from worker.numbers.readings import NOTHING_KNOWN, Reading
 from worker.pictures import ImageError
 from worker.training import detection, strips
 from worker.training.calibration import count_gaps, fit_logistic
@@ -38,16 +41,19 @@ DETECTOR_RECIPE = EpochsRecipe(epochs=40)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 COLUMNS_RECIPE = EpochsRecipe(epochs=30)
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
+NO_READING = Reading("?", 0.0)  # no reading: it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
 
 
 class Answers(NamedTuple):
-    """What was read in N scenes: (N,) each."""
+    """What was read in N scenes, freely and with the length known: (N,) each."""
 
-    chances: Tensor  # the probability of the reading, 0 if there is none
+    chances: Tensor  # the probability of the free reading, 0 if there is none
     digits: Tensor  # how many digits it has, 1 if there is none
     is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
     is_right: Tensor
+    known_chances: Tensor  # the probability of the reading of the right length, 0 if there is none
+    is_known_right: Tensor
 
 
 def train_detector(seed: int, recipe: EpochsRecipe, out: Path, fine_tune: bool) -> Detector:
@@ -100,14 +106,18 @@ def read_scenes(network: NumberNetwork, scenes: Sequence[Scene]) -> Answers:
     """Read the number in each scene."""
     rows = []
     for scene in scenes:
-        try:
-            readings, reason = choose_readings(look(network, scene.picture), NOTHING_KNOWN)
-            number, chance = readings[0]
-            rows.append((chance, len(number), reason != "", number == scene.number))
-        except ImageError:  # nothing was found
-            rows.append((0.0, 1, False, False))
-    chances, digits, *others = map(torch.tensor, zip(*rows, strict=True))
-    return Answers(chances.double(), digits, *others)
+        free = known = NO_READING
+        reason: Reason = ""
+        with suppress(ImageError):  # nothing was found
+            seen = look(network, scene.picture)
+            (free, *_), reason, _ = choose_readings(seen, NOTHING_KNOWN)
+            length = len(scene.number)
+            (best, *_), _, is_free = choose_readings(seen, Known((length, length)))
+            known = NO_READING if is_free else best
+        is_right, is_known_right = (one.number == scene.number for one in (free, known))
+        digits = len(free.number)
+        rows.append((free.chance, digits, reason != "", is_right, known.chance, is_known_right))
+    return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
 def train_number(
@@ -155,7 +165,7 @@ def train_number(
     card = replace(
         card,
         test_accuracy=round(answers.is_right.double().mean().item(), 6),
-        test_calibration_error=round(count_gaps(calibrated(card, answers), answers.is_right), 6),
+        test_calibration_error=measure_gaps(card, answers),
     )
     card = write_model(out, card, network)
     for name in ("detector", "columns"):
@@ -166,11 +176,14 @@ def train_number(
 def calibrate_card(card: Card, answers: Answers) -> Card:
     """The card with what makes confidence match accuracy, and the threshold for `review`."""
     slope, length_factor, offset = fit_confidence(answers)
+    known_slope, known_offset = fit_known_confidence(answers)
     card = replace(
         card,
         temperature=round(1 / slope, 4),
         offset=round(offset, 4),
         length_factor=round(length_factor, 4),
+        known_temperature=round(1 / known_slope, 4),
+        known_offset=round(known_offset, 4),
     )
     return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
 
@@ -181,15 +194,32 @@ def fit_confidence(answers: Answers) -> list[float]:
     They are for readings without another doubt: a clear scene that looks doubtful is mostly read
     wrongly, one with another line is not.
     """
-    features = [torch.logit(answers.chances, 1e-6), answers.digits.double().log()]
-    kept = ~answers.is_doubted
+    features = [torch.logit(answers.chances.double(), 1e-6), answers.digits.double().log()]
+    kept = ~answers.is_doubted & (answers.chances > 0)
     return fit_logistic(torch.stack(features, 1)[kept], answers.is_right[kept].double())
+
+
+def fit_known_confidence(answers: Answers) -> list[float]:
+    """The slope of log-odds, and the offset, for readings whose length was known.
+
+    No free reading of another length takes a part of their probability, so it is too high more
+    often; and it does not depend on the length.
+    """
+    kept = ~answers.is_doubted & (answers.known_chances > 0)
+    logits = torch.logit(answers.known_chances[kept].double(), 1e-6)
+    return fit_logistic(logits[:, None], answers.is_known_right[kept].double())
 
 
 def calibrated(card: Card, answers: Answers) -> Tensor:
     """The confidence of each reading, (N,)."""
     pairs = zip(answers.chances.tolist(), answers.digits.tolist(), strict=True)
     return torch.tensor([card.calibrate(chance, digits) for chance, digits in pairs])
+
+
+def measure_gaps(card: Card, answers: Answers) -> float:
+    """The expected calibration error of the free readings."""
+    is_read = answers.chances > 0
+    return round(count_gaps(calibrated(card, answers)[is_read], answers.is_right[is_read]), 6)
 
 
 def choose_threshold(confidence: Tensor, answers: Answers) -> float:

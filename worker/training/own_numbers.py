@@ -24,9 +24,8 @@ from worker.normalisation.colours import to_grey
 from worker.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
 from worker.pictures import Grey, ImageError
 from worker.training import strips
-from worker.training.calibration import count_gaps
 from worker.training.epochs import EpochsRecipe, Training
-from worker.training.number_trainer import Answers, calibrate_card, calibrated, read_scenes
+from worker.training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes
 from worker.training.own import check_enough, hold_back, report, report_failed
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.strips import Rng, StripBatch
@@ -132,7 +131,7 @@ def train_own_numbers(
         command=f"{before.command}; {command}",
         validation_accuracy=measure(both),
         test_accuracy=measure(read[1]),
-        test_calibration_error=round(count_gaps(calibrated(card, both), both.is_right), 6),
+        test_calibration_error=measure_gaps(card, both),
         own_images=len(own),
         own_accuracy_before=own_before,
         own_accuracy=measure(read[0]),
