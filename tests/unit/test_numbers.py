@@ -22,6 +22,8 @@ from worker.numbers.reading import (
     find_others,
     list_alternatives,
     list_digits,
+    look,
+    read_number,
     trace_number,
 )
 from worker.numbers.readings import Reading, weigh_readings
@@ -146,6 +148,29 @@ def test_a_length_is_wrong_where_another_one_is_certain() -> None:
     readings, reason, is_free = choose_readings(see(line), Known.check(None, ["1", "34"]))
     # a list has few numbers: it says more
     assert (readings[0].number, reason, is_free) == ("1", "", False)
+
+
+@pytest.mark.parametrize(
+    ("length", "allowed", "is_apart"),
+    [
+        (None, None, False),
+        ("1-9", None, False),
+        ("3", None, True),
+        (None, ["314", "31"], True),
+        (None, ["777"], False),  # this can't be, so that the reading is free
+    ],
+)
+def test_a_number_whose_length_is_known_is_calibrated_apart(
+    length: str | None, allowed: list[str] | None, is_apart: bool
+) -> None:
+    picture = np.full((200, 500), 230, np.uint8)
+    cv2.putText(picture, "3 1 4", (60, 140), cv2.FONT_HERSHEY_SIMPLEX, 3, 30, 8)
+    known = Known.check(length, allowed)
+    network, card = load_networks()
+    (best, *_), *_ = choose_readings(look(network, picture), known)
+    reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), known)
+    assert reading.number == "314"
+    assert reading.confidence == card.calibrate(best.chance, 3, is_apart)
 
 
 def test_a_million_allowed_numbers() -> None:
