@@ -16,9 +16,8 @@ FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's cont
 FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
 PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
 PAPER_MARGIN = 0.2  # of a digit's height, around its box
-PEAK_CELLS = np.ones(
-    (3, 3), np.uint8
-)  # 3×3 neighbourhood: a cell is a peak if no neighbour is higher
+# 3×3 neighbourhood: a cell is a peak if no neighbour is higher
+PEAK_CELLS = np.ones((3, 3), np.uint8)
 QUANTILES = np.array([0.02, 0.5, 0.98])  # of the grey values: darkest, median, brightest
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
