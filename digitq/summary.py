@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
 from protocol.settings import NUMBER
-from protocol.text import plural
+from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from producer.checkpoint import Checkpoint
@@ -126,7 +126,8 @@ def report_truth(
         echo_err(f"no right answer{where} for {some}{why}")
     if labels and labels.unused:
         unused = plural(len(labels.unused), "right answer")
-        echo_err(f"no image for {unused} in {truth}, such as {next(iter(labels.unused))}")
+        example = in_one_line(next(iter(labels.unused)))
+        echo_err(f"no image for {unused} in {truth}, such as {example}")
 
 
 def describe_flaws(counted: "Checkpoint | JobRecord") -> list[str]:

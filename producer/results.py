@@ -194,5 +194,6 @@ def read_errors(path: Path) -> Iterator[None]:
     except UsageError:
         raise
     except READ_ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        details = str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or f"it was cut off or changed ({details})"
         raise UsageError(f"can't read the rows of {path}: {reason}") from None

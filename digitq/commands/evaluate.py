@@ -93,7 +93,7 @@ def evaluate(
         name, model, labels, sink = classify_sources(names, reading, truth, limit, workers, broker)
     counts = sink.checkpoint
     report_truth(counts, model, truth, labels)
-    if not counts.labelled and not counts.failed:
+    if not counts.labelled and counts.failed < counts.rows:
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
     click.echo(json.dumps(figures) if as_json else tabulate_scores(figures))

@@ -15,7 +15,7 @@ from digitq.commands.run import exec_module
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import ALL_MODELS, NUMBER, settings
-from protocol.text import plural
+from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from producer.sources.source import SourceItem
@@ -84,8 +84,8 @@ def train(
     Without --data, `mlp` and `cnn` learn from MNIST, and `number` from rendered numbers of MNIST's
     digits; that takes an hour or more. With --data it takes minutes, and begins with digitq's
     weights, or those of --weights. A fifth of your images is held back, to measure the accuracy
-    before and after. Exit status: 0 if the weights are written, 1 if they would not have been
-    better, 2 for bad usage or input, 3 if the disk failed.
+    before and after. Exit status: 0 if the weights are written, 1 if they would be worse
+    on your images, 2 for bad usage or input, 3 if the disk failed.
     """
     require("torch", "worker")
     task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}
@@ -142,7 +142,7 @@ def spool_labelled(
         more = " …" * (len(wrong) > MAX_NAMED)
         raise UsageError(
             f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
-            f"{', '.join(wrong[:MAX_NAMED])}{more}"
+            f"{in_one_line(', '.join(wrong[:MAX_NAMED]))}{more}"
         )
     notes = [f"{plural(labelled, 'image')} with a right answer"]
     if seen > labelled:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
+from producer.sources.truth import read_cells, why
 from protocol.chunk import CORRECTED, answers
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
@@ -36,16 +37,17 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
     column, other = ("number", "label") if results.read == "number" else ("label", "number")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
+            lines = read_cells(file)
             names = [name.strip().lower() for name in next(lines, [])]
+            if "confidence" in names:
+                raise UsageError(f"{path} has the answers of a network, not corrections")
             if other in names and column not in names:
                 raise UsageError(f"{path} has a column {other!r}, but {results.path} a {column!r}")
             if not {"id", column} <= {*names}:
                 raise UsageError(f"the first line of {path} must be id,{column}")
             found = parse_lines(lines, path, names.index("id"), names.index(column), column)
     except (OSError, UnicodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"can't read {path}: {reason}") from None
+        raise UsageError(f"can't read {path}: {why(error)}") from None
     if not found:
         raise UsageError(f"{path} has no corrections")
     check_ids(path, found, results)

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +26,8 @@ def read_truths(path: Path) -> dict[str, str]:
     truths: dict[str, str] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            names = next(rows, [])
+            rows = read_cells(file)
+            names: list[str] = next(rows, [])
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
             for row in rows:
                 cells = row + [""] * (len(names) - len(row))
@@ -39,11 +40,26 @@ def read_truths(path: Path) -> dict[str, str]:
                 if answer and truths.setdefault(id, answer) != answer:
                     raise UsageError(f"{path} has two right answers for {id}")
     except (OSError, UnicodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"can't read the right answers in {path}: {reason}") from None
+        raise UsageError(f"can't read the right answers in {path}: {why(error)}") from None
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
+
+
+def read_cells(file: TextIO) -> Any:
+    """The rows of a CSV file from its start. Without a comma in the first line, a semicolon or a
+    tab separates its cells, as spreadsheets in some countries write it."""
+    first = file.readline()
+    file.seek(0)
+    others = [sign for sign in ";\t" if sign in first and "," not in first]
+    return csv.reader(file, delimiter=others[0] if others else ",")
+
+
+def why(error: Exception) -> str:
+    """Why a CSV file can't be read."""
+    if isinstance(error, UnicodeError):
+        return "it is not in UTF-8: save it as `CSV UTF-8`"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:

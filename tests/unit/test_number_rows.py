@@ -231,6 +231,8 @@ def test_a_table_that_has_no_right_answers(text: str, message: str, tmp_path: Pa
         (",,id,label\nx,y,a,1\n\nx,y,b\n", {"a": "1"}),
         ("id,label\n a , 1 \n", {" a ": "1"}),
         ("id,label\n'=a,1\n'b,2\n", {"=a": "1", "'b": "2"}),
+        ("\ufeffid;label\na,b;1\n", {"a,b": "1"}),  # as spreadsheets in some countries write it
+        ("id\tlabel\na;b\t1\n", {"a;b": "1"}),
     ],
 )
 def test_cells_of_right_answers_are_taken_by_their_place(

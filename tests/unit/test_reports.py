@@ -327,7 +327,8 @@ def test_numbers_are_corrected(
     ("text", "message"),
     [
         ("", "the first line of corrections.csv must be id,label"),
-        ("id;label\na;1\n", "the first line of corrections.csv must be id,label"),
+        ("id;label\na;12\n", "row 2 of corrections.csv has the label '12' for a"),
+        ("id,label,confidence\na,1,1\n", "has the answers of a network, not corrections"),
         ("id,number\na,12\n", "corrections.csv has a column 'number', but out.csv a 'label'"),
         ("id,label\n", "corrections.csv has no corrections"),
         (
@@ -342,7 +343,7 @@ def test_numbers_are_corrected(
         ("id,label\nb,1\na,12\n", "row 3 of corrections.csv has the label '12' for a"),
         ("id,label\na\n", "row 2 of corrections.csv has too few columns"),
         ("id,label\na,1\nb,2\na,3\n", "corrections.csv has two answers for a"),
-        ("id,label\n\xff\udcff,1\n", "can't read corrections.csv: "),
+        ("id,label\n\xff\udcff,1\n", "can't read corrections.csv: it is not in UTF-8"),
     ],
 )
 def test_corrections_that_are_refused(
