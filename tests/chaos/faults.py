@@ -159,7 +159,7 @@ def repeat_chunks(deployment: Deployment, random: Random) -> None:
         stored = int(deployment.ledger().redis.hget(record_key(job_id), "stored") or 0)
         numbers = {random.randrange(stored + 3) for _ in range(20)}
         for number in numbers:
-            app.send_task(CLASSIFY, (job_id, number))
+            app.send_task(CLASSIFY, (job_id, number), ignore_result=True)
 
 
 def push_rubbish(deployment: Deployment, random: Random) -> None:
@@ -170,10 +170,9 @@ def push_rubbish(deployment: Deployment, random: Random) -> None:
 
 def push_other_version(deployment: Deployment, random: Random) -> None:
     app = make_app(deployment.direct_url)
-    app.send_task("digitq.classify", ("no such job", 0))
-    app.send_task("digitq.classify", ("wrong",))
-    app.send_task("digitq.classify", ({}, "wrong"))
-    app.send_task("digitq.classify_chunks", (1, 2), {"version": 9})
+    for arguments in ("no such job", 0), ("wrong",), ({}, "wrong"):
+        app.send_task("digitq.classify", arguments, ignore_result=True)
+    app.send_task("digitq.classify_chunks", (1, 2), {"version": 9}, ignore_result=True)
 
 
 FAULTS = (

@@ -74,9 +74,9 @@ def jobs() -> Iterator[dict[str, Job]]:
         client.ledger.redis.delete(QUEUE)
         twice = client.submit(DIGITS)
         wait_for(lambda: all_queued(twice))
-        for _ in range(2):
-            for number in range(16):
-                make_app(local.url).send_task(CLASSIFY, (twice.id, number))
+        with make_app(local.url) as app:
+            for number in [*range(16)] * 2:
+                app.send_task(CLASSIFY, (twice.id, number), ignore_result=True)
         start_workers(local)
         yield {"forgotten": forgotten, "lost": lost, "detached": detached, "twice": twice}
 
