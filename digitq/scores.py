@@ -11,11 +11,10 @@ import pyarrow.compute as pc
 
 from digitq.intervals import wilson
 from producer.sinks.files import Sink
-from protocol.chunk import CLASSES, answers, corrected, failures
+from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
 from protocol.reading import What
 
 SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
-CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 Figures = dict[str, Any]  # what JSON can hold
 SHARE_NAMES = {  # the figures that are shares, and what they are called
     "accuracy": "accuracy",

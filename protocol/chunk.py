@@ -13,6 +13,7 @@ TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job
 MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
 
 PIXELS = 28 * 28
+CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 CLASSES = 10
 
 ID = pa.field("id", pa.string(), nullable=False)

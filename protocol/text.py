@@ -1,5 +1,10 @@
 """Text for people: names of files with any bytes in them, and numbers with a noun."""
 
+from collections.abc import Collection
+from itertools import islice
+
+MAX_NAMED = 3  # a message names at most this many
+
 
 def printable(name: str) -> str:
     """The name with each byte that is not UTF-8 written as `\\xNN`."""
@@ -16,6 +21,12 @@ def in_one_line(text: str) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in printable(text)
     )
+
+
+def name_some(names: Collection[str]) -> str:
+    """The first names in one line, with an ellipsis if there are more: `a, b, c, …`."""
+    more = ["…"] * (len(names) > MAX_NAMED)
+    return ", ".join([*map(in_one_line, islice(names, MAX_NAMED)), *more])
 
 
 def too_large(limit: int) -> str:

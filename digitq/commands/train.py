@@ -15,12 +15,10 @@ from digitq.commands.run import exec_module
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import ALL_MODELS, NUMBER, settings
-from protocol.text import in_one_line, plural
+from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
     from producer.sources.source import SourceItem
-
-MAX_NAMED = 3  # a message names at most this many images
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -139,10 +137,9 @@ def spool_labelled(
         labelled, seen = labelled + batch.num_rows, seen + chunk.rows
     if wrong:
         what = "number of at most 20 digits" if model == NUMBER else "digit"
-        more = " …" * (len(wrong) > MAX_NAMED)
         raise UsageError(
             f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
-            f"{in_one_line(', '.join(wrong[:MAX_NAMED]))}{more}"
+            f"{name_some(wrong)}"
         )
     notes = [f"{plural(labelled, 'image')} with a right answer"]
     if seen > labelled:

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,10 +14,9 @@ from producer.sources.truth import read_cells, why
 from protocol.chunk import CORRECTED, answers
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
-from protocol.text import in_one_line, plural
+from protocol.text import in_one_line, name_some, plural
 
 CHECKSUM_DIGITS = 16
-NAMED_IDS = 3  # an error names so many ids
 NOTHING_THERE = "no digit"  # the error of a row if a person says so
 Corrections = Mapping[str, str]  # the right answers by id; empty if there is no digit
 
@@ -85,11 +83,9 @@ def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
             for id in batch.column("id").to_pylist():
                 missing.pop(id, None)
     if missing:
-        named = ", ".join(map(in_one_line, islice(missing, NAMED_IDS)))
-        more = ", …" if len(missing) > NAMED_IDS else ""
         raise UsageError(
             f"{path} is of other results: {results.path} does not have "
-            f"{plural(len(missing), 'id')} of it ({named}{more})"
+            f"{plural(len(missing), 'id')} of it ({name_some(missing)})"
         )
 
 

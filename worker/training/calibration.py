@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protocol.chunk import CALIBRATION_BINS
 from worker.models.network import Network, softmax
 
-CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from protocol.chunk import PIXELS, Chunk, kind_of
 from protocol.errors import UsageError
-from protocol.text import plural, printable
+from protocol.text import name_some, plural
 from worker.classify import (
     TTA_BELOW,
     combine_views,
@@ -57,7 +57,6 @@ MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows so many MNIST images for ea
 OLD_SHARE = {"mlp": 0.0, "cnn": 0.15}
 CHOOSING_IMAGES = 1_000  # so many of MNIST's validation images are classified after each epoch
 HELD_BACK_STEP = 5  # every fifth image is held back
-MAX_NAMED = 3  # a message names at most this many images
 
 
 class OwnImages(NamedTuple):
@@ -105,9 +104,8 @@ def read_own(chunks: Iterable[Chunk]) -> OwnImages:
 def report_failed(failed: list[str]) -> None:
     """Say which images can't be read and are left out."""
     if failed:
-        named = ", ".join(failed[:MAX_NAMED]) + " …" * (len(failed) > MAX_NAMED)
-        text = f"{plural(len(failed), 'image')} left out that can't be read: {named}"
-        print(printable(text), file=sys.stderr)
+        left_out = f"{plural(len(failed), 'image')} left out that can't be read"
+        print(f"{left_out}: {name_some(failed)}", file=sys.stderr)
 
 
 def check_enough(answers: list[int] | list[str], what: str) -> None:
