@@ -91,9 +91,12 @@ def _find(names: list[str], finished: float | None, missing: dict[str, str]) -> 
         except (UsageError, OSError) as error:
             if finished is None and not (isinstance(error, EmptyError) and len(names) > 1):
                 raise UsageError(_reason(error)) from None
+            hint = (
+                "" if os.path.lexists(name) else f" in {os.getcwd()}: name its SOURCE if it moved"
+            )
             for id in missing:
                 if len(names) == 1 or id == printable(name) or id.startswith(prefix_of(name)):
-                    missing[id] = _reason(error)
+                    missing[id] = _reason(error) + hint
 
 
 def _open_each(

@@ -111,7 +111,10 @@ function select(card, focus = true) {
 function move(step) {
   const next = cards[cards.indexOf(current) + step];
   if (next) select(next);
-  else if (step > 0) say("That was the last one: s saves");
+  else if (step > 0) {
+    const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
+    say(`That was the last one: s saves${failed ? `; ${failed.textContent} more` : ""}`);
+  }
 }
 
 function choose(match, title, note, focus = true) {

@@ -2,7 +2,7 @@
 
 import hashlib
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from protocol.chunk import CLASSES
 from protocol.text import in_one_line, plural
 
 SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
-MAX_PROBLEM = 90  # characters that say why a picture is not shown
+MAX_PROBLEM = 300  # characters that say why a picture is not shown
 TEMPLATES = Path(__file__).parent
 
 
@@ -139,7 +139,7 @@ def add_pictures(
             card.problem = "no SOURCE is known"
         yield "no pictures: name their SOURCE after the result file"
         return
-    problems: Counter[str] = Counter()
+    problems: defaultdict[str, list[str]] = defaultdict(list)
     sees_digits = any(not card.reads_numbers for card in cards)  # the network sees 28×28 px
     has_worker = find_spec("cv2") is not None
     with closing(Eye()) as eye:
@@ -150,11 +150,13 @@ def add_pictures(
             if picture.content and is_seen:
                 seen = eye.look(picture.content)
             if problem:
-                problems[problem] += 1
+                problems[problem].append(picture.id)
             for card in by_id[picture.id]:
                 card.picture, card.seen, card.problem = thumbnail, seen, problem
-    for problem, count in problems.most_common(SHOWN_KINDS):
-        yield f"{plural(count, 'picture')}: {problem}"
+    commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
+    for problem, ids in commonest[:SHOWN_KINDS]:
+        what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
+        yield f"{what}: {problem}"
     if sees_digits and not has_worker:
         yield "what the network saw is not shown, as the extra `worker` is not installed"
 

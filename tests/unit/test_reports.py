@@ -220,7 +220,7 @@ def test_pictures_that_are_gone_or_changed_are_told(
     said = capsys.readouterr().err.splitlines()[-2:]
     assert said == [
         "the page is out.html: 4 images, 0 to review",
-        "4 pictures: no such file or folder: scans",
+        f"4 pictures: no such file or folder: scans in {tmp_path}: name its SOURCE if it moved",
     ]
 
 
