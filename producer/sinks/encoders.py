@@ -96,7 +96,7 @@ def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
             error = in_one_line(f"{row['id']}: {row['error']}")
             lines.append(f"{'-':{width}}  {'':7}  {'error':14}  {error}\n")
             continue
-        mark = row["reason"] or ""
+        mark = "corrected" if row.get("corrected") else row["reason"] or ""
         if truth not in (None, answer):
             mark = f"not {truth}"
         id, confidence = in_one_line(row["id"]), row["confidence"]
