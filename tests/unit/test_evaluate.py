@@ -218,6 +218,8 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     assert (
         err.splitlines()[-1] == f"digitq: {results} can't be evaluated: no image has a right answer"
     )
+    failed = write_results(tmp_path / "failed.csv", make_digits(ROWS, has_truth=False))
+    assert run(capsys, failed, "--truth", table)[:2] == (2, "")
 
 
 @pytest.mark.parametrize(
