@@ -113,7 +113,8 @@ function move(step) {
   if (next) select(next);
   else if (step > 0) {
     const failed = document.querySelector('[data-group="failed"][aria-pressed="false"]');
-    say(`That was the last one: s saves${failed ? `; ${failed.textContent} more` : ""}`);
+    const rest = failed ? `; ${failed.querySelector("span").textContent} more under Failed` : "";
+    say(`That was the last one: s saves${rest}`);
   }
 }
 
