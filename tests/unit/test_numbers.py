@@ -88,6 +88,19 @@ def test_a_far_number_is_another_one_and_boxes_are_not() -> None:
     assert read(candidates("123", pitch=80)) == "123"
 
 
+def test_a_page_full_of_digits_takes_little_memory() -> None:
+    rows = [candidates("1234567890" * 4, [0.9 - row / 100] * 40, top=40 * row) for row in range(40)]
+    page = together(*rows)
+    tracemalloc.start()
+    try:
+        line = choose_line(page)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(line) == 40 and (page.boxes[line, 1] == 0).all()
+    assert peak < 50e6  # bytes
+
+
 def test_what_is_unlikely_is_left_out() -> None:
     assert read(candidates("123", [0.99, 0.2, 0.99])) == "13"
 

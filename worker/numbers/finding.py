@@ -11,6 +11,7 @@ from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, Detector
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
+MAX_CANDIDATES = 512  # of more peaks, the likeliest are candidates
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
 FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's contrast is faint
 FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
@@ -48,7 +49,7 @@ def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidat
         chances = maps.middle[0].sigmoid().numpy()
         is_peak = (chances == cv2.dilate(chances, PEAK_CELLS)) & (chances >= MIN_CHANCE)
         rows, columns = np.nonzero(is_peak)
-        order = np.argsort(-chances[rows, columns], kind="stable")
+        order = np.argsort(-chances[rows, columns], kind="stable")[:MAX_CANDIDATES]
         rows, columns = rows[order], columns[order]
         signs = maps.signs.numpy()[0, :, rows, columns]  # (N, 11)
         signs = torch.from_numpy(signs).softmax(1).numpy() * chances[rows, columns, None]

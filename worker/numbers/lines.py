@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from worker.numbers.finding import Candidates, find_median
 
 CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likely
+MAX_ENDS = 32  # lines are drawn through each two of so many candidates, the likeliest ones
 MAX_SLOPE = 0.36  # a line is tilted by at most 20°
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height from the line
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
@@ -20,7 +21,7 @@ def choose_line(found: Candidates) -> NDArray[np.intp]:
     middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     heights = (found.boxes[:, 3] - found.boxes[:, 1]).clip(1)
     clear = np.flatnonzero(found.chances >= max(CLEAR_CHANCE, 0.5 * found.chances[0]))
-    clear = clear if len(clear) else np.zeros(1, np.intp)
+    clear = clear[:MAX_ENDS] if len(clear) else np.zeros(1, np.intp)
     first, second = clear.repeat(len(clear)), np.tile(clear, len(clear))
     steps = middles[second] - middles[first]
     slopes = steps[:, 1] / np.where(np.abs(steps[:, 0]) < 1, np.inf, steps[:, 0])
