@@ -60,6 +60,9 @@ function showProgress() {
 
 function give(card, answer) {
   const id = ids.get(card);
+  const was = card.dataset.answer;
+  const name = part("h3", card).textContent;
+  if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
   drafts.delete(id);
   if (answer === undefined) given.delete(id);
   else given.set(id, answer);
@@ -68,8 +71,6 @@ function give(card, answer) {
   if (field) field.value = answer ?? "";
   show(card);
   showProgress();
-  const name = part("h3", card).textContent;
-  const was = card.dataset.answer;
   if (answer === undefined) say(`${name}: taken back`);
   else if (answer && answer === was) say(`${name}: ${answer} confirmed`);
   else say(`${name}: ${answer || "no digit"}${was && ` instead of ${was}`}`);

@@ -25,12 +25,22 @@ from digitq.scores import Figures, percent
 from producer.pictures import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile
-from protocol.chunk import CLASSES
+from protocol.chunk import CLASSES, CORRECTED
 from protocol.text import in_one_line, plural
 
 SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
 MAX_PROBLEM = 300  # characters that say why a picture is not shown
 TEMPLATES = Path(__file__).parent
+MEANINGS: dict[str, str] = {  # of a reason to review
+    "no digit": "does not look like a digit",
+    "pages": "the file has more pages; one was read",
+    "several lines": "there is another line",
+    "other signs": "letters, or something crossed out, beside the number",
+    "not allowed": "no number that was allowed is plausible",
+    "several digits": "another shape may be a digit, too",
+    "too solid": "the ink is too solid for strokes",
+    "unsure": "the confidence is lower than that of most right answers",
+}
 
 
 @dataclass
@@ -67,6 +77,10 @@ class Card:
     @property
     def reason(self) -> str:
         return in_one_line(self.row["error"] or self.row["reason"] or "")
+
+    @property
+    def is_corrected(self) -> bool:
+        return bool(self.row.get(CORRECTED.name))
 
     @property
     def bars(self) -> list[str]:
@@ -270,6 +284,7 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
         percent=percent,
         plural=plural,
         reasons=survey.reasons.most_common(SHOWN_KINDS),
+        meanings=MEANINGS,
         errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(SHOWN_KINDS)],
         facts=list_facts(results),
         tabs=list_tabs(survey, cards),

@@ -68,7 +68,10 @@ def encode_jsonl(batch: pa.RecordBatch, header: bool) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def as_type(kind: pa.DataType, floats: pa.DataType = pa.float64()) -> pa.DataType:  # noqa: B008
+def as_type(
+    kind: pa.DataType,
+    floats: pa.DataType = pa.float64(),  # noqa: B008 (frozen)
+) -> pa.DataType:
     """The type with another one in place of each float32 in it."""
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(part.name, as_type(part.type, floats)) for part in kind])

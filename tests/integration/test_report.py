@@ -135,6 +135,8 @@ def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None
     expect(page.locator("#said")).to_contain_text("last one")
     page.keyboard.press("Backspace")  # u29 is taken back, and is given again
     expect(page.locator("#count")).to_have_text("29 of 30")
+    page.keyboard.press("Backspace")
+    expect(page.locator("#said")).to_have_text("u29.png: there is nothing to take back")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("8")
@@ -154,6 +156,10 @@ def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None
     assert [row["label"] for row in given[15:]] == [7] * 14 + [8]
     assert given[0]["confidence"] == pytest.approx(0.4)
     assert final.record and (final.record.failed, final.record.review) == (1, 0)
+    run("report", tmp_path / "final.jsonl")
+    page.goto((tmp_path / "final.html").as_uri())
+    page.locator("[data-group='rest']").click()
+    expect(page.locator(".card", has_text="corrected by a person")).to_have_count(UNSURE)
 
 
 def test_another_table_has_corrections_of_its_own(page: Page, tmp_path: Path) -> None:

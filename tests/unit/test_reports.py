@@ -19,7 +19,7 @@ import pytest
 from digitq.cli import main
 from digitq.reports import pictures
 from digitq.reports.corrections import correct_batch
-from digitq.reports.page import build_cards, list_tabs
+from digitq.reports.page import MEANINGS, build_cards, list_tabs
 from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import (
     SHOWN_OF_CELL,
@@ -31,7 +31,7 @@ from digitq.reports.survey import (
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
-from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, PROBABILITIES, RESULT_SCHEMA, TRUTH
+from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, PROBABILITIES, REASONS, RESULT_SCHEMA, TRUTH
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
@@ -101,6 +101,10 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
     assert (after.corrected, after.counts.failed, after.errors) == (10, 0, {})
     groups = after.groups()
     assert not groups["failed"] and "0/99.png" in [one.row["id"] for one in groups["rest"]]
+
+
+def test_each_reason_has_a_meaning() -> None:
+    assert {*MEANINGS} == {*REASONS} - {"", "error"}
 
 
 def test_the_page_says_which_wrong_numbers_it_has() -> None:
