@@ -76,14 +76,15 @@ def train(
     """Train a network, or go on with your own images.
 
     \b
-    digitq train cnn --data scans --truth corrections.csv --out mine
+    digitq train cnn --data scans --truth final.csv --out mine
     digitq classify more-scans --model cnn --weights mine -o results.csv
 
-    Without --data, `mlp` and `cnn` learn from MNIST, and `number` from rendered numbers of MNIST's
-    digits; that takes an hour or more. With --data it takes minutes, and begins with digitq's
-    weights, or those of --weights. A fifth of your images is held back, to measure the accuracy
-    before and after. Exit status: 0 if the weights are written, 1 if they would be worse
-    on your images, 2 for bad usage or input, 3 if the disk failed.
+    `digitq correct` writes such a final.csv. Without --data, `mlp` and `cnn` learn from MNIST, and
+    `number` from rendered numbers of MNIST's digits; that takes an hour or more. With --data it
+    takes minutes, and begins with digitq's weights, or those of --weights. A fifth of your images
+    is held back, to measure the accuracy before and after. Exit status: 0 if the weights are
+    written, 1 if they would be worse on your images, 2 for bad usage or input, 3 if the disk
+    failed.
     """
     require("torch", "worker")
     task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}
