@@ -13,6 +13,18 @@ from tests.chaos.runs import write_images
 
 ROWS = 2000
 AT_FIRST_SECONDS = 0.2  # until the fault strikes, at most; then much of the run is to come
+# Faults that do nearly the same as another one, or that a test of the commands has
+ALIKE = {
+    "a worker's main process stands still",
+    "the producer is killed",
+    "the producer gets Ctrl-C",
+    "the disk is full",
+    "Redis drops its clients",
+    "the network is slow",
+    "streams are cut in half",
+    "messages come late",
+    "chunks that are done come again",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +39,13 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         yield Campaign(deployment, source, folder, Random(seed), AT_FIRST_SECONDS)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=fault.name, marks=[pytest.mark.slow] * (fault.name in ALIKE))
+        for fault in FAULTS
+    ],
+)
 def test_one_fault(fault: Fault, campaign: Campaign) -> None:
     run = campaign.strike_run(1, detached=False, faults=(fault,))
     assert campaign.tallies[fault].times == 1
@@ -35,7 +53,7 @@ def test_one_fault(fault: Fault, campaign: Campaign) -> None:
     assert fault.ends or len(run.errors) == 1, run.errors  # the command was started once
 
 
-@pytest.mark.slow  # each fault alone is tested above; `make chaos` tries many for longer
+@pytest.mark.slow  # `make chaos` tries many for longer
 @pytest.mark.parametrize("detached", [False, True])
 def test_many_faults(detached: bool, campaign: Campaign) -> None:
     campaign.strike_run(6, detached)
