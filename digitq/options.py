@@ -83,7 +83,8 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
             if broker and "broker" in others and command.__name__ != "worker":
                 named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
                 raise UsageError(f"--weights is for private workers: it does not go with {named}")
-            use_weights(own_weights)
+            reading = others.get("reading")
+            use_weights(own_weights, reading.model if reading else None)
         command(**others)
 
     return run

@@ -153,8 +153,11 @@ def as_picture(id: str, content: bytes | None, kind: Kind) -> Picture:
 
 
 def changed_since(path: str, seconds: float) -> bool:
-    """Whether a file is there and was changed after this time."""
-    return os.path.isfile(path) and os.stat(path).st_mtime > seconds + 1
+    """Whether a file is there, and was changed, renamed or put there after this time."""
+    if not os.path.isfile(path):
+        return False
+    found = os.stat(path)
+    return max(found.st_mtime, found.st_ctime) > seconds + 1
 
 
 def find_file(id: str, source: str, sources: int) -> str | None:

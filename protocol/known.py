@@ -44,8 +44,8 @@ class Known:
         lengths = None if length is None else parse_lengths(str(length))
         if allowed is None:
             return cls(lengths)
-        if isinstance(allowed, str):
-            raise UsageError("`allowed` is a list of numbers, not a text")
+        if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
+            raise UsageError("`allowed` is a list of numbers, not a text or a path")
         listed = [*allowed]
         while listed and isinstance(listed[-1], str) and not listed[-1].strip():
             listed.pop()  # a file may end in blank lines
@@ -99,6 +99,11 @@ def parse_lengths(text: str) -> tuple[int, int]:
 def check_number(text: object, place: int) -> str:
     """The allowed number without spaces around it. Raises `UsageError` if it is none."""
     number = text.strip() if isinstance(text, str) else ""
+    if not isinstance(text, str):
+        raise UsageError(
+            f"line {place} of the allowed numbers is {text!r}: it must be text, which keeps zeros "
+            "at the beginning"
+        )
     if not IS_NUMBER(number):
         raise UsageError(
             f"line {place} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"

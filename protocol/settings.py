@@ -103,14 +103,18 @@ class Settings(BaseSettings):
         return _expand(self.mnist or self.cache_dir, "DIGITQ_MNIST or DIGITQ_CACHE_DIR")
 
 
-def use_weights(folder: Path | None) -> None:
+def use_weights(folder: Path | None, model: str | None = None) -> None:
     """Set `DIGITQ_WEIGHTS` if `--weights` is given, for this process and those that it starts.
 
-    Raises `UsageError` if the folder contains no model.
+    Raises `UsageError` if the folder contains no model, or not the one that is named.
     """
     if folder is None:
         return
-    os.environ["DIGITQ_WEIGHTS"] = str(_find_weights(folder, "--weights "))
+    found = _find_weights(folder, "--weights ")
+    if model and not (found / f"{model}.json").exists():
+        others = ", ".join(sorted(path.stem for path in found.glob("*.json")))
+        raise UsageError(f"--weights {folder}: it has no {model}.json, but {others}")
+    os.environ["DIGITQ_WEIGHTS"] = str(found)
     settings.cache_clear()
 
 

@@ -60,6 +60,7 @@ def commands() -> None:
     help="of RESULTS: the first N of these rows [20]",
 )
 @click.option("--id", "ids", multiple=True, hidden=True)  # by which result rows know the images
+@click.option("--made-by", multiple=True, hidden=True)  # the weights that are on record for them
 def inspect(
     images: tuple[Path, ...],
     out: Path | None,
@@ -71,6 +72,7 @@ def inspect(
     review: bool,
     limit: int | None,
     ids: tuple[str, ...],
+    made_by: tuple[str, ...],
 ) -> None:
     """Show how each IMAGE came to its answer, or how the rows of a result file did.
 
@@ -96,9 +98,10 @@ def inspect(
             raise UsageError("--review and --limit go with a result file, which comes first")
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
-        use_weights(weights)
         lines = None if allowed is None else read_lines(allowed)
         reading = choose_reading(model, read, length, lines)
+        use_weights(weights, reading.model)
+        note_other_weights(reading.model, made_by)
     except UsageError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
@@ -120,6 +123,18 @@ def inspect(
             print(f"digitq: {error}", file=sys.stderr)
             sys.exit(3)
     sys.exit(status)
+
+
+def note_other_weights(model: str, made_by: tuple[str, ...]) -> None:
+    """Say that result rows are of other weights than those that explain them now."""
+    from worker.classify import describe_weights
+
+    if made_by and describe_weights(model) not in made_by:
+        print(
+            f"digitq: the rows were made with other weights ({', '.join(made_by)}): "
+            "name their folder with --weights",
+            file=sys.stderr,
+        )
 
 
 @commands.command()

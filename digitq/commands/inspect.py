@@ -13,7 +13,7 @@ import click
 from digitq import options
 from digitq.commands.run import PassThrough, exec_module, others_argument
 from digitq.terminal import echo_err, require
-from protocol.text import plural
+from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from producer.results import ResultFile
@@ -64,8 +64,9 @@ def inspect_results(
     with TemporaryDirectory(prefix="digitq-") as folder:
         images: dict[str, Path] = {}
         for place, picture in enumerate(find_pictures(results.record, sources, shown)):
+            if picture.problem:
+                echo_err(f"{in_one_line(picture.id)}: {picture.problem}")
             if picture.content is None:
-                echo_err(f"{picture.id}: {picture.problem}")
                 status = 1
                 continue
             name = os.path.basename(picture.id)[-MAX_NAME_CHARACTERS:] or "image"
@@ -75,6 +76,9 @@ def inspect_results(
         found = [id for id in shown if id in images]
         command = [*choose_network(results), *(f"--id={id}" for id in found)]
         command += [f"--allowed={allowed}"] * bool(allowed)
+        if results.record and results.record.allowed and not allowed:
+            count = plural(results.record.allowed, "allowed number")
+            echo_err(f"the rows were made with {count}: name their file with --allowed")
         files = map(str, map(images.get, found))
         python = [sys.executable, "-P", "-m", "worker", "inspect"]
         status = max(status, subprocess.call([*python, *command, "--", *files]) if found else 0)
@@ -93,7 +97,8 @@ def choose_rows(results: "ResultFile", review: bool) -> Iterator[str]:
 def choose_network(results: "ResultFile") -> list[str]:
     """The options of `inspect` for the network that made the rows."""
     record: Any = results.record
+    made_by = [f"--made-by={digits}" for digits in record.weights] if record else []
     if results.read == "number":
         length = record and record.length
-        return ["--read=number", *([f"--length={length}"] if length else [])]
-    return [f"--model={record.model}"] if record else []
+        return ["--read=number", *([f"--length={length}"] if length else []), *made_by]
+    return [f"--model={record.model}", *made_by] if record else []

@@ -10,18 +10,20 @@ import pyarrow.compute as pc
 
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, Labels, SourceItem
-from protocol.chunk import NUMBER_TRUTH
+from protocol.chunk import CORRECTED, NUMBER_TRUTH
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
-ANSWER_NAMES = ("truth", "number", "label", "digit")  # the first of these has the right answers
+GIVEN_NAMES = ("number", "label", "digit")
+ANSWER_NAMES = ("truth", *GIVEN_NAMES)  # the first of these has the right answers
 
 
 def read_truths(path: Path) -> dict[str, str]:
     """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
 
-    An id is the whole cell, with any spaces. A row without an answer is left out.
+    An id is the whole cell, with any spaces. A row without an answer is left out. In a table that
+    was corrected, a person's answer counts more than `truth`, and any answer if there is no truth.
     """
     truths: dict[str, str] = {}
     try:
@@ -29,9 +31,19 @@ def read_truths(path: Path) -> dict[str, str]:
             rows = read_cells(file)
             names: list[str] = next(rows, [])
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
+            given_place = find_first(names, GIVEN_NAMES)
+            by_person = find_first(names, [CORRECTED.name])
+            is_result = find_first(names, ["confidence"]) is not None
+            if is_result and by_person is None and given_place == answer_place:
+                raise UsageError(
+                    f"{path} has the answers of a network, not right ones: correct them first"
+                )
             for row in rows:
                 cells = row + [""] * (len(names) - len(row))
                 id, answer = plain_id(cells[id_place]), cells[answer_place].strip()
+                if by_person is not None and given_place is not None:
+                    is_given = cells[by_person].strip().lower() == "true"
+                    answer = cells[given_place].strip() if is_given or not answer else answer
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "

@@ -505,6 +505,14 @@ def test_weights_of_an_option_are_told_by_its_name(
     check(capsys, 2, message, *command.split(), "--weights", str(tmp_path))
 
 
+@pytest.mark.parametrize("command", ["classify x.png --model cnn", "evaluate --read number"])
+def test_weights_of_another_network_are_refused(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mlp.json").touch()
+    check(capsys, 2, "json, but mlp", *command.split(), "--weights", str(tmp_path))
+
+
 @pytest.mark.parametrize("command", ["classify x.png", "evaluate", "bench"])
 def test_weights_do_not_go_with_running_workers(
     command: str, capsys: pytest.CaptureFixture[str]

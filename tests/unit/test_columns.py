@@ -11,7 +11,7 @@ from protocol.known import Known
 from tests.scenes import draw_scene
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
-from worker.numbers.columns import align, propose, weigh
+from worker.numbers.columns import align, count_digits, propose, weigh
 from worker.numbers.strips import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
@@ -76,6 +76,12 @@ def test_what_is_known_leaves_numbers_out(
 ) -> None:
     columns = answer(NONE, {1: 0.9, BLANK: 0.1}, {4: 0.2, BLANK: 0.8}, {7: 0.95, 9: 0.05}, NONE)
     assert propose(columns, Known.check(length, allowed))[0] == number
+
+
+def test_the_digits_of_a_line_are_counted() -> None:
+    columns = answer({1: 1}, {1: 1}, NONE, {1: 0.6, BLANK: 0.4}, {4: 1}, NONE)
+    assert count_digits(columns) == 3
+    assert count_digits(answer(NONE)) == 0
 
 
 def test_digits_are_where_they_are_clearest() -> None:

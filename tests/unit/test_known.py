@@ -43,6 +43,7 @@ def test_only_allowed_numbers_of_the_length_stay() -> None:
         (["1\n2"], "it must be 1 to 20 digits"),
         ([7], "line 1 of the allowed numbers is 7"),
         ("123", "a list of numbers, not a text"),
+        (Path("ids.txt"), "a list of numbers, not a text or a path"),
         (map(str, range(MAX_ALLOWED + 1)), "1,000,001 numbers are allowed: at most 1,000,000"),
     ],
 )

@@ -132,7 +132,7 @@ def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
     [
         ("3", None, "123"),
         ("2", None, "13"),
-        (None, ["133", "999"], "133"),
+        (None, ["133", "193"], "133"),
         (None, ["124", "13", "423"], "13"),
         ("3", ["13", "124"], "124"),
     ],
@@ -149,18 +149,15 @@ def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
     assert (readings[0].number, reason, is_free) == ("123", "not allowed", True)
 
 
-def test_a_length_is_wrong_where_another_one_is_certain() -> None:
-    line = candidates("12")
-    readings, reason, is_free = choose_readings(see(line), Known.check(1, None))
-    assert readings[0].number in "12" and reason == ""  # the digits of the free reading are unsure
-    assert not is_free
-    line.digits[:] = np.eye(10)[[1, 2]]
-    for length in (1, 3):
-        readings, reason, is_free = choose_readings(see(line), Known.check(length, None))
+def test_what_is_known_is_not_plausible_where_another_number_is_nearly_certain() -> None:
+    line = candidates("12", [0.95, 0.85])
+    for known in (Known.check(1, None), Known.check(None, ["1", "34"])):
+        readings, reason, is_free = choose_readings(see(line), known)
+        assert (readings[0].number, reason, is_free) == ("1", "", False)
+    line = candidates("12", [0.99, 0.999])
+    for known in (Known.check(1, None), Known.check(3, None), Known.check(None, ["1", "34"])):
+        readings, reason, is_free = choose_readings(see(line), known)
         assert (readings[0].number, reason, is_free) == ("12", "not allowed", True)
-    readings, reason, is_free = choose_readings(see(line), Known.check(None, ["1", "34"]))
-    # a list has few numbers: it says more
-    assert (readings[0].number, reason, is_free) == ("1", "", False)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +218,24 @@ def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
     line = candidates("4567")
     assert find_others(together(line, candidates("12", top=40)), line, 25) == "several lines"
     assert find_others(together(line, candidates("12", top=40)), line, 60) == ""
+
+
+def test_two_numbers_in_a_line_are_a_reason() -> None:
+    apart = together(candidates("123"), candidates("45", left=60 + 30))
+    line = apart.take(choose_line(apart))
+    assert read(line) == "12345" and find_others(line, line, 25) == "several lines"
+    boxes = candidates("12345", pitch=60)  # all gaps are as wide
+    assert find_others(boxes, boxes, 25) == ""
+    assert find_others(boxes.take(np.array([0, 1])), boxes, 25) == ""
+
+
+def test_more_digits_than_a_number_can_have_are_an_error() -> None:
+    line = "80121885003464267146" * 2
+    picture = np.full((100, 60 * len(line)), 230, np.uint8)
+    for place, digit in enumerate(line):
+        cv2.putText(picture, digit, (20 + 58 * place, 75), cv2.FONT_HERSHEY_SIMPLEX, 2, 30, 4)
+    with pytest.raises(ImageError, match="the line has more than 20 digits"):
+        read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
 
 
 def test_where_nothing_can_be_read_that_is_an_error() -> None:

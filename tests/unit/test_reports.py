@@ -32,6 +32,7 @@ from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, PROBABILITIES, REASONS, RESULT_SCHEMA, TRUTH
+from protocol.errors import UsageError
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
 from tests.unit.test_results import IDS, NUMBERS, SUFFIXES, digit_rows, write
@@ -408,3 +409,15 @@ def test_an_apostrophe_before_a_formula_is_no_part_of_an_id(cell: str, id: str) 
 def test_corrections_are_right_answers_too(tmp_path: Path) -> None:
     path = write_corrections(tmp_path / "corrections.csv", [("=1.png", "5"), ("b.png", "")])
     assert read_truths(path) == {"=1.png": "5"}
+
+
+def test_in_a_corrected_table_a_person_s_answer_is_the_right_one(tmp_path: Path) -> None:
+    table = tmp_path / "final.csv"
+    table.write_text(
+        "id,label,confidence,truth,corrected\n"
+        "a.png,5,0.9,6,true\nb.png,4,0.9,3,false\nc.png,7,0.9,,false\nd.png,,0.9,1,true\n"
+    )
+    assert read_truths(table) == {"a.png": "5", "b.png": "3", "c.png": "7"}
+    table.write_text("id,label,confidence\na.png,5,0.9\n")
+    with pytest.raises(UsageError, match="has the answers of a network, not right ones"):
+        read_truths(table)

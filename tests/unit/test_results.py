@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -337,14 +339,19 @@ def test_a_path_that_was_on_stdin_twice(images: Path) -> None:
 def test_only_images_of_the_set_that_changed_are_odd(images: Path) -> None:
     shutil.copy("set.npy", "set2.npy")
     record = record_of("set.npy", "set2.npy", "photos")
-    for path in images.rglob("*"):
-        os.utime(path, (0, 0))
-    record = replace(record, finished="2001-01-01T00:00:00+00:00")
-    os.utime("set2.npy")
-    os.utime("photos/b.png")
+    later = time.time() + 3600
+    record = replace(record, finished=datetime.fromtimestamp(later, UTC).isoformat())
+    os.utime("set2.npy", (later + 60, later + 60))
+    os.utime("photos/b.png", (later + 60, later + 60))
     found = find(record, ["set.npy/0", "set2.npy/0", "photos/a.png", "photos/b.png"])
     odd = [id for id, picture in found.items() if picture.problem]
     assert odd == ["set2.npy/0", "photos/b.png"]
+
+
+def test_a_picture_that_was_renamed_since_is_odd(images: Path) -> None:
+    os.utime("photos/a.png", (0, 0))  # as old as before, but in this place since a moment ago
+    record = replace(record_of("photos"), finished="2001-01-01T00:00:00+00:00")
+    assert find(record, ["a.png"])["a.png"].problem == "it has changed since it was read"
 
 
 def test_the_folder_of_the_record_can_not_be_opened(
@@ -446,3 +453,4 @@ def test_inspect_takes_images_and_network_from_the_record(images: Path) -> None:
     assert "sure by cnn" in done.stdout and ids[0] not in done.stdout
     assert "set.npy/7: not found" in done.stderr
     assert Path("1.inspect.png").exists()
+    assert "the rows were made with other weights (cd)" in done.stderr

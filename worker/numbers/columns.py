@@ -65,6 +65,13 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     ]
 
 
+def count_digits(answer: Answer) -> int:
+    """How many digits the likeliest classes of the columns show."""
+    classes = answer.argmax(0)
+    begins = np.diff(classes, prepend=BLANK) != 0
+    return int((begins & (classes != BLANK)).sum())
+
+
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     """The log-probability of each number; minus infinity if it has more digits than fit.
 

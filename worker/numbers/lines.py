@@ -12,6 +12,7 @@ MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height 
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
 MAX_GAP = 2.6  # heights of a digit: beyond a wider gap, another number begins ...
 MAX_GAP_RATIO = 2.0  # ... unless the digits have wide gaps throughout, as in boxes
+WIDE_GAP, WIDE_STEP = 1.0, 0.6  # heights: a gap so wide, and by so much wider than twice the usual
 
 
 def choose_line(found: Candidates) -> NDArray[np.intp]:
@@ -45,7 +46,7 @@ def choose_group(found: Candidates, line: NDArray[np.intp]) -> NDArray[np.intp]:
         return line
     boxes = found.boxes[likely]
     height = find_median(boxes[:, 3] - boxes[:, 1])
-    gaps = boxes[1:, 0] - np.maximum.accumulate(boxes[:, 2])[:-1]
+    gaps = measure_gaps(boxes)
     usual = find_median(gaps) if len(gaps) > 2 else 0.0
     limit = max(MAX_GAP * height, MAX_GAP_RATIO * usual + height)
     starts = np.concatenate([[0], np.flatnonzero(gaps > limit) + 1, [len(likely)]])
@@ -57,3 +58,17 @@ def choose_group(found: Candidates, line: NDArray[np.intp]) -> NDArray[np.intp]:
     right = boxes[starts[best + 1] - 1, 2] + limit / 2
     middles = (found.boxes[line, 0] + found.boxes[line, 2]) / 2
     return np.asarray(line[(middles > left) & (middles < right)])
+
+
+def has_wide_gap(boxes: NDArray[np.float32], height: float) -> bool:
+    """Whether digits, (N, 4) from left to right, may be two numbers: one gap is much wider."""
+    gaps = np.sort(measure_gaps(boxes)) / height
+    if len(gaps) < 2:
+        return False
+    usual = gaps[(len(gaps) - 1) // 2]
+    return bool(gaps[-1] > max(WIDE_GAP, MAX_GAP_RATIO * usual + WIDE_STEP))
+
+
+def measure_gaps(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The gaps between boxes, (N, 4) from left to right: (N − 1,), in px."""
+    return np.asarray(boxes[1:, 0] - np.maximum.accumulate(boxes[:, 2])[:-1])

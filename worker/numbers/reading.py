@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.chunk import Reason
-from protocol.known import Known
+from protocol.known import MAX_DIGITS, Known
 from worker.decoding.opening import has_more_pages, read_picture
 from worker.models.columns import STRIDE, STRIP_HEIGHT
 from worker.models.number import NumberNetwork, load_networks
 from worker.normalisation.colours import to_grey
-from worker.numbers.columns import Answer, align, propose
+from worker.numbers.columns import Answer, align, count_digits, propose
 from worker.numbers.columns import weigh as weigh_columns
 from worker.numbers.finding import (
     Candidates,
@@ -28,7 +28,7 @@ from worker.numbers.finding import (
     find_candidates,
     find_median,
 )
-from worker.numbers.lines import choose_line
+from worker.numbers.lines import choose_line, has_wide_gap
 from worker.numbers.readings import NOTHING_KNOWN, Reading, weigh_readings
 from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
 from worker.pictures import Grey, ImageError
@@ -45,9 +45,8 @@ DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rend
 MAX_READINGS = 16  # so many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
 MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
-OTHER_HEIGHT = 0.6  # digits beside the line count if they have this share of its digits' height
-MIN_ALLOWED = 1e-4  # an allowed number that is less probable is not what was written
-CERTAIN = 0.95  # a free reading with this probability tells that a number has no other length
+OTHER_HEIGHT = 0.45  # digits beside the line count if they have this share of its digits' height
+MIN_PLAUSIBLE = 0.02  # a known number is plausible if it has this share of the free one's chance
 ALTERNATIVES = 5  # at most this many other numbers are reported
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
 
@@ -158,11 +157,13 @@ def find_line(network: NumberNetwork, picture: Grey) -> tuple[Candidates, Candid
 
 
 def read_line(network: NumberNetwork, picture: Grey, found: Candidates, line: Candidates) -> Seen:
-    """Read the line column by column."""
+    """Read the line column by column. Raises `ImageError` if it has too many digits."""
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
     with torch.inference_mode():
         answer = network.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
+    if count_digits(answer) > MAX_DIGITS:
+        raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     return Seen(line, answer, to_strip, find_others(found, line, height))
 
@@ -196,21 +197,21 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
     middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
     beside = ((middles < low) | (middles > high)).any(1)
-    return "several lines" if (is_tall & beside & (found.chances >= CLEAR)).any() else ""
+    is_other = (is_tall & beside & (found.chances >= CLEAR)).any()
+    clear = line.boxes[line.chances >= CLEAR]
+    return "several lines" if is_other or has_wide_gap(clear, height) else ""
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
     """Readings, the best first, why a person should check the first, and whether they are free.
 
     If numbers are known, the probability is that among those. The readings are free if nothing is
-    known, if no known number is plausible, and if only the length is known and a free reading of
-    another length is certain. Raises `ImageError` if nothing can be read.
+    known, and if no known number is plausible. Raises `ImageError` if nothing can be read.
     """
     wanted = seen.weigh(known)
     total = sum(one.chance for one in wanted)
-    free = seen.weigh() if total < 1 - CERTAIN and not known.is_nothing else []
-    is_wrong_length = bool(free) and known.allowed is None and free[0].chance >= CERTAIN
-    if wanted and wanted[0].chance >= MIN_ALLOWED and not is_wrong_length:
+    free = seen.weigh() if total < 0.5 and not known.is_nothing else []
+    if wanted and (not free or wanted[0].chance >= MIN_PLAUSIBLE * free[0].chance):
         readings = [one._replace(chance=one.chance / total) for one in wanted]
         return readings, seen.reason, known.is_nothing
     if not free:
