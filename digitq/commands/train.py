@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     "--epochs",
     type=click.IntRange(0),
     metavar="N",
-    help="fewer for a trial [the recipe's]; of `number` those of its detector, or with --data "
-    "those of its other network",
+    help="fewer for a trial [the recipe's]",
 )
 @click.option(
     "--limit-images",
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fine-tune",
     is_flag=True,
-    help="the detector of `number` begins with the weights that are in use",
+    help="`number` begins with the weights that are in use",
 )
 def train(
     name: str,

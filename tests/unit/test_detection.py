@@ -3,11 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
@@ -17,8 +18,8 @@ from worker.models.direct import build_layer
 from worker.models.number import load_networks, read_networks
 from worker.training import epochs, number_trainer
 from worker.training.detection import make_batches, measure_losses
-from worker.training.epochs import EpochsRecipe, Training
-from worker.training.number_trainer import TUNING_RECIPE, train_detector, train_number
+from worker.training.epochs import EpochsRecipe, save
+from worker.training.number_trainer import TUNING_RECIPE, train_networks, train_number
 from worker.training.rendered import render_scenes
 
 
@@ -107,34 +108,42 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "start_processes", lambda: ThreadPoolExecutor(1))
 
 
-def begin(seed: int, saved: Path) -> Training[Detector]:
-    torch.manual_seed(seed)
-    recipe = EpochsRecipe(epochs=2, scenes=10)
-    return Training(Detector(), make_batches, measure_losses, recipe, seed, saved)
+def teach(seed: int, saved: Path) -> list[Tensor]:
+    """Train both networks for two epochs; gives their weights."""
+    network = train_networks(seed, EpochsRecipe(epochs=2, scenes=10), saved)
+    return [*network.state_dict().values()]
 
 
 @pytest.mark.usefixtures("no_processes")
-def test_a_training_that_was_broken_off_continues(mnist_root: Path, tmp_path: Path) -> None:
-    whole = begin(0, tmp_path / "whole").finish()
-    begin(0, tmp_path / "part")._show(render_scenes(False, (0, 0, 0), 10))
-    rest = begin(0, tmp_path / "part")
-    assert rest.epoch == 1
-    for first, second in zip(
-        whole.state_dict().values(), rest.finish().state_dict().values(), strict=True
-    ):
-        assert torch.equal(first, second)
+def test_a_training_that_was_broken_off_continues(
+    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_and_break(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    whole = teach(0, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(epochs, "save", save_and_break)
+        teach(0, tmp_path / "part")
+    first_part = torch.load(tmp_path / "part", weights_only=True)
+    assert first_part["epoch"] == 1
+    rest = teach(0, tmp_path / "part")
+    assert all(torch.equal(one, other) for one, other in zip(whole, rest, strict=True))
     with pytest.raises(UsageError, match="of another training"):
-        begin(1, tmp_path / "part")
+        teach(1, tmp_path / "part")
 
 
 @pytest.mark.usefixtures("no_processes")
 def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_path: Path) -> None:
-    installed = read_networks()[0].detector.state_dict()
+    installed = read_networks()[0].state_dict()
     recipe = replace(TUNING_RECIPE, epochs=0, scenes=20)
-    kept = train_detector(0, recipe, tmp_path, fine_tune=True).state_dict()
+    kept = train_networks(0, recipe, tmp_path / "kept", fine_tune=True).state_dict()
     assert all(torch.equal(kept[name], value) for name, value in installed.items())
-    trained = train_detector(0, replace(recipe, epochs=1), tmp_path, fine_tune=True).state_dict()
-    assert not all(torch.equal(trained[name], value) for name, value in installed.items())
+    recipe = replace(recipe, epochs=1)
+    trained = train_networks(0, recipe, tmp_path / "trained", fine_tune=True).state_dict()
+    changed = {name for name, value in installed.items() if not torch.equal(trained[name], value)}
+    assert {name.partition(".")[0] for name in changed} == {"detector", "columns"}
     assert all(value.isfinite().all() for value in trained.values())
 
 
@@ -147,10 +156,7 @@ def test_the_installed_networks_can_be_calibrated_anew(mnist_root: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_trained_networks_come_with_their_card(
-    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(number_trainer, "COLUMNS_RECIPE", EpochsRecipe(epochs=2))
+def test_trained_networks_come_with_their_card(mnist_root: Path, tmp_path: Path) -> None:
     card = train_number(0, 2, tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
     assert card.command == "digitq train number --seed 0 --epochs 2 --limit-images 250 --out DIR"

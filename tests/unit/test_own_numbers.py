@@ -64,7 +64,7 @@ def test_own_numbers_are_learned_beside_rendered_ones(
     assert result.exit_code in (0, 1), result.output
     assert "your 6 images held back" in result.stderr
     assert "rendered numbers" in result.stderr
-    assert not (tmp_path / "columns.partial").exists()
+    assert not (tmp_path / "number.partial").exists()
     if result.exit_code == 0:  # else it had become worse
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
         card = read_card(tmp_path / "number.json")

@@ -1,9 +1,10 @@
-"""Trains a network on rendered scenes, epoch after epoch, and saves its state after each."""
+"""Trains networks on rendered scenes, epoch after epoch, and saves their state after each."""
 
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import UsageError
+from protocol.host.cores import usable_cores
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import has_bfloat16
@@ -40,8 +42,8 @@ class EpochsRecipe:
     max_gradient: float = 10.0
 
 
-class Training(Generic[AnyNetwork]):
-    """A network that is being trained, and the file in which its state is saved."""
+class Learner(Generic[AnyNetwork]):
+    """A network that learns from scenes."""
 
     def __init__(
         self,
@@ -49,18 +51,9 @@ class Training(Generic[AnyNetwork]):
         make_batches: MakeBatches,
         measure_losses: MeasureLosses,
         recipe: EpochsRecipe,
-        seed: int,
-        saved: Path,
-        begun_with: str | None = None,
     ) -> None:
-        """Start anew, or with the state in the file. Raises `UsageError` if that is another's.
-
-        `begun_with` is the SHA-256 of the weights that the network has.
-        """
-        self.seed, self.recipe, self.saved, self.epoch = seed, recipe, saved, 0
-        self.run = [seed, recipe.epochs, recipe.scenes, begun_with]
-        self.network, self.make_batches = network, make_batches
-        self.measure_losses = measure_losses
+        self.network, self.recipe = network, recipe
+        self.make_batches, self.measure_losses = make_batches, measure_losses
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         self.optimiser = torch.optim.AdamW(
@@ -69,48 +62,19 @@ class Training(Generic[AnyNetwork]):
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        if not saved.exists():
-            return
-        state = torch.load(saved, weights_only=True)
-        if state["run"] != self.run:
-            raise UsageError(f"{saved} is of another training: remove it, or choose another --out")
-        self.epoch = state["epoch"]
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        print(f"continuing after epoch {self.epoch}", file=sys.stderr)
 
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self.network, "ema": self.ema, "optimiser": self.optimiser}
-
-    def finish(self) -> AnyNetwork:
-        """Train the epochs that are left, while other processes render; gives the network."""
-        started, first, last = time.monotonic(), self.epoch, self.recipe.epochs
-        earliest = max(0, first - SHOWN_EPOCHS + 1)
-        shown: list[list[Scene]] = []
-        with start_processes() as pool:
-            render = partial(start_rendering, pool, False, count=self.recipe.scenes)
-            coming = [
-                render(seed=(self.seed, epoch)) for epoch in range(earliest, min(first + 1, last))
-            ]
-            for epoch in range(earliest, last if first < last else 0):
-                if first <= epoch + 1 < last and len(coming) < 2:
-                    coming.append(render(seed=(self.seed, epoch + 1)))
-                shown = [*shown, collect(coming.pop(0))][-SHOWN_EPOCHS:]
-                if epoch < first:
-                    continue
-                losses = self._show([scene for part in shown for scene in part])
-                seconds = time.monotonic() - started
-                left = seconds / (self.epoch - first) * (last - self.epoch)
-                print(
-                    f"{self.saved.stem} {self.epoch}/{last}  loss {losses}  "
-                    f"{seconds:.0f} s, {left:.0f} s left",
-                    file=sys.stderr,
-                )
+    @property
+    def learned(self) -> AnyNetwork:
+        """The network with the moving average of its weights."""
         return cast(AnyNetwork, self.ema.module.eval())
 
-    def _show(self, scenes: Sequence[Scene]) -> str:
-        """Train one epoch, and save the state; gives the mean of each loss."""
-        rng = np.random.default_rng((self.seed, self.epoch, 1))
+    def parts(self) -> dict[str, Any]:
+        return {"network": self.network, "ema": self.ema, "optimiser": self.optimiser}
+
+    def show(self, scenes: Sequence[Scene], epoch: int, seed: int, threads: int) -> str:
+        """Train one epoch, on so many threads; gives the mean of each loss."""
+        torch.set_num_threads(threads)
+        rng = np.random.default_rng((seed, epoch, 1))
         recipe = self.recipe
         shown = []
         self.network.train()
@@ -118,11 +82,11 @@ class Training(Generic[AnyNetwork]):
         step = 0
         for start in range(0, len(order), POOLED_SCENES):
             pool = [scenes[row] for row in order[start : start + POOLED_SCENES]]
-            done = (self.epoch + start / len(order)) / recipe.epochs
+            done = (epoch + start / len(order)) / recipe.epochs
             rate = 0.5 + 0.5 * math.cos(math.pi * done)
             for batch in self.make_batches(pool, rng):
                 step += 1
-                warm = min(1, step / recipe.warm_up_steps) if self.epoch == 0 else 1
+                warm = min(1, step / recipe.warm_up_steps) if epoch == 0 else 1
                 for group in self.optimiser.param_groups:
                     group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
@@ -134,9 +98,65 @@ class Training(Generic[AnyNetwork]):
                 self.optimiser.step()
                 self.ema.update_parameters(self.network)
                 shown.append(losses.detach())
-        self.epoch += 1
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        new = self.saved.with_suffix(".new")
-        torch.save(state | {"epoch": self.epoch, "run": self.run}, new)
-        new.replace(self.saved)
         return " ".join(f"{value:.3f}" for value in torch.stack(shown).mean(0).tolist())
+
+
+def train(
+    learners: Mapping[str, Learner[Any]],
+    recipe: EpochsRecipe,
+    seed: int,
+    saved: Path,
+    begun_with: str | None = None,
+) -> None:
+    """Train networks side by side with the same scenes, while other processes render.
+
+    The state is saved after each epoch. If the file has a state, the training continues with it.
+    Raises `UsageError` if that is of another training. `begun_with` is the SHA-256 of the weights
+    that the networks have.
+    """
+    run = [seed, recipe.epochs, recipe.scenes, begun_with]
+    first, last = 0, recipe.epochs
+    if saved.exists():
+        state = torch.load(saved, weights_only=True)
+        if state["run"] != run:
+            raise UsageError(f"{saved} is of another training: remove it, or choose another --out")
+        first = state["epoch"]
+        for name, learner in learners.items():
+            for part, of in learner.parts().items():
+                of.load_state_dict(state[name][part])
+        print(f"continuing after epoch {first}", file=sys.stderr)
+    started = time.monotonic()
+    threads = max(1, usable_cores() // len(learners))
+    shown: list[list[Scene]] = []
+    earliest = max(0, first - SHOWN_EPOCHS + 1)
+    with start_processes() as pool, ThreadPoolExecutor(len(learners)) as side_by_side:
+        render = partial(start_rendering, pool, False, count=recipe.scenes)
+        coming = [render(seed=(seed, epoch)) for epoch in range(earliest, min(first + 1, last))]
+        for epoch in range(earliest, last if first < last else 0):
+            if first <= epoch + 1 < last and len(coming) < 2:
+                coming.append(render(seed=(seed, epoch + 1)))
+            shown = [*shown, collect(coming.pop(0))][-SHOWN_EPOCHS:]
+            if epoch < first:
+                continue
+            scenes = [scene for part in shown for scene in part]
+            losses = side_by_side.map(
+                lambda learner: learner.show(scenes, epoch, seed, threads),  # noqa: B023
+                learners.values(),
+            )
+            texts = [f"{name} {text}" for name, text in zip(learners, losses, strict=True)]
+            save(learners, {"run": run, "epoch": epoch + 1}, saved)
+            seconds = time.monotonic() - started
+            left = seconds / (epoch + 1 - first) * (last - epoch - 1)
+            print(
+                f"epoch {epoch + 1}/{last}  loss: {', '.join(texts)}  "
+                f"{seconds:.0f} s, {left:.0f} s left",
+                file=sys.stderr,
+            )
+
+
+def save(learners: Mapping[str, Learner[Any]], state: dict[str, Any], saved: Path) -> None:
+    for name, learner in learners.items():
+        state[name] = {part: of.state_dict() for part, of in learner.parts().items()}
+    new = saved.with_suffix(".new")
+    torch.save(state, new)
+    new.replace(saved)

@@ -1,9 +1,9 @@
 """Trains the networks of `number`: `digitq train number --out DIR`.
 
-They learn from rendered scenes alone: first the detector, then the network of columns. A training
-that was broken off continues after its last epoch. With `--fine-tune` the detector begins with
-weights that were trained before, and with `--epochs 0` too, both networks keep theirs: only the
-confidence is calibrated anew.
+They learn from rendered scenes alone, side by side: the detector, and the network of columns. A
+training that was broken off continues after its last epoch. With `--fine-tune` both begin with
+weights that were trained before, and with `--epochs 0` too, they keep them: only the confidence is
+calibrated anew.
 """
 
 import sys
@@ -30,16 +30,14 @@ from worker.numbers.readings import NOTHING_KNOWN, Reading
 from worker.pictures import ImageError
 from worker.training import detection, strips
 from worker.training.calibration import count_gaps, fit_logistic
-from worker.training.epochs import EpochsRecipe, Training
+from worker.training.epochs import EpochsRecipe, Learner, train
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import make_writable, write_model
 
-# On two cores that multiply in 16 bits an epoch of the detector takes 70 to 110 s, on others about
-# 200 s. An epoch of the columns takes half as long.
-DETECTOR_RECIPE = EpochsRecipe(epochs=40)
+# On two cores that multiply in 16 bits an epoch takes 70 to 110 s, on others about 300 s.
+NUMBER_RECIPE = EpochsRecipe(epochs=40)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
-COLUMNS_RECIPE = EpochsRecipe(epochs=30)
 HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
 NO_READING = Reading("?", 0.0)  # no reading: it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
@@ -56,26 +54,20 @@ class Answers(NamedTuple):
     is_known_right: Tensor
 
 
-def train_detector(seed: int, recipe: EpochsRecipe, out: Path, fine_tune: bool) -> Detector:
-    """Train the detector, from the installed weights on if `fine_tune` is true."""
+def train_networks(
+    seed: int, recipe: EpochsRecipe, saved: Path, fine_tune: bool = False
+) -> NumberNetwork:
+    """Train both networks side by side, from the installed weights on if `fine_tune` is true."""
     torch.manual_seed(seed)
-    network, before = Detector(), None
+    begun_with = None
+    network = NumberNetwork(Detector(), Columns())
     if fine_tune:  # the saved weights have no batch normalisations
-        networks, card = read_networks()
-        network, before = networks.detector, card.sha256
-    saved = out / "detector.partial"
-    return Training(
-        network, detection.make_batches, detection.measure_losses, recipe, seed, saved, before
-    ).finish()
-
-
-def train_columns(seed: int, recipe: EpochsRecipe, out: Path) -> Columns:
-    """Train the network of columns."""
-    torch.manual_seed(seed)
-    saved = out / "columns.partial"
-    return Training(
-        Columns(), strips.make_batches, strips.measure_losses, recipe, seed, saved
-    ).finish()
+        network, card = read_networks()
+        begun_with = card.sha256
+    detector = Learner(network.detector, detection.make_batches, detection.measure_losses, recipe)
+    columns = Learner(network.columns, strips.make_batches, strips.measure_losses, recipe)
+    train({"detector": detector, "columns": columns}, recipe, seed, saved, begun_with)
+    return NumberNetwork(fold(detector.learned), fold(columns.learned))
 
 
 def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) -> None:
@@ -125,28 +117,25 @@ def train_number(
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
-    `epochs` are those of the detector. The scenes with which the accuracy is measured have no
-    doubtful number.
+    The scenes with which the accuracy is measured have no doubtful number.
     """
-    recipe = TUNING_RECIPE if fine_tune else DETECTOR_RECIPE
-    recipe = replace(recipe, epochs=recipe.epochs if epochs is None else epochs)
-    scenes = limit_scenes or recipe.scenes
+    recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
+    recipe = replace(
+        recipe,
+        epochs=recipe.epochs if epochs is None else epochs,
+        scenes=limit_scenes or recipe.scenes,
+    )
     make_writable(out, NUMBER)
     before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
-    is_trained = not fine_tune or recipe.epochs > 0
-    if is_trained:
-        detector = train_detector(seed, replace(recipe, scenes=scenes), out, fine_tune)
-        columns = train_columns(seed, replace(COLUMNS_RECIPE, scenes=scenes), out)
-        network = NumberNetwork(fold(detector), fold(columns))
-    else:
-        network = read_networks()[0].eval()
+    saved = out / "number.partial"
+    network = train_networks(seed, recipe, saved, fine_tune).eval()
     print("calibrating and testing …", file=sys.stderr)
     torch.set_num_threads(1)
-    count = min(HELD_BACK_SCENES, scenes)
+    count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, (seed, part), count) for part in (1, 2)]
         validation, test = ([s for s in collect(blocks) if not s.doubt] for blocks in sets)
-    if is_trained:
+    if recipe.epochs:
         calibrate_candidates(network.detector, validation, seed)
     answers = read_scenes(network, validation)
     card = Card(
@@ -168,8 +157,7 @@ def train_number(
         test_calibration_error=measure_gaps(card, answers),
     )
     card = write_model(out, card, network)
-    for name in ("detector", "columns"):
-        (out / f"{name}.partial").unlink(missing_ok=True)  # there may have been no epoch
+    saved.unlink(missing_ok=True)  # there may have been no epoch
     return card
 
 

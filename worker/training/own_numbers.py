@@ -24,7 +24,7 @@ from worker.normalisation.colours import to_grey
 from worker.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
 from worker.pictures import Grey, ImageError
 from worker.training import strips
-from worker.training.epochs import EpochsRecipe, Training
+from worker.training.epochs import EpochsRecipe, Learner, train
 from worker.training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes
 from worker.training.own import check_enough, hold_back, report, report_failed
 from worker.training.rendered import Scene, collect, start_rendering
@@ -88,9 +88,11 @@ def learn_columns(
         chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
         return strips.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
 
-    saved = out / "columns.partial"
+    saved = out / "number.partial"
     saved.unlink(missing_ok=True)  # it is of other images
-    return Training(columns, make_batches, strips.measure_losses, recipe, seed, saved).finish()
+    learner = Learner(columns, make_batches, strips.measure_losses, recipe)
+    train({"columns": learner}, recipe, seed, saved)
+    return learner.learned
 
 
 def train_own_numbers(
@@ -138,7 +140,7 @@ def train_own_numbers(
     )
     before = replace(before, test_accuracy=rendered_before)
     is_kept = report(before, card, len(held_back), f"{len(rendered)} rendered numbers")
-    (out / "columns.partial").unlink(missing_ok=True)
+    (out / "number.partial").unlink(missing_ok=True)
     return write_model(out, card, network) if is_kept else None
 
 
