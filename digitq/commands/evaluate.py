@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from producer.sources.source import Labels
     from protocol.reading import Reading
 
-OF_A_RUN = ("read", "model", "length", "allowed", "workers", "broker")
+OF_A_RUN = ("read", "model", "length", "allowed", "own_weights", "workers", "broker")
 OF_ONE_FILE = ("limit", "plot", "overwrite")
 
 
@@ -202,6 +202,8 @@ def is_result_file(name: str) -> bool:
     """Whether a SOURCE is a file of results, by its columns."""
     from producer.results import read_names
     from producer.sinks.encoders import ENCODERS
+    from producer.sources.lists import PATH_NAMES
+    from producer.sources.truth import find_first
 
     path = Path(name)
     if path.suffix.lower() not in ENCODERS or not path.is_file():
@@ -209,9 +211,11 @@ def is_result_file(name: str) -> bool:
     if path.suffix.lower() == ".jsonl":
         return True  # no SOURCE ends so
     try:
-        return {"id", "confidence", "review"} <= {*read_names(path)}
+        names = {*read_names(path)}
     except (OSError, ValueError):  # it is said when it is opened as a SOURCE
         return False
+    is_list = find_first(names, PATH_NAMES) is not None and "review" not in names
+    return {"id", "confidence"} <= names and not is_list
 
 
 def refuse_options(what: str, *names: str) -> None:
@@ -219,4 +223,4 @@ def refuse_options(what: str, *names: str) -> None:
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name} does not go with {what}")
+            raise UsageError(f"--{name.removeprefix('own_')} does not go with {what}")

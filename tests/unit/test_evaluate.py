@@ -226,6 +226,9 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     ("message", "arguments"),
     [
         ("--model does not go with a result file", ["RESULTS", "--model", "cnn"]),
+        ("--weights does not go with a result file", ["RESULTS", "--weights", "DIR"]),
+        ("--weights does not go with --compare", ["--compare", "RESULTS", "R", "--weights", "DIR"]),
+        ("it has no column 'error'", ["SHORT"]),
         ("one result file can be evaluated at a time", ["RESULTS", "RESULTS"]),
         ("--compare takes two result files", ["--compare", "RESULTS"]),
         (
@@ -238,13 +241,23 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     ],
 )
 def test_what_does_not_go_together(
-    message: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    message: str,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("DIGITQ_WEIGHTS", "")  # --weights sets it, and it is unset again at the end
+    monkeypatch.delenv("DIGITQ_WEIGHTS")
     paths = {
         "RESULTS": write_results(tmp_path / "results.csv", make_digits()),
         "NUMBERS": write_results(tmp_path / "numbers.jsonl", make_numbers(("a", "1", "1"))),
         "TABLE": str(tmp_path / "table.csv"),
+        "SHORT": str(tmp_path / "short.csv"),
+        "DIR": str(tmp_path),
     }
+    (tmp_path / "mlp.json").touch()  # the folder of some weights
+    Path(paths["SHORT"]).write_text("id,label,confidence\na,1,0.5\n")
     Path(paths["TABLE"]).write_text("id,label\na,1\n")
     status, out, err = run(capsys, *(paths.get(argument, argument) for argument in arguments))
     assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1
