@@ -46,6 +46,7 @@ def compare(first: pa.Table, second: pa.Table) -> Figures:
     return {
         "images": len(both),
         "only_in": [len(table) - len(both) for table in (first, second)],
+        "without_truth": truth.null_count,
         "accuracy": [share(count(column), len(column)) for column in (right, other_right)],
         "only_right_in": only_right,
         "p": mcnemar(*only_right) if len(right) else None,
@@ -70,8 +71,9 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, 2 * fsum(exp(whole - lgamma(n + 1) - lgamma(tosses - n + 1)) for n in heads))
 
 
-def describe_comparison(figures: Figures) -> Iterator[str]:
-    """Lines that say what differs, how good both files are, and whether by more than chance."""
+def describe_comparison(figures: Figures, no_truth: str = "") -> Iterator[str]:
+    """Lines that say what differs, how good both files are, and whether by more than chance.
+    `no_truth` says why, if no image has a right answer."""
     first, second = map(in_one_line, figures["files"])
     yield f"{plural(figures['images'], 'image')} in both {first} (first) and {second} (second)"
     for place, images in zip(PLACES, figures["only_in"], strict=True):
@@ -80,7 +82,9 @@ def describe_comparison(figures: Figures) -> Iterator[str]:
     yield f"{plural(len(figures['changed']), 'image')} with another answer in the second file"
     yield from tabulate_changes(figures["changed"])
     if figures["p"] is None:
-        yield "no accuracy: none of these images has a right answer; --truth names them"
+        if figures["without_truth"] < figures["images"]:
+            no_truth = "no image with a right answer has an answer in both files"
+        yield f"no accuracy: {no_truth}"
         return
     yield f"\n{SHARE_HEAD}"
     for place, accuracy in zip(PLACES, figures["accuracy"], strict=True):

@@ -19,7 +19,7 @@ from protocol.text import plural
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from digitq.scores import ScoreSink
+    from digitq.scores import Figures, ScoreSink
     from producer.results import ResultFile
     from producer.sources.source import Labels
     from protocol.reading import Reading
@@ -100,9 +100,7 @@ def evaluate(
     if plot:
         plot_scores(figures, f"{model}, {name}", plot)
         echo_err(f"the picture is in {plot}")
-    if sink.corrected:
-        is_one = sink.corrected == 1
-        echo_err(f"{plural(sink.corrected, 'answer')} {'is' if is_one else 'are'} a person's")
+    report_corrected(sink.corrected)
     if counts.failed:
         echo_err(f"{plural(counts.failed, 'image')} with an error, such as: {sink.error}")
         sys.exit(ExitStatus.FAILED_ROWS)
@@ -172,11 +170,13 @@ def label_rows(
 def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> None:
     """Print what differs in two result files. Raises `UsageError`."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from digitq.comparison import compare, describe_comparison
+    from producer.checkpoint import Checkpoint
     from producer.results import open_results
     from producer.sources.source import Labels
-    from protocol.chunk import answers
+    from protocol.chunk import answers, corrected
 
     if len(names) != 2:
         raise UsageError("--compare takes two result files")
@@ -184,18 +184,36 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
     if files[0].read != files[1].read:
         raise UsageError("one file has digits and the other whole numbers: they can't be compared")
     kind = pa.schema([(name, pa.string()) for name in ("id", "answer", "truth")])
-    tables = []
-    for results in files:
-        rows = label_rows(results, truth, Labels())
-        parts = [[row.column("id"), answers(row), row.column("truth")] for row in rows]
+    tables, lacks, by_person = [], [Labels(), Labels()], [0, 0]
+    for place, results in enumerate(files):
+        parts = []
+        for row in label_rows(results, truth, lacks[place]):
+            parts.append([row.column("id"), answers(row), row.column("truth")])
+            by_person[place] += pc.sum(corrected(row)).as_py() or 0
         batches = [pa.record_batch([c.cast("string") for c in part], schema=kind) for part in parts]
         tables.append(pa.Table.from_batches(batches, kind))
-    figures = {"files": list(names)} | compare(*tables)
+    figures: Figures = {"files": list(names)} | compare(*tables)
+    labels = min(lacks, key=lambda lack: lack.odd)  # the other has more of images in one file only
+    labels.unused = {id: lacks[0].unused[id] for id in lacks[0].unused if id in lacks[1].unused}
+    if truth or any(results.has_truth for results in files):
+        counts = Checkpoint(figures["images"], unlabelled=figures["without_truth"])
+        report_truth(counts, NUMBER if files[0].read == "number" else "digit", truth, labels)
+    for name, count in zip(names, by_person, strict=True):
+        report_corrected(count, f" in {name}")
     if as_json:
         click.echo(json.dumps(figures))
         return
-    for line in describe_comparison(figures):
+    no_truth = f"none of these images has a right answer{'' if truth else '; --truth names them'}"
+    if truth not in (None, "parent") and not labels.odd:
+        no_truth = f"none of the ids in {truth} is in both files"
+    for line in describe_comparison(figures, no_truth):
         click.echo(line)
+
+
+def report_corrected(count: int, where: str = "") -> None:
+    """Tell how many answers a person gave."""
+    if count:
+        echo_err(f"{plural(count, 'answer')}{where} {'is' if count == 1 else 'are'} a person's")
 
 
 def is_result_file(name: str) -> bool:

@@ -339,6 +339,40 @@ def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert out.splitlines()[-1].endswith("p = 1): the difference may be chance")
 
 
+def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_digits(has_truth=False)
+    first = write_results(tmp_path / "first.csv", correct_batch(rows, {"3/a.png": "3"}))
+    second = write_results(tmp_path / "second.jsonl", rows.slice(0, 4))
+    table = tmp_path / "truth.csv"
+    odd = "; the label of 1 is no digit, such as `12`"
+    for text, why, told in (
+        ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", f"3 of 4 images{odd}", ""),
+        ("gone.png,1\n", "4 of 4 images", f"none of the ids in {table} is in both files"),
+        (
+            "3/a.png,12\ngone.png,1\n",
+            f"4 of 4 images{odd}",
+            "none of these images has a right answer",
+        ),
+    ):
+        table.write_text(f"id,label\n{text}")
+        status, out, err = run(capsys, "--compare", first, second, "--truth", table)
+        assert status == 0 and err.splitlines() == [
+            f"no right answer in {table} for {why}",
+            f"no image for 1 right answer in {table}, such as gone.png",
+            f"1 answer in {first} is a person's",
+        ]
+        last = out.splitlines()[-1]
+        assert last == f"no accuracy: {told}" if told else "accuracy, first file" in out
+    _, out, err = run(capsys, "--compare", first, second, "--truth", "parent", "--json")
+    assert json.loads(out)["without_truth"] == 0 and "right answer" not in err
+    failed = write_results(tmp_path / "failed.csv", make_digits().slice(5, 1))
+    _, out, err = run(capsys, "--compare", failed, failed)
+    said = "no accuracy: no image with a right answer has an answer in both files"
+    assert (out.splitlines()[-1], err) == (said, "")
+
+
 # Right answers that are missing
 
 
