@@ -1,6 +1,7 @@
 """Reads a result file that digitq has written, of any format, batch by batch."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from producer.record import PARQUET_SUFFIX, Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
+from producer.sources.truth import read_cells
 from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
 from protocol.known import MAX_DIGITS
@@ -79,7 +81,8 @@ class ResultFile:
             quoted_strings_can_be_null=False,
             null_values=[""],
         )
-        with closing(open_csv(self.path, options)) as file:
+        _, sign = read_head(self.path)
+        with closing(open_csv(self.path, options, sign)) as file:
             for batch in file:
                 batch = batch.set_column(0, "id", plain_ids(batch.column("id")))
                 if self.read == "digit":
@@ -134,25 +137,33 @@ def read_names(path: Path) -> Sequence[str]:
     if suffix == PARQUET_SUFFIX:
         return [*pq.read_schema(path).names]
     if suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            line = file.readline(READ_BYTES)  # the rows may be cut off
-        try:
-            names = next(csv.reader([line]), [])
-        except csv.Error as error:
-            raise ValueError(str(error)) from None
-        if not names:
-            raise ValueError("the first line is empty")
-        return names
+        return read_head(path)[0]
     with open(path, encoding="utf-8") as file:
         line = file.readline()
     return [*json.loads(line)] if line else []
 
 
-def open_csv(path: Path, options: pyarrow.csv.ConvertOptions) -> pyarrow.csv.CSVStreamingReader:
+def read_head(path: Path) -> tuple[list[str], str]:
+    """The names of a CSV file's columns, and the sign that separates its cells."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        line = file.readline(READ_BYTES)  # the rows may be cut off
+    reader = read_cells(io.StringIO(line, newline=""))
+    try:
+        names: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if not names:
+        raise ValueError("the first line is empty")
+    return names, reader.dialect.delimiter
+
+
+def open_csv(
+    path: Path, options: pyarrow.csv.ConvertOptions, sign: str
+) -> pyarrow.csv.CSVStreamingReader:
     return pyarrow.csv.open_csv(
         path,
         pyarrow.csv.ReadOptions(block_size=READ_BYTES, use_threads=False),
-        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True),
         options,
     )
 

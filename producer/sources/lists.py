@@ -27,24 +27,25 @@ LIST_ROWS = 512  # this many rows are read at a time
 LINE_CHARACTERS = 1 << 20  # a longer line is cut, so that a file of zeros can't fill the memory
 
 
-def list_source(path: Path, names: Sequence[str], naming: Naming) -> Source:
-    """The images that a CSV file with these columns lists. A path is relative to the folder of the
-    file, or else to the current folder. The id is that in the column `id`, or else the path."""
+def list_source(path: Path, names: Sequence[str], sign: str, naming: Naming) -> Source:
+    """The images that a CSV file with these columns, separated by `sign`, lists. A path is
+    relative to the folder of the file, or else to the current folder. The id is that in the column
+    `id`, or else the path."""
     wanted = {"path": PATH_NAMES, "id": ("id",), "label": ANSWER_NAMES}
     found = {column: find_first(names, options) for column, options in wanted.items()}
     places = {column: place for column, place in found.items() if place is not None}
-    if not any(_read_rows(path)):
+    if not any(_read_rows(path, sign)):
         raise EmptyError(f"no image in {path}: it has no rows")
     id = "id" if "id" in places else "path"
     label = "label" if "label" in places else None
     items = number_pieces(
-        _read_parts(path, places),
+        _read_parts(path, sign, places),
         naming.prefix,
         partial(build_entries, "path", label, str(path.parent), naming),
         lambda part: read_texts(part.column(id)),
     )
     has_truth = label is not None or naming.truth_from_parent
-    return Source(str(path), items, has_truth, lambda: _count_rows(path))
+    return Source(str(path), items, has_truth, lambda: _count_rows(path, sign))
 
 
 def build_entries(
@@ -60,9 +61,9 @@ def build_entries(
         )
 
 
-def _read_parts(path: Path, places: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
+def _read_parts(path: Path, sign: str, places: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
     """The columns at these places, in batches. Raises `csv.Error` after the rows before it."""
-    rows = _read_rows(path)
+    rows = _read_rows(path, sign)
     failure: csv.Error | None = None
     while not failure:
         part: list[list[str]] = []
@@ -85,18 +86,20 @@ def _read_parts(path: Path, places: Mapping[str, int]) -> Iterator[pa.RecordBatc
     raise failure
 
 
-def _read_rows(path: Path) -> Iterator[list[str]]:
+def _read_rows(path: Path, sign: str) -> Iterator[list[str]]:
     """The cells of each row after the names of the columns; a blank line is no row."""
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = iter(partial(file.readline, LINE_CHARACTERS), "")
         rows = (
-            row for row in csv.reader(lines) if row and not (len(row) == 1 and row[0].isspace())
+            row
+            for row in csv.reader(lines, delimiter=sign)
+            if row and not (len(row) == 1 and row[0].isspace())
         )
         yield from islice(rows, 1, None)
 
 
-def _count_rows(path: Path) -> int | None:
+def _count_rows(path: Path, sign: str) -> int | None:
     try:
-        return sum(1 for _ in _read_rows(path))
+        return sum(1 for _ in _read_rows(path, sign))
     except (OSError, csv.Error):
         return None

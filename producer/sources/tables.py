@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from producer.sources.columns import (
 )
 from producer.sources.lists import LIST_ROWS, PATH_NAMES, build_entries, list_source
 from producer.sources.source import EmptyError, Naming, Source
-from producer.sources.truth import ANSWER_NAMES, find_first
+from producer.sources.truth import ANSWER_NAMES, find_first, read_cells
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
@@ -227,12 +228,14 @@ def _csv_source(path: Path, naming: Naming) -> Source:
         raise UsageError(rf"{path} ends its lines with \r alone: `tr '\r' '\n'` converts them")
     lines = _split_lines(sample.removeprefix(codecs.BOM_UTF8))
     header = [line.decode(errors="replace") for line in lines[:1]]
+    reader = read_cells(io.StringIO("".join(header), newline=""))
+    listed = [cell.strip() for cell in next(reader, [])]
+    if len(listed) < PIXELS and _are_names(listed) and find_first(listed, PATH_NAMES) is not None:
+        return list_source(path, listed, reader.dialect.delimiter, naming)
     cells = [cell.strip() for cell in next(csv.reader(header), [])]
     if len(cells) > MAX_COLUMNS:
         raise UsageError(f"{path} has over {MAX_COLUMNS:,} columns; {PIXELS} of pixels are needed")
     named = _are_names(cells)
-    if named and len(cells) < PIXELS and find_first(cells, PATH_NAMES) is not None:
-        return list_source(path, cells, naming)
     names = cells if named else [str(place) for place in range(len(cells))]
     rows = lines[named : len(lines) if is_whole or len(lines) == 1 else -1]
     table = pyarrow.csv.read_csv(

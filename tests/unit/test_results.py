@@ -131,6 +131,21 @@ def test_a_file_that_is_cut_off(tmp_path: Path, suffix: str) -> None:
             pass
 
 
+def test_a_spreadsheet_may_separate_cells_by_semicolons(tmp_path: Path) -> None:
+    path, batch = tmp_path / "out.csv", digit_rows(["a,b.png", "b;c.png", "c.png"])
+    write(path, batch)
+    rows = [*csv.reader(io.StringIO(path.read_text()))]
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file, delimiter=";").writerows([[*map(spell, row)] for row in rows])
+    (found,) = open_results(path).batches()
+    assert found.to_pylist() == batch.to_pylist()
+
+
+def spell(cell: str) -> str:
+    """A cell as spreadsheets write it."""
+    return cell.upper() if cell in ("true", "false") else cell
+
+
 def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     write(path, digit_rows(["a.png", "b.png", "c.png"]))
