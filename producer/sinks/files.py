@@ -6,6 +6,7 @@ again truncates the file after the last complete batch and continues there. When
 written, the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ from protocol.chunk import result_schema
 from protocol.errors import OutputError, UsageError
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
 REPEATED = ["label", "error", "reason", "truth"]  # columns of few values: each is stored once
 Run = dict[str, str | int | bool | list[str] | None]
 
@@ -76,7 +78,8 @@ class FileSink(Sink):
 
     def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
         """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
-        to another run, is complete, is being written by another process, or can't be written."""
+        to another run, is complete, is being written by another process, or can't be written;
+        `OutputError` if the disk is full."""
         if path.is_symlink():  # the file that it points to is written
             path = Path(os.path.realpath(path))
         suffix = path.suffix.lower()
@@ -97,7 +100,8 @@ class FileSink(Sink):
         try:
             self._open(run, overwrite)
         except OSError as error:
-            raise UsageError(f"can't write {path}: {error.strerror or error}") from None
+            kind = OutputError if error.errno in NO_ROOM else UsageError
+            raise kind(f"can't write {path}: {error.strerror or error}") from None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them in the journal. Raises `OutputError`."""
@@ -134,16 +138,16 @@ class FileSink(Sink):
         with ExitStack() as stack:  # undoes everything if an exception is raised
             self._journal = stack.enter_context(FileIO(self._journal_path, "a+"))
             self._lock()
+            if is_new:
+                stack.callback(self._journal_path.unlink, missing_ok=True)
             # This is checked under the lock, because another run may just have ended
             if os.path.exists(self.path) and not overwrite:
-                if is_new:
-                    self._journal_path.unlink()
                 raise UsageError(f"{self.path} exists: --overwrite replaces it")
             if overwrite:
                 self._journal.truncate(0)
             self.checkpoint, size = self._read_journal(run)
             if not size:
-                stack.callback(self._journal_path.unlink)
+                stack.callback(self._journal_path.unlink, missing_ok=True)
             if is_new and not overwrite and os.path.lexists(self.partial):
                 raise UsageError(
                     f"{self.partial} exists without a journal: --overwrite replaces it"
