@@ -12,6 +12,7 @@ import click
 
 from digitq import options
 from digitq.commands.run import exec_module
+from digitq.summary import report_truth
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
 from protocol.settings import ALL_MODELS, NUMBER, settings
@@ -120,6 +121,7 @@ def spool_labelled(
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
+    from producer.checkpoint import Checkpoint
     from producer.chunking import cut_chunks
     from producer.sources.opening import open_sources
     from protocol.chunk import Chunk, write_chunk
@@ -130,7 +132,8 @@ def spool_labelled(
     wrong: list[str] = []
     pattern = "^[0-9]+$" if truth == "parent" else "."  # another folder's images have no answer
     labelled = seen = 0
-    for chunk in cut_chunks(find_wrong(source.items, model, pattern, wrong), True, model=model):
+    items = find_wrong(source.items, model, pattern, wrong)
+    for chunk in cut_chunks(items, True, model=model, labels=source.labels):
         batch = chunk.batch.filter(chunk.batch.column("truth").is_valid())
         if batch.num_rows:
             write_chunk(file, Chunk(labelled, batch))
@@ -147,6 +150,8 @@ def spool_labelled(
     if skipped := source.skipped.describe():
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))
+    if source.labels.odd or source.labels.unused:
+        report_truth(Checkpoint(seen, unlabelled=seen - labelled), model, truth, source.labels)
     file.seek(0)
 
 

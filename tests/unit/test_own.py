@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
+from digitq.commands.train import spool_labelled
 from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
@@ -90,6 +91,22 @@ def files(contents: Sequence[bytes], truths: Sequence[int]) -> pa.RecordBatch:
 
 
 ONE = encode_image(draw_one())
+
+
+def test_what_gives_no_right_answer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans" / "x").mkdir(parents=True)
+    (tmp_path / "scans" / "x" / "a.png").write_bytes(ONE)
+    table = tmp_path / "truth.csv"
+    table.write_text("id,label\ngone.png,1\n")
+    for truth, told in (
+        ("parent", "for 1 of 1 images: their folders, such as `x`, are not named by a digit"),
+        (str(table), f"no image for 1 right answer in {table}, such as gone.png"),
+    ):
+        with TemporaryFile() as file:
+            spool_labelled(file, (str(tmp_path / "scans"),), truth, None, "cnn")
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
