@@ -176,6 +176,8 @@ def test_names_of_columns_are_those_of_truth(
         source = open_sources(path)
         assert source.has_truth == (truth is not None)
         assert rows_of(source) == [(id, b"a.png", truth)]
+    path.write_text(f"{header}\n{row}\n".replace(",", ";"))  # as some spreadsheets save it
+    assert rows_of(open_sources(path)) == [(id, b"a.png", truth)]
 
 
 def test_odd_names_in_a_list_are_found(tmp_path: Path) -> None:
@@ -357,6 +359,7 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
             [{"png": b"", "label": 3}],
             "row 0 has no column `image` or `path`; its columns: png, label",
         ),
+        ({"image": [b"1"], "label": [1]}, r"a dict of columns is not .*`ds.select\(range\(3\)\)`"),
         ({"a": b"1"}, r"a dict is not a list of images: its .items\(\) are"),
         (pa.table({"a": ["x"]}), "the Table has no image column .*; its columns: a"),
         (
