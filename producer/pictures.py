@@ -66,7 +66,7 @@ def find_pictures(
                 if folder:  # the caller has another
                     stack.enter_context(chdir(folder))
             except OSError as error:
-                reason = f"can't open the folder {folder}: {error.strerror}"
+                reason = f"can't open the folder {folder}: {error.strerror}: name their SOURCE"
                 missing = dict.fromkeys(missing, reason)
                 break
             picture = next(pictures, None)

@@ -505,7 +505,10 @@ def test_weights_of_an_option_are_told_by_its_name(
     check(capsys, 2, message, *command.split(), "--weights", str(tmp_path))
 
 
-@pytest.mark.parametrize("command", ["classify x.png --model cnn", "evaluate --read number"])
+@pytest.mark.parametrize(
+    "command",
+    ["classify x.png --model cnn", "evaluate --read number", "train cnn --data x --out new"],
+)
 def test_weights_of_another_network_are_refused(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
