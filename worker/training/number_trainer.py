@@ -38,7 +38,7 @@ from worker.training.trainer import make_writable, write_model
 # On two cores that multiply in 16 bits an epoch takes 70 to 110 s, on others about 300 s.
 NUMBER_RECIPE = EpochsRecipe(epochs=40)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
-HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
+HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
 NO_READING = Reading("?", 0.0)  # no reading: it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
 
