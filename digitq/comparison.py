@@ -82,7 +82,9 @@ def describe_comparison(figures: Figures, no_truth: str = "") -> Iterator[str]:
     yield f"{plural(len(figures['changed']), 'image')} with another answer in the second file"
     yield from tabulate_changes(figures["changed"])
     if figures["p"] is None:
-        if figures["without_truth"] < figures["images"]:
+        if not figures["images"]:
+            no_truth = "no image is in both files"
+        elif figures["without_truth"] < figures["images"]:
             no_truth = "no image with a right answer has an answer in both files"
         yield f"no accuracy: {no_truth}"
         return

@@ -84,7 +84,7 @@ def _find(names: list[str], finished: float | None, missing: dict[str, str]) -> 
                 for picture in read_item(item, missing):
                     path = find_file(picture.id, name, len(names))
                     if finished is not None and path and changed_since(path, finished):
-                        problem = picture.problem or "it has changed since it was read"
+                        problem = picture.problem or "it may have changed since it was read"
                         picture = picture._replace(problem=problem)
                     del missing[picture.id]
                     yield picture

@@ -24,8 +24,8 @@ hypothesis.settings.load_profile("quick")
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores, since tests also wait; four at most."""
-    return min(usable_cores() + 2, 4)
+    """Three processes more than there are cores, since tests also wait; five at most."""
+    return min(usable_cores() + 3, 5)
 
 
 @pytest.fixture(scope="session", autouse=True)

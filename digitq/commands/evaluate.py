@@ -194,6 +194,7 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
         tables.append(pa.Table.from_batches(batches, kind))
     figures: Figures = {"files": list(names)} | compare(*tables)
     labels = min(lacks, key=lambda lack: lack.odd)  # the other has more of images in one file only
+    labels.odd = min(labels.odd, figures["without_truth"])
     labels.unused = {id: lacks[0].unused[id] for id in lacks[0].unused if id in lacks[1].unused}
     if truth or any(results.has_truth for results in files):
         counts = Checkpoint(figures["images"], unlabelled=figures["without_truth"])
@@ -220,8 +221,6 @@ def is_result_file(name: str) -> bool:
     """Whether a SOURCE is a file of results, by its columns."""
     from producer.results import read_names
     from producer.sinks.encoders import ENCODERS
-    from producer.sources.lists import PATH_NAMES
-    from producer.sources.truth import find_first
 
     path = Path(name)
     if path.suffix.lower() not in ENCODERS or not path.is_file():
@@ -232,8 +231,7 @@ def is_result_file(name: str) -> bool:
         names = {*read_names(path)}
     except (OSError, ValueError):  # it is said when it is opened as a SOURCE
         return False
-    is_list = find_first(names, PATH_NAMES) is not None and "review" not in names
-    return {"id", "confidence"} <= names and not is_list
+    return {"id", "confidence", "error"} <= names
 
 
 def refuse_options(what: str, *names: str) -> None:

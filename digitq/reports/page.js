@@ -62,7 +62,7 @@ function give(card, answer) {
   const id = ids.get(card);
   const was = card.dataset.answer;
   const name = part("h3", card).textContent;
-  if (answer === undefined && !given.has(id)) return say(`${name}: there is nothing to take back`);
+  if (answer === undefined && !given.has(id) && !drafts.has(id)) return say(`${name}: there is nothing to take back`);
   drafts.delete(id);
   if (answer === undefined) given.delete(id);
   else given.set(id, answer);

@@ -119,8 +119,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     survey = Survey.of(results.read, results.batches())
     cards = build_cards(survey, results.read == "number")
     notes = [*add_pictures(cards, results.record, sources)]
-    is_bare = any(card.answer and not card.boxes for card in cards)
-    if results.read == "number" and is_bare:
+    if results.read == "number" and results.path.suffix.lower() == ".csv":
         notes.append("no boxes and no other readings: a CSV has none, .jsonl and .parquet have")
     content = render(results, survey, cards, notes)
     with replacing(out) as partial:

@@ -23,7 +23,8 @@ def read_truths(path: Path) -> dict[str, str]:
     """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
 
     An id is the whole cell, with any spaces. A row without an answer is left out. In a table that
-    was corrected, a person's answer counts more than `truth`, and any answer if there is no truth.
+    was corrected, a person's answer counts more than `truth`. Without a truth, any answer counts
+    that is not to be reviewed.
     """
     truths: dict[str, str] = {}
     try:
@@ -32,7 +33,9 @@ def read_truths(path: Path) -> dict[str, str]:
             names: list[str] = next(rows, [])
             id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
             given_place = find_first(names, GIVEN_NAMES)
-            by_person = find_first(names, [CORRECTED.name])
+            by_person, review_place = (
+                find_first(names, [one]) for one in (CORRECTED.name, "review")
+            )
             is_result = find_first(names, ["confidence"]) is not None
             if is_result and by_person is None and given_place == answer_place:
                 raise UsageError(
@@ -42,8 +45,9 @@ def read_truths(path: Path) -> dict[str, str]:
                 cells = row + [""] * (len(names) - len(row))
                 id, answer = plain_id(cells[id_place]), cells[answer_place].strip()
                 if by_person is not None and given_place is not None:
-                    is_given = cells[by_person].strip().lower() == "true"
-                    answer = cells[given_place].strip() if is_given or not answer else answer
+                    is_given = is_true(cells, by_person)
+                    if is_given or not (answer or is_true(cells, review_place)):
+                        answer = cells[given_place].strip()
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "
@@ -56,6 +60,10 @@ def read_truths(path: Path) -> dict[str, str]:
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
+
+
+def is_true(cells: list[str], place: int | None) -> bool:
+    return place is not None and cells[place].strip().lower() == "true"
 
 
 def read_cells(file: TextIO) -> Any:

@@ -228,7 +228,7 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
         ("--model does not go with a result file", ["RESULTS", "--model", "cnn"]),
         ("--weights does not go with a result file", ["RESULTS", "--weights", "DIR"]),
         ("--weights does not go with --compare", ["--compare", "RESULTS", "R", "--weights", "DIR"]),
-        ("it has no column 'error'", ["SHORT"]),
+        ("it has no column 'p0'", ["SHORT"]),
         ("one result file can be evaluated at a time", ["RESULTS", "RESULTS"]),
         ("--compare takes two result files", ["--compare", "RESULTS"]),
         (
@@ -257,7 +257,7 @@ def test_what_does_not_go_together(
         "DIR": str(tmp_path),
     }
     (tmp_path / "mlp.json").touch()  # the folder of some weights
-    Path(paths["SHORT"]).write_text("id,label,confidence\na,1,0.5\n")
+    Path(paths["SHORT"]).write_text("id,label,confidence,error\na,1,0.5,\n")
     Path(paths["TABLE"]).write_text("id,label\na,1\n")
     status, out, err = run(capsys, *(paths.get(argument, argument) for argument in arguments))
     assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1

@@ -216,7 +216,7 @@ def test_pictures_that_are_gone_or_changed_are_told(
     assert run("report", "out.csv") == 0
     page = (tmp_path / "out.html").read_text()
     assert page.count("<img") == 4  # two pictures, and what the network saw
-    assert "it has changed since it was read" in page and "not found" in page
+    assert "it may have changed since it was read" in page and "not found" in page
     folder.rename(tmp_path / "elsewhere")
     assert run("report", "out.csv", "elsewhere", "--overwrite") == 0
     assert (tmp_path / "out.html").read_text().count("<img") == 4
@@ -417,10 +417,11 @@ def test_corrections_are_right_answers_too(tmp_path: Path) -> None:
 def test_in_a_corrected_table_a_person_s_answer_is_the_right_one(tmp_path: Path) -> None:
     table = tmp_path / "final.csv"
     table.write_text(
-        "id,label,confidence,truth,corrected\n"
-        "a.png,5,0.9,6,true\nb.png,4,0.9,3,false\nc.png,7,0.9,,false\nd.png,,0.9,1,true\n"
+        "id,label,confidence,review,truth,corrected\n"
+        "a.png,5,0.9,false,6,true\nb.png,4,0.9,false,3,false\nc.png,7,0.9,false,,false\n"
+        "d.png,,0.9,false,1,true\ne.png,8,0.4,true,,false\nf.png,8,0.4,true,9,false\n"
     )
-    assert read_truths(table) == {"a.png": "5", "b.png": "3", "c.png": "7"}
+    assert read_truths(table) == {"a.png": "5", "b.png": "3", "c.png": "7", "f.png": "9"}
     table.write_text("id,label,confidence\na.png,5,0.9\n")
     with pytest.raises(UsageError, match="has the answers of a network, not right ones"):
         read_truths(table)

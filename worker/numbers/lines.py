@@ -12,7 +12,9 @@ MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height 
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
 MAX_GAP = 2.6  # heights of a digit: beyond a wider gap, another number begins ...
 MAX_GAP_RATIO = 2.0  # ... unless the digits have wide gaps throughout, as in boxes
-WIDE_GAP, WIDE_STEP = 1.0, 0.6  # heights: a gap so wide, and by so much wider than twice the usual
+# A gap wider than a digit is high, and wider than twice the usual gap and 0.6 heights, may be
+# between two numbers
+WIDE_GAP, WIDE_STEP = 1.0, 0.6
 
 
 def choose_line(found: Candidates) -> NDArray[np.intp]:

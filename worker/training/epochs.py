@@ -105,18 +105,18 @@ def train(
     learners: Mapping[str, Learner[Any]],
     recipe: EpochsRecipe,
     seed: int,
-    saved: Path,
+    saved: Path | None = None,
     begun_with: str | None = None,
 ) -> None:
     """Train networks side by side with the same scenes, while other processes render.
 
-    The state is saved after each epoch. If the file has a state, the training continues with it.
+    The state is `saved` after each epoch. If the file has a state, the training continues with it.
     Raises `UsageError` if that is of another training. `begun_with` is the SHA-256 of the weights
-    that the networks have.
+    that the networks have. In the end, torch has one thread.
     """
     run = [seed, recipe.epochs, recipe.scenes, begun_with]
     first, last = 0, recipe.epochs
-    if saved.exists():
+    if saved and saved.exists():
         state = torch.load(saved, weights_only=True)
         if state["run"] != run:
             raise UsageError(f"{saved} is of another training: remove it, or choose another --out")
@@ -144,7 +144,8 @@ def train(
                 learners.values(),
             )
             texts = [f"{name} {text}" for name, text in zip(learners, losses, strict=True)]
-            save(learners, {"run": run, "epoch": epoch + 1}, saved)
+            if saved:
+                save(learners, {"run": run, "epoch": epoch + 1}, saved)
             seconds = time.monotonic() - started
             left = seconds / (epoch + 1 - first) * (last - epoch - 1)
             print(
@@ -152,6 +153,7 @@ def train(
                 f"{seconds:.0f} s, {left:.0f} s left",
                 file=sys.stderr,
             )
+    torch.set_num_threads(1)
 
 
 def save(learners: Mapping[str, Learner[Any]], state: dict[str, Any], saved: Path) -> None:

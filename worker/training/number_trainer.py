@@ -59,9 +59,8 @@ def train_networks(
 ) -> NumberNetwork:
     """Train both networks side by side, from the installed weights on if `fine_tune` is true."""
     torch.manual_seed(seed)
-    begun_with = None
-    network = NumberNetwork(Detector(), Columns())
-    if fine_tune:  # the saved weights have no batch normalisations
+    network, begun_with = NumberNetwork(Detector(), Columns()), None
+    if fine_tune:
         network, card = read_networks()
         begun_with = card.sha256
     detector = Learner(network.detector, detection.make_batches, detection.measure_losses, recipe)
@@ -130,7 +129,6 @@ def train_number(
     saved = out / "number.partial"
     network = train_networks(seed, recipe, saved, fine_tune).eval()
     print("calibrating and testing …", file=sys.stderr)
-    torch.set_num_threads(1)
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, (seed, part), count) for part in (1, 2)]

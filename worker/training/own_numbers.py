@@ -80,7 +80,7 @@ def place_digits(network: NumberNetwork, scene: Scene) -> Scene | None:
 
 
 def learn_columns(
-    columns: Columns, own: Sequence[Scene], seed: int, recipe: EpochsRecipe, out: Path
+    columns: Columns, own: Sequence[Scene], seed: int, recipe: EpochsRecipe
 ) -> Columns:
     """Train the network of columns with own scenes, which have boxes, beside rendered ones."""
 
@@ -88,10 +88,8 @@ def learn_columns(
         chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
         return strips.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
 
-    saved = out / "number.partial"
-    saved.unlink(missing_ok=True)  # it is of other images
     learner = Learner(columns, make_batches, strips.measure_losses, recipe)
-    train({"columns": learner}, recipe, seed, saved)
+    train({"columns": learner}, recipe, seed)
     return learner.learned
 
 
@@ -122,7 +120,7 @@ def train_own_numbers(
     own_before, rendered_before = (measure(read_scenes(network, part)) for part in sets)
     recipe = RECIPE if epochs is None else replace(RECIPE, epochs=epochs)
     torch.manual_seed(seed)
-    network.columns = learn_columns(network.columns, placed, seed, recipe, out)
+    network.columns = learn_columns(network.columns, placed, seed, recipe)
     print("calibrating and testing …", file=sys.stderr)
     read = [read_scenes(network, part) for part in sets]
     both = Answers(*(torch.cat(parts) for parts in zip(*read, strict=True)))
@@ -140,7 +138,6 @@ def train_own_numbers(
     )
     before = replace(before, test_accuracy=rendered_before)
     is_kept = report(before, card, len(held_back), f"{len(rendered)} rendered numbers")
-    (out / "number.partial").unlink(missing_ok=True)
     return write_model(out, card, network) if is_kept else None
 
 
