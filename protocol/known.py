@@ -98,12 +98,12 @@ def parse_lengths(text: str) -> tuple[int, int]:
 
 def check_number(text: object, place: int) -> str:
     """The allowed number without spaces around it. Raises `UsageError` if it is none."""
-    number = text.strip() if isinstance(text, str) else ""
     if not isinstance(text, str):
         raise UsageError(
             f"line {place} of the allowed numbers is {text!r}: it must be text, which keeps zeros "
             "at the beginning"
         )
+    number = text.strip()
     if not IS_NUMBER(number):
         raise UsageError(
             f"line {place} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"

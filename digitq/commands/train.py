@@ -87,6 +87,8 @@ def train(
     failed.
     """
     require("torch", "worker")
+    if epochs == 0 and not fine_tune:
+        raise UsageError("--epochs 0 goes with --fine-tune only, where it calibrates anew")
     task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}
     if not sources:
         if truth:

@@ -531,6 +531,7 @@ def test_weights_do_not_go_with_running_workers(
         (["random"], "'random' is not one of"),
         (["mlp", "--seed", str(2**64)], "is not in the range"),
         (["mlp", "--truth", "parent"], "--truth is only for --data"),
+        (["number", "--epochs", "0"], "--epochs 0 goes with --fine-tune only"),
         (["cnn", "--fine-tune"], "--fine-tune is only for number"),
         (["number", "--fine-tune", "--data", "IMAGES"], "--fine-tune does not go with --data"),
         (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),

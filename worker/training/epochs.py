@@ -139,10 +139,10 @@ def train(
             if epoch < first:
                 continue
             scenes = [scene for part in shown for scene in part]
-            losses = side_by_side.map(
-                lambda learner: learner.show(scenes, epoch, seed, threads),  # noqa: B023
-                learners.values(),
+            show = partial(
+                Learner[Any].show, scenes=scenes, epoch=epoch, seed=seed, threads=threads
             )
+            losses = side_by_side.map(show, learners.values())
             texts = [f"{name} {text}" for name, text in zip(learners, losses, strict=True)]
             if saved:
                 save(learners, {"run": run, "epoch": epoch + 1}, saved)
