@@ -31,23 +31,10 @@ def read_truths(path: Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = read_cells(file)
             names: list[str] = next(rows, [])
-            id_place, answer_place = (find(path, names, ones) for ones in (ID_NAMES, ANSWER_NAMES))
-            given_place = find_first(names, GIVEN_NAMES)
-            by_person, review_place = (
-                find_first(names, [one]) for one in (CORRECTED.name, "review")
-            )
-            is_result = find_first(names, ["confidence"]) is not None
-            if is_result and by_person is None and given_place == answer_place:
-                raise UsageError(
-                    f"{path} has the answers of a network, not right ones: correct them first"
-                )
+            id_place, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
             for row in rows:
                 cells = row + [""] * (len(names) - len(row))
-                id, answer = plain_id(cells[id_place]), cells[answer_place].strip()
-                if by_person is not None and given_place is not None:
-                    is_given = is_true(cells, by_person)
-                    if is_given or not (answer or is_true(cells, review_place)):
-                        answer = cells[given_place].strip()
+                id, answer = plain_id(cells[id_place]), find_answer(cells)
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "
@@ -62,8 +49,36 @@ def read_truths(path: Path) -> dict[str, str]:
     return truths
 
 
-def is_true(cells: list[str], place: int | None) -> bool:
-    return place is not None and cells[place].strip().lower() == "true"
+def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
+    """What finds the right answer in the cells of a row; it is empty if there is none.
+
+    Raises `UsageError` if there is no column for it, or only one with a network's answers.
+    """
+    answer = find(path, names, ANSWER_NAMES)
+    truth, given, by_person, review, confidence = (
+        find_first(names, wanted)
+        for wanted in (["truth"], GIVEN_NAMES, [CORRECTED.name], ["review"], ["confidence"])
+    )
+    if by_person is None or given is None:
+        if truth is None and confidence is not None:
+            raise UsageError(
+                f"{path} has the answers of a network, not right ones: correct them first"
+            )
+        return lambda cells: cells[answer].strip()
+
+    def find_corrected(cells: list[str]) -> str:
+        said = cells[given].strip()
+        if is_true(cells[by_person]):
+            return said
+        known = "" if truth is None else cells[truth].strip()
+        is_doubtful = review is not None and is_true(cells[review])
+        return known or ("" if is_doubtful else said)
+
+    return find_corrected
+
+
+def is_true(cell: str) -> bool:
+    return cell.strip().lower() == "true"
 
 
 def read_cells(file: TextIO) -> Any:

@@ -422,6 +422,11 @@ def test_in_a_corrected_table_a_person_s_answer_is_the_right_one(tmp_path: Path)
         "d.png,,0.9,false,1,true\ne.png,8,0.4,true,,false\nf.png,8,0.4,true,9,false\n"
     )
     assert read_truths(table) == {"a.png": "5", "b.png": "3", "c.png": "7", "f.png": "9"}
+    table.write_text(
+        "id,label,confidence,review,corrected\n"
+        "a.png,5,0.9,false,true\nb.png,4,0.9,false,false\nc.png,8,0.4,true,false\n"
+    )
+    assert read_truths(table) == {"a.png": "5", "b.png": "4"}
     table.write_text("id,label,confidence\na.png,5,0.9\n")
     with pytest.raises(UsageError, match="has the answers of a network, not right ones"):
         read_truths(table)
