@@ -84,7 +84,8 @@ def weights(command: Callable[..., None]) -> Callable[..., None]:
                 named = "--broker" if others["broker"] else "DIGITQ_BROKER_URL"
                 raise UsageError(f"--weights is for private workers: it does not go with {named}")
             reading = others.get("reading")
-            use_weights(own_weights, reading.model if reading else others.get("name"))  # `train`'s
+            model = reading.model if reading else others.get("name")  # `train` names a network
+            use_weights(own_weights, model)
         command(**others)
 
     return run

@@ -34,7 +34,7 @@ TEMPLATES = Path(__file__).parent
 MEANINGS: dict[str, str] = {  # of a reason to review
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
-    "several lines": "there is another line",
+    "several lines": "there is another line or number",
     "other signs": "letters, or something crossed out, beside the number",
     "not allowed": "no number that was allowed is plausible",
     "several digits": "another shape may be a digit, too",
@@ -120,7 +120,9 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     cards = build_cards(survey, results.read == "number")
     notes = [*add_pictures(cards, results.record, sources)]
     if results.read == "number" and results.path.suffix.lower() == ".csv":
-        notes.append("no boxes and no other readings: a CSV has none, .jsonl and .parquet have")
+        notes.append(
+            "boxes and other readings are missing: a CSV has none; .jsonl and .parquet have them"
+        )
     content = render(results, survey, cards, notes)
     with replacing(out) as partial:
         partial.write_text(content, encoding="utf-8")
