@@ -71,8 +71,8 @@ class Card:
 
     @property
     def confidence(self) -> str:
-        confidence = self.row["confidence"]
-        return "" if confidence is None else percent(confidence)
+        confidence = self.row["confidence"]  # of the network, whoever gave the answer
+        return "" if confidence is None or self.is_corrected else percent(confidence)
 
     @property
     def reason(self) -> str:

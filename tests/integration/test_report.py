@@ -159,7 +159,7 @@ def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None
     run("report", tmp_path / "final.jsonl")
     page.goto((tmp_path / "final.html").as_uri())
     page.locator("[data-group='rest']").click()
-    expect(page.locator(".card", has_text="corrected by a person")).to_have_count(UNSURE)
+    expect(page.locator(".card", has_text="a person's answer")).to_have_count(UNSURE)
 
 
 def test_another_table_has_corrections_of_its_own(page: Page, tmp_path: Path) -> None:
