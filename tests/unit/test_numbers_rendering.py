@@ -56,6 +56,8 @@ def test_a_box_ends_where_the_ink_of_its_digit_ends(
     scene = render(seed)
     for box in scene.boxes:
         left, top, right, bottom = np.clip(np.round(box), 0, None).astype(int)
+        if left == 0 or right == scene.picture.shape[1]:
+            continue  # the picture may end within the digit
         inked = scene.picture[top:bottom, left:right] > 40
         assert inked[:3].any() and inked[-3:].any()
         assert inked[:, :3].any() and inked[:, -3:].any()

@@ -8,6 +8,8 @@ import math
 from operator import itemgetter
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
@@ -15,7 +17,6 @@ from worker.models.columns import BLANK
 from worker.numbers.readings import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
 MAX_PREFIXES = 16  # at most this many partial numbers are kept from one column to the next
-RESCALED_COLUMNS = 16  # after each so many, `weigh` divides by the largest probability
 MIN_CLASS = 0.003  # a class that is less likely in a column is not there
 Answer = NDArray[np.float32]
 
@@ -73,40 +74,24 @@ def count_digits(answer: Answer) -> int:
 
 
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
-    """The log-probability of each number; minus infinity if it has more digits than fit.
+    """The log-probability of each number; minus infinity if it has more digits than fit."""
+    lengths = [len(number) for number in numbers]
+    columns = answer[:, choose_columns(answer, max(lengths))]
+    table = torch.from_numpy(columns.T.astype(float))[:, None].expand(-1, len(numbers), -1)
+    digits = torch.tensor([int(digit) for number in numbers for digit in number])
+    widths = torch.full((len(numbers),), len(table))
+    loss = F.ctc_loss(table, digits, widths, torch.tensor(lengths), BLANK, "none")
+    return np.asarray(-loss.numpy())
 
-    The probability of a long answer may be too small for a float: what the columns so far leave of
-    it is divided again and again, and the logarithms of the divisors are added in the end.
+
+def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
+    """The columns that count: of those in a row that are none, the first.
+
+    All of them, if too few would be left for so many digits.
     """
-    states = 2 * max(map(len, numbers)) + 1
-    classes = np.full((states, len(numbers)), BLANK)
-    for row, number in enumerate(numbers):
-        classes[1 : 2 * len(number) : 2, row] = [*number]
-    can_skip = np.zeros(classes.shape)  # 1 from a digit to another one, with no column between
-    can_skip[3::2] = classes[3::2] != classes[1:-2:2]
-    can_skip[1] = 1  # the first column may already be of the first digit
-    chances = np.exp(answer.astype(float)).T.take(classes, 1)  # (columns, states, numbers)
-    # of each state: the probability that the columns so far say what the number does up to there
-    ways = np.zeros((2 + states, len(numbers)))
-    stay, step, skip = ways[2:], ways[1:-1], ways[:-2]
-    ways[1] = 1.0  # before the first column
-    sums, skipped = np.empty_like(stay), np.empty_like(stay)
-    divided = np.zeros(len(numbers))  # of each number: the logarithm of what divided its ways
-    for at, column in enumerate(chances):
-        np.add(stay, step, sums)
-        np.multiply(skip, can_skip, skipped)
-        np.add(sums, skipped, sums)
-        np.multiply(sums, column, stay)
-        ways[1] = 0.0
-        if at % RESCALED_COLUMNS == RESCALED_COLUMNS - 1:
-            largest = stay.max(0)
-            largest[largest == 0.0] = 1.0
-            stay /= largest
-            divided += np.log(largest)
-    ends = 2 + 2 * np.array([len(number) for number in numbers])
-    rows = np.arange(len(numbers))
-    with np.errstate(divide="ignore"):
-        return np.asarray(divided + np.log(ways[ends, rows] + ways[ends - 1, rows]))
+    is_none = answer[BLANK] > math.log(1 - MIN_CLASS)
+    columns = np.flatnonzero(~is_none | ~np.roll(is_none, 1))
+    return columns if len(columns) > 2 * digits else np.arange(answer.shape[1])
 
 
 def align(answer: Answer, number: str) -> list[int]:
@@ -117,10 +102,7 @@ def align(answer: Answer, number: str) -> list[int]:
     classes = [BLANK, *(sign for digit in number for sign in (int(digit), BLANK))]
     # from a digit to another one, with no column between
     can_skip = [at > 2 and sign not in (BLANK, classes[at - 2]) for at, sign in enumerate(classes)]
-    is_none = answer[BLANK] > math.log(1 - MIN_CLASS)
-    columns = np.flatnonzero(~is_none | ~np.roll(is_none, 1))  # of those that are none, the first
-    if len(columns) < 2 * len(number):  # hardly any column says what the number does
-        columns = np.arange(answer.shape[1])
+    columns = choose_columns(answer, len(number))
     chances = answer[:, columns].T.astype(float).tolist()
     best = [0.0, *[-math.inf] * (len(classes) - 1)]  # of each state, before the first column
     steps: list[list[int]] = []

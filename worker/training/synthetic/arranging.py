@@ -18,11 +18,11 @@ HEIGHTS = (14, 60)  # px, the least and the most of a digit
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
-    *("dollar", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
+    *("dollar", "bars", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
     *("point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *("dash", "dash", "slash", "slash", "equals", "star", "point", "close", "percent"),
+    *("dash", "dash", "slash", "steep", "equals", "star", "point", "close", "percent"),
     *("hash", "wave", "tick", "comma", "long", "long"),
 )
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
@@ -110,7 +110,7 @@ def _add_marks(
             name = pick(names, rng)
         mark = write_mark(name, height, hand, rng)
         append(signs, mark, height, rng.uniform(0.05, 0.4))
-        if name == "slash":  # alone it could be a 1
+        if name in ("slash", "steep"):  # alone it could be a 1
             name = "dash" if rng.random() < 0.7 else "equals"
             append(signs, write_mark(name, height, hand, rng), height, rng.uniform(0, 0.2))
 

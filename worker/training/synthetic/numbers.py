@@ -18,7 +18,7 @@ from worker.training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull
 from worker.training.synthetic.cameras import take
 from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from worker.training.synthetic.handwriting import Points, Shape
-from worker.training.synthetic.scenes import Rng, pick_by_weight, put
+from worker.training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from worker.training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
@@ -28,10 +28,10 @@ Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,
-    "letters": 0.05,
-    "crossed out": 0.05,
+    "letters": 0.06,
+    "crossed out": 0.06,
     "no number": 0.05,
-    "": 0.79,
+    "": 0.77,
 }
 
 
@@ -58,7 +58,10 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = write_number(form == "cells", hand, rng)
     write = strays.WRITE_OTHERS.get(doubt)
-    others = [write(line, height, hand, rng)] if write else []
+    is_mixed = doubt == "letters" and not line.cells and rng.random() < 0.4
+    others = [write(line, height, hand, rng)] if write and not is_mixed else []
+    if is_mixed:
+        line = strays.mix_in_letters(line, height, hand, rng)
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
@@ -120,6 +123,8 @@ def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[
     kind = rng.random()
     most = 0.25 if kind < 0.42 else 1.5 if kind < 0.82 else 5.0
     margins = rng.uniform(-0.05, most, 4) * height  # left, top, right, bottom
+    if rng.random() < 0.04:  # a digit is cut
+        margins[pick((0, 2), rng)] = -rng.uniform(0.05, 0.35) * height
     wide, tall = high - low
     free = max(0.0, MAX_AREA - wide * tall)
     grown = (wide + margins[0] + margins[2]) * (tall + margins[1] + margins[3]) - wide * tall
@@ -149,6 +154,7 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         (strays.underline, 0.1),
         (strays.add_objects, 0.06),
         (strays.spill, 0.08),
+        (strays.print_unit, 0.04),
         (print_labels, 0.1 if form == "plain" else 0.25),
         (print_shapes, 0.07),
         (print_small_lines, 0.08),

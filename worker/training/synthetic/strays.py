@@ -8,12 +8,13 @@ import numpy as np
 from worker.models.detector import OTHER
 from worker.training.synthetic.arranging import Line, append, bounds_of, choose_digits, write_line
 from worker.training.synthetic.handwriting import Points, smooth
-from worker.training.synthetic.scenes import Rng
-from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of
-from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter
+from worker.training.synthetic.scenes import Rng, pick
+from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
+UNITS = ("$", "$", "$", "Rs.", "No", "#", "USD", "R$")
 
 
 def underline(sheet: Sheet, rng: Rng) -> None:
@@ -105,6 +106,15 @@ def print_barcode(sheet: Sheet, rng: Rng) -> None:
         x += wide + rng.integers(1, 5)
 
 
+def print_unit(sheet: Sheet, rng: Rng) -> None:
+    """Print a sign of a currency or the like right before the number."""
+    x1, y1, _, y2 = sheet.bounds
+    mask = print_text(pick(UNITS, rng), sheet.height * rng.uniform(0.8, 1.5), rng)
+    mask = (mask * np.float32(rng.uniform(0.5, 1))).astype(np.uint8)
+    left = x1 - rng.uniform(0.05, 0.6) * sheet.height - mask.shape[1]
+    sheet.put(sheet.form, mask, left, (y1 + y2 - mask.shape[0]) / 2)
+
+
 def write_word(height: float, hand: Hand, rng: Rng) -> Line:
     """Write two to six letters."""
     signs: list[Sign] = []
@@ -143,9 +153,12 @@ def write_other_number(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
 
 
 def write_word_near(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
-    """A word of letters before or after the number."""
+    """A word or a single letter before or after the number."""
+    if rng.random() < 0.4:
+        word = Line([write_letter(height, hand, rng)], [], [])
+        return _put_beside(line, word, rng.uniform(0.02, 0.5) * height, rng)
     word = write_word(height * rng.uniform(0.5, 1), hand, rng)
-    return _put_beside(line, word, rng.uniform(0.4, 1.5) * height, rng)
+    return _put_beside(line, word, rng.uniform(0.1, 1.5) * height, rng)
 
 
 def _put_beside(line: Line, other: Line, gap: float, rng: Rng) -> Line:
@@ -170,13 +183,30 @@ def cross_out(line: Line, rng: Rng) -> Line:
         first = int(rng.integers(len(numbers)))
         numbers = numbers[first : first + rng.integers(1, 3)]
     low, high = np.split(bounds_of([line.signs[number] for number in numbers]), 2)
+    steep = high[0] - low[0] > 0.5 * (high[1] - low[1]) and rng.random() < 0.5
     strokes = [*line.strokes]
     for _ in range(rng.integers(1, 4)):
-        turns = 2 if rng.random() < 0.7 else int(rng.integers(3, 9))
-        x = np.linspace(-0.1, 1.1, turns)
+        turns = 2 if steep or rng.random() < 0.7 else int(rng.integers(3, 9))
+        beyond = rng.uniform(0.1, 0.3)
+        x = np.linspace(-beyond, 1 + beyond, turns)
         y = rng.uniform(0.3, 0.7) + rng.normal(0, 0.1 if turns == 2 else 0.35, turns)
+        if steep:  # from corner to corner
+            y += (x - 0.5) * pick((-1.0, 1.0), rng)
         strokes.append(low + np.column_stack([x, y]) * (high - low))
     signs = [*line.signs]
     for number in numbers:
         signs[number] = replace(signs[number], digit=OTHER)
     return replace(line, signs=signs, strokes=strokes)
+
+
+def mix_in_letters(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
+    """Write a letter in the place of a digit or two, or a slash between two others."""
+    numbers = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
+    signs = [*line.signs]
+    for number in rng.choice(numbers, min(len(numbers), int(rng.integers(1, 3))), False).tolist():
+        old, new = signs[number], write_letter(height, hand, rng)
+        if number not in (numbers[0], numbers[-1]) and rng.random() < 0.25:
+            new = replace(write_mark("slash", 1.2 * height, hand, rng), digit=OTHER)
+        middle = old.left + (old.mask.shape[1] - new.mask.shape[1]) // 2
+        signs[number] = replace(new, left=middle)
+    return replace(line, signs=signs)
