@@ -125,7 +125,7 @@ def test_the_command_writes_weights_and_a_complete_card(
     model = read_model(tmp_path / "new" / f"{name}.json")
     assert isinstance(model.card, Card)
     unknown = [key for key, value in dataclasses.asdict(model.card).items() if value is None]
-    assert unknown == ["own_accuracy_before", "own_accuracy"]
+    assert unknown == ["shorter_runs", "own_accuracy_before", "own_accuracy"]
     assert model.card.seed == 3
     assert model.card.architecture == model.network.architecture
     options = "--seed 3 --epochs 1 --limit-images 100 --out DIR"

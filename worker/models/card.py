@@ -28,6 +28,7 @@ class Card:
     validation_accuracy: float | None = None  # measured on the images that chose the epoch
     test_accuracy: float | None = None  # measured once, after that choice
     test_calibration_error: float | None = None  # expected calibration error, 0..1
+    shorter_runs: str | None = None  # a shorter training's command, and its accuracy over seeds
     temperature: float = 1.0  # divides the logits, so that confidence matches accuracy
     offset: float = 0.0  # is added to the log-odds of a number, once they are divided
     length_factor: float = 0.0  # the log-odds grow by this times ln(digits)

@@ -27,13 +27,8 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     prefixes = Prefixes(known)
     # of each number so far: that the column before was none, and that it was of its last digit
     numbers = {"": (1.0, 0.0)}
-    for column in np.exp(answer.astype(float)).T.tolist():
-        none = column[BLANK]
-        if none > 1 - MIN_CLASS:
-            numbers = {number: (sum(chances), 0.0) for number, chances in numbers.items()}
-            continue
-        digits = enumerate(column[:BLANK])
-        likely = [(str(digit), chance) for digit, chance in digits if chance > MIN_CLASS]
+    for *digits, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
+        likely = [(str(digit), chance) for digit, chance in enumerate(digits) if chance > MIN_CLASS]
         after_none = {number: sum(chances) * none for number, chances in numbers.items()}
         after_digit: dict[str, float] = {}
         for number, (by_none, by_digit) in numbers.items():

@@ -18,8 +18,8 @@ HEIGHTS = (14, 60)  # px, the least and the most of a digit
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
-    *("dollar", "bars", "euro", "pound", "hash", "dash", "star", "equals", "open", "colon", "wave"),
-    *("point", "cross", "long"),
+    *("dollar", "dollar", "bars", "tipped", "slanted", "euro", "pound", "hash", "dash", "star"),
+    *("equals", "open", "colon", "wave", "point", "cross", "long"),
 )
 MARKS_AFTER = (
     *("dash", "dash", "slash", "steep", "equals", "star", "point", "close", "percent"),
@@ -71,7 +71,7 @@ def choose_digits(rng: Rng) -> list[int]:
 def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
     """Write the digits on a baseline, with marks before, between and after them."""
     signs: list[Sign] = []
-    if rng.random() < 0.12:
+    if rng.random() < 0.16:
         _add_marks(signs, MARKS_BEFORE, height, hand, rng)
     base, spread = choose_spacing(hand.pen, rng)
     separator = pick(SEPARATORS, rng)

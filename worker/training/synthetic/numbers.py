@@ -28,10 +28,10 @@ Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,
-    "letters": 0.06,
-    "crossed out": 0.06,
+    "letters": 0.08,
+    "crossed out": 0.08,
     "no number": 0.05,
-    "": 0.77,
+    "": 0.73,
 }
 
 
@@ -58,7 +58,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = write_number(form == "cells", hand, rng)
     write = strays.WRITE_OTHERS.get(doubt)
-    is_mixed = doubt == "letters" and not line.cells and rng.random() < 0.4
+    is_mixed = doubt == "letters" and not line.cells and rng.random() < 0.5
     others = [write(line, height, hand, rng)] if write and not is_mixed else []
     if is_mixed:
         line = strays.mix_in_letters(line, height, hand, rng)
@@ -154,7 +154,7 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         (strays.underline, 0.1),
         (strays.add_objects, 0.06),
         (strays.spill, 0.08),
-        (strays.print_unit, 0.04),
+        (strays.print_unit, 0.08),
         (print_labels, 0.1 if form == "plain" else 0.25),
         (print_shapes, 0.07),
         (print_small_lines, 0.08),

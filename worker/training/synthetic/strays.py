@@ -7,14 +7,15 @@ import numpy as np
 
 from worker.models.detector import OTHER
 from worker.training.synthetic.arranging import Line, append, bounds_of, choose_digits, write_line
-from worker.training.synthetic.handwriting import Points, smooth
-from worker.training.synthetic.scenes import Rng, pick
+from worker.training.synthetic.handwriting import Points, Shape, smooth
+from worker.training.synthetic.scenes import Rng, crop, pick
 from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
-UNITS = ("$", "$", "$", "Rs.", "No", "#", "USD", "R$")
+UNITS = ("$", "$", "$", "$", "Rs.", "No", "#", "USD", "R$")
+CLEAR_LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuwxy"  # they look like no digit in print
 
 
 def underline(sheet: Sheet, rng: Rng) -> None:
@@ -74,7 +75,7 @@ def add_cut_neighbours(sheet: Sheet, hand: Hand, rng: Rng) -> None:
         for _ in range(1 if side % 2 == 0 else rng.integers(1, 5)):
             sign = write_digit(int(rng.integers(10)), sheet.height, hand, rng)
             if rng.random() < 0.3:
-                sign = write_letter(sheet.height, hand, rng)
+                sign = choose_letter(sheet.height, hand, rng)
             tall, wide = sign.mask.shape
             seen = rng.uniform(0.05, MAX_VISIBLE) * (tall if side % 2 else wide)
             seen = max(1.0, min(seen, room - 1))
@@ -107,19 +108,36 @@ def print_barcode(sheet: Sheet, rng: Rng) -> None:
 
 
 def print_unit(sheet: Sheet, rng: Rng) -> None:
-    """Print a sign of a currency or the like right before the number."""
+    """Print or write a sign of a currency or the like right before the number."""
     x1, y1, _, y2 = sheet.bounds
     mask = print_text(pick(UNITS, rng), sheet.height * rng.uniform(0.8, 1.5), rng)
-    mask = (mask * np.float32(rng.uniform(0.5, 1))).astype(np.uint8)
-    left = x1 - rng.uniform(0.05, 0.6) * sheet.height - mask.shape[1]
-    sheet.put(sheet.form, mask, left, (y1 + y2 - mask.shape[0]) / 2)
+    mask = (thicken(mask, sheet.pen, rng) * np.float32(rng.uniform(0.5, 1))).astype(np.uint8)
+    left = x1 - rng.uniform(0.02, 0.6) * sheet.height - mask.shape[1]
+    layer = sheet.form if rng.random() < 0.5 else sheet.ink
+    sheet.put(layer, mask, left, (y1 + y2 - mask.shape[0]) / 2)
+
+
+def thicken(mask: Shape, pen: float, rng: Rng) -> Shape:
+    """Make the strokes of print thicker, by up to about the width of a pen in px."""
+    side = 1 + int(rng.uniform(0, 1) * pen)
+    return cv2.dilate(cv2.copyMakeBorder(mask, side, side, side, side, 0), np.ones((side, side)))
+
+
+def choose_letter(height: float, hand: Hand, rng: Rng) -> Sign:
+    """Write a letter by hand or as in print; its left is 0."""
+    if rng.random() < 0.5:
+        return write_letter(height, hand, rng)
+    mask = print_text(pick(CLEAR_LETTERS, rng), height * rng.uniform(1.1, 1.6), rng)
+    mask = crop(thicken(mask, hand.pen * height, rng))
+    drop = rng.uniform(0, 0.25) * mask.shape[0] if rng.random() < 0.2 else 0
+    return Sign(mask, 0, round(drop) - mask.shape[0], OTHER)
 
 
 def write_word(height: float, hand: Hand, rng: Rng) -> Line:
     """Write two to six letters."""
     signs: list[Sign] = []
     for _ in range(rng.integers(2, 7)):
-        append(signs, write_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
+        append(signs, choose_letter(height, hand, rng), height, rng.uniform(0.02, 0.25))
     return Line(signs, [], [])
 
 
@@ -155,7 +173,7 @@ def write_other_number(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
 def write_word_near(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     """A word or a single letter before or after the number."""
     if rng.random() < 0.4:
-        word = Line([write_letter(height, hand, rng)], [], [])
+        word = Line([choose_letter(height, hand, rng)], [], [])
         return _put_beside(line, word, rng.uniform(0.02, 0.5) * height, rng)
     word = write_word(height * rng.uniform(0.5, 1), hand, rng)
     return _put_beside(line, word, rng.uniform(0.1, 1.5) * height, rng)
@@ -185,7 +203,7 @@ def cross_out(line: Line, rng: Rng) -> Line:
     low, high = np.split(bounds_of([line.signs[number] for number in numbers]), 2)
     steep = high[0] - low[0] > 0.5 * (high[1] - low[1]) and rng.random() < 0.5
     strokes = [*line.strokes]
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(pick((1, 1, 2, 3), rng)):
         turns = 2 if steep or rng.random() < 0.7 else int(rng.integers(3, 9))
         beyond = rng.uniform(0.1, 0.3)
         x = np.linspace(-beyond, 1 + beyond, turns)
@@ -204,8 +222,8 @@ def mix_in_letters(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
     numbers = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
     signs = [*line.signs]
     for number in rng.choice(numbers, min(len(numbers), int(rng.integers(1, 3))), False).tolist():
-        old, new = signs[number], write_letter(height, hand, rng)
-        if number not in (numbers[0], numbers[-1]) and rng.random() < 0.25:
+        old, new = signs[number], choose_letter(height, hand, rng)
+        if number not in (numbers[0], numbers[-1]) and rng.random() < 0.4:
             new = replace(write_mark("slash", 1.2 * height, hand, rng), digit=OTHER)
         middle = old.left + (old.mask.shape[1] - new.mask.shape[1]) // 2
         signs[number] = replace(new, left=middle)
