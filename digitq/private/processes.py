@@ -128,8 +128,8 @@ class Local:
                 if time.monotonic() > end:
                     late = "worker1" if client.scard(CONTROL_KEY) < wanted else "flower"
                     raise DigitqError(
-                        f"{plural(self.workers, 'worker')} not ready in {MAX_START_SECONDS} s; "
-                        f"{late}: {self._last_words(late)}"
+                        f"{plural(self.workers, 'worker')} not ready in {MAX_START_SECONDS} s: the "
+                        f"machine may be too busy; {late} said last: {self._last_words(late)}"
                     )
                 time.sleep(START_POLL_SECONDS)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.training.synthetic.handwriting import Points, Shape, smooth
-from worker.training.synthetic.scenes import Rng, pick, pick_by_weight
-from worker.training.synthetic.sheets import Bounds, Cells
+from worker.training.synthetic.scenes import Rng, crop, pick, pick_by_weight, resize
+from worker.training.synthetic.sheets import Bounds, Cells, print_text
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_mark
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
@@ -25,6 +25,7 @@ MARKS_AFTER = (
     *("dash", "dash", "slash", "steep", "equals", "star", "point", "close", "percent"),
     *("hash", "wave", "tick", "comma", "long", "long"),
 )
+UNITS = (*["$"] * 7, "Rs.", "No", "#", "USD", "R$", "S/.")  # printed before numbers
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
 FAR = 9999  # px, further than any sign
 
@@ -71,7 +72,9 @@ def choose_digits(rng: Rng) -> list[int]:
 def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
     """Write the digits on a baseline, with marks before, between and after them."""
     signs: list[Sign] = []
-    if rng.random() < 0.16:
+    if rng.random() < 0.1:
+        signs.append(print_unit(height, hand, rng))
+    elif rng.random() < 0.16:
         _add_marks(signs, MARKS_BEFORE, height, hand, rng)
     base, spread = choose_spacing(hand.pen, rng)
     separator = pick(SEPARATORS, rng)
@@ -113,6 +116,20 @@ def _add_marks(
         if name in ("slash", "steep"):  # alone it could be a 1
             name = "dash" if rng.random() < 0.7 else "equals"
             append(signs, write_mark(name, height, hand, rng), height, rng.uniform(0, 0.2))
+
+
+def print_unit(height: float, hand: Hand, rng: Rng) -> Sign:
+    """Print a sign of a currency or the like, in the middle of the line; its left is 0."""
+    mask = crop(print_text(pick(UNITS, rng), 60, rng))
+    mask = thicken(resize(mask, height * rng.uniform(0.8, 1.5)), hand.pen * height, rng)
+    mask = (mask * np.float32(rng.uniform(0.5, 1))).astype(np.uint8)
+    return Sign(mask, 0, round((rng.normal(0, 0.05) - 0.5) * height) - mask.shape[0] // 2)
+
+
+def thicken(mask: Shape, pen: float, rng: Rng) -> Shape:
+    """Make the strokes of print thicker, by up to about the width of a pen in px."""
+    side = 1 + int(rng.uniform(0, 1) * pen)
+    return cv2.dilate(cv2.copyMakeBorder(mask, side, side, side, side, 0), np.ones((side, side)))
 
 
 def choose_spacing(pen: float, rng: Rng) -> tuple[float, float]:

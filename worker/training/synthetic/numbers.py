@@ -65,7 +65,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    central = bounds_of(everything if doubt else line.digits)
+    central = bounds_of(everything if doubt or rng.random() < 0.5 else line.digits)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
     wide, tall = np.ptp(corners, axis=0).tolist()
@@ -154,7 +154,6 @@ def _add_strays(sheet: Sheet, form: str, hand: Hand, rng: Rng) -> None:
         (strays.underline, 0.1),
         (strays.add_objects, 0.06),
         (strays.spill, 0.08),
-        (strays.print_unit, 0.08),
         (print_labels, 0.1 if form == "plain" else 0.25),
         (print_shapes, 0.07),
         (print_small_lines, 0.08),

@@ -6,15 +6,21 @@ import cv2
 import numpy as np
 
 from worker.models.detector import OTHER
-from worker.training.synthetic.arranging import Line, append, bounds_of, choose_digits, write_line
-from worker.training.synthetic.handwriting import Points, Shape, smooth
+from worker.training.synthetic.arranging import (
+    Line,
+    append,
+    bounds_of,
+    choose_digits,
+    thicken,
+    write_line,
+)
+from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng, crop, pick
 from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
 from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
-UNITS = ("$", "$", "$", "$", "Rs.", "No", "#", "USD", "R$")
 CLEAR_LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnprtuwxy"  # they look like no digit in print
 
 
@@ -105,22 +111,6 @@ def print_barcode(sheet: Sheet, rng: Rng) -> None:
         bar = np.full((round(bottom - top), wide), 255, np.uint8)
         sheet.put(sheet.form, bar, x, top)
         x += wide + rng.integers(1, 5)
-
-
-def print_unit(sheet: Sheet, rng: Rng) -> None:
-    """Print or write a sign of a currency or the like right before the number."""
-    x1, y1, _, y2 = sheet.bounds
-    mask = print_text(pick(UNITS, rng), sheet.height * rng.uniform(0.8, 1.5), rng)
-    mask = (thicken(mask, sheet.pen, rng) * np.float32(rng.uniform(0.5, 1))).astype(np.uint8)
-    left = x1 - rng.uniform(0.02, 0.6) * sheet.height - mask.shape[1]
-    layer = sheet.form if rng.random() < 0.5 else sheet.ink
-    sheet.put(layer, mask, left, (y1 + y2 - mask.shape[0]) / 2)
-
-
-def thicken(mask: Shape, pen: float, rng: Rng) -> Shape:
-    """Make the strokes of print thicker, by up to about the width of a pen in px."""
-    side = 1 + int(rng.uniform(0, 1) * pen)
-    return cv2.dilate(cv2.copyMakeBorder(mask, side, side, side, side, 0), np.ones((side, side)))
 
 
 def choose_letter(height: float, hand: Hand, rng: Rng) -> Sign:
