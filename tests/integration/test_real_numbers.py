@@ -14,9 +14,11 @@ from click.testing import CliRunner, Result
 from digitq.private.processes import Local
 from producer.client import Client
 from producer.sources.opening import open_sources
+from protocol.known import Known
 from tests.waiting import DIGITQ
 from worker import commands
 from worker.dataset import load_mnist
+from worker.numbers.reading import read_number
 
 
 def run(*arguments: object, text: str = "") -> tuple[int, str, str]:
@@ -32,6 +34,24 @@ def write_number(number: str, scale: float = 2) -> np.ndarray:
     digits = [images[np.flatnonzero(labels == int(digit))[0]] for digit in number]
     line = 255 - np.pad(np.hstack(digits), 12)
     return cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def write_beside(sign: str, line: np.ndarray) -> np.ndarray:
+    """A line with a printed sign before it, a little taller than the digits."""
+    space = np.full((len(line), 70), 255, np.uint8)
+    cv2.putText(space, sign, (16, 62), cv2.FONT_HERSHEY_DUPLEX, 1.9, 0, 3, cv2.LINE_AA)
+    return np.hstack([space, line[:, 24:]])
+
+
+def test_a_currency_sign_is_no_digit(mnist_root: Path) -> None:
+    rng, right = np.random.default_rng(0), 0
+    for _ in range(10):
+        number = "".join(map(str, rng.integers(0, 10, 4)))
+        picture = write_beside("$", write_number(number))
+        reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
+        right += reading.number == number
+        assert reading.number == number or reading.reason
+    assert right >= 7
 
 
 @pytest.fixture
