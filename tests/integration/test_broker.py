@@ -338,7 +338,7 @@ def slow_way(behind: Path, bytes_per_second: int) -> Iterator[str]:
 
 
 def test_a_slow_way_is_no_lost_redis(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(protocol.broker.connection, "TIMEOUT_SECONDS", 2.0)
     with slow_way(redis_only.socket, 2 << 20) as url, connect(url) as client:
         payload = bytes(6 << 20)  # three seconds
         assert client.transact(("SET", "large", payload)) == [True]
