@@ -69,7 +69,7 @@ def count_digits(answer: Answer) -> int:
 
 
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
-    """The log-probability of each number; minus infinity if it has more digits than fit."""
+    """The log-probability of each number by its CTC loss; minus infinity if it does not fit."""
     lengths = [len(number) for number in numbers]
     columns = answer[:, choose_columns(answer, max(lengths))]
     table = torch.from_numpy(columns.T.astype(float))[:, None].expand(-1, len(numbers), -1)
