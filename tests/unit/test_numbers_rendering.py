@@ -14,6 +14,7 @@ from worker.training.synthetic.arranging import (
 )
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
 from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
+from worker.training.synthetic.strays import mix_in_letters
 from worker.training.synthetic.tracing import thin, trace
 from worker.training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
 
@@ -151,3 +152,24 @@ def test_patterns_are_shares(draw: object) -> None:
     for seed in range(5):
         pattern = draw(50, 80, 20, rng(seed))
         assert pattern.shape == (50, 80) and pattern.min() >= 0 and pattern.max() <= 1
+
+
+def test_letters_take_the_places_of_some_digits() -> None:
+    line = write_line([1, 2, 3, 4, 5], 40, hand(0), rng())
+    mixed = mix_in_letters(line, 40, hand(0), rng(1))
+    before, after = ([sign.digit for sign in one.digits] for one in (line, mixed))
+    others = [place for place, digit in enumerate(after) if digit == OTHER]
+    assert 1 <= len(others) <= 2 and len(after) == len(before)
+    assert all(after[place] == before[place] for place in range(5) if place not in others)
+    for place in others:  # a letter stands where its digit stood
+        middles = [
+            (one.digits[place].bounds[0] + one.digits[place].bounds[2]) / 2 for one in (line, mixed)
+        ]
+        assert abs(middles[0] - middles[1]) <= 1
+
+
+def test_a_unit_is_before_the_digits_and_is_none() -> None:
+    lines = [write_line([7, 8], 40, hand(seed), rng(seed)) for seed in range(200)]
+    first = [line.signs[0] for line in lines]
+    assert 0.1 < np.mean([sign.digit is None for sign in first]) < 0.4
+    assert all([sign.digit for sign in line.digits] == [7, 8] for line in lines)
