@@ -15,7 +15,7 @@ from worker.numbers.finding import equalise
 from worker.training.rendered import Scene
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
-BATCH_PIXELS = 700_000  # a batch has as many scenes as fit
+BATCH_PIXELS = 400_000  # a batch has as many scenes as fit
 DIGIT_HEIGHTS = (12, 42)  # px: the heights of digits at which the detector works
 MIN_SEEN = 0.5  # a digit counts as background if less than this share of it can be seen
 CLEARLY_SEEN = 0.85  # the heat is not learned of a digit if less than this share can be seen
@@ -90,7 +90,7 @@ def choose_start(length: int, room: int, edges: Boxes, rng: Rng) -> int:
 def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[Batch]:
     """Samples of the scenes, with others of a similar size in each batch, in random order."""
     samples = [draw_sample(scene, rng) for scene in scenes]
-    samples.sort(key=lambda sample: (sample.values.shape[0] // 32, sample.values.shape[1]))
+    samples.sort(key=lambda sample: (sample.values.shape[0] // 16, sample.values.shape[1]))
     groups: list[list[Sample]] = [[]]
     largest = np.zeros(2, int)
     for sample in samples:

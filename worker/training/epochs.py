@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,8 +22,8 @@ from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import has_bfloat16
 
-POOLED_SCENES = 500  # batches are made of this many scenes, so that those of one size meet
-SHOWN_EPOCHS = 3  # an epoch shows its own scenes, and those of the two epochs before it
+POOLED_SCENES = 2_000  # batches are made of this many scenes, so that those of one size meet
+RESTART_SHARE = 0.3  # of the learning rate, with which the last epochs begin again
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 MakeBatches = Callable[[Sequence[Scene], np.random.Generator], list[Any]]
@@ -40,10 +41,23 @@ class EpochsRecipe:
     weight_decay: float = 0.05
     ema_decay: float = 0.998  # how much of the weights' moving average a step keeps
     max_gradient: float = 10.0
+    restarts: bool = False  # whether the last seventh of the epochs has a cosine of its own
+
+    def rate(self, done: float) -> float:
+        """The learning rate after so many epochs: half a cosine, and if it restarts a lower one."""
+        last = self.epochs // 7 if self.restarts else 0
+        first = self.epochs - last
+        if done < first:
+            return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * (done / first)))
+        share = RESTART_SHARE * (0.5 + 0.5 * math.cos(math.pi * ((done - first) / last)))
+        return self.learning_rate * share
 
 
 class Learner(Generic[AnyNetwork]):
-    """A network that learns from scenes."""
+    """A network that learns from scenes.
+
+    In an epoch it sees the scenes of that epoch and of those before it, of `shown_epochs` together.
+    """
 
     def __init__(
         self,
@@ -51,8 +65,10 @@ class Learner(Generic[AnyNetwork]):
         make_batches: MakeBatches,
         measure_losses: MeasureLosses,
         recipe: EpochsRecipe,
+        shown_epochs: int = 1,
     ) -> None:
         self.network, self.recipe = network, recipe
+        self.shown_epochs = shown_epochs
         self.make_batches, self.measure_losses = make_batches, measure_losses
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
@@ -82,13 +98,12 @@ class Learner(Generic[AnyNetwork]):
         step = 0
         for start in range(0, len(order), POOLED_SCENES):
             pool = [scenes[row] for row in order[start : start + POOLED_SCENES]]
-            done = (epoch + start / len(order)) / recipe.epochs
-            rate = 0.5 + 0.5 * math.cos(math.pi * done)
+            rate = recipe.rate(epoch + start / len(order))
             for batch in self.make_batches(pool, rng):
                 step += 1
                 warm = min(1, step / recipe.warm_up_steps) if epoch == 0 else 1
                 for group in self.optimiser.param_groups:
-                    group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
+                    group["lr"] = max(1e-6, rate * warm)
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                     answers = self.network(batch.images.to(memory_format=torch.channels_last))
                 losses = torch.stack(self.measure_losses(answers, batch))
@@ -125,25 +140,29 @@ def train(
             for part, of in learner.parts().items():
                 of.load_state_dict(state[name][part])
         print(f"continuing after epoch {first}", file=sys.stderr)
+    elif saved:
+        print(f"training {last} epochs; {saved} lets the same command go on", file=sys.stderr)
     started = time.monotonic()
     threads = max(1, usable_cores() // len(learners))
     shown: list[list[Scene]] = []
-    earliest = max(0, first - SHOWN_EPOCHS + 1)
+    most = max(learner.shown_epochs for learner in learners.values())
+    earliest = max(0, first - most + 1)
     with start_processes() as pool, ThreadPoolExecutor(len(learners)) as side_by_side:
         render = partial(start_rendering, pool, False, count=recipe.scenes)
         coming = [render(seed=(seed, epoch)) for epoch in range(earliest, min(first + 1, last))]
         for epoch in range(earliest, last if first < last else 0):
             if first <= epoch + 1 < last and len(coming) < 2:
                 coming.append(render(seed=(seed, epoch + 1)))
-            shown = [*shown, collect(coming.pop(0))][-SHOWN_EPOCHS:]
+            shown = [*shown, collect(coming.pop(0))][-most:]
             if epoch < first:
                 continue
-            scenes = [scene for part in shown for scene in part]
-            show = partial(
-                Learner[Any].show, scenes=scenes, epoch=epoch, seed=seed, threads=threads
-            )
-            losses = side_by_side.map(show, learners.values())
-            texts = [f"{name} {text}" for name, text in zip(learners, losses, strict=True)]
+            shows = [
+                side_by_side.submit(
+                    learner.show, [*chain(*shown[-learner.shown_epochs :])], epoch, seed, threads
+                )
+                for learner in learners.values()
+            ]
+            texts = [f"{name} {show.result()}" for name, show in zip(learners, shows, strict=True)]
             if saved:
                 save(learners, {"run": run, "epoch": epoch + 1}, saved)
             seconds = time.monotonic() - started

@@ -65,7 +65,9 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    central = bounds_of(everything if doubt or rng.random() < 0.5 else line.digits)
+    # A part of a tall mark could be a digit
+    tall = [sign for sign in line.signs if len(sign.mask) > height / 2]
+    central = bounds_of(everything if doubt or rng.random() < 0.5 else [*line.digits, *tall])
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
     wide, tall = np.ptp(corners, axis=0).tolist()

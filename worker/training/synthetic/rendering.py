@@ -1,6 +1,7 @@
 """Renders pictures, of digits and of other shapes, from which the networks learn besides MNIST."""
 
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context, parent_process
@@ -63,6 +64,8 @@ def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
 def start_processes() -> ProcessPoolExecutor:
     """Start a process for each core, with a low priority; they end with this one, even if it is
     killed."""
+    # Python's resource tracker removes what a killed process leaves, and need not warn of it
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _begin)
 
 
