@@ -16,7 +16,7 @@ from protocol.known import MAX_DIGITS, Known
 from worker.models.columns import BLANK
 from worker.numbers.readings import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
-MAX_PREFIXES = 16  # at most this many partial numbers are kept from one column to the next
+MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MIN_CLASS = 0.003  # a class that is less likely in a column is not there
 Answer = NDArray[np.float32]
 
@@ -85,7 +85,9 @@ def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
     All of them, if too few would be left for so many digits.
     """
     is_none = answer[BLANK] > math.log(1 - MIN_CLASS)
-    columns = np.flatnonzero(~is_none | ~np.roll(is_none, 1))
+    is_kept = ~is_none
+    is_kept[1:] |= ~is_none[:-1]
+    columns = np.flatnonzero(is_kept)
     return columns if len(columns) > 2 * digits else np.arange(answer.shape[1])
 
 
