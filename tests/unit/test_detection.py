@@ -134,15 +134,6 @@ def test_a_training_that_was_broken_off_continues(
         teach(1, tmp_path / "part")
 
 
-def test_the_last_epochs_have_a_lower_cosine_of_their_own() -> None:
-    recipe = EpochsRecipe(epochs=14, learning_rate=1.0, restarts=True)
-    rates = [recipe.rate(half / 2) for half in range(28)]
-    assert rates[0] == 1 and rates[23] < 0.01 < rates[27] < rates[24] < 0.5
-    assert all(sorted(part, reverse=True) == part for part in (rates[:24], rates[24:]))
-    rates = [replace(recipe, epochs=5).rate(half / 2) for half in range(10)]
-    assert sorted(rates, reverse=True) == rates  # too few epochs for two
-
-
 @pytest.mark.usefixtures("no_processes")
 def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_path: Path) -> None:
     installed = read_networks()[0].state_dict()

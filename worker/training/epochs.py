@@ -23,7 +23,6 @@ from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import has_bfloat16
 
 POOLED_SCENES = 2_000  # batches are made of this many scenes, so that those of one size meet
-RESTART_SHARE = 0.3  # of the learning rate, with which the last epochs begin again
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 MakeBatches = Callable[[Sequence[Scene], np.random.Generator], list[Any]]
@@ -41,16 +40,6 @@ class EpochsRecipe:
     weight_decay: float = 0.05
     ema_decay: float = 0.998  # how much of the weights' moving average a step keeps
     max_gradient: float = 10.0
-    restarts: bool = False  # whether the last seventh of the epochs has a cosine of its own
-
-    def rate(self, done: float) -> float:
-        """The learning rate after so many epochs: half a cosine, and if it restarts a lower one."""
-        last = self.epochs // 7 if self.restarts else 0
-        first = self.epochs - last
-        if done < first:
-            return self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * (done / first)))
-        share = RESTART_SHARE * (0.5 + 0.5 * math.cos(math.pi * ((done - first) / last)))
-        return self.learning_rate * share
 
 
 class Learner(Generic[AnyNetwork]):
@@ -98,12 +87,13 @@ class Learner(Generic[AnyNetwork]):
         step = 0
         for start in range(0, len(order), POOLED_SCENES):
             pool = [scenes[row] for row in order[start : start + POOLED_SCENES]]
-            rate = recipe.rate(epoch + start / len(order))
+            done = (epoch + start / len(order)) / recipe.epochs
+            rate = 0.5 + 0.5 * math.cos(math.pi * done)
             for batch in self.make_batches(pool, rng):
                 step += 1
                 warm = min(1, step / recipe.warm_up_steps) if epoch == 0 else 1
                 for group in self.optimiser.param_groups:
-                    group["lr"] = max(1e-6, rate * warm)
+                    group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                     answers = self.network(batch.images.to(memory_format=torch.channels_last))
                 losses = torch.stack(self.measure_losses(answers, batch))

@@ -22,9 +22,8 @@ MARKS_BEFORE = (
     *("equals", "open", "colon", "wave", "point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *("dash", "dash", "shilling", "steep", "joined", "double", "equals", "star", "point"),
-    *("close", "percent"),
-    *("hash", "wave", "tick", "comma", "long", "long"),
+    *("dash", "dash", "slash", "steep", "joined", "equals", "star", "point", "close"),
+    *("percent", "hash", "wave", "tick", "comma", "long", "long"),
 )
 UNITS = (*["$"] * 7, "Rs.", "No", "#", "USD", "R$", "S/.")  # printed before numbers
 EMPTY_CELLS = ("", "", "", "dash", "cross", "wave")  # what people write into them
@@ -114,6 +113,9 @@ def _add_marks(
             name = pick(names, rng)
         mark = write_mark(name, height, hand, rng)
         append(signs, mark, height, rng.uniform(0.05, 0.4))
+        if name in ("slash", "steep"):  # alone it could be a 1
+            name = "dash" if rng.random() < 0.7 else "equals"
+            append(signs, write_mark(name, height, hand, rng), height, rng.uniform(0, 0.3))
 
 
 def print_unit(height: float, hand: Hand, rng: Rng) -> Sign:

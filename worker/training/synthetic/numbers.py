@@ -65,9 +65,10 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    # A part of a tall mark could be a digit
-    tall = [sign for sign in line.signs if len(sign.mask) > height / 2]
-    central = bounds_of(everything if doubt or rng.random() < 0.5 else [*line.digits, *tall])
+    # A part of a tall mark could be a digit, and so could a slash without its dash
+    has_tall = any(sign.digit is None and len(sign.mask) > height / 2 for sign in line.signs)
+    is_whole = doubt or has_tall or rng.random() < 0.5
+    central = bounds_of(everything if is_whole else line.digits)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
     wide, tall = np.ptp(corners, axis=0).tolist()
