@@ -196,7 +196,7 @@ def write_in_cells(digits: list[int], height: float, hand: Hand, rng: Rng) -> Li
         lefts += groups * rng.uniform(0.2, 1) * width
     cells = [(float(left), float(left + width)) for left in lefts]
     shift, loose = rng.normal(0, 0.05), rng.uniform(0.02, 0.1)
-    beside = rng.uniform(0.1, 0.25) if rng.random() < 0.15 else 0.0  # a 1 on a bar of the guide
+    beside = rng.uniform(0.1, 0.25) if rng.random() < 0.3 else 0.0  # a 1 on a bar of the guide
     signs = []
     for number, (left, right) in enumerate(cells):
         if before <= number < before + len(digits):
