@@ -11,7 +11,7 @@ from protocol.known import Known
 from tests.scenes import draw_scene
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
-from worker.numbers.columns import align, count_digits, propose, weigh
+from worker.numbers.columns import align, choose_columns, count_digits, propose, weigh
 from worker.numbers.strips import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
@@ -82,6 +82,12 @@ def test_the_digits_of_a_line_are_counted() -> None:
     columns = answer({1: 1}, {1: 1}, NONE, {1: 0.6, BLANK: 0.4}, {4: 1}, NONE)
     assert count_digits(columns) == 3
     assert count_digits(answer(NONE)) == 0
+
+
+def test_columns_that_are_none_count_once() -> None:
+    columns = answer(NONE, NONE, {7: 1}, NONE, NONE, {3: 1}, {3: 1}, NONE, NONE)
+    assert choose_columns(columns, 2).tolist() == [2, 3, 5, 6, 7]
+    assert choose_columns(columns, 4).tolist() == [*range(9)]  # too few for so many digits
 
 
 def test_digits_are_where_they_are_clearest() -> None:

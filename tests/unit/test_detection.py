@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from worker.models.card import card_path, read_card
+from worker.models.columns import Columns
 from worker.models.detector import CELL, SIZE_UNIT, Detector, fold
 from worker.models.direct import build_layer
 from worker.models.number import load_networks, read_networks
-from worker.training import epochs, number_trainer
+from worker.training import epochs, number_trainer, strips
 from worker.training.detection import make_batches, measure_losses
-from worker.training.epochs import EpochsRecipe, save
+from worker.training.epochs import EpochsRecipe, Learner, save
 from worker.training.number_trainer import TUNING_RECIPE, train_networks, train_number
 from worker.training.rendered import render_scenes
 
@@ -132,6 +133,32 @@ def test_a_training_that_was_broken_off_continues(
     assert all(torch.equal(one, other) for one, other in zip(whole, rest, strict=True))
     with pytest.raises(UsageError, match="of another training"):
         teach(1, tmp_path / "part")
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_network_sees_the_scenes_of_some_epochs(
+    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+
+    def note(learner: Learner[Any], scenes: list[Any], *_: Any) -> str:
+        shown.append((learner.shown_epochs, len(scenes)))
+        return ""
+
+    monkeypatch.setattr(Learner, "show", note)
+    for epochs_done in (4, 5):  # the second time, the training continues
+        recipe = EpochsRecipe(epochs=epochs_done, scenes=2)
+        learners = {
+            name: Learner(Columns(), strips.make_batches, strips.measure_losses, recipe, window)
+            for name, window in (("one", 1), ("three", 3))
+        }
+        saved = tmp_path / "saved"
+        if saved.exists():
+            state = torch.load(saved, weights_only=True)
+            torch.save({**state, "run": [0, 5, 2, None]}, saved)
+        epochs.train(learners, recipe, 0, saved)
+    counts = {window: [n for one, n in shown if one == window] for window in (1, 3)}
+    assert counts == {1: [2, 2, 2, 2, 2], 3: [2, 4, 6, 6, 6]}
 
 
 @pytest.mark.usefixtures("no_processes")

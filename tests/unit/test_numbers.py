@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from protocol.known import Known
-from worker.models.columns import BLANK, STRIDE
+from worker.models.columns import BLANK
 from worker.models.number import load_networks
 from worker.numbers.finding import (
     Candidates,
@@ -61,12 +61,11 @@ def read(found: Candidates, known: Known = Known()) -> str:  # noqa: B008 (froze
 def see(line: Candidates, read: Candidates | None = None) -> Seen:
     """The line as both networks see it, or of which the network of columns sees something else."""
     read = read or line
-    columns = np.zeros((1 + int(read.boxes.max(initial=0)) // STRIDE, BLANK + 1))
+    columns = np.zeros((2 * len(read.chances) + 1, BLANK + 1))
     columns[:, BLANK] = 1
-    middles = ((read.boxes[:, 0] + read.boxes[:, 2]) / 2 / STRIDE).astype(int)
-    columns[middles, :BLANK] = read.chances[:, None] * read.digits
-    columns[middles, BLANK] = 1 - read.chances
-    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), 25, "")
+    columns[1::2, :BLANK] = read.chances[:, None] * read.digits
+    columns[1::2, BLANK] = 1 - read.chances
+    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), "")
 
 
 def test_a_line_is_read_from_left_to_right() -> None:
@@ -224,19 +223,10 @@ def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
 def test_two_numbers_in_a_line_are_a_reason() -> None:
     apart = together(candidates("123"), candidates("45", left=60 + 30))
     line = apart.take(choose_line(apart))
-    (best, *_), reason, _ = choose_readings(see(line), Known())
-    assert (best.number, reason) == ("12345", "several lines")
-    cells = candidates("12345", pitch=60)  # all gaps are as wide
-    assert choose_readings(see(cells), Known())[1] == ""
-
-
-def test_a_gap_beside_what_is_no_digit_is_none_between_numbers() -> None:
-    line = together(candidates("8", [0.7]), candidates("1", left=16), candidates("0", left=90))
-    line = line.take(np.argsort(line.boxes[:, 0]))
-    line.boxes[0, 2] = 14  # a printed guide beside a thin 1
-    seen = see(line, line.take(np.array([1, 2])))
-    (best, *_), reason, _ = choose_readings(seen, Known())
-    assert (best.number, reason) == ("10", "")
+    assert read(line) == "12345" and find_others(line, line, 25) == "several lines"
+    boxes = candidates("12345", pitch=60)  # all gaps are as wide
+    assert find_others(boxes, boxes, 25) == ""
+    assert find_others(boxes.take(np.array([0, 1])), boxes, 25) == ""
 
 
 def test_more_digits_than_a_number_can_have_are_an_error() -> None:
@@ -266,9 +256,11 @@ def test_either_network_may_see_what_the_other_does_not() -> None:
 def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:
     line = candidates("13", pitch=40)
     seen = see(line, candidates("123"))
+    # a column is 2 px of the strip: the middles of the digits are in the columns 1, 3 and 5
+    seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
     first, second, third = list_digits(seen, "123", 10)
     assert first.box == (0, 0, 150, 250) and third.box == (400, 0, 550, 250)
-    assert (second.box[0] + second.box[2]) / 2 == pytest.approx(270, abs=1)
+    assert (second.box[0] + second.box[2]) / 2 == pytest.approx(275, abs=1)
 
 
 def test_alternatives_share_what_the_confidence_leaves() -> None:

@@ -16,7 +16,7 @@ from protocol.known import MAX_DIGITS, Known
 from worker.models.columns import BLANK
 from worker.numbers.readings import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
-MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
+MAX_PREFIXES = 16  # at most this many partial numbers are kept from one column to the next
 MIN_CLASS = 0.003  # a class that is less likely in a column is not there
 Answer = NDArray[np.float32]
 
@@ -80,7 +80,7 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
 
 
 def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
-    """The columns that count: of those in a row that are none, the first.
+    """The columns that count: of those in a row that are none, the first, but not at the left edge.
 
     All of them, if too few would be left for so many digits.
     """

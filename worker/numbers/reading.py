@@ -42,7 +42,7 @@ MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
-MAX_READINGS = 8  # so many numbers of each network are weighed
+MAX_READINGS = 16  # so many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
 MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
 OTHER_HEIGHT = 0.45  # digits beside the line count if they have this share of its digits' height
@@ -81,7 +81,6 @@ class Seen:
     line: Candidates  # the candidates of its line, from left to right
     answer: Answer  # the network of columns about it
     to_strip: NDArray[np.float64]  # (2, 3): from px of the picture to those of the line's strip
-    height: float  # px: of the line's digits
     reason: Reason  # what else is in the picture, so that a person should look at it
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Reading]:
@@ -166,7 +165,7 @@ def read_line(network: NumberNetwork, picture: Grey, found: Candidates, line: Ca
     if count_digits(answer) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
-    return Seen(line, answer, to_strip, height, find_others(found, line, height))
+    return Seen(line, answer, to_strip, find_others(found, line, height))
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
@@ -199,16 +198,8 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
     low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
     beside = ((middles < low) | (middles > high)).any(1)
     is_other = (is_tall & beside & (found.chances >= CLEAR)).any()
-    return "several lines" if is_other else ""
-
-
-def find_gap(seen: Seen, number: str) -> Reason:
-    """A gap so wide that the digits of a number that was read may be two numbers."""
-    clear = seen.line.boxes[seen.line.chances >= CLEAR]
-    if not has_wide_gap(clear, seen.height):  # mostly so, and faster
-        return ""
-    boxes = np.array([digit.box for digit in list_digits(seen, number, 1.0)], np.float32)
-    return "several lines" if has_wide_gap(boxes, seen.height) else ""
+    clear = line.boxes[line.chances >= CLEAR]
+    return "several lines" if is_other or has_wide_gap(clear, height) else ""
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
@@ -222,11 +213,10 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bo
     free = seen.weigh() if total < 0.5 and not known.is_nothing else []
     if wanted and (not free or wanted[0].chance >= MIN_PLAUSIBLE * free[0].chance):
         readings = [one._replace(chance=one.chance / total) for one in wanted]
-        reason = seen.reason or find_gap(seen, readings[0].number)
-        return readings, reason, known.is_nothing
+        return readings, seen.reason, known.is_nothing
     if not free:
         raise ImageError("no number can be seen")
-    return free, seen.reason or find_gap(seen, free[0].number) or "not allowed", True
+    return free, seen.reason or "not allowed", True
 
 
 def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:

@@ -54,7 +54,7 @@ class Learner(Generic[AnyNetwork]):
         make_batches: MakeBatches,
         measure_losses: MeasureLosses,
         recipe: EpochsRecipe,
-        shown_epochs: int = 1,
+        shown_epochs: int,
     ) -> None:
         self.network, self.recipe = network, recipe
         self.shown_epochs = shown_epochs

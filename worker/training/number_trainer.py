@@ -35,7 +35,7 @@ from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import make_writable, write_model
 
-# On two cores with AVX2 an epoch takes about 120 s; so 53 of them take less than two hours.
+# On two free cores with AVX2 an epoch takes about 120 s, so 53 take less than two hours.
 NUMBER_RECIPE = EpochsRecipe(epochs=53)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
@@ -63,7 +63,9 @@ def train_networks(
     if fine_tune:
         network, card = read_networks()
         begun_with = card.sha256
-    detector = Learner(network.detector, detection.make_batches, detection.measure_losses, recipe)
+    detector = Learner(
+        network.detector, detection.make_batches, detection.measure_losses, recipe, 1
+    )
     columns = Learner(network.columns, strips.make_batches, strips.measure_losses, recipe, 3)
     train({"detector": detector, "columns": columns}, recipe, seed, saved, begun_with)
     return NumberNetwork(fold(detector.learned), fold(columns.learned))

@@ -26,6 +26,8 @@ Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)
 Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit
+# Python's resource tracker removes what a killed process leaves, and need not warn of it
+SILENT_TRACKER = "ignore:resource_tracker:UserWarning"
 BLOCK_IMAGES = 1000  # a process renders so many at a time; each block has a seed of its own
 
 
@@ -64,8 +66,8 @@ def render_block(images: Images, labels: Labels, seed: int) -> Labelled:
 def start_processes() -> ProcessPoolExecutor:
     """Start a process for each core, with a low priority; they end with this one, even if it is
     killed."""
-    # Python's resource tracker removes what a killed process leaves, and need not warn of it
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    if SILENT_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(SILENT_TRACKER)
     return ProcessPoolExecutor(usable_cores(), get_context("spawn"), _begin)
 
 
