@@ -145,18 +145,24 @@ def test_a_network_sees_the_scenes_of_some_epochs(
         shown.append((learner.shown_epochs, len(scenes)))
         return ""
 
-    monkeypatch.setattr(Learner, "show", note)
-    for epochs_done in (4, 5):  # the second time, the training continues
-        recipe = EpochsRecipe(epochs=epochs_done, scenes=2)
+    def save_and_break(learners: Any, state: dict[str, Any], saved: Path) -> None:
+        save(learners, state, saved)
+        if state["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    def teach_both() -> None:
+        recipe = EpochsRecipe(epochs=5, scenes=2)
         learners = {
             name: Learner(Columns(), strips.make_batches, strips.measure_losses, recipe, window)
             for name, window in (("one", 1), ("three", 3))
         }
-        saved = tmp_path / "saved"
-        if saved.exists():
-            state = torch.load(saved, weights_only=True)
-            torch.save({**state, "run": [0, 5, 2, None]}, saved)
-        epochs.train(learners, recipe, 0, saved)
+        epochs.train(learners, recipe, 0, tmp_path / "saved")
+
+    monkeypatch.setattr(Learner, "show", note)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(epochs, "save", save_and_break)
+        teach_both()
+    teach_both()
     counts = {window: [n for one, n in shown if one == window] for window in (1, 3)}
     assert counts == {1: [2, 2, 2, 2, 2], 3: [2, 4, 6, 6, 6]}
 
