@@ -80,7 +80,7 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
 
 
 def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
-    """The columns that count: of those in a row that are none, the first, but not at the left edge.
+    """The columns that count: digits, and the first column of each gap after a digit.
 
     All of them, if too few would be left for so many digits.
     """

@@ -45,7 +45,7 @@ class EpochsRecipe:
 class Learner(Generic[AnyNetwork]):
     """A network that learns from scenes.
 
-    In an epoch it sees the scenes of that epoch and of those before it, of `shown_epochs` together.
+    Each epoch shows it the new scenes, and those of the epochs before: of `shown_epochs` in all.
     """
 
     def __init__(
@@ -131,7 +131,10 @@ def train(
                 of.load_state_dict(state[name][part])
         print(f"continuing after epoch {first}", file=sys.stderr)
     elif saved:
-        print(f"training {last} epochs; {saved} lets the same command go on", file=sys.stderr)
+        print(
+            f"training for {last} epochs; if it is broken off, the same command continues",
+            file=sys.stderr,
+        )
     started = time.monotonic()
     threads = max(1, usable_cores() // len(learners))
     shown: list[list[Scene]] = []

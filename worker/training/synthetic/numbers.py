@@ -65,7 +65,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     if doubt == "crossed out":
         line = strays.cross_out(line, rng)
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
-    # A part of a tall mark could be a digit, and so could a slash without its dash
+    # A tall mark that is cut may look like a digit, and so may a slash without its dash
     has_tall = any(sign.digit is None and len(sign.mask) > height / 2 for sign in line.signs)
     is_whole = doubt or has_tall or rng.random() < 0.5
     central = bounds_of(everything if is_whole else line.digits)
