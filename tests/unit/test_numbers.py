@@ -270,6 +270,12 @@ def test_alternatives_share_what_the_confidence_leaves() -> None:
     assert sum(share for _, share in others) == pytest.approx(0.3 * 5 / 8)
 
 
+def test_no_alternative_is_more_probable_than_the_answer() -> None:
+    readings = [Reading("380", 0.5), Reading("386", 0.45), Reading("385", 0.05)]
+    others = list_alternatives(readings, 0.3)
+    assert others == [("386", 0.3), ("385", pytest.approx(0.07))]
+
+
 def test_a_weaker_box_on_the_same_digit_is_dropped() -> None:
     boxes = np.array([[0, 0, 15, 25], [2, 1, 16, 26], [14, 0, 30, 25]], np.float32)
     assert drop_copies(boxes).tolist() == [0, 2]

@@ -242,11 +242,13 @@ def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
 
 
 def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[str, float]]:
-    """The numbers after the first; they share what its confidence leaves."""
+    """The numbers after the first; they share what its confidence leaves, and none has more."""
     rest = readings[1 : 1 + ALTERNATIVES]
     total = sum(path.chance for path in readings[1:])
     shares = [(path.number, (1 - confidence) * path.chance / total) for path in rest if total > 0]
-    return [(number, share) for number, share in shares if share >= MIN_ALTERNATIVE]
+    return [
+        (number, min(share, confidence)) for number, share in shares if share >= MIN_ALTERNATIVE
+    ]
 
 
 def scale_of(content: bytes, shape: tuple[int, ...]) -> float:
