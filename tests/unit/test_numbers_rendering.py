@@ -13,7 +13,14 @@ from worker.training.synthetic.arranging import (
     write_line,
 )
 from worker.training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
-from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
+from worker.training.synthetic.numbers import (
+    DOUBT_SHARES,
+    MAX_PERSPECTIVE,
+    NumberScene,
+    choose_canvas,
+    render_number,
+)
+from worker.training.synthetic.sheets import corners_of, move
 from worker.training.synthetic.strays import mix_in_letters
 from worker.training.synthetic.tracing import thin, trace
 from worker.training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
@@ -69,6 +76,16 @@ def test_the_same_seed_gives_the_same_bits(seed: int) -> None:
     one, other = render(seed), render(seed)
     assert one.picture.tobytes() == other.picture.tobytes()
     assert one.digits == other.digits and (one.boxes == other.boxes).all()
+
+
+def test_no_picture_reaches_to_the_horizon() -> None:
+    turn = np.eye(3)
+    turn[2, :2] = MAX_PERSPECTIVE / 40
+    number = move(corners_of(np.array([-20, -20, 20, 20])), turn)
+    for seed in range(500):
+        size, view = choose_canvas(turn, number, 40, rng(seed))
+        sheet = move(corners_of(np.array([0, 0, *size])), np.linalg.inv(view))
+        assert np.ptp(sheet, axis=0).prod() < 8 * np.prod(size)
 
 
 def test_every_doubt_and_every_kind_of_picture_appears() -> None:

@@ -23,6 +23,10 @@ from worker.training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of,
 from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
+MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
+# The least depth of a picture's corners; it is 1 at the middle of the number. A picture that
+# reaches to the horizon, at depth 0, would need an endless sheet
+MIN_DEPTH = 0.5
 Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
@@ -75,8 +79,7 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     scale = min(1, 1.5 * MAX_WIDTH / max(wide, tall), math.sqrt(1.4 * MAX_AREA / (wide * tall)))
     if scale < 1:  # turned, or with a word or another number, it is too large
         turn, corners = np.diag([scale, scale, 1]) @ turn, corners * scale
-    size, shift = _choose_canvas(corners.min(axis=0), corners.max(axis=0), scale * height, rng)
-    view = shift @ turn
+    size, view = choose_canvas(turn, corners, scale * height, rng)
     sheet = _open_sheet(view, size, height, hand, line)
     FORMS[form][0](sheet, rng)
     if doubt == "no number":
@@ -110,7 +113,8 @@ def _choose_view(bounds: Bounds, rng: Rng) -> Matrix:
     if rng.random() < 0.12:  # a picture that was stretched
         turn[:2, 0] *= np.exp(rng.uniform(-0.4, 0.4))
     if rng.random() < 0.4:
-        turn[2, :2] = rng.uniform(-0.15, 0.15, 2) / max(bounds[2:] - bounds[:2])
+        depths = rng.uniform(-MAX_PERSPECTIVE, MAX_PERSPECTIVE, 2)
+        turn[2, :2] = depths / max(bounds[2:] - bounds[:2])
     return _shift(middle) @ turn @ _shift(-middle)
 
 
@@ -121,7 +125,22 @@ def _shift(by: NDArray[Any]) -> Matrix:
     return matrix
 
 
-def _choose_canvas(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
+def choose_canvas(
+    turn: Matrix, number: Points, height: float, rng: Rng
+) -> tuple[list[int], Matrix]:
+    """The picture's width and height, and the view of it: the turn, and a shift into the picture.
+
+    `number` is the corners of the number once it is turned.
+    """
+    while True:
+        size, shift = _choose_margins(number.min(axis=0), number.max(axis=0), height, rng)
+        view = shift @ turn
+        corners = np.column_stack([corners_of(np.array([0, 0, *size])), np.ones(4)])
+        if (corners @ np.linalg.inv(view)[2]).min() > MIN_DEPTH:
+            return size, view
+
+
+def _choose_margins(low: Points, high: Points, height: float, rng: Rng) -> tuple[list[int], Matrix]:
     """The picture's width and height, and the shift of the number into it."""
     kind = rng.random()
     most = 0.25 if kind < 0.42 else 1.5 if kind < 0.82 else 5.0
