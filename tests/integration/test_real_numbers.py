@@ -36,22 +36,24 @@ def write_number(number: str, scale: float = 2) -> np.ndarray:
     return cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 
-def write_beside(sign: str, line: np.ndarray) -> np.ndarray:
-    """A line with a printed sign before it, a little taller than the digits."""
-    space = np.full((len(line), 70), 255, np.uint8)
-    cv2.putText(space, sign, (16, 62), cv2.FONT_HERSHEY_DUPLEX, 1.9, 0, 3, cv2.LINE_AA)
-    return np.hstack([space, line[:, 24:]])
+def write_sign(sign: str) -> np.ndarray:
+    """A printed sign that is a little taller than the digits, with space around it."""
+    space = np.full((104, 50 + 42 * len(sign)), 255, np.uint8)
+    cv2.putText(space, sign, (16, 68), cv2.FONT_HERSHEY_DUPLEX, 1.9, 0, 3, cv2.LINE_AA)
+    return space
 
 
-def test_a_currency_sign_is_no_digit(mnist_root: Path) -> None:
-    rng, right = np.random.default_rng(0), 0
-    for _ in range(10):
+@pytest.mark.parametrize(("before", "after"), [("$", ""), ("", "/-"), ("$", "/-")])
+def test_signs_of_an_amount_are_no_digits(mnist_root: Path, before: str, after: str) -> None:
+    rng, right, missed = np.random.default_rng(0), 0, 0
+    for _ in range(20):
         number = "".join(map(str, rng.integers(0, 10, 4)))
-        picture = write_beside("$", write_number(number))
+        line = write_number(number)[:, 24:-24]
+        picture = np.hstack([write_sign(before), line, write_sign(after)])
         reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
         right += reading.number == number
-        assert reading.number == number or reading.reason
-    assert right >= 7
+        missed += reading.number != number and not reading.reason
+    assert right >= 15 and missed <= 1
 
 
 @pytest.fixture
