@@ -53,7 +53,7 @@ def test_signs_of_an_amount_are_no_digits(mnist_root: Path, before: str, after: 
         reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
         right += reading.number == number
         missed += reading.number != number and not reading.reason
-    assert right >= 15 and missed <= 1
+    assert right >= 15 and missed <= 2
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_no_picture_reaches_to_the_horizon() -> None:
     for seed in range(500):
         size, view = choose_canvas(turn, number, 40, rng(seed))
         sheet = move(corners_of(np.array([0, 0, *size])), np.linalg.inv(view))
-        assert np.ptp(sheet, axis=0).prod() < 8 * np.prod(size)
+        assert np.ptp(sheet, axis=0).prod() < 4 * np.prod(size)
 
 
 def test_every_doubt_and_every_kind_of_picture_appears() -> None:

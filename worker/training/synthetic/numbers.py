@@ -24,9 +24,9 @@ from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
-# The least depth of a picture's corners; it is 1 at the middle of the number. A picture that
-# reaches to the horizon, at depth 0, would need an endless sheet
-MIN_DEPTH = 0.5
+# The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
+# that reached to the horizon would need an endless sheet
+MAX_DEPTH = 2
 Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
@@ -136,7 +136,8 @@ def choose_canvas(
         size, shift = _choose_margins(number.min(axis=0), number.max(axis=0), height, rng)
         view = shift @ turn
         corners = np.column_stack([corners_of(np.array([0, 0, *size])), np.ones(4)])
-        if (corners @ np.linalg.inv(view)[2]).min() > MIN_DEPTH:
+        inverse_depths = corners @ np.linalg.inv(view)[2]
+        if inverse_depths.min() > 1 / MAX_DEPTH:
             return size, view
 
 
