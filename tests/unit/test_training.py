@@ -214,6 +214,14 @@ def test_the_confidence_of_a_number_depends_on_its_length() -> None:
     assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
 
 
+def test_what_is_probably_wrong_is_to_review_whatever_was_learned() -> None:
+    nothing, wrong = torch.zeros(50, dtype=torch.bool), torch.zeros(50, dtype=torch.bool)
+    chances = torch.linspace(0, 0.01, 50)
+    answers = Answers(chances, torch.ones(50), nothing, wrong, chances, wrong)
+    assert choose_threshold(chances, answers) == 0.5
+    assert choose_threshold(chances, answers._replace(is_right=~wrong)) == 0.5
+
+
 def test_a_number_whose_length_was_known_has_a_confidence_of_its_own() -> None:
     card = Card("number", "", 0, 1, length_factor=0.5, known_temperature=2, known_offset=-0.5)
     assert card.calibrate(0.9, 9, is_length_known=True) == pytest.approx(3 / (3 + math.exp(0.5)))

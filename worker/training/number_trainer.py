@@ -41,6 +41,7 @@ TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
 NO_READING = Reading("?", 0.0)  # no reading: it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
+MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
 
 
 class Answers(NamedTuple):
@@ -130,7 +131,7 @@ def train_number(
     before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
     saved = out / "number.partial"
     network = train_networks(seed, recipe, saved, fine_tune).eval()
-    print("calibrating and testing …", file=sys.stderr)
+    print("calibrating and testing, for some minutes …", file=sys.stderr)
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, (seed, part), count) for part in (1, 2)]
@@ -211,6 +212,10 @@ def measure_gaps(card: Card, answers: Answers) -> float:
 
 
 def choose_threshold(confidence: Tensor, answers: Answers) -> float:
-    """The confidence below which a number is to be reviewed, from those of readings, (N,)."""
+    """The confidence below which a number is to be reviewed, from those of readings, (N,).
+
+    It is at least `MIN_THRESHOLD`: a network that has hardly learned is never confident.
+    """
     wrong = confidence.masked_fill(answers.is_doubted, 0.0)[~answers.is_right]
-    return round(wrong.quantile(MARKED_SHARE).item(), 4) if len(wrong) else 0.5
+    threshold = wrong.quantile(MARKED_SHARE).item() if len(wrong) else 0.0
+    return round(max(MIN_THRESHOLD, threshold), 4)
