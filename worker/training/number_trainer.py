@@ -65,9 +65,15 @@ def train_networks(
         network, card = read_networks()
         begun_with = card.sha256
     detector = Learner(
-        network.detector, detection.make_batches, detection.measure_losses, recipe, 1
+        network.detector,
+        detection.make_batches,
+        detection.measure_losses,
+        recipe,
+        shown_epochs=1,
     )
-    columns = Learner(network.columns, strips.make_batches, strips.measure_losses, recipe, 3)
+    columns = Learner(
+        network.columns, strips.make_batches, strips.measure_losses, recipe, shown_epochs=3
+    )
     train({"detector": detector, "columns": columns}, recipe, seed, saved, begun_with)
     return NumberNetwork(fold(detector.learned), fold(columns.learned))
 

@@ -88,7 +88,7 @@ def learn_columns(
         chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
         return strips.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
 
-    learner = Learner(columns, make_batches, strips.measure_losses, recipe, 3)
+    learner = Learner(columns, make_batches, strips.measure_losses, recipe, shown_epochs=3)
     train({"columns": learner}, recipe, seed)
     return learner.learned
 
