@@ -1,5 +1,6 @@
 """The result file of a command, and what a person reads about a run or a job."""
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,8 @@ def report_truth(
             where = f" in {truth}"
         if example and truth != "parent" and labels:
             why = f"; the label of {labels.odd:,} is no {what}, {example}"
+            if re.fullmatch("[0-9]{2,20}", labels.example):
+                why += ": `--read number` reads whole numbers"
         echo_err(f"no right answer{where} for {some}{why}")
     if labels and labels.unused:
         unused = plural(len(labels.unused), "right answer")

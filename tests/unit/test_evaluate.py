@@ -204,7 +204,8 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     status, out, err = run(capsys, results, "--truth", table)
     assert status == 0 and re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
     assert err.splitlines() == [
-        f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`",
+        f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`: "
+        "`--read number` reads whole numbers",
         f"no image for 1 right answer in {table}, such as gone.png",
     ]
     status, out, err = run(capsys, results, "--truth", "parent")
@@ -346,7 +347,7 @@ def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
     first = write_results(tmp_path / "first.csv", correct_batch(rows, {"3/a.png": "3"}))
     second = write_results(tmp_path / "second.jsonl", rows.slice(0, 4))
     table = tmp_path / "truth.csv"
-    odd = "; the label of 1 is no digit, such as `12`"
+    odd = "; the label of 1 is no digit, such as `12`: `--read number` reads whole numbers"
     for text, why, told in (
         ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", f"3 of 4 images{odd}", ""),
         ("gone.png,1\n", "4 of 4 images", f"none of the ids in {table} is in both files"),

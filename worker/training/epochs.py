@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
+from protocol.text import plural
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import has_bfloat16
@@ -132,7 +133,8 @@ def train(
         print(f"continuing after epoch {first}", file=sys.stderr)
     elif saved:
         print(
-            f"training for {last} epochs; if it is broken off, the same command continues",
+            f"training for {plural(last, 'epoch')}; if it is broken off, "
+            "the same command continues",
             file=sys.stderr,
         )
     started = time.monotonic()
