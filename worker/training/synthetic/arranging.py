@@ -16,10 +16,7 @@ MAX_WIDTH = 480  # px, that a number is at most about wide
 HEIGHTS = (14, 60)  # px, the least and the most of a digit
 # How often a number has 1, 2, … 20 digits
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
-SEPARATORS = (
-    *("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space"),
-    *("divider", "divider"),
-)
+SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
 MARKS_BEFORE = (
     *("dollar", "dollar", "bars", "tipped", "slanted", "euro", "pound", "hash", "dash", "star"),
     *("equals", "open", "colon", "wave", "point", "cross", "long"),

@@ -58,14 +58,13 @@ ANGULAR_TABLE = """\
 """
 SLASHED_ZEROS = [f"{zero} / 95,5 5,95" for zero in GLYPHS[0]]
 # What is passed over: name, height, width and the foot's depth below the baseline in heights of a
-# digit, and strokes. A divider is the slash of a date, so tall that it is no 1.
+# digit, and strokes.
 MARK_TABLE = """\
 comma 0.25 0.12 0.15  60,0 60,40 10,100
 point 0.06 0.06 0.0  40,40 60,60
 apostrophe 0.25 0.1 -0.75  70,0 30,100
 dash 0.06 0.5 -0.4  0,50 100,45
 slash 1.1 0.4 0.1  100,0 0,100
-divider 1.3 0.45 0.15  100,0 0,100
 steep 1.15 0.2 0.1  100,0 0,100
 joined 1.1 0.8 0.1  50,0 0,100 / 10,60 100,55
 equals 0.22 0.6 -0.35  0,15 100,10 / 0,90 100,85

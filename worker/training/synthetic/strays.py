@@ -17,7 +17,7 @@ from worker.training.synthetic.arranging import (
 from worker.training.synthetic.handwriting import Points, smooth
 from worker.training.synthetic.scenes import Rng, crop, pick
 from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
-from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter
+from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned
@@ -208,11 +208,13 @@ def cross_out(line: Line, rng: Rng) -> Line:
 
 
 def mix_in_letters(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
-    """Write a letter in the place of a digit or two."""
+    """Write a letter in the place of a digit or two, or a slash between two others."""
     numbers = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
     signs = [*line.signs]
     for number in rng.choice(numbers, min(len(numbers), int(rng.integers(1, 3))), False).tolist():
         old, new = signs[number], choose_letter(height, hand, rng)
+        if number not in (numbers[0], numbers[-1]) and rng.random() < 0.4:
+            new = replace(write_mark("slash", 1.2 * height, hand, rng), digit=OTHER)
         middle = old.left + (old.mask.shape[1] - new.mask.shape[1]) // 2
         signs[number] = replace(new, left=middle)
     return replace(line, signs=signs)
