@@ -214,6 +214,14 @@ def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
     assert find_others(found, line, 60) == ""  # it is small beside the line
 
 
+def test_a_one_that_is_taller_than_the_digits_may_be_a_slash() -> None:
+    for number, reason in (("5122", "other signs"), ("5722", "")):
+        found = candidates(number)
+        found.boxes[1, [1, 3]] += (-5, 5)
+        assert find_others(found, found.take(choose_line(found)), 25) == reason
+    assert find_others(candidates("1111"), candidates("1111"), 25) == ""
+
+
 def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
     line = candidates("4567")
     assert find_others(together(line, candidates("12", top=40)), line, 25) == "several lines"
