@@ -124,8 +124,8 @@ def report_truth(
             where = f" in {truth}"
         if example and truth != "parent" and labels:
             why = f"; the label of {labels.odd:,} is no {what}, {example}"
-            if re.fullmatch("[0-9]{2,20}", labels.example):
-                why += ": `--read number` reads whole numbers"
+        if what == "digit" and labels and re.fullmatch("[0-9]+", labels.example):
+            why += "; `digitq classify --read number` reads whole numbers"
         echo_err(f"no right answer{where} for {some}{why}")
     if labels and labels.unused:
         unused = plural(len(labels.unused), "right answer")

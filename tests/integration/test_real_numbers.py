@@ -59,14 +59,14 @@ def test_signs_of_an_amount_are_no_digits(mnist_root: Path, before: str, after: 
 def test_a_date_is_not_taken_for_a_longer_number(mnist_root: Path) -> None:
     rng, missed = np.random.default_rng(0), 0
     slash = np.full((104, 40), 255, np.uint8)
-    cv2.line(slash, (32, 22), (8, 80), 0, 4, cv2.LINE_AA)
+    cv2.line(slash, (30, 25), (9, 77), 0, 4, cv2.LINE_AA)  # 1.4 times as tall as a digit
     for _ in range(20):
         parts = [write_number(str(number))[:, 24:-24] for number in rng.integers(10, 100, 3)]
         picture = np.hstack([parts[0], slash, parts[1], slash, parts[2]])
         content = cv2.imencode(".png", np.pad(picture, 24, mode="edge"))[1].tobytes()
-        readings = [read_number(content, known) for known in (Known(), Known((6, 6)))]
-        missed += any(not one.reason and len(one.number) > 6 for one in readings)
-    assert missed <= 4
+        reading = read_number(content, Known())
+        missed += not reading.reason and len(reading.number) > 6
+    assert missed <= 2
 
 
 @pytest.fixture

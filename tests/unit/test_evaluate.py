@@ -27,6 +27,7 @@ from producer.sources.opening import open_sources
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError
 
+NUMBERS_HINT = "`digitq classify --read number` reads whole numbers"
 # id, label, confidence, reason, truth
 ROWS = [
     ("3/a.png", 3, 1.0, None, 3),
@@ -204,8 +205,8 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     status, out, err = run(capsys, results, "--truth", table)
     assert status == 0 and re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
     assert err.splitlines() == [
-        f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`: "
-        "`--read number` reads whole numbers",
+        f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`"
+        f"; {NUMBERS_HINT}",
         f"no image for 1 right answer in {table}, such as gone.png",
     ]
     status, out, err = run(capsys, results, "--truth", "parent")
@@ -347,7 +348,7 @@ def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
     first = write_results(tmp_path / "first.csv", correct_batch(rows, {"3/a.png": "3"}))
     second = write_results(tmp_path / "second.jsonl", rows.slice(0, 4))
     table = tmp_path / "truth.csv"
-    odd = "; the label of 1 is no digit, such as `12`: `--read number` reads whole numbers"
+    odd = f"; the label of 1 is no digit, such as `12`; {NUMBERS_HINT}"
     for text, why, told in (
         ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", f"3 of 4 images{odd}", ""),
         ("gone.png,1\n", "4 of 4 images", f"none of the ids in {table} is in both files"),
@@ -392,7 +393,7 @@ def count_missing(folder: Path, model: str, **options: Any) -> tuple[Checkpoint,
     [
         (["1/a.png", "2/b.png"], "mlp", ""),
         (["1/a.png", "12/b.png"], "number", ""),
-        (["1/a.png", "12/b.png"], "mlp", "1 of 2 images: their folders, such as `12`, are not"),
+        (["1/a.png", "12/b.png"], "mlp", f"such as `12`, are not named by a digit; {NUMBERS_HINT}"),
         (["scans/a.png", "x/b.png"], "number", "such as `scans`, are not named by a number"),
         (["\udcff/a.png", "1/b.png"], "mlp", r"such as `\xff`, are not named by a digit"),
     ],

@@ -215,11 +215,17 @@ def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
 
 
 def test_a_one_that_is_taller_than_the_digits_may_be_a_slash() -> None:
-    for number, reason in (("5122", "other signs"), ("5722", "")):
-        found = candidates(number)
-        found.boxes[1, [1, 3]] += (-5, 5)
+    for number, grown, chance, reason in (
+        ("5122", 4, 0.99, "other signs"),
+        ("5122", 2, 0.99, ""),
+        ("5722", 4, 0.99, ""),
+        ("5122", 4, 0.3, ""),
+        ("1522", 4, 0.99, ""),  # no slash is the first sign of a date
+    ):
+        found = candidates(number, [0.99, chance, 0.99, 0.99])
+        place = number.find("1") if "1" in number else 1
+        found.boxes[place, [1, 3]] += (-grown, grown)
         assert find_others(found, found.take(choose_line(found)), 25) == reason
-    assert find_others(candidates("1111"), candidates("1111"), 25) == ""
 
 
 def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
