@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from protocol.settings import settings
 
 # Threads of torch that wait must not take the processor from the other test processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What a test starts would inherit it if Ctrl-C is ignored, as after `&` in a script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
 hypothesis.settings.load_profile("quick")
 

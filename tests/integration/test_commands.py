@@ -53,7 +53,6 @@ class Command:
     def __init__(self, *arguments: object, **variables: object) -> None:
         self.mark = uuid.uuid4().hex
         marked = {"DIGITQ_TEST_MARK": self.mark} | {k: str(v) for k, v in variables.items()}
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
         self.process = subprocess.Popen(
             [*DIGITQ, *map(str, arguments)],
             stdin=subprocess.PIPE,

@@ -76,7 +76,6 @@ class Terminal:
 
 @contextmanager
 def watch(columns: int, *arguments: str) -> Iterator[Terminal]:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
     terminal = Terminal(columns, *arguments)
     try:
         yield terminal
