@@ -19,7 +19,7 @@ from protocol.settings import settings
 
 # Threads of torch that wait must not take the processor from the other test processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# What a test starts would inherit it if Ctrl-C is ignored, as after `&` in a script.
+# After `&` in a script, Ctrl-C is ignored; the programs that a test starts would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
 hypothesis.settings.load_profile("quick")

@@ -35,7 +35,7 @@ MEANINGS: dict[str, str] = {  # of a reason to review
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
     "several lines": "there is another line or number",
-    "other signs": "letters or something crossed out beside the number, or a slash in it",
+    "other signs": "letters, something crossed out, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",
     "several digits": "another shape may be a digit, too",
     "too solid": "the ink is too solid for strokes",

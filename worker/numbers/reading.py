@@ -46,7 +46,7 @@ MAX_READINGS = 8  # so many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
 MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
 OTHER_HEIGHT = 0.45  # digits beside the line count if they have this share of its digits' height
-SLASH_HEIGHT = 1.2  # a 1 after another digit, so many times as high as the digits, may be a slash
+SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
 MIN_PLAUSIBLE = 0.02  # a known number is plausible if it has this share of the free one's chance
 ALTERNATIVES = 5  # at most this many other numbers are reported
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
@@ -191,7 +191,7 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
 
 
 def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
-    """What else is written, nearly as tall as the line: other digits, or signs that are none."""
+    """What is written besides the number, nearly as tall: other digits, or other signs."""
     is_tall = found.boxes[:, 3] - found.boxes[:, 1] >= OTHER_HEIGHT * height
     if (is_tall & (found.others >= CLEAR)).any():
         return "other signs"
@@ -204,7 +204,7 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
         return "several lines"
     heights = clear.boxes[:, 3] - clear.boxes[:, 1]
     may_be_slash = (clear.digits.argmax(1) == 1) & (heights > SLASH_HEIGHT * height)
-    return "other signs" if may_be_slash[1:].any() else ""
+    return "other signs" if may_be_slash[1:].any() else ""  # a slash is never the first sign
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
