@@ -8,11 +8,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from protocol.chunk import PIXELS
 from protocol.settings import NUMBER
@@ -26,7 +26,7 @@ FIELD = (64, 192)  # px: height and width of a whole number at the first look
 
 
 def measure_network(
-    network: nn.Module, batches: Iterable[Tensor], warm_up: Tensor, threads: int
+    network: Callable[[Tensor], Tensor], batches: Iterable[Tensor], warm_up: Tensor, threads: int
 ) -> None:
     """Print the images per second, from the request for the first batch to the end.
 

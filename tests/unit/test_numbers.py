@@ -176,8 +176,8 @@ def test_a_number_whose_length_is_known_is_calibrated_apart(
     picture = np.full((200, 500), 230, np.uint8)
     cv2.putText(picture, "3 1 4", (60, 140), cv2.FONT_HERSHEY_SIMPLEX, 3, 30, 8)
     known = Known.check(length, allowed)
-    network, card = load_networks()
-    (best, *_), *_ = choose_readings(look(network, picture), known)
+    reader, card = load_networks()
+    (best, *_), *_ = choose_readings(look(reader, picture), known)
     reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), known)
     assert reading.number == "314"
     assert reading.confidence == card.calibrate(best.chance, 3, is_apart)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
 from worker.commands import train
 from worker.models.card import read_card
-from worker.models.number import read_networks
+from worker.models.number import load_networks, read_networks
 from worker.training import own_numbers
 from worker.training.own_numbers import place_digits
 from worker.training.rendered import Scene, render_scenes
@@ -29,12 +29,11 @@ def scenes(mnist_root: Path) -> list[Scene]:
 
 
 def test_the_digits_of_a_known_number_are_found(scenes: list[Scene]) -> None:
-    network, _ = read_networks()
-    network.eval()
+    reader, _ = load_networks()
     placed, right = 0, 0
     for scene in scenes[:15]:
         bare = scene._replace(signs=[], boxes=np.zeros((0, 4), np.float32))
-        if found := place_digits(network, bare):
+        if found := place_digits(reader, bare):
             boxes = scene.boxes[: len(scene.number)]
             middles = [(part[:, 0] + part[:, 2]) / 2 for part in (found.boxes, boxes)]
             width = np.median(boxes[:, 3] - boxes[:, 1])
@@ -43,7 +42,7 @@ def test_the_digits_of_a_known_number_are_found(scenes: list[Scene]) -> None:
             right += bool(np.abs(middles[0] - middles[1]).max() < width / 2)
     assert placed >= 10 and right >= 0.8 * placed
     longer = scenes[0]._replace(number=scenes[0].number + "123")
-    assert place_digits(network, longer) is None
+    assert place_digits(reader, longer) is None
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ class Columns(nn.Module):
             convolution(b, c, (2, 1)),
             convolution(c, d, (2, 1)),
         )
+        self.flatten = nn.Flatten(1, 2)
         self.join = nn.Sequential(
             nn.Conv1d(d * -(-STRIP_HEIGHT // 8), width, 1, bias=False),
             nn.BatchNorm1d(width),
@@ -47,5 +48,5 @@ class Columns(nn.Module):
 
     def forward(self, strips: Tensor) -> Tensor:
         """(N, 1, 28, W), W even → logits (N, 11, W / 2)."""
-        features = self.shrink(strips).flatten(1, 2)
+        features = self.flatten(self.shrink(strips))
         return cast(Tensor, self.head(self.along(self.join(features))))

@@ -7,7 +7,6 @@ digit that is, if it is one, and where its edges are (X. Zhou et al., "Objects a
 from typing import NamedTuple, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -29,6 +28,11 @@ class Maps(NamedTuple):
     middle: Tensor  # (N, height, width): the logit of a sign's middle being there
     signs: Tensor  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
     edges: Tensor  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
+
+
+def divide(answer: Tensor) -> Maps:
+    """The maps in the network's answer: (N, 16, height, width)."""
+    return Maps(answer[:, 0], answer[:, 1 : 1 + SIGNS], answer[:, 1 + SIGNS :])
 
 
 def convolution(inputs: int, outputs: int, stride: int | tuple[int, int] = 1) -> nn.Sequential:
@@ -70,20 +74,20 @@ class Detector(nn.Module):
         self.from_16 = nn.Conv2d(sixteenth, eighth, 1)
         self.join_8 = convolution(eighth, eighth)
         self.from_8 = nn.Conv2d(eighth, quarter, 1)
+        self.enlarge = nn.Upsample(scale_factor=2.0)  # each cell becomes 2×2
         self.join_4 = nn.Sequential(convolution(quarter, quarter), convolution(quarter, 48))
         self.head = nn.Conv2d(48, 1 + SIGNS + EDGES, 1)
         nn.init.zeros_(cast(Tensor, self.head.bias))
         cast(Tensor, self.head.bias).data[0] = -4.0  # most cells are not the middle of a sign
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> Maps:
-        """(N, 1, height, width), sides multiples of 16 → maps of a quarter of the sides."""
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, height, width), sides multiples of 16 → (N, 16, height / 4, width / 4)."""
         fine = self.to_4(images)
         middle = self.to_8(fine)
         coarse = self.to_16(middle)
-        middle = self.join_8(middle + double(self.from_16(coarse)))
-        found = self.head(self.join_4(fine + double(self.from_8(middle)))).float()
-        return Maps(found[:, 0], found[:, 1 : 1 + SIGNS], found[:, 1 + SIGNS :])
+        middle = self.join_8(middle + self.enlarge(self.from_16(coarse)))
+        return cast(Tensor, self.head(self.join_4(fine + self.enlarge(self.from_8(middle)))))
 
     def scale(self, slope: float, offset: float, factor: float) -> None:
         """Scale the logits of the chances, and add an offset to them; scale those of the signs."""
@@ -104,8 +108,3 @@ def fold(network: AnyNetwork) -> AnyNetwork:
             module[0] = fuse_conv_bn_eval(first, second)
             module[1] = nn.Identity()
     return network
-
-
-def double(features: Tensor) -> Tensor:
-    """Each cell becomes 2×2."""
-    return F.interpolate(features, scale_factor=2.0, mode="nearest")

@@ -1,22 +1,24 @@
 """The networks that read whole numbers, with their weights: the detector, and that of columns."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path
 from worker.models.columns import Columns
 from worker.models.detector import Detector, fold
-from worker.models.direct import make_direct
 from worker.models.model import TORCH_THREADS, read_weights
 from worker.models.network import NUMBER_READER
+from worker.models.runtime import make_session
 
 
 class NumberNetwork(nn.Module):
-    """Both networks, without their batch normalisations."""
+    """Both networks of torch, as they learn and are saved."""
 
     architecture = NUMBER_READER
 
@@ -25,8 +27,23 @@ class NumberNetwork(nn.Module):
         self.detector, self.columns = detector, columns
 
 
+class NumberReader(NamedTuple):
+    """Both networks in ONNX Runtime, as they read."""
+
+    detector: Callable[[Tensor], Tensor]
+    columns: Callable[[Tensor], Tensor]
+
+
+def make_reader(network: NumberNetwork) -> NumberReader:
+    """The networks, without batch normalisations, ready to read."""
+    return NumberReader(make_session(network.detector), make_session(network.columns))
+
+
 def read_networks() -> tuple[NumberNetwork, Card]:
-    """The installed networks, on the CPU, with their card. Raises `DigitqError` if they differ."""
+    """The installed networks, with their card. Raises `DigitqError` if they differ.
+
+    Their batch normalisations are merged into the convolutions.
+    """
     card, content = read_weights(card_path(NUMBER))
     network = NumberNetwork(fold(Detector()), fold(Columns()))
     network.load_state_dict(load(content))
@@ -34,9 +51,8 @@ def read_networks() -> tuple[NumberNetwork, Card]:
 
 
 @cache
-def load_networks() -> tuple[NumberNetwork, Card]:
-    """As `read_networks`, ready to read."""
+def load_networks() -> tuple[NumberReader, Card]:
+    """The installed networks, ready to read. Raises what `read_networks` raises."""
     torch.set_num_threads(TORCH_THREADS)
     network, card = read_networks()
-    network.requires_grad_(False).eval()
-    return NumberNetwork(make_direct(network.detector), make_direct(network.columns)), card
+    return make_reader(network), card

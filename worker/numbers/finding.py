@@ -1,13 +1,15 @@
 """Finds what may be digits in a grey picture, with the detector, at one scale."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, Detector
+from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
 from worker.pictures import Grey
 
 MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
@@ -37,22 +39,23 @@ class Candidates(NamedTuple):
         return Candidates(*(column[rows] for column in self))
 
 
-def find_candidates(detector: Detector, picture: Grey, scale: float) -> Candidates:
+def find_candidates(
+    detector: Callable[[Tensor], Tensor], picture: Grey, scale: float
+) -> Candidates:
     """The candidates in a picture, (height, width), which the detector sees at `scale`."""
     height, width = (max(1, round(side * scale)) for side in picture.shape)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = picture if scale == 1 else cv2.resize(picture, (width, height), interpolation=how)
     canvas = np.zeros([-(-side // MULTIPLE) * MULTIPLE for side in (height, width)], np.float32)
     canvas[:height, :width] = equalise(small)
-    with torch.inference_mode():
-        maps = detector(torch.from_numpy(canvas)[None, None])
-        chances = maps.middle[0].sigmoid().numpy()
-        is_peak = (chances == cv2.dilate(chances, PEAK_CELLS)) & (chances >= MIN_CHANCE)
-        rows, columns = np.nonzero(is_peak)
-        order = np.argsort(-chances[rows, columns], kind="stable")[:MAX_CANDIDATES]
-        rows, columns = rows[order], columns[order]
-        signs = maps.signs.numpy()[0, :, rows, columns]  # (N, 11)
-        signs = torch.from_numpy(signs).softmax(1).numpy() * chances[rows, columns, None]
+    maps = divide(detector(torch.from_numpy(canvas)[None, None]))
+    chances = maps.middle[0].sigmoid().numpy()
+    is_peak = (chances == cv2.dilate(chances, PEAK_CELLS)) & (chances >= MIN_CHANCE)
+    rows, columns = np.nonzero(is_peak)
+    order = np.argsort(-chances[rows, columns], kind="stable")[:MAX_CANDIDATES]
+    rows, columns = rows[order], columns[order]
+    signs = maps.signs.numpy()[0, :, rows, columns]  # (N, 11)
+    signs = torch.from_numpy(signs).softmax(1).numpy() * chances[rows, columns, None]
     middles = (np.stack([columns, rows], 1).astype(np.float32) + 0.5) * CELL
     edges = maps.edges.numpy()[0, :, rows, columns] * np.float32(SIZE_UNIT)
     boxes = np.concatenate([middles - edges[:, :2], middles + edges[:, 2:]], 1)

@@ -18,7 +18,7 @@ from protocol.chunk import Reason
 from protocol.known import MAX_DIGITS, Known
 from worker.decoding.opening import has_more_pages, read_picture
 from worker.models.columns import STRIDE, STRIP_HEIGHT
-from worker.models.number import NumberNetwork, load_networks
+from worker.models.number import NumberReader, load_networks
 from worker.normalisation.colours import to_grey
 from worker.numbers.columns import Answer, align, count_digits, propose
 from worker.numbers.columns import weigh as weigh_columns
@@ -119,12 +119,12 @@ def read_number(content: bytes, known: Known) -> NumberReading:
 
 def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]:
     """As `read_number`: `None` after each step, and the number after the last one."""
-    network, card = load_networks()
+    reader, card = load_networks()
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
-    found, line = find_line(network, grey)
+    found, line = find_line(reader, grey)
     yield None
-    seen = read_line(network, grey, found, line)
+    seen = read_line(reader, grey, found, line)
     yield None
     readings, reason, is_free = choose_readings(seen, known)
     yield None
@@ -144,25 +144,24 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     )
 
 
-def look(network: NumberNetwork, picture: Grey) -> Seen:
+def look(reader: NumberReader, picture: Grey) -> Seen:
     """Find the line of the number in a picture, and read it. Raises `ImageError` without one."""
-    return read_line(network, picture, *find_line(network, picture))
+    return read_line(reader, picture, *find_line(reader, picture))
 
 
-def find_line(network: NumberNetwork, picture: Grey) -> tuple[Candidates, Candidates]:
+def find_line(reader: NumberReader, picture: Grey) -> tuple[Candidates, Candidates]:
     """Candidates in the picture and those of the number's line. Raises `ImageError` without one."""
-    found, line = search(partial(find_candidates, network.detector), picture)
+    found, line = search(partial(find_candidates, reader.detector), picture)
     if not len(line.chances):
         raise ImageError("no number can be seen")
     return found, doubt_faint_ones(picture, line)
 
 
-def read_line(network: NumberNetwork, picture: Grey, found: Candidates, line: Candidates) -> Seen:
+def read_line(reader: NumberReader, picture: Grey, found: Candidates, line: Candidates) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
-    with torch.inference_mode():
-        answer = network.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
+    answer = reader.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
     if count_digits(answer) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, Maps
+from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.numbers.finding import equalise
 from worker.training.rendered import Scene
 
@@ -154,8 +154,9 @@ def draw_bump(box: Boxes, shape: tuple[int, ...]) -> tuple[int, int, NDArray[np.
     return row, column, (down[:, None] * across).astype(np.float32)
 
 
-def measure_losses(maps: Maps, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def measure_losses(answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The focal loss of the heat (Law and Deng, 2018), and the losses of signs and edges."""
+    maps = divide(answer.float())
     exact = batch.heat == 1
     log_yes, log_no = F.logsigmoid(maps.middle), F.logsigmoid(-maps.middle)
     yes = maps.middle.sigmoid()

@@ -23,8 +23,8 @@ from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path, read_card
 from worker.models.columns import Columns
-from worker.models.detector import Detector, fold
-from worker.models.number import NumberNetwork, read_networks
+from worker.models.detector import Detector, divide, fold
+from worker.models.number import NumberNetwork, make_reader, read_networks
 from worker.numbers.reading import choose_readings, look
 from worker.numbers.readings import NOTHING_KNOWN, Reading
 from worker.pictures import ImageError
@@ -87,7 +87,7 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
     logits, truths, scores, signs = [], [], [], []
     with torch.inference_mode():
         for batch in detection.make_batches(scenes, np.random.default_rng((seed, 2))):
-            maps = network(batch.images)
+            maps = divide(network(batch.images))
             is_peak = maps.middle == F.max_pool2d(maps.middle, 3, 1, 1)
             is_peak &= (maps.middle > -4) & (batch.weight > 0)
             logits.append(maps.middle[is_peak])
@@ -104,12 +104,13 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
 
 def read_scenes(network: NumberNetwork, scenes: Sequence[Scene]) -> Answers:
     """Read the number in each scene."""
+    reader = make_reader(network)
     rows = []
     for scene in scenes:
         free = known = NO_READING
         reason: Reason = ""
         with suppress(ImageError):  # nothing was found
-            seen = look(network, scene.picture)
+            seen = look(reader, scene.picture)
             (free, *_), reason, _ = choose_readings(seen, NOTHING_KNOWN)
             length = len(scene.number)
             (best, *_), _, is_free = choose_readings(seen, Known((length, length)))

@@ -19,7 +19,7 @@ from worker.classify import as_file, read_image, read_images, watch
 from worker.decoding.opening import read_picture
 from worker.models.card import Card
 from worker.models.columns import Columns
-from worker.models.number import NumberNetwork, read_networks
+from worker.models.number import NumberReader, make_reader, read_networks
 from worker.normalisation.colours import to_grey
 from worker.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
 from worker.pictures import Grey, ImageError
@@ -65,10 +65,10 @@ def read_own_numbers(chunks: Iterable[Chunk]) -> list[Scene]:
     return scenes
 
 
-def place_digits(network: NumberNetwork, scene: Scene) -> Scene | None:
+def place_digits(reader: NumberReader, scene: Scene) -> Scene | None:
     """The scene with the box of each digit; None if the detector sees another number of digits."""
     try:
-        seen = look(network, scene.picture)
+        seen = look(reader, scene.picture)
     except ImageError:
         return None
     count = int((seen.line.chances >= CLEAR).sum())
@@ -104,13 +104,13 @@ def train_own_numbers(
     torch.set_num_threads(1)
     make_writable(out, NUMBER)
     network, before = read_networks()
-    network.eval()
     own = read_own_numbers(chunks)
     learned, held_back = (
         [own[row] for row in rows.tolist()]
         for rows in hold_back(np.array([scene.number for scene in own]), seed)
     )
-    placed = [scene for scene in (place_digits(network, scene) for scene in learned) if scene]
+    reader = make_reader(network)
+    placed = [scene for scene in (place_digits(reader, scene) for scene in learned) if scene]
     if not placed:
         raise UsageError("in no image the detector sees as many digits as the right answer has")
     with start_processes() as pool:
