@@ -23,7 +23,7 @@ from worker.classify import read_image, read_numbers
 from worker.dataset import load_mnist
 from worker.models.number import load_networks
 from worker.numbers.finding import find_candidates
-from worker.numbers.reading import LOOKS
+from worker.numbers.reading import FIRST_LOOK
 from worker.training.synthetic.forms import FORMS
 from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 
@@ -99,7 +99,7 @@ def by_worker(files: list[bytes]) -> pa.RecordBatch:
 def by_network(files: list[bytes]) -> None:
     detector = load_networks()[0].detector
     for _ in files:
-        find_candidates(detector, BLANK, LOOKS[0] / FIELD[1])
+        find_candidates(detector, BLANK, FIRST_LOOK / FIELD[1])
 
 
 BLANK = np.full(FIELD[::-1], 255, np.uint8)

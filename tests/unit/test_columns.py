@@ -11,7 +11,7 @@ from protocol.known import Known
 from tests.scenes import draw_scene
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
-from worker.numbers.columns import align, choose_columns, count_digits, propose, weigh
+from worker.numbers.columns import align, choose_columns, propose, spell, weigh
 from worker.numbers.strips import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
@@ -78,10 +78,10 @@ def test_what_is_known_leaves_numbers_out(
     assert propose(columns, Known.check(length, allowed))[0] == number
 
 
-def test_the_digits_of_a_line_are_counted() -> None:
-    columns = answer({1: 1}, {1: 1}, NONE, {1: 0.6, BLANK: 0.4}, {4: 1}, NONE)
-    assert count_digits(columns) == 3
-    assert count_digits(answer(NONE)) == 0
+def test_the_likeliest_classes_spell_digits() -> None:
+    columns = answer({1: 0.6, BLANK: 0.4}, {1: 1}, NONE, {1: 0.6, BLANK: 0.4}, {4: 1}, NONE)
+    assert spell(columns) == [(1, 1), (1, 3), (4, 4)]
+    assert spell(answer(NONE)) == []
 
 
 def test_columns_that_are_none_count_once() -> None:
@@ -93,6 +93,8 @@ def test_columns_that_are_none_count_once() -> None:
 def test_digits_are_where_they_are_clearest() -> None:
     columns = answer(NONE, {3: 0.6, BLANK: 0.4}, {3: 1}, NONE, NONE, {3: 1}, {8: 1}, NONE)
     assert align(columns, "338") == [2, 5, 6]
+    unsure = answer(NONE, {3: 0.6, 5: 0.4}, {3: 0.9, 5: 0.1}, NONE, {8: 1}, NONE)
+    assert align(unsure, "38") == [2, 4] and align(unsure, "58") == [1, 4]
     assert np.diff(align(answer(*[NONE] * 7), "111")).min() >= 2  # a column between the same digits
     assert weigh(answer(*[NONE] * 5), ["12345", "11111"]) == pytest.approx([-69, -np.inf], rel=0.1)
 

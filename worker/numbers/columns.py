@@ -9,7 +9,6 @@ from operator import itemgetter
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
@@ -61,21 +60,28 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     ]
 
 
-def count_digits(answer: Answer) -> int:
-    """How many digits the likeliest classes of the columns show."""
-    classes = answer.argmax(0)
-    begins = np.diff(classes, prepend=BLANK) != 0
-    return int((begins & (classes != BLANK)).sum())
+def spell(answer: Answer) -> list[tuple[int, int]]:
+    """The digits that the likeliest classes of the columns show, each with its clearest column."""
+    digits: list[tuple[int, int]] = []
+    before = BLANK
+    best = answer.max(0).tolist()
+    for column, digit in enumerate(answer.argmax(0).tolist()):
+        if digit not in (BLANK, before):
+            digits.append((digit, column))
+        elif digit != BLANK and best[column] > best[digits[-1][1]]:
+            digits[-1] = digit, column
+        before = digit
+    return digits
 
 
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     """The log-probability of each number by its CTC loss; minus infinity if it does not fit."""
     lengths = [len(number) for number in numbers]
     columns = answer[:, choose_columns(answer, max(lengths))]
-    table = torch.from_numpy(columns.T.astype(float))[:, None].expand(-1, len(numbers), -1)
-    digits = torch.tensor([int(digit) for number in numbers for digit in number])
-    widths = torch.full((len(numbers),), len(table))
-    loss = F.ctc_loss(table, digits, widths, torch.tensor(lengths), BLANK, "none")
+    table = torch.from_numpy(columns.T[:, None].repeat(len(numbers), 1))
+    digits = torch.from_numpy(np.array([*"".join(numbers)], int))
+    widths = [len(table)] * len(numbers)
+    loss = torch.ctc_loss(table, digits, widths, lengths, BLANK, 0)
     return np.asarray(-loss.numpy())
 
 
@@ -96,6 +102,9 @@ def align(answer: Answer, number: str) -> list[int]:
 
     The number must have a probability, see `weigh`.
     """
+    spelled = spell(answer)
+    if [digit for digit, _ in spelled] == [*map(int, number)]:
+        return [column for _, column in spelled]
     classes = [BLANK, *(sign for digit in number for sign in (int(digit), BLANK))]
     # from a digit to another one, with no column between
     can_skip = [at > 2 and sign not in (BLANK, classes[at - 2]) for at, sign in enumerate(classes)]

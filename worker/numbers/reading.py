@@ -20,7 +20,7 @@ from worker.decoding.opening import has_more_pages, read_picture
 from worker.models.columns import STRIDE, STRIP_HEIGHT
 from worker.models.number import NumberReader, load_networks
 from worker.normalisation.colours import to_grey
-from worker.numbers.columns import Answer, align, count_digits, propose
+from worker.numbers.columns import Answer, align, propose, spell
 from worker.numbers.columns import weigh as weigh_columns
 from worker.numbers.finding import (
     Candidates,
@@ -34,11 +34,14 @@ from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
 from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
-LOOKS = (48, 144, 432)  # px: the shorter sides at which a picture is searched, one after the other
-MAX_LOOK_AREA = 300_000  # px: a long picture is shrunk to this area
+FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
+CLOSER = 3.0  # the next look has at most this many times the scale ...
+LEAST_CLOSER = 1.2  # ... and there is none that would have less than so many times the scale
+MAX_LOOK_AREA = 300_000  # px: a picture is searched at this area at most
 MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
 CLEAR = 0.5  # a candidate with this chance is taken for a digit
-MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
+MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them ...
+GOOD_HEIGHT = 16  # ... at which they are so high
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
@@ -162,31 +165,35 @@ def read_line(reader: NumberReader, picture: Grey, found: Candidates, line: Cand
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
-    if count_digits(answer) > MAX_DIGITS:
+    if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     return Seen(line, answer, to_strip, find_others(found, line, height))
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
-    """Candidates in the picture and those of the best line, at growing scales until it is clear."""
+    """Candidates in the picture and those of the best line, at growing scales until it is clear.
+
+    Only the first look, and one at small digits, enlarge the picture.
+    """
     height, width = picture.shape
     most = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / (height * width)))
     best: tuple[Candidates, Candidates] | None = None
     most_seen = -1.0
-    for side in LOOKS:
-        scale = min(most, side / min(height, width))
+    scale = min(most, FIRST_LOOK / min(height, width))
+    while True:
         found = find(picture, scale)
         line = found.take(choose_line(found))
         clear = line.take(np.flatnonzero(line.chances >= CLEAR))
         if best is None or clear.chances.sum() > most_seen + 0.5:
             best, most_seen = (found, line), float(clear.chances.sum())
         heights = clear.boxes[:, 3] - clear.boxes[:, 1]
-        is_large = len(heights) > 0 and find_median(heights) * scale >= MIN_HEIGHT
-        if is_large or scale >= min(1.0, most):
-            break
-    assert best
-    return best
+        usual = find_median(heights) if len(heights) else 0.0
+        wanted = max(1.0, GOOD_HEIGHT / usual) if usual else 1.0
+        closer = min(most, CLOSER * scale, wanted)
+        if usual * scale >= MIN_HEIGHT or closer < LEAST_CLOSER * scale:
+            return best
+        scale = closer
 
 
 def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
