@@ -7,6 +7,7 @@ import hashlib
 from functools import cache
 from importlib.metadata import version
 
+import onnxruntime
 import torch
 
 from protocol.settings import ALL_MODELS
@@ -18,15 +19,21 @@ FINGERPRINT_DIGITS = 8  # of a SHA-256 in base 16
 
 
 def torch_build() -> str:
-    """Torch's version, and the instructions that it uses: an answer's last bits depend on both."""
+    """The versions of torch and ONNX Runtime, and the instructions that torch uses.
+
+    An answer's last bits depend on them.
+    """
     instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
-    return f"{torch.__version__} {instructions}"
+    return f"{torch.__version__} {instructions}, ONNX Runtime {onnxruntime.__version__}"
 
 
 @cache
 def own_fingerprint() -> str:
-    """The same for two workers only if both give the same answers to the last bit: a hash of the
-    versions of digitq and torch, of all weights, of instructions, and of whether there is a GPU."""
+    """The same for two workers only if both give the same answers to the last bit.
+
+    It is a hash of the versions of digitq and its libraries, of all weights, of the processor's
+    instructions, and of whether there is a GPU.
+    """
     device = "GPU" if count_gpus() else "CPU"
     parts = [version("digitq"), torch_build(), device, *map(fingerprint, ALL_MODELS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]

@@ -180,7 +180,7 @@ def check_fingerprints(deployment: Deployment) -> Advice:
             f"{', '.join(kind)} ({mark}{torch.get(kind[0], '')})" for mark, kind in kinds.items()
         )
         problem = f"workers differ, so their answers may: {'; '.join(have)}"
-        same = "the same digitq, weights and build of torch on the same kind of processor"
+        same = "the same digitq, weights, torch and ONNX Runtime on the same kind of processor"
         yield problem, f"run {same}"
 
 

@@ -13,7 +13,7 @@ from protocol.settings import MODELS, NUMBER
 from worker.models.card import WEIGHTS_FOLDER
 
 ROOT = Path(__file__).parents[2]
-TORCH = {"torch", "torchvision", "safetensors"}
+TORCH = {"torch", "torchvision", "safetensors", "onnx", "onnxruntime"}
 FORBIDDEN = {  # by room: what no module in it may import
     "digitq": {"benchmarks", "worker", *TORCH},
     "producer": {"digitq", "worker", *TORCH},

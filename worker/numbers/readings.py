@@ -8,9 +8,9 @@ import numpy as np
 from protocol.known import MAX_DIGITS, Known
 from worker.numbers.finding import Candidates, measure_overlaps
 
-MAX_PATHS = 16  # at most this many partial readings are kept from one candidate to the next
+MAX_PATHS = 8  # at most this many partial readings are kept from one candidate to the next
 MIN_SHARE = 1e-4  # a partial reading that is less probable than this share of the best is dropped
-MIN_DOUBT = 1e-4  # chances are kept this far from 0 and 1: the detector may always be wrong
+MIN_DOUBT = 1e-3  # chances are kept this far from 0 and 1: the detector may always be wrong
 MIN_OVERLAP = 0.45  # candidates that share more of the smaller one's box can't both be digits
 NOTHING_KNOWN = Known()
 
