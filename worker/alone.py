@@ -1,7 +1,7 @@
 """The network alone, without a queue: `python -m worker.alone MODEL IMAGES THREADS`.
 
 It classifies the MNIST training images, repeated, and prints `{"images_per_second": …}`. The model
-`number` looks once at blank pictures of 192×64 px, for which it takes as long as for others.
+`number` looks once at blank pictures of 144×48 px, for which it takes as long as for others.
 """
 
 import json
@@ -9,10 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from itertools import repeat
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from protocol.chunk import PIXELS
 from protocol.settings import NUMBER
@@ -22,25 +23,27 @@ from worker.models.number import load_networks
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10
-FIELD = (64, 192)  # px: height and width of a whole number at the first look
+FIELD = (48, 144)  # px: height and width of a whole number at the first look
+AnswerAll = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # a network's answers to many batches
 
 
 def measure_network(
-    network: Callable[[Tensor], Tensor], batches: Iterable[Tensor], warm_up: Tensor, threads: int
+    network: nn.Module, batches: Iterable[Tensor], warm_up: Tensor, threads: int
 ) -> None:
-    """Print the images per second, from the request for the first batch to the end.
-
-    A batch is (N, 784), or (N, 1, height, width) for the model `number`.
-    """
+    """Print the images per second of a network of torch. A batch is (N, 784)."""
     os.environ["MKL_CBWR"] = "OFF"  # other programs do not use the strict mode that `worker` sets
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        for _ in range(WARM_UP_BATCHES):
-            network(warm_up)
-        images, started = 0, time.perf_counter()
-        for pixels in batches:
-            network(pixels)
-            images += len(pixels)
+        measure(partial(map, network), batches, warm_up)
+
+
+def measure(answer: AnswerAll, batches: Iterable[Tensor], warm_up: Tensor) -> None:
+    """Print the images per second, from the request for the first batch to the end."""
+    for _ in answer([warm_up] * WARM_UP_BATCHES):
+        pass
+    images, started = 0, time.perf_counter()
+    for answers in answer(batches):
+        images += len(answers)
     print(json.dumps({"images_per_second": images / (time.perf_counter() - started)}))
 
 
@@ -48,7 +51,9 @@ if __name__ == "__main__":
     model, images, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if model == NUMBER:
         field = torch.zeros(1, 1, *FIELD)
-        measure_network(load_networks()[0].detector, repeat(field, images), field, threads)
+        with ThreadPoolExecutor(threads) as pool:
+            answer = partial(pool.map, load_networks()[0].detector)
+            measure(answer, [field] * images, field)
         sys.exit()
     pixels = load_mnist("train")[0].view(-1, PIXELS)
     batches = (
