@@ -23,7 +23,7 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class Maps(NamedTuple):
-    """What the network gives for each cell of a batch of N pictures."""
+    """What the network gives for each cell of N pictures, or of N cells alone."""
 
     middle: Tensor  # (N, height, width): the logit of a sign's middle being there
     signs: Tensor  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
@@ -31,7 +31,7 @@ class Maps(NamedTuple):
 
 
 def divide(answer: Tensor) -> Maps:
-    """The maps in the network's answer: (N, 16, height, width)."""
+    """The maps in the network's answer, (N, 16, height, width), or in N cells of it, (N, 16)."""
     return Maps(answer[:, 0], answer[:, 1 : 1 + SIGNS], answer[:, 1 + SIGNS :])
 
 

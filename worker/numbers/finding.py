@@ -12,7 +12,7 @@ from torch import Tensor
 from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
 from worker.pictures import Grey
 
-MIN_CHANCE = 0.03  # a cell whose chance is lower is not a candidate
+MIN_HEAT = -3.5  # a cell is no candidate if the logit of its chance is lower: 3 %
 MAX_CANDIDATES = 512  # of more peaks, the likeliest are candidates
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
 FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's contrast is faint
@@ -49,16 +49,15 @@ def find_candidates(
     small = picture if scale == 1 else cv2.resize(picture, (width, height), interpolation=how)
     canvas = np.zeros([-(-side // MULTIPLE) * MULTIPLE for side in (height, width)], np.float32)
     canvas[:height, :width] = equalise(small)
-    maps = divide(detector(torch.from_numpy(canvas)[None, None]))
-    chances = maps.middle[0].sigmoid().numpy()
-    is_peak = (chances == cv2.dilate(chances, PEAK_CELLS)) & (chances >= MIN_CHANCE)
-    rows, columns = np.nonzero(is_peak)
-    order = np.argsort(-chances[rows, columns], kind="stable")[:MAX_CANDIDATES]
+    answer = detector(torch.from_numpy(canvas)[None, None])[0].numpy()  # (16, height, width)
+    heat = answer[0]
+    rows, columns = np.nonzero((heat == cv2.dilate(heat, PEAK_CELLS)) & (heat >= MIN_HEAT))
+    order = np.argsort(-heat[rows, columns], kind="stable")[:MAX_CANDIDATES]
     rows, columns = rows[order], columns[order]
-    signs = maps.signs.numpy()[0, :, rows, columns]  # (N, 11)
-    signs = torch.from_numpy(signs).softmax(1).numpy() * chances[rows, columns, None]
+    peaks = divide(torch.from_numpy(answer[:, rows, columns].T))
+    signs = (peaks.signs.softmax(1) * peaks.middle.sigmoid()[:, None]).numpy()
     middles = (np.stack([columns, rows], 1).astype(np.float32) + 0.5) * CELL
-    edges = maps.edges.numpy()[0, :, rows, columns] * np.float32(SIZE_UNIT)
+    edges = peaks.edges.numpy() * np.float32(SIZE_UNIT)
     boxes = np.concatenate([middles - edges[:, :2], middles + edges[:, 2:]], 1)
     boxes /= np.array([width, height] * 2, np.float32) / np.array(picture.shape[::-1] * 2)
     likely = signs[:, :OTHER].sum(1)
