@@ -18,11 +18,12 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
-def require(module: str, extra: str) -> None:
-    """Raises `UsageError` if a module of one of digitq's extras is not installed."""
-    if find_spec(module) is None:
-        how = f"run `pip install '.[{extra}]'` in the digitq folder"
-        raise UsageError(f"{module} is not installed: {how}")
+def require(extra: str, *modules: str) -> None:
+    """Raises `UsageError` if one of these modules of digitq's extra is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            how = f"run `pip install '.[{extra}]'` in the digitq folder"
+            raise UsageError(f"{module} is not installed: {how}")
 
 
 def echo_err(text: str) -> None:

@@ -24,7 +24,7 @@ class WorkerStats:
     """A worker: its main process and its pool."""
 
     version: str  # the version of digitq
-    torch: str  # version and instruction set: the last bits of an answer depend on both
+    torch: str  # its build and ONNX Runtime's: the last bits of an answer depend on them
     machine: str  # an id, the same in all containers of a machine
     machine_cores: int
     share: str  # an id, the same for all workers that share the same `cores`

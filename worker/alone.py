@@ -20,10 +20,11 @@ from protocol.settings import NUMBER
 from worker.dataset import load_mnist
 from worker.models.model import load_model
 from worker.models.number import load_networks
+from worker.numbers.reading import FIRST_LOOK
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10
-FIELD = (48, 144)  # px: height and width of a whole number at the first look
+FIELD = (FIRST_LOOK, 3 * FIRST_LOOK)  # px: height and width of a whole number at the first look
 AnswerAll = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # a network's answers to many batches
 
 

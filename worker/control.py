@@ -18,7 +18,7 @@ from protocol.errors import DigitqError
 from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from protocol.ledger import QUEUE
 from protocol.settings import ALL_MODELS, settings
-from worker.identity import torch_build
+from worker.identity import describe_builds
 from worker.models.card import card_path, fingerprint
 from worker.models.model import TORCH_THREADS, read_weights
 
@@ -32,7 +32,7 @@ def answer_stats(state: Any) -> dict[str, Any]:
     return asdict(
         WorkerStats(
             version=version("digitq"),
-            torch=torch_build(),
+            torch=describe_builds(),
             machine=read_text(BOOT_ID).strip() or host,
             machine_cores=os.cpu_count() or 1,
             share=f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}",

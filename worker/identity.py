@@ -18,7 +18,7 @@ from worker.models.model import count_gpus
 FINGERPRINT_DIGITS = 8  # of a SHA-256 in base 16
 
 
-def torch_build() -> str:
+def describe_builds() -> str:
     """The versions of torch and ONNX Runtime, and the instructions that torch uses.
 
     An answer's last bits depend on them.
@@ -35,5 +35,5 @@ def own_fingerprint() -> str:
     instructions, and of whether there is a GPU.
     """
     device = "GPU" if count_gpus() else "CPU"
-    parts = [version("digitq"), torch_build(), device, *map(fingerprint, ALL_MODELS)]
+    parts = [version("digitq"), describe_builds(), device, *map(fingerprint, ALL_MODELS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]

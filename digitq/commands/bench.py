@@ -52,7 +52,7 @@ def bench(
     broker = broker or settings().broker_url
     names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]
     if not broker or "network" in only:
-        require("torch", "worker")
+        require("worker", "torch", "onnxruntime")
     elif "network" in names and not find_spec("torch"):
         names.remove("network")
         echo_err("`network` is left out: torch is not installed here")

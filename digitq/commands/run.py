@@ -75,7 +75,7 @@ def worker(
     """
     if check:
         sys.exit(check_worker(["--check", check, *passed_on]))
-    require("torch", "worker")
+    require("worker", "torch", "onnxruntime")
     choose_log_format(log_format)
     # Gossip between workers is of no use here, and ends in a traceback if Redis is lost
     options = ("--loglevel", "INFO", "--without-gossip", *passed_on)

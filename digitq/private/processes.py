@@ -79,7 +79,7 @@ class Local:
     def __enter__(self) -> Self:
         """Raises `UsageError` if a program, a package or weights are missing."""
         if self.workers:
-            require("torch", "worker")
+            require("worker", "torch", "onnxruntime")
         if self.flower:
             require("flower", "flower")
         self.folder = self._stack.enter_context(private_folder())

@@ -582,6 +582,7 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("flower", "flower", ["flower"]),
         ("flower", "flower", ["up", "--port", "1"]),
         ("torch", "worker", ["worker"]),
+        ("onnxruntime", "worker", ["worker"]),
         ("torch", "worker", ["bench"]),
         ("torch", "worker", ["train", "mlp", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),

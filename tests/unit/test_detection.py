@@ -1,5 +1,8 @@
 """What the detector of digits learns from, and a short training of it."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -89,9 +92,22 @@ def test_any_convolution_is_the_same_in_onnx_runtime() -> None:
         assert torch.allclose(network(features), make_session(network)(features), atol=1e-5)
 
 
+def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    env = {name: os.environ[name] for name in os.environ if "TELEMETRY" not in name}
+    code = "from worker.models.number import load_networks; load_networks()"
+    command = [sys.executable, "-B", "-c", code]
+    subprocess.run(command, check=True, env={**env, "HOME": str(tmp_path), "XDG_CACHE_HOME": ""})
+    assert not [*tmp_path.iterdir()]  # else it keeps the number of the device there
+
+
 def test_what_has_no_form_in_onnx_is_an_error() -> None:
-    circular = nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular")
-    for module in (circular, nn.Sigmoid(), nn.Conv1d(4, 4, 3, padding="same")):
+    for module in (
+        nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Conv1d(4, 4, 3, padding="same"),
+        nn.Sigmoid(),
+        nn.Upsample(size=8),
+        nn.Flatten(1, 2),
+    ):
         with pytest.raises(TypeError, match="no form of .* in ONNX"):
             make_session(nn.Sequential(module))
 

@@ -302,7 +302,7 @@ def test_a_weaker_box_on_the_same_digit_is_dropped() -> None:
         ((100, 300), 25, [0.48]),
         ((100, 300), 20, [0.48, 1]),
         ((100, 300), 8, [0.48, 1.44, 2]),
-        ((100, 300), 0, [0.48, 1]),
+        ((100, 300), 0, [0.48, 1, 1.6]),
         ((30, 90), 0, [1.6]),
         ((10, 30), 6, [2.5]),
         ((800, 1000), 0, [0.06, 0.18, 0.54]),
@@ -339,6 +339,13 @@ def test_what_is_much_fainter_than_the_pen_is_less_likely_a_digit(
 @pytest.mark.parametrize("box", [(-5, -5, 4, 4), (0, 0, 200, 200), (60, 60, 70, 70), (3, 3, 3, 3)])
 def test_any_box_has_a_contrast(box: tuple[int, ...]) -> None:
     assert measure_contrast(np.zeros((50, 40), np.uint8), np.array(box, np.float32)) == 0
+
+
+@pytest.mark.parametrize("left", range(50, 62))
+def test_a_thin_stroke_has_its_full_contrast(left: int) -> None:
+    picture = np.full((240, 120), 210, np.uint8)
+    picture[20:220, left : left + 4] = 30
+    assert measure_contrast(picture, np.array((40, 20, 75, 220), np.float32)) == 180
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (37, 20), (160, 200)])

@@ -24,6 +24,7 @@ def make_session(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # an exception says what goes wrong
     content = to_onnx(network).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     (given,) = session.get_inputs()
@@ -40,6 +41,8 @@ def to_onnx(network: nn.Module) -> ModelProto:
     nodes, ends = [], []
     for step in fx.symbolic_trace(network).graph.nodes:
         inputs = [value.name for value in step.args if isinstance(value, fx.Node)]
+        if len(inputs) < len(step.args) or step.kwargs:
+            raise TypeError(f"there is no form of {step.format_node()} in ONNX")
         if step.op in ("placeholder", "output"):
             (name,) = inputs or [step.name]
             ends.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -57,8 +60,8 @@ def to_nodes(network: nn.Module, step: fx.Node, inputs: list[str]) -> list[NodeP
     outputs = [step.name]
     if step.target is operator.add:
         return [helper.make_node("Add", inputs, outputs)]
-    name = str(step.target)
-    module = network.get_submodule(name) if step.op == "call_module" else None
+    name, modules = str(step.target), dict(network.named_modules())
+    module = modules.get(name) if step.op == "call_module" else None
     if isinstance(module, nn.ReLU):
         return [helper.make_node("Relu", inputs, outputs)]
     if isinstance(module, nn.Identity):
@@ -79,14 +82,18 @@ def to_nodes(network: nn.Module, step: fx.Node, inputs: list[str]) -> list[NodeP
         )
         return [node]
     constant = f"{step.name}_constant"
-    if isinstance(module, nn.Upsample) and module.mode == "nearest":
+    if isinstance(module, nn.Upsample) and (module.mode, module.size) == ("nearest", None):
         factors = [1.0, 1.0, module.scale_factor, module.scale_factor]
         return [
             helper.make_node("Constant", [], [constant], value_floats=factors),
             helper.make_node("Resize", [*inputs, "", constant], outputs, **LIKE_TORCH),
         ]
-    if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, 2):
-        following = network.get_submodule(str(next(iter(step.users)).target))
+    following = modules.get(str(next(iter(step.users)).target))
+    if (
+        isinstance(module, nn.Flatten)
+        and (module.start_dim, module.end_dim) == (1, 2)
+        and isinstance(following, nn.Conv1d)
+    ):
         shape = [0, following.in_channels, -1]  # the first as it was, the last what is left
         return [
             helper.make_node("Constant", [], [constant], value_ints=shape),

@@ -82,7 +82,7 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     digits = torch.from_numpy(np.array([*"".join(numbers)], int))
     widths = [len(table)] * len(numbers)
     loss = torch.ctc_loss(table, digits, widths, lengths, BLANK, 0)
-    return np.asarray(-loss.numpy())
+    return -loss.numpy().astype(float)
 
 
 def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:

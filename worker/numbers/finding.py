@@ -21,8 +21,8 @@ PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
 PAPER_MARGIN = 0.2  # of a digit's height, around its box
 # 3×3 neighbourhood: a cell is a peak if no neighbour is higher
 PEAK_CELLS = np.ones((3, 3), np.uint8)
-CONTRAST_SIDE = 24  # px: the contrast of a larger box is measured in every second px, or third, ...
-EXTREME = 50  # of so many px, one is darker than the ink, or brighter if it is bright
+CONTRAST_ROWS = 24  # the contrast of a box is measured in about so many of its rows
+EXTREME = 50  # ink is as dark as one px of this many, or as bright if it is bright
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
 
@@ -113,8 +113,8 @@ def measure_contrast(picture: Grey, box: NDArray[np.float32]) -> float:
         int(min(max(0, low - margin), side - 1)) for low, side in ((left, width), (top, height))
     )
     right, bottom = int(max(right + margin, left)) + 1, int(max(bottom + margin, top)) + 1
-    step = max(1, (bottom - top) // CONTRAST_SIDE)
-    part = picture[top:bottom:step, left:right:step]
+    step = max(1, (min(bottom, height) - top) // CONTRAST_ROWS)
+    part = picture[top:bottom:step, left:right]
     last = part.size - 1
     places = [last // EXTREME, last // 2, last - last // EXTREME]
     low, paper, high = np.partition(part, places, axis=None)[places].tolist()

@@ -35,13 +35,13 @@ from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
 FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
-CLOSER = 3.0  # the next look has at most this many times the scale ...
-LEAST_CLOSER = 1.2  # ... and there is none that would have less than so many times the scale
+MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # a look's scale has such a ratio to that of the look before
 MAX_LOOK_AREA = 300_000  # px: a picture is searched at this area at most
 MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
 CLEAR = 0.5  # a candidate with this chance is taken for a digit
-MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them ...
-GOOD_HEIGHT = 16  # ... at which they are so high
+MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
+GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
+UNSEEN_HEIGHT = 10  # px: if the picture's own scale shows no digit, this is taken for its height
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
@@ -174,7 +174,7 @@ def read_line(reader: NumberReader, picture: Grey, found: Candidates, line: Cand
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
     """Candidates in the picture and those of the best line, at growing scales until it is clear.
 
-    Only the first look, and one at small digits, enlarge the picture.
+    After the first look, a picture is enlarged only if its digits are small or can't be seen.
     """
     height, width = picture.shape
     most = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / (height * width)))
@@ -188,10 +188,11 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
         if best is None or clear.chances.sum() > most_seen + 0.5:
             best, most_seen = (found, line), float(clear.chances.sum())
         heights = clear.boxes[:, 3] - clear.boxes[:, 1]
-        usual = find_median(heights) if len(heights) else 0.0
-        wanted = max(1.0, GOOD_HEIGHT / usual) if usual else 1.0
-        closer = min(most, CLOSER * scale, wanted)
-        if usual * scale >= MIN_HEIGHT or closer < LEAST_CLOSER * scale:
+        unseen = UNSEEN_HEIGHT if MIN_ZOOM * scale > 1 else GOOD_HEIGHT
+        usual = find_median(heights) if len(heights) else unseen
+        closer = min(most, MAX_ZOOM * scale, max(1.0, GOOD_HEIGHT / usual))
+        is_large = len(heights) > 0 and usual * scale >= MIN_HEIGHT
+        if is_large or closer < MIN_ZOOM * scale:
             return best
         scale = closer
 
