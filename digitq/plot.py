@@ -17,7 +17,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 def check_plot(path: Path, overwrite: bool) -> None:
     """Raises `UsageError` if nothing can be drawn into this file."""
     check_outfile(path, f"--plot {path}", PLOT_SUFFIXES, overwrite)
-    require("plot", "matplotlib")
+    require("plot")
 
 
 def plot_scores(figures: Figures, title: str, path: Path) -> None:

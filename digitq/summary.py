@@ -125,7 +125,7 @@ def report_truth(
         if example and truth != "parent" and labels:
             why = f"; the label of {labels.odd:,} is no {what}, {example}"
         if what == "digit" and labels and re.fullmatch("[0-9]+", labels.example):
-            why += "; `digitq classify --read number` reads whole numbers"
+            why += "; with `--read number`, digitq reads whole numbers"
         echo_err(f"no right answer{where} for {some}{why}")
     if labels and labels.unused:
         unused = plural(len(labels.unused), "right answer")

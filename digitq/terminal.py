@@ -8,6 +8,13 @@ import click
 from protocol.errors import UsageError
 from protocol.text import in_one_line
 
+# The modules that digitq's extras bring
+EXTRAS = {
+    "worker": ("torch", "onnx", "onnxruntime", "cv2"),
+    "flower": ("flower",),
+    "plot": ("matplotlib",),
+}
+
 
 class ExitStatus(IntEnum):
     """How a command ended, besides 0; a signal gives 128 and its number."""
@@ -18,12 +25,16 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
-def require(extra: str, *modules: str) -> None:
-    """Raises `UsageError` if one of these modules of digitq's extra is not installed."""
-    for module in modules:
-        if find_spec(module) is None:
-            how = f"run `pip install '.[{extra}]'` in the digitq folder"
-            raise UsageError(f"{module} is not installed: {how}")
+def find_missing(extra: str) -> str | None:
+    """A module of one of digitq's extras that is not installed, if there is one."""
+    return next((module for module in EXTRAS[extra] if find_spec(module) is None), None)
+
+
+def require(extra: str) -> None:
+    """Raises `UsageError` if a module of one of digitq's extras is not installed."""
+    if module := find_missing(extra):
+        how = f"run `pip install '.[{extra}]'` in the digitq folder"
+        raise UsageError(f"{module} is not installed: {how}")
 
 
 def echo_err(text: str) -> None:

@@ -93,7 +93,8 @@ def parse_lengths(text: str) -> tuple[int, int]:
         most = int(match[2] or least)
         if 1 <= least <= most <= MAX_DIGITS:
             return least, most
-    raise UsageError(f"the length {text!r} must be like 9 or 3-6, from 1 to {MAX_DIGITS} digits")
+    how = f"like 9 or 3-6, from 1 to {MAX_DIGITS} digits, the smaller number first"
+    raise UsageError(f"the length {text!r} must be {how}")
 
 
 def check_number(text: object, place: int) -> str:

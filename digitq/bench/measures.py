@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
+from digitq.terminal import find_missing
 from producer.sinks.files import FileSink
 from producer.sources.arrays import label_batches, load_mnist
 from producer.sources.source import Entry, Source, take_first
@@ -208,12 +208,12 @@ def measure_scale(bench: Bench) -> Rows:
 
 
 def measure_numbers(bench: Bench) -> Rows:
-    """Whole numbers in PNG files, and their network alone if torch is here."""
+    """Whole numbers in PNG files, and their network alone if it is installed here."""
     count = bench.part(600)
     fields = bench.draw_fields(count)
     figures = bench.classify(bench.backend, fields, "numbers.csv", model=None, read="number")
     rows = {"numbers": figures}
-    if find_spec("torch"):
+    if not find_missing("worker"):
         rows["numbers (network)"] = run_alone("worker.alone", NUMBER, count, WORKERS)
     return rows
 

@@ -2,12 +2,11 @@
 
 import json
 from functools import partial
-from importlib.util import find_spec
 
 import click
 
 from digitq import options
-from digitq.terminal import echo_err, require
+from digitq.terminal import echo_err, find_missing, require
 from protocol.settings import settings
 
 BENCHMARKS = ("network", "queue", "latency", "concurrent", "scale", "numbers")
@@ -42,20 +41,20 @@ def bench(
     figures.
 
     \b
-    network     the network alone in torch: one process of this machine, no queue
+    network     the network alone: one process of this machine, no queue
     queue       arrays through the queue to a CSV file, and to a Parquet file
     latency     one Client.classify at a time: the median and the 99th percentile
     concurrent  64 callers at the same time, as threads and as coroutines
     scale       the cnn model, with two workers and with one (with a broker: with all of its)
-    numbers     whole numbers in PNG files, and their network alone
+    numbers     whole numbers in PNG files, and their network alone, which looks once
     """
     broker = broker or settings().broker_url
     names = [name for name in BENCHMARKS if name in (only or BENCHMARKS)]
     if not broker or "network" in only:
-        require("worker", "torch", "onnxruntime")
-    elif "network" in names and not find_spec("torch"):
+        require("worker")
+    elif "network" in names and (missing := find_missing("worker")):
         names.remove("network")
-        echo_err("`network` is left out: torch is not installed here")
+        echo_err(f"`network` is left out: {missing} is not installed here")
     if broker and "scale" in names:
         echo_err("`scale` measures all workers of the broker: it has no row for one worker")
     from digitq.bench.measures import MEASURES, RATIOS, Bench

@@ -26,8 +26,8 @@ RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 @others_argument()
 def inspect(passed_on: tuple[str, ...]) -> None:
     """Show how images or result rows came to their answers."""
-    require("worker", "cv2")
-    require("plot", "matplotlib")
+    require("worker")
+    require("plot")
     if passed_on and passed_on[0].lower().endswith(RESULT_SUFFIXES):
         inspect_results(list(passed_on), "digitq inspect", standalone_mode=False)
         return

@@ -76,7 +76,7 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
     check_outfile(page, f"the page {page}", (".html", ".htm"), overwrite)
-    require("plot", "matplotlib")
+    require("plot")
 
 
 def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:

@@ -75,7 +75,7 @@ def worker(
     """
     if check:
         sys.exit(check_worker(["--check", check, *passed_on]))
-    require("worker", "torch", "onnxruntime")
+    require("worker")
     choose_log_format(log_format)
     # Gossip between workers is of no use here, and ends in a traceback if Redis is lost
     options = ("--loglevel", "INFO", "--without-gossip", *passed_on)
@@ -95,7 +95,7 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     from digitq.private.processes import FLOWER_OPTIONS
     from protocol.broker.connection import refuse_unusable
 
-    require("flower", "flower")
+    require("flower")
     given = read_flower_options(passed_on)
     refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
     exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *given)

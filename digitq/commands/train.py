@@ -86,7 +86,7 @@ def train(
     written, 1 if they would be worse on your images, 2 for bad usage or input, 3 if the disk
     failed.
     """
-    require("worker", "torch", "onnxruntime")
+    require("worker")
     if epochs == 0 and not fine_tune:
         raise UsageError("--epochs 0 goes with --fine-tune only, where it calibrates anew")
     task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}

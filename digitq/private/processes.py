@@ -79,9 +79,9 @@ class Local:
     def __enter__(self) -> Self:
         """Raises `UsageError` if a program, a package or weights are missing."""
         if self.workers:
-            require("worker", "torch", "onnxruntime")
+            require("worker")
         if self.flower:
-            require("flower", "flower")
+            require("flower")
         self.folder = self._stack.enter_context(private_folder())
         self.socket = self.folder / "redis.sock"
         try:

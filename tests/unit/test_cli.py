@@ -586,6 +586,7 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("torch", "worker", ["bench"]),
         ("torch", "worker", ["train", "mlp", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
+        ("onnx", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],
 )

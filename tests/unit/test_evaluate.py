@@ -27,7 +27,7 @@ from producer.sources.opening import open_sources
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError
 
-NUMBERS_HINT = "`digitq classify --read number` reads whole numbers"
+NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"
 # id, label, confidence, reason, truth
 ROWS = [
     ("3/a.png", 3, 1.0, None, 3),
