@@ -24,7 +24,7 @@ class WorkerStats:
     """A worker: its main process and its pool."""
 
     version: str  # the version of digitq
-    torch: str  # its build and ONNX Runtime's: the last bits of an answer depend on them
+    torch: str  # versions of torch and ONNX Runtime, and instruction set: answers depend on them
     machine: str  # an id, the same in all containers of a machine
     machine_cores: int
     share: str  # an id, the same for all workers that share the same `cores`

@@ -92,12 +92,12 @@ def test_any_convolution_is_the_same_in_onnx_runtime() -> None:
         assert torch.allclose(network(features), make_session(network)(features), atol=1e-5)
 
 
-def test_onnx_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     env = {name: os.environ[name] for name in os.environ if "TELEMETRY" not in name}
     code = "from worker.models.number import load_networks; load_networks()"
     command = [sys.executable, "-B", "-c", code]
     subprocess.run(command, check=True, env={**env, "HOME": str(tmp_path), "XDG_CACHE_HOME": ""})
-    assert not [*tmp_path.iterdir()]  # else it keeps the number of the device there
+    assert not [*tmp_path.iterdir()]  # it keeps a device id there if it does
 
 
 def test_what_has_no_form_in_onnx_is_an_error() -> None:

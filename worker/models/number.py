@@ -18,7 +18,7 @@ from worker.models.runtime import make_session
 
 
 class NumberNetwork(nn.Module):
-    """Both networks of torch, as they learn and are saved."""
+    """Both networks as modules of torch, to train and to save."""
 
     architecture = NUMBER_READER
 
@@ -28,7 +28,7 @@ class NumberNetwork(nn.Module):
 
 
 class NumberReader(NamedTuple):
-    """Both networks in ONNX Runtime, as they read."""
+    """Both networks in ONNX Runtime, to read numbers."""
 
     detector: Callable[[Tensor], Tensor]
     columns: Callable[[Tensor], Tensor]

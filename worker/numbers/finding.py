@@ -22,7 +22,7 @@ PAPER_MARGIN = 0.2  # of a digit's height, around its box
 # 3×3 neighbourhood: a cell is a peak if no neighbour is higher
 PEAK_CELLS = np.ones((3, 3), np.uint8)
 CONTRAST_ROWS = 24  # the contrast of a box is measured in about so many of its rows
-EXTREME = 50  # ink is as dark as one px of this many, or as bright if it is bright
+EXTREME = 50  # one px of so many may be darker than dark ink, or brighter than bright ink
 MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
 
 

@@ -35,13 +35,13 @@ from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
 FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
-MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # a look's scale has such a ratio to that of the look before
+MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these
 MAX_LOOK_AREA = 300_000  # px: a picture is searched at this area at most
 MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
 CLEAR = 0.5  # a candidate with this chance is taken for a digit
 MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
 GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
-UNSEEN_HEIGHT = 10  # px: if the picture's own scale shows no digit, this is taken for its height
+UNSEEN_HEIGHT = 10  # px: assumed of digits that can't be seen at the picture's own scale
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
@@ -187,7 +187,7 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
         clear = line.take(np.flatnonzero(line.chances >= CLEAR))
         if best is None or clear.chances.sum() > most_seen + 0.5:
             best, most_seen = (found, line), float(clear.chances.sum())
-        heights = clear.boxes[:, 3] - clear.boxes[:, 1]
+        heights = (clear.boxes[:, 3] - clear.boxes[:, 1]).clip(1)
         unseen = UNSEEN_HEIGHT if MIN_ZOOM * scale > 1 else GOOD_HEIGHT
         usual = find_median(heights) if len(heights) else unseen
         closer = min(most, MAX_ZOOM * scale, max(1.0, GOOD_HEIGHT / usual))
