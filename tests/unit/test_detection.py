@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from worker.models.card import card_path, read_card
 from worker.models.columns import Columns
-from worker.models.detector import CELL, SIZE_UNIT, Detector, divide, fold
+from worker.models.detector import CELL, SIZE_UNIT, Detector, Residual, divide, fold
 from worker.models.number import make_reader, read_networks
 from worker.models.runtime import make_session
 from worker.training import epochs, number_trainer, strips
 from worker.training.detection import make_batches, measure_losses
-from worker.training.epochs import EpochsRecipe, Learner, save
+from worker.training.epochs import EpochsRecipe, Learner, make_optimisers, save
+from worker.training.muon import Muon, make_orthogonal
 from worker.training.number_trainer import TUNING_RECIPE, train_networks, train_number
 from worker.training.rendered import render_scenes
 
@@ -59,6 +61,8 @@ def test_folding_and_scaling_keep_the_answers() -> None:
     with torch.no_grad():
         before = divide(network(image))
         after = divide(fold(network)(image))
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+        assert all(weight.requires_grad for weight in network.parameters())
         assert torch.allclose(before.middle, after.middle, atol=1e-4)
         network.scale(2, 1, 3)
         scaled = divide(network(image))
@@ -81,15 +85,16 @@ def test_onnx_runtime_gives_the_answers_of_torch() -> None:
 @torch.inference_mode()
 def test_any_convolution_is_the_same_in_onnx_runtime() -> None:
     torch.manual_seed(0)
-    line, image = torch.randn(1, 4, 20), torch.randn(1, 4, 20, 20)
-    for module, features in (
-        (nn.Conv1d(4, 4, 3, padding=2, dilation=2), line),
-        (nn.Conv1d(4, 6, 3, stride=2, padding=1, bias=False), line),
-        (nn.Conv1d(4, 4, 3, padding=2, dilation=2, groups=2), line),
-        (nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0)), image),
+    image = torch.randn(1, 4, 20, 20)
+    for module in (
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2),
+        nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0)),
+        nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), Residual(nn.Conv2d(16, 16, 3, padding=1))),
     ):
         network = nn.Sequential(module, nn.ReLU())
-        assert torch.allclose(network(features), make_session(network)(features), atol=1e-5)
+        assert torch.allclose(network(image), make_session(network)(image), atol=1e-5)
 
 
 def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
@@ -102,8 +107,9 @@ def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
 
 def test_what_has_no_form_in_onnx_is_an_error() -> None:
     for module in (
-        nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"),
-        nn.Conv1d(4, 4, 3, padding="same"),
+        nn.Conv1d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(4, 4, 3, padding="same"),
         nn.Sigmoid(),
         nn.Upsample(size=8),
         nn.Flatten(1, 2),
@@ -125,6 +131,59 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes are rendered in a thread of this process: a process takes long to start."""
     for module in (epochs, number_trainer):
         monkeypatch.setattr(module, "start_processes", lambda: ThreadPoolExecutor(1))
+
+
+def test_muon_makes_a_step_equally_long_in_all_directions() -> None:
+    torch.manual_seed(0)
+    for shape in ((8, 40), (40, 8)):
+        uneven = torch.randn(shape) * torch.logspace(0, 1.5, shape[1])
+        step = make_orthogonal(uneven)
+        left, _, right = torch.linalg.svd(uneven, full_matrices=False)
+        values = torch.linalg.svdvals(step)
+        assert values.min() > 0.5 and values.max() < 1.3
+        assert F.cosine_similarity(step.flatten(), (left @ right).flatten(), dim=0) > 0.95
+
+
+def test_muon_makes_steps_of_one_length() -> None:
+    torch.manual_seed(0)
+    for scale in (1e-3, 10.0):
+        weight = nn.Parameter(torch.randn(96, 64, 3, 3))
+        before, weight.grad = weight.detach().clone(), scale * torch.randn_like(weight)
+        Muon([weight], lr=0.01, weight_decay=0.0).step()
+        length = (weight - before).square().mean().sqrt().item() / 0.01
+        assert 0.35 < length < 0.55
+
+
+def test_each_weight_has_one_optimiser() -> None:
+    for network in (Detector(), Columns()):
+        optimisers = make_optimisers(network, EpochsRecipe(1))
+        sets = {
+            name: {id(one) for group in optimiser.param_groups for one in group["params"]}
+            for name, optimiser in optimisers.items()
+        }
+        filters = {name: one for name, one in network.named_parameters() if one.ndim == 4}
+        by_adamw = [name for name, one in filters.items() if id(one) in sets["adamw"]]
+        assert len(by_adamw) == 2 and by_adamw[1] == "head.weight"
+        assert filters[by_adamw[0]].shape[1] == 1  # the first layer sees one channel
+        everything = sorted(id(one) for one in network.parameters())
+        assert sorted([*sets["muon"], *sets["adamw"]]) == everything
+
+
+def test_muon_learns_filters() -> None:
+    torch.manual_seed(0)
+    images, teacher, pupil = torch.randn(32, 4, 8, 8), nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)
+    pupil.bias = teacher.bias
+    muon = Muon([pupil.weight], lr=0.03, weight_decay=0.0)
+    losses = []
+    for step in range(60):
+        for group in muon.param_groups:
+            group["lr"] = 0.03 * (1 - step / 60)
+        muon.zero_grad()
+        loss = (pupil(images) - teacher(images).detach()).square().mean()
+        loss.backward()
+        muon.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.01 * losses[0]
 
 
 def teach(seed: int, saved: Path) -> list[Tensor]:
@@ -151,6 +210,10 @@ def test_a_training_that_was_broken_off_continues(
     assert all(torch.equal(one, other) for one, other in zip(whole, rest, strict=True))
     with pytest.raises(UsageError, match="of another training"):
         teach(1, tmp_path / "part")
+    first_part["detector"]["optimiser"] = first_part["detector"].pop("muon")
+    torch.save(first_part, tmp_path / "older")
+    with pytest.raises(UsageError, match="of another training"):
+        teach(0, tmp_path / "older")
 
 
 @pytest.mark.usefixtures("no_processes")
@@ -194,7 +257,7 @@ def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_pat
     recipe = replace(recipe, epochs=1)
     trained = train_networks(0, recipe, tmp_path / "trained", fine_tune=True).state_dict()
     changed = {name for name, value in installed.items() if not torch.equal(trained[name], value)}
-    assert {name.partition(".")[0] for name in changed} == {"detector", "columns"}
+    assert changed == {*installed}  # the biases, too
     assert all(value.isfinite().all() for value in trained.values())
 
 

@@ -5,18 +5,23 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from protocol.known import Known
 from worker.models.columns import BLANK
+from worker.models.detector import CELL, SIZE_UNIT
 from worker.models.number import load_networks
 from worker.numbers.finding import (
     Candidates,
     doubt_faint_ones,
     drop_copies,
+    find_candidates,
     measure_contrast,
+    shrink_by_factor,
 )
 from worker.numbers.lines import choose_line
 from worker.numbers.reading import (
+    FIRST_LOOK,
     Seen,
     choose_readings,
     find_others,
@@ -354,3 +359,52 @@ def test_the_contrast_is_that_between_percentiles(shape: tuple[int, int]) -> Non
     low, paper, high = np.percentile(picture, (2, 50, 98), method="nearest")
     contrast = measure_contrast(picture, np.array((0, 0, *shape[::-1]), np.float32))
     assert contrast == pytest.approx(max(paper - low, high - paper), abs=5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "factor"),
+    [((90, 300), 0.48, 2), ((91, 301), 0.34, 2), ((91, 301), 0.33, 3), ((5, 900), 0.05, 5)],
+)
+def test_a_picture_is_made_coarser_by_a_whole_factor(
+    shape: tuple[int, int], scale: float, factor: int
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, shape, np.uint8)
+    coarse, by = shrink_by_factor(picture, scale)
+    assert by == factor and coarse.shape == (shape[0] // factor, shape[1] // factor)
+    last = picture[-factor - shape[0] % factor :, -factor - shape[1] % factor :][:factor, :factor]
+    assert coarse[-1, -1] == pytest.approx(last.mean(), abs=1)
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.0, 3.0])
+def test_a_picture_that_is_hardly_shrunk_stays(scale: float) -> None:
+    picture = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    coarse, factor = shrink_by_factor(picture, scale)
+    assert factor == 1 and np.array_equal(coarse, picture)
+
+
+@pytest.mark.parametrize("shape", [(335, 1200), (149, 301), (100, 300)])
+def test_a_box_is_where_the_digit_is(shape: tuple[int, int]) -> None:
+    top, left = shape[0] - 60, shape[1] - 50  # near the edges at which px may be left out
+    picture = np.full(shape, 255, np.uint8)
+    picture[top : top + 40, left : left + 30] = 0
+    scale = FIRST_LOOK / min(shape)
+    height, width = (round(scale * side) for side in shape)
+
+    def detect(images: torch.Tensor) -> torch.Tensor:
+        """One candidate, with its box around the middle of the ink."""
+        seen = images[0, 0, :height, :width]
+        ink = (seen.max() - seen).numpy()
+        down, across = ink.sum(1), ink.sum(0)
+        y, x = (float(sums @ (np.arange(len(sums)) + 0.5) / sums.sum()) for sums in (down, across))
+        row, column = int(y / CELL), int(x / CELL)
+        left_edge, top_edge = ((cell + 0.5) * CELL - at for cell, at in ((column, x), (row, y)))
+        answer = torch.full((1, 16, *(side // CELL for side in images.shape[2:])), -9.0)
+        answer[0, 0, row, column] = 9.0
+        edges = (left_edge + 5, top_edge + 5, 5 - left_edge, 5 - top_edge)
+        answer[0, -4:, row, column] = torch.tensor(edges) / SIZE_UNIT
+        return answer
+
+    (box,) = find_candidates(detect, picture, scale).boxes
+    middle = (box[:2] + box[2:]) / 2
+    assert middle == pytest.approx((left + 15, top + 20), abs=0.2 / scale)

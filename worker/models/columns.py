@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from protocol.chunk import CLASSES
-from worker.models.detector import Residual, convolution
+from worker.models.detector import Residual, convolution, normalised
 
 STRIP_HEIGHT = 28  # px
 STRIDE = 2  # px: a column of the answer covers so many of the strip
@@ -17,12 +17,11 @@ BLANK = CLASSES  # the class, after the ten digits, of a column that is no digit
 
 
 def along(channels: int, dilation: int) -> Residual:
-    """A convolution along the strip."""
-    return Residual(
-        nn.Conv1d(channels, channels, 3, 1, dilation, dilation, bias=False),
-        nn.BatchNorm1d(channels),
-        nn.ReLU(inplace=True),
+    """A convolution along the strip, added to its input."""
+    parts = normalised(
+        channels, channels, kernel_size=(1, 3), padding=(0, dilation), dilation=dilation
     )
+    return Residual(*parts)
 
 
 class Columns(nn.Module):
@@ -37,16 +36,13 @@ class Columns(nn.Module):
             convolution(b, c, (2, 1)),
             convolution(c, d, (2, 1)),
         )
-        self.flatten = nn.Flatten(1, 2)
+        rows = -(-STRIP_HEIGHT // 8)
         self.join = nn.Sequential(
-            nn.Conv1d(d * -(-STRIP_HEIGHT // 8), width, 1, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(inplace=True),
+            *normalised(d, width, kernel_size=(rows, 1), padding=0), nn.ReLU(inplace=True)
         )
         self.along = nn.Sequential(*(along(width, dilation) for dilation in (1, 2, 4, 1)))
-        self.head = nn.Conv1d(width, CLASSES + 1, 1)
+        self.head = nn.Conv2d(width, CLASSES + 1, 1)
 
     def forward(self, strips: Tensor) -> Tensor:
-        """(N, 1, 28, W), W even → logits (N, 11, W / 2)."""
-        features = self.flatten(self.shrink(strips))
-        return cast(Tensor, self.head(self.along(self.join(features))))
+        """(N, 1, 28, W), W even → logits (N, 11, 1, W / 2)."""
+        return cast(Tensor, self.head(self.along(self.join(self.shrink(strips)))))

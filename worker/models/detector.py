@@ -4,9 +4,12 @@ A cell of the map covers 4×4 px. For each it gives how likely the middle of a s
 digit that is, if it is one, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
 """
 
-from typing import NamedTuple, TypeVar, cast
+from itertools import pairwise
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -20,44 +23,51 @@ EDGES = 4  # left, top, right and bottom
 SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are learned in this unit
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
 
-class Maps(NamedTuple):
+class Maps(NamedTuple, Generic[Array]):
     """What the network gives for each cell of N pictures, or of N cells alone."""
 
-    middle: Tensor  # (N, height, width): the logit of a sign's middle being there
-    signs: Tensor  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
-    edges: Tensor  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
+    middle: Array  # (N, height, width): the logit of a sign's middle being there
+    signs: Array  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
+    edges: Array  # (N, 4, height, width): distances to left, top, right, bottom, in SIZE_UNIT
 
 
-def divide(answer: Tensor) -> Maps:
+def divide(answer: Array) -> Maps[Array]:
     """The maps in the network's answer, (N, 16, height, width), or in N cells of it, (N, 16)."""
     return Maps(answer[:, 0], answer[:, 1 : 1 + SIGNS], answer[:, 1 + SIGNS :])
 
 
+def normalised(
+    inputs: int, outputs: int, stride: int | tuple[int, int] = 1, **settings: Any
+) -> list[nn.Module]:
+    """A convolution, 3×3 unless the settings say another kernel, and its normalisation."""
+    settings = {"kernel_size": 3, "padding": 1, **settings}
+    convolve = nn.Conv2d(inputs, outputs, stride=stride, bias=False, **settings)
+    return [convolve, nn.BatchNorm2d(outputs)]
+
+
 def convolution(inputs: int, outputs: int, stride: int | tuple[int, int] = 1) -> nn.Sequential:
     """3×3, normalised, and rectified."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(*normalised(inputs, outputs, stride), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
-    """Convolutions whose result is added to their input."""
+    """Convolutions whose result is added to their input, and rectified."""
 
     def __init__(self, *convolve: nn.Module) -> None:
         super().__init__()
         self.convolve = nn.Sequential(*convolve)
+        self.rectify = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images + cast(Tensor, self.convolve(images))
+        return cast(Tensor, self.rectify(images + self.convolve(images)))
 
 
 def residual(channels: int) -> Residual:
     """Two convolutions."""
-    return Residual(convolution(channels, channels), convolution(channels, channels))
+    return Residual(convolution(channels, channels), *normalised(channels, channels))
 
 
 class Detector(nn.Module):
@@ -103,8 +113,9 @@ def fold(network: AnyNetwork) -> AnyNetwork:
     for module in network.eval().modules():
         if not isinstance(module, nn.Sequential):
             continue
-        first, second = cast(nn.Conv2d, module[0]), module[1]
-        if isinstance(second, nn.BatchNorm1d | nn.BatchNorm2d):
-            module[0] = fuse_conv_bn_eval(first, second)
-            module[1] = nn.Identity()
+        for at, (first, second) in enumerate(pairwise([*module])):
+            if isinstance(second, nn.BatchNorm2d):
+                merged = fuse_conv_bn_eval(cast(nn.Conv2d, first), second)
+                module[at] = merged.requires_grad_()  # the bias is new, and would not be learned
+                module[at + 1] = nn.Identity()
     return network

@@ -133,5 +133,6 @@ class TwoViewCnn(Cnn):
         return cast(Tensor, (first + second) / 2)
 
 
-NUMBER_READER = "detector and columns"  # the architecture of `number`: `worker/models/number.py`
+# The architecture of `number`, see `worker/models/number.py`
+NUMBER_READER = "detector and columns, version 2"
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

@@ -45,7 +45,10 @@ def to_onnx(network: nn.Module) -> ModelProto:
             raise TypeError(f"there is no form of {step.format_node()} in ONNX")
         if step.op in ("placeholder", "output"):
             (name,) = inputs or [step.name]
-            ends.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+            # If the sides have names, ONNX Runtime sees which features are of one size, and adds
+            # them inside a convolution that is not dilated.
+            shape = ["n", "c", "h", "w"] if step.op == "placeholder" else None
+            ends.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         else:
             nodes += to_nodes(network, step, inputs)
     named = network.state_dict().items()
@@ -67,7 +70,7 @@ def to_nodes(network: nn.Module, step: fx.Node, inputs: list[str]) -> list[NodeP
     if isinstance(module, nn.Identity):
         return [helper.make_node("Identity", inputs, outputs)]
     if (
-        isinstance(module, nn.Conv1d | nn.Conv2d)
+        isinstance(module, nn.Conv2d)
         and module.padding_mode == "zeros"
         and isinstance(module.padding, tuple)
     ):
@@ -87,16 +90,5 @@ def to_nodes(network: nn.Module, step: fx.Node, inputs: list[str]) -> list[NodeP
         return [
             helper.make_node("Constant", [], [constant], value_floats=factors),
             helper.make_node("Resize", [*inputs, "", constant], outputs, **LIKE_TORCH),
-        ]
-    following = modules.get(str(next(iter(step.users)).target))
-    if (
-        isinstance(module, nn.Flatten)
-        and (module.start_dim, module.end_dim) == (1, 2)
-        and isinstance(following, nn.Conv1d)
-    ):
-        shape = [0, following.in_channels, -1]  # the first as it was, the last what is left
-        return [
-            helper.make_node("Constant", [], [constant], value_ints=shape),
-            helper.make_node("Reshape", [*inputs, constant], outputs),
         ]
     raise TypeError(f"there is no form of {step.format_node()} in ONNX")

@@ -5,7 +5,6 @@ column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
 import math
-from operator import itemgetter
 
 import numpy as np
 import torch
@@ -28,29 +27,28 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     numbers = {"": (1.0, 0.0)}
     for *digits, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
         likely = [(str(digit), chance) for digit, chance in enumerate(digits) if chance > MIN_CLASS]
-        after_none = {number: sum(chances) * none for number, chances in numbers.items()}
-        after_digit: dict[str, float] = {}
+        after = {number: [sum(chances) * none, 0.0] for number, chances in numbers.items()}
         for number, (by_none, by_digit) in numbers.items():
             last, by_any = number[-1:], by_none + by_digit
             for digit, chance in likely:
                 before = by_any
                 if digit == last:  # the same digit goes on, or another one begins
-                    after_digit[number] = after_digit.get(number, 0.0) + by_digit * chance
+                    after[number][1] += by_digit * chance
                     before = by_none
                 if before > 0.0 and len(number) < most:
                     more = number + digit
-                    if known.allowed is None or prefixes.allow(more):
-                        after_digit[more] = after_digit.get(more, 0.0) + before * chance
-        sums = after_none.copy()
-        for number, chance in after_digit.items():
-            sums[number] = sums.get(number, 0.0) + chance
-        best_ones = sorted(sums.items(), key=itemgetter(1), reverse=True)[:MAX_PREFIXES]
+                    if more in after:
+                        after[more][1] += before * chance
+                    elif known.allowed is None or prefixes.allow(more):
+                        after[more] = [0.0, before * chance]
+        sums = [(by_none + by_digit, number) for number, (by_none, by_digit) in after.items()]
+        likeliest = sorted(sums, reverse=True)[:MAX_PREFIXES]
         # What is known may leave out the most probable numbers, so that all others are kept.
-        best = best_ones[0][1] or 1.0  # divides all: none is too small
+        best = likeliest[0][0] or 1.0  # divides all: none is too small
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         numbers = {
-            number: (after_none.get(number, 0.0) / best, after_digit.get(number, 0.0) / best)
-            for number, chance in best_ones
+            number: (after[number][0] / best, after[number][1] / best)
+            for chance, number in likeliest
             if chance > bound
         }
     return [

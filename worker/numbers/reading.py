@@ -164,7 +164,7 @@ def read_line(reader: NumberReader, picture: Grey, found: Candidates, line: Cand
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
-    answer = reader.columns(torch.from_numpy(strip)[None, None])[0].log_softmax(0).numpy()
+    answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.models.columns import STRIDE, STRIP_HEIGHT
-from worker.numbers.finding import equalise, find_median
+from worker.numbers.finding import equalise, find_median, shrink_by_factor
 from worker.pictures import Grey
 
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
@@ -58,18 +58,12 @@ def cut_strip(
     end = max(end, start + place.height)
     along = min(scale, MAX_STRIP / (end - start))
     width = max(MIN_STRIP, STRIDE * math.ceil((end - start) * along / STRIDE - 1e-6))
-    if scale < 0.8:  # shrunk first, or fine strokes would be lost
-        shrink = max(scale, 1e-3)
-        size = [max(1, round(side * shrink)) for side in picture.shape[::-1]]
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        factors = np.array([size[0] / picture.shape[1], size[1] / picture.shape[0]])
-    else:
-        small, factors = picture, np.ones(2)
+    small, factor = shrink_by_factor(picture, scale)  # or fine strokes would be lost
     turn = np.array([[along], [scale]]) * [[cos, sin], [-sin, cos]]
     shift = np.array([-start * along, STRIP_HEIGHT / 2]) - turn @ (place.x, place.y)
     matrix = np.column_stack([turn, shift])
     # OpenCV counts from the middle of the first pixel, a place from the picture's edge
-    inner = turn / factors
+    inner = turn * factor
     offset = shift + (inner @ (0.5, 0.5)) - 0.5
     strip = cv2.warpAffine(
         small,

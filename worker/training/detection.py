@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
-from worker.numbers.finding import equalise
+from worker.numbers.finding import equalise, shrink_by_factor
 from worker.training.rendered import Scene
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
@@ -57,9 +57,9 @@ def draw_sample(scene: Scene, rng: Rng) -> Sample:
     scale = min(scale, 3.0)
     wide = scale * np.exp(rng.normal(0, 0.08))
     size = max(8, round(picture.shape[1] * wide)), max(8, round(picture.shape[0] * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(picture, size, interpolation=how)
-    moved = boxes * (np.array(size * 2, np.float32) / np.array(picture.shape[1::-1] * 2))
+    coarse, factor = shrink_by_factor(picture, scale)
+    small = cv2.resize(coarse, size)
+    moved = boxes * (np.array(size * 2, np.float32) / np.array(coarse.shape[1::-1] * 2) / factor)
     left = choose_start(size[0], MAX_SIZE[1], moved[:, ::2], rng)
     top = choose_start(size[1], MAX_SIZE[0], moved[:, 1::2], rng)
     small = small[top : top + MAX_SIZE[0], left : left + MAX_SIZE[1]]

@@ -14,11 +14,13 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.text import plural
+from worker.training.muon import Muon
 from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import has_bfloat16
@@ -62,12 +64,7 @@ class Learner(Generic[AnyNetwork]):
         self.make_batches, self.measure_losses = make_batches, measure_losses
         average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(),
-            recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        self.optimisers = make_optimisers(network, recipe)
 
     @property
     def learned(self) -> AnyNetwork:
@@ -75,7 +72,7 @@ class Learner(Generic[AnyNetwork]):
         return cast(AnyNetwork, self.ema.module.eval())
 
     def parts(self) -> dict[str, Any]:
-        return {"network": self.network, "ema": self.ema, "optimiser": self.optimiser}
+        return {"network": self.network, "ema": self.ema, **self.optimisers}
 
     def show(self, scenes: Sequence[Scene], epoch: int, seed: int, threads: int) -> str:
         """Train one epoch, on so many threads; gives the mean of each loss."""
@@ -85,6 +82,8 @@ class Learner(Generic[AnyNetwork]):
         shown = []
         self.network.train()
         order = rng.permutation(len(scenes))
+        optimisers = self.optimisers.values()
+        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
         step = 0
         for start in range(0, len(order), POOLED_SCENES):
             pool = [scenes[row] for row in order[start : start + POOLED_SCENES]]
@@ -93,18 +92,33 @@ class Learner(Generic[AnyNetwork]):
             for batch in self.make_batches(pool, rng):
                 step += 1
                 warm = min(1, step / recipe.warm_up_steps) if epoch == 0 else 1
-                for group in self.optimiser.param_groups:
+                for group in groups:
                     group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                     answers = self.network(batch.images.to(memory_format=torch.channels_last))
                 losses = torch.stack(self.measure_losses(answers, batch))
-                self.optimiser.zero_grad()
+                self.network.zero_grad()
                 losses.sum().backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_gradient)
-                self.optimiser.step()
+                for optimiser in optimisers:
+                    optimiser.step()
                 self.ema.update_parameters(self.network)
                 shown.append(losses.detach())
         return " ".join(f"{value:.3f}" for value in torch.stack(shown).mean(0).tolist())
+
+
+def make_optimisers(network: nn.Module, recipe: EpochsRecipe) -> dict[str, Optimizer]:
+    """Muon for the filters that mix channels, but for the last layer's, and AdamW for the rest."""
+    mixing: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weight in network.named_parameters():
+        is_mixing = weight.ndim == 4 and weight.shape[1] > 1 and not name.startswith("head")
+        (mixing if is_mixing else others).append(weight)
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    return {
+        "muon": Muon(mixing, rate, decay),
+        "adamw": torch.optim.AdamW(others, rate, weight_decay=decay, fused=True),
+    }
 
 
 def train(
@@ -123,13 +137,7 @@ def train(
     run = [seed, recipe.epochs, recipe.scenes, begun_with]
     first, last = 0, recipe.epochs
     if saved and saved.exists():
-        state = torch.load(saved, weights_only=True)
-        if state["run"] != run:
-            raise UsageError(f"{saved} is of another training: remove it, or choose another --out")
-        first = state["epoch"]
-        for name, learner in learners.items():
-            for part, of in learner.parts().items():
-                of.load_state_dict(state[name][part])
+        first = resume(learners, run, saved)
         print(f"continuing after epoch {first}", file=sys.stderr)
     elif saved:
         print(
@@ -168,6 +176,22 @@ def train(
                 file=sys.stderr,
             )
     torch.set_num_threads(1)
+
+
+def resume(learners: Mapping[str, Learner[Any]], run: list[Any], saved: Path) -> int:
+    """Load the saved state, and give the number of its epochs. Raises `UsageError`."""
+    state = torch.load(saved, weights_only=True)
+    try:
+        if state["run"] != run:
+            raise ValueError
+        for name, learner in learners.items():
+            for part, of in learner.parts().items():
+                of.load_state_dict(state[name][part])
+    except (ValueError, KeyError, RuntimeError) as error:  # perhaps of an older digitq
+        raise UsageError(
+            f"{saved} is of another training: remove it, or choose another --out"
+        ) from error
+    return int(state["epoch"])
 
 
 def save(learners: Mapping[str, Learner[Any]], state: dict[str, Any], saved: Path) -> None:

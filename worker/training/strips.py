@@ -110,7 +110,7 @@ def name_columns(strip: Strip) -> NDArray[np.int64]:
 
 def measure_losses(logits: Tensor, batch: StripBatch) -> tuple[Tensor, Tensor]:
     """The CTC loss for each digit, and the cross entropy of the columns with a known class."""
-    logits = logits.float()
+    logits = logits.float().squeeze(2)
     inputs = logits.log_softmax(1).permute(2, 0, 1)
     losses = F.ctc_loss(
         inputs, batch.digits, batch.widths, batch.lengths, BLANK, "none", zero_infinity=True
