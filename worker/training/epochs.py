@@ -108,7 +108,7 @@ class Learner(Generic[AnyNetwork]):
 
 
 def make_optimisers(network: nn.Module, recipe: EpochsRecipe) -> dict[str, Optimizer]:
-    """Muon for the filters that mix channels, but for the last layer's, and AdamW for the rest."""
+    """Muon for the convolutions that mix channels, except the last layer; AdamW for the rest."""
     mixing: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, weight in network.named_parameters():

@@ -1,9 +1,9 @@
-"""The optimiser Muon: each step of a matrix of weights is its momentum, made nearly orthogonal.
+"""The optimiser Muon. It makes the momentum of a weight matrix nearly orthogonal, and steps by it.
 
-K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the length of
-a step is that of J. Liu et al., "Muon is scalable for LLM training", 2025. PyTorch has it since
-2.9, but only for two dimensions, and in bfloat16: without units for it, an epoch takes half as
-long again.
+K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. The length of a
+step depends on the matrix's shape as in J. Liu et al., "Muon is scalable for LLM training", 2025.
+PyTorch has Muon since 2.9, but only for matrices, and in bfloat16. On a processor that does not
+compute in bfloat16, an epoch would take a third longer.
 """
 
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 
 MOMENTUM = 0.95
 ITERATIONS = 5
-QUINTIC = 3.4445, -4.7750, 2.0315  # of x, x³ and x⁵: brings singular values near 1
+QUINTIC = 3.4445, -4.7750, 2.0315  # the factors of x, x³ and x⁵ in an iteration
 STEP = 0.5  # with AdamW's learning rate, steps are about 2.5 times as long as AdamW's
 
 
 class Muon(Optimizer):
-    """For filters that mix channels, (outputs, inputs, height, width); each is one row."""
+    """For weights of convolutions, (outputs, inputs, height, width): a matrix of one row an output."""
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay})
@@ -40,7 +40,10 @@ class Muon(Optimizer):
 
 
 def make_orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix with singular values of about 0.7 to 1.2, but for tiny ones (Newton-Schulz)."""
+    """The matrix with its singular values brought near 1, between about 0.7 and 1.2.
+
+    Newton-Schulz iteration; singular values that are tiny beside the largest stay smaller.
+    """
     first, third, fifth = QUINTIC
     is_wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if is_wide else matrix.T

@@ -35,7 +35,7 @@ from worker.training.rendered import Scene, collect, start_rendering
 from worker.training.synthetic.rendering import start_processes
 from worker.training.trainer import make_writable, write_model
 
-# On two free cores with AVX2 an epoch takes about 125 s, so 45 take less than two hours.
+# On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = EpochsRecipe(epochs=45)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
