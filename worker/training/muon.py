@@ -19,7 +19,7 @@ STEP = 0.5  # with AdamW's learning rate, steps are about 2.5 times as long as A
 
 
 class Muon(Optimizer):
-    """For weights of convolutions, (outputs, inputs, height, width): a matrix of one row an output."""
+    """For weights of convolutions, (outputs, inputs, height, width): one row for each output."""
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay})
