@@ -130,7 +130,10 @@ def report_truth(
     if labels and labels.unused:
         unused = plural(len(labels.unused), "right answer")
         example = in_one_line(next(iter(labels.unused)))
-        echo_err(f"no image for {unused} in {truth}, such as {example}")
+        image = f"; an image without one is {in_one_line(labels.missing_id)}"
+        echo_err(
+            f"no image for {unused} in {truth}, such as {example}{image * bool(labels.missing)}"
+        )
 
 
 def describe_flaws(counted: "Checkpoint | JobRecord") -> list[str]:

@@ -80,7 +80,9 @@ end
 local function publish(n)
   local job, time, task = get('id'), stamp(now), 'digitq.classify'
   local id = string.format('%s-%d-%s', job, n, time)
-  local text = string.format('job %s, chunk %d, %s images', job, n, redis.call('HGET', rows, n) or '?')
+  local count = redis.call('HGET', rows, n) or '?'
+  local noun = count == '1' and 'image' or 'images'
+  local text = string.format('job %s, chunk %d, %s %s', job, n, count, noun)
   local headers = {lang = 'py', task = task, id = id, root_id = id, argsrepr = text, kwargsrepr = ''}
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   redis.call('ZADD', queued, time, n)

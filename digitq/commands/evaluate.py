@@ -101,6 +101,9 @@ def evaluate(
         plot_scores(figures, f"{model}, {name}", plot)
         echo_err(f"the picture is in {plot}")
     report_corrected(sink.corrected)
+    if sink.other_zeros:
+        numbers = plural(sink.other_zeros, "wrong number")
+        echo_err(f"{numbers} with other leading zeros: a spreadsheet removes those of a truth")
     if counts.failed:
         echo_err(f"{plural(counts.failed, 'image')} with an error, such as: {sink.error}")
         sys.exit(ExitStatus.FAILED_ROWS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -142,9 +143,12 @@ def spool_labelled(
         labelled, seen = labelled + batch.num_rows, seen + chunk.rows
     if wrong:
         what = "number of at most 20 digits" if model == NUMBER else "digit"
+        hint = ""
+        if model != NUMBER and any(re.search(r"\([0-9]{2,}\)$", one) for one in wrong):
+            hint = f"; `digitq train {NUMBER}` learns whole numbers"
         raise UsageError(
             f"{plural(len(wrong), 'right answer')} can't be learned, as a {what} is needed: "
-            f"{name_some(wrong)}"
+            f"{name_some(wrong)}{hint}"
         )
     notes = [f"{plural(labelled, 'image')} with a right answer"]
     if seen > labelled:

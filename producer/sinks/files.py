@@ -272,7 +272,9 @@ def difference(old: Run, new: Run) -> str:
         return "a table, a set or the right answers have changed since"
     shown = {name: "none" if value is None else value for name, value in old.items()}
     shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
-    return ", ".join(f"{name} was {shown[name]}" for name in changed if name != "modified")
+    told = {name: f"{name} was {value}" for name, value in shown.items()}
+    told["known"] = "the length or the allowed numbers were different"  # only their hash is kept
+    return ", ".join(told[name] for name in changed if name != "modified")
 
 
 @contextmanager

@@ -73,7 +73,15 @@ class Labels:
     missing: int = 0  # images without a right answer
     odd: int = 0  # those of them whose label is no digit, or no number where numbers are read
     example: str = ""  # the first such label
+    missing_id: str = ""  # the id of the first image without a right answer
     unused: Mapping[str, str] = field(default_factory=dict)  # a table's answers without an image
+
+    def count_missing(self, batch: pa.RecordBatch) -> None:
+        """Count the images of a batch, with columns `id` and `truth`, without a right answer."""
+        missing = batch.column("truth").is_null()
+        if count := missing.true_count:
+            self.missing_id = self.missing_id or batch.column("id").filter(missing)[0].as_py()
+            self.missing += count
 
 
 @dataclass

@@ -130,19 +130,21 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, labels: Labels) -
     if truth is None:
         return batch if place < 0 else batch.drop_columns(["truth"])
     if place < 0:
-        labels.missing += batch.num_rows
-        return batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
+        batch = batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
+        labels.count_missing(batch)
+        return batch
     column = batch.column(place)
     if column.type == truth.type != pa.string():
-        labels.missing += column.null_count
+        labels.count_missing(batch)
         return batch
     texts = pc.cast(column, pa.string())
     truths = parse_labels(texts, truth.type)
-    labels.missing += truths.null_count
     if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
         labels.odd += len(odd)
         labels.example = labels.example or odd[0].as_py()
-    return batch.set_column(place, truth, truths)
+    batch = batch.set_column(place, truth, truths)
+    labels.count_missing(batch)
+    return batch
 
 
 def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:

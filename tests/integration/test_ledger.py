@@ -109,6 +109,12 @@ def test_a_message_is_as_celery_writes_it(ledger: Ledger) -> None:
     assert ours == theirs
 
 
+def test_a_message_says_in_flower_how_many_images_it_is_for(ledger: Ledger) -> None:
+    ledger.dispatch(SPEC, START, 0, 1, b"chunk")
+    message = json.loads(ledger.redis.rpop(QUEUE))
+    assert message["headers"]["argsrepr"] == "job j, chunk 0, 1 image"
+
+
 def test_a_worker_gets_the_chunk_and_the_model(ledger: Ledger) -> None:
     store(ledger, 0)
     begun = ledger.begin("j", 0)

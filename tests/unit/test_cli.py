@@ -538,7 +538,8 @@ def test_weights_do_not_go_with_running_workers(
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
         (
             ["mlp", "--data", "IMAGES", "--truth", "TABLE"],
-            "1 right answer can't be learned, as a digit is needed: 1.png (12)",
+            "1 right answer can't be learned, as a digit is needed: 1.png (12); "
+            "`digitq train number` learns whole numbers",
         ),
     ],
 )

@@ -136,6 +136,16 @@ def test_the_table_fits_a_terminal() -> None:
     assert lines[-1].split() == ["unsure", "2", "1"]
 
 
+def test_leading_zeros_that_a_spreadsheet_removed_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("a", "007", "7"), ("b", "0", "00"), ("c", "70", "7"), ("d", "7", "8"), ("e", "1", "1")]
+    results = write_results(tmp_path / "results.csv", make_numbers(*rows))
+    _, out, err = run(capsys, results)
+    assert re.search(r"^accuracy +20.00% +5 ", out, re.MULTILINE)
+    assert err.startswith("2 wrong numbers with other leading zeros")
+
+
 def test_the_figures_of_numbers() -> None:
     rows = [("a", "007", "007"), ("b", "19", "18"), ("c", "1", "12"), ("d", "5", None)]
     figures = make_sink(make_numbers(*rows)).figures()
@@ -207,7 +217,8 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     assert err.splitlines() == [
         f"no right answer in {table} for 3 of 5 images; the label of 1 is no digit, such as `12`"
         f"; {NUMBERS_HINT}",
-        f"no image for 1 right answer in {table}, such as gone.png",
+        f"no image for 1 right answer in {table}, such as gone.png; "
+        "an image without one is 3/b.png",
     ]
     status, out, err = run(capsys, results, "--truth", "parent")
     assert re.search(r"^accuracy +75.00% +4 ", out, re.MULTILINE)
@@ -349,11 +360,17 @@ def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
     second = write_results(tmp_path / "second.jsonl", rows.slice(0, 4))
     table = tmp_path / "truth.csv"
     odd = f"; the label of 1 is no digit, such as `12`; {NUMBERS_HINT}"
-    for text, why, told in (
-        ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", f"3 of 4 images{odd}", ""),
-        ("gone.png,1\n", "4 of 4 images", f"none of the ids in {table} is in both files"),
+    for text, id, why, told in (
+        ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", "3/b.png", f"3 of 4 images{odd}", ""),
+        (
+            "gone.png,1\n",
+            "3/a.png",
+            "4 of 4 images",
+            f"none of the ids in {table} is in both files",
+        ),
         (
             "3/a.png,12\ngone.png,1\n",
+            "3/a.png",
             f"4 of 4 images{odd}",
             "none of these images has a right answer",
         ),
@@ -362,7 +379,8 @@ def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
         status, out, err = run(capsys, "--compare", first, second, "--truth", table)
         assert status == 0 and err.splitlines() == [
             f"no right answer in {table} for {why}",
-            f"no image for 1 right answer in {table}, such as gone.png",
+            f"no image for 1 right answer in {table}, such as gone.png; "
+            f"an image without one is {id}",
             f"1 answer in {first} is a person's",
         ]
         last = out.splitlines()[-1]
@@ -422,7 +440,7 @@ def test_a_table_says_which_images_it_lacks_and_which_lack(
     report_truth(counts, "number", "t.csv", labels)
     assert capsys.readouterr().err.splitlines() == [
         "no right answer in t.csv for 2 of 3 images",
-        "no image for 1 right answer in t.csv, such as z",
+        "no image for 1 right answer in t.csv, such as z; an image without one is b.png",
     ]
     _, labels = count_missing(tmp_path, "number", truth_file=table, limit=1)
     assert not labels.unused  # the other images were not looked at

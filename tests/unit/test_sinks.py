@@ -31,7 +31,7 @@ from protocol.errors import OutputError, UsageError
 from tests.drawing import random_digits
 from worker.classify import classify_chunk
 
-RUN = {"sources": ["x"], "model": "mlp"}
+RUN = {"sources": ["x"], "model": "mlp", "known": None}
 
 
 def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
@@ -212,6 +212,7 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
     for wrong, message in [
         (other, "(model was mlp)"),
         ({**RUN, "sources": ["y"]}, "(sources was x)"),
+        ({**RUN, "known": "2ce9"}, "(the length or the allowed numbers were different)"),
         ({"job": "x"}, "(it was started by another command or an older version)"),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):

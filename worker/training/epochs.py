@@ -139,7 +139,7 @@ def train(
     if saved and saved.exists():
         first = resume(learners, run, saved)
         print(f"continuing after epoch {first}", file=sys.stderr)
-    elif saved:
+    elif saved and last:
         print(
             f"training for {plural(last, 'epoch')}; if it is broken off, "
             "the same command continues",
