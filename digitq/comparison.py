@@ -26,6 +26,7 @@ def compare(first: pa.Table, second: pa.Table) -> Figures:
     for table, place in zip((first, second), PLACES, strict=True):
         if pc.count_distinct(table.column("id")).as_py() < len(table):
             raise UsageError(f"the {place} file has two rows with the same id")
+    examples = [find_other_id(first, second), find_other_id(second, first)]
     numbered = first.append_column("place", pa.array(np.arange(len(first))))
     both = numbered.join(second, "id", join_type="inner", right_suffix="_2").sort_by("place")
     ids, answer, other, truth, other_truth = (
@@ -46,12 +47,20 @@ def compare(first: pa.Table, second: pa.Table) -> Figures:
     return {
         "images": len(both),
         "only_in": [len(table) - len(both) for table in (first, second)],
+        "only_in_example": examples,
         "without_truth": truth.null_count,
         "accuracy": [share(count(column), len(column)) for column in (right, other_right)],
         "only_right_in": only_right,
         "p": mcnemar(*only_right) if len(right) else None,
         "changed": rows.filter(changed).to_pylist(),
     }
+
+
+def find_other_id(table: pa.Table, other: pa.Table) -> str | None:
+    """The first id that the other table lacks; None if it has all of them."""
+    ids = table.column("id")
+    place = pc.index(pc.is_in(ids, other.column("id")), False).as_py()
+    return None if place < 0 else ids[place].as_py()
 
 
 def count(column: pa.ChunkedArray) -> int:
@@ -76,9 +85,11 @@ def describe_comparison(figures: Figures, no_truth: str = "") -> Iterator[str]:
     `no_truth` says why, if no image has a right answer."""
     first, second = map(in_one_line, figures["files"])
     yield f"{plural(figures['images'], 'image')} in both {first} (first) and {second} (second)"
-    for place, images in zip(PLACES, figures["only_in"], strict=True):
+    found = zip(PLACES, figures["only_in"], figures["only_in_example"], strict=True)
+    for place, images, id in found:
         if images:
-            yield f"{plural(images, 'image')} in the {place} file only, left out"
+            example = in_one_line(id)
+            yield f"{plural(images, 'image')} in the {place} file only, left out, such as {example}"
     yield f"{plural(len(figures['changed']), 'image')} with another answer in the second file"
     yield from tabulate_changes(figures["changed"])
     if figures["p"] is None:

@@ -37,7 +37,6 @@ class ScoreSink(Sink):
         self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
         self.confusion = np.zeros((CLASSES, CLASSES), np.int64)  # (truth, answer), of digits
         self.digits = self.right_digits = 0  # in numbers of the right length
-        self.other_zeros = 0  # numbers that differ from the truth in leading zeros only
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch that have both a truth and an answer."""
@@ -60,8 +59,6 @@ class ScoreSink(Sink):
             if len(number) == len(wanted):
                 self.digits += len(wanted)
                 self.right_digits += sum(map(eq, number, wanted))
-            elif number.lstrip("0") == wanted.lstrip("0"):
-                self.other_zeros += 1
 
     def _add_confidences(self, batch: pa.RecordBatch, right: pa.Array) -> None:
         """Count answers by confidence; a person's have none."""

@@ -81,10 +81,18 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
         per_second = f"{run.images / run.seconds:,.0f} images/s"
         speed = f", {run.seconds:,.1f} s" if run.images < FEW_IMAGES else f", {per_second}"
     echo_err(f"{summarise(sink.checkpoint, skipped)}{speed}")
+    report_zeros(sink.checkpoint.other_zeros)
     if isinstance(sink, FileSink):
         echo_err(f"the rows are in {sink.path}")
     if mixture := describe_mixture(run.fingerprints):
         echo_err(mixture)
+
+
+def report_zeros(count: int) -> None:
+    """Tell if whole numbers differ from the right ones in leading zeros only."""
+    if count:
+        wrong = plural(count, "answer")
+        echo_err(f"leading zeros alone make {wrong} wrong: a spreadsheet may have removed them")
 
 
 def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:

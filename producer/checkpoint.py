@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import answers, count_reviews, failures
+from protocol.chunk import NUMBER_TRUTH, answers, count_reviews, failures
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
@@ -36,15 +36,18 @@ class Checkpoint:
     correct: int = 0  # labelled rows whose answer equals the truth
     review: int = 0  # rows with an answer that a person should check
     unlabelled: int = 0  # rows without a truth, if others of the job may have one
+    other_zeros: int = 0  # numbers that differ from their truth in leading zeros only
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts including one more result batch."""
-        correct = labelled = unlabelled = 0
+        correct = labelled = unlabelled = other_zeros = 0
         if "truth" in batch.schema.names:
             truth = batch.column("truth")
             equal = pc.equal(answers(batch), truth)
             correct, labelled = pc.sum(equal).as_py() or 0, len(equal) - equal.null_count
             unlabelled = truth.null_count
+            if truth.type == NUMBER_TRUTH.type:
+                other_zeros = pc.sum(differ_in_zeros(answers(batch), truth)).as_py() or 0
         return type(self)(
             self.rows + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
@@ -53,4 +56,11 @@ class Checkpoint:
             self.correct + correct,
             self.review + count_reviews(batch),
             self.unlabelled + unlabelled,
+            self.other_zeros + other_zeros,
         )
+
+
+def differ_in_zeros(numbers: pa.StringArray, others: pa.StringArray) -> pa.BooleanArray:
+    """Whether two numbers differ in leading zeros only; null if either is missing."""
+    stripped = (pc.utf8_ltrim(column, characters="0") for column in (numbers, others))
+    return pc.and_(pc.not_equal(numbers, others), pc.equal(*stripped))

@@ -119,5 +119,5 @@ def read_lines(path: Path) -> list[str]:
             raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = getattr(error, "strerror", None) or "it is not in UTF-8"
         raise UsageError(f"can't read {path}: {reason}") from None

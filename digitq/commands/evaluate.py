@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from digitq import options
-from digitq.summary import report_truth
+from digitq.summary import report_truth, report_zeros
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
 from protocol.settings import NUMBER
@@ -86,7 +86,7 @@ def evaluate(
     if plot:
         check_plot(plot, overwrite)
     if any(map(is_result_file, sources)):
-        refuse_options("a result file", *OF_A_RUN)
+        refuse_options("a result file, which has the answers", *OF_A_RUN)
         name, model, labels, sink = read_results(sources, truth, limit)
     else:
         names = sources or ("mnist:test",)
@@ -101,9 +101,7 @@ def evaluate(
         plot_scores(figures, f"{model}, {name}", plot)
         echo_err(f"the picture is in {plot}")
     report_corrected(sink.corrected)
-    if sink.other_zeros:
-        numbers = plural(sink.other_zeros, "wrong number")
-        echo_err(f"{numbers} with other leading zeros: a spreadsheet removes those of a truth")
+    report_zeros(counts.other_zeros)
     if counts.failed:
         echo_err(f"{plural(counts.failed, 'image')} with an error, such as: {sink.error}")
         sys.exit(ExitStatus.FAILED_ROWS)
@@ -202,6 +200,7 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
     if truth or any(results.has_truth for results in files):
         counts = Checkpoint(figures["images"], unlabelled=figures["without_truth"])
         report_truth(counts, NUMBER if files[0].read == "number" else "digit", truth, labels)
+    report_zeros(max(map(count_other_zeros, tables)))
     for name, count in zip(names, by_person, strict=True):
         report_corrected(count, f" in {name}")
     if as_json:
@@ -212,6 +211,15 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
         no_truth = f"none of the ids in {truth} is in both files"
     for line in describe_comparison(figures, no_truth):
         click.echo(line)
+
+
+def count_other_zeros(table: "pa.Table") -> int:
+    """How many answers differ from their truths in leading zeros only."""
+    import pyarrow.compute as pc
+
+    from producer.checkpoint import differ_in_zeros
+
+    return pc.sum(differ_in_zeros(table.column("answer"), table.column("truth"))).as_py() or 0
 
 
 def report_corrected(count: int, where: str = "") -> None:

@@ -13,9 +13,11 @@ import click
 from digitq import options
 from digitq.commands.run import PassThrough, exec_module, others_argument
 from digitq.terminal import echo_err, require
+from protocol.errors import UsageError
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
+    from producer.record import Record
     from producer.results import ResultFile
 
 MAX_NAME_CHARACTERS = 50  # an id may be longer than the name of a file can be
@@ -28,8 +30,15 @@ def inspect(passed_on: tuple[str, ...]) -> None:
     """Show how images or result rows came to their answers."""
     require("worker")
     require("plot")
-    if passed_on and passed_on[0].lower().endswith(RESULT_SUFFIXES):
-        inspect_results(list(passed_on), "digitq inspect", standalone_mode=False)
+    is_file = passed_on and passed_on[0].lower().endswith(RESULT_SUFFIXES)
+    if is_file and "--help" not in passed_on:
+        try:
+            inspect_results(list(passed_on), "digitq inspect", standalone_mode=False)
+        except click.NoSuchOption as error:
+            option = error.option_name
+            raise UsageError(
+                f"{option} does not go with a result file, which comes first"
+            ) from None
         return
     exec_module(None, "worker", "inspect", *passed_on)
 
@@ -76,9 +85,8 @@ def inspect_results(
         found = [id for id in shown if id in images]
         command = [*choose_network(results), *(f"--id={id}" for id in found)]
         command += [f"--allowed={allowed}"] * bool(allowed)
-        if results.record and results.record.allowed and not allowed:
-            count = plural(results.record.allowed, "allowed number")
-            echo_err(f"the rows were made with {count}: name their file with --allowed")
+        if results.read == "number" and results.record:
+            check_allowed(results.record, allowed)
         files = map(str, map(images.get, found))
         python = [sys.executable, "-P", "-m", "worker", "inspect"]
         status = max(status, subprocess.call([*python, *command, "--", *files]) if found else 0)
@@ -92,6 +100,21 @@ def choose_rows(results: "ResultFile", review: bool) -> Iterator[str]:
         for id, error, doubtful in zip(*columns, strict=True):
             if error is None and (doubtful or not review):
                 yield id
+
+
+def check_allowed(record: "Record", path: str | None) -> None:
+    """Say if other numbers were allowed when the rows were made. Raises `UsageError`."""
+    from protocol.known import Known, describe_known, read_lines
+
+    given = None
+    if path:
+        _, given = describe_known(Known.check(record.length, read_lines(Path(path))).encode())
+    if given != record.allowed:
+        were = "no list of allowed numbers"
+        if record.allowed:
+            were = plural(record.allowed, "allowed number")
+        advice = "name their file with --allowed" if record.allowed else "leave out --allowed"
+        echo_err(f"the rows were made with {were}: {advice}")
 
 
 def choose_network(results: "ResultFile") -> list[str]:

@@ -10,7 +10,7 @@ from digitq.outfile import check_outfile
 from digitq.summary import Run, open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
-from protocol.text import plural
+from protocol.text import name_some, plural
 
 RESULT_PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -48,7 +48,12 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     """
     from dataclasses import replace
 
-    from digitq.reports.corrections import correct_rows, fingerprint, read_corrections
+    from digitq.reports.corrections import (
+        correct_rows,
+        find_other_zeros,
+        fingerprint,
+        read_corrections,
+    )
     from producer.results import open_results
     from protocol.settings import NUMBER
 
@@ -68,6 +73,11 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
         sink.finish(NUMBER if table.read == "number" else "", record)
     echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
+    if zeros := [*find_other_zeros(table, given)]:
+        echo_err(
+            f"leading zeros alone are different in {plural(len(zeros), 'correction')}: a "
+            f"spreadsheet may have removed them ({name_some(zeros)})"
+        )
     report_rows(sink, Run(counts.rows, 0, ()), has_speed=False)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producer.checkpoint import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_cells, why
@@ -40,7 +41,10 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
             if "confidence" in names:
                 raise UsageError(f"{path} has the answers of a network, not corrections")
             if other in names and column not in names:
-                raise UsageError(f"{path} has a column {other!r}, but {results.path} a {column!r}")
+                raise UsageError(
+                    f"{path} has a column {other!r}, but {results.path} a {column!r}: "
+                    "rename it, or name the results that were corrected"
+                )
             if not {"id", column} <= {*names}:
                 raise UsageError(f"the first line of {path} must be id,{column}")
             found = parse_lines(lines, path, names.index("id"), names.index(column), column)
@@ -87,6 +91,14 @@ def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
             f"{path} is of other results: {results.path} does not have "
             f"{plural(len(missing), 'id')} of it ({name_some(missing)})"
         )
+
+
+def find_other_zeros(results: ResultFile, corrections: Corrections) -> Iterator[str]:
+    """The ids of the corrections that differ from the row's answer in leading zeros only."""
+    for batch in results.batches() if results.read == "number" else ():
+        ids = batch.column("id")
+        said = pa.array([corrections.get(id) for id in ids.to_pylist()], pa.string())
+        yield from ids.filter(differ_in_zeros(answers(batch), said)).to_pylist()
 
 
 def correct_rows(

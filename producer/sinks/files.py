@@ -27,6 +27,7 @@ from producer.record import METADATA_KEY, PARQUET_SUFFIX, Record, read_record, r
 from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
 from protocol.chunk import result_schema
 from protocol.errors import OutputError, UsageError
+from protocol.settings import NUMBER
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
@@ -184,8 +185,8 @@ class FileSink(Sink):
             raise UsageError(f"{self._journal_path} is damaged: --overwrite starts again") from None
         if old != run:
             raise UsageError(
-                f"{self.partial} belongs to another run ({difference(old, run)}): "
-                "--overwrite starts again"
+                f"{self.partial} belongs to another run ({difference(old, run)}): the command "
+                "that began it continues it, and --overwrite starts again"
             )
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
         while notes and notes[-1][0] > on_disk:
@@ -273,6 +274,8 @@ def difference(old: Run, new: Run) -> str:
     shown = {name: "none" if value is None else value for name, value in old.items()}
     shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
     told = {name: f"{name} was {value}" for name, value in shown.items()}
+    if old.get("model") == NUMBER:
+        told["model"] = "it read whole numbers"
     told["known"] = "the length or the allowed numbers were different"  # only their hash is kept
     return ", ".join(told[name] for name in changed if name != "modified")
 

@@ -125,7 +125,8 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
         build, has_truth = partial(build_pixels, found), found.label is not None
         return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), has_truth)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
-    place = find_label(where, schema, ["label"]) if has_images else find_first(names, ANSWER_NAMES)
+    place = find_label(where, schema, ["label"]) if has_images else None
+    place = find_first(names, ANSWER_NAMES) if place is None else place
     label = None if place is None else names[place]
     id = id if has_images else id or column
     columns = _require_unique(where, schema, [column, label, id])
@@ -151,10 +152,20 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
     return None if column is None else lambda batch: read_texts(batch.column(column))
 
 
+def _refuse_results(where: object, schema: pa.Schema) -> None:
+    """Raises `UsageError` for a table that digitq wrote."""
+    if {"id", "confidence", "review"} <= {*schema.names}:
+        commands = ", ".join(
+            f"`digitq {name} {where}`" for name in ("report", "inspect", "evaluate")
+        )
+        raise UsageError(f"{where} has results, not images; they are shown by {commands}")
+
+
 def _find_path(where: object, schema: pa.Schema) -> str:
     """The name of the column of paths. Raises `UsageError`."""
     names = [field.name if plain(field.type) in TEXTS else "" for field in schema]
     if (place := find_first(names, PATH_NAMES)) is None:
+        _refuse_results(where, schema)
         raise UsageError(
             f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
             f"of pixels and no column `path` of image files; its columns: {_list_columns(schema)}"
@@ -248,6 +259,7 @@ def _csv_source(path: Path, naming: Naming) -> Source:
     schema = table.schema
     found = find_pixels(path, schema, named, MAX_ODD_COLUMNS)
     if not found:
+        _refuse_results(path, schema)
         raise UsageError(
             f"{path} has no {PIXELS} columns of whole numbers that may be pixels, and no column "
             f"`path` of image files, separated by commas; its columns: {_list_columns(schema)}"

@@ -99,8 +99,12 @@ def why(error: Exception) -> str:
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
     """The place of the first wanted column. Raises `UsageError` if there is none."""
+    if not names:
+        raise UsageError(f"{path} is empty, or its first line is")
     if (place := find_first(names, wanted)) is None:
-        raise UsageError(f"{path} has none of these columns: {', '.join(wanted)}")
+        raise UsageError(
+            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}"
+        )
     return place
 
 

@@ -95,7 +95,7 @@ def test_a_file_of_numbers_is_text(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf12\r\n007\r\n")
     assert read_lines(tmp_path / "ids.txt") == ["12", "007"]
     (tmp_path / "odd.txt").write_bytes(b"\xff\xfe1")
-    with pytest.raises(UsageError, match="it is not text"):
+    with pytest.raises(UsageError, match="it is not in UTF-8"):
         read_lines(tmp_path / "odd.txt")
     with pytest.raises(UsageError, match="No such file"):
         read_lines(tmp_path / "gone.txt")

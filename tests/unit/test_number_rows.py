@@ -211,8 +211,8 @@ def test_a_table_of_right_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has none of these columns: id, path"),
-        ("path,kind\na,b\n", "has none of these columns: truth, number"),
+        ("", "is empty"),
+        ("path,kind\na,b\n", "has none of these names of columns: truth, number"),
         ("id,label\na,\n", "has no right answers"),
         ("id,label\na,1\nb,seven\n", "line 3 of .* has the right answer 'seven'"),
         ("id,label\na,1\na,2\n", "has two right answers for a"),

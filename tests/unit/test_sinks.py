@@ -231,9 +231,9 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         b"RUN\0\0\n",
         b"RUN3\n",
         b"RUN[9]\n",
-        b'RUN["9",1,2,3,4,5,6,7]\n',
+        b'RUN["9",1,2,3,4,5,6,7,8]\n',
     ]
-    + [b"RUN[-1,1,2,3,4,5,6,7]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7,8]\n"],
+    + [b"RUN[-1,1,2,3,4,5,6,7,8]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7,8,9]\n"],
 )
 def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None:
     first = FileSink(tmp_path / "out.csv", RUN)
