@@ -36,9 +36,7 @@ def inspect(passed_on: tuple[str, ...]) -> None:
             inspect_results(list(passed_on), "digitq inspect", standalone_mode=False)
         except click.NoSuchOption as error:
             option = error.option_name
-            raise UsageError(
-                f"{option} does not go with a result file, which comes first"
-            ) from None
+            raise UsageError(f"{option} does not go with a result file") from None
         return
     exec_module(None, "worker", "inspect", *passed_on)
 
@@ -66,6 +64,8 @@ def inspect_results(
     if not ids:
         echo_err(f"{path} has no row {'to review' if review else 'with an answer'}")
         sys.exit(0)
+    if results.read == "number" and results.record:
+        check_allowed(results.record, allowed)
     shown = dict.fromkeys(ids[:limit])
     if len(ids) > limit:
         echo_err(f"the first {limit} of {plural(len(ids), 'row')}; --limit N takes more")
@@ -85,8 +85,6 @@ def inspect_results(
         found = [id for id in shown if id in images]
         command = [*choose_network(results), *(f"--id={id}" for id in found)]
         command += [f"--allowed={allowed}"] * bool(allowed)
-        if results.read == "number" and results.record:
-            check_allowed(results.record, allowed)
         files = map(str, map(images.get, found))
         python = [sys.executable, "-P", "-m", "worker", "inspect"]
         status = max(status, subprocess.call([*python, *command, "--", *files]) if found else 0)

@@ -75,8 +75,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
     if zeros := [*find_other_zeros(table, given)]:
         echo_err(
-            f"leading zeros alone are different in {plural(len(zeros), 'correction')}: a "
-            f"spreadsheet may have removed them ({name_some(zeros)})"
+            f"leading zeros alone are different in {plural(len(zeros), 'correction')} "
+            f"({name_some(zeros)}): a spreadsheet may have removed them"
         )
     report_rows(sink, Run(counts.rows, 0, ()), has_speed=False)
 

@@ -328,6 +328,17 @@ def test_numbers_are_corrected(
     assert (first["digits"] is None) == (suffix == ".csv")
 
 
+def test_zeros_that_corrections_have_lost_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "out.csv", NUMBERS)
+    id = NUMBERS.column("id")[0].as_py()
+    corrections = write_corrections(tmp_path / "corrections.csv", [(id, "7")], "number")
+    assert run("correct", tmp_path / "out.csv", corrections, "-o", tmp_path / "final.csv") == 0
+    told = f"leading zeros alone are different in 1 correction ({id}): a spreadsheet may have"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

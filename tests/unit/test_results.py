@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from digitq.cli import main
 from producer.checkpoint import Checkpoint
 from producer.pictures import Picture, find_pictures
 from producer.record import Record, find_record, record_path
@@ -69,14 +71,14 @@ def digit_rows(ids: Sequence[str]) -> pa.RecordBatch:
     return batch.append_column(TRUTH, pa.array(truths, TRUTH.type))
 
 
-def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None) -> Record:
+def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None, **others: Any) -> Record:
     """Write a result file with a record."""
     model = "number" if "number" in batch.schema.names else "cnn"
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         if batch.num_rows:
             sink.write(batch)
         record = Record.build("j", model, origin or Origin(), sink.checkpoint, 1.5, ["ab"], ["cd"])
-        sink.finish(model, record)
+        sink.finish(model, record := replace(record, **others))
     return record
 
 
@@ -469,3 +471,34 @@ def test_inspect_takes_images_and_network_from_the_record(images: Path) -> None:
     assert "set.npy/7: not found" in done.stderr
     assert Path("1.inspect.png").exists()
     assert "the rows were made with other weights (cd)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("allowed", "options", "told"),
+    [
+        (2, ["--allowed", "ids.txt"], ""),
+        (3, ["--allowed", "ids.txt"], "made with 3 allowed numbers: name their file"),
+        (3, [], "made with 3 allowed numbers: name their file with --allowed"),
+        (None, ["--allowed", "ids.txt"], "no list of allowed numbers: leave out --allowed"),
+        (2, ["--allowed", "none.txt"], "can't read none.txt"),
+        (2, ["--length", "3"], "--length does not go with a result file"),
+    ],
+)
+def test_inspect_says_if_other_numbers_were_allowed(
+    allowed: int | None,
+    options: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.txt").write_text("7\n12\n12\n")
+    row = {"id": "gone.png", "number": "7", "confidence": 0.9, "review": False}
+    batch = pa.RecordBatch.from_pylist([row], NUMBER_SCHEMA)
+    write(tmp_path / "out.csv", batch, allowed=allowed)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "out.csv", *options])
+    assert ended.value.code == 2  # where the images are is not on record
+    err = capsys.readouterr().err
+    assert told in err and ("the rows were made" in err) == told.startswith(("made", "no list"))

@@ -218,6 +218,16 @@ def test_labels_are_digits_as_numbers_or_as_text(labels: pa.Array, tmp_path: Pat
     assert parse_labels(batch.column("truth"), pa.int8()).to_pylist() == [7, None, None]
 
 
+@pytest.mark.parametrize(("name", "truth"), [("number", "12"), ("label", "7")])
+def test_an_image_s_number_counts_where_there_is_no_label(
+    name: str, truth: str, tmp_path: Path
+) -> None:
+    columns = {"image": [b"one"], "number": ["12"], name: [truth]}
+    (batch,) = open_sources([make_table(tmp_path, **columns)]).items
+    assert isinstance(batch, pa.RecordBatch)
+    assert batch.column("truth").to_pylist() == [truth]
+
+
 def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
     table = pa.table({"image": [b"one"] * 2, "label": ["07", "00"]})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -433,6 +443,12 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
         (
             lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(700)}),
             "its columns: pixel0, .*, pixel7, .*…$",
+        ),
+        (
+            lambda folder: make_table(
+                folder, id=["a"], number=["7"], confidence=[1], review=[False]
+            ),
+            "has results, not images; they are shown by `digitq report ",
         ),
     ],
 )
