@@ -11,6 +11,7 @@ import argparse
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 import cv2
@@ -24,6 +25,7 @@ from worker.dataset import load_mnist
 from worker.models.number import load_networks
 from worker.numbers.finding import find_candidates
 from worker.numbers.reading import FIRST_LOOK
+from worker.numbers.strips import turn
 from worker.training.synthetic.forms import FORMS
 from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 
@@ -31,6 +33,11 @@ FIELD = (300, 100)  # px: width and height
 PHOTO = (4000, 3000)
 PHOTO_SHARE = 0.3  # the number's picture takes this share of the photo's width
 SCENES = 200  # clear numbers on each form
+TILTS = (
+    15,
+    30,
+    45,
+)  # degrees: the numbers on plain paper are turned by these, to the left or right
 COUNTS = {"300×100 PNG": 200, "4000×3000 JPEG": 8}
 
 
@@ -48,7 +55,7 @@ def draw_fields(count: int) -> list[np.ndarray]:
 
 
 def render_scenes() -> dict[str, list[NumberScene]]:
-    """Clear numbers on each form, and doubtful ones of each kind."""
+    """Clear numbers on each form, tilted ones, and doubtful ones of each kind."""
     images, labels = (tensor.numpy() for tensor in load_mnist("test"))
     rng = np.random.default_rng(1)
     scenes: dict[str, list[NumberScene]] = {
@@ -58,6 +65,11 @@ def render_scenes() -> dict[str, list[NumberScene]]:
         while len(scenes[form]) < SCENES:
             scene = render_number(images, labels, rng, form)
             scenes[scene.doubt or form].append(scene)
+    for tilt in TILTS:
+        scenes[f"plain, {tilt}°"] = [
+            replace(scene, picture=turn(scene.picture, (-tilt, tilt)[place % 2])[0])
+            for place, scene in enumerate(scenes["plain"])
+        ]
     return scenes
 
 

@@ -19,6 +19,7 @@ from tests.waiting import DIGITQ
 from worker import commands
 from worker.dataset import load_mnist
 from worker.numbers.reading import read_number
+from worker.numbers.strips import turn
 
 
 def run(*arguments: object, text: str = "") -> tuple[int, str, str]:
@@ -67,6 +68,21 @@ def test_a_date_is_not_taken_for_a_longer_number(mnist_root: Path) -> None:
         reading = read_number(content, Known())
         missed += not reading.reason and len(reading.number) > 6
     assert missed <= 2
+
+
+def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(mnist_root: Path) -> None:
+    rng, right = np.random.default_rng(0), 0
+    for angle in np.linspace(-45, 45, 20):
+        number = "".join(map(str, rng.integers(0, 10, 4)))
+        picture, matrix = turn(write_number(number), angle)
+        reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
+        if reading.number == number:
+            right += 1
+            boxes = np.array([digit.box for digit in reading.digits])
+            across = 24 + 28 * 2 * (np.arange(4) + 0.5)  # middles in the level picture
+            middles = matrix @ [across, np.full(4, 24 + 28), np.ones(4)]
+            assert np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - middles.T).max() < 14
+    assert right >= 14
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Whole numbers: from candidates to a line, and from a line to readings."""
 
+import math
 import tracemalloc
 
 import cv2
@@ -19,7 +20,7 @@ from worker.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
-from worker.numbers.lines import choose_line
+from worker.numbers.lines import choose_line, measure_tilt
 from worker.numbers.reading import (
     FIRST_LOOK,
     Seen,
@@ -28,11 +29,13 @@ from worker.numbers.reading import (
     list_alternatives,
     list_digits,
     look,
+    map_box,
     read_number,
     search,
     trace_number,
 )
 from worker.numbers.readings import Reading, weigh_readings
+from worker.numbers.strips import turn
 from worker.pictures import Grey, ImageError
 
 
@@ -71,7 +74,7 @@ def see(line: Candidates, read: Candidates | None = None) -> Seen:
     columns[:, BLANK] = 1
     columns[1::2, :BLANK] = read.chances[:, None] * read.digits
     columns[1::2, BLANK] = 1 - read.chances
-    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), "")
+    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), np.eye(2, 3), "")
 
 
 def test_a_line_is_read_from_left_to_right() -> None:
@@ -209,6 +212,30 @@ def test_no_colours_are_kept_between_the_steps() -> None:
     finally:
         tracemalloc.stop()
     assert height * width <= held < 1.5 * height * width  # bytes: the grey picture
+
+
+@pytest.mark.parametrize("angle", [-50, -20, 0, 5, 35])
+def test_the_tilt_of_a_line_is_measured(angle: float) -> None:
+    level = candidates("01234567", pitch=40)
+    along = (level.boxes[:, :2] + level.boxes[:, 2:]) / 2 @ [[1], [0]]
+    middles = along * [math.cos(math.radians(angle)), math.sin(math.radians(angle))]
+    line = level._replace(boxes=np.hstack([middles - (7, 12), middles + (7, 12)]))
+    found = together(line, candidates("9", [0.3], top=400))
+    chosen = found.take(choose_line(found))
+    assert measure_tilt(found, chosen) == pytest.approx(angle, abs=0.5)
+    alone = line.take(np.array([3]))
+    assert measure_tilt(alone, alone) == 0
+
+
+def test_a_box_of_a_turned_picture_is_where_its_middle_was() -> None:
+    picture = np.zeros((100, 200), np.uint8)
+    picture[30:50, 140:160] = 255
+    turned, matrix = turn(picture, 30)
+    rows, columns = np.nonzero(turned > 127)
+    box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    left, top, right, bottom = map_box(box, cv2.invertAffineTransform(matrix))
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((150, 40), abs=1)
+    assert map_box((1, 2, 3, 4), np.eye(2, 3)) == [1, 2, 3, 4]
 
 
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:

@@ -2,10 +2,11 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from typing import NamedTuple
 from warnings import catch_warnings
 
 import cv2
@@ -28,9 +29,9 @@ from worker.numbers.finding import (
     find_candidates,
     find_median,
 )
-from worker.numbers.lines import choose_line, has_wide_gap
+from worker.numbers.lines import choose_line, has_wide_gap, measure_tilt
 from worker.numbers.readings import NOTHING_KNOWN, Reading, weigh_readings
-from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line
+from worker.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line, turn
 from worker.pictures import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
@@ -42,6 +43,8 @@ CLEAR = 0.5  # a candidate with this chance is taken for a digit
 MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
 GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
 UNSEEN_HEIGHT = 10  # px: assumed of digits that can't be seen at the picture's own scale
+MIN_TILT, MAX_TILT = 12, 60  # degrees: if the line is tilted by so much, the picture is turned
+MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
@@ -78,13 +81,23 @@ class NumberReading:
     reason: Reason  # why a person should look at it; "" if there is no need
 
 
+class Sight(NamedTuple):
+    """What was found in a picture, which was turned if its line is tilted."""
+
+    picture: Grey
+    to_given: NDArray[np.float64]  # (2, 3): from its px to those of the picture before
+    found: Candidates
+    line: Candidates  # those of the number, from left to right
+
+
 @dataclass(frozen=True)
 class Seen:
     """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
     answer: Answer  # the network of columns about it
-    to_strip: NDArray[np.float64]  # (2, 3): from px of the picture to those of the line's strip
+    to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the line's strip
+    to_given: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
     reason: Reason  # what else is in the picture, so that a person should look at it
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Reading]:
@@ -125,9 +138,9 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     reader, card = load_networks()
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
-    found, line = find_line(reader, grey)
+    sight = find_line(reader, grey)
     yield None
-    seen = read_line(reader, grey, found, line)
+    seen = read_line(reader, sight)
     yield None
     readings, reason, is_free = choose_readings(seen, known)
     yield None
@@ -149,26 +162,45 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
 
 def look(reader: NumberReader, picture: Grey) -> Seen:
     """Find the line of the number in a picture, and read it. Raises `ImageError` without one."""
-    return read_line(reader, picture, *find_line(reader, picture))
+    return read_line(reader, find_line(reader, picture))
 
 
-def find_line(reader: NumberReader, picture: Grey) -> tuple[Candidates, Candidates]:
-    """Candidates in the picture and those of the number's line. Raises `ImageError` without one."""
-    found, line = search(partial(find_candidates, reader.detector), picture)
+def find_line(reader: NumberReader, picture: Grey) -> Sight:
+    """Find the number's line. Raises `ImageError` if there is none.
+
+    If the line is tilted, the picture is turned and searched again: that counts if more is clear.
+    """
+    find = partial(find_candidates, reader.detector)
+    found, line = search(find, picture)
+    to_given = np.eye(2, 3)
+    tilt = measure_tilt(found, line)
+    if MIN_TILT < abs(tilt) < MAX_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
+        turned, matrix = turn(picture, tilt)
+        again, level = search(find, turned)
+        if count_clear(level) > count_clear(line):
+            picture, found, line = turned, again, level
+            to_given = cv2.invertAffineTransform(matrix)
     if not len(line.chances):
         raise ImageError("no number can be seen")
-    return found, doubt_faint_ones(picture, line)
+    return Sight(picture, to_given, found, doubt_faint_ones(picture, line))
 
 
-def read_line(reader: NumberReader, picture: Grey, found: Candidates, line: Candidates) -> Seen:
+def count_clear(line: Candidates) -> float:
+    """How many clear digits there are, each with its chance."""
+    return float(line.chances[line.chances >= CLEAR].sum())
+
+
+def read_line(reader: NumberReader, sight: Sight) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
+    line = sight.line
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
-    strip, to_strip = cut_strip(picture, place_line(likely), MARGIN, MARGIN)
+    strip, to_strip = cut_strip(sight.picture, place_line(likely), MARGIN, MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
-    return Seen(line, answer, to_strip, find_others(found, line, height))
+    reason = find_others(sight.found, line, height)
+    return Seen(line, answer, to_strip, sight.to_given, reason)
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
@@ -248,9 +280,17 @@ def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
-        left, top, right, bottom = (round(side * ratio, 1) for side in box)
+        left, top, right, bottom = (round(side * ratio, 1) for side in map_box(box, seen.to_given))
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
+
+
+def map_box(box: Sequence[float], matrix: NDArray[np.float64]) -> list[float]:
+    """The upright box around a box in the px of another picture, to which the matrix leads."""
+    left, top, right, bottom = box
+    middle = matrix @ ((left + right) / 2, (top + bottom) / 2, 1)
+    half = np.abs(matrix[:, :2]) @ ((right - left) / 2, (bottom - top) / 2)
+    return [*(middle - half).tolist(), *(middle + half).tolist()]
 
 
 def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[str, float]]:

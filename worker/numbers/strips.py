@@ -40,6 +40,20 @@ def place_line(boxes: Boxes) -> Place:
     return Place(x, y, (right - left) * math.hypot(1, slope), height, slope)
 
 
+def turn(picture: Grey, angle: float) -> tuple[Grey, NDArray[np.float64]]:
+    """The whole picture turned counterclockwise, in degrees, and the (2, 3) matrix to its px.
+
+    Its corners have the colours of the nearest edges.
+    """
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    cos, sin = np.abs(matrix[0, :2])
+    size = math.ceil(width * cos + height * sin), math.ceil(height * cos + width * sin)
+    matrix[:, 2] += (np.array(size) - (width, height)) / 2
+    turned = cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned), matrix
+
+
 def cut_strip(
     picture: Grey, place: Place, before: float, after: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
