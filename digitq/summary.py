@@ -88,11 +88,11 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
         echo_err(mixture)
 
 
-def report_zeros(count: int) -> None:
+def report_zeros(count: int, where: str = "") -> None:
     """Tell if whole numbers differ from the right ones in leading zeros only."""
     if count:
-        wrong = plural(count, "answer")
-        echo_err(f"leading zeros alone make {wrong} wrong: a spreadsheet may have removed them")
+        wrong = f"{plural(count, 'answer')}{where} wrong"
+        echo_err(f"leading zeros alone make {wrong}: a spreadsheet may have removed them")
 
 
 def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:

@@ -200,8 +200,8 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
     if truth or any(results.has_truth for results in files):
         counts = Checkpoint(figures["images"], unlabelled=figures["without_truth"])
         report_truth(counts, NUMBER if files[0].read == "number" else "digit", truth, labels)
-    report_zeros(max(map(count_other_zeros, tables)))
-    for name, count in zip(names, by_person, strict=True):
+    for name, table, count in zip(names, tables, by_person, strict=True):
+        report_zeros(count_other_zeros(table), f" in {name}")
         report_corrected(count, f" in {name}")
     if as_json:
         click.echo(json.dumps(figures))

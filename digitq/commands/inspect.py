@@ -35,6 +35,8 @@ def inspect(passed_on: tuple[str, ...]) -> None:
         try:
             inspect_results(list(passed_on), "digitq inspect", standalone_mode=False)
         except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
             option = error.option_name
             raise UsageError(f"{option} does not go with a result file") from None
         return
@@ -101,7 +103,7 @@ def choose_rows(results: "ResultFile", review: bool) -> Iterator[str]:
 
 
 def check_allowed(record: "Record", path: str | None) -> None:
-    """Say if other numbers were allowed when the rows were made. Raises `UsageError`."""
+    """Say if more or fewer numbers were allowed when the rows were made. Raises `UsageError`."""
     from protocol.known import Known, describe_known, read_lines
 
     given = None

@@ -59,6 +59,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
 
     table = open_results(results)
     given = read_corrections(corrections, table)
+    zeros = [*find_other_zeros(table, given)]
     run = {"results": fingerprint(results), "corrections": fingerprint(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, given, sink.checkpoint.rows):
@@ -73,7 +74,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         )
         sink.finish(NUMBER if table.read == "number" else "", record)
     echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
-    if zeros := [*find_other_zeros(table, given)]:
+    if zeros:
         echo_err(
             f"leading zeros alone are different in {plural(len(zeros), 'correction')} "
             f"({name_some(zeros)}): a spreadsheet may have removed them"

@@ -97,7 +97,7 @@ def find_other_zeros(results: ResultFile, corrections: Corrections) -> Iterator[
     """The ids of the corrections that differ from the row's answer in leading zeros only."""
     for batch in results.batches() if results.read == "number" else ():
         ids = batch.column("id")
-        said = pa.array([corrections.get(id) for id in ids.to_pylist()], pa.string())
+        said = pa.array([corrections.get(id) or None for id in ids.to_pylist()], pa.string())
         yield from ids.filter(differ_in_zeros(answers(batch), said)).to_pylist()
 
 

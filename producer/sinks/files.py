@@ -182,11 +182,14 @@ class FileSink(Sink):
         try:
             old, notes = parse_journal(whole)
         except ValueError:
-            raise UsageError(f"{self._journal_path} is damaged: --overwrite starts again") from None
+            reason = "damaged, or of another version"
+            raise UsageError(
+                f"{self._journal_path} is {reason}: --overwrite starts again"
+            ) from None
         if old != run:
             raise UsageError(
-                f"{self.partial} belongs to another run ({difference(old, run)}): the command "
-                "that began it continues it, and --overwrite starts again"
+                f"{self.partial} belongs to another run ({difference(old, run)}): "
+                "--overwrite starts again"
             )
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
         while notes and notes[-1][0] > on_disk:

@@ -155,10 +155,8 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
 def _refuse_results(where: object, schema: pa.Schema) -> None:
     """Raises `UsageError` for a table that digitq wrote."""
     if {"id", "confidence", "review"} <= {*schema.names}:
-        commands = ", ".join(
-            f"`digitq {name} {where}`" for name in ("report", "inspect", "evaluate")
-        )
-        raise UsageError(f"{where} has results, not images; they are shown by {commands}")
+        commands = "`digitq report`, `digitq inspect` and `digitq evaluate`"
+        raise UsageError(f"{where} has results, not images: {commands} take results")
 
 
 def _find_path(where: object, schema: pa.Schema) -> str:

@@ -70,11 +70,19 @@ def test_a_date_is_not_taken_for_a_longer_number(mnist_root: Path) -> None:
     assert missed <= 2
 
 
-def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(mnist_root: Path) -> None:
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(
+    mnist_root: Path, is_cut: bool
+) -> None:
+    """Also if the picture is cut off close to the ink."""
     rng, right = np.random.default_rng(0), 0
     for angle in np.linspace(-45, 45, 20):
         number = "".join(map(str, rng.integers(0, 10, 4)))
         picture, matrix = turn(write_number(number), angle)
+        if is_cut:
+            left, top, width, height = cv2.boundingRect(255 - picture)
+            picture = picture[top : top + height, left : left + width]
+            matrix[:, 2] -= left, top
         reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
         if reading.number == number:
             right += 1

@@ -227,14 +227,17 @@ def test_the_tilt_of_a_line_is_measured(angle: float) -> None:
     assert measure_tilt(alone, alone) == 0
 
 
-def test_a_box_of_a_turned_picture_is_where_its_middle_was() -> None:
-    picture = np.zeros((100, 200), np.uint8)
+@pytest.mark.parametrize("angle", [-45, 20, 45])
+def test_a_box_of_a_turned_picture_is_where_its_middle_was(angle: float) -> None:
+    picture = np.zeros((100, 201), np.uint8)
     picture[30:50, 140:160] = 255
-    turned, matrix = turn(picture, 30)
-    rows, columns = np.nonzero(turned > 127)
-    box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    turned, matrix = turn(picture, angle)
+    rows, columns = np.indices(turned.shape) + 0.5
+    x, y = (np.average(places, weights=turned) for places in (columns, rows))
+    box = x - 4, y - 2, x + 4, y + 2
     left, top, right, bottom = map_box(box, cv2.invertAffineTransform(matrix))
-    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((150, 40), abs=1)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((150, 40), abs=0.1)
+    assert right - left >= 8 and bottom - top >= 4
     assert map_box((1, 2, 3, 4), np.eye(2, 3)) == [1, 2, 3, 4]
 
 

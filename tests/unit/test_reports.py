@@ -337,6 +337,17 @@ def test_zeros_that_corrections_have_lost_are_told(
     assert run("correct", tmp_path / "out.csv", corrections, "-o", tmp_path / "final.csv") == 0
     told = f"leading zeros alone are different in 1 correction ({id}): a spreadsheet may have"
     assert told in capsys.readouterr().err
+    rows = NUMBERS.set_column(1, "number", pa.array(["00", None]))
+    write(tmp_path / "zeros.csv", rows)
+    for said, count in (("", 0), ("0", 1)):
+        write_corrections(corrections, [(id, said)], "number")
+        assert run("correct", tmp_path / "zeros.csv", corrections, "-o", tmp_path / "n.csv") == 0
+        (tmp_path / "n.csv").unlink()
+        assert capsys.readouterr().err.count("leading zeros") == count
+    out = tmp_path / "out.csv"
+    write_corrections(corrections, [(id, "7")], "number")
+    assert run("correct", out, corrections, "-o", out, "--overwrite") == 0
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

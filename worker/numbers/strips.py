@@ -43,14 +43,17 @@ def place_line(boxes: Boxes) -> Place:
 def turn(picture: Grey, angle: float) -> tuple[Grey, NDArray[np.float64]]:
     """The whole picture turned counterclockwise, in degrees, and the (2, 3) matrix to its px.
 
-    Its corners have the colours of the nearest edges.
+    Its corners have the usual value of the picture, so that ink at an edge is not drawn out.
     """
     height, width = picture.shape[:2]
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    # OpenCV counts from the middle of the first pixel, a place from the picture's edge
+    matrix = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), angle, 1)
     cos, sin = np.abs(matrix[0, :2])
     size = math.ceil(width * cos + height * sin), math.ceil(height * cos + width * sin)
     matrix[:, 2] += (np.array(size) - (width, height)) / 2
-    turned = cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    paper = np.median(picture, axis=(0, 1)).tolist()
+    turned = cv2.warpAffine(picture, matrix, size, borderValue=paper)
+    matrix[:, 2] += 0.5 - matrix[:, :2] @ (0.5, 0.5)
     return np.asarray(turned), matrix
 
 
