@@ -135,18 +135,13 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, labels: Labels) -
         return batch if place < 0 else batch.drop_columns(["truth"])
     if place < 0:
         batch = batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
-        labels.count_missing(batch)
-        return batch
-    column = batch.column(place)
-    if column.type == truth.type != pa.string():
-        labels.count_missing(batch)
-        return batch
-    texts = pc.cast(column, pa.string())
-    truths = parse_labels(texts, truth.type)
-    if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
-        labels.odd += len(odd)
-        labels.example = labels.example or odd[0].as_py()
-    batch = batch.set_column(place, truth, truths)
+    elif truth.type == pa.string() or batch.column(place).type != truth.type:
+        texts = pc.cast(batch.column(place), pa.string())
+        truths = parse_labels(texts, truth.type)
+        if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
+            labels.odd += len(odd)
+            labels.example = labels.example or odd[0].as_py()
+        batch = batch.set_column(place, truth, truths)
     labels.count_missing(batch)
     return batch
 
