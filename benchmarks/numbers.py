@@ -33,11 +33,7 @@ FIELD = (300, 100)  # px: width and height
 PHOTO = (4000, 3000)
 PHOTO_SHARE = 0.3  # the number's picture takes this share of the photo's width
 SCENES = 200  # clear numbers on each form
-TILTS = (
-    15,
-    30,
-    45,
-)  # degrees: the numbers on plain paper are turned by these, to the left or right
+TILTS = (15, 30, 45)  # degrees: by these, those on plain paper are turned to the left or right
 COUNTS = {"300×100 PNG": 200, "4000×3000 JPEG": 8}
 
 

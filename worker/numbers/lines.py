@@ -11,7 +11,7 @@ from worker.numbers.finding import Candidates, find_median
 CLEAR_CHANCE = 0.25  # a line goes through candidates that are at least so likely
 MAX_ENDS = 32  # lines are drawn through each two of so many candidates, the likeliest ones
 MAX_SLOPE = 0.36  # a line is tilted by at most 20° ...
-STEEPEST = 1.7  # ... unless the picture is turned, then by at most 60°
+MAX_TILT = 60  # degrees: ... unless the picture is turned, then by at most so much
 TILTED_CHANCE = 0.1  # candidates with this chance show how far a line is tilted
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height from the line
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
@@ -55,20 +55,22 @@ def draw_line(found: Candidates, least: float, steepest: float) -> NDArray[np.in
 
 
 def measure_tilt(found: Candidates, line: Candidates) -> float:
-    """How far the line of digits falls to the right, in degrees; 0 if it has less than two.
+    """How far the line of digits falls to the right, in degrees; 0 if it has less than two digits,
+    or is steeper than MAX_TILT.
 
     If the chosen line lacks some of the candidates, they may be on a steeper one.
     """
     boxes = line.boxes[line.chances >= TILTED_CHANCE]
     likely = found.take(np.flatnonzero(found.chances >= TILTED_CHANCE))
     if len(likely.boxes) > len(boxes):
-        steeper = likely.boxes[draw_line(likely, TILTED_CHANCE, STEEPEST)]
+        steeper = likely.boxes[draw_line(likely, TILTED_CHANCE, math.tan(math.radians(MAX_TILT)))]
         boxes = steeper if len(steeper) > len(boxes) else boxes
     if len(boxes) < 2:
         return 0.0
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     across, down, *_ = cv2.fitLine(middles, cv2.DIST_L2, 0, 0.01, 0.01).ravel().tolist()
-    return math.degrees(math.atan(down / across)) if across else 90.0
+    tilt = math.degrees(math.atan(down / across)) if across else 90.0
+    return tilt if abs(tilt) < MAX_TILT else 0.0
 
 
 def choose_group(found: Candidates, line: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -43,7 +43,7 @@ CLEAR = 0.5  # a candidate with this chance is taken for a digit
 MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
 GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
 UNSEEN_HEIGHT = 10  # px: assumed of digits that can't be seen at the picture's own scale
-MIN_TILT, MAX_TILT = 12, 60  # degrees: if the line is tilted by so much, the picture is turned
+MIN_TILT = 12  # degrees: if the line is tilted by more, the picture is turned
 MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
 LIKELY = 0.3  # the line goes through candidates of this chance ...
 MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
@@ -81,12 +81,12 @@ class NumberReading:
     reason: Reason  # why a person should look at it; "" if there is no need
 
 
-class Sight(NamedTuple):
-    """What was found in a picture, which was turned if its line is tilted."""
+class FoundLine(NamedTuple):
+    """The line of the number in a picture, which was turned if that line is tilted."""
 
     picture: Grey
-    to_given: NDArray[np.float64]  # (2, 3): from its px to those of the picture before
-    found: Candidates
+    to_original: NDArray[np.float64]  # (2, 3): from its px to those before it was turned
+    candidates: Candidates  # all that are in the picture
     line: Candidates  # those of the number, from left to right
 
 
@@ -97,7 +97,7 @@ class Seen:
     line: Candidates  # the candidates of its line, from left to right
     answer: Answer  # the network of columns about it
     to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the line's strip
-    to_given: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
+    to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
     reason: Reason  # what else is in the picture, so that a person should look at it
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Reading]:
@@ -138,9 +138,9 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     reader, card = load_networks()
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
-    sight = find_line(reader, grey)
+    found = find_line(reader, grey)
     yield None
-    seen = read_line(reader, sight)
+    seen = read_line(reader, found)
     yield None
     readings, reason, is_free = choose_readings(seen, known)
     yield None
@@ -165,24 +165,24 @@ def look(reader: NumberReader, picture: Grey) -> Seen:
     return read_line(reader, find_line(reader, picture))
 
 
-def find_line(reader: NumberReader, picture: Grey) -> Sight:
+def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
     """Find the number's line. Raises `ImageError` if there is none.
 
     If the line is tilted, the picture is turned and searched again: that counts if more is clear.
     """
     find = partial(find_candidates, reader.detector)
     found, line = search(find, picture)
-    to_given = np.eye(2, 3)
+    to_original = np.eye(2, 3)
     tilt = measure_tilt(found, line)
-    if MIN_TILT < abs(tilt) < MAX_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
+    if abs(tilt) > MIN_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
         turned, matrix = turn(picture, tilt)
         again, level = search(find, turned)
         if count_clear(level) > count_clear(line):
             picture, found, line = turned, again, level
-            to_given = cv2.invertAffineTransform(matrix)
+            to_original = cv2.invertAffineTransform(matrix)
     if not len(line.chances):
         raise ImageError("no number can be seen")
-    return Sight(picture, to_given, found, doubt_faint_ones(picture, line))
+    return FoundLine(picture, to_original, found, doubt_faint_ones(picture, line))
 
 
 def count_clear(line: Candidates) -> float:
@@ -190,17 +190,17 @@ def count_clear(line: Candidates) -> float:
     return float(line.chances[line.chances >= CLEAR].sum())
 
 
-def read_line(reader: NumberReader, sight: Sight) -> Seen:
+def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
-    line = sight.line
+    line = found.line
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
-    strip, to_strip = cut_strip(sight.picture, place_line(likely), MARGIN, MARGIN)
+    strip, to_strip = cut_strip(found.picture, place_line(likely), MARGIN, MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
-    reason = find_others(sight.found, line, height)
-    return Seen(line, answer, to_strip, sight.to_given, reason)
+    reason = find_others(found.candidates, line, height)
+    return Seen(line, answer, to_strip, found.to_original, reason)
 
 
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
@@ -280,7 +280,9 @@ def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
-        left, top, right, bottom = (round(side * ratio, 1) for side in map_box(box, seen.to_given))
+        left, top, right, bottom = (
+            round(side * ratio, 1) for side in map_box(box, seen.to_original)
+        )
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
 

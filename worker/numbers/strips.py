@@ -76,11 +76,11 @@ def cut_strip(
     along = min(scale, MAX_STRIP / (end - start))
     width = max(MIN_STRIP, STRIDE * math.ceil((end - start) * along / STRIDE - 1e-6))
     small, factor = shrink_by_factor(picture, scale)  # or fine strokes would be lost
-    turn = np.array([[along], [scale]]) * [[cos, sin], [-sin, cos]]
-    shift = np.array([-start * along, STRIP_HEIGHT / 2]) - turn @ (place.x, place.y)
-    matrix = np.column_stack([turn, shift])
+    scaled = np.array([[along], [scale]]) * [[cos, sin], [-sin, cos]]
+    shift = np.array([-start * along, STRIP_HEIGHT / 2]) - scaled @ (place.x, place.y)
+    matrix = np.column_stack([scaled, shift])
     # OpenCV counts from the middle of the first pixel, a place from the picture's edge
-    inner = turn * factor
+    inner = scaled * factor
     offset = shift + (inner @ (0.5, 0.5)) - 0.5
     strip = cv2.warpAffine(
         small,
