@@ -91,8 +91,10 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
 def report_zeros(count: int, where: str = "") -> None:
     """Tell if whole numbers differ from the right ones in leading zeros only."""
     if count:
-        wrong = f"{plural(count, 'answer')}{where} wrong"
-        echo_err(f"leading zeros alone make {wrong}: a spreadsheet may have removed them")
+        whose = f"{plural(count, 'answer')}{where}"
+        echo_err(
+            f"only the leading zeros of {whose} are wrong: a spreadsheet may have removed some"
+        )
 
 
 def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:

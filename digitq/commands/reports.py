@@ -76,8 +76,8 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
     if zeros:
         echo_err(
-            f"leading zeros alone are different in {plural(len(zeros), 'correction')} "
-            f"({name_some(zeros)}): a spreadsheet may have removed them"
+            f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
+            "a spreadsheet may have removed some"
         )
     report_rows(sink, Run(counts.rows, 0, ()), has_speed=False)
 

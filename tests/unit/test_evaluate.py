@@ -143,10 +143,10 @@ def test_leading_zeros_that_a_spreadsheet_removed_are_told(
     results = write_results(tmp_path / "results.csv", make_numbers(*rows))
     _, out, err = run(capsys, results)
     assert re.search(r"^accuracy +20.00% +5 ", out, re.MULTILINE)
-    told = "leading zeros alone make 2 answers wrong: a spreadsheet may have removed them"
+    told = "only the leading zeros of 2 answers are wrong: a spreadsheet may have removed some"
     assert told in err.splitlines()
     err = run(capsys, "--compare", results, results)[2]
-    assert told.replace("answers wrong", f"answers in {results} wrong") in err.splitlines()
+    assert told.replace("answers", f"answers in {results}") in err.splitlines()
 
 
 def test_the_figures_of_numbers() -> None:

@@ -335,7 +335,7 @@ def test_zeros_that_corrections_have_lost_are_told(
     id = NUMBERS.column("id")[0].as_py()
     corrections = write_corrections(tmp_path / "corrections.csv", [(id, "7")], "number")
     assert run("correct", tmp_path / "out.csv", corrections, "-o", tmp_path / "final.csv") == 0
-    told = f"leading zeros alone are different in 1 correction ({id}): a spreadsheet may have"
+    told = f"1 correction changed only leading zeros ({id}): a spreadsheet may have removed some"
     assert told in capsys.readouterr().err
     rows = NUMBERS.set_column(1, "number", pa.array(["00", None]))
     write(tmp_path / "zeros.csv", rows)
