@@ -10,6 +10,7 @@ from multiprocessing.util import Finalize
 from typing import NamedTuple
 from weakref import WeakSet
 
+from protocol.broker.connection import connect
 from protocol.chunk import KINDS, Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
@@ -20,7 +21,7 @@ FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or
 MAX_FILL = 0.7  # chunks may fill this share of Redis's maxmemory; results need the rest
 HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
 UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
-EXIT_SECONDS = 0.5  # how long an exiting process waits for feeders, which may wait for a source
+EXIT_SECONDS = 0.5  # an exiting process waits so long for feeders and for each answer of Redis
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,14 @@ class Feeder(threading.Thread):
         reason = [f"its source failed: {reason_of(self.error)}"] if failed else []
         with suppress(DigitqError):
             self._ledger.cancel(self._spec.id, *reason)
+
+    def cancel_at_once(self) -> None:
+        """Cancel the job in Redis, without waiting for a Redis that is lost."""
+        with (
+            suppress(DigitqError),
+            connect(self._ledger.redis.url, timeout_seconds=EXIT_SECONDS) as redis,
+        ):
+            Ledger(redis).cancel(self._spec.id)
 
     def _beat(self) -> None:
         """Send heartbeats, also while the feeder waits for the source or the window."""
@@ -243,8 +252,10 @@ processes: set[int] = set()  # ids of processes with an exit handler; a fork nee
 
 def _end_feeders() -> None:
     """Wait until all detached jobs are in Redis, then stop all feeders: a thread in Arrow's code
-    while Python exits would end the process by SIGABRT."""
+    while Python exits would end the process by SIGABRT. Attached jobs are cancelled: nobody else
+    can collect them."""
     alive = [feeder for feeder in feeders if feeder.is_alive()]
+    attached = [feeder for feeder in alive if feeder.attached and not feeder.is_stopped]
     try:
         for feeder in alive:
             while not feeder.attached and feeder.is_alive() and not feeder.is_stopped:
@@ -256,3 +267,5 @@ def _end_feeders() -> None:
         with suppress(KeyboardInterrupt, SystemExit):  # the process exits anyway
             for feeder in alive:
                 feeder.join(max(0, end - time.monotonic()))
+            for feeder in attached:
+                feeder.cancel_at_once()

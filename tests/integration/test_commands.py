@@ -356,8 +356,9 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
 
 
 def test_a_classify_broken_off_cancels_its_job(redis_only: Local, tmp_path: Path) -> None:
-    draw_one().save(tmp_path / "1.png")
-    command = Command("classify", tmp_path, "--broker", redis_only.url)
+    for number in range(40):
+        draw_one().save(tmp_path / f"{number}.png")
+    command = Command("classify", tmp_path, "--broker", redis_only.url, DIGITQ_CHUNK_ROWS=1)
     client = Client(redis_only.url)
     wait_for(client.jobs)
     command.process.send_signal(signal.SIGINT)

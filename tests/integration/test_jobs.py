@@ -530,6 +530,25 @@ job = Client({redis_only.url!r}).submit(digits, detached={interrupted})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.endswith("KeyboardInterrupt: \n") if interrupted else not done.stderr
     assert "MainThread" in done.stdout and "feeder" not in done.stdout
+    (job,) = Client(redis_only.url).jobs()
+    assert job.state == ("feeding" if interrupted else "cancelled")  # the first is detached
+
+
+def test_an_attached_job_whose_source_stands_still_ends_with_its_process(redis_only: Local) -> None:
+    code = f"""
+import threading
+from producer import Client
+
+def stand_still():
+    threading.Event().wait()
+    yield
+
+job = Client({redis_only.url!r}).submit(iter(stand_still()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    (job,) = Client(redis_only.url).jobs()
+    assert job.state == "cancelled"
 
 
 def test_a_detached_job_that_nobody_waits_for_tells_why_it_is_not_whole(

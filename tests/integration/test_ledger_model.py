@@ -219,7 +219,7 @@ def run(server: redis.Redis, examples: int) -> None:
 
 
 def test_interleavings(server: redis.Redis) -> None:
-    run(server, 25)
+    run(server, 15)
 
 
 @pytest.mark.slow
