@@ -25,7 +25,7 @@ from worker.decoding.opening import read_picture
 from worker.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.models.model import Model, load_model
 from worker.normalisation.steps import SCALES, Step, Views
-from worker.numbers.reading import DECODED_SIDE, read_number, scale_of
+from worker.numbers.reading import DECODED_SIDE, read_number, size_of
 from worker.pictures import Grey, error_of_row
 from worker.reading import trace_digit, trace_other_views
 
@@ -239,8 +239,7 @@ def inspect_number(path: Path, out: Path | None, known: Known, id: str | None = 
     figure = Figure(figsize=(11, tall), layout="constrained")
     figure.suptitle(headline, x=0.01, ha="left", fontsize=13, parse_math=False)
     axes = figure.add_subplot(xticks=[], yticks=[])
-    ratio = scale_of(content, picture.shape)
-    height, width = (side * ratio for side in picture.shape[:2])
+    width, height = size_of(content, picture.shape)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     for digit in reading.digits:
         left, top, right, bottom = digit.box

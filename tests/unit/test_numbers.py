@@ -308,9 +308,29 @@ def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:
     seen = see(line, candidates("123"))
     # a column is 2 px of the strip: the middles of the digits are in the columns 1, 3 and 5
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
-    first, second, third = list_digits(seen, "123", 10)
+    first, second, third = list_digits(seen, "123", (55, 25), (550, 250))
     assert first.box == (0, 0, 150, 250) and third.box == (400, 0, 550, 250)
     assert (second.box[0] + second.box[2]) / 2 == pytest.approx(275, abs=1)
+
+
+def test_no_box_reaches_beyond_the_picture() -> None:
+    line = candidates("13", pitch=40)
+    line = line._replace(boxes=line.boxes + np.float32([-3, -2, 3, 2]))
+    seen = see(line, candidates("123"))
+    seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
+    first, _, third = list_digits(seen, "123", (55, 25), (110, 51))
+    assert first.box == (0, 0, 36, 51) and third.box == (74, 0, 110, 51)
+
+
+def test_nor_beyond_that_of_a_picture_that_is_decoded_smaller() -> None:
+    width, height = 2801, 2101
+    picture = np.full((height, width), 235, np.uint8)
+    cv2.putText(picture, "4711", (300, height + 40), cv2.FONT_HERSHEY_SIMPLEX, 20, 20, 60)
+    boxes = [
+        one.box for one in read_number(cv2.imencode(".png", picture)[1].tobytes(), Known()).digits
+    ]
+    assert max(bottom for *_, bottom in boxes) == height
+    assert all(right <= width for *_, right, _ in boxes)
 
 
 def test_alternatives_share_what_the_confidence_leaves() -> None:

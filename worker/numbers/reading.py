@@ -148,13 +148,13 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     confidence = card.calibrate(best.chance, len(best.number), not is_free and known.fixes_length)
     if has_more_pages(content):
         reason = "pages"
-    # Only a large picture was reduced
-    is_whole = max(grey.shape) < DECODED_SIDE
-    ratio = 1.0 if is_whole else scale_of(content, grey.shape)
+    height, width = grey.shape
+    is_whole = max(width, height) < DECODED_SIDE  # only a large picture was reduced
+    size = (width, height) if is_whole else size_of(content, grey.shape)
     yield NumberReading(
         best.number,
         confidence,
-        list_digits(seen, best.number, ratio),
+        list_digits(seen, best.number, (width, height), size),
         list_alternatives(readings, confidence),
         reason or ("unsure" if confidence < card.review_below else ""),
     )
@@ -263,10 +263,13 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bo
     return free, seen.reason or "not allowed", True
 
 
-def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
-    """The digits of a number; boxes are multiplied by `ratio`.
+def list_digits(
+    seen: Seen, number: str, decoded: tuple[int, int], size: tuple[int, int]
+) -> list[FoundDigit]:
+    """The digits of a number in a picture of this size, which was `decoded` to that one or less.
 
-    A digit's box is that of a candidate around its middle, else one of the usual width.
+    Both are width and height. A digit's box is that of a candidate around its middle, else one of
+    the usual width. Parts of it beyond the picture's edges are left out.
     """
     found = []
     columns = np.array(align(seen.answer, number))
@@ -280,9 +283,8 @@ def list_digits(seen: Seen, number: str, ratio: float) -> list[FoundDigit]:
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
-        left, top, right, bottom = (
-            round(side * ratio, 1) for side in map_box(box, seen.to_original)
-        )
+        shares = np.clip(np.array(map_box(box, seen.to_original)) / (decoded * 2), 0, 1)
+        left, top, right, bottom = (round(side, 1) for side in (shares * (size * 2)).tolist())
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
 
@@ -305,8 +307,9 @@ def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[
     ]
 
 
-def scale_of(content: bytes, shape: tuple[int, ...]) -> float:
-    """The side of the picture in the file, divided by that of the decoded one."""
+def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of the upright picture in a file; `shape` is that of the decoded one."""
     # Reads only the header; decoding has told what is wrong with the file
     with catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
-        return float(max(image.size) / max(shape))
+        shorter, longer = sorted(image.size)
+    return (longer, shorter) if shape[1] > shape[0] else (shorter, longer)

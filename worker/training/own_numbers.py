@@ -74,7 +74,8 @@ def place_digits(reader: NumberReader, scene: Scene) -> Scene | None:
     count = int((seen.line.chances >= CLEAR).sum())
     if abs(count - len(scene.number)) > MAX_MISSED:
         return None
-    found = list_digits(seen, scene.number, 1.0)
+    height, width = scene.picture.shape
+    found = list_digits(seen, scene.number, (width, height), (width, height))
     boxes = np.array([digit.box for digit in found], np.float32)
     return scene._replace(signs=[digit.digit for digit in found], boxes=boxes)
 
