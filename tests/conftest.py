@@ -27,8 +27,8 @@ hypothesis.settings.load_profile("quick")
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes more than there are cores, since tests also wait; five at most."""
-    return min(usable_cores() + 3, 5)
+    """Two processes more than there are cores, since tests also wait; five at most."""
+    return min(usable_cores() + 2, 5)
 
 
 @pytest.fixture(scope="session", autouse=True)

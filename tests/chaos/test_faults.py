@@ -13,8 +13,10 @@ from tests.chaos.runs import write_images
 
 ROWS = 2000
 AT_FIRST_SECONDS = 0.2  # until the fault strikes, at most; then much of the run is to come
-# Faults that do nearly the same as another one, or that a test of the commands has
+# Faults that do nearly the same as another one, or that another test has
 ALIKE = {
+    "a worker's main process is killed",
+    "a worker's child stands still",
     "a worker's main process stands still",
     "the producer is killed",
     "the producer gets Ctrl-C",
