@@ -283,8 +283,12 @@ def list_digits(
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
-        shares = np.clip(np.array(map_box(box, seen.to_original)) / (decoded * 2), 0, 1)
-        left, top, right, bottom = (round(side, 1) for side in (shares * (size * 2)).tolist())
+        left, top, right, bottom = (
+            round(min(max(side / smaller, 0.0), 1.0) * larger, 1)
+            for side, smaller, larger in zip(
+                map_box(box, seen.to_original), decoded * 2, size * 2, strict=True
+            )
+        )
         found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
     return found
 
