@@ -266,10 +266,11 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bo
 def list_digits(
     seen: Seen, number: str, decoded: tuple[int, int], size: tuple[int, int]
 ) -> list[FoundDigit]:
-    """The digits of a number in a picture of this size, which was `decoded` to that one or less.
+    """The digits of a number; their boxes are in px of the picture in the file.
 
-    Both are width and height. A digit's box is that of a candidate around its middle, else one of
-    the usual width. Parts of it beyond the picture's edges are left out.
+    `size` is the width and height of that picture, `decoded` that of the one in which the number
+    was found. A digit's box is that of a candidate around its middle, else one of the usual width.
+    Parts of it beyond the picture's edges are left out.
     """
     found = []
     columns = np.array(align(seen.answer, number))
@@ -316,4 +317,6 @@ def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
     # Reads only the header; decoding has told what is wrong with the file
     with catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
         shorter, longer = sorted(image.size)
+    if shape[0] == shape[1]:  # if it is not quite a square, its longer side can't be told
+        longer = shorter
     return (longer, shorter) if shape[1] > shape[0] else (shorter, longer)
