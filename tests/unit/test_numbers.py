@@ -323,7 +323,7 @@ def test_no_box_reaches_beyond_the_picture() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(2801, 2101), (2100, 2099)])
-def test_nor_beyond_that_of_a_picture_that_is_decoded_smaller(width: int, height: int) -> None:
+def test_no_box_reaches_beyond_a_picture_that_is_decoded_smaller(width: int, height: int) -> None:
     picture = np.full((height, width), 235, np.uint8)
     cv2.putText(picture, "4711", (200, height + 40), cv2.FONT_HERSHEY_SIMPLEX, 20, 20, 60)
     boxes = [
