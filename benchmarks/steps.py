@@ -33,10 +33,10 @@ import torch
 from benchmarks import step_kinds
 from worker.classify import TTA_BELOW, combine_views
 from worker.dataset import load_mnist
-from worker.decoding import opening
-from worker.decoding.pillow import prepare_libraries
 from worker.models.model import load_model
-from worker.normalisation import (
+from worker.sight.decoding import opening
+from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.normalisation import (
     background,
     colours,
     doubts,
@@ -49,7 +49,7 @@ from worker.normalisation import (
     steps,
     views,
 )
-from worker.pictures import Grey, ImageError, Picture
+from worker.sight.pictures import Grey, ImageError, Picture
 from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 COMPARED = ("cnn", "mlp")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from digitq.outfile import check_outfile, replacing
-from digitq.scores import Figures
+from digitq.reports.scores import Figures
 from digitq.terminal import require
 from protocol.chunk import CLASSES
 from protocol.text import in_one_line

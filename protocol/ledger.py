@@ -68,7 +68,7 @@ class ChunkResult(NamedTuple):
     review: int = 0  # rows with an answer that a person should check
     work_seconds: float = 0  # time that the process spent on the chunk
     worker: str = ""  # its name, as in its own signs of life
-    fingerprint: str = ""  # what its answers depend on, see `worker.identity`
+    fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
 
 
 class JobCount(NamedTuple):

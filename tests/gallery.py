@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 
 from tests.drawing import draw_one, encode_image
-from worker.decoding.pillow import load_heif
+from worker.sight.decoding.pillow import load_heif
 
 READ = ""  # what a file that can be read is expected to say
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from protocol.known import Known
-from worker.numbers.reading import FoundDigit, NumberReading
-from worker.pictures import ImageError
+from worker.sight.numbers.reading import FoundDigit, NumberReading
+from worker.sight.pictures import ImageError
 
 
 def read_text(content: bytes, known: Known) -> NumberReading:

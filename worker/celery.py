@@ -21,20 +21,23 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
-from worker.logs import log_end
-from worker.presence import Presence
-from worker.pulse import Beating, Connected
+from worker.service.logs import log_end
+from worker.service.presence import Presence
+from worker.service.pulse import Beating, Connected
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
 
 logger = get_logger(__name__)
 
 # This process uses the first for `redis://`, `rediss://` and `redis+socket://`
-TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.transport:Transport"))
-TRANSPORT_ALIASES["sentinel"] = "worker.transport:SentinelTransport"
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.service.transport:Transport"))
+TRANSPORT_ALIASES["sentinel"] = "worker.service.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
-    include=[f"worker.{name}" for name in ("celery", "tasks", "images", "control", "watchdog")],
+    include=[
+        f"worker.{name}"
+        for name in ("celery", "tasks", "images", "service.control", "service.watchdog")
+    ],
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly

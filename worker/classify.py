@@ -27,16 +27,16 @@ from protocol.chunk import (
 from protocol.errors import BrokerError, DigitqError
 from protocol.known import Known
 from protocol.settings import NUMBER
-from worker.decoding.pillow import prepare_libraries
-from worker.limits import Watch
 from worker.models.card import fingerprint
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
-from worker.normalisation.steps import Views
-from worker.normalisation.views import VIEW_WEIGHTS
-from worker.numbers.reading import NumberReading, trace_number
-from worker.pictures import SIDE, ImageError, error_of_row
-from worker.reading import trace_digit, trace_other_views
+from worker.service.limits import Watch
+from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.normalisation.steps import Views
+from worker.sight.normalisation.views import VIEW_WEIGHTS
+from worker.sight.numbers.reading import NumberReading, trace_number
+from worker.sight.pictures import SIDE, ImageError, error_of_row
+from worker.sight.reading import trace_digit, trace_other_views
 
 Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")

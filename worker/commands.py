@@ -87,7 +87,7 @@ def inspect(
     """
     from protocol.known import Known, read_lines
     from protocol.reading import choose_reading
-    from worker.inspection import inspect_image, inspect_number
+    from worker.sight.inspection import inspect_image, inspect_number
 
     if not sys.stdout:  # `>&-`
         print("digitq: stdout is closed", file=sys.stderr)
@@ -174,8 +174,8 @@ def train(task: dict[str, Any]) -> None:
 
 @commands.command(hidden=True)
 def see() -> None:
-    """Write what the network sees of the images on stdin, as `worker.seeing` has it."""
-    from worker.seeing import see_images
+    """Write what the network sees of the images on stdin, as `worker.sight.seeing` has it."""
+    from worker.sight.seeing import see_images
 
     see_images(sys.stdin.buffer, sys.stdout.buffer)
 

@@ -18,8 +18,8 @@ from protocol.reading import choose_reading
 from protocol.settings import NUMBER, settings
 from protocol.text import too_large
 from worker.classify import classify_chunk
-from worker.limits import MAX_CLOCK_SECONDS
-from worker.logs import log_chunk
+from worker.service.limits import MAX_CLOCK_SECONDS
+from worker.service.logs import log_chunk
 from worker.tasks import FATAL_DEATHS, ledger_without_retry
 
 
@@ -42,7 +42,7 @@ class ImageRequest(Request):
     ignore_result=False,
     acks_late=True,
     reject_on_worker_lost=True,  # it is sent again, and `count_attempts` gives it up some time
-    time_limit=3 * MAX_CLOCK_SECONDS,  # for a process that hangs in spite of `worker.limits`
+    time_limit=3 * MAX_CLOCK_SECONDS,  # for a process that hangs in spite of its limits
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
 )
 def classify_image(

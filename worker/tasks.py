@@ -14,10 +14,10 @@ from protocol.known import Known
 from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
-from worker.identity import own_fingerprint
-from worker.logs import log_begin, log_chunk, log_trouble
-from worker.pictures import ImageError, describe
-from worker.reading import trace_other_views
+from worker.service.identity import own_fingerprint
+from worker.service.logs import log_begin, log_chunk, log_trouble
+from worker.sight.pictures import ImageError, describe
+from worker.sight.reading import trace_other_views
 
 RENEW_SECONDS = 1.0  # a chunk's deadline is renewed this often, or more often if it is short
 CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted before it is read

@@ -19,7 +19,7 @@ from protocol.text import plural
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from digitq.scores import Figures, ScoreSink
+    from digitq.reports.scores import Figures, ScoreSink
     from producer.results import ResultFile
     from producer.sources.source import Labels
     from protocol.reading import Reading
@@ -77,7 +77,7 @@ def evaluate(
     printed with its 95 % interval. The exit status is that of `classify`.
     """
     from digitq.plot import check_plot, plot_scores
-    from digitq.scores import tabulate_scores
+    from digitq.reports.scores import tabulate_scores
 
     if compare:
         refuse_options("--compare", *OF_A_RUN, *OF_ONE_FILE)
@@ -117,7 +117,7 @@ def classify_sources(
 ) -> Evaluated:
     """Classify images and compare the answers. Raises `UsageError` if none has a truth."""
     from digitq.backend import open_backend, take_results
-    from digitq.scores import ScoreSink
+    from digitq.reports.scores import ScoreSink
     from producer.sources.opening import count_files, open_sources
 
     source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
@@ -132,7 +132,7 @@ def classify_sources(
 
 def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> Evaluated:
     """Compare the answers in a result file. Raises `UsageError` if none has a truth."""
-    from digitq.scores import ScoreSink
+    from digitq.reports.scores import ScoreSink
     from producer.results import open_results
     from producer.sources.source import Labels, take_first
 
@@ -173,7 +173,7 @@ def compare_files(names: Sequence[str], truth: str | None, as_json: bool) -> Non
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from digitq.comparison import compare, describe_comparison
+    from digitq.reports.comparison import compare, describe_comparison
     from producer.checkpoint import Checkpoint
     from producer.results import open_results
     from producer.sources.source import Labels

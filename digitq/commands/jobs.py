@@ -80,7 +80,7 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
     if watches:
         watch(client, as_json, job_id)
         return
-    from digitq.tables import describe_job
+    from digitq.watching.tables import describe_job
 
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
@@ -97,7 +97,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
     if watches:
         watch(client, as_json)
         return
-    from digitq.tables import render, tabulate_jobs
+    from digitq.watching.tables import render, tabulate_jobs
 
     records = client.jobs()
     if not (records or as_json):
@@ -153,7 +153,7 @@ def cancel(job_id: str, broker: str | None) -> None:
 
 def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:
     """Show all jobs, or one, until Ctrl-C. Raises `UsageError` for JSON, which is not watched."""
-    from digitq.watch import Watch
+    from digitq.watching.watch import Watch
 
     if as_json:
         raise UsageError("--json prints once: leave out --watch")

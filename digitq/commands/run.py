@@ -120,7 +120,7 @@ def metrics(broker: str | None, port: int, address: str, log_format: str | None)
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from digitq.metrics import StateCollector
+    from digitq.watching.metrics import StateCollector
     from protocol.broker.connection import connect, refuse_unusable
     from protocol.ledger import Ledger
     from protocol.overview import MAX_READ_SECONDS

@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from digitq.plot import draw_reliability
+from digitq.reports.scores import Figures, percent
 from digitq.reports.survey import CONFIDENCE_BINS, Survey
-from digitq.scores import Figures, percent
 from protocol.chunk import CLASSES
 
 if TYPE_CHECKING:

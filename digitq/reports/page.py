@@ -20,8 +20,8 @@ from digitq.outfile import replacing
 from digitq.reports.charts import draw_charts
 from digitq.reports.corrections import fingerprint
 from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
+from digitq.reports.scores import Figures, percent
 from digitq.reports.survey import Survey
-from digitq.scores import Figures, percent
 from producer.pictures import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from digitq.scores import ScoreSink
+from digitq.reports.scores import ScoreSink
 from producer.checkpoint import Checkpoint
 from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS

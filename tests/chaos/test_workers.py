@@ -22,7 +22,7 @@ from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 from worker.models.model import load_model
-from worker.normalisation.steps import normalise
+from worker.sight.normalisation.steps import normalise
 
 ROWS = 2000
 IDS = [str(number) for number in range(ROWS)]
@@ -32,8 +32,8 @@ SHORT_SECONDS, LONG_SECONDS = 1, 600  # deadlines
 # size; the others last as long as a file with their name is there
 FAULTY = """
 import hashlib, os, signal, time
-import worker.decoding.opening
-decode = worker.decoding.opening.decode_image
+import worker.sight.decoding.opening
+decode = worker.sight.decoding.opening.decode_image
 
 def deadly(content, side):
     image = decode(content, side)
@@ -48,9 +48,9 @@ def deadly(content, side):
         bytearray(1 << 36)
     return image
 
-worker.decoding.opening.decode_image = deadly
+worker.sight.decoding.opening.decode_image = deadly
 import worker.classify
-import worker.normalisation.steps
+import worker.sight.normalisation.steps
 worker.classify.watch.seconds = 1.0
 trace_digit = worker.classify.trace_digit
 
@@ -72,12 +72,12 @@ def deadly_view(picture):
     raise ValueError("none")
 
 worker.classify.trace_digit = late
-worker.normalisation.steps.VIEWS = (*worker.normalisation.steps.VIEWS, deadly_view)
+worker.sight.normalisation.steps.VIEWS = (*worker.sight.normalisation.steps.VIEWS, deadly_view)
 """
 # A module with which a worker is deaf until it starts again
 DEAF = """
 import os
-from worker import transport, watchdog
+from worker.service import transport, watchdog
 watchdog.IDLE_SECONDS = 1.0
 mark = f"{__file__}.was_deaf"
 if not os.path.exists(mark):

@@ -24,11 +24,11 @@ from protocol.ledger import ChunkResult, JobSpec, Ledger
 from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
 from tests.drawing import random_digits
 from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
-from worker import presence
 from worker.models.card import WEIGHTS_FOLDER
+from worker.service import presence
 
 # A module that workers import, so that a worker that died is soon missed
-QUICK = "from protocol import ledger; from worker import presence\n"
+QUICK = "from protocol import ledger; from worker.service import presence\n"
 QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 5; presence.SIGN_SECONDS = 0.2\n"
 READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)

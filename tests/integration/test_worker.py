@@ -24,7 +24,7 @@ from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
 # A module that the worker imports
-QUICK = "from worker import pulse; pulse.BEAT_SECONDS = 0.1"
+QUICK = "from worker.service import pulse; pulse.BEAT_SECONDS = 0.1"
 NAME = ["--hostname", "observed@%h"]
 
 

@@ -19,8 +19,8 @@ FORBIDDEN = {  # by room: what no module in it may import
     "producer": {"digitq", "worker", *TORCH},
     "protocol": {"digitq", "producer", "worker", *TORCH},
     "worker": {"digitq", "producer"},
-    "worker.decoding": {"worker.normalisation"},
-    "worker.normalisation": {"worker.decoding"},
+    "worker.sight.decoding": {"worker.sight.normalisation"},
+    "worker.sight.normalisation": {"worker.sight.decoding"},
 }
 PACKAGES = ("digitq", "producer", "protocol", "worker")
 
@@ -100,8 +100,8 @@ def run_python(code: str) -> None:
 
 
 def test_producer_and_flower_need_no_torch() -> None:
-    names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.doctor.rules, digitq.metrics"
-    names += ", producer.client, protocol.celery"
+    names = "digitq.backend, digitq.bench.measures, digitq.cli, digitq.doctor.rules, "
+    names += "digitq.watching.metrics, producer.client, protocol.celery"
     run_python(f"import sys; sys.modules['torch'] = sys.modules['worker'] = None; import {names}")
 
 

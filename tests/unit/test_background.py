@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
-from worker.normalisation.background import (
+from worker.sight.normalisation.background import (
     NARROW_CLOSING,
     ROUGH_SIDE,
     WIDE_CLOSING,
@@ -18,10 +18,10 @@ from worker.normalisation.background import (
     fit_light,
     is_background_dark,
 )
-from worker.normalisation.measuring import otsu_threshold, shrink
-from worker.normalisation.placing import crop
-from worker.normalisation.steps import normalise
-from worker.pictures import ImageError
+from worker.sight.normalisation.measuring import otsu_threshold, shrink
+from worker.sight.normalisation.placing import crop
+from worker.sight.normalisation.steps import normalise
+from worker.sight.pictures import ImageError
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (40, 200), (220, 90), (100, 130)])
@@ -55,7 +55,7 @@ def test_the_ground_is_what_the_border_shows_and_not_the_mean(dark: bool) -> Non
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, dark: bool) -> None:
-    monkeypatch.delattr("worker.normalisation.background.measure_radius")
+    monkeypatch.delattr("worker.sight.normalisation.background.measure_radius")
     ring = draw_ring(width=6)
     assert is_background_dark(255 - ring if dark else ring) == dark
 

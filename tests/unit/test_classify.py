@@ -33,11 +33,11 @@ from worker.classify import (
     read_rows,
     take_turns,
 )
-from worker.limits import Watch
 from worker.models.model import load_model
-from worker.normalisation.steps import Step
-from worker.pictures import ImageError
-from worker.reading import trace_digit, trace_other_views
+from worker.service.limits import Watch
+from worker.sight.normalisation.steps import Step
+from worker.sight.pictures import ImageError
+from worker.sight.reading import trace_digit, trace_other_views
 
 DIGITS = random_digits(300)
 WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.drawing import draw_one, encode_image, likeness, same_digit
 from tests.reading import read_digit
-from worker.normalisation.colours import project_colours, to_grey
+from worker.sight.normalisation.colours import project_colours, to_grey
 
 REFERENCE = read_digit(encode_image(draw_one())).image
 

@@ -17,9 +17,9 @@ import pytest
 
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
-from worker.decoding import opening, pillow, plain
-from worker.decoding.opening import open_image, read_picture
-from worker.decoding.pillow import (
+from worker.sight.decoding import opening, pillow, plain
+from worker.sight.decoding.opening import open_image, read_picture
+from worker.sight.decoding.pillow import (
     decode_image,
     flatten_alpha,
     load_heif,
@@ -27,8 +27,8 @@ from worker.decoding.pillow import (
     reduce,
     to_picture,
 )
-from worker.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
-from worker.pictures import ImageError
+from worker.sight.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
+from worker.sight.pictures import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats
@@ -437,9 +437,9 @@ def look():
     return (PIL.Image.MAX_IMAGE_PIXELS, PIL.PngImagePlugin.MAX_TEXT_CHUNK, cv2.getNumThreads(),
             len(PIL.TiffImagePlugin.OPEN_INFO), cv2.utils.logging.getLogLevel())
 before = look()
-import worker.limits, worker.reading, worker.training.synthetic.scenes
+import worker.service.limits, worker.sight.reading, worker.training.synthetic.scenes
 assert look() == before
-worker.decoding.pillow.prepare_libraries()
+worker.sight.decoding.pillow.prepare_libraries()
 assert look() != before
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ import pytest
 import digitq
 from digitq import Client, Job, JobRecord, open_sources
 from digitq.cli import digitq as cli
-from digitq.metrics import describe
+from digitq.watching.metrics import describe
 from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.source import IMAGE_SUFFIXES
 from protocol import errors
@@ -22,8 +22,8 @@ from protocol.chunk import REASONS
 from protocol.overview import Overview, read_counters
 from protocol.settings import Settings
 from worker.commands import commands as worker_commands
-from worker.normalisation.steps import STEPS
-from worker.normalisation.views import VIEWS
+from worker.sight.normalisation.steps import STEPS
+from worker.sight.normalisation.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 PATHS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

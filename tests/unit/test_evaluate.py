@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.comparison import compare, describe_comparison, mcnemar
-from digitq.intervals import wilson
 from digitq.plot import plot_scores
+from digitq.reports.comparison import compare, describe_comparison, mcnemar
 from digitq.reports.corrections import correct_batch
-from digitq.scores import ScoreSink, tabulate_scores
+from digitq.reports.intervals import wilson
+from digitq.reports.scores import ScoreSink, tabulate_scores
 from digitq.summary import report_truth
 from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks

@@ -16,9 +16,9 @@ from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from tests.reading import read_digit
 from worker.classify import classify_chunk
-from worker.decoding.pillow import load_heif, prepare_libraries
-from worker.numbers.reading import read_number
-from worker.pictures import ImageError
+from worker.sight.decoding.pillow import load_heif, prepare_libraries
+from worker.sight.numbers.reading import read_number
+from worker.sight.pictures import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

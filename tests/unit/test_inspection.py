@@ -21,16 +21,16 @@ from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.reading import read_digit
 from worker import commands
 from worker.classify import classify_chunk
-from worker.inspection import (
+from worker.models.model import load_model
+from worker.service.limits import Watch
+from worker.sight.inspection import (
     draw_blocks,
     draw_figure,
     list_probabilities,
     shows_colours,
     to_array,
 )
-from worker.limits import Watch
-from worker.models.model import load_model
-from worker.normalisation.steps import Step
+from worker.sight.normalisation.steps import Step
 
 
 def inspect(path: Path, *options: str) -> Result:
@@ -164,7 +164,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
 
 def test_a_doubt_of_the_first_view_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {str(n): read_digit(encode_image(draw_one())).image for n in range(9)}
-    monkeypatch.setattr("worker.inspection.trace_other_views", lambda content: [other])
+    monkeypatch.setattr("worker.sight.inspection.trace_other_views", lambda content: [other])
     PIL.Image.fromarray(UNSURE).save(tmp_path / "digit.png")
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     first = result.stdout.splitlines()[0]
@@ -181,8 +181,8 @@ def test_an_image_has_no_more_time_than_a_worker_gives_it(
             pass
         yield Step("grey", UNSURE)
 
-    monkeypatch.setattr("worker.inspection.watch", Watch(0.2))
-    monkeypatch.setattr("worker.inspection.trace_digit", trace_for_ever)
+    monkeypatch.setattr("worker.sight.inspection.watch", Watch(0.2))
+    monkeypatch.setattr("worker.sight.inspection.trace_digit", trace_for_ever)
     draw_one().save(tmp_path / "digit.png")
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
     assert result.exit_code == 1

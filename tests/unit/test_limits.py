@@ -15,10 +15,11 @@ import pytest
 from protocol.chunk import Chunk
 from tests.drawing import draw_one, encode_image
 from tests.waiting import wait_for
-from worker import classify, limits
+from worker import classify
 from worker.classify import Reader, T
-from worker.limits import Watch
-from worker.pictures import ImageError
+from worker.service import limits
+from worker.service.limits import Watch
+from worker.sight.pictures import ImageError
 
 
 def loop(content: bytes) -> None:
@@ -198,7 +199,7 @@ def test_each_look_puts_off_the_moment_when_all_is_lost() -> None:
 
 NEVER_BACK = """
 import hashlib
-from worker import limits
+from worker.service import limits
 limits.LOST_SECONDS = 0.3
 watch = limits.Watch(seconds=0.2)
 with watch.running(), watch.on(1):

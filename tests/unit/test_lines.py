@@ -7,10 +7,10 @@ import PIL.ImageDraw
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring, likeness
-from worker.normalisation.line_finding import find_sides, measure_thickness
-from worker.normalisation.lines import remove_lines
-from worker.normalisation.measuring import measure_stroke_width
-from worker.normalisation.shapes import select_digit
+from worker.sight.normalisation.line_finding import find_sides, measure_thickness
+from worker.sight.normalisation.lines import remove_lines
+from worker.sight.normalisation.measuring import measure_stroke_width
+from worker.sight.normalisation.shapes import select_digit
 
 
 def draw_lines(*lines: tuple[int, int, int, int], width: int = 3) -> np.ndarray:

@@ -25,7 +25,7 @@ from worker.models import card as cards
 from worker.models import model as models
 from worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
 from worker.models.network import Network
-from worker.normalisation.steps import normalise
+from worker.sight.normalisation.steps import normalise
 from worker.training.calibration import measure_calibration_error
 from worker.training.synthetic.handwriting import draw_digit
 from worker.training.synthetic.outliers import NEGATIVES

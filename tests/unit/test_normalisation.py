@@ -12,11 +12,11 @@ import pytest
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
 from tests.reading import read_digit
 from worker.dataset import load_mnist
-from worker.decoding.opening import open_image
-from worker.normalisation import steps
-from worker.normalisation.doubts import ANOTHER, SOLID
-from worker.normalisation.measuring import measure_stroke_width
-from worker.normalisation.placing import (
+from worker.sight.decoding.opening import open_image
+from worker.sight.normalisation import steps
+from worker.sight.normalisation.doubts import ANOTHER, SOLID
+from worker.sight.normalisation.measuring import measure_stroke_width
+from worker.sight.normalisation.placing import (
     DIGIT_SIDE,
     MIN_STROKE_WIDTH,
     STROKE_SIDE,
@@ -27,7 +27,7 @@ from worker.normalisation.placing import (
     is_normalised,
     scale,
 )
-from worker.normalisation.steps import (
+from worker.sight.normalisation.steps import (
     COARSE,
     FINE,
     MAX_STRIP_ASPECT,
@@ -35,7 +35,7 @@ from worker.normalisation.steps import (
     normalise,
     trace_steps,
 )
-from worker.pictures import ImageError, TimeLimitError
+from worker.sight.pictures import ImageError, TimeLimitError
 
 
 @pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "test"])

@@ -12,7 +12,7 @@ from protocol.known import Known
 from worker.models.columns import BLANK
 from worker.models.detector import CELL, SIZE_UNIT
 from worker.models.number import load_networks
-from worker.numbers.finding import (
+from worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
     drop_copies,
@@ -20,8 +20,8 @@ from worker.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
-from worker.numbers.lines import choose_line, measure_tilt
-from worker.numbers.reading import (
+from worker.sight.numbers.lines import choose_line, measure_tilt
+from worker.sight.numbers.reading import (
     FIRST_LOOK,
     Seen,
     choose_readings,
@@ -34,9 +34,9 @@ from worker.numbers.reading import (
     search,
     trace_number,
 )
-from worker.numbers.readings import Reading, weigh_readings
-from worker.numbers.strips import turn
-from worker.pictures import Grey, ImageError
+from worker.sight.numbers.readings import Reading, weigh_readings
+from worker.sight.numbers.strips import turn
+from worker.sight.pictures import Grey, ImageError
 
 
 def candidates(

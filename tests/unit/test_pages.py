@@ -11,9 +11,9 @@ import pytest
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
-from worker.decoding.opening import has_more_pages
-from worker.decoding.pillow import load_heif
-from worker.reading import PAGES
+from worker.sight.decoding.opening import has_more_pages
+from worker.sight.decoding.pillow import load_heif
+from worker.sight.reading import PAGES
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
-from worker.normalisation.panels import find_panel, find_sheet, measure_strip
-from worker.normalisation.steps import normalise, trace_steps
+from worker.sight.normalisation.panels import find_panel, find_sheet, measure_strip
+from worker.sight.normalisation.steps import normalise, trace_steps
 
 
 def hang(panel: np.ndarray, wall: int, margin: int, tilt: float = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from celery.utils.nodenames import default_nodename, host_format
 from digitq.check import check_worker
 from digitq.cli import main
 from protocol.host.pulse import MAX_PULSE_AGE_SECONDS, Pulse, node_name
-from worker import pulse as worker_pulse
+from worker.service import pulse as worker_pulse
 
 ONE_BEAT = "from protocol.host.pulse import Pulse; Pulse('w').beat('')"
 

@@ -168,7 +168,7 @@ def test_what_the_network_saw() -> None:
 
 def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys, worker.seeing as seeing; see = seeing.see;"
+        "import os, sys, worker.sight.seeing as seeing; see = seeing.see;"
         "seeing.see = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
         "seeing.see_images(sys.stdin.buffer, sys.stdout.buffer)"
     )

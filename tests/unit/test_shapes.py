@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.drawing import RING, SIDE, draw_ring
-from worker.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
-from worker.normalisation.shapes import fill_outline, select_digit
+from worker.sight.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
+from worker.sight.normalisation.shapes import fill_outline, select_digit
 
 
 def test_specks_and_neighbours_are_dropped() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from digitq.summary import summarise
-from digitq.tables import describe_job, render, tabulate_jobs
+from digitq.watching.tables import describe_job, render, tabulate_jobs
 from producer.checkpoint import Checkpoint, add_ids
 from protocol.ledger import JobRecord
 

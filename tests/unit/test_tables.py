@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from digitq.tables import (
+from digitq.watching.tables import (
     clock,
     describe_job,
     describe_memory,

@@ -15,9 +15,10 @@ from protocol.errors import BrokerError
 from protocol.ledger import Begun, JobCount
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
-from worker import classify, limits, tasks
+from worker import classify, tasks
 from worker.classify import Read, classify_chunk
-from worker.normalisation.steps import Step
+from worker.service import limits
+from worker.sight.normalisation.steps import Step
 
 RENEWAL = ("job", 4, 0.0)  # job, chunk, and when it was begun
 SURE, UNSURE = encode_image(draw_one()), encode_image(PIL.Image.fromarray(draw_tight_ring()))

@@ -13,12 +13,12 @@ from hypothesis.extra.numpy import arrays
 
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 from worker.classify import INTERLEAVED_IMAGES, take_turns
-from worker.decoding import opening
-from worker.normalisation import steps
-from worker.normalisation.background import is_background_dark
-from worker.normalisation.measuring import shrink
-from worker.normalisation.steps import STEPS, normalise, trace_views
-from worker.normalisation.views import (
+from worker.sight.decoding import opening
+from worker.sight.normalisation import steps
+from worker.sight.normalisation.background import is_background_dark
+from worker.sight.normalisation.measuring import shrink
+from worker.sight.normalisation.steps import STEPS, normalise, trace_views
+from worker.sight.normalisation.views import (
     VIEWS,
     View,
     extended,
@@ -30,8 +30,8 @@ from worker.normalisation.views import (
     softened,
     trimmed,
 )
-from worker.pictures import ImageError, TimeLimitError
-from worker.reading import trace_other_views
+from worker.sight.pictures import ImageError, TimeLimitError
+from worker.sight.reading import trace_other_views
 
 RING = draw_ring()
 DRAWN = [view for view in VIEWS if view is not levelled]  # a drawing isn't

@@ -12,12 +12,12 @@ import pytest
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
 from protocol.ledger import QUEUE
-from worker import watchdog
+from worker.service import watchdog
 
 RESTARTED = """
 import ctypes, os, signal, sys, threading, time
 import billiard
-from worker.watchdog import PR_SET_PDEATHSIG, parent_death_signal, restart
+from worker.service.watchdog import PR_SET_PDEATHSIG, parent_death_signal, restart
 
 if "AGAIN" in os.environ:
     print(parent_death_signal(), os.path.exists(f"/proc/{os.environ['CHILD']}"))

@@ -16,13 +16,13 @@ from protocol.chunk import Chunk, Kind, kind_of
 from protocol.errors import UsageError
 from protocol.settings import NUMBER
 from worker.classify import as_file, read_image, read_images, watch
-from worker.decoding.opening import read_picture
 from worker.models.card import Card
 from worker.models.columns import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
-from worker.normalisation.colours import to_grey
-from worker.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
-from worker.pictures import Grey, ImageError
+from worker.sight.decoding.opening import read_picture
+from worker.sight.normalisation.colours import to_grey
+from worker.sight.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
+from worker.sight.pictures import Grey, ImageError
 from worker.training import strips
 from worker.training.epochs import EpochsRecipe, Learner, train
 from worker.training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.dataset import load_mnist
-from worker.decoding.pillow import prepare_libraries
-from worker.pictures import Grey
+from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.pictures import Grey
 from worker.training.synthetic.numbers import render_number
 from worker.training.trainer import VALIDATION_IMAGES
 

@@ -1,0 +1,167 @@
+"""How well digits or numbers are read: counted batch by batch, as figures, and in a few lines."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from operator import eq
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from digitq.reports.intervals import wilson
+from producer.sinks.files import Sink
+from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
+from protocol.reading import What
+
+SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
+Figures = dict[str, Any]  # what JSON can hold
+SHARE_NAMES = {  # the figures that are shares, and what they are called
+    "accuracy": "accuracy",
+    "digits_right": "digits, if length right",
+    "accuracy_not_to_review": "accuracy, not to review",
+    "to_review": "to review",
+    "wrong_to_review": "wrong ones to review",
+}
+
+
+class ScoreSink(Sink):
+    """A sink that compares answers with their truths and keeps no rows."""
+
+    def __init__(self, read: What) -> None:
+        self.read = read
+        self.error: str | None = None  # the first error in any row
+        self.corrected = 0  # answers of a person, in any row
+        self.answers = Counter({"": 0})  # those with a truth, by reason to review, "" for none
+        self.wrong = Counter[str]()  # the wrong ones of these
+        self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
+        self.confusion = np.zeros((CLASSES, CLASSES), np.int64)  # (truth, answer), of digits
+        self.digits = self.right_digits = 0  # in numbers of the right length
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch that have both a truth and an answer."""
+        self.checkpoint = self.checkpoint.add(batch)
+        errors = batch.column("error").filter(failures(batch))
+        self.corrected += pc.sum(corrected(batch)).as_py() or 0
+        if self.error is None and len(errors):
+            self.error = errors[0].as_py()
+        batch = batch.filter(pc.equal(answers(batch), batch.column("truth")).is_valid())
+        answer, truth = answers(batch), batch.column("truth")
+        right = pc.equal(answer, truth)
+        reasons = pc.if_else(batch.column("review"), batch.column("reason").fill_null("other"), "")
+        self.answers.update(reasons.to_pylist())
+        self.wrong.update(reasons.filter(pc.invert(right)).to_pylist())
+        self._add_confidences(batch, right)
+        if self.read == "digit":
+            np.add.at(self.confusion, (truth.to_numpy(), answer.to_numpy()), 1)
+            return
+        for number, wanted in zip(answer.to_pylist(), truth.to_pylist(), strict=True):
+            if len(number) == len(wanted):
+                self.digits += len(wanted)
+                self.right_digits += sum(map(eq, number, wanted))
+
+    def _add_confidences(self, batch: pa.RecordBatch, right: pa.Array) -> None:
+        """Count answers by confidence; a person's have none."""
+        confidence = batch.column("confidence")
+        known = pc.and_not(confidence.is_valid(), corrected(batch))
+        values, hits = (
+            column.filter(known).to_numpy(zero_copy_only=False) for column in (confidence, right)
+        )
+        places = (values * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
+        np.add.at(self.bins, places, np.stack([np.ones_like(values), values, hits], axis=1))
+
+    def figures(self) -> Figures:
+        """All figures, as JSON can hold them. A share of nothing is None."""
+        counts, sure = self.checkpoint, self.answers[""]
+        wrong = counts.labelled - counts.correct
+        figures: Figures = {
+            "read": self.read,
+            "images": counts.rows,
+            "failed": counts.failed,
+            "without_truth": counts.unlabelled,
+            "accuracy": share(counts.correct, counts.labelled),
+            "accuracy_not_to_review": share(sure - self.wrong[""], sure),
+            "to_review": share(counts.labelled - sure, counts.labelled),
+            "wrong_to_review": share(wrong - self.wrong[""], wrong),
+            "reasons": {
+                reason: {"answers": answers, "wrong": self.wrong[reason]}
+                for reason, answers in self.answers.most_common()
+                if reason
+            },
+            "calibration_error": self.calibration_error(),
+            "calibration": [
+                {"confidence": confidence / answers, "accuracy": share(int(right), int(answers))}
+                for answers, confidence, right in self.bins.tolist()
+                if answers
+            ],
+        }
+        if self.read == "number":
+            return figures | {"digits_right": share(self.right_digits, self.digits)}
+        right, confusion = self.confusion.diagonal().tolist(), self.confusion
+        return figures | {
+            "confusion": confusion.tolist(),  # a row for each true digit, a column for each answer
+            "recall": divide(right, confusion.sum(axis=1).tolist()),
+            "precision": divide(right, confusion.sum(axis=0).tolist()),
+        }
+
+    def calibration_error(self) -> float | None:
+        """The expected calibration error, 0..1 (M. P. Naeini et al., 2015)."""
+        counts, confidences, rights = self.bins.T
+        gaps = np.abs(confidences - rights).sum()
+        return float(gaps / counts.sum()) if counts.any() else None
+
+
+def share(part: int, whole: int) -> Figures:
+    """A share with its 95 % interval, 0..1; both None if it is a share of nothing."""
+    interval = [*wilson(part, whole)] if whole else None
+    return {"count": part, "of": whole, "share": divide([part], [whole])[0], "interval": interval}
+
+
+def divide(parts: Iterable[int], wholes: Iterable[int]) -> list[float | None]:
+    """The share of each part in its whole; None if that is 0."""
+    pairs = zip(parts, wholes, strict=True)
+    return [part / whole if whole else None for part, whole in pairs]
+
+
+def tabulate_scores(figures: Figures) -> str:
+    """The confusion matrix of digits, the shares with their intervals, and the reasons."""
+    lines = [*tabulate_confusion(figures), ""] if "confusion" in figures else []
+    lines.append(SHARE_HEAD)
+    names = ((key, name) for key, name in SHARE_NAMES.items() if key in figures)
+    lines += [describe_share(name, figures[key]) for key, name in names]
+    lines.append(f"{'calibration error':24}{percent(figures['calibration_error']):>8}")
+    if figures["reasons"]:
+        lines += ["", f"{'to review because of':24}{'answers':>8}{'wrong':>12}"]
+    for reason, counts in figures["reasons"].items():
+        lines.append(f"{reason:24}{counts['answers']:8,}{counts['wrong']:12,}")
+    return "\n".join(lines)
+
+
+def tabulate_confusion(figures: Figures) -> Iterator[str]:
+    """The matrix with the recall and precision of each class, and their means."""
+    width = max(5, *(len(f" {count}") for row in figures["confusion"] for count in row))
+    head = "".join(f"{digit:{width}}" for digit in range(CLASSES))
+    yield f"{'answer':>{width + 6}}"
+    yield f"truth{head}   recall  precision"
+    measures = zip(figures["confusion"], figures["recall"], figures["precision"], strict=True)
+    for digit, (counts, *shares) in enumerate(measures):
+        row = "".join(f"{count:{width}}" for count in counts)
+        yield f"{digit:>5}{row}  {percent(shares[0]):>7}  {percent(shares[1]):>9}"
+    means = [average(figures[measure]) for measure in ("recall", "precision")]
+    yield f"{'mean':>5}{'':{CLASSES * width}}  {percent(means[0]):>7}  {percent(means[1]):>9}"
+
+
+def average(shares: list[float | None]) -> float | None:
+    """The mean of those that there are."""
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
+
+
+def describe_share(name: str, share: Figures) -> str:
+    """A line in the columns of `SHARE_HEAD`."""
+    interval = " to ".join(map(percent, share["interval"] or []))
+    return f"{name:24}{percent(share['share']):>8}{share['of']:12,}   {interval}".rstrip()
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -1,0 +1,1 @@
+"""Metrics, the live view, and tables of jobs and workers."""

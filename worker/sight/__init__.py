@@ -1,0 +1,1 @@
+"""From any file to a picture, and to what a network sees."""

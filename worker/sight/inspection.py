@@ -1,0 +1,296 @@
+"""`digitq inspect IMAGE...`: draws each step from an image to its answer."""
+
+import io
+import os
+import sys
+import textwrap
+import warnings
+from contextlib import suppress
+from itertools import chain, count, zip_longest
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from protocol.chunk import Reason
+from protocol.errors import OutputError, UsageError
+from protocol.known import Known
+from protocol.settings import INSPECT_SUFFIX, settings
+from protocol.text import in_one_line, too_large
+from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
+from worker.models.model import Model, load_model
+from worker.sight.decoding.opening import read_picture
+from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_picture
+from worker.sight.normalisation.steps import SCALES, Step, Views
+from worker.sight.numbers.reading import DECODED_SIDE, read_number, size_of
+from worker.sight.pictures import Grey, error_of_row
+from worker.sight.reading import trace_digit, trace_other_views
+
+PANEL_PIXELS = 168  # the side to which the original is decoded
+PANELS_A_ROW = 6
+HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
+BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
+SOFTWARE = "digitq inspect"  # the program's name in the PNG file
+DOUBTS: dict[Reason, str] = {  # the reasons for `review` that an image's steps give, in sentences
+    "several digits": "another shape in the image may be a digit too",
+    "too solid": "it is too solid for strokes",
+    "pages": "the file has more pages than this",
+}
+STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
+Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
+
+
+def collect_panels(content: bytes, panels: Panels) -> Step:
+    """Add the original and the image after each step to `panels`; gives the last step.
+
+    Raises `ImageError` if a step does; `panels` then has those before it.
+    """
+    watch.forget()
+    with watch.running(), watch.on(0):
+        original = decode_image(content, PANEL_PIXELS)
+    watch.forget()  # a worker does not decode the original
+    with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
+        panels.append([(f"original\n{file.width} × {file.height}", to_array(original))])
+    with watch.running(), watch.on(0):
+        for step in trace_digit(content):
+            if step.name in list(SCALES)[1:]:
+                panels.append([])
+            height, width = step.image.shape
+            name = STEP_NAMES.get(step.name, step.name.replace("_", " "))
+            panels[-1].append((f"{name}\n{width} × {height}", step.image))
+    return step
+
+
+def to_array(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """The image as matplotlib draws it: grey, or red, green, blue and alpha."""
+    deep = image.mode.startswith(("I", "F"))
+    return to_picture(image) if deep else np.asarray(image.convert("RGBA"))
+
+
+def answer(
+    content: bytes, digit: Step, model: Model, panels: Panels
+) -> tuple[float, NDArray[np.float32]]:
+    """The confidence in the first view, and the ten probabilities that a worker would give.
+
+    Other views that the network saw are added to `panels` with its answer to each.
+    """
+    first = model.classify(digit.image.reshape(1, -1))[0]
+    views: Views = {}
+    if first.max() < TTA_BELOW:
+        with suppress(Exception), watch.running(), watch.on(0):  # a worker ignores them, too
+            *_, views = trace_other_views(content)
+    if views:
+        seen = {"at first": digit.image} | views
+        answers = model.classify(np.stack([*seen.values()]).reshape(len(seen), -1))
+        panels.append([])
+        for (name, view), row in zip(seen.items(), answers, strict=True):
+            title = f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure"
+            panels[-1].append((title, view))
+    return float(first.max()), combine_views(model, first, views)
+
+
+def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headline: str) -> Figure:
+    """Draw the panels in rows, and below them the ten probabilities as horizontal bars."""
+    rows = [
+        scale[start : start + PANELS_A_ROW]
+        for scale in panels
+        for start in range(0, len(scale), PANELS_A_ROW)
+    ]
+    title = textwrap.fill(headline, HEADLINE_CHARACTERS)
+    heights = [2.3] * len(rows) + [2.6] * (probabilities is not None)  # inches
+    figure = Figure(figsize=(11, sum(heights) + 0.5 + 0.2 * title.count("\n")))
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    grid = figure.add_gridspec(len(heights), PANELS_A_ROW, height_ratios=heights)
+    for row, scale in enumerate(rows):
+        for column, (name, image) in enumerate(scale):
+            axes = figure.add_subplot(grid[row, column], facecolor="#cccccc", xticks=[], yticks=[])
+            axes.set_title(name, loc="left", fontsize=9, parse_math=False)
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.spines[:].set_color("#bbbbbb")
+    if probabilities is not None:
+        axes = figure.add_subplot(grid[-1, :])
+        bars = axes.barh(range(10), probabilities, color="#2b6cb0")
+        axes.bar_label(bars, [f"{probability:.2%}" for probability in probabilities], padding=4)
+        axes.set(xlim=(0, 1.08), xticks=[], yticks=range(10))
+        axes.invert_yaxis()
+        axes.tick_params(left=False)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, out: Path, source: str) -> None:
+    """Write the figure as a PNG that names its image. Raises `OutputError`."""
+    partial = out.with_name(out.name + ".partial")
+    metadata = {"Software": SOFTWARE, "Source": source}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
+            figure.savefig(partial, format="png", metadata=metadata)
+        partial.replace(out)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+
+
+def draw_blocks(digit: Grey) -> list[str]:
+    """28×28 grey values as 14 lines of half blocks, each of which shows two rows of pixels."""
+    levels = 232 + digit.astype(int) * 23 // 255  # the codes of a terminal's 24 greys
+    return [
+        "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(upper, lower, strict=True)) + "\033[0m"
+        for upper, lower in zip(levels[::2], levels[1::2], strict=True)
+    ]
+
+
+def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
+    """Ten lines with a bar each."""
+    return [
+        f"{digit}  {probability:7.2%}  {block * round(probability * BAR_CHARACTERS)}".rstrip()
+        for digit, probability in enumerate(probabilities.tolist())
+    ]
+
+
+def check_out(out: Path) -> None:
+    """Raises `UsageError` if the picture would replace a file that `inspect` has not made."""
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} must end in .png")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"can't write {out}: no such folder")
+    if out.exists() and drawn_from(out) is None:
+        raise UsageError(f"{out} exists, and `inspect` has not made it: choose another --out")
+
+
+def choose_out(path: Path, source: str) -> Path:
+    """The first name that is free, or that has an earlier picture of the same image."""
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (Path(f"{path.stem}{ending}{INSPECT_SUFFIX}") for ending in endings)
+    return next(out for out in names if not out.exists() or drawn_from(out) == source)
+
+
+def drawn_from(path: Path) -> str | None:
+    """The image that `inspect` drew this picture from; `None` if `inspect` has not made it."""
+    with suppress(OSError, SyntaxError, ValueError), PIL.Image.open(path) as picture:
+        if picture.info.get("Software") == SOFTWARE:
+            return str(picture.info.get("Source"))
+    return None
+
+
+def find_doubt(first: float, confidence: float, below: float, review_reason: Reason) -> str:
+    """Why the answer is to be reviewed; "" if it is not. `first` is the first view's confidence."""
+    if confidence < MIN_DIGIT_CONFIDENCE:
+        return "it does not look like a digit"
+    if review_reason:
+        return DOUBTS[review_reason]
+    if confidence < below:
+        return f"below {below:.2%}"
+    return f"only {first:.2%} sure at first" if first < below else ""
+
+
+def read(path: Path) -> bytes:
+    """The bytes of an image file. Raises `UsageError`."""
+    limit = settings().image_bytes
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: pass the images in it")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    if len(content) > limit:
+        raise UsageError(f"{path} is {too_large(limit)}")
+    return content
+
+
+def prepare(path: Path, out: Path | None, id: str | None) -> tuple[bytes, str, Path]:
+    """The bytes of an image, the name by which its picture knows it, and where that is written.
+
+    The image may be a copy of one that a result file knows as `id`. Raises `UsageError`.
+    """
+    prepare_libraries()  # `check_out` and `choose_out` open pictures, too
+    if out:
+        check_out(out)
+    content = read(path)
+    source = ascii(id or os.path.realpath(path))[1:-1]
+    return content, source, out or choose_out(path, source)
+
+
+def inspect_number(path: Path, out: Path | None, known: Known, id: str | None = None) -> int:
+    """Draw the picture with a box around each digit, and print the number and its alternatives.
+
+    Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
+    """
+    content, source, out = prepare(path, out, id)
+    title = in_one_line(id or path.name)
+    watch.forget()
+    try:
+        with watch.running(), watch.on(0):
+            reading = read_number(content, known)
+            picture = read_picture(content, DECODED_SIDE)
+    except Exception as error:
+        print(f"{title}: {error_of_row(error)}")
+        return 1
+    headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
+    if reading.reason:
+        headline += f", to review: {reading.reason}"
+    tall = 1.5 + min(9, 10 * picture.shape[0] / picture.shape[1])  # inches
+    figure = Figure(figsize=(11, tall), layout="constrained")
+    figure.suptitle(headline, x=0.01, ha="left", fontsize=13, parse_math=False)
+    axes = figure.add_subplot(xticks=[], yticks=[])
+    width, height = size_of(content, picture.shape)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    for digit in reading.digits:
+        left, top, right, bottom = digit.box
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red"))
+        axes.text(left, top, f"{digit.digit}", color="red", fontsize=11, va="bottom")
+    save_figure(figure, out, source)
+    print(headline)
+    for digit in reading.digits:
+        box = " ".join(f"{side:g}" for side in digit.box)
+        print(f"{digit.digit}  {digit.confidence:7.2%}  at {box}")
+    for number, probability in reading.alternatives:
+        print(f"or {number}  {probability:.2%}")
+    print(f"the picture is {in_one_line(str(out))}", file=sys.stderr)
+    return 0
+
+
+def shows_colours() -> bool:
+    """Whether stdout is a terminal with colours, and `NO_COLOR` is not set."""
+    plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+    return sys.stdout.isatty() and not plain
+
+
+def inspect_image(path: Path, out: Path | None, name: str, id: str | None = None) -> int:
+    """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
+
+    Raises `UsageError`, `OutputError`.
+    """
+    content, source, out = prepare(path, out, id)
+    title = in_one_line(id or path.name)
+    panels: Panels = []
+    probabilities = None
+    try:
+        digit = collect_panels(content, panels)
+    except Exception as error:
+        headline = f"{title}: {error_of_row(error)}"
+    else:
+        model = load_model(name)
+        first, probabilities = answer(content, digit, model, panels)
+        confidence = float(probabilities.max())
+        headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}"
+        if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
+            headline += f", to review: {doubt}"
+    if panels:
+        save_figure(draw_figure(panels, probabilities, headline), out, source)
+    print(headline)
+    if probabilities is not None:
+        is_utf = sys.stdout.encoding.lower().startswith("utf")
+        drawn = draw_blocks(digit.image) if is_utf and shows_colours() else []
+        bars = list_probabilities(probabilities, "█" if is_utf else "#")
+        for line in zip_longest(drawn, bars, fillvalue="") if drawn else zip(bars):
+            print(*line, sep="  ")
+    if panels:
+        print(f"the picture of the steps is {in_one_line(str(out))}", file=sys.stderr)
+    return int(probabilities is None)

@@ -1,0 +1,191 @@
+"""Chooses the connected components of the ink that are the digit; fills one drawn as an outline."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.sight.normalisation.measuring import INK_THRESHOLD, disc, find_largest, mask_over, ones
+from worker.sight.pictures import Grey
+
+MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull
+IMAGE_RIM = 0.12  # the rim of the image is this share of its shorter side
+MAX_EDGE_FILL = 0.45  # a component at an edge that fills more of its box is a shadow, unless slim
+MAX_LINE_ASPECT = 0.2  # a line under a digit is at most this many times as high as wide
+MAX_BUTTON_ASPECT = 0.45  # the same for a button
+MAX_PAIR_ASPECT = 0.3  # the same for two lines that touch, or for a bent one
+WIDE_LINE = 1.2  # a line wider than this many digits is no part of a digit
+MAX_BASE_WIDTH = 1.8  # the base of a 2 is at most this many times as wide as the rest of the digit
+MAX_PRINT_STROKE = 0.7  # print has strokes at most this many times as wide as those of the digit
+
+Sizes = NDArray[np.float64]  # (components,): areas in px, or scores
+Flags = NDArray[np.bool_]  # (components,)
+Groups = NDArray[np.intp]  # (components,)
+Rects = NDArray[np.float64]  # (4, components): left, top, width, height in px
+LabelMap = NDArray[np.uint16]  # (height, width), or (inked pixels,): 0 is the background
+
+
+def fill_outline(ink: Grey) -> Grey:
+    """Fill a digit that is drawn as an outline: its hole is nearly as long as its contour."""
+    found = find_largest(mask_over(ink, 100), cv2.CHAIN_APPROX_SIMPLE)
+    if not found:
+        return ink
+    contours, parents, main, holes = found
+    outer, hole = contours[main], max(holes, key=cv2.contourArea)
+    if cv2.arcLength(hole, True) < 0.75 * cv2.arcLength(outer, True):
+        return ink
+    _, sides, _ = cv2.minAreaRect(outer)
+    hull = cv2.contourArea(cv2.convexHull(outer))
+    if cv2.contourArea(outer) >= MIN_RING_FILL * hull and min(sides) > 0.27 * max(sides):
+        return ink  # it is a ring, as a thin 0 is
+    filled = cv2.drawContours(np.zeros_like(ink), [outer], -1, 255, cv2.FILLED)
+    for number, parent in enumerate(parents):
+        if parent in (-1, main):
+            continue
+        if cv2.pointPolygonTest(hole, contours[parent][0, 0].tolist(), False) > 0:
+            cv2.drawContours(filled, contours, number, 0, cv2.FILLED)  # a hole of the digit itself
+    return np.asarray(cv2.max(ink, filled))
+
+
+def select_digit(ink: Grey) -> Grey:
+    """Keep the components of the digit: (height, width) uint8 → the same, without the others.
+
+    1. Each component gets a score: more for much strong ink, long strokes and a place near the
+       middle; less on the rim and for shadows; none for circles around and lines under a digit.
+    2. Pieces that nearly touch form a group. The group with the highest score is the digit.
+    3. Other components are kept if they are neither tiny nor pale. Unless the digit fills the
+       image, they must be near to it, and those at an edge very near.
+    4. Print and punched holes are removed.
+    """
+    mask = mask_over(ink, INK_THRESHOLD)
+    # measuring the components takes longer than counting them; the background is one
+    if cv2.connectedComponents(mask, ltype=cv2.CV_16U)[0] <= 2:
+        return ink
+    inked = mask.view(np.bool_)
+    height, width = mask.shape
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)
+    measures = stats[1:].T.astype(np.float64)
+    boxes, area = measures[:4], measures[4]
+    left, top, w, h = boxes
+    right, bottom = left + w, top + h
+    edges = (left == 0, top == 0, right == width, bottom == height)
+    ink_labels = labels[inked]
+    strength = np.bincount(ink_labels, ink[inked], count)[1:] / area
+    off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
+    rim = round(IMAGE_RIM * min(height, width))
+    inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
+    score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, 0.3)
+    at_edge = np.logical_or.reduce(edges)
+    slim = np.minimum(w, h) <= 0.25 * np.maximum(w, h)  # as a 1 is
+    shadow = at_edge & (area > MAX_EDGE_FILL * w * h) & ~slim
+    score[shadow] *= 0.1
+    around = find_surrounds(boxes, labels)
+    score[around] = 0
+    group = group_pieces(inked, ink_labels, count)
+    under = find_underlines(boxes, area, score, group)
+    score[under] = 0
+    drawn = around | under
+    own = group == np.bincount(group, score).argmax()
+    main = int(np.where(own, score, -1).argmax())
+    own &= (strength > 0.5 * strength[main]) & ~shadow & ~drawn
+    own[main] = True
+    first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
+    size = max(last[0] - first[0], last[1] - first[1])
+    gap = np.hypot(
+        np.maximum(0, np.maximum(first[0] - right, left - last[0])),
+        np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
+    )
+    inside[main] = area[main]
+    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~drawn
+    spread = (keep & (inside > 0) & edges).any(axis=1)
+    fills = spread.sum() > 2  # ink at three edges shows that the digit fills the image
+    if not fills:
+        keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
+        keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
+    keep |= own
+    others = find_print(boxes, area, main, keep, labels)
+    if not fills and max(height, width) >= 48:  # px: in smaller images, strokes break into dots
+        others |= find_punched(boxes, area, (first[0], last[0]), size) & (group != group[main])
+    keep &= ~others
+    wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
+    return cv2.copyTo(ink, cv2.dilate(wanted, ones(3, 3)))
+
+
+def find_surrounds(boxes: Rects, labels: LabelMap) -> Flags:
+    """Which components are circles or boxes around another; one side may be open."""
+    left, top, w, h = boxes
+    right, bottom, length = left + w, top + h, np.maximum(w, h)
+    around = np.zeros(len(w), np.bool_)
+    for outer in np.flatnonzero(length >= 8).tolist():  # px: shorter ones have room for no digit
+        inside = (left > left[outer]) & (top > top[outer])
+        inside &= (right < right[outer]) & (bottom < bottom[outer])
+        inside &= length >= 0.35 * length[outer]  # smaller ones are specks in a digit
+        if not inside.any():
+            continue
+        rows, columns = np.nonzero(labels == outer + 1)
+        for inner in np.flatnonzero(inside).tolist():
+            down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
+            sectors = np.floor(np.arctan2(down, across) * (18 / np.pi)) % 36  # of 10° each
+            around[outer] |= len(np.unique(sectors)) >= 0.6 * 36  # seen from the inner one
+    return around
+
+
+def find_underlines(boxes: Rects, area: Sizes, score: Sizes, group: Groups) -> Flags:
+    """Which components are a line or a button under the digit; there may be two of them."""
+    left, top, w, h = boxes
+    flat = (h <= MAX_LINE_ASPECT * w) | (h <= MAX_BUTTON_ASPECT * w) & (area > 0.8 * w * h)
+    about_flat = flat | (h <= MAX_PAIR_ASPECT * w)
+    if not about_flat.any():
+        return flat
+    digit = int(np.where(about_flat, -1, score).argmax())
+    wide = w > WIDE_LINE * w[digit]
+    beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
+    long = (w > 0.6 * w[digit]) & (w < 3.0 * h[digit])  # neither a dash nor a ruled line
+    no_base = w > MAX_BASE_WIDTH * w[digit]
+    # nearer to the digit than 6 % of its height, a line may be the base of a broken 2
+    under = top >= top[digit] + np.where(no_base, 1, 1.06) * h[digit]
+    lines: Flags = (flat | about_flat & wide) & long & ~beside & under
+    if np.count_nonzero(lines) > 2:  # the digit is in stripes
+        return np.zeros_like(flat)
+    own = (group == group[digit]) & ~lines
+    return lines & (top + h >= (top + h)[own].max())
+
+
+def find_print(boxes: Rects, area: Sizes, main: int, kept: Flags, labels: LabelMap) -> Flags:
+    """Which kept components are print: small ones in a row, with thinner strokes than the digit."""
+    left, top, w, h = boxes
+    printed = np.zeros(len(w), np.bool_)
+    length = max(w[main], h[main])
+    small = kept & (h >= 0.12 * length) & (h <= 0.45 * length)  # neither specks nor digits
+    small &= w <= 3.0 * h  # a few characters may touch
+    if np.count_nonzero(small) < 2:
+        return printed
+    left, top, w, h = boxes[:, small]
+    lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
+    gap = np.maximum.outer(left, left) - np.minimum.outer(left + w, left + w)
+    overlap = np.minimum.outer(top + h, top + h) - np.maximum.outer(top, top)
+    in_row = (gap <= higher) & (lower >= 0.6 * higher) & (overlap >= 0.8 * lower)
+    np.fill_diagonal(in_row, False)
+    printed[small] = in_row.any(axis=1)
+    if printed.any():
+        distance = cv2.distanceTransform(cv2.min(labels, 1).astype(np.uint8), cv2.DIST_L2, 3)
+        stroke = np.bincount(labels.ravel(), distance.ravel())[1:] / area  # a quarter of the width
+        printed &= stroke <= MAX_PRINT_STROKE * stroke[main]
+    return printed
+
+
+def find_punched(boxes: Rects, area: Sizes, columns: tuple[float, float], size: float) -> Flags:
+    """Which components are punched holes: discs beside a digit `size` px long in these columns."""
+    left, _, w, h = boxes
+    long, short = np.maximum(w, h), np.minimum(w, h)
+    beside = (left + w < columns[0]) | (left > columns[1])
+    is_round = (short >= 0.75 * long) & (area >= 0.7 * w * h)  # a disc fills 79 % of its box
+    return np.asarray((long <= 0.4 * size) & is_round & beside)
+
+
+def group_pieces(inked: NDArray[np.bool_], ink_labels: LabelMap, count: int) -> Groups:
+    """The group of each component; those that are closer than a break in a stroke share one."""
+    radius = max(1, round(0.03 * max(inked.shape)))  # px: half of the largest break in a stroke
+    near = cv2.dilate(inked.view(np.uint8), disc(radius))
+    group = np.zeros(count, np.intp)
+    group[ink_labels] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]
+    return group[1:]
