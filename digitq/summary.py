@@ -88,12 +88,12 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
         echo_err(mixture)
 
 
-def report_zeros(count: int, where: str = "") -> None:
+def report_zeros(count: int) -> None:
     """Tell if whole numbers differ from the right ones in leading zeros only."""
     if count:
-        whose = f"{plural(count, 'answer')}{where}"
+        answers = plural(count, "answer")
         echo_err(
-            f"only the leading zeros of {whose} are wrong: a spreadsheet may have removed some"
+            f"only the leading zeros of {answers} are wrong: a spreadsheet may have removed some"
         )
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from digitq.cli import main
 from digitq.plot import plot_scores
-from digitq.reports.comparison import compare, describe_comparison, mcnemar
 from digitq.reports.corrections import correct_batch
 from digitq.reports.intervals import wilson
 from digitq.reports.scores import ScoreSink, tabulate_scores
@@ -145,8 +144,6 @@ def test_leading_zeros_that_a_spreadsheet_removed_are_told(
     assert re.search(r"^accuracy +20.00% +5 ", out, re.MULTILINE)
     told = "only the leading zeros of 2 answers are wrong: a spreadsheet may have removed some"
     assert told in err.splitlines()
-    err = run(capsys, "--compare", results, results)[2]
-    assert told.replace("answers", f"answers in {results}") in err.splitlines()
 
 
 def test_the_figures_of_numbers() -> None:
@@ -243,16 +240,8 @@ def test_a_result_file_is_evaluated_by_corrections_and_by_folders(
     [
         ("--model does not go with a result file", ["RESULTS", "--model", "cnn"]),
         ("--weights does not go with a result file", ["RESULTS", "--weights", "DIR"]),
-        ("--weights does not go with --compare", ["--compare", "RESULTS", "R", "--weights", "DIR"]),
         ("it has no column 'p0'", ["SHORT"]),
         ("one result file can be evaluated at a time", ["RESULTS", "RESULTS"]),
-        ("--compare takes two result files", ["--compare", "RESULTS"]),
-        (
-            "--plot does not go with --compare",
-            ["--compare", "RESULTS", "RESULTS", "--plot", "a.png"],
-        ),
-        ("one file has digits and the other whole numbers", ["--compare", "RESULTS", "NUMBERS"]),
-        ("is no result file", ["--compare", "RESULTS", "TABLE"]),
         ("columns of whole numbers", ["TABLE"]),
     ],
 )
@@ -267,7 +256,6 @@ def test_what_does_not_go_together(
     monkeypatch.delenv("DIGITQ_WEIGHTS")
     paths = {
         "RESULTS": write_results(tmp_path / "results.csv", make_digits()),
-        "NUMBERS": write_results(tmp_path / "numbers.jsonl", make_numbers(("a", "1", "1"))),
         "TABLE": str(tmp_path / "table.csv"),
         "SHORT": str(tmp_path / "short.csv"),
         "DIR": str(tmp_path),
@@ -277,124 +265,6 @@ def test_what_does_not_go_together(
     Path(paths["TABLE"]).write_text("id,label\na,1\n")
     status, out, err = run(capsys, *(paths.get(argument, argument) for argument in arguments))
     assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1
-
-
-# Comparisons
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "p"),
-    [(0, 0, 1), (1, 0, 1), (5, 5, 1), (0, 6, 2 / 2**6), (3, 16, 2 * (1 + 19 + 171 + 969) / 2**19)],
-)
-def test_mcnemar_by_hand(first: int, second: int, p: float) -> None:
-    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(p)
-
-
-def test_mcnemar_of_many() -> None:
-    """A million tosses: 2,000 too many heads are two standard deviations."""
-    assert mcnemar(499_000, 501_000) == pytest.approx(0.0455, abs=0.0002)
-
-
-def make_table(rows: dict[str, tuple[str | None, str | None]]) -> pa.Table:
-    answers, truths = zip(*rows.values(), strict=True)
-    columns = [pa.array(values, pa.string()) for values in ([*rows], answers, truths)]
-    return pa.table(columns, names=["id", "answer", "truth"])
-
-
-def test_what_differs_between_two_tables() -> None:
-    first = make_table({"a": ("1", "1"), "b": ("2", "3"), "c": (None, "4"), "d": ("5", None)})
-    second = make_table(
-        {"e": ("1", "1"), "d": ("6", None), "c": ("4", "4"), "b": ("3", None), "a": ("1", None)}
-    )
-    figures = compare(first, second)
-    assert (figures["images"], figures["only_in"]) == (4, [0, 1])
-    assert figures["changed"] == [
-        {"id": "b", "truth": "3", "first": "2", "second": "3"},
-        {"id": "c", "truth": "4", "first": None, "second": "4"},
-        {"id": "d", "truth": None, "first": "5", "second": "6"},
-    ]
-    counts = [(accuracy["count"], accuracy["of"]) for accuracy in figures["accuracy"]]
-    assert counts == [(1, 2), (2, 2)]  # `c` has no answer in the first
-    assert (figures["only_right_in"], figures["p"]) == ([0, 1], 1)
-
-
-def test_a_comparison_in_words() -> None:
-    truths = {f"{n}.png": str(n % 10) for n in range(60)}
-    first = make_table(
-        {id: (truth if n >= 25 else "x", truth) for n, (id, truth) in enumerate(truths.items())}
-    )
-    second = make_table({id: (truth, truth) for id, truth in truths.items()})
-    lines = [*describe_comparison({"files": ["a.csv", "b.csv"]} | compare(first, second))]
-    assert lines[:4] == [
-        "60 images in both a.csv (first) and b.csv (second)",
-        "25 images with another answer in the second file",
-        " truth   first  second  id",
-        "     0       x       0  0.png",
-    ]
-    assert lines[22] == "     9       x       9  19.png" and "and 5 more" in lines[23]
-    assert lines[-3:] == [
-        "right in the first file only: 0, in the second only: 25",
-        "If both were equally good, chance would make so uneven a split in less than 0.1% of cases",
-        "(McNemar's exact test, p = 6e-08): the second file is better, by more than chance",
-    ]
-
-
-def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = write_results(tmp_path / "first.csv", make_digits(has_truth=False))
-    rows = [(id, 3, 0.9, None, None) for id, *_ in ROWS[:4]]
-    second = write_results(tmp_path / "second.parquet", make_digits(rows, has_truth=False))
-    table = tmp_path / "truth.csv"
-    table.write_text("id,label\n" + "".join(f"{row[0]},{row[4]}\n" for row in ROWS[:4]))
-    status, out, err = run(capsys, "--compare", first, second)
-    told = f"3 images in the first file only, left out, such as {ROWS[4][0]}"
-    assert status == 0 and told in out.splitlines()
-    assert out.splitlines()[-1].startswith("no accuracy: none of these images has a right answer")
-    _, out, _ = run(capsys, "--compare", first, second, "--truth", table, "--json")
-    figures = json.loads(out)
-    assert figures["files"] == [first, second] and figures["only_right_in"] == [1, 1]
-    _, out, _ = run(capsys, "--compare", first, second, "--truth", table)
-    assert out.splitlines()[-1].endswith("p = 1): the difference may be chance")
-
-
-def test_a_comparison_says_what_has_no_right_answer_and_what_a_person_gave(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = make_digits(has_truth=False)
-    first = write_results(tmp_path / "first.csv", correct_batch(rows, {"3/a.png": "3"}))
-    second = write_results(tmp_path / "second.jsonl", rows.slice(0, 4))
-    table = tmp_path / "truth.csv"
-    odd = f"; the label of 1 is no digit, such as `12`; {NUMBERS_HINT}"
-    for text, id, why, told in (
-        ("3/a.png,3\n3/b.png,12\n5/f.png,5\ngone.png,1\n", "3/b.png", f"3 of 4 images{odd}", ""),
-        (
-            "gone.png,1\n",
-            "3/a.png",
-            "4 of 4 images",
-            f"none of the ids in {table} is in both files",
-        ),
-        (
-            "3/a.png,12\ngone.png,1\n",
-            "3/a.png",
-            f"4 of 4 images{odd}",
-            "none of these images has a right answer",
-        ),
-    ):
-        table.write_text(f"id,label\n{text}")
-        status, out, err = run(capsys, "--compare", first, second, "--truth", table)
-        assert status == 0 and err.splitlines() == [
-            f"no right answer in {table} for {why}",
-            f"no image for 1 right answer in {table}, such as gone.png; "
-            f"an image without one is {id}",
-            f"1 answer in {first} is a person's",
-        ]
-        last = out.splitlines()[-1]
-        assert last == f"no accuracy: {told}" if told else "accuracy, first file" in out
-    _, out, err = run(capsys, "--compare", first, second, "--truth", "parent", "--json")
-    assert json.loads(out)["without_truth"] == 0 and "right answer" not in err
-    failed = write_results(tmp_path / "failed.csv", make_digits().slice(5, 1))
-    _, out, err = run(capsys, "--compare", failed, failed)
-    said = "no accuracy: no image with a right answer has an answer in both files"
-    assert (out.splitlines()[-1], err) == (said, "")
 
 
 # Right answers that are missing
