@@ -122,7 +122,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     `count` gives the number of images, which may take a while. After an error or Ctrl-C an attached
     job is removed from Redis; the rows that are written stay.
     """
-    before, started = sink.checkpoint.rows, time.monotonic()
+    before, started = sink.counts.images, time.monotonic()
     weights: dict[str, None] = {}  # of the networks that answered, in order
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
@@ -150,13 +150,13 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
                 sink.write(batch)
                 if digits := (batch.schema.metadata or {}).get(WEIGHTS_KEY):
                     weights[digits.decode()] = None
-                done = sink.checkpoint.rows
+                done = sink.counts.images
                 progress.update(
                     bar,
                     completed=done,
                     rate=f"{(done - before) / (time.monotonic() - started):,.0f} images/s",
                     waiting="",
-                    flaws=describe_flaws(sink.checkpoint),
+                    flaws=describe_flaws(sink.counts),
                 )
         seconds, fingerprints = time.monotonic() - started, tuple[str, ...]()
         with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
@@ -164,7 +164,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
         sink.finish(
             job.model,
             Record.build(
-                job.id, job.model, job.origin, sink.checkpoint, seconds, fingerprints, [*weights]
+                job.id, job.model, job.origin, sink.counts, seconds, fingerprints, [*weights]
             ),
         )
     except BaseException:
@@ -174,7 +174,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     finally:
         job.on_idle = job.on_chunk = None  # they have the job, which would live until a collection
         sink.close()
-    return Run(sink.checkpoint.rows - before, seconds, fingerprints)
+    return Run(sink.counts.images - before, seconds, fingerprints)
 
 
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:

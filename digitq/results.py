@@ -83,7 +83,7 @@ def classify(
         job.on_chunk = sample.add
         take_results(backend, job, sink, source.count)
     schema = sink.batches[0].schema if sink.batches else result_schema(job.model)
-    summary = summarise(sink.checkpoint, source.skipped.describe())
+    summary = summarise(sink.counts, source.skipped.describe())
     return Results(pa.Table.from_batches(sink.batches, schema), summary, sample)
 
 
@@ -116,4 +116,4 @@ class TableSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         self.batches.append(batch)
-        self.checkpoint = self.checkpoint.add(batch)
+        self.counts = self.counts.add(batch)

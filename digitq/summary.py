@@ -13,7 +13,7 @@ from protocol.settings import NUMBER
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
-    from producer.checkpoint import Checkpoint
+    from producer.counts import Counts
     from producer.sinks.files import Sink
     from producer.sources.source import Labels
     from protocol.ledger import JobRecord
@@ -58,7 +58,7 @@ def report_interruption(
     except BaseException as error:
         lost = collected and isinstance(error, UnknownJobError)
         failed = isinstance(error, DigitqError) and not isinstance(error, BrokerError | OutputError)
-        rows = sink.checkpoint.rows if lost or not isinstance(error, UsageError) else 0
+        rows = sink.counts.images if lost or not isinstance(error, UsageError) else 0
         if isinstance(sink, FileSink) and rows and sink.partial.exists():
             # An existing result is replaced only with --overwrite, which starts from the beginning
             can_continue = not (collected and failed or sink.path.exists())
@@ -80,8 +80,8 @@ def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = Tru
     if has_speed:
         per_second = f"{run.images / run.seconds:,.0f} images/s"
         speed = f", {run.seconds:,.1f} s" if run.images < FEW_IMAGES else f", {per_second}"
-    echo_err(f"{summarise(sink.checkpoint, skipped)}{speed}")
-    report_zeros(sink.checkpoint.other_zeros)
+    echo_err(f"{summarise(sink.counts, skipped)}{speed}")
+    report_zeros(sink.counts.other_zeros)
     if isinstance(sink, FileSink):
         echo_err(f"the rows are in {sink.path}")
     if mixture := describe_mixture(run.fingerprints):
@@ -105,19 +105,19 @@ def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:
     return f"{kinds}: their versions, weights or processors differ; `digitq doctor` says which"
 
 
-def summarise(checkpoint: "Checkpoint", skipped: str = "") -> str:
+def summarise(counts: "Counts", skipped: str = "") -> str:
     """One line of counts and the accuracy; `skipped` is the text of `SkippedFiles.describe`."""
-    parts = [plural(checkpoint.rows, "image"), *describe_flaws(checkpoint)]
+    parts = [plural(counts.images, "image"), *describe_flaws(counts)]
     if skipped:
         parts.append(f"{skipped} skipped")
-    if checkpoint.labelled:
-        accuracy = checkpoint.correct / checkpoint.labelled
-        parts.append(f"accuracy {accuracy:.2%} of {checkpoint.labelled:,}")
+    if counts.labelled:
+        accuracy = counts.correct / counts.labelled
+        parts.append(f"accuracy {accuracy:.2%} of {counts.labelled:,}")
     return ", ".join(parts)
 
 
 def report_truth(
-    counts: "Checkpoint", model: str, truth: str | None, labels: "Labels | None" = None
+    counts: "Counts", model: str, truth: str | None, labels: "Labels | None" = None
 ) -> None:
     """Tell how many images have no right answer, and how many answers of a table no image.
 
@@ -126,7 +126,7 @@ def report_truth(
     what = "number" if model == NUMBER else "digit"
     example = f"such as `{labels.example}`" if labels and labels.odd else ""
     if counts.unlabelled:
-        some = f"{counts.unlabelled:,} of {counts.rows:,} images"
+        some = f"{counts.unlabelled:,} of {counts.images:,} images"
         where = why = ""
         if truth == "parent":
             why = f": their folders{f', {example},' if example else ''} are not named by a {what}"
@@ -146,7 +146,7 @@ def report_truth(
         )
 
 
-def describe_flaws(counted: "Checkpoint | JobRecord") -> list[str]:
+def describe_flaws(counted: "Counts | JobRecord") -> list[str]:
     """How many images failed, and how many a person should look at, without those that are 0."""
     flaws = [f"{counted.failed:,} with an error"] if counted.failed else []
     if counted.review:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.checkpoint import Checkpoint, add_ids
+from producer.counts import Counts, add_ids
 from producer.sources.source import Entry, Labels, SourceItem, UnreadableImageError
 from producer.sources.truth import adapt_truth
 from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 def cut_chunks(
     items: Iterable[SourceItem],
     has_truth: bool | None = False,
-    resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
+    resume: Counts = Counts(),  # noqa: B008 (frozen)
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
     labels: Labels | None = None,
@@ -58,7 +58,7 @@ def cut_chunks(
         except Exception as error:
             failure.append(error)
 
-    first_row, usual = resume.rows, most_rows(model)
+    first_row, usual = resume.images, most_rows(model)
     left = until_failure()
     first = [] if has_truth is not None else [*islice(left, 1)]
     if has_truth is None:
@@ -102,11 +102,11 @@ def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
     return min(share, timely, most, settings().chunk_rows)
 
 
-def _skip(items: Iterable[SourceItem], resume: Checkpoint) -> Iterator[SourceItem]:
+def _skip(items: Iterable[SourceItem], resume: Counts) -> Iterator[SourceItem]:
     """The items that `resume` does not count. The files of the others are not read."""
-    left, seen = resume.rows, 0
+    left, seen = resume.images, 0
     has_changed = UsageError(
-        f"the source has changed: its first {plural(resume.rows, 'image')} are not those in "
+        f"the source has changed: its first {plural(resume.images, 'image')} are not those in "
         "the result file; --overwrite starts again"
     )
     for item in items:

@@ -10,8 +10,8 @@ from typing import Literal, Self, cast, overload
 from redis.exceptions import BusyLoadingError
 
 from producer.batching import Batcher, is_pixels, read_call
-from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
+from producer.counts import Counts
 from producer.feeder import Feeder
 from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
@@ -120,7 +120,7 @@ class Client:
         length: str | int | None = None,
         allowed: Iterable[str] | None = None,
         detached: bool = False,
-        resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
+        resume: Counts = Counts(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
         reading = choose_reading(model, read, length, allowed)
@@ -132,7 +132,7 @@ class Client:
         reading: Reading,
         *,
         detached: bool = False,
-        resume: Checkpoint = Checkpoint(),  # noqa: B008 (frozen)
+        resume: Counts = Counts(),  # noqa: B008 (frozen)
     ) -> Job:
         """`submit_source` with a reading that is checked. Raises `BrokerError`."""
         (model, known), name = reading, printable(source.name)

@@ -11,7 +11,7 @@ from typing import Self
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from producer.checkpoint import Checkpoint
+from producer.counts import Counts
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from protocol.reading import What
@@ -47,7 +47,7 @@ class Record(Origin):
         job_id: str,
         model: str,
         origin: Origin,
-        counts: Checkpoint,
+        counts: Counts,
         seconds: float,
         fingerprints: Sequence[str] = (),
         weights: Sequence[str] = (),
@@ -61,7 +61,7 @@ class Record(Origin):
             job=job_id,
             fingerprints=tuple(fingerprints),
             weights=tuple(weights),
-            images=counts.rows,
+            images=counts.images,
             failed=counts.failed,
             review=counts.review,
             labelled=counts.labelled,

@@ -79,16 +79,16 @@ def classify(
     if weights := settings().own_weights():
         run["weights"] = str(weights)
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        if sink.checkpoint.rows:
-            echo_err(f"continuing {out} after {sink.checkpoint.rows:,} images")
+        if sink.counts.images:
+            echo_err(f"continuing {out} after {sink.counts.images:,} images")
         with open_backend(broker, workers, count_files(sources)) as backend:
-            job = backend.client.start(source, reading, resume=sink.checkpoint)
+            job = backend.client.start(source, reading, resume=sink.counts)
             done = take_results(backend, job, sink, source.count)
     report_rows(sink, done, source.skipped.describe())
-    report_truth(sink.checkpoint, reading.model, truth, source.labels)
+    report_truth(sink.counts, reading.model, truth, source.labels)
     if page:
         show_page(Path(str(out)), (), page)
-    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 
 @click.command()
@@ -122,4 +122,4 @@ def demo(workers: int | None, keep: bool) -> None:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")
             local.watch()
     echo_err("all stopped; `digitq up` keeps Redis, workers and Flower running")
-    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

@@ -83,18 +83,18 @@ def evaluate(
     else:
         names = sources or ("mnist:test",)
         name, model, labels, sink = classify_sources(names, reading, truth, limit, workers, broker)
-    counts = sink.checkpoint
+    counts = sink.counts
     report_truth(counts, model, truth, labels)
-    if not counts.labelled and counts.failed < counts.rows:
+    if not counts.labelled and counts.failed < counts.images:
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
     click.echo(json.dumps(figures) if as_json else tabulate_scores(figures))
     if plot:
         plot_scores(figures, f"{model}, {name}", plot)
         echo_err(f"the picture is in {plot}")
-    if sink.corrected:
-        verb = "is" if sink.corrected == 1 else "are"
-        echo_err(f"{plural(sink.corrected, 'answer')} {verb} a person's")
+    if counts.corrected:
+        verb = "is" if counts.corrected == 1 else "are"
+        echo_err(f"{plural(counts.corrected, 'answer')} {verb} a person's")
     report_zeros(counts.other_zeros)
     if counts.failed:
         echo_err(f"{plural(counts.failed, 'image')} with an error, such as: {sink.error}")

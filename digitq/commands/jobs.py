@@ -40,7 +40,7 @@ def submit(
 
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
-    from producer.checkpoint import Checkpoint
+    from producer.counts import Counts
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
@@ -57,7 +57,7 @@ def submit(
             echo_err(f"job {job.id} is cancelled")
         raise
     images = job.progress().images
-    counts = Checkpoint(images, unlabelled=source.labels.missing)
+    counts = Counts(images, unlabelled=source.labels.missing)
     report_truth(counts, reading.model, truth, source.labels)
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
@@ -134,10 +134,10 @@ def collect(
     ):
         done = take_results(Backend(client), job, sink, lambda: job.progress().images)
     report_rows(sink, done, has_speed=False)
-    report_truth(sink.checkpoint, job.model, job.origin.truth)
+    report_truth(sink.counts, job.model, job.origin.truth)
     if page:
         show_page(Path(str(out)), (), page)
-    sys.exit(ExitStatus.FAILED_ROWS if sink.checkpoint.failed else 0)
+    sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
 
 
 @click.command()

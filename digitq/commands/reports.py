@@ -62,9 +62,9 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     zeros = [*find_other_zeros(table, given)]
     run = {"results": fingerprint(results), "corrections": fingerprint(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        for batch in correct_rows(table, given, sink.checkpoint.rows):
+        for batch in correct_rows(table, given, sink.counts.images):
             sink.write(batch)
-        counts = sink.checkpoint
+        counts = sink.counts
         record = table.record and replace(
             table.record,
             failed=counts.failed,
@@ -79,7 +79,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
             "a spreadsheet may have removed some"
         )
-    report_rows(sink, Run(counts.rows, 0, ()), has_speed=False)
+    report_rows(sink, Run(counts.images, 0, ()), has_speed=False)
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:

@@ -124,8 +124,8 @@ def spool_labelled(
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
-    from producer.checkpoint import Checkpoint
     from producer.chunking import cut_chunks
+    from producer.counts import Counts
     from producer.sources.opening import open_sources
     from protocol.chunk import Chunk, write_chunk
 
@@ -157,7 +157,7 @@ def spool_labelled(
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))
     if source.labels.odd or source.labels.unused:
-        report_truth(Checkpoint(seen, unlabelled=seen - labelled), model, truth, source.labels)
+        report_truth(Counts(seen, unlabelled=seen - labelled), model, truth, source.labels)
     file.seek(0)
 
 

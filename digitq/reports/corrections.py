@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.checkpoint import differ_in_zeros
+from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_cells, why

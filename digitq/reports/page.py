@@ -127,7 +127,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     with replacing(out) as partial:
         partial.write_text(content, encoding="utf-8")
     counts = survey.counts
-    return [f"{plural(counts.rows, 'image')}, {counts.review:,} to review", *notes]
+    return [f"{plural(counts.images, 'image')}, {counts.review:,} to review", *notes]
 
 
 def build_cards(survey: Survey, reads_numbers: bool) -> list[Card]:
@@ -190,7 +190,7 @@ def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
     """The groups of images, each with a line that says which of them are on the page."""
     counts = survey.counts
     wrong = counts.labelled - counts.correct
-    rest = counts.rows - counts.review - counts.failed
+    rest = counts.images - counts.review - counts.failed
     shown = Counter(group for card in cards for group in {*card.groups})
     known = [
         ("review", "To review", counts.review, "The least sure first."),

@@ -31,7 +31,6 @@ class ScoreSink(Sink):
     def __init__(self, read: What) -> None:
         self.read = read
         self.error: str | None = None  # the first error in any row
-        self.corrected = 0  # answers of a person, in any row
         self.answers = Counter({"": 0})  # those with a truth, by reason to review, "" for none
         self.wrong = Counter[str]()  # the wrong ones of these
         self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
@@ -40,9 +39,8 @@ class ScoreSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch that have both a truth and an answer."""
-        self.checkpoint = self.checkpoint.add(batch)
+        self.counts = self.counts.add(batch)
         errors = batch.column("error").filter(failures(batch))
-        self.corrected += pc.sum(corrected(batch)).as_py() or 0
         if self.error is None and len(errors):
             self.error = errors[0].as_py()
         batch = batch.filter(pc.equal(answers(batch), batch.column("truth")).is_valid())
@@ -72,11 +70,11 @@ class ScoreSink(Sink):
 
     def figures(self) -> Figures:
         """All figures, as JSON can hold them. A share of nothing is None."""
-        counts, sure = self.checkpoint, self.answers[""]
+        counts, sure = self.counts, self.answers[""]
         wrong = counts.labelled - counts.correct
         figures: Figures = {
             "read": self.read,
-            "images": counts.rows,
+            "images": counts.images,
             "failed": counts.failed,
             "without_truth": counts.unlabelled,
             "accuracy": share(counts.correct, counts.labelled),

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
-from producer.checkpoint import Checkpoint
+from producer.counts import Counts
 from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS
 from protocol.reading import What
@@ -26,7 +26,7 @@ MAX_ERRORS = 1000  # so many different errors are counted; all others count as o
 OTHER_ERRORS = "other errors"
 CONFIDENCE_BINS = 20
 
-Counts = NDArray[np.int64]
+Histogram = NDArray[np.int64]
 Row = dict[str, Any]
 Group = str  # "review", "failed", "rest", or "wrong"
 
@@ -68,15 +68,14 @@ class Survey:
     """What a page says of all rows, in memory that does not grow with them."""
 
     def __init__(self, read: What) -> None:
-        self.counts = Checkpoint()
+        self.counts = Counts()
         self.scores = ScoreSink(read)  # of the rows with a truth
-        self.corrected = 0
         self.reasons: Counter[str] = Counter()  # of answers to review
         self.errors: Counter[str] = Counter()
         # How many answers there are of each digit, or whole numbers of each length
-        self.answers: Counts = np.zeros(MAX_DIGITS + 1, np.int64)
-        self.sure: Counts = np.zeros(CONFIDENCE_BINS, np.int64)  # by confidence: not to review
-        self.unsure: Counts = np.zeros(CONFIDENCE_BINS, np.int64)
+        self.answers: Histogram = np.zeros(MAX_DIGITS + 1, np.int64)
+        self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)  # by confidence: not to review
+        self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
         self._review = Smallest(SHOWN_REVIEW)
         self._failed = Smallest(SHOWN_FAILED)
@@ -98,11 +97,10 @@ class Survey:
         answered = to_numpy(answer.is_valid())
         confidence = to_numpy(batch.column("confidence").cast(pa.float64()).fill_null(np.nan))
         review = to_numpy(batch.column("review")) & answered
-        first = self.counts.rows
+        first = self.counts.images
         self.counts = self.counts.add(batch)
         by_person = to_numpy(corrected(batch))
         failed = to_numpy(failures(batch))
-        self.corrected += int(by_person.sum())
         self.reasons.update(count_values(batch.column("reason").filter(pa.array(review))))
         self._count_errors(batch.column("error").filter(pa.array(failed)))
         if pa.types.is_string(answer.type):
@@ -115,7 +113,7 @@ class Survey:
         self.sure += count_bins(confidence[known & ~review], CONFIDENCE_BINS)
         self.unsure += count_bins(confidence[known & review], CONFIDENCE_BINS)
 
-        numbers = np.arange(first, self.counts.rows, dtype=np.float64)
+        numbers = np.arange(first, self.counts.images, dtype=np.float64)
         self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
         self._failed.offer(np.where(failed, numbers, np.nan), batch, first)
         draws = self._random.random(batch.num_rows)
@@ -167,6 +165,6 @@ def count_values(column: pa.Array) -> Counter[str]:
     return Counter(dict(zip(*map(pa.Array.to_pylist, counts.flatten()), strict=True)))
 
 
-def count_bins(confidences: NDArray[np.float64], bins: int) -> Counts:
+def count_bins(confidences: NDArray[np.float64], bins: int) -> Histogram:
     """How many confidences are in each of so many equal parts of 0 to 1."""
     return np.asarray(np.histogram(confidences, bins, (0, 1))[0], np.int64)

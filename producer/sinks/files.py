@@ -1,7 +1,7 @@
 """Where result rows go: stdout, or a resumable file of CSV, JSON lines or Parquet.
 
 A file's rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the
-run; each further line has the file's size and the checkpoint after a batch. The same run started
+run; each further line has the file's size and the counts after a batch. The same run started
 again truncates the file after the last complete batch and continues there. When all rows are
 written, the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
 """
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.checkpoint import Checkpoint
+from producer.counts import Counts
 from producer.record import METADATA_KEY, PARQUET_SUFFIX, Record, read_record, record_path
 from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
 from protocol.chunk import result_schema
@@ -36,9 +36,9 @@ Run = dict[str, str | int | bool | list[str] | None]
 
 
 class Sink:
-    """Takes result batches; `checkpoint` counts all rows, with those of interrupted runs."""
+    """Takes result batches; `counts` is of all rows, with those of interrupted runs."""
 
-    checkpoint = Checkpoint()
+    counts = Counts()
 
     def write(self, batch: pa.RecordBatch) -> None:
         raise NotImplementedError
@@ -59,12 +59,12 @@ class StreamSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
-        self._write(self._encode(batch, self.checkpoint.rows == 0))
-        self.checkpoint = self.checkpoint.add(batch)
+        self._write(self._encode(batch, self.counts.images == 0))
+        self.counts = self.counts.add(batch)
 
     def finish(self, model: str = "", record: Record | None = None) -> None:
         """Write the header if there were no rows."""
-        if self.checkpoint.rows == 0:
+        if self.counts.images == 0:
             self._write(self._encode(no_rows(model), True))
 
     def _write(self, content: bytes) -> None:
@@ -107,15 +107,15 @@ class FileSink(Sink):
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows and note them in the journal. Raises `OutputError`."""
         with output_errors(self.path):
-            write_all(self._file, self._encode(batch, self.checkpoint.rows == 0))
-            self.checkpoint = self.checkpoint.add(batch)
-            self._note([self._file.tell(), *astuple(self.checkpoint)])
+            write_all(self._file, self._encode(batch, self.counts.images == 0))
+            self.counts = self.counts.add(batch)
+            self._note([self._file.tell(), *astuple(self.counts)])
 
     def finish(self, model: str = "", record: Record | None = None) -> None:
         """Complete the file and its record, and rename both. Raises `OutputError`; then an
         older file may have lost its record, and a new one may lack it."""
         with output_errors(self.path):
-            if self.checkpoint.rows == 0:
+            if self.counts.images == 0:
                 write_all(self._file, self._encode(no_rows(model), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
@@ -128,7 +128,7 @@ class FileSink(Sink):
 
     def close(self) -> None:
         """Close the file, which can be resumed; remove it if it has no rows."""
-        if self.checkpoint.rows == 0 and not self._file.closed:
+        if self.counts.images == 0 and not self._file.closed:
             self.partial.unlink(missing_ok=True)
             self._journal_path.unlink(missing_ok=True)
         self._file.close()
@@ -146,7 +146,7 @@ class FileSink(Sink):
                 raise UsageError(f"{self.path} exists: --overwrite replaces it")
             if overwrite:
                 self._journal.truncate(0)
-            self.checkpoint, size = self._read_journal(run)
+            self.counts, size = self._read_journal(run)
             if not size:
                 stack.callback(self._journal_path.unlink, missing_ok=True)
             if is_new and not overwrite and os.path.lexists(self.partial):
@@ -170,15 +170,15 @@ class FileSink(Sink):
         if not is_free:
             raise UsageError(f"{self.path} is being written by another run")
 
-    def _read_journal(self, run: Run) -> tuple[Checkpoint, int]:
-        """The last checkpoint and its size in bytes. Begins a journal if there is none."""
+    def _read_journal(self, run: Run) -> tuple[Counts, int]:
+        """The last noted counts and size in bytes. Begins a journal if there is none."""
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         if not whole:
             self._journal.truncate(0)
             self._note(run)
-            return Checkpoint(), 0
+            return Counts(), 0
         try:
             old, notes = parse_journal(whole)
         except ValueError:
@@ -195,7 +195,7 @@ class FileSink(Sink):
         while notes and notes[-1][0] > on_disk:
             notes.pop()  # if it stayed, it would seem valid once the file is as long again
         self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
-        return notes[-1][::-1] if notes else (Checkpoint(), 0)
+        return notes[-1][::-1] if notes else (Counts(), 0)
 
     def _note(self, fact: object) -> None:
         write_all(self._journal, json.dumps(fact).encode() + b"\n")
@@ -256,15 +256,15 @@ def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending).combine_chunks()
 
 
-def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Checkpoint]]]:
-    """The run, and the file's size and the checkpoint after each batch. Raises `ValueError`."""
+def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Counts]]]:
+    """The run, and the file's size and the counts after each batch. Raises `ValueError`."""
     run, *notes = map(json.loads, lines)
-    counts = [int] * (1 + len(fields(Checkpoint)))
+    counts = [int] * (1 + len(fields(Counts)))
     if not isinstance(run, dict) or not all(
         isinstance(note, list) and [*map(type, note)] == counts and min(note) >= 0 for note in notes
     ):
         raise ValueError("this is not a journal")
-    return run, [(size, Checkpoint(*written)) for size, *written in notes]
+    return run, [(size, Counts(*written)) for size, *written in notes]
 
 
 def difference(old: Run, new: Run) -> str:

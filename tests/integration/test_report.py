@@ -82,7 +82,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> Non
     origin = Origin((folder.name,), str(folder.parent))
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         sink.write(batch)
-        record = Record.build("j", model, origin, sink.checkpoint, 1.5, ["ab"], ["cd"])
+        record = Record.build("j", model, origin, sink.counts, 1.5, ["ab"], ["cd"])
         sink.finish(model, record)
 
 

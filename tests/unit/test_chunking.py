@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.checkpoint import Checkpoint, add_ids
 from producer.chunking import BOUNDS, MAX_FILES, READ_FILES, cut_chunks
+from producer.counts import Counts, add_ids
 from producer.sources.arrays import number_ids, pixels_batch
 from producer.sources.files import paths_source
 from producer.sources.opening import open_sources
@@ -93,8 +93,8 @@ def test_a_limit_takes_the_first_images(sizes: list[tuple[str, int]], limit: int
     assert ids([chunk.batch for chunk in first]) == whole[:limit]
 
 
-def written_of(ids: list[str]) -> Checkpoint:
-    return Checkpoint(len(ids), add_ids(0, pa.array(ids, pa.string())))
+def written_of(ids: list[str]) -> Counts:
+    return Counts(len(ids), add_ids(0, pa.array(ids, pa.string())))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def written_of(ids: list[str]) -> Checkpoint:
     [written_of(["0", "1", "9"]), written_of(["9", "1", "2"]), written_of([*map(str, range(50))])],
     ids=["the last is another", "the first is another", "there were more"],
 )
-def test_a_source_that_has_changed_is_not_resumed(written: Checkpoint) -> None:
+def test_a_source_that_has_changed_is_not_resumed(written: Counts) -> None:
     items = make_pieces([("entry", 5)] * 10 + [("batch", 10)])
     with pytest.raises(UsageError, match="the source has changed"):
         list(cut_chunks(items, resume=written))

@@ -18,8 +18,8 @@ from digitq.reports.corrections import correct_batch
 from digitq.reports.intervals import wilson
 from digitq.reports.scores import ScoreSink, tabulate_scores
 from digitq.summary import report_truth
-from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
+from producer.counts import Counts
 from producer.sinks.encoders import ENCODERS
 from producer.sinks.files import FileSink
 from producer.sources.opening import open_sources
@@ -270,14 +270,14 @@ def test_what_does_not_go_together(
 # Right answers that are missing
 
 
-def count_missing(folder: Path, model: str, **options: Any) -> tuple[Checkpoint, Any]:
+def count_missing(folder: Path, model: str, **options: Any) -> tuple[Counts, Any]:
     source = open_sources([str(folder)], **options)
     images = missing = 0
     for chunk in cut_chunks(source.items, True, model=model, labels=source.labels):
         images += chunk.rows
         missing += chunk.batch.column("truth").null_count
     assert missing == source.labels.missing
-    return Checkpoint(images, unlabelled=missing), source.labels
+    return Counts(images, unlabelled=missing), source.labels
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.checkpoint import Checkpoint
 from producer.chunking import cut_chunks
+from producer.counts import Counts
 from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from producer.sinks.encoders import ENCODERS, encode_lines
 from producer.sinks.files import FileSink, StreamSink
@@ -164,8 +164,8 @@ def test_lines_for_a_terminal() -> None:
 
 
 def test_the_counts_are_of_whole_numbers() -> None:
-    found = Checkpoint().add(read_images())
-    assert (found.rows, found.failed, found.labelled, found.correct) == (4, 1, 2, 1)
+    found = Counts().add(read_images())
+    assert (found.images, found.failed, found.labelled, found.correct) == (4, 1, 2, 1)
     assert found.review == 1
 
 

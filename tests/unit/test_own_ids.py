@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from producer.checkpoint import Checkpoint, add_ids
 from producer.chunking import cut_chunks
+from producer.counts import Counts, add_ids
 from producer.sources import lists
 from producer.sources.opening import open_sources
 from producer.sources.python import image_source
@@ -235,7 +235,7 @@ def test_a_run_goes_on_after_images_with_ids_of_their_own(tmp_path: Path) -> Non
     path = write_csv(tmp_path / "a.csv", ["path", "id"], ["a.png", "x"], ["b.png", "x"])
     table = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [b"1", b"2"], "id": ["x", "x"]}), table)
-    written = Checkpoint(1, add_ids(0, pa.array(["x"])))
+    written = Counts(1, add_ids(0, pa.array(["x"])))
     for source in (path, table):
         (chunk,) = cut_chunks(open_sources(source).items, resume=written)
         assert chunk.first_row == 1 and chunk.batch.column("id").to_pylist() == ["x#2"]

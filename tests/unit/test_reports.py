@@ -75,7 +75,7 @@ def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     whole = pa.Table.from_batches([*many_rows(20)])
     survey, again = (Survey.of("digit", many_rows(20)) for _ in range(2))
     confidence = np.sort(whole.column("confidence").to_numpy())
-    assert survey.counts.rows == 100_000 and survey.counts.failed == 0
+    assert survey.counts.images == 100_000 and survey.counts.failed == 0
     assert survey.counts.review == (confidence < np.float32(0.2)).sum() == survey.reasons["unsure"]
     assert survey.scores.figures()["accuracy"]["of"] == 100_000
     assert survey.sure.sum() + survey.unsure.sum() == survey.answers.sum() == 100_000
@@ -99,7 +99,7 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
     assert (after.sure == before.sure).all() and (after.unsure == before.unsure).all()
     old, new = before.scores.figures(), after.scores.figures()
     assert new["calibration"] == old["calibration"] and new["accuracy"]["of"] == 99
-    assert (after.corrected, after.counts.failed, after.errors) == (10, 0, {})
+    assert (after.counts.corrected, after.counts.failed, after.errors) == (10, 0, {})
     groups = after.groups()
     assert not groups["failed"] and "0/99.png" in [one.row["id"] for one in groups["rest"]]
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from digitq.cli import main
-from producer.checkpoint import Checkpoint
+from producer.counts import Counts
 from producer.pictures import Picture, find_pictures
 from producer.record import Record, find_record, record_path
 from producer.results import open_results
@@ -77,7 +77,7 @@ def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None, **oth
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         if batch.num_rows:
             sink.write(batch)
-        record = Record.build("j", model, origin or Origin(), sink.checkpoint, 1.5, ["ab"], ["cd"])
+        record = Record.build("j", model, origin or Origin(), sink.counts, 1.5, ["ab"], ["cd"])
         sink.finish(model, record := replace(record, **others))
     return record
 
@@ -302,7 +302,7 @@ def find(record: Record | None, ids: list[str], *sources: str) -> dict[str, Pict
 
 def record_of(*sources: str, **others: str) -> Record:
     """The record of rows that these SOURCEs gave, now."""
-    record = Record.build("j", "mlp", open_sources(sources).origin, Checkpoint(), 1)
+    record = Record.build("j", "mlp", open_sources(sources).origin, Counts(), 1)
     return replace(record, finished="2100-01-01T00:00:00+00:00", **others)
 
 
@@ -431,7 +431,7 @@ def test_pictures_that_have_moved_or_changed(images: Path) -> None:
 
 
 def test_images_from_memory_are_nowhere() -> None:
-    record = Record.build("j", "mlp", Origin(), Checkpoint(), 1)
+    record = Record.build("j", "mlp", Origin(), Counts(), 1)
     for known in (record, None):
         with pytest.raises(UsageError, match="name their SOURCE"):
             find(known, ["a.png"])

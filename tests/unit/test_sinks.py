@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producer.checkpoint import Checkpoint
+from producer.counts import Counts
 from producer.sinks import files
 from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
 from producer.sinks.files import FileSink, StreamSink
@@ -52,12 +52,12 @@ def failed_batch() -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([row], RESULT_SCHEMA)
 
 
-def write_all(path: Path, batches: list[pa.RecordBatch]) -> Checkpoint:
+def write_all(path: Path, batches: list[pa.RecordBatch]) -> Counts:
     sink = FileSink(path, RUN)
     for batch in batches:
         sink.write(batch)
     sink.finish()
-    return sink.checkpoint
+    return sink.counts
 
 
 def test_csv_has_a_column_for_each_probability(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_broken_run_goes_on_without_a_seam(suffix: str, lost: int, tmp_path: P
     longer = content + b"half a row" * 9999  # than what is yet to come
     broken.partial.write_bytes(content[: len(content) - lost] if lost else longer)
     again = FileSink(tmp_path / f"broken{suffix}", RUN)
-    rows = again.checkpoint.rows
+    rows = again.counts.images
     assert rows == {0: 20, 1: 10, 40: 10}.get(lost, rows) and rows % 10 == 0
     for batch in batches[rows // 10 :]:
         again.write(batch)
@@ -179,11 +179,11 @@ def test_a_journal_that_breaks_off_can_be_written_on(left: int, rows: int, tmp_p
     journal = tmp_path / "out.csv.partial.run"
     journal.write_bytes(journal.read_bytes()[:left])
     second = FileSink(tmp_path / "out.csv", RUN)
-    assert second.checkpoint.rows == rows
+    assert second.counts.images == rows
     second.write(batches[rows // 10])
     second.close()
     with closing(FileSink(tmp_path / "out.csv", RUN)) as third:
-        assert third.checkpoint.rows == rows + 10
+        assert third.counts.images == rows + 10
 
 
 def test_a_journal_whose_rows_are_gone_begins_anew(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_journal_whose_rows_are_gone_begins_anew(tmp_path: Path) -> None:
     first.close()
     first.partial.unlink()
     with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
-        assert again.checkpoint == Checkpoint()
+        assert again.counts == Counts()
 
 
 def test_the_counts_of_a_broken_run_are_kept(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_the_counts_of_a_broken_run_are_kept(tmp_path: Path) -> None:
     first.write(result_batches()[0])
     first.close()
     with closing(FileSink(tmp_path / "out.csv", RUN)) as again:
-        assert again.checkpoint == first.checkpoint
-        assert again.checkpoint.labelled == 10 and again.checkpoint.ids
+        assert again.counts == first.counts
+        assert again.counts.labelled == 10 and again.counts.ids
 
 
 def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=re.escape(message)):
             FileSink(tmp_path / "out.csv", wrong)
     with closing(FileSink(tmp_path / "out.csv", other, overwrite=True)) as again:
-        assert again.checkpoint.rows == 0
+        assert again.counts.images == 0
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         b"RUN\0\0\n",
         b"RUN3\n",
         b"RUN[9]\n",
-        b'RUN["9",1,2,3,4,5,6,7,8]\n',
+        b'RUN["9",1,2,3,4,5,6,7,8,9]\n',
     ]
-    + [b"RUN[-1,1,2,3,4,5,6,7,8]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7,8,9]\n"],
+    + [b"RUN[-1,1,2,3,4,5,6,7,8,9]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7,8,9,9]\n"],
 )
 def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None:
     first = FileSink(tmp_path / "out.csv", RUN)
@@ -248,7 +248,7 @@ def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None
         FileSink(tmp_path / "out.csv", RUN)
     assert journal.read_bytes() == damaged and first.partial.stat().st_size
     with closing(FileSink(tmp_path / "out.csv", RUN, overwrite=True)) as again:
-        assert again.checkpoint.rows == 0
+        assert again.counts.images == 0
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
@@ -295,8 +295,8 @@ def test_a_full_disk_keeps_what_is_written(tmp_path: Path) -> None:
         for batch in batches:
             sink.write(batch)
     again = FileSink(tmp_path / "out.csv", RUN)
-    assert again.checkpoint.rows == sink.checkpoint.rows > 0
-    for batch in batches[again.checkpoint.rows // 10 :]:
+    assert again.counts.images == sink.counts.images > 0
+    for batch in batches[again.counts.images // 10 :]:
         again.write(batch)
     again.finish()
     write_all(tmp_path / "whole.csv", batches)
@@ -411,12 +411,12 @@ def test_a_note_of_rows_that_were_lost_is_never_taken_for_true(tmp_path: Path) -
     size = int(json.loads((tmp_path / "out.csv.partial.run").read_text().splitlines()[1])[0])
     os.truncate(sink.partial, size)
     with closing(FileSink(out, RUN)) as sink:
-        rows = sink.checkpoint.rows
+        rows = sink.counts.images
         assert rows == batches[0].num_rows
     with open(sink.partial, "ab") as file:  # killed between a row and its note
         file.write(bytes(1 << 20))
     with closing(FileSink(out, RUN)) as sink:
-        assert sink.checkpoint.rows == rows
+        assert sink.counts.images == rows
 
 
 def test_lines_for_a_terminal() -> None:

@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from digitq.summary import summarise
 from digitq.watching.tables import describe_job, render, tabulate_jobs
-from producer.checkpoint import Checkpoint, add_ids
+from producer.counts import Counts, add_ids
 from protocol.ledger import JobRecord
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:
-    assert summarise(Checkpoint(1000)) == "1,000 images"
-    assert summarise(Checkpoint(1), "1 other file (.txt)") == "1 image, 1 other file (.txt) skipped"
-    assert summarise(Checkpoint(10, 7, failed=2, labelled=8, correct=6, review=1)) == (
+    assert summarise(Counts(1000)) == "1,000 images"
+    assert summarise(Counts(1), "1 other file (.txt)") == "1 image, 1 other file (.txt) skipped"
+    assert summarise(Counts(10, 7, failed=2, labelled=8, correct=6, review=1)) == (
         "10 images, 2 with an error, 1 more to review, accuracy 75.00% of 8"
     )
 
@@ -29,7 +29,7 @@ def test_written_adds_up() -> None:
         }
     )
     ids = zlib.crc32(b"abcdabcd")
-    assert Checkpoint().add(batch).add(batch) == Checkpoint(
+    assert Counts().add(batch).add(batch) == Counts(
         8, ids, failed=2, labelled=4, correct=2, review=2, unlabelled=2
     )
 

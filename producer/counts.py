@@ -1,4 +1,4 @@
-"""Counts of the rows written so far, for a summary, an exit status and resuming."""
+"""What is counted of result rows: for summaries, exit statuses, records, pages and resuming."""
 
 import zlib
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.chunk import NUMBER_TRUTH, answers, count_reviews, failures
+from protocol.chunk import NUMBER_TRUTH, answers, corrected, count_reviews, failures
 
 CRC_BYTES = 4096  # with more, zlib releases Python's lock and may wait long to get it back
 
@@ -26,10 +26,10 @@ def add_ids(checksum: int, ids: pa.StringArray) -> int:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Counts:
     """Counts of result rows from the first on, and a checksum of their ids."""
 
-    rows: int = 0
+    images: int = 0  # one row each
     ids: int = 0  # the checksum of `add_ids`
     failed: int = 0  # rows without an answer, but those of which a person says: no digit
     labelled: int = 0  # rows with a truth and an answer
@@ -37,6 +37,7 @@ class Checkpoint:
     review: int = 0  # rows with an answer that a person should check
     unlabelled: int = 0  # rows without a truth, if others of the job may have one
     other_zeros: int = 0  # numbers that differ from their truth in leading zeros only
+    corrected: int = 0  # answers of a person
 
     def add(self, batch: pa.RecordBatch) -> Self:
         """The counts including one more result batch."""
@@ -49,7 +50,7 @@ class Checkpoint:
             if truth.type == NUMBER_TRUTH.type:
                 other_zeros = pc.sum(differ_in_zeros(answers(batch), truth)).as_py() or 0
         return type(self)(
-            self.rows + batch.num_rows,
+            self.images + batch.num_rows,
             add_ids(self.ids, batch.column("id")),
             self.failed + (pc.sum(failures(batch)).as_py() or 0),
             self.labelled + labelled,
@@ -57,6 +58,7 @@ class Checkpoint:
             self.review + count_reviews(batch),
             self.unlabelled + unlabelled,
             self.other_zeros + other_zeros,
+            self.corrected + (pc.sum(corrected(batch)).as_py() or 0),
         )
 
 
