@@ -24,8 +24,8 @@ import torchvision
 
 from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
-from worker.sight.pictures import Picture
 from worker.sight.reading import trace_digit
+from worker.sight.types import Picture
 from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 FILE_COUNTS = {"28×28 PNG": 1000, "500×500 JPEG": 200, "4000×3000 JPEG": 8}

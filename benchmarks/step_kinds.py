@@ -10,7 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from worker.sight.pictures import Mask, Picture
+from worker.sight.types import Mask, Picture
 from worker.training.synthetic.outliers import filled, letter, scribble, texture
 from worker.training.synthetic.scenes import (
     IN_A_FORM,

@@ -49,7 +49,7 @@ from worker.sight.normalisation import (
     steps,
     views,
 )
-from worker.sight.pictures import Grey, ImageError, Picture
+from worker.sight.types import Grey, ImageError, Picture
 from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 COMPARED = ("cnn", "mlp")

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.known import Known
 from worker.sight.numbers.reading import FoundDigit, NumberReading
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 
 
 def read_text(content: bytes, known: Known) -> NumberReading:

@@ -35,8 +35,8 @@ from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import Views
 from worker.sight.normalisation.views import VIEW_WEIGHTS
 from worker.sight.numbers.reading import NumberReading, trace_number
-from worker.sight.pictures import SIDE, ImageError, error_of_row
 from worker.sight.reading import trace_digit, trace_other_views
+from worker.sight.types import SIDE, ImageError, error_of_row
 
 Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from worker.sight.normalisation.background import (
 from worker.sight.normalisation.measuring import otsu_threshold, shrink
 from worker.sight.normalisation.placing import crop
 from worker.sight.normalisation.steps import normalise
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (40, 200), (220, 90), (100, 130)])

@@ -36,8 +36,8 @@ from worker.classify import (
 from worker.models.model import load_model
 from worker.service.limits import Watch
 from worker.sight.normalisation.steps import Step
-from worker.sight.pictures import ImageError
 from worker.sight.reading import trace_digit, trace_other_views
+from worker.sight.types import ImageError
 
 DIGITS = random_digits(300)
 WHOLE = load_model("mlp").classify(DIGITS.reshape(-1, 784))

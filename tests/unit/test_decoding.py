@@ -28,7 +28,7 @@ from worker.sight.decoding.pillow import (
     to_picture,
 )
 from worker.sight.decoding.plain import decode_plain_jpeg, decode_plain_png, read_jpeg_frame
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

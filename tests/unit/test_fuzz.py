@@ -18,7 +18,7 @@ from tests.reading import read_digit
 from worker.classify import classify_chunk
 from worker.sight.decoding.pillow import load_heif, prepare_libraries
 from worker.sight.numbers.reading import read_number
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats

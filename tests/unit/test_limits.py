@@ -19,7 +19,7 @@ from worker import classify
 from worker.classify import Reader, T
 from worker.service import limits
 from worker.service.limits import Watch
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 
 
 def loop(content: bytes) -> None:

@@ -35,7 +35,7 @@ from worker.sight.normalisation.steps import (
     normalise,
     trace_steps,
 )
-from worker.sight.pictures import ImageError, TimeLimitError
+from worker.sight.types import ImageError, TimeLimitError
 
 
 @pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "test"])

@@ -36,7 +36,7 @@ from worker.sight.numbers.reading import (
 )
 from worker.sight.numbers.readings import Reading, weigh_readings
 from worker.sight.numbers.strips import turn
-from worker.sight.pictures import Grey, ImageError
+from worker.sight.types import Grey, ImageError
 
 
 def candidates(

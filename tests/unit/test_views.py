@@ -30,8 +30,8 @@ from worker.sight.normalisation.views import (
     softened,
     trimmed,
 )
-from worker.sight.pictures import ImageError, TimeLimitError
 from worker.sight.reading import trace_other_views
+from worker.sight.types import ImageError, TimeLimitError
 
 RING = draw_ring()
 DRAWN = [view for view in VIEWS if view is not levelled]  # a drawing isn't

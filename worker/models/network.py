@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES, PIXELS
-from worker.sight.pictures import SIDE
+from worker.sight.types import SIDE
 
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px

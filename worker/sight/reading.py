@@ -9,7 +9,7 @@ from protocol.chunk import ARRAY, PIXELS, Reason
 from worker.sight.decoding.opening import has_more_pages, open_image
 from worker.sight.normalisation.measuring import shrink
 from worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
-from worker.sight.pictures import SIDE, ImageError
+from worker.sight.types import SIDE, ImageError
 
 PAGES: Reason = "pages"
 MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views

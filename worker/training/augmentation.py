@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protocol.chunk import PIXELS
-from worker.sight.pictures import SIDE
+from worker.sight.types import SIDE
 
 BUMPS = 7  # the number of bumps in each direction
 BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image

@@ -27,7 +27,7 @@ from worker.models.detector import Detector, divide, fold
 from worker.models.number import NumberNetwork, make_reader, read_networks
 from worker.sight.numbers.reading import choose_readings, look
 from worker.sight.numbers.readings import NOTHING_KNOWN, Reading
-from worker.sight.pictures import ImageError
+from worker.sight.types import ImageError
 from worker.training import detection, strips
 from worker.training.calibration import count_gaps, fit_logistic
 from worker.training.epochs import EpochsRecipe, Learner, train

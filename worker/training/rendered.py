@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worker.dataset import load_mnist
 from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.pictures import Grey
+from worker.sight.types import Grey
 from worker.training.synthetic.numbers import render_number
 from worker.training.trainer import VALIDATION_IMAGES
 

@@ -7,7 +7,7 @@ import PIL.Image
 
 from worker.sight.decoding.pillow import TIFF, decode_image, to_picture
 from worker.sight.decoding.plain import JPEG, PNG, decode_plain_jpeg, decode_plain_png
-from worker.sight.pictures import Picture, TimeLimitError
+from worker.sight.types import Picture, TimeLimitError
 
 
 def open_image(

@@ -22,7 +22,7 @@ from worker.sight.decoding.plain import (
     read_jpeg_frame,
     reduction_factor,
 )
-from worker.sight.pictures import MIN_CONTRAST, Grey, ImageError, Picture, describe
+from worker.sight.types import MIN_CONTRAST, Grey, ImageError, Picture, describe
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF

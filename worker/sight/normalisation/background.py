@@ -18,7 +18,7 @@ from worker.sight.normalisation.measuring import (
     shrink,
     sort_pixels,
 )
-from worker.sight.pictures import MIN_CONTRAST, Grey, ImageError, Mask
+from worker.sight.types import MIN_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the background is judged in an image whose longer side is at most this
 DECISIVE_VOTE = 0.7  # if the vote by area is as clear as this, the other two are not taken

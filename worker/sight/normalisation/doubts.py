@@ -10,7 +10,7 @@ from protocol.chunk import Reason
 from worker.sight.normalisation.measuring import CORNERS, INK_THRESHOLD, mask_over, measure_radius
 from worker.sight.normalisation.placing import centre
 from worker.sight.normalisation.shapes import MAX_LINE_ASPECT, WIDE_LINE, select_digit
-from worker.sight.pictures import Grey
+from worker.sight.types import Grey
 
 ANOTHER: Reason = "several digits"
 SOLID: Reason = "too solid"

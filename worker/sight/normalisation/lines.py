@@ -15,7 +15,7 @@ from worker.sight.normalisation.measuring import (
     percentiles,
     sort_pixels,
 )
-from worker.sight.pictures import Grey, Mask
+from worker.sight.types import Grey, Mask
 
 LINE_THRESHOLD = 32  # of 255: a line may be paler than the digit, but not paler than this
 MIN_LINED_SIDE = 17  # px: in a smaller image, lines are as thick as strokes and are not removed

@@ -11,7 +11,7 @@ from worker.sight.normalisation.measuring import (
     mask_over,
     measure_stroke_width,
 )
-from worker.sight.pictures import SIDE, Grey, ImageError
+from worker.sight.types import SIDE, Grey, ImageError
 
 DIGIT_SIDE = 20  # px: the longer side of an MNIST digit
 MAX_INK_PIXELS = 0.6 * SIDE**2  # more ink than this is not like MNIST, whose densest digit has 45 %

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.sight.normalisation.measuring import INK_THRESHOLD, disc, find_largest, mask_over, ones
-from worker.sight.pictures import Grey
+from worker.sight.types import Grey
 
 MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull
 IMAGE_RIM = 0.12  # the rim of the image is this share of its shorter side

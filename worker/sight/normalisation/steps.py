@@ -25,7 +25,7 @@ from worker.sight.normalisation.placing import (
 )
 from worker.sight.normalisation.shapes import fill_outline, select_digit
 from worker.sight.normalisation.views import MIN_VIEW_SHARE, VIEWS
-from worker.sight.pictures import Grey, ImageError, Picture, TimeLimitError
+from worker.sight.types import Grey, ImageError, Picture, TimeLimitError
 
 COARSE = (56, 64)  # px: the least shorter side after decoding, the longer side after shrinking
 FINE = (448, 128)  # the same for the looks after the first, if it shows no digit or a small one

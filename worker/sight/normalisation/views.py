@@ -8,7 +8,7 @@ import numpy as np
 from worker.sight.normalisation.background import is_photo
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.normalisation.measuring import border, ones, shrink, sort_pixels
-from worker.sight.pictures import ImageError, Picture
+from worker.sight.types import ImageError, Picture
 
 View = Callable[[Picture], Picture]
 

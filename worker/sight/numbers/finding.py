@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
-from worker.sight.pictures import Grey
+from worker.sight.types import Grey
 
 MIN_HEAT = -3.5  # a cell is no candidate if the logit of its chance is lower: 3 %
 MAX_CANDIDATES = 512  # of more peaks, the likeliest are candidates

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worker.models.columns import STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.finding import equalise, find_median, shrink_by_factor
-from worker.sight.pictures import Grey
+from worker.sight.types import Grey
 
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
 MIN_STRIP, MAX_STRIP = 16, 1200  # px: no strip is narrower, and none is wider

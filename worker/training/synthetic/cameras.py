@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.pictures import Picture
+from worker.sight.types import Picture
 from worker.training.synthetic.handwriting import Shape
 from worker.training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
 from worker.training.synthetic.scenes import Rng, compress, light_unevenly, pick

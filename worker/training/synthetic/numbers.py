@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.models.detector import OTHER
-from worker.sight.pictures import Picture
+from worker.sight.types import Picture
 from worker.training.synthetic import strays
 from worker.training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
 from worker.training.synthetic.cameras import take

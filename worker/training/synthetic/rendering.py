@@ -17,7 +17,7 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import normalise
-from worker.sight.pictures import SIDE, Grey, ImageError
+from worker.sight.types import SIDE, Grey, ImageError
 from worker.training.synthetic.handwriting import SHAPE_SIDE
 from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.sight.pictures import Picture
+from worker.sight.types import Picture
 from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
 T = TypeVar("T")
