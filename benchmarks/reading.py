@@ -24,7 +24,7 @@ import torchvision
 
 from worker.classify import read_image, read_pixels, watch
 from worker.dataset import load_mnist
-from worker.sight.reading import trace_digit
+from worker.sight.digits import trace_digit
 from worker.sight.types import Picture
 from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 

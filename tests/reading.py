@@ -1,7 +1,7 @@
 """The digit that a worker sees in a file."""
 
+from worker.sight.digits import trace_digit
 from worker.sight.normalisation.steps import Step
-from worker.sight.reading import trace_digit
 
 
 def read_digit(content: bytes) -> Step:

@@ -16,7 +16,7 @@ from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.service.identity import own_fingerprint
 from worker.service.logs import log_begin, log_chunk, log_trouble
-from worker.sight.reading import trace_other_views
+from worker.sight.digits import trace_other_views
 from worker.sight.types import ImageError, describe
 
 RENEW_SECONDS = 1.0  # a chunk's deadline is renewed this often, or more often if it is short

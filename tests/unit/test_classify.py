@@ -35,8 +35,8 @@ from worker.classify import (
 )
 from worker.models.model import load_model
 from worker.service.limits import Watch
+from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import Step
-from worker.sight.reading import trace_digit, trace_other_views
 from worker.sight.types import ImageError
 
 DIGITS = random_digits(300)

@@ -13,7 +13,7 @@ from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
 from worker.sight.decoding.opening import has_more_pages
 from worker.sight.decoding.pillow import load_heif
-from worker.sight.reading import PAGES
+from worker.sight.digits import PAGES
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])

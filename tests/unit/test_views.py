@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 from worker.classify import INTERLEAVED_IMAGES, take_turns
 from worker.sight.decoding import opening
+from worker.sight.digits import trace_other_views
 from worker.sight.normalisation import steps
 from worker.sight.normalisation.background import is_background_dark
 from worker.sight.normalisation.measuring import shrink
@@ -30,7 +31,6 @@ from worker.sight.normalisation.views import (
     softened,
     trimmed,
 )
-from worker.sight.reading import trace_other_views
 from worker.sight.types import ImageError, TimeLimitError
 
 RING = draw_ring()

@@ -24,9 +24,9 @@ from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watc
 from worker.models.model import Model, load_model
 from worker.sight.decoding.opening import read_picture
 from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_picture
+from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.reading import DECODED_SIDE, read_number, size_of
-from worker.sight.reading import trace_digit, trace_other_views
 from worker.sight.types import Grey, error_of_row
 
 PANEL_PIXELS = 168  # the side to which the original is decoded

@@ -7,7 +7,7 @@ import pyarrow as pa
 from protocol.chunk import PIXELS, PIXELS_FIELD
 from worker.service.limits import Watch
 from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.reading import trace_digit
+from worker.sight.digits import trace_digit
 
 SEEN = pa.schema([PIXELS_FIELD])
 

@@ -31,8 +31,8 @@ from worker.dataset import load_mnist
 from worker.models.card import Card
 from worker.models.model import Model, build_model, load_model
 from worker.models.network import Network
+from worker.sight.digits import trace_other_views
 from worker.sight.normalisation.steps import Views
-from worker.sight.reading import trace_other_views
 from worker.sight.types import SIDE
 from worker.training.calibration import (
     calibrate,
