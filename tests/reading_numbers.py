@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from protocol.known import Known
-from worker.sight.numbers.reading import FoundDigit, NumberReading
+from worker.sight.numbers.recognition import FoundDigit, NumberReading
 from worker.sight.types import ImageError
 
 

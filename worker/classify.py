@@ -35,7 +35,7 @@ from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import Views
 from worker.sight.normalisation.views import VIEW_WEIGHTS
-from worker.sight.numbers.reading import NumberReading, trace_number
+from worker.sight.numbers.recognition import NumberReading, trace_number
 from worker.sight.types import SIDE, ImageError, error_of_row
 
 Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none

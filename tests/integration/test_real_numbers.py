@@ -18,7 +18,7 @@ from protocol.known import Known
 from tests.waiting import DIGITQ
 from worker import commands
 from worker.dataset import load_mnist
-from worker.sight.numbers.reading import read_number
+from worker.sight.numbers.recognition import read_number
 from worker.sight.numbers.strips import turn
 
 

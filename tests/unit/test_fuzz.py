@@ -17,7 +17,7 @@ from tests.gallery import chunk
 from tests.reading import read_digit
 from worker.classify import classify_chunk
 from worker.sight.decoding.pillow import load_heif, prepare_libraries
-from worker.sight.numbers.reading import read_number
+from worker.sight.numbers.recognition import read_number
 from worker.sight.types import ImageError
 
 prepare_libraries()

@@ -28,7 +28,7 @@ from tests.drawing import random_digits
 from tests.reading_numbers import read_text, reader_of_texts
 from worker import classify
 from worker.classify import classify_chunk
-from worker.sight.numbers.reading import NumberReading
+from worker.sight.numbers.recognition import NumberReading
 
 IMAGES = [b"007", b"text", b"19", b"42"]
 TRUTHS = ["007", "1", "18", None]

@@ -21,7 +21,8 @@ from worker.sight.numbers.finding import (
     shrink_by_factor,
 )
 from worker.sight.numbers.lines import choose_line, measure_tilt
-from worker.sight.numbers.reading import (
+from worker.sight.numbers.readings import Reading, weigh_readings
+from worker.sight.numbers.recognition import (
     FIRST_LOOK,
     Seen,
     choose_readings,
@@ -34,7 +35,6 @@ from worker.sight.numbers.reading import (
     search,
     trace_number,
 )
-from worker.sight.numbers.readings import Reading, weigh_readings
 from worker.sight.numbers.strips import turn
 from worker.sight.types import Grey, ImageError
 

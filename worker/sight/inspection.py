@@ -26,7 +26,7 @@ from worker.sight.decoding.opening import read_picture
 from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import SCALES, Step, Views
-from worker.sight.numbers.reading import DECODED_SIDE, read_number, size_of
+from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
 from worker.sight.types import Grey, error_of_row
 
 PANEL_PIXELS = 168  # the side to which the original is decoded

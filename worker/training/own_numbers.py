@@ -21,7 +21,7 @@ from worker.models.columns import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
 from worker.sight.decoding.opening import read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.reading import CLEAR, DECODED_SIDE, list_digits, look
+from worker.sight.numbers.recognition import CLEAR, DECODED_SIDE, list_digits, look
 from worker.sight.types import Grey, ImageError
 from worker.training import strips
 from worker.training.epochs import EpochsRecipe, Learner, train
