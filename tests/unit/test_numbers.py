@@ -21,7 +21,6 @@ from worker.sight.numbers.finding import (
     shrink_by_factor,
 )
 from worker.sight.numbers.lines import choose_line, measure_tilt
-from worker.sight.numbers.readings import Reading, weigh_readings
 from worker.sight.numbers.recognition import (
     FIRST_LOOK,
     Seen,
@@ -36,6 +35,7 @@ from worker.sight.numbers.recognition import (
     trace_number,
 )
 from worker.sight.numbers.strips import turn
+from worker.sight.numbers.weighing import Reading, weigh_readings
 from worker.sight.types import Grey, ImageError
 
 

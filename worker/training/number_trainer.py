@@ -25,8 +25,8 @@ from worker.models.card import Card, card_path, read_card
 from worker.models.columns import Columns
 from worker.models.detector import Detector, divide, fold
 from worker.models.number import NumberNetwork, make_reader, read_networks
-from worker.sight.numbers.readings import NOTHING_KNOWN, Reading
 from worker.sight.numbers.recognition import choose_readings, look
+from worker.sight.numbers.weighing import NOTHING_KNOWN, Reading
 from worker.sight.types import ImageError
 from worker.training import detection, strips
 from worker.training.calibration import count_gaps, fit_logistic

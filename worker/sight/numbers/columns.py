@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
 from worker.models.columns import BLANK
-from worker.sight.numbers.readings import MIN_SHARE, NOTHING_KNOWN, Prefixes
+from worker.sight.numbers.weighing import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MIN_CLASS = 0.003  # a class that is less likely in a column is not there
