@@ -21,8 +21,8 @@ from worker.models.columns import STRIDE, STRIP_HEIGHT
 from worker.models.number import NumberReader, load_networks
 from worker.sight.decoding.opening import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.columns import Answer, align, propose, spell
-from worker.sight.numbers.columns import weigh as weigh_columns
+from worker.sight.numbers.ctc import Answer, align, propose, spell
+from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
