@@ -24,8 +24,8 @@ from worker.classify import read_image, read_numbers
 from worker.dataset import load_mnist
 from worker.models.number import load_networks
 from worker.sight.numbers.finding import find_candidates
+from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.recognition import FIRST_LOOK
-from worker.sight.numbers.strips import turn
 from worker.training.synthetic.forms import FORMS
 from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 

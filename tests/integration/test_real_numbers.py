@@ -18,8 +18,8 @@ from protocol.known import Known
 from tests.waiting import DIGITQ
 from worker import commands
 from worker.dataset import load_mnist
+from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.recognition import read_number
-from worker.sight.numbers.strips import turn
 
 
 def run(*arguments: object, text: str = "") -> tuple[int, str, str]:

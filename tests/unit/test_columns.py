@@ -12,7 +12,7 @@ from tests.scenes import draw_scene
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
-from worker.sight.numbers.strips import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
 

@@ -20,6 +20,7 @@ from worker.sight.numbers.finding import (
     measure_contrast,
     shrink_by_factor,
 )
+from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.recognition import (
     FIRST_LOOK,
     Seen,
@@ -33,7 +34,6 @@ from worker.sight.numbers.recognition import (
     search,
     trace_number,
 )
-from worker.sight.numbers.strips import turn
 from worker.sight.numbers.text_line import choose_line, measure_tilt
 from worker.sight.numbers.weighing import Reading, weigh_readings
 from worker.sight.types import Grey, ImageError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT
-from worker.sight.numbers.strips import cut_strip, place_line
+from worker.sight.numbers.line_strip import cut_strip, place_line
 from worker.training.rendered import Scene
 
 BATCH_STRIPS = 48

@@ -29,7 +29,7 @@ from worker.sight.numbers.finding import (
     find_candidates,
     find_median,
 )
-from worker.sight.numbers.strips import DIGIT_HEIGHT, cut_strip, place_line, turn
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, place_line, turn
 from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
 from worker.sight.numbers.weighing import NOTHING_KNOWN, Reading, weigh_readings
 from worker.sight.types import Grey, ImageError
