@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from protocol.known import Known
 from tests.scenes import draw_scene
-from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT, Columns
+from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line

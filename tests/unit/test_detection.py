@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from worker.models.card import card_path, read_card
-from worker.models.columns import Columns
+from worker.models.column_network import Columns
 from worker.models.detector import CELL, SIZE_UNIT, Detector, Residual, divide, fold
 from worker.models.number import make_reader, read_networks
 from worker.models.runtime import make_session

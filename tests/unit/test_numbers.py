@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from protocol.known import Known
-from worker.models.columns import BLANK
+from worker.models.column_network import BLANK
 from worker.models.detector import CELL, SIZE_UNIT
 from worker.models.number import load_networks
 from worker.sight.numbers.finding import (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path
-from worker.models.columns import Columns
+from worker.models.column_network import Columns
 from worker.models.detector import Detector, fold
 from worker.models.model import TORCH_THREADS, read_weights
 from worker.models.network import NUMBER_READER

@@ -22,7 +22,7 @@ from protocol.chunk import Reason
 from protocol.known import Known
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path, read_card
-from worker.models.columns import Columns
+from worker.models.column_network import Columns
 from worker.models.detector import Detector, divide, fold
 from worker.models.number import NumberNetwork, make_reader, read_networks
 from worker.sight.numbers.recognition import choose_readings, look

@@ -17,7 +17,7 @@ from protocol.errors import UsageError
 from protocol.settings import NUMBER
 from worker.classify import as_file, read_image, read_images, watch
 from worker.models.card import Card
-from worker.models.columns import Columns
+from worker.models.column_network import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
 from worker.sight.decoding.opening import read_picture
 from worker.sight.normalisation.colours import to_grey

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.models.columns import BLANK, STRIDE, STRIP_HEIGHT
+from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import cut_strip, place_line
 from worker.training.rendered import Scene
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import Reason
 from protocol.known import MAX_DIGITS, Known
-from worker.models.columns import STRIDE, STRIP_HEIGHT
+from worker.models.column_network import STRIDE, STRIP_HEIGHT
 from worker.models.number import NumberReader, load_networks
 from worker.sight.decoding.opening import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
