@@ -34,7 +34,7 @@ from benchmarks import step_kinds
 from worker.classify import TTA_BELOW, combine_views
 from worker.dataset import load_mnist
 from worker.models.model import load_model
-from worker.sight.decoding import opening
+from worker.sight.decoding import any_file
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation import (
     background,
@@ -305,7 +305,7 @@ def read_samples(table: Path) -> Iterator[Sample]:
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             content = (table.parent / row["path"]).read_bytes()
-            yield opening.read_picture(content, steps.FINE[0]), int(row["label"]), row["kind"]
+            yield any_file.read_picture(content, steps.FINE[0]), int(row["label"]), row["kind"]
 
 
 def render_samples(count: int, chosen: list[str] | None) -> Iterator[Sample]:

@@ -32,8 +32,8 @@ SHORT_SECONDS, LONG_SECONDS = 1, 600  # deadlines
 # size; the others last as long as a file with their name is there
 FAULTY = """
 import hashlib, os, signal, time
-import worker.sight.decoding.opening
-decode = worker.sight.decoding.opening.decode_image
+import worker.sight.decoding.any_file
+decode = worker.sight.decoding.any_file.decode_image
 
 def deadly(content, side):
     image = decode(content, side)
@@ -48,7 +48,7 @@ def deadly(content, side):
         bytearray(1 << 36)
     return image
 
-worker.sight.decoding.opening.decode_image = deadly
+worker.sight.decoding.any_file.decode_image = deadly
 import worker.classify
 import worker.sight.normalisation.steps
 worker.classify.watch.seconds = 1.0

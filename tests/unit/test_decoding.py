@@ -17,8 +17,8 @@ import pytest
 
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
-from worker.sight.decoding import opening, pillow, plain
-from worker.sight.decoding.opening import open_image, read_picture
+from worker.sight.decoding import any_file, pillow, plain
+from worker.sight.decoding.any_file import open_image, read_picture
 from worker.sight.decoding.pillow import (
     decode_image,
     flatten_alpha,
@@ -175,7 +175,7 @@ def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
 
 def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Mock(side_effect=read_picture)
-    monkeypatch.setattr(opening, "read_picture", read)
+    monkeypatch.setattr(any_file, "read_picture", read)
     for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
         look = open_image(encode_image(draw_one((900, 1200)), format), 448)
         for side in (SIDE, 448):

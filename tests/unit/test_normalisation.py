@@ -12,7 +12,7 @@ import pytest
 from tests.drawing import RING, draw_ring, encode_image, random_digits, same_digit
 from tests.reading import read_digit
 from worker.dataset import load_mnist
-from worker.sight.decoding.opening import open_image
+from worker.sight.decoding.any_file import open_image
 from worker.sight.normalisation import steps
 from worker.sight.normalisation.doubts import ANOTHER, SOLID
 from worker.sight.normalisation.measuring import measure_stroke_width

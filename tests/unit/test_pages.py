@@ -11,7 +11,7 @@ import pytest
 from tests.drawing import draw_one, encode_image
 from tests.reading import read_digit
 from tests.unit.test_decoding import likeness
-from worker.sight.decoding.opening import has_more_pages
+from worker.sight.decoding.any_file import has_more_pages
 from worker.sight.decoding.pillow import load_heif
 from worker.sight.digits import PAGES
 

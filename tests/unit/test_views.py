@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from tests.drawing import add_grain, draw_ring, draw_tight_ring, encode_image, same_digit
 from worker.classify import INTERLEAVED_IMAGES, take_turns
-from worker.sight.decoding import opening
+from worker.sight.decoding import any_file
 from worker.sight.digits import trace_other_views
 from worker.sight.normalisation import steps
 from worker.sight.normalisation.background import is_background_dark
@@ -158,8 +158,8 @@ def test_the_middle_is_looked_at_as_closely_as_the_whole(
 
 
 def test_one_decoding_is_enough_for_all_views_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Mock(side_effect=opening.read_picture)
-    monkeypatch.setattr(opening, "read_picture", read)
+    read = Mock(side_effect=any_file.read_picture)
+    monkeypatch.setattr(any_file, "read_picture", read)
     large = PIL.Image.fromarray(draw_ring(600, width=50))
     *_, views = trace_other_views(encode_image(large, "JPEG"))
     assert len(views) == len(DRAWN)

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from protocol.chunk import ARRAY, PIXELS, Reason
-from worker.sight.decoding.opening import has_more_pages, open_image
+from worker.sight.decoding.any_file import has_more_pages, open_image
 from worker.sight.normalisation.measuring import shrink
 from worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
 from worker.sight.types import SIDE, ImageError

@@ -22,7 +22,7 @@ from protocol.settings import INSPECT_SUFFIX, settings
 from protocol.text import in_one_line, too_large
 from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
 from worker.models.model import Model, load_model
-from worker.sight.decoding.opening import read_picture
+from worker.sight.decoding.any_file import read_picture
 from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_picture
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import SCALES, Step, Views

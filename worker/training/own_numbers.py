@@ -19,7 +19,7 @@ from worker.classify import as_file, read_image, read_images, watch
 from worker.models.card import Card
 from worker.models.column_network import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
-from worker.sight.decoding.opening import read_picture
+from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.recognition import CLEAR, DECODED_SIDE, list_digits, look
 from worker.sight.types import Grey, ImageError
