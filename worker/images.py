@@ -19,7 +19,7 @@ from protocol.settings import NUMBER, settings
 from protocol.text import too_large
 from worker.classify import classify_chunk
 from worker.service.limits import MAX_CLOCK_SECONDS
-from worker.service.logs import log_chunk
+from worker.service.worker_log import log_chunk
 from worker.tasks import FATAL_DEATHS, ledger_without_retry
 
 

@@ -15,7 +15,7 @@ from protocol.ledger import ChunkResult, Ledger
 from protocol.settings import settings
 from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.service.identity import own_fingerprint
-from worker.service.logs import log_begin, log_chunk, log_trouble
+from worker.service.worker_log import log_begin, log_chunk, log_trouble
 from worker.sight.digits import trace_other_views
 from worker.sight.types import ImageError, describe
 

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, facts, give_times_an_offset
-from worker.service.logs import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
+from worker.service.worker_log import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
 
 
 def make_record(text: str, **others: object) -> logging.LogRecord:
