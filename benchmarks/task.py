@@ -20,12 +20,13 @@ from typing import Any
 from unittest.mock import patch
 
 from digitq.private.processes import Local
-from producer.sources.arrays import label_batches, load_mnist
+from producer.sources.arrays import label_batches
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import Chunk, most_rows
 from protocol.host.cores import usable_cores
 from protocol.ledger import JobSpec, Ledger
+from protocol.mnist import load_mnist
 from protocol.settings import MODELS
 from worker import classify, tasks
 from worker.celery import keep_freed_memory

@@ -15,8 +15,8 @@ from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Grayscale, Normalize, ToTensor
 
 from protocol.chunk import PIXELS
+from protocol.mnist import ensure_mnist
 from worker.alone import measure_network
-from worker.dataset import ensure_mnist
 from worker.models.card import Card
 from worker.models.model import load_model
 

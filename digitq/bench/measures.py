@@ -27,11 +27,12 @@ from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
 from digitq.terminal import find_missing
 from producer.sinks.files import FileSink
-from producer.sources.arrays import label_batches, load_mnist
+from producer.sources.arrays import label_batches
 from producer.sources.source import Entry, Source, take_first
 from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
+from protocol.mnist import load_mnist
 from protocol.reading import What
 from protocol.settings import NUMBER
 from protocol.text import plural

@@ -2,9 +2,6 @@
 
 import csv
 import gzip
-import logging
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -25,21 +22,15 @@ from producer.sources.source import (
 )
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, load_mnist
 from protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images
 Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # its arguments: ids and rows
 BLOCK_BYTES = 1 << 20  # this much is read at a time; if gzip data is damaged, earlier blocks count
 ARRAY_SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
-FILE_PREFIXES = {"test": "t10k", "train": "train"}
-# The first bytes of an IDX file and the length of its header, which ends with an image's shape:
-# yann.lecun.com/exdb/mnist, "FILE FORMATS"
-IMAGES_MAGIC, IMAGES_HEADER = b"\0\0\x08\x03", 16
-LABELS_MAGIC, LABELS_HEADER = b"\0\0\x08\x01", 8
-SHAPE = (28).to_bytes(4, "big") * 2
-
-logger = logging.getLogger(__name__)
+SHAPE = (28).to_bytes(4, "big") * 2  # the end of the header of a file of images
+MNIST_NAMES = "mnist:test, mnist:train and mnist:sample"
 
 
 def label_batches(prefix: str, images: np.ndarray, labels: np.ndarray) -> Iterator[pa.RecordBatch]:
@@ -159,52 +150,11 @@ def _read_parts(path: Path, start: int, count: int) -> Iterator[np.ndarray]:
             count -= rows
 
 
-def mnist_source(split: str) -> Source:
-    """`mnist:test` (10,000 images) or `mnist:train` (60,000), with their labels. Raises
-    `UsageError` for another name, or if MNIST can't be loaded."""
-    if split not in FILE_PREFIXES:
-        raise UsageError(f"MNIST has no part {split!r}: there are mnist:test and mnist:train")
-    images, labels = load_mnist(split)
-    items = label_batches(f"mnist/{split}/", images, labels)
-    return Source(f"mnist:{split}", items, has_truth=True, count=lambda: len(labels))
-
-
-def load_mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 784) and labels (N,), both uint8. Downloads MNIST the first time, unless
-    `DIGITQ_MNIST` names its folder. Raises `UsageError` if it can't be downloaded or read."""
-    raw = settings().mnist_root / "MNIST" / "raw"
-    images = raw / f"{FILE_PREFIXES[split]}-images-idx3-ubyte"
-    labels = raw / f"{FILE_PREFIXES[split]}-labels-idx1-ubyte"
-    if not (images.exists() and labels.exists()):
-        _download()
-    pixels = _map_idx(images, IMAGES_MAGIC, IMAGES_HEADER, PIXELS)
-    digits = _map_idx(labels, LABELS_MAGIC, LABELS_HEADER, 1)[:, 0]
-    if len(pixels) != len(digits):
-        raise UsageError(f"{raw}: {len(pixels)} images but {len(digits)} labels")
-    return pixels, digits
-
-
-def _download() -> None:
-    """Let torchvision fetch MNIST in another process, so that this one need not import torch."""
-    if not settings().mnist:
-        logger.warning("downloading MNIST once to %s …", settings().mnist_root)
-    command = [sys.executable, "-P", "-m", "worker.dataset"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("digitq: ")
-        if "DIGITQ_MNIST" not in reason:  # for example, torchvision is not installed
-            reason = f"no MNIST ({reason}): set DIGITQ_MNIST to a folder with MNIST/raw/*-ubyte"
-        raise UsageError(reason)
-
-
-def _map_idx(path: Path, magic: bytes, header: int, row_bytes: int) -> np.ndarray:
-    """The rows of an IDX file, (N, row_bytes), mapped into memory."""
-    try:
-        content = np.memmap(path, np.uint8, mode="r")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"can't read {path}: {error}") from None
-    if content[:4].tobytes() != magic:
-        raise UsageError(f"{path} is not an MNIST file")
-    if (len(content) - header) % row_bytes:
-        raise UsageError(f"{path} is truncated in the middle of an image")
-    return content[header:].reshape(-1, row_bytes)
+def mnist_source(name: str) -> Source:
+    """The images of `mnist:<name>` with their labels. Raises `UsageError` for an unknown name, or
+    if the images can't be loaded."""
+    if name not in MNIST_PARTS:
+        raise UsageError(f"MNIST has no part {name!r}: there are {MNIST_NAMES}")
+    images, labels = load_mnist(name)
+    items = label_batches(f"mnist/{name}/", images, labels)
+    return Source(f"mnist:{name}", items, has_truth=True, count=lambda: len(labels))

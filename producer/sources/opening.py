@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
-from producer.sources.arrays import ARRAY_SUFFIXES, array_source, mnist_source
+from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
 from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.source import (
     EmptyError,
@@ -194,7 +194,7 @@ def _check_kind(name: str, path: Path) -> None:
     except (OSError, ValueError) as error:
         nowhere = isinstance(error, FileNotFoundError) and not os.path.islink(path)
         if nowhere or not isinstance(error, OSError):  # it has a 0 byte
-            hint = "; MNIST's are mnist:test and mnist:train" if name.lower() == "mnist" else ""
+            hint = f"; MNIST's are {MNIST_NAMES}" if name.lower() == "mnist" else ""
             raise UsageError(f"no such file or folder: {name}{hint}") from None
         if is_image_name(name):
             return  # it becomes a row with the error

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -50,7 +51,7 @@ CONTINUES = r"[0-9,]+ rows in {}/out.csv.partial: the same command continues fro
 class Command:
     """A running `digitq`, and whatever it starts."""
 
-    def __init__(self, *arguments: object, **variables: object) -> None:
+    def __init__(self, *arguments: object, cwd: Path | None = None, **variables: object) -> None:
         self.mark = uuid.uuid4().hex
         marked = {"DIGITQ_TEST_MARK": self.mark} | {k: str(v) for k, v in variables.items()}
         self.process = subprocess.Popen(
@@ -59,6 +60,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=cwd,
             env={**os.environ, **marked},
         )
 
@@ -575,28 +577,35 @@ def test_evaluate_with_weights_that_are_damaged_tells_and_fails(tmp_path: Path) 
     assert status == 1 and "1 image with an error, such as: " in err and "SHA-256" in err
 
 
-def test_demo_shows_it_all_and_takes_it_down(mnist_root: Path, tmp_path: Path) -> None:
-    previous = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        status, _, err = run("demo")
-    finally:
-        os.chdir(previous)
+def test_demo_classifies_mnist_s_test_images(mnist_root: Path, tmp_path: Path) -> None:
+    status, _, err = run("demo", cwd=tmp_path)
+    assert status == 0 and "10,000 images, " in err and "accuracy 9" in err
+    assert len((tmp_path / "results" / "demo.csv").read_text().splitlines()) == 10_001
+
+
+def test_demo_takes_the_sample_if_a_firewall_swallows_its_packets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIGITQ_MNIST", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a proxy that never answers
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        status, _, err = run("demo", cwd=tmp_path, https_proxy=proxy, DIGITQ_CACHE_DIR=tmp_path)
     assert status == 0, err
     for part in (
-        "10,000 images, ",
-        "accuracy 9",
+        "MNIST can't be downloaded",
+        "5,000 images that the networks were trained on (mnist:sample), so no accuracy is shown",
+        "5,000 images, ",
         "images/s",
         "results/demo.csv",
         "http://127.0.0.1:",
     ):
         assert part in err
-    assert len((tmp_path / "results" / "demo.csv").read_text().splitlines()) == 10_001
+    assert "%" not in err
+    header, *rows = (tmp_path / "results" / "demo.csv").read_text().splitlines()
+    assert len(rows) == 5_000 and "truth" not in header
 
 
 def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     command = Command("up", "--workers", 1, "--port", port, "--log-format", "json")

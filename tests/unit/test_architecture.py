@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,29 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     for name, path in inside.items():
         for imported in imported_names(path):
             assert not any(lies_in(imported, other) for other in FORBIDDEN[room]), (name, imported)
+
+
+def started_modules(path: Path) -> set[str]:
+    """Modules that it starts as processes: the word after `-m`, and any dotted name of a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts = node.elts if isinstance(node, ast.List | ast.Tuple) else getattr(node, "args", [])
+        if not isinstance(parts, list):  # it is the arguments of a function's definition
+            continue
+        words = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+        found |= {word for before, word in pairwise(words) if before == "-m" and word}
+        found |= {word for word in words if word in MODULES and "." in str(word)}
+    return found
+
+
+@pytest.mark.parametrize("room", sorted({*FORBIDDEN} - {"digitq"}))
+def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) -> None:
+    assert "worker" in started_modules(ROOT / "digitq/reports/pictures.py")
+    assert "worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
+    for name, path in MODULES.items():
+        if lies_in(name, room):
+            for started in started_modules(path):
+                assert not any(lies_in(started, other) for other in FORBIDDEN[room]), name
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -235,14 +235,14 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, "its database is not a number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
-        (2, "exists: --overwrite", ["evaluate", "--plot", "IMAGES/1.png"]),
+        (2, "exists: --overwrite", ["evaluate", "IMAGES", "--plot", "IMAGES/1.png"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["status", "abc", *NO_BROKER]),
         (3, "can't reach Redis", ["collect", "abc", *NO_BROKER]),
         (3, "can't reach Redis", ["cancel", "abc", *NO_BROKER]),
         (3, "can't reach Redis", ["jobs", *NO_BROKER]),
-        (3, "can't reach Redis", ["evaluate", *NO_BROKER]),
+        (3, "can't reach Redis", ["evaluate", "mnist:sample", *NO_BROKER]),
         (3, "can't reach Redis", ["doctor", *NO_BROKER]),
         (2, "is not a URL such as http://localhost:5555", ["doctor", "--flower", "localhost"]),
         (2, "is not a URL such as", ["doctor", "--flower", "http://["]),
@@ -254,18 +254,26 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "//***@127.0.0.1:1: no Flower", ["doctor", "--flower", "http://a:b@127.0.0.1:1"]),
         (2, "a SOURCE is an empty string", ["classify", ""]),
         (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
-        (2, "no such folder", ["evaluate", "--plot", "nowhere/matrix.png"]),
-        (2, "must end in .png or .svg or .pdf", ["evaluate", "--plot", "matrix.txt"]),
+        (2, "no such folder", ["evaluate", "IMAGES", "--plot", "nowhere/matrix.png"]),
+        (2, "must end in .png or .svg or .pdf", ["evaluate", "IMAGES", "--plot", "matrix.txt"]),
         (2, "leave out the model 'cnn'", ["classify", "IMAGES", *NUMBERS, "--model", "cnn"]),
         (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
         (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
         (2, "go with `read` number", ["submit", "IMAGES", "--length", "9"]),
         (2, "can't read nowhere", ["submit", "IMAGES", *NUMBERS, "--allowed", "nowhere"]),
-        (2, "list of allowed numbers is empty", ["evaluate", *NUMBERS, "--allowed", "/dev/null"]),
+        (
+            2,
+            "list of allowed numbers is empty",
+            ["evaluate", "IMAGES", *NUMBERS, "--allowed", "/dev/null"],
+        ),
         (2, "neither `parent` nor a .csv file", ["classify", "IMAGES", "--truth", "x"]),
         (2, "right answers in nowhere.csv", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
         (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
-        (3, "can't reach Redis", ["evaluate", *NUMBERS, "--length", "1", *NO_BROKER]),
+        (
+            3,
+            "can't reach Redis",
+            ["evaluate", "mnist:sample", *NUMBERS, "--length", "1", *NO_BROKER],
+        ),
         (3, "can't reach Redis", ["submit", "IMAGES", *NUMBERS, *NO_BROKER]),
         (2, "Flower has no option --prot; is it --port?", ["flower", "--prot=5556"]),
         (2, "Flower has no option 5556", ["flower", "5556"]),
@@ -280,10 +288,7 @@ def test_bad_usage(
     arguments: list[str],
     images: Path,
     capsys: pytest.CaptureFixture[str],
-    request: pytest.FixtureRequest,
 ) -> None:
-    if "evaluate" in arguments:
-        request.getfixturevalue("mnist_root")
     check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
 
 

@@ -34,7 +34,7 @@ PUBLIC = {*digitq.__all__, "__version__"}
 OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Compose's
 OTHERS_OPTIONS |= {"--profile", "--from-env-file", "--dry-run"}  # Docker Compose's and kubectl's
 OTHERS_OPTIONS |= {"--port", "--address", "--conf"}  # Flower's
-OTHERS_OPTIONS |= {"--concurrency", "--hostname"}  # Celery's
+OTHERS_OPTIONS |= {"--concurrency", "--hostname", "--no-deps"}  # Celery's, and pip's
 ROOM = r"(?:digitq|producer|protocol|worker|tests|benchmarks|examples|docs|deploy|\.ci|\.github)"
 
 

@@ -438,7 +438,7 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
         (lambda folder: str(make_odd_zip(folder / "a.zip", 99, 6)), "can't read the archive"),
         (lambda folder: str(fill(folder, "b.tar.gz") / "b.tar.gz"), "can't read the archive"),
         (lambda folder: str(fill(folder, "b.parquet") / "b.parquet"), "can't read"),
-        (lambda folder: "mnist:validation", "mnist:test and mnist:train"),
+        (lambda folder: "mnist:validation", "mnist:test, mnist:train and mnist:sample"),
         (lambda folder: make_table(folder, image=pa.array([], pa.binary())), "it has no rows"),
         (
             lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(700)}),
@@ -457,13 +457,13 @@ def test_an_unusable_source_is_said_at_once(make, message: str, tmp_path: Path) 
         open_sources([make(tmp_path)])
 
 
-def test_mnist_has_its_images_and_labels(mnist_root: Path) -> None:
-    source = open_sources(["mnist:test"])
+def test_mnist_s_sample_has_its_images_and_labels() -> None:
+    source = open_sources(["mnist:sample"])
     batch = next(iter(source.items))
     assert isinstance(batch, pa.RecordBatch)
-    assert source.count() == 10_000
-    assert batch.column("id")[:2].to_pylist() == ["mnist/test/0", "mnist/test/1"]
-    assert batch.column("truth")[:4].to_pylist() == [7, 2, 1, 0]
+    assert source.count() == 5_000
+    assert batch.column("id")[:2].to_pylist() == ["mnist/sample/0", "mnist/sample/1"]
+    assert batch.column("truth")[:4].to_pylist() == [0, 1, 2, 3]
     assert len(batch.column("pixels")[0].as_py()) == 784
 
 
@@ -686,7 +686,7 @@ def test_a_set_of_another_kind_is_no_image(name: str, tmp_path: Path) -> None:
 
 
 def test_mnist_is_hinted_at() -> None:
-    with pytest.raises(UsageError, match="folder: mnist; MNIST's are mnist:test and mnist:train"):
+    with pytest.raises(UsageError, match="folder: mnist; MNIST's are mnist:test, mnist:train"):
         open_sources(["mnist"])
 
 
