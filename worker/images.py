@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 from celery import Task, states
+from celery.exceptions import Reject
 from celery.result import AsyncResult
 from celery.worker.request import Request
+from redis import RedisError
 
 from protocol.celery import CLASSIFY_IMAGE, app
 from protocol.chunk import ERROR, ID, IMAGE_FIELD, Chunk, answers, count_reviews
@@ -19,8 +21,11 @@ from protocol.settings import NUMBER, settings
 from protocol.text import too_large
 from worker.classify import classify_chunk
 from worker.service.limits import MAX_CLOCK_SECONDS
-from worker.service.worker_log import log_chunk
+from worker.service.worker_log import log_chunk, log_trouble
 from worker.tasks import FATAL_DEATHS, ledger_without_retry
+
+MAX_STORE_SECONDS = 60.0  # for so long an answer is tried again that Redis does not take
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0  # the pause between two attempts, which doubles
 
 
 class ImageRequest(Request):
@@ -81,14 +86,38 @@ def classify_image(
             name, failed, count_reviews(result), seconds, self.request.hostname or ""
         )
     answer: dict[str, Any] = result.drop_columns(["id"]).to_pylist()[0]
+    store(self, states.SUCCESS, answer)
+    self.request.ignore_result = True  # Celery would store it once more
     return answer
+
+
+def store(task: Task, state: str, content: dict[str, Any]) -> None:
+    """Store Celery's result of this image. While Redis is full or lost, try again.
+
+    Raises `Reject` after `MAX_STORE_SECONDS`: the image then goes back to its queue, and this
+    attempt does not count, since no worker died.
+    """
+    id, end, pause = task.request.id, time.monotonic() + MAX_STORE_SECONDS, MIN_PAUSE_SECONDS
+    while True:
+        try:
+            task.backend.store_result(id, content, state, request=task.request)
+            return
+        except RedisError as error:
+            if pause == MIN_PAUSE_SECONDS:
+                log_trouble(id, 0, f"Redis does not take the answer: {error}")
+            if time.monotonic() > end:
+                with suppress(RedisError):
+                    task.backend.forget(id)  # the attempts that are noted there
+                raise Reject(str(error), requeue=True) from None
+        time.sleep(pause)
+        pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 def count_attempts(task: Task, noted: AsyncResult) -> int:
     """How often an image whose message came before was begun, now included. Its worker may have
     died of it, so each further attempt is noted where the answer will be."""
     attempt = noted.info["attempt"] + 1 if noted.state == states.STARTED else 2
-    task.update_state(state=states.STARTED, meta={"attempt": attempt})
+    store(task, states.STARTED, {"attempt": attempt})
     return attempt
 
 

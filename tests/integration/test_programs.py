@@ -12,19 +12,26 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from celery import Celery
+from celery.exceptions import Reject
 from celery.result import AsyncResult
+from kombu import Connection
+from redis.exceptions import OutOfMemoryError
 
 from digitq.private import processes
 from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX
+from protocol.celery import app as worker_app
 from protocol.ledger import IMAGES_QUEUE, UNACKED, Ledger
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
+from worker import images
+from worker.service.transport import Transport
 
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
 SETTINGS = {"DIGITQ_DEADLINE_SECONDS": "1", "DIGITQ_IMAGE_BYTES": str(1 << 20)}
@@ -51,7 +58,9 @@ def app(deployment: Local) -> Iterator[Celery]:
     url = deployment.url
     with Celery(broker=url, backend=url, set_as_current=False) as app:
         yield app
-        app.backend.result_consumer.stop()
+        consumer = app.backend.result_consumer
+        consumer.subscribed_to.clear()  # a result that lives longer would try to unsubscribe
+        consumer.stop()
         app.backend.client.close()
 
 
@@ -207,22 +216,56 @@ def test_an_image_that_was_sent_again_keeps_its_answer(
     assert ledger.counters()["images:mlp"] == before + 1
 
 
-def test_a_worker_outlives_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
-    """An image that it takes meanwhile may be lost; the others wait in the queue."""
-    worker = deployment._processes["worker1"]
-    log = deployment.folder / "worker1.log"
+def refused(redis: Any) -> int:
+    """How many commands Redis has refused because it is full."""
+    return int(redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
+
+
+def test_no_answer_is_lost_in_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
+    """The worker takes one image and tries to store its answer; the others wait in the queue."""
+    worker, before = deployment._processes["worker1"], refused(redis)
     os.killpg(worker.pid, signal.SIGSTOP)
     try:
-        _, *others = [send(app, TEXT) for _ in range(3)]
+        results = [send(app, TEXT) for _ in range(3)]
         redis.config_set("maxmemory", 1)
         os.killpg(worker.pid, signal.SIGCONT)
-        wait_for(lambda: "OutOfMemory" in log.read_text())
+        wait_for(lambda: refused(redis) > before + 10)  # several attempts
     finally:
         redis.config_set("maxmemory", 0)
         os.killpg(worker.pid, signal.SIGCONT)
-    assert all(result.get(SECONDS)["error"] is None for result in others)
+    assert all(result.get(SECONDS)["error"] is None for result in results)
     wait_for(lambda: not redis.exists(IMAGES_QUEUE, UNACKED))
     assert worker.poll() is None
+
+
+def test_a_full_redis_takes_an_image_back_once_it_has_room(
+    deployment: Local, app: Celery, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not even record that the image was taken. No worker reads this queue."""
+    monkeypatch.setitem(worker_app.conf, "digitq_database_url", deployment.url)
+    options = {"visibility_timeout": 0, "unacked_key": "unacked", "unacked_index_key": "index"}
+    connection = Connection(deployment.url, transport=Transport, transport_options=options)
+    with connection, connection.channel() as channel:
+        connection.SimpleQueue("others", channel=channel)  # declares it
+        app.send_task(CLASSIFY_IMAGE, [TEXT], queue="others")
+        redis.config_set("maxmemory", 1)
+        try:
+            channel.basic_get("others").reject(requeue=True)
+            channel.qos.restore_visible()
+            assert not redis.exists("others")
+        finally:
+            redis.config_set("maxmemory", 0)
+        channel.qos.restore_visible()
+        assert json.loads(channel.basic_get("others").body)[0] == [TEXT]
+
+
+def test_an_answer_that_is_never_stored_returns_its_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_STORE_SECONDS", 0)
+    task = Mock()
+    task.backend.store_result.side_effect = OutOfMemoryError("full")
+    with pytest.raises(Reject) as raised:
+        images.store(task, "SUCCESS", {})
+    assert raised.value.requeue and task.backend.forget.called
 
 
 def pool_of(leader: int) -> int:

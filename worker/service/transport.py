@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
 from redis import RedisError, ResponseError
 
 from protocol.broker.connection import refuse_unusable
@@ -27,22 +28,50 @@ class QoS(redis.QoS):
 
     restore_unacked: Any = virtual.QoS.restore_unacked  # it has `Channel` restore each message
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self.unrecorded: dict[str, Any] = {}  # images that were taken while Redis was full, by tag
+
     def append(self, message: Any, delivery_tag: str) -> None:
         try:
             keeper_of(message).append(self, message, delivery_tag)
-        except ResponseError:  # Redis is full: this image is lost if the worker dies
+        except ResponseError:  # until Redis has room, this image is lost if the worker dies
             logger.warning("Redis can't record that an image was taken")
             early: Any = virtual.QoS
             early.append(self, message, delivery_tag)
+            self.unrecorded[delivery_tag] = message
 
     def ack(self, delivery_tag: str) -> None:
+        self.unrecorded.pop(delivery_tag, None)
         delivered: Any = self._delivered
         message = delivered.get(delivery_tag)  # none if it was restored at a reconnect
         (keeper_of(message) if message else redis.QoS).ack(self, delivery_tag)
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Let go of an image. If Redis is full, its record stays, and is sent again later."""
+        with suppress(ResponseError):
+            if not requeue:
+                self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call]
+            elif delivery_tag not in self.unrecorded:
+                self.restore_by_tag(delivery_tag, leftmost=True)  # type: ignore[no-untyped-call]
+        early: Any = virtual.QoS
+        early.ack(self, delivery_tag)
+
     def restore_visible(self, *args: Any, **options: Any) -> None:
         with suppress(ResponseError):  # Redis is full, or has become a replica: later, then
+            self._record_taken()
             super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _record_taken(self) -> None:
+        """Make up for the records that a full Redis refused. Raises `ResponseError`."""
+        for tag, message in [*self.unrecorded.items()]:
+            delivery = message.delivery_info
+            as_json: Any = dumps  # kombu has no types here
+            content = [message._raw, delivery["exchange"], delivery["routing_key"]]
+            with self.pipe_or_acquire() as pipe:
+                pipe.zadd(self.unacked_index_key, {tag: time.time()})
+                pipe.hset(self.unacked_key, tag, as_json(content)).execute()
+            del self.unrecorded[tag]
 
 
 def keeper_of(message: Any) -> Any:
@@ -91,8 +120,9 @@ class Channel(redis.Channel):
         delivery = message.delivery_info
         lost = *self.connection_errors, ResponseError
         with suppress(*lost), self.conn_or_acquire() as client:
-            if keeper_of(message) is redis.QoS:
-                self.qos.restore_by_tag(message.delivery_tag, client, leftmost)
+            tag = message.delivery_tag
+            if keeper_of(message) is redis.QoS and tag not in self.qos.unrecorded:
+                self.qos.restore_by_tag(tag, client, leftmost)
                 return
             restore: Any = self._do_restore_message
             restore(message._raw, delivery["exchange"], delivery["routing_key"], client, leftmost)
