@@ -172,7 +172,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             backend.client.abandon(job)
         raise
     finally:
-        job.on_idle = job.on_chunk = None  # they have the job, which would live until a collection
+        job.on_idle = None  # it has the job, which would live until a collection
         sink.close()
     return Run(sink.counts.images - before, seconds, fingerprints)
 

@@ -8,30 +8,34 @@ from html import escape
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from digitq.backend import Backend, open_backend, take_results
-from digitq.sample import Sample
 from digitq.summary import summarise
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
+from producer.sinks.encoders import LISTS
 from producer.sinks.files import Sink
 from producer.sources.opening import count_files, open_sources
 from producer.sources.python import Images, image_source
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.reading import What, choose_reading
+from protocol.text import in_one_line
+
+SHOWN_ROWS = 20  # a notebook shows at most so many rows
 
 
 class Results:
     """The answers for many images, in the order of the images.
 
     It can be iterated over: each item is a `Prediction` or a `NumberPrediction`. A notebook shows
-    some rows with thumbnails.
+    a table: all rows if there are few, otherwise those that most need a look.
     """
 
-    def __init__(self, table: pa.Table, summary: str, sample: Sample) -> None:
+    def __init__(self, table: pa.Table, summary: str) -> None:
         self.table = table  # one row for each image, with the columns of `Job.results`
-        self._summary, self._sample = summary, sample
+        self._summary = summary
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -44,9 +48,15 @@ class Results:
         return f"<Results: {self._summary}>"
 
     def _repr_html_(self) -> str:
+        rows, note = self.table, ""
+        if len(rows) > SHOWN_ROWS:
+            # Rows without an error are the last, as nulls are
+            order = [("error", "ascending"), ("review", "descending"), ("confidence", "ascending")]
+            rows = rows.take(pc.sort_indices(rows, order)[:SHOWN_ROWS])
+            note = f". The {SHOWN_ROWS} that most need a look:"
         # MathJax leaves this class alone: an id may have dollar signs
-        table = self._sample.html()
-        return f'<div class="tex2jax_ignore"><p>{escape(self._summary)}</p>{table}</div>'
+        summary = f'<div class="tex2jax_ignore"><p>{escape(self._summary)}{note}</p>'
+        return f"{summary}{tabulate(rows)}</div>"
 
     def to_pandas(self) -> Any:
         """The table as a DataFrame of pandas, which must be installed."""
@@ -74,17 +84,34 @@ def classify(
     """
     reading = choose_reading(model, read, length, allowed)
     source, number = open_images(images)
-    sink, sample = TableSink(), Sample()
+    sink = TableSink()
     opened: AbstractContextManager[Backend] = (
         nullcontext(Backend(client)) if client else open_backend(None, None, number)
     )
     with opened as backend:
         job = backend.client.start(source, reading)
-        job.on_chunk = sample.add
         take_results(backend, job, sink, source.count)
     schema = sink.batches[0].schema if sink.batches else result_schema(job.model)
     summary = summarise(sink.counts, source.skipped.describe())
-    return Results(pa.Table.from_batches(sink.batches, schema), summary, sample)
+    return Results(pa.Table.from_batches(sink.batches, schema), summary)
+
+
+def tabulate(rows: pa.Table) -> str:
+    """Rows as a table of HTML, whose texts can't become markup."""
+    lines = ["<table>", "<tr><th>id</th><th>answer</th><th>confidence</th><th>note</th></tr>"]
+    for row in rows.select([name for name in rows.column_names if name not in LISTS]).to_pylist():
+        answer = row["number"] if "number" in row else row["label"]
+        confidence = "" if row["confidence"] is None else f"{row['confidence']:.2%}"
+        note = row["error"] or row["reason"] or ""
+        if answer is not None and row.get("truth") not in (None, answer):
+            note = f"not {row['truth']}"
+        texts = row["id"], "" if answer is None else str(answer), confidence, note
+        cells = (
+            f'<td style="text-align:left;overflow-wrap:anywhere">{escape(in_one_line(text))}</td>'
+            for text in texts
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join([*lines, "</table>"])
 
 
 def open_images(images: Images) -> tuple[Source, int | None]:

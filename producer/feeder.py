@@ -150,10 +150,6 @@ class Feeder(threading.Thread):
         """Whether all chunks so far are collected and the source may yield more."""
         return self.total is None and not self._window
 
-    def payload(self, number: int) -> memoryview:
-        """Chunk `number`, which is not collected yet."""
-        return self._window[number].payload
-
     def collected(self, number: int) -> None:
         """Note that chunk `number` is collected: its place in the window is free."""
         with self._changed:

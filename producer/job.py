@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from producer.feeder import FEEDER_POLL_SECONDS, Feeder
 from protocol.broker.connection import connect
-from protocol.chunk import Chunk, decode, result_schema
+from protocol.chunk import decode, result_schema
 from protocol.errors import (
     DigitqError,
     JobAbandonedError,
@@ -65,8 +65,6 @@ class Job:
     ) -> None:
         self.id, self.model, self.origin = job_id, model, origin
         self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
-        # It is called with the images and the results of each chunk of an attached job
-        self.on_chunk: Callable[[Chunk, pa.RecordBatch], None] | None = None
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None
@@ -183,9 +181,6 @@ class Job:
         """Note that the next chunk's results are handed out."""
         if self._attached_feeder:
             self._check_reader(place.number)
-            if self.on_chunk:  # if it raises an error, another call of `results` yields the rows
-                payload = self._attached_feeder.payload(place.number)
-                self.on_chunk(Chunk.decode(payload), batch)
             self._attached_feeder.collected(place.number)
             self._next = place.number + 1
             place.taken.append(place.number)

@@ -108,8 +108,7 @@ def test_a_notebook(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bar, results = (output["data"]["text/html"] for output in outputs[1])
     assert "100%" in bar and "2/2" in bar and "1 with an error" in bar
     assert "<p>2 images, 1 with an error</p>" in results
-    assert results.count('<img src="data:image/jpeg;base64,') == 1
-    assert "no picture" in results and "not an image that can be read" in results
+    assert results.count("<tr>") == 3 and "not an image that can be read" in results
     assert "<b>" not in results and "&lt;b&gt;1 &amp; &#x27;x&#x27;.png" in results
     assert outputs[3][0]["text"] == "3\n"
     shown = outputs[4][0]["data"]["text/html"]
@@ -247,14 +246,6 @@ def test_how_many_images_there_are_is_told_where_it_is_known(
 ) -> None:
     source, known = open_images(images)
     assert known == source.count() == number
-
-
-def test_pictures_are_shown_where_they_are_gone(client: Client, photos: Path) -> None:
-    """Images of a generator, and numbers, which are never read again."""
-    results = digitq.classify(iter(random_digits(30)), client=client)
-    html = results._repr_html_()
-    assert html.count('<img src="data:image/png;base64,') == 15
-    assert "<caption>least sure</caption>" in html and "<caption>first</caption>" in html
 
 
 def test_classify_uses_the_redis_that_is_set(

@@ -10,13 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from digitq.private.processes import Local
 from producer.client import Client
 from producer.job import Job
-from protocol.chunk import Chunk
 from protocol.errors import JobCancelledError, UsageError
 from tests.drawing import random_digits
 from tests.waiting import wait_for
@@ -113,18 +111,6 @@ def test_a_cancelled_wait_for_a_lost_redis_does_not_keep_the_process_alive() -> 
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", CANCELLED], cwd=root, timeout=30, check=False)
     assert done.returncode == 0
-
-
-def test_results_that_on_chunk_refuses_are_yielded_by_another_call(client: Client) -> None:
-    def refuse(chunk: Chunk, batch: pa.RecordBatch) -> None:
-        raise OSError("the disk is full")
-
-    job = client.submit(DIGITS)
-    job.on_chunk = refuse
-    with pytest.raises(OSError, match="the disk is full"):
-        next(job.results())
-    job.on_chunk = None
-    assert job.table()["id"].to_pylist() == [str(number) for number in range(len(DIGITS))]
 
 
 def test_it_raises_what_results_raises(client: Client) -> None:
