@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from worker.models.card import Card
 
 PATH = click.Path(path_type=Path)
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,15 +52,6 @@ def commands() -> None:
 @click.option(
     "--allowed", type=PATH, metavar="FILE", help="the numbers that there can be, one on each line"
 )
-@click.option("--review", is_flag=True, help="of RESULTS: only rows that a person should check")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    metavar="N",
-    help="of RESULTS: the first N of these rows [20]",
-)
-@click.option("--id", "ids", multiple=True, hidden=True)  # by which result rows know the images
-@click.option("--made-by", multiple=True, hidden=True)  # the weights that are on record for them
 def inspect(
     images: tuple[Path, ...],
     out: Path | None,
@@ -69,16 +60,8 @@ def inspect(
     read: str,
     length: str | None,
     allowed: Path | None,
-    review: bool,
-    limit: int | None,
-    ids: tuple[str, ...],
-    made_by: tuple[str, ...],
 ) -> None:
-    """Show how each IMAGE came to its answer, or how the rows of a result file did.
-
-    \b
-    digitq inspect IMAGE...
-    digitq inspect RESULTS [SOURCE...] --review [--limit N]
+    """Show how each IMAGE came to its answer.
 
     Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
     a whole number it draws a box around each digit, and prints what else the number may be.
@@ -94,24 +77,26 @@ def inspect(
         sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        if review or limit:
-            raise UsageError("--review and --limit go with a result file, which comes first")
+        if tables := [image for image in images if image.suffix.lower() in TABLE_SUFFIXES]:
+            raise UsageError(
+                f"{tables[0]} is a table: `inspect` takes images; "
+                f"`digitq report {shlex.quote(str(tables[0]))}` shows results with their images"
+            )
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
         lines = None if allowed is None else read_lines(allowed)
         reading = choose_reading(model, read, length, lines)
         use_weights(weights, reading.model)
-        note_other_weights(reading.model, made_by)
     except UsageError as error:
         print(f"digitq: {error}", file=sys.stderr)
         sys.exit(2)
     status = 0
-    for image, id in zip_longest(images, ids):
+    for image in images:
         try:
             if read == NUMBER:
-                status = max(status, inspect_number(image, out, Known.decode(reading.known), id))
+                status = max(status, inspect_number(image, out, Known.decode(reading.known)))
             else:
-                status = max(status, inspect_image(image, out, reading.model, id))
+                status = max(status, inspect_image(image, out, reading.model))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
@@ -123,18 +108,6 @@ def inspect(
             print(f"digitq: {error}", file=sys.stderr)
             sys.exit(3)
     sys.exit(status)
-
-
-def note_other_weights(model: str, made_by: tuple[str, ...]) -> None:
-    """Say that result rows are of other weights than those that explain them now."""
-    from worker.classify import describe_weights
-
-    if made_by and describe_weights(model) not in made_by:
-        print(
-            f"digitq: the rows were made with other weights ({', '.join(made_by)}): "
-            "name their folder with --weights",
-            file=sys.stderr,
-        )
 
 
 @commands.command()

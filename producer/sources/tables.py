@@ -155,7 +155,7 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
 def _refuse_results(where: object, schema: pa.Schema) -> None:
     """Raises `UsageError` for a table that digitq wrote."""
     if {"id", "confidence", "review"} <= {*schema.names}:
-        commands = "`digitq report`, `digitq inspect` and `digitq evaluate`"
+        commands = "`digitq report` and `digitq evaluate`"
         raise UsageError(f"{where} has results, not images: {commands} take results")
 
 

@@ -237,6 +237,8 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         ("one.png", ["--model", "vgg"], "'vgg' is not one of"),
         ("one.png", ["--out", "one.png"], "one.png exists, and `inspect` has not made it"),
         ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
+        ("rows.csv", [], "`digitq report rows.csv` shows results with their images"),
+        ("one.png", ["--weights", "mine", "rows.Parquet"], "`digitq report rows.Parquet` shows"),
     ],
 )
 def test_wrong_usage_is_said(

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import time
 import zipfile
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from digitq.cli import main
 from producer.counts import Counts
 from producer.pictures import Picture, find_pictures
 from producer.record import Record, find_record, record_path
@@ -32,7 +30,6 @@ from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError, UsageError
 from protocol.origin import Origin
 from tests.drawing import draw_one, encode_image
-from tests.waiting import DIGITQ
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 IDS = ["a.png", 'b "quoted", with\na line break.png', "=1+1.png", "ünï.png"]
@@ -452,53 +449,3 @@ def test_the_record_is_json_for_people(tmp_path: Path) -> None:
     fields = json.loads((tmp_path / "out.csv.json").read_text())
     assert fields["sources"] == ["photos"] and fields["read"] == "digit"
     assert fields["model"] == "cnn" and fields["images"] == 1 and fields["weights"] == ["cd"]
-
-
-def test_inspect_takes_images_and_network_from_the_record(images: Path) -> None:
-    ids = ["scans.zip/x/c.png", "set.npy/1", "set.npy/7"]
-    rows = digit_rows(ids).to_pylist()
-    for row in rows:
-        row |= {"label": 2, "confidence": 0.7, "probabilities": SHARES, "error": None}
-        row |= {"review": row["id"] != ids[0], "reason": None}
-    batch = pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)
-    write(images / "out.csv", batch, open_sources(["scans.zip", "set.npy"]).origin)
-    done = subprocess.run(
-        [*DIGITQ, "inspect", "out.csv", "--review"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1  # one image is not found
-    assert [line for line in done.stdout.splitlines() if "sure" in line][0].startswith(ids[1])
-    assert "sure by cnn" in done.stdout and ids[0] not in done.stdout
-    assert "set.npy/7: not found" in done.stderr
-    assert Path("1.inspect.png").exists()
-    assert "the rows were made with other weights (cd)" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("allowed", "options", "told"),
-    [
-        (2, ["--allowed", "ids.txt"], ""),
-        (3, ["--allowed", "ids.txt"], "made with 3 allowed numbers: name their file"),
-        (3, [], "made with 3 allowed numbers: name their file with --allowed"),
-        (None, ["--allowed", "ids.txt"], "no list of allowed numbers: leave out --allowed"),
-        (2, ["--allowed", "none.txt"], "can't read none.txt"),
-        (2, ["--length", "3"], "--length does not go with a result file"),
-    ],
-)
-def test_inspect_says_if_other_numbers_were_allowed(
-    allowed: int | None,
-    options: list[str],
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("ids.txt").write_text("7\n12\n12\n")
-    row = {"id": "gone.png", "number": "7", "confidence": 0.9, "review": False}
-    batch = pa.RecordBatch.from_pylist([row], NUMBER_SCHEMA)
-    write(tmp_path / "out.csv", batch, allowed=allowed)
-    with pytest.raises(SystemExit) as ended:
-        main(["inspect", "out.csv", *options])
-    assert ended.value.code == 2  # where the images are is not on record
-    err = capsys.readouterr().err
-    assert told in err and ("the rows were made" in err) == told.startswith(("made", "no list"))

@@ -204,26 +204,26 @@ def read(path: Path) -> bytes:
     return content
 
 
-def prepare(path: Path, out: Path | None, id: str | None) -> tuple[bytes, str, Path]:
+def prepare(path: Path, out: Path | None) -> tuple[bytes, str, Path]:
     """The bytes of an image, the name by which its picture knows it, and where that is written.
 
-    The image may be a copy of one that a result file knows as `id`. Raises `UsageError`.
+    Raises `UsageError`.
     """
     prepare_libraries()  # `check_out` and `choose_out` open pictures, too
     if out:
         check_out(out)
     content = read(path)
-    source = ascii(id or os.path.realpath(path))[1:-1]
+    source = ascii(os.path.realpath(path))[1:-1]
     return content, source, out or choose_out(path, source)
 
 
-def inspect_number(path: Path, out: Path | None, known: Known, id: str | None = None) -> int:
+def inspect_number(path: Path, out: Path | None, known: Known) -> int:
     """Draw the picture with a box around each digit, and print the number and its alternatives.
 
     Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
     """
-    content, source, out = prepare(path, out, id)
-    title = in_one_line(id or path.name)
+    content, source, out = prepare(path, out)
+    title = in_one_line(path.name)
     watch.forget()
     try:
         with watch.running(), watch.on(0):
@@ -262,13 +262,13 @@ def shows_colours() -> bool:
     return sys.stdout.isatty() and not plain
 
 
-def inspect_image(path: Path, out: Path | None, name: str, id: str | None = None) -> int:
+def inspect_image(path: Path, out: Path | None, name: str) -> int:
     """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
 
     Raises `UsageError`, `OutputError`.
     """
-    content, source, out = prepare(path, out, id)
-    title = in_one_line(id or path.name)
+    content, source, out = prepare(path, out)
+    title = in_one_line(path.name)
     panels: Panels = []
     probabilities = None
     try:
