@@ -41,42 +41,31 @@ class Evaluated(NamedTuple):
 @options.reading
 @options.truth
 @options.limit
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="picture of matrix and calibration to draw, .png, .svg or .pdf",
-)
 @options.json
 @options.weights
 @options.workers()
 @options.private_broker
-@click.option("--overwrite", is_flag=True, help="replace the picture")
 def evaluate(
     sources: tuple[str, ...],
     reading: "Reading",
     truth: str | None,
     limit: int | None,
-    plot: Path | None,
     as_json: bool,
     workers: int | None,
     broker: str | None,
-    overwrite: bool,
 ) -> None:
     """Measure a model on the MNIST test images, or on yours.
 
     \b
     digitq evaluate --model cnn
-    digitq evaluate scans --truth truth.csv --plot scans.png
+    digitq evaluate scans --truth truth.csv
     digitq evaluate results.csv --truth corrections.csv
 
     RESULTS is a result file: its answers are measured, and nothing is classified. Each share is
     printed with its 95 % interval. The exit status is that of `classify`.
     """
-    from digitq.plot import check_plot, plot_scores
     from digitq.reports.scores import tabulate_scores
 
-    if plot:
-        check_plot(plot, overwrite)
     if any(map(is_result_file, sources)):
         refuse_run_options()
         name, model, labels, sink = read_results(sources, truth, limit)
@@ -89,9 +78,6 @@ def evaluate(
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
     click.echo(json.dumps(figures) if as_json else tabulate_scores(figures))
-    if plot:
-        plot_scores(figures, f"{model}, {name}", plot)
-        echo_err(f"the picture is in {plot}")
     if counts.corrected:
         verb = "is" if counts.corrected == 1 else "are"
         echo_err(f"{plural(counts.corrected, 'answer')} {verb} a person's")

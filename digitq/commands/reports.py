@@ -1,14 +1,14 @@
 """`report` and `correct`: a page that shows results, and the table with its corrections."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from digitq import options
-from digitq.outfile import check_outfile
 from digitq.summary import Run, open_sink, report_interruption, report_rows
-from digitq.terminal import echo_err, require
+from digitq.terminal import echo_err
 from protocol.errors import UsageError
 from protocol.text import name_some, plural
 
@@ -86,8 +86,12 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):
         raise UsageError("--report shows a result file: name one with -o OUT")
-    check_outfile(page, f"the page {page}", (".html", ".htm"), overwrite)
-    require("plot")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"the page {page} must end in .html")
+    if not page.absolute().parent.is_dir():
+        raise UsageError(f"can't write {page}: no such folder")
+    if os.path.lexists(page) and not overwrite:
+        raise UsageError(f"{page} exists: --overwrite replaces it")
 
 
 def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:

@@ -1,10 +1,11 @@
 """The page of a result file: one HTML file without anything from elsewhere."""
 
 import hashlib
+import os
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
@@ -16,8 +17,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from digitq.outfile import replacing
-from digitq.reports.charts import draw_charts
+from digitq.reports.charts import chart_answers, chart_confidences
 from digitq.reports.corrections import fingerprint
 from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
 from digitq.reports.scores import Figures, percent
@@ -26,6 +26,7 @@ from producer.pictures import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile
 from protocol.chunk import CLASSES, CORRECTED
+from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
 SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
@@ -123,9 +124,7 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
         notes.append(
             "boxes and other readings are missing: a CSV has none; .jsonl and .parquet have them"
         )
-    content = render(results, survey, cards, notes)
-    with replacing(out) as partial:
-        partial.write_text(content, encoding="utf-8")
+    replace_file(out, render(results, survey, cards, notes))
     counts = survey.counts
     return [f"{plural(counts.images, 'image')}, {counts.review:,} to review", *notes]
 
@@ -294,6 +293,20 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
         tabs=list_tabs(survey, cards),
         cards=cards,
         notes=notes,
-        charts=draw_charts(survey, figures),
+        answers=chart_answers(survey, results.read == "number"),
+        confidences=chart_confidences(survey),
         matrix=build_matrix(figures, cards),
     )
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a file as a whole, or leave the one that is there. Raises `OutputError`."""
+    path = Path(os.path.realpath(path))  # if it is a link, its target is replaced
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from None

@@ -235,7 +235,6 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "1.png is a SOURCE", ["classify", "IMAGES/1.png", "-o", "IMAGES/../images/1.png"]),
         (2, "is not a Redis URL", ["classify", "IMAGES", "--broker", "amqp://localhost"]),
         (2, "its database is not a number", ["jobs", "--broker", "redis://127.0.0.1:1/abc"]),
-        (2, "exists: --overwrite", ["evaluate", "IMAGES", "--plot", "IMAGES/1.png"]),
         (3, "can't reach Redis at redis://127.0.0.1:1/0", ["classify", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["submit", "IMAGES", *NO_BROKER]),
         (3, "can't reach Redis", ["status", "abc", *NO_BROKER]),
@@ -254,8 +253,6 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "//***@127.0.0.1:1: no Flower", ["doctor", "--flower", "http://a:b@127.0.0.1:1"]),
         (2, "a SOURCE is an empty string", ["classify", ""]),
         (2, "does not go with --broker", ["classify", "IMAGES", "--workers", "2", *NO_BROKER]),
-        (2, "no such folder", ["evaluate", "IMAGES", "--plot", "nowhere/matrix.png"]),
-        (2, "must end in .png or .svg or .pdf", ["evaluate", "IMAGES", "--plot", "matrix.txt"]),
         (2, "leave out the model 'cnn'", ["classify", "IMAGES", *NUMBERS, "--model", "cnn"]),
         (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
         (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
@@ -290,13 +287,6 @@ def test_bad_usage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     check(capsys, status, message, *(a.replace("IMAGES", str(images)) for a in arguments))
-
-
-def test_a_plot_without_matplotlib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    check(capsys, 2, "matplotlib is not installed", "evaluate", "--plot", str(tmp_path / "m.png"))
 
 
 CONTINUES = "1 row in {}: the same command continues from there\n"
@@ -592,6 +582,7 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("torch", "worker", ["bench"]),
         ("torch", "worker", ["train", "mlp", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
+        ("matplotlib", "plot", ["inspect", "x.png"]),
         ("onnx", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],
@@ -660,7 +651,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("cl", ["classify"]), ("classify --model m", ["mlp"]), ("evaluate --pl", ["--plot"])],
+    [("cl", ["classify"]), ("classify --model m", ["mlp"]), ("evaluate --js", ["--json"])],
 )
 def test_a_shell_completes_commands(
     words: str,

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.plot import plot_scores
 from digitq.reports.corrections import correct_batch
 from digitq.reports.intervals import wilson
 from digitq.reports.scores import ScoreSink, tabulate_scores
@@ -24,7 +22,6 @@ from producer.sinks.encoders import ENCODERS
 from producer.sinks.files import FileSink
 from producer.sources.opening import open_sources
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
-from protocol.errors import OutputError
 
 NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"
 # id, label, confidence, reason, truth
@@ -155,24 +152,6 @@ def test_the_figures_of_numbers() -> None:
     assert "digits, if length right   80.00%           5" in tabulate_scores(figures)
 
 
-@pytest.mark.parametrize("batch", [make_digits(), make_numbers(("a", "1", "1"), ("b", "2", "3"))])
-def test_the_plot_is_a_picture(batch: pa.RecordBatch, tmp_path: Path) -> None:
-    (tmp_path / "link.png").symlink_to("target")  # what it leads to is written, as PNG
-    plot_scores(make_sink(batch).figures(), "a\n$b", tmp_path / "link.png")
-    with PIL.Image.open(tmp_path / "target") as picture:
-        assert min(picture.size) > 500 and picture.format == "PNG"
-        assert (picture.width > 2 * picture.height) == ("label" in batch.schema.names)
-
-
-def test_a_plot_that_can_t_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "full.png").write_text("as it was")
-    (tmp_path / "full.png.partial").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="can't write .*full.png: No space left"):
-        plot_scores(make_sink(make_digits()).figures(), "mlp", tmp_path / "full.png")
-    (left,) = tmp_path.iterdir()
-    assert left.read_text() == "as it was"
-
-
 @pytest.mark.parametrize("suffix", sorted(ENCODERS))
 def test_a_result_file_is_evaluated_by_its_own_truth(
     suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -186,10 +165,9 @@ def test_a_result_file_is_evaluated_by_its_own_truth(
         "no right answer for 1 of 7 images",
         "1 image with an error, such as: damaged",
     ]
-    status, out, err = run(capsys, path, "--limit", 2, "--plot", tmp_path / "plot.svg")
-    assert (status, err) == (0, f"the picture is in {tmp_path}/plot.svg\n")
+    status, out, err = run(capsys, path, "--limit", 2)
+    assert (status, err) == (0, "")
     assert re.search(r"^accuracy +100.00% +2 ", out, re.MULTILINE)
-    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
 
 
 def test_a_person_s_answers_are_told_and_no_digit_is_no_failure(
