@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worker.models.card import Card
 
 PATH = click.Path(path_type=Path)
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
+RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,10 +77,10 @@ def inspect(
         sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        if tables := [image for image in images if image.suffix.lower() in TABLE_SUFFIXES]:
+        if results := [image for image in images if image.suffix.lower() in RESULT_SUFFIXES]:
             raise UsageError(
-                f"{tables[0]} is a table: `inspect` takes images; "
-                f"`digitq report {shlex.quote(str(tables[0]))}` shows results with their images"
+                f"{results[0]} is a table: `inspect` takes images; "
+                f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
             )
         if out and len(images) > 1:
             raise UsageError("--out takes one IMAGE only")
