@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -116,11 +115,17 @@ def open_backend(
         yield Backend(client, client.processes)
 
 
-def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int | None]) -> Run:
+def take_results(
+    backend: Backend,
+    job: Job,
+    sink: Sink,
+    count: Callable[[], int | None],
+    sync: Callable[[], None] | None = None,
+) -> Run:
     """Write a job's results and show the progress.
 
-    `count` gives the number of images, which may take a while. After an error or Ctrl-C an attached
-    job is removed from Redis; the rows that are written stay.
+    `count` gives the number of images, which may take a while; `sync` is that of `Job.results`.
+    After an error or Ctrl-C an attached job is removed from Redis; the rows that are written stay.
     """
     before, started = sink.counts.images, time.monotonic()
     weights: dict[str, None] = {}  # of the networks that answered, in order
@@ -146,7 +151,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
             watchers = backend.client.ledger.redis.watchers  # other jobs may run at the same time
             watchers.append(report_disconnect)
             stack.callback(watchers.remove, report_disconnect)
-            for batch in _results_after(before, job):
+            for batch in job.results(before, sync):
                 sink.write(batch)
                 if digits := (batch.schema.metadata or {}).get(WEIGHTS_KEY):
                     weights[digits.decode()] = None
@@ -158,9 +163,9 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
                     waiting="",
                     flaws=describe_flaws(sink.counts),
                 )
-        seconds, fingerprints = time.monotonic() - started, tuple[str, ...]()
+        seconds, fingerprints, freed = time.monotonic() - started, tuple[str, ...](), 0
         with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
-            fingerprints = job.progress().fingerprints
+            fingerprints, freed = (record := job.progress()).fingerprints, record.freed_images
         sink.finish(
             job.model,
             Record.build(
@@ -174,7 +179,7 @@ def take_results(backend: Backend, job: Job, sink: Sink, count: Callable[[], int
     finally:
         job.on_idle = None  # it has the job, which would live until a collection
         sink.close()
-    return Run(sink.counts.images - before, seconds, fingerprints)
+    return Run(sink.counts.images - before, seconds, fingerprints, freed)
 
 
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
@@ -255,15 +260,6 @@ class _NotebookProgress(_NotedProgress):
 
     def stop(self) -> None:
         self.refresh()
-
-
-def _results_after(rows: int, job: Job) -> Iterator[pa.RecordBatch]:
-    """A job's results, without those of its first `rows` that an earlier `collect` has written."""
-    left = 0 if job.attached else rows
-    for batch in job.results():
-        if left < batch.num_rows:
-            yield batch.slice(left)
-        left = max(0, left - batch.num_rows)
 
 
 def _print_above(progress: Progress, text: str) -> None:

@@ -27,6 +27,7 @@ class Run(NamedTuple):
     images: int
     seconds: float
     fingerprints: tuple[str, ...]  # of the workers that answered the job
+    freed_images: int = 0  # images whose results were deleted from Redis, which had no room
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":

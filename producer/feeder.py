@@ -14,13 +14,14 @@ from protocol.broker.connection import connect
 from protocol.chunk import KINDS, Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
 from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
+from protocol.room import MAX_FILL
 from protocol.settings import settings
 from protocol.text import printable
 
 FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
-MAX_FILL = 0.7  # chunks may fill this share of Redis's maxmemory; results need the rest
 HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
 UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
+LACK_OF_ROOM = f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
 EXIT_SECONDS = 0.5  # an exiting process waits so long for feeders and for each answer of Redis
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Feeder(threading.Thread):
         self.ended = threading.Event()
         self.is_awaited = False  # somebody waits for the end and will see `error`
         self.waiting_for: str | None = None
+        self.held_images = 0  # the next images, if Redis has no room for them
         self.attached = spec.attached
         self._ledger, self._spec = ledger, spec
         self._key = record_key(spec.id)
@@ -79,7 +81,7 @@ class Feeder(threading.Thread):
         try:
             threading.Thread(target=self._beat, daemon=True).start()
             for number, chunk in enumerate(self._chunks):
-                self._wait_for_room(number)
+                self._wait_for_room(number, chunk.rows)
                 stored_chunk = StoredChunk(number, chunk.rows, chunk.encode())
                 with self._changed:
                     self._window[number] = stored_chunk
@@ -133,7 +135,11 @@ class Feeder(threading.Thread):
         """Send heartbeats, also while the feeder waits for the source or the window."""
         while not self.ended.wait(HEARTBEAT_SECONDS) and not self.is_stopped:
             with suppress(DigitqError):
-                self._ledger.heartbeat(self._spec.id)
+                self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Say in Redis that this submitter is alive, and whether it waits for room."""
+        self._ledger.heartbeat(self._spec.id, self.held_images)
 
     def stop(self) -> None:
         with self._changed:
@@ -165,16 +171,21 @@ class Feeder(threading.Thread):
             if self.total is not None:
                 self._ledger.seal(self._spec, self._base, self.total)
 
-    def _wait_for_room(self, number: int) -> None:
-        """Wait until chunk `number` may be stored. Raises `JobCancelledError` once stopped."""
+    def _wait_for_room(self, number: int, images: int) -> None:
+        """Wait until chunk `number` may be stored, which has so many images. Raises
+        `JobCancelledError` once stopped."""
         while self.attached and number - self._base[0] >= self._max_chunks and not self.is_stopped:
             if self._are_workers_idle():
                 self._max_chunks += max(1, self._max_chunks // 4)
                 break
             self._pause("results", number - self._max_chunks)
         while not self.is_stopped and (reason := self._reason_to_wait()):
+            held_images = images if reason == LACK_OF_ROOM else 0
+            if held_images != self.held_images:
+                self.held_images = held_images
+                self.heartbeat()
             self._pause(reason, self._base[0])
-        self.waiting_for = None
+        self.waiting_for, self.held_images = None, 0
         if self.is_stopped:
             raise JobCancelledError(f"job {self._spec.id} was cancelled")
 
@@ -204,12 +215,10 @@ class Feeder(threading.Thread):
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
         if time.monotonic() < self._unlimited_until:
             return None
-        memory = self._ledger.redis.info("memory")
-        if not memory["maxmemory"]:
+        memory = self._ledger.memory()
+        if not memory.limit_bytes:
             self._unlimited_until = time.monotonic() + UNLIMITED_SECONDS
-        elif memory["used_memory"] > MAX_FILL * memory["maxmemory"]:
-            return f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
-        return None
+        return LACK_OF_ROOM if memory.is_full else None
 
     def _send(self, stored_chunk: StoredChunk) -> None:
         with self._sending:

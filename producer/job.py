@@ -13,7 +13,7 @@ from weakref import finalize
 
 import pyarrow as pa
 
-from producer.feeder import FEEDER_POLL_SECONDS, Feeder
+from producer.feeder import FEEDER_POLL_SECONDS, LACK_OF_ROOM, Feeder
 from protocol.broker.connection import connect
 from protocol.chunk import decode, result_schema
 from protocol.errors import (
@@ -41,6 +41,9 @@ class Place:
     """How far a reader of a job's results is."""
 
     number: int  # of the chunk whose result comes next
+    images: int = 0  # how many images the chunks before it have
+    skipped: int = 0  # how many rows the reader leaves out from here on, because it has them
+    sync: Callable[[], None] | None = None  # brings the rows so far to the disk of the reader
     last: bytes = b"0"  # the last sign of a result that the reader has seen
     taken: list[int] = field(default_factory=list)  # chunks whose results Redis may delete
 
@@ -111,13 +114,22 @@ class Job:
         """What is missing for the next result, in words. Raises `UnknownJobError`."""
         if self._feeder is None:
             record = self.progress()
+            if record.held_images:
+                return f"{LACK_OF_ROOM}; `digitq collect {self.id} -o OUT` makes room"
             is_behind = record.state == "feeding" and record.done_chunks == record.chunks
             return "whoever submits it" if is_behind else "a worker"
         if self.waiting_for not in (None, "results"):
             return str(self.waiting_for)
         return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
-    def results(self) -> Iterator[pa.RecordBatch]:
+    @property
+    def lacks_room(self) -> bool:
+        """Whether Redis has no room for the images that come next."""
+        return bool(self._feeder and self._feeder.held_images)
+
+    def results(
+        self, skipped: int = 0, sync: Callable[[], None] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield result batches in source order, with the columns `protocol.chunk.RESULT_SCHEMA`,
         or `NUMBER_SCHEMA` of a job that reads whole numbers.
 
@@ -125,14 +137,20 @@ class Job:
         you need no more results. If reading the source raises an error, it is raised here; for an
         attached job, after the results of the chunks before it.
 
+        Of a detached job, the first `skipped` rows are left out. If `sync` is given, results that
+        were yielded are deleted whenever Redis has no room for more images. Before that, `sync` is
+        called, which has to bring the rows to the disk: nobody can collect them again.
+
         Raises `JobCancelledError`, `JobFailedError`, `JobAbandonedError`, `UnknownJobError`,
         `ResultsExpiredError`, `BrokerError`, and `UsageError` if an attached job has two readers.
         """
-        place = self._start_reading()
+        place = self._start_reading(skipped, sync)
         while (batches := self._fetch(place)) is not None:
             for batch in batches:
                 self._take(place, batch)
-                yield batch
+                if place.skipped < batch.num_rows:
+                    yield batch.slice(place.skipped)
+                place.skipped = max(0, place.skipped - batch.num_rows)
 
     async def results_async(self) -> AsyncIterator[pa.RecordBatch]:
         """`results` for coroutines. If one is cancelled while it waits, no result is lost: another
@@ -149,15 +167,24 @@ class Job:
         finally:
             thread.shutdown(wait=False)  # it ends within `IDLE_MS`, or once Redis is given up
 
-    def _start_reading(self) -> Place:
-        """Raises `UsageError` for an attached job of another process."""
-        if self._feeder is None and self.progress().attached:
+    def _start_reading(self, skipped: int = 0, sync: Callable[[], None] | None = None) -> Place:
+        """Raises `UsageError` for an attached job of another process, `ResultsExpiredError`."""
+        if self._feeder:
+            return Place(self._next)
+        record = self.progress()
+        if record.attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
-        return Place(self._next)
+        freed = record.freed_images
+        if skipped < freed:
+            self._raise_if_freed(record, 0)
+        return Place(record.freed_chunks, freed, skipped - freed, sync)
 
     def _fetch(self, place: Place) -> list[pa.RecordBatch] | None:
         """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
         self._check_reader(place.number)
+        if place.sync and self._ledger.memory().is_full:
+            place.sync()
+            self._ledger.free(self.id, place.number, place.images)
         if (state := self._state(place.number)) == "collected":
             end = self._ledger.finish if self.attached else self._ledger.release
             end(self.id)
@@ -185,6 +212,7 @@ class Job:
             self._next = place.number + 1
             place.taken.append(place.number)
         place.number += 1
+        place.images += batch.num_rows
 
     def _check_reader(self, number: int) -> None:
         """Raises `UsageError` if another reader has taken a chunk of an attached job."""
@@ -239,9 +267,18 @@ class Job:
         if self._attached_feeder:
             return "collected" if self._attached_feeder.total == number else "running"
         record = self.progress()
+        self._raise_if_freed(record, number)
         if record.is_stopped or record.chunks == number and not self._feeder:
             self._raise_if_not_whole(record)
         return "collected" if record.state == "done" and record.chunks == number else record.state
+
+    def _raise_if_freed(self, record: JobRecord, number: int) -> None:
+        if number < record.freed_chunks:
+            first = f"the first {plural(record.freed_images, 'image')} of job {self.id}"
+            raise ResultsExpiredError(
+                f"Redis had no room: the results of {first} are only in the file of the "
+                "`digitq collect` that took them"
+            )
 
     def _raise_if_not_whole(self, record: JobRecord) -> None:
         record.raise_if_stopped()
@@ -265,7 +302,7 @@ class Job:
                         self._attached_feeder.stop()
                     record.raise_if_stopped()
                 self._attached_feeder.repair()
-                self._ledger.heartbeat(self.id)
+                self._attached_feeder.heartbeat()
             if self.on_idle:
                 self.on_idle()
             elif self._checks == LOGGED_CHECKS:

@@ -147,7 +147,7 @@ function steps.dispatch(base, base_row, n, count, ...)
     redis.call('HDEL', chunks, n)
     return nil
   end
-  redis.call('HSET', record, 'fed', stamp(now))
+  redis.call('HSET', record, 'fed', stamp(now), 'held', 0)
   local stored = number('stored')
   if n ~= stored then -- it is too early, or sent again because the reply was lost and may be done
     if redis.call('HEXISTS', rows, n) == 0 then redis.call('HDEL', chunks, n) end
@@ -187,11 +187,12 @@ function steps.submit(count, payload, known_payload, ...)
   return true
 end
 
--- Notes that the submitter is alive, even if it has nothing to store.
-function steps.heartbeat()
+-- Notes that the submitter is alive, even if it has nothing to store, and how many images it holds
+-- because there is no room for them.
+function steps.heartbeat(held)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('HDEL', record, 'fed') -- comes first for the reason given at renew
-  redis.call('HSET', record, 'fed', stamp(now))
+  redis.call('HSET', record, 'fed', stamp(now), 'held', held)
   touch()
 end
 
@@ -332,6 +333,15 @@ function steps.beat(name, seconds, ...)
   redis.call('ZREMRANGEBYSCORE', workers, '-inf', stamp(now - seconds))
   redis.call('EXPIRE', workers, seconds)
   return tonumber(redis.call('HGET', sign, 'images') or 0)
+end
+
+-- Deletes the results of the first `count` chunks, which a file has. They have `images` images. The
+-- removals come first for the reason given at renew.
+function steps.free(count, images)
+  local freed = number('freed')
+  if is_stopped() or tonumber(count) <= freed then return end
+  for n = freed, count - 1 do redis.call('HDEL', results, n) end
+  if get('ttl') then redis.call('HSET', record, 'freed', count, 'freed_images', images) end
 end
 
 -- Returns the result of a job of one chunk. Once it is there, the job and its record are deleted.

@@ -21,6 +21,7 @@ from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from protocol.origin import Origin
+from protocol.room import Memory
 from protocol.signs import MAX_SIGN_AGE_SECONDS, WorkerSign
 
 ACTIVE = "digitq:active"
@@ -145,6 +146,9 @@ class JobRecord:
     chunks: int
     done_chunks: int
     bytes: int = 0
+    held_images: int = 0  # images that the submitter holds because Redis has no room for them
+    freed_chunks: int = 0  # the first chunks, whose results are in a file and no longer in Redis
+    freed_images: int = 0  # the images of these chunks
     most_attempts: int = 0  # the most times that any of its chunks was begun
     sent_again: int = 0  # how often one of its chunks was queued again
     image_seconds: float = 0  # the mean time that a process spent on an image; 0 if none is done
@@ -159,11 +163,13 @@ class JobRecord:
     def parse(fields: Mapping[str, str], now: float) -> "JobRecord":
         """The record from the fields of its hash in Redis, whose clock shows `now`."""
         heard = float(fields.get("fed") or fields["created"])
-        is_alone = fields["state"] == "feeding" and now - heard > SUBMITTER_SECONDS
+        is_fed, is_heard = fields["state"] != "feeding", now - heard <= SUBMITTER_SECONDS
         timed_images, work_us = (int(fields.get(name, 0)) for name in ("timed_images", "work_us"))
         others = {
-            "state": "abandoned" if is_alone else fields["state"],
+            "state": fields["state"] if is_fed or is_heard else "abandoned",
             "chunks": fields["stored"],
+            "held_images": fields.get("held", 0) if is_heard else 0,
+            "freed_chunks": fields.get("freed", 0),
             "silent_seconds": int(fields.get("silent_ms", 0)) / 1000,
             "image_seconds": work_us / max(1, timed_images) / 1e6,
             "fingerprints": fields.get("fingerprints", "").split(),
@@ -184,8 +190,8 @@ class JobRecord:
 
     @property
     def waiting_images(self) -> int:
-        """How many images are stored and not done."""
-        return self.images - self.done_images if self.is_active else 0
+        """How many images are not done: those that are stored, and those that wait for room."""
+        return self.images - self.done_images + self.held_images if self.is_active else 0
 
     @property
     def seconds(self) -> float:
@@ -408,13 +414,24 @@ class Ledger:
         keeps no append-only file or is older than 7.2."""
         with self.redis.client() as connection, suppress(BrokerError):
             self._script(
-                keys=self._keys(job_id), args=["heartbeat", self._events], client=connection
+                keys=self._keys(job_id), args=["heartbeat", self._events, 0], client=connection
             )
             connection.execute_command("WAITAOF", 1, 0, 4000)  # ms; the socket's timeout is longer
 
-    def heartbeat(self, job_id: str) -> None:
-        """Note that the job's submitter is alive, even if it has nothing to store."""
-        self._step(job_id, "heartbeat")
+    def heartbeat(self, job_id: str, held_images: int = 0) -> None:
+        """Note that the job's submitter is alive, even if it has nothing to store. It holds
+        `held_images` images for which Redis has no room."""
+        self._step(job_id, "heartbeat", held_images)
+
+    def memory(self) -> Memory:
+        """How full Redis is."""
+        memory = self.redis.info("memory")
+        return Memory(memory["used_memory"], memory["maxmemory"])
+
+    def free(self, job_id: str, chunks: int, images: int) -> None:
+        """Delete the results of the first `chunks` chunks, which have `images` images and are in a
+        file."""
+        self._step(job_id, "free", chunks, images)
 
     def sweep(self, deadline_seconds: float) -> None:
         """Publish the overdue chunks of all active jobs again."""

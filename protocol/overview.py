@@ -76,7 +76,7 @@ class Overview:
 
     @property
     def backlog_images(self) -> int:
-        """How many images are stored and not done."""
+        """How many images are not done: those that are stored, and those that wait for room."""
         return self.queued_images + sum(job.waiting_images for job in self.jobs)
 
     @property
@@ -109,15 +109,15 @@ class Overview:
 def look_around(ledger: Ledger) -> Overview:
     """The present state. Raises `BrokerError`."""
     jobs = ledger.records()
-    memory = ledger.redis.info("memory")
+    memory = ledger.memory()
     return Overview(
         jobs=tuple(jobs),
         running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
         workers=tuple(ledger.signs()),
         counters=read_counters(ledger.counters()),
         queued_images=ledger.queued_images(),
-        memory_bytes=memory["used_memory"],
-        memory_limit_bytes=memory["maxmemory"],
+        memory_bytes=memory.used_bytes,
+        memory_limit_bytes=memory.limit_bytes,
     )
 
 

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from protocol.reading import Reading
 
 
+REMEDIES = (
+    "collect the job into a file (`digitq collect JOB -o OUT`) while it is submitted, which makes "
+    "room, or use `digitq classify -o OUT`, submit fewer images, or give Redis more maxmemory"
+)
+
+
 @click.command(epilog=options.SOURCES_HELP)
 @options.sources
 @options.reading
@@ -44,13 +50,19 @@ def submit(
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
+    at_broker = f" --broker {url_in_command(broker)}" if broker else ""
+    memory = client.ledger.memory()
+    images = source.count() if memory.limit_bytes else None
+    if images and (shortage := memory.describe_shortage(images, reading.model)):
+        echo_err(f"{shortage}; {REMEDIES}")
     job: digitq.Job | None = None
     reported: str | None = None
     try:
         job = client.start(source, reading, detached=True)
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != reported:
-                echo_err(f"waiting for {job.waiting_for}")
+                collect = f"; `digitq collect {job.id} -o OUT{at_broker}` makes room"
+                echo_err(f"waiting for {job.waiting_for}{collect * job.lacks_room}")
                 reported = job.waiting_for
     except BaseException:
         if job and client.abandon(job):
@@ -61,7 +73,6 @@ def submit(
     report_truth(counts, reading.model, truth, source.labels)
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
-    at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
         f"`digitq collect {job.id} -o OUT{at_broker}` collects the results"
@@ -84,7 +95,7 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
 
     record = client.job(job_id).progress()
     click.echo(_to_json(record) if as_json else describe_job(record))
-    _report_missing_workers(client, [record])
+    _report_problems(client, [record])
 
 
 @click.command()
@@ -105,7 +116,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
         return
     for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
         click.echo(line)
-    _report_missing_workers(client, records)
+    _report_problems(client, records)
 
 
 @click.command()
@@ -114,27 +125,48 @@ def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
 @options.broker
 @options.report
 @options.overwrite
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="leave all results in Redis for others who collect, even if Redis has no room for more",
+)
 def collect(
-    job_id: str, out: str | None, broker: str | None, page: Path | None, overwrite: bool
+    job_id: str,
+    out: str | None,
+    broker: str | None,
+    page: Path | None,
+    overwrite: bool,
+    keep: bool,
 ) -> None:
     """Write the results of a submitted job.
 
-    It waits for results that are still missing. You can collect a job again within an hour. The
-    exit status is that of `classify`.
+    It waits for results that are still missing. You can collect a job again within an hour. But if
+    Redis has no room for more images, results that are safe in OUT are deleted from Redis; --keep
+    prevents this. The exit status is that of `classify`.
     """
     from digitq.backend import Backend, take_results
+    from producer.sinks.files import FileSink
 
     if page:
         check_page(page, overwrite, out)
     client = digitq.Client(broker)
     job = client.job(job_id)
+    if overwrite and job.progress().freed_images:
+        raise UsageError(
+            f"results of job {job_id} are only in the file of the `digitq collect` that took them: "
+            "leave out --overwrite"
+        )
     with (
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
-        done = take_results(Backend(client), job, sink, lambda: job.progress().images)
+        sync = sink.sync if isinstance(sink, FileSink) and not keep else None
+        done = take_results(Backend(client), job, sink, lambda: job.progress().images, sync)
     report_rows(sink, done, has_speed=False)
     report_truth(sink.counts, job.model, job.origin.truth)
+    if done.freed_images:
+        freed = plural(done.freed_images, "image")
+        echo_err(f"Redis had no room: the results of {freed} are no longer in it")
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)
@@ -161,7 +193,12 @@ def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> 
     Watch(client.url, job_id).run()
 
 
-def _report_missing_workers(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
+def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:
+    """Tell which jobs wait for room in Redis, and if no worker lives."""
+    from digitq.watching.tables import describe_shortage
+
+    for line in describe_shortage(records):
+        echo_err(line)
     unfinished = any(record.state in ("feeding", "running") for record in records)
     if unfinished and not client.ledger.has_worker():
         broker = url_in_command(client.url)

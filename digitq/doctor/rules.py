@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from digitq import __version__
 from digitq.doctor.deployment import Deployment
-from producer.feeder import MAX_FILL
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.ledger import PATIENCE, QUEUE
+from protocol.room import MAX_FILL
 from protocol.settings import ALL_MODELS, settings
 from protocol.signs import MAX_SIGN_AGE_SECONDS
 from protocol.text import plural

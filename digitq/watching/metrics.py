@@ -85,9 +85,8 @@ def describe_work(counters: Counters) -> Iterator[Metric]:
 
 def describe_backlog(overview: Overview) -> Iterator[Metric]:
     """What waits, and for how long."""
-    yield gauge(
-        "backlog_images", f"Images that are stored and not done{UNREAD}", overview.backlog_images
-    )
+    text = f"Images that are stored and not done, or wait for room in Redis{UNREAD}"
+    yield gauge("backlog_images", text, overview.backlog_images)
     yield gauge(
         "backlog_seconds",
         "Time until the backlog is done at the workers' present rate",
@@ -142,6 +141,7 @@ def describe_jobs(overview: Overview) -> Iterator[Metric]:
     by_state = (((state,), states[state]) for state in JOB_STATES)
     yield gauges("jobs", "Jobs that Redis has, without single calls", ("state",), by_state)
     active = [job for job in jobs if job.is_active]
+    active.sort(key=lambda job: not job.held_images)  # those that wait for room come first
     shown = [((job.id, job.model), job) for job in active[:MAX_JOBS_SHOWN]]
     of_job, oldest = ("job", "model"), f"of the {MAX_JOBS_SHOWN} oldest jobs that are not ended"
     yield gauges(
@@ -161,6 +161,12 @@ def describe_jobs(overview: Overview) -> Iterator[Metric]:
         f"Images with an error, {oldest}",
         of_job,
         ((label, job.failed) for label, job in shown),
+    )
+    yield gauges(
+        "job_images_held",
+        f"Images that the submitter holds because Redis has no room for them, {oldest}",
+        of_job,
+        ((label, job.held_images) for label, job in shown),
     )
 
 

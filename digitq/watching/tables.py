@@ -73,6 +73,16 @@ def describe_progress(record: "JobRecord", rate: float | None = None) -> str:
     return ", ".join(parts)
 
 
+def describe_shortage(records: "Iterable[JobRecord]") -> list[str]:
+    """A line for each job whose submitter waits for room in Redis."""
+    lines = []
+    for record in (record for record in records if record.held_images):
+        own = "" if record.attached else f"`digitq collect {record.id} -o OUT` makes room; or "
+        others = "collect or cancel other jobs, or raise maxmemory"
+        lines.append(f"job {record.id} waits for room in Redis: {own}{others}")
+    return lines
+
+
 def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates | None = None) -> Table:
     """A table with one line per job; with `rates`, also how fast they are."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")

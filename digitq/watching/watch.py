@@ -105,6 +105,8 @@ class Watch:
             parts += more(records, max_jobs, "job")
             if any(job.is_active and not (job.is_fed and rates[job.id]) for job in records):
                 parts.append(Text(tables.UNKNOWN, "dim"))
+        watched = [record] if record else overview.active_jobs
+        parts += [Text(line, "yellow") for line in tables.describe_shortage(watched)]
         parts += ["", tables.describe_work(overview)]
         if overview.workers:
             parts.append(tables.tabulate_workers(overview.workers[:max_workers], columns))

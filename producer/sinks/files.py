@@ -111,6 +111,13 @@ class FileSink(Sink):
             self.counts = self.counts.add(batch)
             self._note([self._file.tell(), *astuple(self.counts)])
 
+    def sync(self) -> None:
+        """Bring all rows and the journal to the disk, so that they outlive a power cut. Raises
+        `OutputError`."""
+        with output_errors(self.path), open_folder(self.path.parent) as folder:
+            for descriptor in (self._file.fileno(), self._journal.fileno(), folder):
+                os.fsync(descriptor)
+
     def finish(self, model: str = "", record: Record | None = None) -> None:
         """Complete the file and its record, and rename both. Raises `OutputError`; then an
         older file may have lost its record, and a new one may lack it."""
@@ -235,6 +242,16 @@ class FileSink(Sink):
             os.replace(converted, self.path)
         finally:
             converted.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    """A descriptor of the folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def no_rows(model: str) -> pa.RecordBatch:

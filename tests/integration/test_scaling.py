@@ -156,3 +156,15 @@ def test_a_single_call_wakes_a_worker(endpoint: Endpoint) -> None:
     autoscaler = Autoscaler()
     autoscaler.look(0, look(endpoint))
     assert autoscaler.number == 1
+
+
+def test_workers_stay_while_a_submitter_waits_for_room_in_redis(endpoint: Endpoint) -> None:
+    ledger = Client(endpoint.local.url).ledger
+    work = Work(ledger, "large", chunks=1)
+    work.complete(work.begin(1), CHUNK_SECONDS)
+    assert look(endpoint) == 0
+    ledger.heartbeat("large", held_images=CHUNK_IMAGES)
+    autoscaler = Autoscaler(number=1)
+    autoscaler.look(COOLDOWN, look(endpoint))
+    assert autoscaler.number == 2 == ceil(look(endpoint) / TARGET)
+    assert endpoint.value("job_images_held", job="large", model="mlp") == CHUNK_IMAGES

@@ -1,0 +1,35 @@
+"""The room in Redis: how full it is, and how much of it the results of a job take."""
+
+from dataclasses import dataclass
+
+from protocol.settings import NUMBER
+from protocol.text import plural
+
+MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers need the rest
+DIGIT_RESULT_BYTES = 80  # memory of Redis for a result, measured for MNIST's 60,000
+NUMBER_RESULT_BYTES = 280  # the same for a whole number, measured for photos of numbers
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What Redis says of its memory."""
+
+    used_bytes: int
+    limit_bytes: int  # its `maxmemory`; 0 if it has none
+
+    @property
+    def is_full(self) -> bool:
+        """Whether producers wait before they store more."""
+        return self.limit_bytes > 0 and self.used_bytes > MAX_FILL * self.limit_bytes
+
+    def describe_shortage(self, images: int, model: str) -> str:
+        """Says that the results of a job will not fit; empty if they do."""
+        needed = images * (NUMBER_RESULT_BYTES if model == NUMBER else DIGIT_RESULT_BYTES)
+        left = max(0, int(MAX_FILL * self.limit_bytes) - self.used_bytes)
+        if not self.limit_bytes or needed <= left:
+            return ""
+        return (
+            f"the results of {plural(images, 'image')} need about {needed / 1e6:,.1f} MB, and "
+            f"Redis has room for {left / 1e6:,.1f} MB, since producers fill at most {MAX_FILL:.0%} "
+            "of its maxmemory"
+        )
