@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("picture", nargs="?", type=Path, help="a file for the first image, a .png")
     picture = parser.parse_args().picture
     torch.manual_seed(0)
-    images, labels = load_mnist("train")
+    images, labels = load_mnist("sample")
     loader = DataLoader(TensorDataset(images[:, None], labels), batch_size=64, shuffle=True)
     images, labels = next(iter(loader))
     print(images.shape)  # 64 images of one channel

@@ -517,12 +517,12 @@ def test_a_password_that_is_wrong(local: Local, ask: Ask) -> None:
     assert status == 3 and "refuses the login" in err and "wrong" not in err.partition("(")[0]
 
 
-def test_evaluate_prints_the_matrix(local: Local, mnist_root: Path, ask: Ask) -> None:
-    status, out, _ = run("evaluate", DIGITQ_BROKER_URL=local.url)
+def test_evaluate_prints_the_matrix(local: Local, ask: Ask) -> None:
+    status, out, _ = run("evaluate", "mnist:sample", DIGITQ_BROKER_URL=local.url)
     assert status == 0 and out.splitlines()[1].startswith("truth    0")
     assert read_accuracy(out) > 98
     random = ("--model", "random", "--limit", 1000)
-    status, out, _ = ask("evaluate", *random, "--broker", local.url)
+    status, out, _ = ask("evaluate", "mnist:sample", *random, "--broker", local.url)
     assert 2 < read_accuracy(out) < 30
 
 

@@ -30,9 +30,9 @@ def run(*arguments: object, text: str = "") -> tuple[int, str, str]:
 
 
 def write_number(number: str, scale: float = 2) -> np.ndarray:
-    """MNIST's test digits side by side, dark on light."""
-    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
-    digits = [images[np.flatnonzero(labels == int(digit))[0]] for digit in number]
+    """Digits of MNIST's sample side by side, dark on light."""
+    images, labels = (tensor.numpy() for tensor in load_mnist("sample"))
+    digits = [images[np.flatnonzero(labels == int(digit))[1]] for digit in number]
     line = 255 - np.pad(np.hstack(digits), 12)
     return cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
@@ -45,7 +45,7 @@ def write_sign(sign: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("before", "after"), [("$", ""), ("", "/-"), ("$", "/-")])
-def test_signs_of_an_amount_are_no_digits(mnist_root: Path, before: str, after: str) -> None:
+def test_signs_of_an_amount_are_no_digits(before: str, after: str) -> None:
     rng, right, missed = np.random.default_rng(0), 0, 0
     for _ in range(20):
         number = "".join(map(str, rng.integers(0, 10, 4)))
@@ -57,7 +57,7 @@ def test_signs_of_an_amount_are_no_digits(mnist_root: Path, before: str, after: 
     assert right >= 15 and missed <= 2
 
 
-def test_a_date_is_not_taken_for_a_longer_number(mnist_root: Path) -> None:
+def test_a_date_is_not_taken_for_a_longer_number() -> None:
     rng, missed = np.random.default_rng(0), 0
     slash = np.full((104, 40), 255, np.uint8)
     cv2.line(slash, (30, 25), (9, 77), 0, 4, cv2.LINE_AA)  # 1.4 times as tall as a digit
@@ -71,9 +71,7 @@ def test_a_date_is_not_taken_for_a_longer_number(mnist_root: Path) -> None:
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(
-    mnist_root: Path, is_cut: bool
-) -> None:
+def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(is_cut: bool) -> None:
     """Also if the picture is cut off close to the ink."""
     rng, right = np.random.default_rng(0), 0
     for angle in np.linspace(-45, 45, 20):
@@ -94,7 +92,7 @@ def test_a_tilted_number_is_read_and_its_digits_are_where_they_are(
 
 
 @pytest.fixture
-def folder(mnist_root: Path, tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "fields").mkdir()
     for number in ("007", "41902", "86"):
         PIL.Image.fromarray(write_number(number)).save(tmp_path / "fields" / f"{number}.png")

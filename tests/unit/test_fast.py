@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from protocol.mnist import Part
 from worker.dataset import load_mnist
 from worker.models import fast
 from worker.models.fast import BASE_DIGITS, FastNetwork, split_digits
@@ -36,26 +37,37 @@ def answer_exactly(network: Network, pixels: Tensor) -> Tensor:
 
 
 @cache
-def answer_mnist(name: str, split: str) -> list[tuple[Tensor, Tensor, Tensor]]:
+def answer_mnist(name: str, part: Part) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of MNIST's pixels, with exact answers and those of the plain network."""
     plain = load_model(name).network
     return [
         (pixels, answer_exactly(plain, pixels.double()), plain(pixels))
-        for pixels in load_mnist(split)[0].flatten(1).split(2048)
+        for pixels in load_mnist(part)[0].flatten(1).split(2048)
     ]
 
 
 @pytest.mark.usefixtures("mnist_root")
-@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "test"])
+@pytest.mark.parametrize("part", [pytest.param("train", marks=pytest.mark.slow), "test"])
 @pytest.mark.parametrize("name", ["mlp", "random"])
 def test_all_of_mnist_gets_the_same_labels_and_probabilities(
-    name: str, split: str, build: type[FastNetwork]
+    name: str, part: Part, build: type[FastNetwork]
 ) -> None:
+    check_answers(name, part, build)
+
+
+@pytest.mark.parametrize("name", ["mlp", "random"])
+def test_the_sample_gets_the_same_labels_and_probabilities(
+    name: str, build: type[FastNetwork]
+) -> None:
+    check_answers(name, "sample", build)
+
+
+def check_answers(name: str, part: Part, build: type[FastNetwork]) -> None:
     plain = load_model(name).network
     assert isinstance(plain, Mlp)
     fast = build(plain)
     worst = {"plain": 0.0, "fast": 0.0, "between": 0.0}
-    for pixels, exact, expected in answer_mnist(name, split):
+    for pixels, exact, expected in answer_mnist(name, part):
         answers = {"plain": expected, "fast": fast(pixels)}
         assert torch.equal(answers["fast"].argmax(1), expected.argmax(1))
         off = {kind: probabilities - exact for kind, probabilities in answers.items()}

@@ -14,23 +14,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def walk(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> tuple[str, Path]:
+def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The tutorial's output, and the picture that it saved."""
     picture = tmp_path_factory.getbasetemp() / "first.png"
-    return run_tutorial(mnist_root, picture), picture
+    return run_tutorial(picture), picture
 
 
 @cache
-def run_tutorial(mnist_root: Path, picture: Path) -> str:
+def run_tutorial(picture: Path) -> str:
     result = subprocess.run(
         [sys.executable, "examples/tutorial.py", str(picture)],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "DIGITQ_MNIST": str(mnist_root),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONIOENCODING": "utf-8",
-        },
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=False,
