@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from protocol.host.pulse import Pulse, node_name
+from protocol.host.probe import Pulse, node_name
 
 CHECKS = ("live", "ready")
 

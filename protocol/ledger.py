@@ -20,9 +20,9 @@ from redis.exceptions import NoScriptError
 from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.heartbeat import MAX_SIGN_AGE_SECONDS, WorkerSign
 from protocol.origin import Origin
 from protocol.room import Memory
-from protocol.signs import MAX_SIGN_AGE_SECONDS, WorkerSign
 
 ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"

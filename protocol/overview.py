@@ -6,8 +6,8 @@ It is read by plain commands: a program that only reads needs no right to write 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protocol.heartbeat import WorkerSign
 from protocol.ledger import JobRecord, Ledger, RunningChunk
-from protocol.signs import WorkerSign
 
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
 ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured

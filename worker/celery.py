@@ -21,8 +21,8 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
+from worker.service.heartbeat import Beating, Connected
 from worker.service.presence import Presence
-from worker.service.pulse import Beating, Connected
 from worker.service.worker_log import log_end
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)

@@ -14,10 +14,10 @@ from digitq import __version__
 from digitq.doctor.deployment import Deployment
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
+from protocol.heartbeat import MAX_SIGN_AGE_SECONDS
 from protocol.ledger import PATIENCE, QUEUE
 from protocol.room import MAX_FILL
 from protocol.settings import ALL_MODELS, settings
-from protocol.signs import MAX_SIGN_AGE_SECONDS
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time

@@ -16,9 +16,9 @@ from protocol.settings import NUMBER
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
+    from protocol.heartbeat import WorkerSign
     from protocol.ledger import JobRecord
     from protocol.overview import Overview
-    from protocol.signs import WorkerSign
 
 WIDE_COLUMNS = 100  # a narrower terminal has no room for a table of jobs
 ROOMY_COLUMNS = 80  # a narrower terminal shows less of each worker

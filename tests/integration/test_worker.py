@@ -19,12 +19,12 @@ import pytest
 
 from digitq.private.processes import Local, kill
 from producer import Client
-from protocol.host.pulse import MAX_PULSE_AGE_SECONDS
+from protocol.host.probe import MAX_PULSE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
 # A module that the worker imports
-QUICK = "from worker.service import pulse; pulse.BEAT_SECONDS = 0.1"
+QUICK = "from worker.service import heartbeat; heartbeat.BEAT_SECONDS = 0.1"
 NAME = ["--hostname", "observed@%h"]
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from protocol.heartbeat import WorkerSign
 from protocol.ledger import JobRecord
 from protocol.meter import RATE_SECONDS, Meter
 from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview, read_counters
-from protocol.signs import WorkerSign
 
 NOW = datetime.now(UTC)
 

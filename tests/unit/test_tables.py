@@ -18,9 +18,9 @@ from digitq.watching.tables import (
     tabulate_jobs,
     tabulate_workers,
 )
+from protocol.heartbeat import WorkerSign
 from protocol.ledger import JobRecord, JobState
 from protocol.overview import Overview, read_counters
-from protocol.signs import WorkerSign
 
 NOW = datetime.now(UTC)
 

@@ -12,9 +12,9 @@ from celery.utils.log import get_logger
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.errors import BrokerError
+from protocol.heartbeat import SIGN_SECONDS
 from protocol.ledger import Ledger
 from protocol.meter import Meter
-from protocol.signs import SIGN_SECONDS
 from worker.service.identity import own_fingerprint
 
 logger = get_logger(__name__)

@@ -12,10 +12,10 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from digitq.check import check_worker
 from digitq.cli import main
-from protocol.host.pulse import MAX_PULSE_AGE_SECONDS, Pulse, node_name
-from worker.service import pulse as worker_pulse
+from protocol.host.probe import MAX_PULSE_AGE_SECONDS, Pulse, node_name
+from worker.service import heartbeat as worker_pulse
 
-ONE_BEAT = "from protocol.host.pulse import Pulse; Pulse('w').beat('')"
+ONE_BEAT = "from protocol.host.probe import Pulse; Pulse('w').beat('')"
 
 
 @pytest.fixture(autouse=True)

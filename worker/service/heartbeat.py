@@ -9,7 +9,7 @@ from celery import bootsteps
 from celery.signals import celeryd_init
 from celery.utils.log import get_logger
 
-from protocol.host.pulse import BEAT_SECONDS, Pulse
+from protocol.host.probe import BEAT_SECONDS, Pulse
 
 logger = get_logger(__name__)
 connected = threading.Event()  # set while this worker is connected to Redis
