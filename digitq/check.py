@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from protocol.host.probe import Pulse, node_name
+from protocol.host.probe import HeartbeatFile, node_name
 
 CHECKS = ("live", "ready")
 
@@ -21,7 +21,7 @@ def check_worker(arguments: Sequence[str]) -> int | None:
         return None
     node = node_name(asked.hostname)
     try:
-        fault = Pulse(node).find_fault(asked.check)
+        fault = HeartbeatFile(node).find_fault(asked.check)
     except OSError as error:
         fault = str(error)
     if fault is None:

@@ -1,8 +1,6 @@
-"""What Celery needs to know in producer, worker and Flower: the app, and how workers are asked."""
+"""What Celery needs to know in producer, worker and Flower: the app."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -16,34 +14,6 @@ CLASSIFY = "digitq.classify"
 CLASSIFY_IMAGE = "digitq.classify_image"  # one image, for programs without digitq
 UNACKED_INDEX = "digitq:unacked_index"  # see kombu's Redis transport
 RESULT_SECONDS = 3600  # Redis keeps the result of `CLASSIFY_IMAGE` for this long
-STATS = "digitq_stats"  # the remote control command with which `digitq doctor` asks workers
-
-
-@dataclass(frozen=True)
-class WorkerStats:
-    """A worker: its main process and its pool."""
-
-    version: str  # the version of digitq
-    torch: str  # versions of torch and ONNX Runtime, and instruction set: answers depend on them
-    machine: str  # an id, the same in all containers of a machine
-    machine_cores: int
-    share: str  # an id, the same for all workers that share the same `cores`
-    cores: int
-    processes: int
-    threads: int  # how many the network uses in each process
-    takes_work: bool  # false if someone has told the worker not to read the queue
-    models: dict[str, str | None]  # by name: what is wrong with it, None if it can be used
-    cards: dict[str, str]  # by model: a SHA-256 of its card and weights
-    deadline_seconds: float
-    time: float  # seconds since 1970 by the worker's clock
-
-    @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Self | None:
-        """The answer of a worker; None if fields are missing, as in another version's."""
-        try:
-            return cls(*(answer[field.name] for field in fields(cls)))
-        except KeyError:
-            return None
 
 
 def make_app(broker_url: str) -> Celery:

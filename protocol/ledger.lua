@@ -5,7 +5,7 @@
 -- no worker has logged.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
--- ledger.py defines PATIENCE and SIGN in front of this file.
+-- ledger.py defines PATIENCE and WORKER in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
@@ -254,8 +254,8 @@ function steps.count(model, count, failed, review, work_us, worker)
   tally('failed:' .. model, failed)
   tally('review:' .. model, review)
   tally('work_us:' .. model, work_us)
-  if redis.call('EXISTS', SIGN .. worker) == 1 then
-    redis.call('HINCRBY', SIGN .. worker, 'images', count)
+  if redis.call('EXISTS', WORKER .. worker) == 1 then
+    redis.call('HINCRBY', WORKER .. worker, 'images', count)
   end
 end
 
@@ -321,18 +321,18 @@ function steps.sweep(deadline)
   for _, set in ipairs({queued, running}) do publish_again(set, stamp(now + 1), '+inf') end
 end
 
--- A worker gives a sign of life, of which it tells names and values in turn; it is gone after `seconds`.
--- Returns how many images the worker has classified. The removal comes first for the reason given at
+-- A worker's heartbeat: what it says of itself is `about`, which expires after `seconds`. Returns how
+-- many images the worker has classified, and the time. The removal comes first for the reason given at
 -- renew.
-function steps.beat(name, seconds, ...)
-  local sign = SIGN .. name
-  redis.call('HDEL', sign, 'heard')
-  redis.call('HSET', sign, 'heard', stamp(now), ...)
-  redis.call('EXPIRE', sign, seconds)
+function steps.note_worker(name, seconds, about)
+  local worker = WORKER .. name
+  redis.call('HDEL', worker, 'heard')
+  redis.call('HSET', worker, 'heard', stamp(now), 'about', about)
+  redis.call('EXPIRE', worker, seconds)
   redis.call('ZADD', workers, stamp(now), name)
   redis.call('ZREMRANGEBYSCORE', workers, '-inf', stamp(now - seconds))
   redis.call('EXPIRE', workers, seconds)
-  return tonumber(redis.call('HGET', sign, 'images') or 0)
+  return {tonumber(redis.call('HGET', worker, 'images') or 0), stamp(now)}
 end
 
 -- Deletes the results of the first `count` chunks, which a file has. They have `images` images. The

@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError
 from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
-from protocol.heartbeat import MAX_SIGN_AGE_SECONDS, WorkerSign
+from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
 from protocol.origin import Origin
 from protocol.room import Memory
 
@@ -31,7 +31,7 @@ ENDED = "digitq:ended"
 SWEEP_LOCK = "digitq:sweeping"
 COUNTERS = "digitq:counters"  # of all jobs there ever were
 LIVING = "digitq:workers"  # those that live
-SIGN = "digitq:worker:"  # a worker's sign of life is in the key of this name and the worker's
+WORKER = "digitq:worker:"  # a worker's heartbeat is in the key of this name and the worker's
 IMAGES_QUEUE = "digitq-images"  # the Celery queue of images that programs without digitq send
 UNACKED = "digitq:unacked"  # those of them that workers have taken and not answered
 PRIORITIES = (0, 3, 6, 9)  # kombu's; it keeps a list for each
@@ -43,7 +43,7 @@ SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be g
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 SENT_EVENTS = "/{}.celeryev/task.sent"  # Celery's channel in the database of this number
-CONSTANTS = f"local PATIENCE, SIGN = {PATIENCE}, '{SIGN}'\n"
+CONSTANTS = f"local PATIENCE, WORKER = {PATIENCE}, '{WORKER}'\n"
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
 
@@ -65,10 +65,10 @@ class ChunkResult(NamedTuple):
     failed: int  # rows with an error
     kind: Kind
     image_seconds: float  # time for each image without an error; 0 if all have one
-    silent_seconds: float  # the longest time in which the worker gave no sign of life
+    silent_seconds: float  # the longest time in which the worker was silent
     review: int = 0  # rows with an answer that a person should check
     work_seconds: float = 0  # time that the process spent on the chunk
-    worker: str = ""  # its name, as in its own signs of life
+    worker: str = ""  # its name, as in its heartbeat
     fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
 
 
@@ -154,7 +154,7 @@ class JobRecord:
     image_seconds: float = 0  # the mean time that a process spent on an image; 0 if none is done
     fingerprints: tuple[str, ...] = ()  # of the workers that answered; of more than 8, the first
     attached: bool
-    silent_seconds: float = 0  # the longest time in which a worker at a chunk gave no sign of life
+    silent_seconds: float = 0  # the longest time in which a worker at a chunk was silent
     is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`
     reason: str | None = None  # why it failed or was cancelled, if that is known
     origin: Origin = Origin()
@@ -379,18 +379,19 @@ class Ledger:
                 found.append(RunningChunk(job_id, int(number), worker, seconds, silent_seconds))
         return found
 
-    def beat(self, worker: str, **about: str | float) -> int:
-        """Give a sign of life of a worker; `about` has what `WorkerSign.parse` reads. Returns how
-        many images the worker has classified since its first sign."""
-        fields = [part for pair in about.items() for part in pair]
-        return int(self._step("", "beat", worker, MAX_SIGN_AGE_SECONDS, *fields))
+    def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
+        """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
+        how many images it has classified since its first one, and the time by Redis's clock."""
+        told = MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about)
+        images, now = self._step("", "note_worker", name, *told)
+        return int(images), float(now)
 
-    def signs(self) -> list[WorkerSign]:
-        """The signs of life of all workers, sorted by name."""
+    def workers(self) -> list[WorkerState]:
+        """The workers that live, sorted by name."""
         names = sorted(member.decode() for member in self.redis.zrange(LIVING, 0, -1))
-        now, hashes = self._read(*(("HGETALL", SIGN + name) for name in names))
+        now, hashes = self._read(*(("HGETALL", WORKER + name) for name in names))
         found = zip(names, map(_decode, hashes), strict=True)
-        return [WorkerSign.parse(name, fields, now) for name, fields in found if "heard" in fields]
+        return [WorkerState.parse(name, fields, now) for name, fields in found if "heard" in fields]
 
     def counters(self) -> dict[str, int]:
         """What workers have counted of all jobs, by its name in Redis."""

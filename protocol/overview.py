@@ -6,7 +6,7 @@ It is read by plain commands: a program that only reads needs no right to write 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocol.heartbeat import WorkerSign
+from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord, Ledger, RunningChunk
 
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
@@ -48,7 +48,7 @@ class Overview:
 
     jobs: tuple[JobRecord, ...]  # the oldest first
     running: tuple[RunningChunk, ...]  # of all jobs
-    workers: tuple[WorkerSign, ...]  # those that live, by name
+    workers: tuple[WorkerState, ...]  # those that live, by name
     counters: Counters
     queued_images: int  # of programs without digitq, that are not answered
     memory_bytes: int  # that Redis uses
@@ -113,7 +113,7 @@ def look_around(ledger: Ledger) -> Overview:
     return Overview(
         jobs=tuple(jobs),
         running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
-        workers=tuple(ledger.signs()),
+        workers=tuple(ledger.workers()),
         counters=read_counters(ledger.counters()),
         queued_images=ledger.queued_images(),
         memory_bytes=memory.used_bytes,

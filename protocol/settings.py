@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         "the chunks that an attached job keeps, in bytes",
     )
     deadline_seconds: PositiveFloat = Field(
-        30, description="a chunk is queued again if its worker gives no sign of life for this long"
+        30, description="a chunk is queued again if its worker is silent for this long"
     )
     broker_retry_seconds: PositiveFloat = Field(
         120, description="how long to wait for a lost Redis"

@@ -10,6 +10,8 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import celeryd_init, worker_process_init
 from celery.utils.log import get_logger
+from celery.worker.consumer.gossip import Gossip
+from celery.worker.consumer.mingle import Mingle
 from kombu.transport import TRANSPORT_ALIASES
 
 from protocol.broker.address import read_address
@@ -21,8 +23,7 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
 from protocol.ledger import SWEEP_LOCK, Ledger
 from protocol.settings import DEFAULT_BROKER, settings
-from worker.service.heartbeat import Beating, Connected
-from worker.service.presence import Presence
+from worker.service.heartbeat import Connected, Heartbeat
 from worker.service.worker_log import log_end
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the options of mallopt(3)
@@ -34,10 +35,7 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.service.tran
 TRANSPORT_ALIASES["sentinel"] = "worker.service.transport:SentinelTransport"
 app.conf.update(
     # On macOS the pool's processes are not forks, and import only these modules
-    include=[
-        f"worker.{name}"
-        for name in ("celery", "tasks", "images", "service.control", "service.watchdog")
-    ],
+    include=[f"worker.{name}" for name in ("celery", "tasks", "images", "service.watchdog")],
     # The ledger is in this Redis; Celery and Flower mask settings with DATABASE in their names
     digitq_database_url=settings().broker_url or DEFAULT_BROKER,
     worker_proc_alive_timeout=120,  # seconds; torch and the weights may load slowly
@@ -68,7 +66,9 @@ class Sweeper(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(seconds, sweep)
 
 
-app.steps["worker"].update((Sweeper, Beating, Presence))
+# Workers have nothing to tell each other; with gossip, they end in a traceback if Redis is lost
+Gossip.compatible_transports = Mingle.compatible_transports = set()
+app.steps["worker"].update((Sweeper, Heartbeat))
 app.steps["consumer"].add(Connected)
 
 

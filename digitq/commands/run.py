@@ -77,9 +77,7 @@ def worker(
         sys.exit(check_worker(["--check", check, *passed_on]))
     require("worker")
     choose_log_format(log_format)
-    # Gossip between workers is of no use here, and ends in a traceback if Redis is lost
-    options = ("--loglevel", "INFO", "--without-gossip", *passed_on)
-    exec_module(broker, "celery", "-A", "worker", "worker", *options)
+    exec_module(broker, "celery", "-A", "worker", "worker", "--loglevel", "INFO", *passed_on)
 
 
 @click.command(cls=WithOthers)

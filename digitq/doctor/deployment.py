@@ -1,4 +1,4 @@
-"""What `digitq doctor` looks at: Redis, its workers, and Flower.
+"""What `digitq doctor` looks at: Redis, what its workers say there, and Flower.
 
 It connects as others would, to see whether they get in without a password: a hosted Redis refuses
 CONFIG, and access depends on `bind`, protected mode, ACL rules and port forwards together.
@@ -6,59 +6,55 @@ CONFIG, and access depends on `bind`, protected mode, ACL rules and port forward
 
 import http.client
 import ipaddress
-import json
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import redis
-from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from producer.client import Client
-from protocol.broker.address import read_address, without_password
-from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect, first_line
-from protocol.celery import STATS, WorkerStats, make_app
+from protocol.broker.address import Address, read_address, without_password
+from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect
 from protocol.errors import BrokerError, UsageError
-from protocol.ledger import JOBS, Ledger
+from protocol.heartbeat import seconds_ahead
+from protocol.ledger import JOBS, QUEUE, record_key
 from protocol.overview import Overview, look_around
 from protocol.text import plural
 
-MAX_REPLY_SECONDS = 2.5  # time to wait for the first worker's reply, and after each for the next
-MAX_LATE_REPLY_SECONDS = 10.0  # the same for workers that are known to live
-# Each Celery worker of whatever version publishes here every two seconds; {} is the database
-HEARTBEATS = "/{}.celeryev/worker.heartbeat"
 FLOWER_URL = "http://localhost:5555"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Addresses that nobody has (RFC 5737, RFC 3849). A UDP socket that is "connected" to one sends
 # nothing, but shows the address that this host has in its network.
 NOWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+# Whoever may run one of these without a password can read jobs. They change nothing.
+READS = (
+    ("EXISTS", JOBS),
+    ("GET", JOBS),
+    ("HGETALL", record_key("none")),
+    ("HGET", record_key("none:results"), "0"),
+    ("LRANGE", QUEUE, "0", "0"),
+)
+# What Redis must be allowed to do as the user `default` when it reads its append-only file
+REPLAYED = (
+    ("HSET", record_key("none"), "state", "done"),
+    ("ZADD", JOBS, "0", "none"),
+    ("LPUSH", QUEUE, "none"),
+)
 
 
 @dataclass(frozen=True)
 class Flower:
-    """A Flower and who may use it without a password."""
+    """A Flower, and the pages that others see without a password."""
 
     url: str
-    open_at: Sequence[str]  # hosts at which others see it
-    open_metrics_at: Sequence[str]  # hosts at which others see its metrics
-    open_api: bool  # whether anyone may control workers through its API
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker of this version that replied."""
-
-    name: str
-    stats: WorkerStats
-    clock_seconds: float  # its clock is at least that far ahead of Redis's
+    open_at: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -68,26 +64,29 @@ class Deployment:
     redis_url: str  # without its password
     redis_host: str  # with Sentinels, that of the master
     redis_port: int  # 0 if Redis listens on a socket alone
-    redis_socket: str  # the path of the socket in its URL, if that is of one
-    redis_user: str | None  # "" with a password alone, None without a login
-    redis_tls: Mapping[str, Any]  # the options of TLS; empty without TLS
+    address: Address
+    password_characters: int  # 0 without a password
     redis: dict[str, Any]  # the reply to INFO
     appendfsync: str | None  # None if Redis refuses to tell it
+    users: Sequence[str] | None  # each with its rights; None if Redis refuses to tell them
+    can_replay: bool  # false if Redis is known to forget jobs when it reads its append-only file
+    redis_seen_at: Sequence[str]  # hosts at which others reach it
     redis_open_at: Sequence[str]  # hosts at which others can read it without a password
     clock_seconds: float  # this host's clock is at least that far ahead of Redis's
     overview: Overview
-    workers_asked: bool  # False if Redis did not pass on the question
-    workers: Sequence[Worker]
-    unknown_workers: Sequence[tuple[str, str]]  # its name, and its version of digitq if known
-    silent_workers: Sequence[str]  # those that live, but don't reply
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
+
+    @property
+    def may_configure(self) -> bool:
+        """Whether this login seems to be an administrator's."""
+        return self.appendfsync is not None and self.users is not None
 
     def describe(self) -> str:
         """One line that says what was looked at, and what was not."""
         seen = [
             f"Redis {self.redis['redis_version']} at {self.redis_url}",
-            plural(len([*self.workers, *self.unknown_workers, *self.silent_workers]), "worker"),
+            plural(len(self.overview.workers), "worker"),
             *([f"Flower at {self.flower.url}"] if self.flower else []),
         ]
         unseen = f"; could not see {', '.join(self.unseen)}" if self.unseen else ""
@@ -95,116 +94,54 @@ class Deployment:
 
 
 def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
-    """Ask Redis, the workers and Flower. Raises `BrokerError` and as `look_at_flower`."""
+    """Ask Redis and Flower. Raises `BrokerError` and as `look_at_flower`."""
     flower = look_at_flower(flower_url or FLOWER_URL, required=bool(flower_url))
     client = Client(broker_url, retry_seconds=0)
     ledger = client.ledger
     info = ledger.redis.info()
-    appendfsync, unseen = None, list[str]()
-    try:
-        appendfsync = str(ledger.redis.config_get("appendfsync")["appendfsync"])
-    except BrokerError as error:
-        if not isinstance(error.__cause__, redis.ResponseError):
-            raise
+    configured = ask(ledger.redis, "CONFIG GET", "appendfsync")
+    users = ask(ledger.redis, "ACL LIST")
+    replays = [ask(ledger.redis, "ACL DRYRUN", "default", *command) for command in REPLAYED]
+    unseen = list[str]()
+    if configured is None:
         unseen.append("appendfsync (Redis refuses CONFIG)")
+    if users is None:
+        unseen.append("the rights of users (Redis refuses ACL)")
     if flower is None:
         unseen.append(f"Flower (none answers at {FLOWER_URL}; name its URL with --flower)")
     elif not flower_url:
         unseen.append("whether this Flower watches this Redis (name the right one with --flower)")
-    replies, silent, workers_asked = dict[str, Worker | str](), list[str](), True
-    try:
-        replies, silent = find_workers(make_app(client.url), ledger, unseen)
-    except BrokerError as error:  # for example, Redis is full or a replica
-        workers_asked = False
-        unseen.append(f"the workers ({error})")
-    before, reading, after = time.time(), _redis_time(ledger), time.time()
+    before, (seconds, microseconds), after = time.time(), ledger.redis.time(), time.time()
     host, port = find_redis(ledger.redis, info["tcp_port"])
     address = read_address(client.url)
+    seen_at, open_at = look_at_network(host, port, bool(address.tls))
     return Deployment(
         redis_url=without_password(client.url),
         redis_host=host,
         redis_port=port,
-        redis_socket=address.socket_path,
-        redis_user=address.user,
-        redis_tls=address.tls,
+        address=address,
+        password_characters=len(unquote(urlsplit(address.redis_url).password or "")),
         redis=info,
-        appendfsync=appendfsync,
-        redis_open_at=redis_open_at(host, port, bool(address.tls)),
-        clock_seconds=-_seconds_ahead(reading, before, after),
+        appendfsync=configured and str(configured["appendfsync"]),
+        users=users,
+        can_replay=all(reply in (None, b"OK") for reply in replays),
+        redis_seen_at=seen_at,
+        redis_open_at=open_at,
+        clock_seconds=seconds_ahead(before, seconds + microseconds / 1e6, after),
         overview=look_around(ledger),
-        workers_asked=workers_asked,
-        workers=[reply for reply in replies.values() if isinstance(reply, Worker)],
-        unknown_workers=[(name, text) for name, text in replies.items() if isinstance(text, str)],
-        silent_workers=silent,
         flower=flower,
         unseen=unseen,
     )
 
 
-def find_workers(
-    app: Celery, ledger: Ledger, unseen: list[str]
-) -> tuple[dict[str, Worker | str], list[str]]:
-    """The replies of all workers, and the names of those that live and don't reply, both sorted.
-
-    Those that are known to live are asked again, with more patience. Adds to `unseen`. Raises
-    `BrokerError`.
-    """
+def ask(client: RetryingRedis, *command: str) -> Any:
+    """The reply to a command; None if Redis refuses it. Raises `BrokerError` if Redis is lost."""
     try:
-        with ledger.redis.pubsub() as heartbeats:
-            database = heartbeats.connection_pool.connection_kwargs["db"]
-            heartbeats.subscribe(HEARTBEATS.format(database))
-            replies, living = ask_workers(app, ledger), recent_signs(ledger)
-            try:
-                while message := heartbeats.get_message():
-                    if message["type"] == "message":  # the first one says that it is subscribed
-                        living.add(json.loads(message["data"])["headers"]["hostname"])
-            except NoPermissionError:
-                unseen.append("older workers that don't reply (Redis refuses Celery's events)")
-        if late := living - replies.keys():
-            replies |= ask_workers(app, ledger, *late)
-    except (OperationalError, redis.RedisError) as error:
-        raise BrokerError(f"can't ask the workers: {first_line(error)}") from error
-    return dict(sorted(replies.items())), sorted(living - replies.keys())
-
-
-def ask_workers(app: Celery, ledger: Ledger, *names: str) -> dict[str, Worker | str]:
-    """The replies by name, of all workers or of these. Of a worker whose reply is not of this
-    version, it is the version of digitq, or "" if it is not known."""
-    replies: dict[str, Worker | str] = {}
-    asked, started = _redis_time(ledger), time.monotonic()
-
-    def note(reply: dict[str, Any]) -> None:
-        replied = asked + time.monotonic() - started
-        for name, told in reply.items():
-            if stats := WorkerStats.parse(told):
-                replies[name] = Worker(name, stats, _seconds_ahead(stats.time, asked, replied))
-            else:
-                replies[name] = told.get("version") or ""
-
-    app.control.broadcast(
-        STATS,
-        destination=names or None,
-        reply=True,
-        timeout=MAX_LATE_REPLY_SECONDS if names else MAX_REPLY_SECONDS,
-        limit=len(names) or None,
-        callback=note,
-    )
-    return replies
-
-
-def recent_signs(ledger: Ledger) -> set[str]:
-    """The names of the workers that have just given a sign of life."""
-    return {sign.name for sign in ledger.signs() if sign.silent_seconds < MAX_REPLY_SECONDS}
-
-
-def _redis_time(ledger: Ledger) -> float:
-    seconds, microseconds = ledger.redis.time()
-    return float(seconds + microseconds / 1e6)
-
-
-def _seconds_ahead(reading: float, before: float, after: float) -> float:
-    """How far a clock is ahead of another, at least, if it was read between two times of that."""
-    return max(0.0, reading - after) - max(0.0, before - reading)
+        return client.execute_command(*command)
+    except BrokerError as error:
+        if isinstance(error.__cause__, redis.ResponseError):
+            return None
+        raise
 
 
 def look_at_flower(url: str, required: bool) -> Flower | None:
@@ -219,14 +156,17 @@ def look_at_flower(url: str, required: bool) -> Flower | None:
         if required:
             raise UsageError(f"--flower {shown}: no Flower answers there")
         return None
-    # With a password, / gives 401, or 302 where another site does the login
-    hosts = hosts_seen_by_others(host)
-    open_at, open_metrics_at = (
-        [other for other in hosts if _http_status(parts, other, port, path) == 200]
-        for path in ("/", "/metrics")
-    )
-    open_api = _http_status(parts, host, port, "/api/workers") == 200
-    return Flower(shown, open_at, open_metrics_at, open_api)
+    # With a password, / gives 401, or 302 where another site does the login. The API needs one even
+    # on this host: a web page in a browser here could stop workers.
+    others = hosts_seen_by_others(host)
+    pages = [(other, path) for path in ("/", "/metrics") for other in others]
+    pages.append((host, "/api/workers"))
+    open_at = [
+        f"{path} at {other}"
+        for other, path in pages
+        if _http_status(parts, other, port, path) == 200
+    ]
+    return Flower(shown, open_at)
 
 
 def find_redis(client: RetryingRedis, tcp_port: int) -> tuple[str, int]:
@@ -239,16 +179,30 @@ def find_redis(client: RetryingRedis, tcp_port: int) -> tuple[str, int]:
     return (parts.hostname, parts.port or 6379) if parts.hostname else ("localhost", tcp_port)
 
 
-def redis_open_at(host: str, port: int, tls: bool) -> list[str]:
-    """The hosts at which others can read the ledger without a password."""
+def look_at_network(host: str, port: int, tls: bool) -> tuple[list[str], list[str]]:
+    """The hosts at which others reach Redis, and those of them where they need no password."""
     scheme, query = ("rediss", "?ssl_cert_reqs=none") if tls else ("redis", "")
-    found = []
+    seen_at, open_at = [], []
     for other_host in hosts_seen_by_others(host) if port else []:
         address = f"[{other_host}]" if ":" in other_host else other_host
-        with suppress(BrokerError), connect(f"{scheme}://{address}:{port}{query}") as other:
-            other.exists(JOBS)
-            found.append(other_host)
-    return found
+        with connect(f"{scheme}://{address}:{port}{query}") as other:
+            answers = [can_read(other, command) for command in READS]
+        if any(answer is not None for answer in answers):
+            seen_at.append(other_host)
+        if any(answers):
+            open_at.append(other_host)
+    return seen_at, open_at
+
+
+def can_read(client: RetryingRedis, command: tuple[str, ...]) -> bool | None:
+    """Whether Redis carries out a command that reads; None if it can't be reached."""
+    try:
+        client.execute_command(*command)
+    except BrokerError as error:
+        if isinstance(error.__cause__, (AuthenticationError, NoPermissionError)):
+            return False
+        return True if "WRONGTYPE" in str(error) else None
+    return True
 
 
 def hosts_seen_by_others(host: str) -> list[str]:

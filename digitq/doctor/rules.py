@@ -1,9 +1,8 @@
-"""The rules of `digitq doctor`. A rule's docstring says what holds in a sound deployment. If it
-does not hold, the rule yields the problem and its remedy."""
+"""The rules of `digitq doctor` as a table: what is looked at, the limit, and what is said."""
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from itertools import chain
@@ -14,13 +13,17 @@ from digitq import __version__
 from digitq.doctor.deployment import Deployment
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
-from protocol.heartbeat import MAX_SIGN_AGE_SECONDS
-from protocol.ledger import PATIENCE, QUEUE
+from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WORKER_HEARTBEAT_SECONDS
+from protocol.ledger import PATIENCE
 from protocol.room import MAX_FILL
-from protocol.settings import ALL_MODELS, settings
+from protocol.settings import settings
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
+MAX_HEARTBEAT_GAP_SECONDS = (
+    4 * WORKER_HEARTBEAT_SECONDS
+)  # a worker that is silent for longer is frozen or dead
+MIN_PASSWORD_CHARACTERS = 12  # others can try thousands of passwords each second
 # The options of redis-cli that are those of a URL
 REDIS_CLI_TLS = {
     "ssl_ca_certs": "--cacert",
@@ -29,7 +32,8 @@ REDIS_CLI_TLS = {
     "ssl_keyfile": "--key",
 }
 
-Advice = Iterator[tuple[str, str]]  # problem, remedy
+Fault = Mapping[str, object]  # what fills the blanks of a rule's texts
+Find = Callable[[Deployment], Iterable[Fault]]
 T = TypeVar("T")
 
 
@@ -45,256 +49,336 @@ class Finding:
         return f"{self.rule}: {self.problem}; {self.remedy}"
 
 
+@dataclass(frozen=True)
+class Rule:
+    """One thing to look at. Each fault that `find` gives becomes a finding.
+
+    The texts may also name `d`, the deployment, and `set`: how to set `option`, a line of
+    redis.conf.
+    """
+
+    name: str
+    find: Find
+    problem: str
+    remedy: str = "{set}"
+    option: str = ""
+
+    def examine(self, deployment: Deployment) -> Iterator[Finding]:
+        """What this rule finds."""
+        for fault in self.find(deployment):
+            blanks = {"d": deployment, **fault}
+            blanks["set"] = how_to_set(deployment, self.option.format(**blanks))
+            yield Finding(self.name, self.problem.format(**blanks), self.remedy.format(**blanks))
+
+
 def examine(deployment: Deployment) -> list[Finding]:
     """All findings, in the order of `RULES`."""
-    return [Finding(name, *advice) for name, rule in RULES.items() for advice in rule(deployment)]
+    return [finding for rule in RULES for finding in rule.examine(deployment)]
 
 
-def check_role(deployment: Deployment) -> Advice:
-    """Redis accepts writes and keeps them."""
-    info = deployment.redis
-    if info["role"] != "master":
-        remedy = f"name its master as the broker, on {info['master_host']}:{info['master_port']}"
-        yield "Redis is a replica: it refuses or loses what is written to it", remedy
+def when(
+    condition: Callable[[Deployment], object], **blanks: Callable[[Deployment], object]
+) -> Find:
+    """A rule's `find` that gives one fault, with these blanks, if the condition holds."""
+
+    def find(d: Deployment) -> Iterator[Fault]:
+        if condition(d):
+            yield {name: fill(d) for name, fill in blanks.items()}
+
+    return find
 
 
-def check_append_only(deployment: Deployment) -> Advice:
-    """Redis saves each write to disk within a second."""
-    if not deployment.redis["aof_enabled"]:
-        remedy = _set(deployment, "appendonly yes")
-        problem = "Redis keeps no append-only file: a restart loses every job"
-        yield problem, f"{remedy} (the Redis of `digitq up` never saves anything)"
-    elif deployment.appendfsync == "no":
-        problem = "a crash of Redis's host loses the latest writes (appendfsync no)"
-        yield problem, _set(deployment, "appendfsync everysec")
-
-
-def check_eviction(deployment: Deployment) -> Advice:
-    """Redis never drops a job's keys."""
-    policy = deployment.redis["maxmemory_policy"]
-    if policy != "noeviction":
-        problem = f"Redis may evict the keys of a job (maxmemory-policy {policy})"
-        yield problem, _set(deployment, "maxmemory-policy noeviction")
-
-
-def check_memory(deployment: Deployment) -> Advice:
-    """Redis has a limit of its memory, and room for one more job below it."""
-    used, limit = deployment.redis["used_memory"], deployment.redis["maxmemory"]
+def find_memory_limit(d: Deployment) -> Iterator[Fault]:
+    """How much one job may put into Redis, if that is more than producers fill."""
     job = max(settings().budget_bytes, settings().window_chunks * settings().chunk_bytes)
-    share = f"{MAX_FILL:.0%}"
-    if not limit:
-        machine = deployment.redis["total_system_memory"]
-        problem = (
-            "Redis has no maxmemory: producers never wait, and if its machine's memory is full"
-        )
-        line = f"maxmemory {machine // 2**21}mb"  # its child that writes files may need the rest
-        yield f"{problem}, the system kills it", _set(deployment, line)
-        return
-    if job > MAX_FILL * limit:
-        has = f"which has maxmemory {_mb(limit)}; producers fill at most {share} of it"
-        more = f"set maxmemory to {_mb(job / MAX_FILL)} or more, or lower DIGITQ_BUDGET_BYTES"
-        yield f"one job may put {_mb(job)} into Redis, {has}", more
-    if used > MAX_FILL * limit:
-        too_much = f"over {share} of its maxmemory: producers wait"
-        remedy = "collect or cancel jobs that `digitq jobs` lists, or give it more memory"
-        yield f"Redis holds {_mb(used)}, {too_much}", remedy
+    if 0 < (limit := d.redis["maxmemory"]) < job / MAX_FILL:
+        yield {"job": in_mb(job), "limit": in_mb(limit), "wanted": in_mb(job / MAX_FILL)}
 
 
-def check_clocks(deployment: Deployment) -> Advice:
-    """All clocks show the same time as that of Redis."""
-    apart = {worker.name: worker.clock_seconds for worker in deployment.workers}
-    for name, seconds in {"this host": deployment.clock_seconds, **apart}.items():
+def find_clocks(d: Deployment) -> Iterator[Fault]:
+    """Clocks that differ from that of Redis."""
+    clocks = {"this host": d.clock_seconds}
+    clocks |= {worker.name: worker.clock_seconds for worker in d.overview.workers}
+    for name, seconds in clocks.items():
         if abs(seconds) > MAX_CLOCK_SKEW_SECONDS:
             skew = f"{abs(seconds):,.1f} s {'ahead of' if seconds > 0 else 'behind'} that of Redis"
-            effect = "Flower and `digitq status` show wrong times"
-            yield f"the clock of {name} is {skew}: {effect}", "run an NTP service on both hosts"
+            yield {"name": name, "skew": skew}
 
 
-def check_answers(deployment: Deployment) -> Advice:
-    """If there is work, there is a worker, and every worker takes work and replies."""
-    jobs = [job.id for job in deployment.overview.jobs if job.waiting_images]
+def find_waiting_work(d: Deployment) -> Iterator[Fault]:
+    """Work for which there is no worker."""
+    jobs = [job.id for job in d.overview.jobs if job.waiting_images]
     waiting = [f"job {', '.join(jobs)} waits"] if jobs else []
-    if images := deployment.overview.queued_images:
+    if images := d.overview.queued_images:
         waiting.append(f"{plural(images, 'image')} of other programs wait")
-    if waiting and deployment.workers_asked and not deployment.workers:
-        problem = f"no worker replies, and {', '.join(waiting)}"
-        yield problem, f"start one: `digitq worker --broker {url_in_command(deployment.redis_url)}`"
-    if idle := [worker.name for worker in deployment.workers if not worker.stats.takes_work]:
-        broker = f"DIGITQ_BROKER_URL={url_in_command(deployment.redis_url)}"
-        control = f"celery -A worker control add_consumer {QUEUE} -d {','.join(idle)}"
-        yield f"{', '.join(idle)}: takes no work from the queue {QUEUE}", f"`{broker} {control}`"
-    known = {sign.name for sign in deployment.overview.workers}
-    if silent := [name for name in deployment.silent_workers if name in known]:
-        problem = f"{', '.join(silent)}: lives, but does not reply, so Flower can't control it"
-        yield problem, "restart it"
+    if waiting and not d.overview.workers:
+        yield {"waiting": ", ".join(waiting), "url": url_in_command(d.redis_url)}
 
 
-def check_frozen(deployment: Deployment) -> Advice:
-    """Every worker that has a chunk goes on with it."""
-    deadline, _ = _shortest_deadline(deployment)
-    usual = {job.id: job.silent_seconds for job in deployment.overview.jobs}
-    for chunk in deployment.overview.running:
+def find_frozen_workers(d: Deployment) -> Iterator[Fault]:
+    """Workers that are silent, and those that do not go on with their chunk."""
+    for worker in d.overview.workers:
+        if worker.silent_seconds > MAX_HEARTBEAT_GAP_SECONDS:
+            yield {"name": worker.name, "silence": f"{worker.silent_seconds:,.0f} s"}
+    deadline, usual = (
+        shortest_deadline(d)[0],
+        {job.id: job.silent_seconds for job in d.overview.jobs},
+    )
+    for chunk in d.overview.running:
         if chunk.silent_seconds > max(deadline / PATIENCE, usual[chunk.job_id]):
-            silent = f"{chunk.silent_seconds:,.0f} s at chunk {chunk.number} of job {chunk.job_id}"
-            problem = f"{chunk.worker or 'a worker'} was silent for {silent}: it is frozen or dead"
-            after = "another worker gets the chunk at its deadline"
-            yield problem, f"if it is frozen, `kill -CONT` its processes or restart it; {after}"
+            at = f"{chunk.silent_seconds:,.0f} s at chunk {chunk.number} of job {chunk.job_id}"
+            yield {"name": chunk.worker or "a worker", "silence": at}
 
 
-def check_versions(deployment: Deployment) -> Advice:
-    """All workers run this version of digitq, with a Redis that is new enough.
-
-    A worker of this version replies, gives signs of life in Redis, and has its name at its chunks.
-    """
-    redis, overview = str(deployment.redis["redis_version"]), deployment.overview
-    if int(redis.partition(".")[0]) < OLDEST_REDIS:
-        problem = f"Redis is version {redis}: no worker can connect to it"
-        yield problem, f"install Redis {OLDEST_REDIS} or newer"
-    busy = [chunk for chunk in overview.running if chunk.silent_seconds < MAX_SIGN_AGE_SECONDS / 2]
-    versions = {chunk.worker or f"the worker of job {chunk.job_id}": "" for chunk in busy}
-    versions |= dict.fromkeys(deployment.silent_workers, "")
-    for worker in deployment.workers:
-        is_other = worker.stats.version != __version__
-        versions[worker.name] = worker.stats.version if is_other else ""  # if it gives no signs
-    versions |= {sign.name: sign.version for sign in overview.workers}
-    versions |= dict(deployment.unknown_workers)
-    for version, group in _group(versions.items()).items():
-        names, effect = ", ".join(group), "its answers may differ"
-        if not version:
-            problem = (
-                f"{names}: is no worker of digitq {__version__}, or of an older build: {effect}"
-            )
-            other = "if it is another Celery app, give it another database"
-            yield problem, f"install this version there and restart it; {other}"
-        elif version != __version__:
-            problem = f"{names}: runs digitq {version}, this is {__version__}: {effect}"
-            yield problem, "install the same version everywhere"
+def find_unknown_workers(d: Deployment) -> Iterator[Fault]:
+    """Workers that have a chunk and give no heartbeat."""
+    half = MAX_HEARTBEAT_AGE_SECONDS / 2
+    busy = [chunk for chunk in d.overview.running if chunk.silent_seconds < half]
+    names = {chunk.worker or f"the worker of job {chunk.job_id}" for chunk in busy}
+    if unknown := names - {worker.name for worker in d.overview.workers}:
+        yield {"names": ", ".join(sorted(unknown)), "own": __version__}
 
 
-def check_fingerprints(deployment: Deployment) -> Advice:
-    """All workers give the same answers, to the last bit."""
-    torch = {worker.name: f", torch {worker.stats.torch}" for worker in deployment.workers}
-    kinds = _group((sign.name, sign.fingerprint) for sign in deployment.overview.workers)
+def find_other_versions(d: Deployment) -> Iterator[Fault]:
+    """Workers of other versions of digitq."""
+    for version, names in group((one.name, one.version) for one in d.overview.workers).items():
+        if version != __version__:
+            yield {"names": ", ".join(names), "version": version, "own": __version__}
+
+
+def find_kinds(d: Deployment) -> Iterator[Fault]:
+    """What sets workers apart, if their answers may differ."""
+    kinds = group((worker, worker.fingerprint) for worker in d.overview.workers)
     if len(kinds) > 1:
         have = (
-            f"{', '.join(kind)} ({mark}{torch.get(kind[0], '')})" for mark, kind in kinds.items()
+            f"{', '.join(one.name for one in kind)} ({kind[0].kind})" for kind in kinds.values()
         )
-        problem = f"workers differ, so their answers may: {'; '.join(have)}"
-        same = "the same digitq, weights, torch and ONNX Runtime on the same kind of processor"
-        yield problem, f"run {same}"
+        yield {"kinds": "; ".join(have)}
 
 
-def check_models(deployment: Deployment) -> Advice:
-    """Every worker can use every model, with the same weights."""
-    for worker in deployment.workers:
-        for model in ALL_MODELS:
-            if fault := worker.stats.models.get(model, "unknown; install this digitq there"):
-                problem, _, remedy = fault.partition("; ")
-                yield f"{worker.name} can't use the model {model}: {problem}", remedy
-    for model in ALL_MODELS:
-        cards = [(worker.name, worker.stats.cards.get(model, "")) for worker in deployment.workers]
-        if len(kinds := _group(cards)) > 1:
-            have = "; ".join(map(", ".join, kinds.values()))
-            problem = f"the weights or cards of {model} differ: {have}"
-            yield problem, "set DIGITQ_WEIGHTS to the same networks everywhere"
-
-
-def check_threads(deployment: Deployment) -> Advice:
-    """Neither a container nor a machine has more computing threads than cores."""
-    found = False
+def find_crowds(d: Deployment) -> Iterator[Fault]:
+    """Containers with more computing threads than cores; if there is none, such machines."""
     for place, room in (("share", "cores"), ("machine", "machine_cores")):
-        crowds = _group((worker, getattr(worker.stats, place)) for worker in deployment.workers)
-        for crowd in crowds.values():
-            threads = sum(worker.stats.processes * worker.stats.threads for worker in crowd)
-            cores = min(getattr(worker.stats, room) for worker in crowd)
+        faults = list[Fault]()
+        for crowd in group((one, getattr(one, place)) for one in d.overview.workers).values():
+            threads = sum(worker.processes * worker.threads for worker in crowd)
+            cores = min(getattr(worker, room) for worker in crowd)
+            names = ", ".join(worker.name for worker in crowd)
             if threads > cores:
-                found = True
-                names = ", ".join(worker.name for worker in crowd)
-                effect = "chunks take longer and may miss their deadline"
-                problem = f"{names}: {threads} threads share {plural(cores, 'core')}: {effect}"
-                yield problem, "run fewer workers there, or lower `--concurrency`"
-        if found:  # a crowded container also crowds its machine
+                faults.append({"names": names, "threads": threads, "cores": plural(cores, "core")})
+        yield from faults
+        if faults:
             return
 
 
-def check_deadline(deployment: Deployment) -> Advice:
-    """Every worker reports well within the deadline of its chunk."""
-    deadline, name = _shortest_deadline(deployment)
-    slowest = max(deployment.overview.jobs, key=lambda job: job.silent_seconds, default=None)
+def find_short_deadline(d: Deployment) -> Iterator[Fault]:
+    """The job with the longest silence of a worker, if that is beyond the deadline."""
+    deadline, name = shortest_deadline(d)
+    slowest = max(d.overview.jobs, key=lambda job: job.silent_seconds, default=None)
     if slowest and (silent := slowest.silent_seconds) > deadline:
-        problem = f"a worker on job {slowest.id} was silent for {silent:,.1f} s"
-        effect = f"but the deadline is {deadline:g} s ({name}): work may be done twice"
-        more = f"set DIGITQ_DEADLINE_SECONDS={ceil(PATIENCE * silent)} everywhere"
-        yield f"{problem}, {effect}", f"{more}, or lower DIGITQ_CHUNK_ROWS"
+        wanted = ceil(PATIENCE * silent)
+        yield {"job": slowest, "deadline": deadline, "name": name, "wanted": wanted}
 
 
-def check_redis_password(deployment: Deployment) -> Advice:
-    """No other host can use Redis without a password."""
-    if deployment.redis_open_at:
-        where = f"Redis needs no password at {', '.join(deployment.redis_open_at)}"
-        problem = f"{where}: anyone who reaches it can read and change every job"
-        password = "set `requirepass` and put the password in DIGITQ_BROKER_URL"
-        yield problem, f"{password}, or set `bind 127.0.0.1`"
+def find_users_without_password(d: Deployment) -> Iterator[Fault]:
+    """Redis's users who need no password; for the user `default`, only what others reach counts."""
+    for line in d.users or ():
+        _, name, *rights = line.split()
+        is_open = {"on", "nopass"} <= {*rights} and any(right[0] == "+" for right in rights)
+        if is_open and (name != "default" or d.redis_seen_at and not d.redis_open_at):
+            yield {"name": name}
 
 
-def check_tls(deployment: Deployment) -> Advice:
-    """A server that only pretends to be Redis is found out."""
-    tls = deployment.redis_tls
-    effect = "whoever stands between can be Redis"
-    if tls.get("ssl_cert_reqs") == "none":
-        problem = f"TLS accepts any certificate (ssl_cert_reqs=none): {effect}"
-        yield problem, "remove this from the URL, and name the CA, ssl_ca_certs=/path/ca.pem"
-    elif tls.get("ssl_check_hostname") is False:
-        problem = f"TLS accepts other hosts' certificates (ssl_check_hostname=false): {effect}"
-        yield problem, "remove this from the URL, and give Redis a certificate with its name"
-
-
-def check_flower_password(deployment: Deployment) -> Advice:
-    """Nobody can watch or control workers through Flower without a password."""
-    flower, password = deployment.flower, "set FLOWER_BASIC_AUTH=USER:PASSWORD"
-    if flower and flower.open_api:
-        how = "its API needs no password, not even from a web page in your browser"
-        problem = f"Flower at {flower.url} lets anyone stop workers: {how}"
-        yield problem, f"unset FLOWER_UNAUTHENTICATED_API, or {password}"
-    elif flower and flower.open_at:
-        problem = f"Flower needs no password at {', '.join(flower.open_at)}"
-        yield problem, f"{password}, or start it with `--address=127.0.0.1`"
-    elif flower and flower.open_metrics_at:
-        where = f"Flower's /metrics needs no password at {', '.join(flower.open_metrics_at)}"
-        problem = f"{where}: anyone sees the names of workers and how much they do"
-        yield problem, "start it with `digitq flower`, or with `--address=127.0.0.1`"
-
-
-def check_packages(deployment: Deployment) -> Advice:
-    """No other distribution on this host has overwritten digitq's packages, or may have."""
+def find_owners(d: Deployment) -> Iterator[Fault]:
+    """Other distributions on this host that have, or may have, overwritten digitq's packages."""
     owners = packages_distributions()
     for name in ("producer", "protocol", "worker"):
         for owner in sorted({*owners.get(name, ())} - {"digitq"}):
-            problem = f"{owner} has a package `{name}`, too: the later installation replaced files"
-            yield problem, f"install digitq in a virtual environment without {owner}"
+            yield {"owner": owner, "name": name}
 
 
-RULES: dict[str, Callable[[Deployment], Advice]] = {
-    "replica": check_role,
-    "append-only": check_append_only,
-    "eviction": check_eviction,
-    "memory": check_memory,
-    "clocks": check_clocks,
-    "workers": check_answers,
-    "frozen": check_frozen,
-    "versions": check_versions,
-    "fingerprints": check_fingerprints,
-    "models": check_models,
-    "threads": check_threads,
-    "deadline": check_deadline,
-    "redis-password": check_redis_password,
-    "tls": check_tls,
-    "flower-password": check_flower_password,
-    "packages": check_packages,
-}
+def is_password_short(d: Deployment) -> bool:
+    """Whether others may find out the password of this login by trying."""
+    return bool(d.redis_seen_at and 0 < d.password_characters < MIN_PASSWORD_CHARACTERS)
 
 
-def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
+RULES = (
+    Rule(
+        "replica",
+        when(lambda d: d.redis["role"] != "master"),
+        "Redis is a replica: it refuses or loses what is written to it",
+        "name its master as the broker, on {d.redis[master_host]}:{d.redis[master_port]}",
+    ),
+    Rule(
+        "append-only",
+        when(lambda d: not d.redis["aof_enabled"]),
+        "Redis keeps no append-only file: a restart loses every job",
+        "{set} (the Redis of `digitq up` never saves anything)",
+        "appendonly yes",
+    ),
+    Rule(
+        "append-only",
+        when(lambda d: d.redis["aof_enabled"] and d.appendfsync == "no"),
+        "a crash of Redis's host loses the latest writes (appendfsync no)",
+        option="appendfsync everysec",
+    ),
+    Rule(
+        "append-only",
+        when(lambda d: d.redis["aof_enabled"] and not d.can_replay),
+        "a restart loses every job: Redis reads its append-only file as the user `default`, which "
+        "may not write",
+        "put `user default off ~* &* +@all` into redis.conf or the file of users, and run `ACL "
+        "SETUSER default off ~* &* +@all` (nobody can log in as a user that is off)",
+    ),
+    Rule(
+        "eviction",
+        when(lambda d: d.redis["maxmemory_policy"] != "noeviction"),
+        "Redis may evict the keys of a job (maxmemory-policy {d.redis[maxmemory_policy]})",
+        option="maxmemory-policy noeviction",
+    ),
+    Rule(
+        "memory",
+        when(
+            lambda d: not d.redis["maxmemory"],
+            half=lambda d: d.redis["total_system_memory"] // 2**21,
+        ),
+        "Redis has no maxmemory: producers never wait, and if its machine's memory is full, the "
+        "system kills it",
+        option="maxmemory {half}mb",  # its child that writes files may need the other half
+    ),
+    Rule(
+        "memory",
+        find_memory_limit,
+        "one job may put {job} into Redis, which has maxmemory {limit}; producers fill at most "
+        f"{MAX_FILL:.0%} of it",
+        "set maxmemory to {wanted} or more, or lower DIGITQ_BUDGET_BYTES",
+    ),
+    Rule(
+        "memory",
+        when(lambda d: 0 < MAX_FILL * d.redis["maxmemory"] < d.redis["used_memory"]),
+        "Redis holds {d.redis[used_memory_human]}B, "
+        f"over {MAX_FILL:.0%} of its maxmemory: producers wait",
+        "collect or cancel jobs that `digitq jobs` lists, or give it more memory",
+    ),
+    Rule(
+        "clocks",
+        find_clocks,
+        "the clock of {name} is {skew}: Flower and `digitq status` show wrong times",
+        "run an NTP service on both hosts",
+    ),
+    Rule(
+        "workers",
+        find_waiting_work,
+        "no worker lives, and {waiting}",
+        "start one: `digitq worker --broker {url}`",
+    ),
+    Rule(
+        "workers",
+        lambda d: [{"worker": worker} for worker in d.overview.workers if worker.missing],
+        "{worker.name} is not ready: {worker.missing}",
+        "restart it if it stays so",
+    ),
+    Rule(
+        "frozen",
+        find_frozen_workers,
+        "{name} was silent for {silence}: it is frozen or dead",
+        "if it is frozen, `kill -CONT` its processes or restart it; another worker gets its chunk "
+        "at the deadline",
+    ),
+    Rule(
+        "versions",
+        when(lambda d: int(str(d.redis["redis_version"]).partition(".")[0]) < OLDEST_REDIS),
+        "Redis is version {d.redis[redis_version]}: no worker can connect to it",
+        f"install Redis {OLDEST_REDIS} or newer",
+    ),
+    Rule(
+        "versions",
+        find_unknown_workers,
+        "{names}: is no worker of digitq {own}, or of an older build: its answers may differ",
+        "install this version there and restart it; if it is another Celery app, give it another "
+        "database",
+    ),
+    Rule(
+        "versions",
+        find_other_versions,
+        "{names}: runs digitq {version}, this is {own}: its answers may differ",
+        "install the same version everywhere",
+    ),
+    Rule(
+        "fingerprints",
+        find_kinds,
+        "workers differ, so their answers may: {kinds}",
+        "run the same digitq, weights, torch and ONNX Runtime on the same kind of processor",
+    ),
+    Rule(
+        "models",
+        lambda d: [{"name": w.name, "fault": f} for w in d.overview.workers for f in w.faults],
+        "{name}: {fault}",
+        "restart it then",
+    ),
+    Rule(
+        "threads",
+        find_crowds,
+        "{names}: {threads} threads share {cores}: chunks take longer and may miss their deadline",
+        "run fewer workers there, or lower `--concurrency`",
+    ),
+    Rule(
+        "deadline",
+        find_short_deadline,
+        "a worker on job {job.id} was silent for {job.silent_seconds:,.1f} s, but the deadline is "
+        "{deadline:g} s ({name}): work may be done twice",
+        "set DIGITQ_DEADLINE_SECONDS={wanted} everywhere, or lower DIGITQ_CHUNK_ROWS",
+    ),
+    Rule(
+        "redis-password",
+        when(lambda d: d.redis_open_at, where=lambda d: ", ".join(d.redis_open_at)),
+        "Redis needs no password at {where}: anyone who reaches it can read jobs, or change them",
+        "set `requirepass` and put the password in DIGITQ_BROKER_URL, or set `bind 127.0.0.1`",
+    ),
+    Rule(
+        "redis-password",
+        find_users_without_password,
+        "anyone can log in to Redis as the user {name}, who needs no password",
+        "run `ACL SETUSER {name} resetpass >PASSWORD`, or `ACL SETUSER {name} off`, and change "
+        "redis.conf or the file of users",
+    ),
+    Rule(
+        "redis-password",
+        when(is_password_short, where=lambda d: ", ".join(d.redis_seen_at)),
+        "the password of Redis has {d.password_characters} characters, which others may guess at "
+        "{where}",
+        f"take {MIN_PASSWORD_CHARACTERS} or more, for example those of `openssl rand -hex 16`; "
+        "without TLS, the network can read it too",
+    ),
+    Rule(
+        "tls",
+        when(
+            lambda d: (
+                d.address.tls.get("ssl_cert_reqs") == "none"
+                or d.address.tls.get("ssl_check_hostname") is False
+            )
+        ),
+        "TLS does not check which server answers: whoever stands between can be Redis",
+        "remove ssl_cert_reqs=none and ssl_check_hostname=false from the URL, and name the CA of a "
+        "certificate with Redis's name, ssl_ca_certs=/path/ca.pem",
+    ),
+    Rule(
+        "flower-password",
+        lambda d: [{"pages": ", ".join(d.flower.open_at)}] if d.flower and d.flower.open_at else [],
+        "Flower needs no password for {pages}: anyone may watch workers, or even control them",
+        "start it with `digitq flower` and FLOWER_BASIC_AUTH=USER:PASSWORD, and without "
+        "FLOWER_UNAUTHENTICATED_API",
+    ),
+    Rule(
+        "packages",
+        find_owners,
+        "{owner} has a package `{name}`, too: the later installation replaced files",
+        "install digitq in a virtual environment without {owner}",
+    ),
+)
+
+
+def group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
     """The first parts of pairs, grouped by the second parts."""
     groups = defaultdict(list)
     for member, kind in pairs:
@@ -302,22 +386,25 @@ def _group(pairs: Iterable[tuple[T, str]]) -> dict[str, list[T]]:
     return groups
 
 
-def _shortest_deadline(deployment: Deployment) -> tuple[float, str]:
+def shortest_deadline(d: Deployment) -> tuple[float, str]:
     """The shortest deadline of a chunk in seconds, and whose it is."""
-    deadlines = [(worker.stats.deadline_seconds, worker.name) for worker in deployment.workers]
+    deadlines = [(worker.deadline_seconds, worker.name) for worker in d.overview.workers]
     return min([(settings().deadline_seconds, "here"), *deadlines])
 
 
-def _set(deployment: Deployment, line: str) -> str:
+def how_to_set(d: Deployment, line: str) -> str:
     """How to set an option of Redis."""
-    way = ["-h", deployment.redis_host, "-p", str(deployment.redis_port)]
-    if deployment.redis_socket:
-        way = ["-s", deployment.redis_socket]
-    if deployment.redis_user:
-        way += ["--user", deployment.redis_user]
-    if deployment.redis_user is not None:
+    if not d.may_configure:
+        return f"put `{line}` into redis.conf and start Redis again, as this login may not set it"
+    address = d.address
+    way = ["-h", d.redis_host, "-p", str(d.redis_port)]
+    if address.socket_path:
+        way = ["-s", address.socket_path]
+    if address.user:
+        way += ["--user", address.user]
+    if address.user is not None:
         way += ["--askpass"]
-    if tls := deployment.redis_tls:
+    if tls := address.tls:
         given = [(option, tls[name]) for name, option in REDIS_CLI_TLS.items() if name in tls]
         way += ["--tls", *chain.from_iterable(given)]
         way += ["--insecure"] if tls["ssl_cert_reqs"] == "none" else []
@@ -325,5 +412,6 @@ def _set(deployment: Deployment, line: str) -> str:
     return f"run `{command}`, and put `{line}` into redis.conf"
 
 
-def _mb(size: float) -> str:
+def in_mb(size: float) -> str:
+    """A number of bytes as text."""
     return f"{size / 2**20:,.0f} MB"

@@ -33,8 +33,7 @@ RESTART_WINDOW_SECONDS = 600
 FLOWER_PORT = 5555
 FLOWER_CONF = Path(__file__).with_name("flowerconfig.py")
 FLOWER_OPTIONS = [f"--conf={FLOWER_CONF}", "--address=127.0.0.1"]  # no other host can reach it
-# Without mingle and gossip, in which workers question each other, they start a second earlier
-WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING", "--without-mingle", "--without-gossip"]
+WORKER_OPTIONS = ["--concurrency=1", "--loglevel=WARNING"]
 KEEP_FREED_MEMORY = {  # for Redis, if its malloc is that of glibc; workers set it themselves
     "MALLOC_MMAP_THRESHOLD_": str(MALLOC_MMAP_BYTES),
     "MALLOC_TRIM_THRESHOLD_": str(MALLOC_TRIM_BYTES),

@@ -16,7 +16,7 @@ from protocol.settings import NUMBER
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
-    from protocol.heartbeat import WorkerSign
+    from protocol.heartbeat import WorkerState
     from protocol.ledger import JobRecord
     from protocol.overview import Overview
 
@@ -132,7 +132,7 @@ def show_job(record: "JobRecord", rate: float) -> Group:
     return Group(Text(first), *(Padding(line, (0, 0, 0, 2)) for line in below))
 
 
-def tabulate_workers(workers: "Iterable[WorkerSign]", columns: int) -> Table:
+def tabulate_workers(workers: "Iterable[WorkerState]", columns: int) -> Table:
     """A table with one line per worker that lives."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("WORKER", overflow="ellipsis")

@@ -1,1 +1,1 @@
-"""The process and its host: cores, signals, stderr, freed memory, signs of life."""
+"""The process and its host: cores, signals, stderr, freed memory, the file of a heartbeat."""

@@ -1,4 +1,4 @@
-"""A worker's sign of life: a file that it writes again and again, and that a probe looks at.
+"""The file that a worker writes with each heartbeat, and that `digitq worker --check` looks at.
 
 A probe runs every few seconds, so this module imports nothing heavy.
 """
@@ -10,8 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-BEAT_SECONDS = 2.0  # time between two signs of life
-MAX_PULSE_AGE_SECONDS = 10.0  # a worker that gives none for longer is not live
+MAX_FILE_AGE_SECONDS = 10.0  # a worker whose file is older is not live
 
 
 def node_name(given: str | None = None) -> str:
@@ -26,7 +25,7 @@ def node_name(given: str | None = None) -> str:
     return re.sub("%[hndiI]", lambda found: known[found[0]], f"{name or 'celery'}@{place or host}")
 
 
-class Pulse:
+class HeartbeatFile:
     """The file of the worker with this node name: its process, and why it is not ready."""
 
     def __init__(self, node: str) -> None:
@@ -37,33 +36,33 @@ class Pulse:
             raise PermissionError(f"{folder} belongs to another user")
         self.node, self.path = node, folder / node.replace("/", "%2F")
 
-    def beat(self, not_ready: str) -> bool:
-        """Give a sign of life, unless another process does so under this name; say whether."""
+    def write(self, missing: str) -> None:
+        """Say that this process lives, and what it lacks to be ready. Raises `OSError`, also if
+        another process has this name."""
         pid, _ = self._read()
         if pid != os.getpid() and self.find_fault("live") is None:
-            return False
+            raise FileExistsError(f"another worker of this host is {self.node}; set --hostname")
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        new.write_text(f"{os.getpid()} {not_ready}")
+        new.write_text(f"{os.getpid()} {missing}")
         new.replace(self.path)
-        return True
 
     def find_fault(self, wanted: str) -> str | None:
         """Why the worker is not `live`, or not `ready`; None if it is."""
-        pid, not_ready = self._read()
+        pid, missing = self._read()
         if pid is None:
             return f"no worker {self.node} was here: {self.path} is missing or damaged"
         silent_seconds = time.time() - self.path.stat().st_mtime
-        if abs(silent_seconds) > MAX_PULSE_AGE_SECONDS:
-            return f"no sign of life for {silent_seconds:.0f} s"
+        if abs(silent_seconds) > MAX_FILE_AGE_SECONDS:
+            return f"no heartbeat for {silent_seconds:.0f} s"
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return f"process {pid} has ended"
-        return not_ready if wanted == "ready" and not_ready else None
+        return missing if wanted == "ready" and missing else None
 
     def _read(self) -> tuple[int | None, str]:
         try:
-            pid, _, not_ready = self.path.read_text().partition(" ")
-            return int(pid), not_ready
+            pid, _, missing = self.path.read_text().partition(" ")
+            return int(pid), missing
         except (FileNotFoundError, ValueError):
             return None, ""

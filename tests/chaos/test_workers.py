@@ -119,7 +119,7 @@ def tell(modules: Path) -> Iterator[Tell]:
 
 def start(local: Local, name: str, module: Path, deadline_seconds: float, processes: int) -> None:
     """Start a worker that imports this module before it forks."""
-    options = ["-c", str(processes), "-n", f"{name}@%h", "--without-mingle", "-I", module.stem]
+    options = ["-c", str(processes), "-n", f"{name}@%h", "-I", module.stem]
     path = f"{module.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     deadline = str(deadline_seconds)
     variables = {"PYTHONPATH": path, "DIGITQ_DEADLINE_SECONDS": deadline}
@@ -337,7 +337,7 @@ def test_nothing_outlives_its_time(local: Local, monkeypatch: pytest.MonkeyPatch
         client.ledger.redis.delete(key)
     job = client.submit(DIGITS, detached=True)
     job.wait_until_stored()
-    lasting = b"digitq:sweeping", b"digitq:counters", b"digitq:worker"  # and signs of life
+    lasting = b"digitq:sweeping", b"digitq:counters", b"digitq:worker"  # and heartbeats
     wait_for(lambda: all(key.startswith(lasting) for key in keys_of(client)))
     assert client.jobs() == []
 

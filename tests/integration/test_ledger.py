@@ -730,28 +730,29 @@ def test_a_record_names_each_kind_of_worker_that_answered(ledger: Ledger) -> Non
     assert ledger.record("j").fingerprints == tuple(8 * kind for kind in "abcdefgh")
 
 
-def test_a_sign_of_life_counts_the_images_of_its_worker_and_expires(ledger: Ledger) -> None:
+def test_a_heartbeat_counts_the_images_of_its_worker_and_expires(ledger: Ledger) -> None:
     store(ledger, 0, 1)
-    assert ledger.complete("j", 0, result(b"", worker="w@h"))  # it has given no sign yet
+    assert ledger.complete("j", 0, result(b"", worker="w@h"))  # it has given no heartbeat yet
     assert not ledger.has_worker()
-    assert ledger.beat("w@h", **ABOUT, images_per_second=0) == 0
+    assert ledger.note_worker("w@h", {**ABOUT, "images_per_second": 0})[0] == 0
     ledger.complete("j", 1, result(b"", worker="w@h"))
-    assert ledger.beat("w@h", **ABOUT, images_per_second=2.5) == 10
+    images, redis_time = ledger.note_worker("w@h", {**ABOUT, "images_per_second": 2.5})
+    assert images == 10 and abs(redis_time - time.time()) < 60
     assert ledger.has_worker()
-    (sign,) = ledger.signs()
-    assert (sign.name, sign.host, sign.fingerprint, sign.processes) == ("w@h", "h", "f", 2)
-    assert (sign.images, sign.images_per_second) == (10, 2.5) and 0 <= sign.silent_seconds < 5
+    (state,) = ledger.workers()
+    assert (state.name, state.host, state.fingerprint, state.processes) == ("w@h", "h", "f", 2)
+    assert (state.images, state.images_per_second) == (10, 2.5) and 0 <= state.silent_seconds < 5
     for key in ("digitq:workers", "digitq:worker:w@h"):
         assert 0 < ledger.redis.ttl(key) < 30
     ledger.redis.delete("digitq:worker:w@h")
-    assert ledger.signs() == []
+    assert ledger.workers() == []
 
 
-def test_a_sign_of_life_passes_where_redis_is_out_of_memory(ledger: Ledger) -> None:
+def test_a_heartbeat_passes_where_redis_is_out_of_memory(ledger: Ledger) -> None:
     ledger.redis.config_set("maxmemory", 1)
     try:
-        ledger.beat("w", **ABOUT, images_per_second=0)
-        assert [sign.name for sign in ledger.signs()] == ["w"]
+        ledger.note_worker("w", {**ABOUT, "images_per_second": 0})
+        assert [worker.name for worker in ledger.workers()] == ["w"]
     finally:
         ledger.redis.config_set("maxmemory", 0)
 

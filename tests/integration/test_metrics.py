@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
@@ -25,11 +24,10 @@ from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
 from tests.drawing import random_digits
 from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
 from worker.models.card import WEIGHTS_FOLDER
-from worker.service import presence
 
 # A module that workers import, so that a worker that died is soon missed
-QUICK = "from protocol import ledger; from worker.service import presence\n"
-QUICK += "ledger.MAX_SIGN_AGE_SECONDS = 5; presence.SIGN_SECONDS = 0.2\n"
+QUICK = "from protocol import ledger; from worker.service import heartbeat\n"
+QUICK += "ledger.MAX_HEARTBEAT_AGE_SECONDS = 5; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.2\n"
 READER = "~digitq* +@read +@connection -@dangerous +info +time"
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=9, ttl=600)
 
@@ -136,7 +134,7 @@ def test_a_redis_user_who_may_only_read_is_enough(redis_only: Local) -> None:
     ledger.dispatch(SPEC, (0, 0), 0, 10, b"chunk")
     ledger.begin("j", 0, "w")
     about = {"host": "h", "version": "1", "fingerprint": "f", "processes": 1, "started": 0}
-    ledger.beat("w", **about, images_per_second=0)
+    ledger.note_worker("w", {**about, "images_per_second": 0})
     ledger.redis.acl_setuser("watcher", enabled=True, passwords="+secret")
     ledger.redis.execute_command("ACL", "SETUSER", "watcher", *READER.split())
     address = redis_only.url.replace("unix://", "unix://watcher:secret@")
@@ -224,11 +222,11 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             job = client.submit(random_digits(1000), detached=True)
             wait_for(lambda: job.progress().state == "done")
             record = job.progress()
-            signs = {sign.name: sign for sign in client.ledger.signs()}
-            prints = {sign.fingerprint for sign in signs.values()}
+            workers = client.ledger.workers()
+            prints = {worker.fingerprint for worker in workers}
             assert {*record.fingerprints} == prints and len(prints) == 2
             assert record.review == job.table().column("review").to_pylist().count(True)
-            assert sum(sign.images for sign in signs.values()) == 1000
+            assert sum(worker.images for worker in workers) == 1000
             said = f"workers of 2 kinds answered ({', '.join(record.fingerprints)})"
             for command in (["status", job.id], ["collect", job.id, "-o", tmp_path / "out.csv"]):
                 done = subprocess.run(
@@ -245,38 +243,17 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
 
 
-def test_signs_of_life_go_on_while_a_pool_has_no_processes(
-    redis_only: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As in a warm shutdown, at the end of which Celery's pool is closed."""
-    ledger, pool = Client(redis_only.url).ledger, SimpleNamespace()
-    slept = iter([{}, {}, {"num_processes": 2}])
-
-    def sleep(_: float) -> None:
-        pool.__dict__.update(next(slept))
-
-    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep)
-    monkeypatch.setattr(presence, "time", clock)
-    settings = SimpleNamespace(digitq_database_url=redis_only.url)
-    monkeypatch.setattr(presence, "app", SimpleNamespace(conf=settings))
-    with pytest.raises(StopIteration):
-        presence.give_signs(SimpleNamespace(hostname="w", pool=pool))
-    assert [sign.processes for sign in ledger.signs()] == [2]
-    (message,) = caplog.messages
-    assert message.startswith("metrics and `--watch` can't see this worker: AttributeError: ")
-
-
 @pytest.mark.slow
 def test_a_killed_worker_is_gone_within_half_a_minute(redis_only: Local, tmp_path: Path) -> None:
     client = Client(redis_only.url)
     log = tmp_path / "log"
     with run_digitq(log, "worker", "--broker", redis_only.url, "--concurrency", "1") as process:
-        wait_for(client.ledger.signs)
+        wait_for(client.ledger.workers)
         time.sleep(20)
-        assert client.ledger.signs()  # it goes on
+        assert client.ledger.workers()  # it goes on
         children = children_of(process.pid)
         process.kill()
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-    wait_for(lambda: not client.ledger.signs(), seconds=30)
+    wait_for(lambda: not client.ledger.workers(), seconds=30)

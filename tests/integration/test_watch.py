@@ -97,7 +97,7 @@ def ledger(redis_only: Local) -> Ledger:
 
 def beat(ledger: Ledger) -> None:
     about = {"host": "h", "version": "0.2.0", "fingerprint": "f", "processes": 2, "started": 0}
-    ledger.beat("w@h", **about, images_per_second=5)
+    ledger.note_worker("w@h", {**about, "images_per_second": 5})
 
 
 def complete(ledger: Ledger, number: int) -> None:

@@ -19,12 +19,13 @@ import pytest
 
 from digitq.private.processes import Local, kill
 from producer import Client
-from protocol.host.probe import MAX_PULSE_AGE_SECONDS
+from protocol.celery import make_app
+from protocol.host.probe import MAX_FILE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
 
 # A module that the worker imports
-QUICK = "from worker.service import heartbeat; heartbeat.BEAT_SECONDS = 0.1"
+QUICK = "from worker.service import heartbeat; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.1"
 NAME = ["--hostname", "observed@%h"]
 
 
@@ -33,14 +34,14 @@ class Worker:
     """A running `digitq worker`, which writes its log as JSON, and its Redis."""
 
     local: Local
-    folder: Path  # has its log, and its signs of life
+    folder: Path  # has its log, and its heartbeat
     log: Path = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         self.log = self.folder / "log"
         (self.folder / "quick.py").write_text(QUICK)
-        options = ["--concurrency", "1", "--without-mingle", "--include", "quick"]
+        options = ["--concurrency", "1", "--include", "quick"]
         broker = ["--broker", self.local.url, "--log-format", "json"]
         path = f"{self.folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         with self.log.open("wb") as file:
@@ -62,8 +63,8 @@ class Worker:
         )
 
     @property
-    def sign(self) -> Path:
-        """Its sign of life."""
+    def heartbeat(self) -> Path:
+        """The file of its heartbeat."""
         return self.folder / f"digitq-workers-{os.getuid()}" / f"observed@{socket.gethostname()}"
 
     def is_found(self, wanted: str) -> bool:
@@ -147,14 +148,24 @@ def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
     assert worker.is_found("live")
     os.kill(worker.process.pid, signal.SIGSTOP)
     try:
-        then = time.time() - MAX_PULSE_AGE_SECONDS - 1
-        os.utime(worker.sign, (then, then))
+        then = time.time() - MAX_FILE_AGE_SECONDS - 1
+        os.utime(worker.heartbeat, (then, then))
         for wanted in ("live", "ready"):
             found = worker.check(wanted)
             assert found.returncode == 1
-            assert re.search(r"no sign of life for \d\d s", found.stderr)  # 11, or a few more
+            assert re.search(r"no heartbeat for \d\d s", found.stderr)  # 11, or a few more
     finally:
         os.kill(worker.process.pid, signal.SIGCONT)
+    wait_for(lambda: worker.is_found("ready"))
+
+
+def test_a_worker_that_was_told_to_take_no_work_is_not_ready(worker: Worker) -> None:
+    control = make_app(worker.local.url).control
+    control.cancel_consumer("digitq")
+    wait_for(lambda: not worker.is_found("ready"))
+    assert worker.check("ready").stderr.endswith("to take nothing from the queue digitq\n")
+    assert worker.is_found("live")
+    control.add_consumer("digitq")
     wait_for(lambda: worker.is_found("ready"))
 
 

@@ -1,21 +1,27 @@
-"""Signs of life, and the probe that looks at them."""
+"""The heartbeats of a worker, and the probe that looks at their file."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from celery.utils.nodenames import default_nodename, host_format
 
 from digitq.check import check_worker
 from digitq.cli import main
-from protocol.host.probe import MAX_PULSE_AGE_SECONDS, Pulse, node_name
-from worker.service import heartbeat as worker_pulse
+from protocol.errors import BrokerError
+from protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
+from protocol.ledger import QUEUE
+from tests.waiting import wait_for
+from worker.service import heartbeat
 
-ONE_BEAT = "from protocol.host.probe import Pulse; Pulse('w').beat('')"
+ONE_HEARTBEAT = "from protocol.host.probe import HeartbeatFile; HeartbeatFile('w').write('')"
 
 
 @pytest.fixture(autouse=True)
@@ -37,83 +43,105 @@ def test_a_worker_s_name_is_the_one_that_celery_makes(
     assert node_name(given) == host_format(default_nodename(given or ""))
 
 
-def test_a_sign_of_life_is_about_one_worker() -> None:
-    pulse = Pulse("a/b")
-    assert "no worker a/b was here" in (pulse.find_fault("live") or "")
-    assert pulse.beat("no Redis")
-    assert pulse.find_fault("live") is None and pulse.find_fault("ready") == "no Redis"
-    assert pulse.beat("") and pulse.find_fault("ready") is None
-    assert Pulse("a_b").find_fault("live")
-    assert [*pulse.path.parent.iterdir()] == [pulse.path]
+def test_a_heartbeat_is_about_one_worker() -> None:
+    file = HeartbeatFile("a/b")
+    assert "no worker a/b was here" in (file.find_fault("live") or "")
+    file.write("no Redis")
+    assert file.find_fault("live") is None and file.find_fault("ready") == "no Redis"
+    file.write("")
+    assert file.find_fault("ready") is None
+    assert HeartbeatFile("a_b").find_fault("live")
+    assert [*file.path.parent.iterdir()] == [file.path]
 
 
 def test_a_silent_worker_is_not_live() -> None:
-    pulse = Pulse("w")
-    pulse.beat("")
-    then = pulse.path.stat().st_mtime - MAX_PULSE_AGE_SECONDS - 1
-    os.utime(pulse.path, (then, then))
-    assert pulse.find_fault("live") == "no sign of life for 11 s"
+    file = HeartbeatFile("w")
+    file.write("")
+    then = file.path.stat().st_mtime - MAX_FILE_AGE_SECONDS - 1
+    os.utime(file.path, (then, then))
+    assert file.find_fault("live") == "no heartbeat for 11 s"
 
 
 def test_a_worker_that_has_ended_is_not_live_and_leaves_its_name(folder: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(folder)}
-    subprocess.run([sys.executable, "-c", ONE_BEAT], env=environment, check=True)
-    pulse = Pulse("w")
-    assert "has ended" in (pulse.find_fault("live") or "")
-    assert pulse.beat("") and pulse.find_fault("live") is None
+    subprocess.run([sys.executable, "-c", ONE_HEARTBEAT], env=environment, check=True)
+    file = HeartbeatFile("w")
+    assert "has ended" in (file.find_fault("live") or "")
+    file.write("")
+    assert file.find_fault("live") is None
 
 
 def test_a_name_belongs_to_the_first_worker() -> None:
-    pulse = Pulse("w")
-    pulse.beat("")
-    pulse.path.write_text(f"{os.getppid()} ")  # as if another process had
-    assert not pulse.beat("no Redis")
-    assert pulse.find_fault("ready") is None
+    file = HeartbeatFile("w")
+    file.write("")
+    file.path.write_text(f"{os.getppid()} ")  # as if another process had
+    with pytest.raises(FileExistsError, match="another worker of this host is w; set --hostname"):
+        file.write("no Redis")
+    assert file.find_fault("ready") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"none ", b"\xff"])
-def test_a_damaged_sign_of_life_is_none(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    pulse = Pulse("w@h")
-    pulse.path.write_bytes(content)
+def test_a_damaged_file_is_no_heartbeat(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    file = HeartbeatFile("w@h")
+    file.path.write_bytes(content)
     assert check_worker(["--check", "live", "-nw@h"]) == 1
     assert capsys.readouterr().err.endswith(" is missing or damaged\n")
-    assert pulse.beat("") and pulse.find_fault("ready") is None
+    file.write("")
+    assert file.find_fault("ready") is None
 
 
-def test_signs_of_life_go_on_whatever_happens(
+def test_heartbeats_go_on_whatever_happens(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Enough(Exception):
-        """Ends the beat."""
+    """As in a warm shutdown, at the end of which Celery's pool is closed."""
 
-    worker = SimpleNamespace(hostname="w", pool=None)
-    missing = iter([ZeroDivisionError("odd"), ZeroDivisionError("odd"), ""])
+    class Enough(BaseException):
+        """Ends the heartbeats."""
 
-    def find_missing(_: object) -> str:
-        found = next(missing)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def sleep(_: float) -> None:
-        if Pulse("w").find_fault("ready") is None:
-            raise Enough
-
-    monkeypatch.setattr(worker_pulse, "find_missing", find_missing)
-    monkeypatch.setattr(worker_pulse, "time", SimpleNamespace(sleep=sleep))
+    odd, lost = ZeroDivisionError("odd"), BrokerError("lost")
+    beat = Mock(side_effect=[None, odd, lost, odd, None, lost, Enough])
+    monkeypatch.setattr(heartbeat, "WORKER_HEARTBEAT_SECONDS", 0)
     with pytest.raises(Enough):
-        worker_pulse.beat(worker)
-    (message,) = caplog.messages
-    assert message.endswith("no sign of life can be given: ZeroDivisionError: odd")
+        heartbeat.repeat(beat, "`--check`")
+    assert caplog.messages == ["`--check` can't see this worker: ZeroDivisionError: odd"]
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[frozenset[str]]:
+    """A worker of these queues is connected."""
+    monkeypatch.setattr(heartbeat, "connected", Mock(is_set=lambda: True))
+    yield frozenset(heartbeat.app.amqp.queues.consume_from)
+    heartbeat.app.amqp.queues.select(None)
+
+
+def test_a_worker_that_takes_nothing_from_a_queue_is_not_ready(ready: frozenset[str]) -> None:
+    pool = SimpleNamespace(info={}, num_processes=1)
+    assert heartbeat.find_missing(pool, ready) == ""
+    heartbeat.app.amqp.queues.deselect(QUEUE)
+    told = "it was told to take nothing from the queue digitq"
+    assert heartbeat.find_missing(pool, ready) == told
+    assert heartbeat.find_missing(pool, ready - {QUEUE}) == ""  # it was started so, with -Q
+
+
+def test_a_worker_with_a_process_that_is_stopped_is_not_ready(ready: frozenset[str]) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        pool = SimpleNamespace(info={"processes": [os.getpid(), child.pid]}, num_processes=1)
+        try:
+            assert heartbeat.find_missing(pool, ready) == ""
+            child.send_signal(signal.SIGSTOP)
+            told = f"process {child.pid} is stopped"
+            wait_for(lambda: heartbeat.find_missing(pool, ready) == told)
+        finally:
+            child.kill()
 
 
 def test_a_restarted_worker_is_not_ready() -> None:
-    worker_pulse.say_not_ready("w")
-    assert "no worker w was here" in (Pulse("w").find_fault("live") or "")
-    Pulse("w").beat("")
-    worker_pulse.say_not_ready("w")
-    assert Pulse("w").find_fault("live") is None
-    assert Pulse("w").find_fault("ready") == "it is starting"
+    heartbeat.say_not_ready("w")
+    assert "no worker w was here" in (HeartbeatFile("w").find_fault("live") or "")
+    HeartbeatFile("w").write("")
+    heartbeat.say_not_ready("w")
+    assert HeartbeatFile("w").find_fault("live") is None
+    assert HeartbeatFile("w").find_fault("ready") == "it is starting"
 
 
 def test_a_folder_of_another_user_is_not_used(
@@ -135,7 +163,7 @@ def test_a_folder_that_can_t_be_written(
 
 @pytest.mark.parametrize("name", [["-n", "w@h"], ["-nw@h"], ["--hostname", "w@h"]])
 def test_a_probe_says_what_it_finds(name: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    Pulse("w@h").beat("no Redis")
+    HeartbeatFile("w@h").write("no Redis")
     arguments = ["--broker", "redis://x", *name, "-c", "4", "-B"]
     assert check_worker([*arguments, "--check", "live"]) == 0
     assert capsys.readouterr() == ("w@h is live\n", "")
@@ -167,4 +195,4 @@ def test_the_command_line_knows_the_probe(wanted: str, status: int) -> None:
 def test_a_pool_has_loaded_the_networks_once_all_its_processes_say_so(
     info: dict[str, object], loaded: bool
 ) -> None:
-    assert worker_pulse.has_loaded(SimpleNamespace(info=info, num_processes=2)) == loaded
+    assert heartbeat.has_loaded(SimpleNamespace(info=info, num_processes=2)) == loaded

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from protocol.heartbeat import WorkerSign
+from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord
 from protocol.meter import RATE_SECONDS, Meter
 from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview, read_counters
@@ -26,8 +26,8 @@ def job(images: int, done: int, **others: Any) -> JobRecord:
     return JobRecord(images=images, done_images=done, **fields)
 
 
-def sign(rate: float, processes: int = 2) -> WorkerSign:
-    return WorkerSign(
+def sign(rate: float, processes: int = 2) -> WorkerState:
+    return WorkerState(
         name="w",
         host="h",
         version="1",
@@ -42,7 +42,7 @@ def sign(rate: float, processes: int = 2) -> WorkerSign:
 
 def overview(
     *jobs: JobRecord,
-    workers: tuple[WorkerSign, ...] = (),
+    workers: tuple[WorkerState, ...] = (),
     counted: dict[str, int] | None = None,
     queued_images: int = 0,
 ) -> Overview:
@@ -67,7 +67,7 @@ def test_a_backlog_takes_as_long_as_the_living_workers_need_together() -> None:
     ("workers", "processes"), [((), 1), ((sign(0),), 2), ((sign(0), sign(0, processes=3)), 5)]
 )
 def test_a_backlog_has_seconds_even_if_nobody_works(
-    workers: tuple[WorkerSign, ...], processes: int
+    workers: tuple[WorkerState, ...], processes: int
 ) -> None:
     """By what the job's images took so far, else by those of the model, else by a guess."""
     mlp = {"images:mlp": 100, "failed:mlp": 0, "review:mlp": 0, "work_us:mlp": 2_000_000}

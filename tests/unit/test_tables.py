@@ -18,7 +18,7 @@ from digitq.watching.tables import (
     tabulate_jobs,
     tabulate_workers,
 )
-from protocol.heartbeat import WorkerSign
+from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord, JobState
 from protocol.overview import Overview, read_counters
 
@@ -31,14 +31,14 @@ def job(job_id: str = "7e3f350e5555", state: JobState = "running", **others: Any
     return JobRecord(id=job_id, state=state, **{**counts, **named, **others})
 
 
-def worker(name: str, rate: float) -> WorkerSign:
+def worker(name: str, rate: float) -> WorkerState:
     about: dict[str, Any] = {"host": "h", "version": "0.2.0", "fingerprint": "f", "started": NOW}
-    return WorkerSign(
+    return WorkerState(
         name=name, processes=2, images=1000, images_per_second=rate, silent_seconds=1, **about
     )
 
 
-def overview(*jobs: JobRecord, workers: tuple[WorkerSign, ...] = (), limit: int = 0) -> Overview:
+def overview(*jobs: JobRecord, workers: tuple[WorkerState, ...] = (), limit: int = 0) -> Overview:
     return Overview(
         jobs=jobs,
         running=(),

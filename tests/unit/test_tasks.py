@@ -1,4 +1,4 @@
-"""What a worker does besides reading images: signs of life, notes, giving up."""
+"""What a worker does besides reading images: heartbeats, notes, giving up."""
 
 import signal
 import time

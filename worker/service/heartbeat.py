@@ -1,15 +1,38 @@
-"""Gives a sign of life of this worker as long as its main process runs, for `--check`."""
+"""A worker's heartbeat: a file for `--check`, and a key in Redis for all others who watch.
 
+Each has a thread of its own, since a lost Redis must not delay the file: a probe would restart the
+worker. No tensor may be made here: torch must not be used before the pool is forked.
+"""
+
+import os
+import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
 from celery.signals import celeryd_init
 from celery.utils.log import get_logger
 
-from protocol.host.probe import BEAT_SECONDS, Pulse
+from protocol.broker.connection import connect
+from protocol.celery import app
+from protocol.errors import BrokerError, DigitqError
+from protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, seconds_ahead
+from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
+from protocol.host.probe import HeartbeatFile
+from protocol.ledger import Ledger
+from protocol.meter import Meter
+from protocol.settings import ALL_MODELS, settings
+from worker.models.card import card_path
+from worker.models.model import TORCH_THREADS, read_weights
+from worker.service.identity import own_fingerprint, own_kind
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 
 logger = get_logger(__name__)
 connected = threading.Event()  # set while this worker is connected to Redis
@@ -17,11 +40,11 @@ connected = threading.Event()  # set while this worker is connected to Redis
 
 @celeryd_init.connect
 def say_not_ready(sender: str, **_: Any) -> None:
-    """If this process was restarted in place, its last sign still says that the worker, whose name
-    is `sender`, is ready."""
-    with suppress(OSError):  # `beat` logs it
-        if Pulse(sender).find_fault("live") is None:
-            Pulse(sender).beat("it is starting")
+    """If this process was restarted in place, its file still says that the worker, whose name is
+    `sender`, is ready."""
+    with suppress(OSError):  # the heartbeat logs it
+        if HeartbeatFile(sender).find_fault("live") is None:
+            HeartbeatFile(sender).write("it is starting")
 
 
 class Connected(bootsteps.StartStopStep):
@@ -36,38 +59,101 @@ class Connected(bootsteps.StartStopStep):
         connected.clear()
 
 
-class Beating(bootsteps.StartStopStep):
-    """A step of Celery's worker: it starts a thread, which runs even if Redis is lost."""
+class Heartbeat(bootsteps.StartStopStep):
+    """A step of Celery's worker: it starts two threads, which run even if Redis is lost."""
 
     requires = ("celery.worker.components:Pool",)  # no thread may run before the fork
 
     def start(self, parent: Any) -> None:
-        threading.Thread(target=beat, args=(parent,), name="pulse", daemon=True).start()
+        missing = partial(find_missing, parent.pool, frozenset(app.amqp.queues.consume_from))
+        in_redis = RedisHeartbeat(parent, missing)
+        for beat, watcher in (
+            (lambda: HeartbeatFile(parent.hostname).write(missing()), "`--check`"),
+            (in_redis.beat, "metrics and `--watch`"),
+        ):
+            threading.Thread(target=repeat, args=(beat, watcher), daemon=True).start()
 
 
-def beat(worker: Any) -> None:
-    """Give signs of life until the process ends. Logs once what prevents it."""
+def repeat(beat: Callable[[], None], watcher: str) -> None:
+    """Give heartbeats until the process ends. Logs once what prevents them; but other parts of the
+    worker log that Redis is lost."""
     problem = None
     while True:
         before, problem = problem, None
         try:
-            pulse = Pulse(worker.hostname)
-            if not pulse.beat(find_missing(worker.pool)):
-                problem = f"another worker of this host is {worker.hostname}; set --hostname"
-        except OSError as error:
-            problem = f"no sign of life can be given: {error}"
-        except Exception as error:  # Celery's pool may have another form; this thread must go on
-            problem = f"no sign of life can be given: {type(error).__name__}: {error}"
-        if problem and problem != before:
-            logger.warning("`--check` can't see this worker: %s", problem)
-        time.sleep(BEAT_SECONDS)
+            beat()
+        except BrokerError:
+            problem = before
+        except Exception as error:  # Celery's pool may have another form, or be closed already
+            problem = f"{type(error).__name__}: {error}"
+            if problem != before:
+                logger.warning("%s can't see this worker: %s", watcher, problem)
+        time.sleep(WORKER_HEARTBEAT_SECONDS)
 
 
-def find_missing(pool: Any) -> str:
-    """What a worker lacks to be ready for work; nothing if it is."""
+class RedisHeartbeat:
+    """The heartbeat of a worker in Redis; see `WorkerState`."""
+
+    def __init__(self, worker: Any, missing: Callable[[], str]) -> None:
+        self._worker, self._missing = worker, missing
+        self._ledger = Ledger(connect(app.conf.digitq_database_url))
+        self._meter, self._started, self._clock_seconds = Meter(), time.time(), 0.0
+
+    def beat(self) -> None:
+        """Give one. Raises `BrokerError`."""
+        about = describe_self() | {
+            "processes": self._worker.pool.num_processes,
+            "started": self._started,
+            "images_per_second": round(self._meter.rate, 3),
+            "missing": self._missing(),
+            "clock_seconds": self._clock_seconds,
+        }
+        before = time.time()
+        images, redis_time = self._ledger.note_worker(self._worker.hostname, about)
+        self._clock_seconds = seconds_ahead(before, redis_time, time.time())
+        self._meter.read(images, time.monotonic())
+
+
+@cache
+def describe_self() -> dict[str, Any]:
+    """The fields of `WorkerState` that do not change."""
+    host = platform.node()
+    return {
+        "host": host,
+        "version": version("digitq"),
+        "fingerprint": own_fingerprint(),
+        "kind": own_kind(),
+        "machine": read_text(BOOT_ID).strip() or host,
+        "machine_cores": os.cpu_count() or 1,
+        "share": f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}",
+        "cores": usable_cores(),
+        "threads": TORCH_THREADS,
+        "faults": [*filter(None, map(find_fault, ALL_MODELS))],
+        "deadline_seconds": settings().deadline_seconds,
+    }
+
+
+def find_fault(model: str) -> str | None:
+    """Why the model can't be used; None if it can."""
+    try:
+        if model != "random":  # its weights are in no file
+            read_weights(card_path(model))
+    except DigitqError as error:
+        return f"can't use the model {model}: {error}"
+    return None
+
+
+def find_missing(pool: Any, queues: frozenset[str]) -> str:
+    """What a worker lacks to be ready for work from these queues; nothing if it is."""
     if not connected.is_set():
         return "not connected to Redis"
-    return "" if has_loaded(pool) else "the networks are not loaded"
+    if not has_loaded(pool):
+        return "the networks are not loaded"
+    if left := queues - {*app.amqp.queues.consume_from}:
+        return f"it was told to take nothing from the queue {', '.join(sorted(left))}"
+    if stopped := [str(pid) for pid in pool.info.get("processes", ()) if is_stopped(pid)]:
+        return f"process {', '.join(stopped)} is stopped"
+    return ""
 
 
 def has_loaded(pool: Any) -> bool:
@@ -77,3 +163,8 @@ def has_loaded(pool: Any) -> bool:
     if writes is None:
         return True
     return isinstance(writes, dict) and writes["inqueues"]["total"] >= pool.num_processes
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as after SIGSTOP; without /proc it is not known."""
+    return read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]

@@ -15,25 +15,28 @@ from worker.models.card import fingerprint
 from worker.models.fast import has_byte_products
 from worker.models.model import count_gpus
 
-FINGERPRINT_DIGITS = 8  # of a SHA-256 in base 16
+FINGERPRINT_DIGITS = 8  # hexadecimal digits of a SHA-256
 
 
-def describe_builds() -> str:
-    """The versions of torch and ONNX Runtime, and the instructions that torch uses.
-
-    An answer's last bits depend on them.
-    """
+@cache
+def own_kind() -> str:
+    """All that this worker's answers depend on, to the last bit, besides the images: versions, the
+    processor's instructions, whether there is a GPU, and weights."""
     instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
-    return f"{torch.__version__} {instructions}, ONNX Runtime {onnxruntime.__version__}"
+    device = "GPU" if count_gpus() else "CPU"
+    weights = shorten("".join(map(fingerprint, ALL_MODELS)))
+    return (
+        f"digitq {version('digitq')}, torch {torch.__version__}, ONNX Runtime "
+        f"{onnxruntime.__version__}, {device} {instructions}, weights {weights}"
+    )
 
 
 @cache
 def own_fingerprint() -> str:
-    """The same for two workers only if both give the same answers to the last bit.
+    """The same for two workers only if both are of the same kind."""
+    return shorten(own_kind())
 
-    It is a hash of the versions of digitq and its libraries, of all weights, of the processor's
-    instructions, and of whether there is a GPU.
-    """
-    device = "GPU" if count_gpus() else "CPU"
-    parts = [version("digitq"), describe_builds(), device, *map(fingerprint, ALL_MODELS)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+def shorten(text: str) -> str:
+    """A short hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
