@@ -20,9 +20,7 @@ from protocol.settings import settings
 from protocol.text import plural
 
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
-MAX_HEARTBEAT_GAP_SECONDS = (
-    4 * WORKER_HEARTBEAT_SECONDS
-)  # a worker that is silent for longer is frozen or dead
+MAX_MISSED_HEARTBEATS = 4  # a worker that misses more of them is frozen or dead
 MIN_PASSWORD_CHARACTERS = 12  # others can try thousands of passwords each second
 # The options of redis-cli that are those of a URL
 REDIS_CLI_TLS = {
@@ -118,7 +116,7 @@ def find_waiting_work(d: Deployment) -> Iterator[Fault]:
 def find_frozen_workers(d: Deployment) -> Iterator[Fault]:
     """Workers that are silent, and those that do not go on with their chunk."""
     for worker in d.overview.workers:
-        if worker.silent_seconds > MAX_HEARTBEAT_GAP_SECONDS:
+        if worker.silent_seconds > MAX_MISSED_HEARTBEATS * WORKER_HEARTBEAT_SECONDS:
             yield {"name": worker.name, "silence": f"{worker.silent_seconds:,.0f} s"}
     deadline, usual = (
         shortest_deadline(d)[0],

@@ -38,6 +38,7 @@ from tests.waiting import DIGITQ, children_of, wait_for
 HOUR_AHEAD = "import time; now = time.time; time.time = lambda: now() + 3600\n"
 ONE_CORE = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
 PASSWORD = "secret" * 3
+SOUND = ["--appendonly", "yes", "--bind", "0.0.0.0", "--protected-mode", "no", "--maxmemory", "1gb"]
 INSTALLED = cache(packages_distributions)  # looking for it takes long
 
 
@@ -50,7 +51,7 @@ class Served(Local):
 
     @property
     def url(self) -> str:
-        login = f":{self.password}@" if self.password else ""
+        login = f"{self.password}@" if self.password else ""
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def _start_redis(self) -> None:
@@ -113,10 +114,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def sound() -> Iterator[Served]:
     """A deployment that there is nothing to say about, though others may reach its Redis, and its
     Flower, which has a password."""
-    options = ["--appendonly", "yes", "--bind", "0.0.0.0", "--protected-mode", "no"]
-    options += ["--requirepass", PASSWORD]
-    options += ["--maxmemory", "1gb", "--maxmemory-policy", "noeviction"]
-    with Served(*options, password=PASSWORD) as served:
+    with Served(*SOUND, "--requirepass", PASSWORD, password=f":{PASSWORD}") as served:
         served.start_workers("worker1")
         served.start_flower(f"--conf={FLOWER_CONF}", "--address=0.0.0.0", "--basic-auth=a:b")
         served.wait_until_ready()
@@ -227,50 +225,6 @@ def test_a_redis_that_keeps_its_configuration_and_users_to_itself(sound: Served)
     )
 
 
-@pytest.mark.parametrize(
-    ("user", "rights", "text"),
-    [
-        ("default", "off -@all", "append-only: a restart loses every job: Redis reads its"),
-        ("default", "off ~* &* +@all", ""),
-        ("default", "on nopass ~* -@all +@read +@write", "redis-password: Redis needs no password"),
-        (
-            "default",
-            "on nopass ~* -@all +@write -@read",
-            "redis-password: anyone can log in to Redis",
-        ),
-        ("open", "on nopass ~digitq* +@read", "redis-password: anyone can log in to Redis as the "),
-        ("closed", "on nopass ~* -@all", ""),
-    ],
-)
-def test_rights_of_users(sound: Served, user: str, rights: str, text: str) -> None:
-    admin = sound.url.replace("//:", "//admin:")
-    with connect(sound.url) as redis:
-        if int(redis.info()["redis_version"].split(".")[0]) < 7:
-            pytest.skip("needs a Redis that says what a user may do")
-        redis.execute_command("ACL SETUSER", "admin", *f"on >{PASSWORD} ~* &* +@all".split())
-    with connect(admin) as redis:
-        redis.execute_command("ACL SETUSER", user, "reset", *rights.split())
-        try:
-            deployment = look_at(admin, sound.flower_url)
-        finally:
-            usual = f"reset on >{PASSWORD} ~* &* +@all".split()
-            redis.execute_command("ACL SETUSER", "default", *usual)
-            redis.acl_deluser("open", "closed")
-    if "nopass" in rights and user == "default" and not deployment.redis_seen_at:
-        pytest.skip("this host is in no network")
-    said = [str(finding) for finding in examine(deployment)]
-    assert [line[: len(text)] for line in said] == ([text] if text else [])
-
-
-def test_a_short_password(sound: Served) -> None:
-    deployment = look_at(sound.url, sound.flower_url)
-    short = replace(deployment, password_characters=3, redis_seen_at=["192.0.2.2"])
-    line = found(short, "redis-password")
-    assert "password of Redis has 3 characters, which others may guess at 192.0.2.2; take" in line
-    for other in (replace(short, redis_seen_at=[]), replace(short, password_characters=0)):
-        assert not examine(other)
-
-
 def test_a_file_that_is_written_at_some_time(sound: Served) -> None:
     with connect(sound.url) as redis:
         redis.config_set("appendfsync", "no")
@@ -287,6 +241,54 @@ def test_the_clock_of_this_host(sound: Served, tmp_path: Path) -> None:
     assert re.search(
         r"clocks: the clock of this host is 3,(599\.\d|600\.0) s ahead of that of R", out
     )
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Served]:
+    """A sound Redis without workers, which others reach. The user `admin` may do all."""
+    with Served(*SOUND, "--user", *f"admin on >{PASSWORD} ~* &* +@all".split()) as served:
+        served.password = f"admin:{PASSWORD}"
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("user", "rights", "text"),
+    [
+        ("default", "off -@all", "append-only: a restart loses every job: Redis reads its"),
+        ("default", "off ~* &* +@all", ""),
+        ("default", "on nopass ~* -@all +@read +@write", "redis-password: Redis needs no password"),
+        (
+            "default",
+            "on nopass ~* -@all +@write -@read",
+            "redis-password: anyone can log in to Redis",
+        ),
+        ("open", "on nopass ~digitq* +@read", "redis-password: anyone can log in to Redis as the "),
+        ("closed", "on nopass ~* -@all", ""),
+    ],
+)
+def test_rights_of_users(guarded: Served, user: str, rights: str, text: str) -> None:
+    with connect(guarded.url) as redis:
+        if int(redis.info()["redis_version"].split(".")[0]) < 7:
+            pytest.skip("needs a Redis that says what a user may do")
+        redis.execute_command("ACL SETUSER", user, "reset", *rights.split())
+        try:
+            deployment = look_at(guarded.url, None)
+        finally:
+            redis.execute_command("ACL SETUSER", "default", *["reset", "~*", "&*", "+@all"])
+            redis.acl_deluser("open", "closed")
+    if "nopass" in rights and user == "default" and not deployment.redis_seen_at:
+        pytest.skip("this host is in no network")
+    said = [str(finding) for finding in examine(deployment)]
+    assert [line[: len(text)] for line in said] == ([text] if text else [])
+
+
+def test_a_short_password(guarded: Served) -> None:
+    deployment = look_at(guarded.url, None)
+    short = replace(deployment, password_characters=3, redis_seen_at=["192.0.2.2"])
+    line = found(short, "redis-password")
+    assert "password of Redis has 3 characters, which others may guess at 192.0.2.2; take" in line
+    for other in (replace(short, redis_seen_at=[]), replace(short, password_characters=0)):
+        assert not examine(other)
 
 
 @pytest.fixture(scope="module")
