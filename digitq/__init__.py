@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from digitq.backend import local as local
-    from digitq.results import Results as Results
-    from digitq.results import classify as classify
+    from digitq.notebook import Results as Results
+    from digitq.notebook import classify as classify
     from producer import *  # noqa: F403 (`__getattr__` imports these names)
 
     __version__: str
 
-OWN = {"Results": "digitq.results", "classify": "digitq.results", "local": "digitq.backend"}
+OWN = {"Results": "digitq.notebook", "classify": "digitq.notebook", "local": "digitq.backend"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,10 +19,10 @@ from markupsafe import Markup
 
 from digitq.reports.charts import chart_answers, chart_confidences
 from digitq.reports.corrections import fingerprint
-from digitq.reports.pictures import Eye, Thumbnail, make_thumbnail
 from digitq.reports.scores import Figures, percent
 from digitq.reports.survey import Survey
-from producer.pictures import Picture, find_pictures
+from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
+from producer.found_images import Picture, find_pictures
 from producer.record import Record
 from producer.results import ResultFile
 from protocol.chunk import CLASSES, CORRECTED

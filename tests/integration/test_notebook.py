@@ -18,9 +18,9 @@ import pytest
 
 import digitq
 from digitq.backend import LocalClient
+from digitq.notebook import open_images
 from digitq.private import processes
 from digitq.private.processes import Local
-from digitq.results import open_images
 from producer.client import Client
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError

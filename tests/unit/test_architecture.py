@@ -78,7 +78,7 @@ def started_modules(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", sorted({*FORBIDDEN} - {"digitq"}))
 def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) -> None:
-    assert "worker" in started_modules(ROOT / "digitq/reports/pictures.py")
+    assert "worker" in started_modules(ROOT / "digitq/reports/thumbnails.py")
     assert "worker.alone" in started_modules(ROOT / "digitq/bench/measures.py")
     for name, path in MODULES.items():
         if lies_in(name, room):

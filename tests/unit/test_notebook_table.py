@@ -4,7 +4,7 @@ import re
 
 import pyarrow as pa
 
-from digitq.results import Results
+from digitq.notebook import Results
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 
 

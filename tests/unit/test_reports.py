@@ -17,10 +17,9 @@ import pyarrow as pa
 import pytest
 
 from digitq.cli import main
-from digitq.reports import pictures
+from digitq.reports import thumbnails
 from digitq.reports.corrections import correct_batch
 from digitq.reports.page import MEANINGS, build_cards, list_tabs
-from digitq.reports.pictures import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
 from digitq.reports.survey import (
     SHOWN_OF_CELL,
     SHOWN_REST,
@@ -28,6 +27,7 @@ from digitq.reports.survey import (
     SHOWN_WRONG_NUMBERS,
     Survey,
 )
+from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
 from producer.results import open_results
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import read_truths
@@ -172,7 +172,7 @@ def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.Monkey
         "seeing.see = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
         "seeing.see_images(sys.stdin.buffer, sys.stdout.buffer)"
     )
-    monkeypatch.setattr(pictures, "SEE", [sys.executable, "-c", code])
+    monkeypatch.setattr(thumbnails, "SEE", [sys.executable, "-c", code])
     one = encode_image(draw_one())
     with closing(Eye()) as eye:
         seen = [eye.look(content) is not None for content in (b"fatal", one, b"fatal", one)]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.counts import Counts
-from producer.pictures import Picture, find_pictures
+from producer.found_images import Picture, find_pictures
 from producer.record import Record, find_record, record_path
 from producer.results import open_results
 from producer.sinks.files import FileSink
