@@ -27,7 +27,7 @@ from protocol.errors import UsageError
 from protocol.text import printable
 
 
-class Picture(NamedTuple):
+class FoundImage(NamedTuple):
     """The picture of one row: its bytes; `problem` says why there are none, or that the file has
     changed."""
 
@@ -37,9 +37,9 @@ class Picture(NamedTuple):
     is_array: bool = False  # it was 28×28 pixels, which a network sees as they are
 
 
-def find_pictures(
+def find_images(
     record: Record | None, sources: Sequence[str], ids: Collection[str]
-) -> Iterator[Picture]:
+) -> Iterator[FoundImage]:
     """The pictures of these rows, in the order of the images; those that are not found come last.
 
     They are looked for in `sources`, or where the record says that the images were. A picture of
@@ -59,7 +59,7 @@ def find_pictures(
         refuse_overlap(names)
     missing = dict.fromkeys(ids, problem)  # why each has no picture
     pictures = _find(names, finished, missing)
-    picture: Picture | None
+    picture: FoundImage | None
     while missing:
         with ExitStack() as stack:  # ids and SOURCEs are relative to the folder
             try:
@@ -73,10 +73,12 @@ def find_pictures(
         if picture is None:
             break
         yield picture
-    yield from (Picture(id, None, problem) for id, problem in missing.items())
+    yield from (FoundImage(id, None, problem) for id, problem in missing.items())
 
 
-def _find(names: list[str], finished: float | None, missing: dict[str, str]) -> Iterator[Picture]:
+def _find(
+    names: list[str], finished: float | None, missing: dict[str, str]
+) -> Iterator[FoundImage]:
     """The pictures that can be read, each no longer `missing`; for others it says why."""
     for name, items in _open_each(names, missing):
         try:
@@ -124,14 +126,14 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[Picture]:
+def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[FoundImage]:
     """The wanted pictures in an item of a source."""
     if isinstance(item, Entry):
         if item.id in wanted:
             try:
                 yield as_picture(item.id, item.read(), "image")
             except (OSError, UnreadableImageError) as error:
-                yield Picture(item.id, None, _reason(error))
+                yield FoundImage(item.id, None, _reason(error))
         return
     kind = kind_of(item)
     for place, id in enumerate(item.column("id").to_pylist()):
@@ -139,17 +141,17 @@ def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[Picture]:
             yield as_picture(id, item.column(kind)[place].as_py(), kind)
 
 
-def as_picture(id: str, content: bytes | None, kind: Kind) -> Picture:
+def as_picture(id: str, content: bytes | None, kind: Kind) -> FoundImage:
     """28×28 pixels as a PNG; the bytes of an image file as they are."""
     if content is None:
-        return Picture(id, None, "no image in this row")
+        return FoundImage(id, None, "no image in this row")
     pixels = content.removeprefix(ARRAY)
     is_array = kind == "pixels" or (len(pixels) == PIXELS and content.startswith(ARRAY))
     if not is_array:
-        return Picture(id, content)
+        return FoundImage(id, content)
     file = io.BytesIO()
     PIL.Image.frombytes("L", (28, 28), pixels).save(file, "PNG")
-    return Picture(id, file.getvalue(), is_array=True)
+    return FoundImage(id, file.getvalue(), is_array=True)
 
 
 def changed_since(path: str, seconds: float) -> bool:

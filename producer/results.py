@@ -45,6 +45,14 @@ class ResultFile:
     record: Record | None
 
     @property
+    def reads_numbers(self) -> bool:
+        return self.read == "number"
+
+    @property
+    def answer_column(self) -> str:
+        return "number" if self.reads_numbers else "label"
+
+    @property
     def has_truth(self) -> bool:
         return "truth" in self.schema.names
 

@@ -144,7 +144,7 @@ def label_rows(
     elif truth:
         truths = labels.unused = read_truths(Path(truth))
         rows = set_truths(rows, lambda id: truths.pop(id, None))
-    field = truth_field(NUMBER if results.read == "number" else "")
+    field = truth_field(NUMBER if results.reads_numbers else "")
     return (adapt_truth(batch, field, labels) for batch in rows)
 
 

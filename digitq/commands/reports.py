@@ -49,9 +49,9 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     from dataclasses import replace
 
     from digitq.reports.corrections import (
+        checksum,
         correct_rows,
         find_other_zeros,
-        fingerprint,
         read_corrections,
     )
     from producer.results import open_results
@@ -60,7 +60,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     table = open_results(results)
     given = read_corrections(corrections, table)
     zeros = [*find_other_zeros(table, given)]
-    run = {"results": fingerprint(results), "corrections": fingerprint(corrections)}
+    run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, given, sink.counts.images):
             sink.write(batch)
@@ -72,7 +72,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             labelled=counts.labelled,
             correct=counts.correct,
         )
-        sink.finish(NUMBER if table.read == "number" else "", record)
+        sink.finish(NUMBER if table.reads_numbers else "", record)
     echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
     if zeros:
         echo_err(

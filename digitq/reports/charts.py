@@ -18,12 +18,14 @@ class Bar(NamedTuple):
     review_length: float = 0
 
 
-def chart_answers(survey: Survey, reads_numbers: bool) -> list[Bar]:
+def chart_answers(survey: Survey) -> list[Bar]:
     """How often each digit is the answer, or how many whole numbers have each length."""
     counts = survey.answers
     if not counts.any():
         return []
-    shown = range(1, int(np.flatnonzero(counts).max()) + 1) if reads_numbers else range(CLASSES)
+    shown = range(CLASSES)
+    if survey.scores.read == "number":
+        shown = range(1, int(np.flatnonzero(counts).max()) + 1)
     return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
 
 

@@ -22,7 +22,7 @@ NOTHING_THERE = "no digit"  # the error of a row if a person says so
 Corrections = Mapping[str, str]  # the right answers by id; empty if there is no digit
 
 
-def fingerprint(path: Path) -> str:
+def checksum(path: Path) -> str:
     """The first digits of the SHA-256 of a file: corrections in a browser are kept by it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
@@ -33,7 +33,8 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
-    column, other = ("number", "label") if results.read == "number" else ("label", "number")
+    column = results.answer_column
+    other = "label" if results.reads_numbers else "number"
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = read_cells(file)
@@ -95,7 +96,7 @@ def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
 
 def find_other_zeros(results: ResultFile, corrections: Corrections) -> Iterator[str]:
     """The ids of the corrections that differ from the row's answer in leading zeros only."""
-    for batch in results.batches() if results.read == "number" else ():
+    for batch in results.batches() if results.reads_numbers else ():
         ids = batch.column("id")
         said = pa.array([corrections.get(id) or None for id in ids.to_pylist()], pa.string())
         yield from ids.filter(differ_in_zeros(answers(batch), said)).to_pylist()

@@ -18,21 +18,20 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from digitq.reports.charts import chart_answers, chart_confidences
-from digitq.reports.corrections import fingerprint
+from digitq.reports.corrections import checksum
 from digitq.reports.scores import Figures, percent
-from digitq.reports.survey import Survey
+from digitq.reports.survey import Group, Survey
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
-from producer.found_images import Picture, find_pictures
-from producer.record import Record
+from producer.found_images import FoundImage, find_images
 from producer.results import ResultFile
 from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
-SHOWN_KINDS = 10  # so many reasons and errors are listed, the most frequent ones
-MAX_PROBLEM = 300  # characters that say why a picture is not shown
+MAX_LISTED = 10  # at most so many reasons, errors and problems are listed, the most frequent ones
+MAX_PROBLEM = 300  # a text that says why a picture is not shown has at most so many characters
 TEMPLATES = Path(__file__).parent
-MEANINGS: dict[str, str] = {  # of a reason to review
+MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
     "several lines": "there is another line or number",
@@ -45,16 +44,18 @@ MEANINGS: dict[str, str] = {  # of a reason to review
 
 
 @dataclass
-class Card:
+class PageImage:
     """One image of the page."""
 
-    id: str
     row: dict[str, Any]
-    reads_numbers: bool
     groups: list[str] = field(default_factory=list)  # why it is shown
     picture: Thumbnail | None = None
     seen: str | None = None  # the URI of the 28×28 px that the network saw
-    problem: str | None = "not looked for"  # why there is no picture, or what is odd about it
+    problem: str | None = "no SOURCE is known"  # why there is no picture, or what is odd about it
+
+    @property
+    def id(self) -> str:
+        return str(self.row["id"])
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Card:
 
     @property
     def answer(self) -> str:
-        answer = self.row["number" if self.reads_numbers else "label"]
+        answer = self.row["number"] if "number" in self.row else self.row["label"]
         return "" if answer is None else str(answer)
 
     @property
@@ -106,7 +107,7 @@ class Card:
 class Tab(NamedTuple):
     """A group of images that the page can show."""
 
-    group: str
+    group: Group
     title: str
     images: int  # in the whole file
     note: str
@@ -118,88 +119,83 @@ def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[s
     Raises `UsageError` if the rows can't be read, or one of `sources` can't, and `OutputError`.
     """
     survey = Survey.of(results.read, results.batches())
-    cards = build_cards(survey, results.read == "number")
-    notes = [*add_pictures(cards, results.record, sources)]
-    if results.read == "number" and results.path.suffix.lower() == ".csv":
+    images = list_images(survey)
+    notes = [*add_pictures(images, results, sources)]
+    if results.reads_numbers and results.path.suffix.lower() == ".csv":
         notes.append(
             "boxes and other readings are missing: a CSV has none; .jsonl and .parquet have them"
         )
-    replace_file(out, render(results, survey, cards, notes))
+    replace_file(out, render(results, survey, images, notes))
     counts = survey.counts
     return [f"{plural(counts.images, 'image')}, {counts.review:,} to review", *notes]
 
 
-def build_cards(survey: Survey, reads_numbers: bool) -> list[Card]:
-    """A card for each row that is shown: first those to review, the least sure one first."""
-    cards: dict[int, Card] = {}
-    for group, sample in survey.groups().items():
-        for number, row in sample:
-            card = cards.setdefault(number, Card(row["id"], row, reads_numbers))
-            card.groups.append(group)
-            if card.truth and card.answer and card.truth != card.answer:
-                card.groups.append("wrong")
-    return [*cards.values()]
+def list_images(survey: Survey) -> list[PageImage]:
+    """The images that are shown: first those to review, the least sure one first."""
+    images: dict[int, PageImage] = {}
+    for group, rows in survey.groups().items():
+        for number, row in rows:
+            image = images.setdefault(number, PageImage(row))
+            image.groups.append(group)
+            if image.truth and image.answer and image.truth != image.answer:
+                image.groups.append("wrong")
+    return [*images.values()]
 
 
 def add_pictures(
-    cards: Sequence[Card], record: Record | None, sources: Sequence[str]
+    images: Sequence[PageImage], results: ResultFile, sources: Sequence[str]
 ) -> Iterator[str]:
-    """Give the cards their pictures, and what the network saw; yields what a person must know.
+    """Give the images their pictures, and what the network saw; yields what a person must know.
 
     Raises `UsageError` if one of `sources` can't be read.
     """
-    by_id: dict[str, list[Card]] = {}
-    for card in cards:
-        by_id.setdefault(card.id, []).append(card)
-    if not (sources or (record and record.sources)):
-        for card in cards:
-            card.problem = "no SOURCE is known"
+    if not (sources or (results.record and results.record.sources)):
         yield "no pictures: name their SOURCE after the result file"
         return
+    by_id: defaultdict[str, list[PageImage]] = defaultdict(list)
+    for image in images:
+        by_id[image.id].append(image)
     problems: defaultdict[str, list[str]] = defaultdict(list)
-    sees_digits = any(not card.reads_numbers for card in cards)  # the network sees 28×28 px
     has_worker = find_spec("cv2") is not None
     with closing(Eye()) as eye:
-        for picture in find_pictures(record, sources, [*by_id]):
-            thumbnail, problem = show(picture)
+        for found in find_images(results.record, sources, [*by_id]):
+            thumbnail, problem = show(found)
             seen = None
-            is_seen = sees_digits and has_worker and not picture.is_array
-            if picture.content and is_seen:
-                seen = eye.look(picture.content)
+            # The network sees an array as it is, and a whole number not as 28×28 px
+            if found.content and not (found.is_array or results.reads_numbers) and has_worker:
+                seen = eye.look(found.content)
             if problem:
-                problems[problem].append(picture.id)
-            for card in by_id[picture.id]:
-                card.picture, card.seen, card.problem = thumbnail, seen, problem
+                problems[problem].append(found.id)
+            for image in by_id[found.id]:
+                image.picture, image.seen, image.problem = thumbnail, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
-    for problem, ids in commonest[:SHOWN_KINDS]:
+    for problem, ids in commonest[:MAX_LISTED]:
         what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
         yield f"{what}: {problem}"
-    if sees_digits and not has_worker:
+    if not (has_worker or results.reads_numbers):
         yield "what the network saw is not shown, as the extra `worker` is not installed"
 
 
-def show(picture: Picture) -> tuple[Thumbnail | None, str | None]:
+def show(found: FoundImage) -> tuple[Thumbnail | None, str | None]:
     """The small picture, and what a person must know of it."""
-    thumbnail = make_thumbnail(picture.content) if picture.content else None
-    problem = picture.problem or (None if thumbnail else "can't be shown")
+    thumbnail = make_thumbnail(found.content) if found.content else None
+    problem = found.problem or (None if thumbnail else "can't be shown")
     return thumbnail, problem and shorten(in_one_line(problem), MAX_PROBLEM, placeholder=" …")
 
 
-def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
+def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:
     """The groups of images, each with a line that says which of them are on the page."""
     counts = survey.counts
     wrong = counts.labelled - counts.correct
     rest = counts.images - counts.review - counts.failed
-    shown = Counter(group for card in cards for group in {*card.groups})
-    known = [
-        ("review", "To review", counts.review, "The least sure first."),
-        ("failed", "Failed", counts.failed, ""),
-        ("wrong", "Wrong", wrong, "Their answer differs from the truth."),
-        ("rest", "Others", rest, "They need no review."),
+    some_wrong = "some of each kind" if survey.scores.read == "digit" else "a random sample"
+    groups = [  # name, title, images in the file, which of them are shown, a note
+        ("review", "To review", counts.review, "the least sure", "The least sure first."),
+        ("failed", "Failed", counts.failed, "the first", ""),
+        ("wrong", "Wrong", wrong, some_wrong, "Their answer differs from the truth."),
+        ("rest", "Others", rest, "a random sample", "They need no review."),
     ]
-    chosen = {"review": "the least sure", "failed": "the first"}
-    if survey.scores.read == "digit":
-        chosen["wrong"] = "some of each kind"
+    shown = Counter(group for image in images for group in {*image.groups})
     return [
         Tab(
             group,
@@ -207,10 +203,9 @@ def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
             count,
             note
             if shown[group] == count
-            else f"This page has {shown[group]:,} of {count:,}: "
-            f"{chosen.get(group, 'a random sample')}. {note}",
+            else f"This page has {shown[group]:,} of {count:,}: {which}. {note}",
         )
-        for group, title, count, note in known
+        for group, title, count, which, note in groups
         if shown[group]
     ]
 
@@ -218,11 +213,11 @@ def list_tabs(survey: Survey, cards: Sequence[Card]) -> list[Tab]:
 def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     """What made the rows, as far as it is on record."""
     record = results.record
-    reads = "whole numbers" if results.read == "number" else "single digits"
+    reads = "whole numbers" if results.reads_numbers else "single digits"
     if not record:
         return [("read", reads), ("record", "none beside this file")]
     facts = [
-        ("model", record.model if results.read == "digit" else reads),
+        ("model", reads if results.reads_numbers else record.model),
         ("weights", ", ".join(record.weights)),
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
@@ -236,12 +231,12 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def build_matrix(figures: Figures, cards: Sequence[Card]) -> list[dict[str, Any]]:
+def build_matrix(figures: Figures, images: Sequence[PageImage]) -> list[dict[str, Any]]:
     """The confusion matrix, row by row; nothing without truths of single digits."""
     confusion = np.array(figures.get("confusion", 0))
     if not confusion.any():
         return []
-    shown = Counter((card.truth, card.answer) for card in cards)
+    shown = Counter((image.truth, image.answer) for image in images)
     off_diagonal = confusion * ~np.eye(CLASSES, dtype=bool)
     worst = max(int(off_diagonal.max()), 1)
     return [
@@ -262,7 +257,9 @@ def build_matrix(figures: Figures, cards: Sequence[Card]) -> list[dict[str, Any]
     ]
 
 
-def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Sequence[str]) -> str:
+def render(
+    results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
+) -> str:
     """The text of the page. What is from files is escaped; only digitq's own text is markup."""
     script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
@@ -274,9 +271,9 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
     finished = record and datetime.fromisoformat(record.finished)
     return environment.get_template("page.html").render(
         name=in_one_line(results.path.name),
-        checksum=fingerprint(results.path),
+        checksum=checksum(results.path),
         read=results.read,
-        column="number" if results.read == "number" else "label",
+        column=results.answer_column,
         script=Markup(script),
         script_hash=f"sha256-{b64encode(digest).decode()}",
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -286,16 +283,16 @@ def render(results: ResultFile, survey: Survey, cards: Sequence[Card], notes: Se
         figures=figures,
         percent=percent,
         plural=plural,
-        reasons=survey.reasons.most_common(SHOWN_KINDS),
+        reasons=survey.reasons.most_common(MAX_LISTED),
         meanings=MEANINGS,
-        errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(SHOWN_KINDS)],
+        errors=[(in_one_line(text), n) for text, n in survey.errors.most_common(MAX_LISTED)],
         facts=list_facts(results),
-        tabs=list_tabs(survey, cards),
-        cards=cards,
+        tabs=list_tabs(survey, images),
+        images=images,
         notes=notes,
-        answers=chart_answers(survey, results.read == "number"),
+        answers=chart_answers(survey),
         confidences=chart_confidences(survey),
-        matrix=build_matrix(figures, cards),
+        matrix=build_matrix(figures, images),
     )
 
 

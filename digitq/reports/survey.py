@@ -1,9 +1,9 @@
 """All rows of a result file, counted; and the few of them that a page has room for."""
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,12 @@ from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS
 from protocol.reading import What
 
-SHOWN_REVIEW = 500  # a page shows so many of the answers to review, the least sure ones
-SHOWN_FAILED = 100  # the first of the images that failed
-SHOWN_REST = 200  # drawn at random from all others
-SHOWN_WRONG_NUMBERS = 200  # drawn at random from the wrong whole numbers
-SHOWN_OF_CELL = 5  # drawn at random from each wrong cell of the confusion matrix
+# A page shows at most so many images
+MAX_REVIEW = 500  # the least sure answers of those to review
+MAX_FAILED = 100  # the first images that failed
+MAX_REST = 200  # a random sample of all other images
+MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
+MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
 SAMPLE_SEED = 0  # the same file gives the same page
 MAX_ERRORS = 1000  # so many different errors are counted; all others count as one
 OTHER_ERRORS = "other errors"
@@ -28,14 +29,8 @@ CONFIDENCE_BINS = 20
 
 Histogram = NDArray[np.int64]
 Row = dict[str, Any]
+NumberedRows = list[tuple[int, Row]]  # each with its number in the file, from 0
 Group = str  # "review", "failed", "rest", or "wrong"
-
-
-class Sampled(NamedTuple):
-    """A row of the file, and its number, from 0."""
-
-    number: int
-    row: Row
 
 
 class Smallest:
@@ -43,33 +38,30 @@ class Smallest:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._heap: list[tuple[float, int, Row]] = []  # negated, so that the largest key is first
+        self._kept: list[tuple[float, int, Row]] = []  # sorted: the key, the row's number, the row
 
     def offer(self, keys: NDArray[np.float64], batch: pa.RecordBatch, first: int) -> None:
-        """Offer the rows of a batch that have a key that is a number; `first` is its first row."""
-        full = len(self._heap) == self._limit
-        places = np.flatnonzero(keys < (-self._heap[0][0] if full else np.inf))
-        if len(places) > self._limit:
-            places = places[np.argpartition(keys[places], self._limit - 1)[: self._limit]]
-        for place, row in zip(places.tolist(), batch.take(places).to_pylist(), strict=True):
-            item = (-float(keys[place]), -(first + place), row)
-            if len(self._heap) < self._limit:
-                heapq.heappush(self._heap, item)
-            else:
-                heapq.heappushpop(self._heap, item)
+        """Offer the rows of a batch whose key is not NaN. `first` is the number of its first row,
+        from 0."""
+        is_full = len(self._kept) == self._limit
+        offered = np.flatnonzero(keys < (self._kept[-1][0] if is_full else np.inf))
+        if len(offered) > self._limit:
+            offered = offered[np.argpartition(keys[offered], self._limit - 1)[: self._limit]]
+        rows = batch.take(offered).to_pylist()
+        self._kept += zip(keys[offered].tolist(), (first + offered).tolist(), rows, strict=True)
+        self._kept.sort(key=itemgetter(0, 1))
+        del self._kept[self._limit :]
 
-    def rows(self) -> list[Sampled]:
+    def rows(self) -> NumberedRows:
         """The rows that were kept, the one with the smallest key first."""
-        kept = sorted(self._heap, key=lambda item: (-item[0], -item[1]))
-        return [Sampled(-number, row) for _, number, row in kept]
+        return [(number, row) for _, number, row in self._kept]
 
 
 class Survey:
     """What a page says of all rows, in memory that does not grow with them."""
 
     def __init__(self, read: What) -> None:
-        self.counts = Counts()
-        self.scores = ScoreSink(read)  # of the rows with a truth
+        self.scores = ScoreSink(read)
         self.reasons: Counter[str] = Counter()  # of answers to review
         self.errors: Counter[str] = Counter()
         # How many answers there are of each digit, or whole numbers of each length
@@ -77,11 +69,15 @@ class Survey:
         self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)  # by confidence: not to review
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
-        self._review = Smallest(SHOWN_REVIEW)
-        self._failed = Smallest(SHOWN_FAILED)
-        self._rest = Smallest(SHOWN_REST)
-        self._wrong_numbers = Smallest(SHOWN_WRONG_NUMBERS)
+        self._review = Smallest(MAX_REVIEW)
+        self._failed = Smallest(MAX_FAILED)
+        self._rest = Smallest(MAX_REST)
+        self._wrong_numbers = Smallest(MAX_WRONG_NUMBERS)
         self._cells: dict[tuple[int, int], Smallest] = {}
+
+    @property
+    def counts(self) -> Counts:
+        return self.scores.counts
 
     @classmethod
     def of(cls, read: What, batches: Iterable[pa.RecordBatch]) -> "Survey":
@@ -98,33 +94,27 @@ class Survey:
         confidence = to_numpy(batch.column("confidence").cast(pa.float64()).fill_null(np.nan))
         review = to_numpy(batch.column("review")) & answered
         first = self.counts.images
-        self.counts = self.counts.add(batch)
+        self.scores.write(batch)
         by_person = to_numpy(corrected(batch))
         failed = to_numpy(failures(batch))
         self.reasons.update(count_values(batch.column("reason").filter(pa.array(review))))
         self._count_errors(batch.column("error").filter(pa.array(failed)))
-        if pa.types.is_string(answer.type):
-            shown = pc.utf8_length(answer).fill_null(0)
-        else:
-            shown = answer.fill_null(-1)
-        shown_places = to_numpy(shown)[answered].astype(np.int64)
-        self.answers += np.bincount(shown_places, minlength=len(self.answers))
+        shown = pc.utf8_length(answer) if self.scores.read == "number" else answer
+        self.answers += np.bincount(to_numpy(shown.drop_null()), minlength=len(self.answers))
         known = answered & ~np.isnan(confidence) & ~by_person
-        self.sure += count_bins(confidence[known & ~review], CONFIDENCE_BINS)
-        self.unsure += count_bins(confidence[known & review], CONFIDENCE_BINS)
-
+        self.sure += count_bins(confidence[known & ~review])
+        self.unsure += count_bins(confidence[known & review])
         numbers = np.arange(first, self.counts.images, dtype=np.float64)
         self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
         self._failed.offer(np.where(failed, numbers, np.nan), batch, first)
         draws = self._random.random(batch.num_rows)
         self._rest.offer(np.where(failed | review, np.nan, draws), batch, first)
         if "truth" in batch.schema.names:
-            self.scores.write(batch)
             self._keep_wrong(batch, first, draws)
 
-    def groups(self) -> dict[Group, list[Sampled]]:
+    def groups(self) -> dict[Group, NumberedRows]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
-        rest = sorted(self._rest.rows(), key=lambda sampled: sampled.row["confidence"] or 0)
+        rest = sorted(self._rest.rows(), key=lambda numbered: numbered[1]["confidence"] or 0)
         wrong = self._wrong_numbers.rows()
         for _, cell in sorted(self._cells.items()):
             wrong += cell.rows()
@@ -144,12 +134,12 @@ class Survey:
         """Offer the rows whose answer is not the truth."""
         answer, truth = answers(batch), batch.column("truth")
         wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
-        if pa.types.is_string(answer.type):
+        if self.scores.read == "number":
             self._wrong_numbers.offer(np.where(wrong, draws, np.nan), batch, first)
             return
         true, given = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
         for pair in {*zip(true[wrong].tolist(), given[wrong].tolist(), strict=True)}:
-            cell = self._cells.setdefault(pair, Smallest(SHOWN_OF_CELL))
+            cell = self._cells.setdefault(pair, Smallest(MAX_IN_CELL))
             is_in = (true == pair[0]) & (given == pair[1])
             cell.offer(np.where(is_in, draws, np.nan), batch, first)
 
@@ -165,6 +155,6 @@ def count_values(column: pa.Array) -> Counter[str]:
     return Counter(dict(zip(*map(pa.Array.to_pylist, counts.flatten()), strict=True)))
 
 
-def count_bins(confidences: NDArray[np.float64], bins: int) -> Histogram:
-    """How many confidences are in each of so many equal parts of 0 to 1."""
-    return np.asarray(np.histogram(confidences, bins, (0, 1))[0], np.int64)
+def count_bins(confidences: NDArray[np.float64]) -> Histogram:
+    """How many confidences are in each of `CONFIDENCE_BINS` equal parts of 0 to 1."""
+    return np.asarray(np.histogram(confidences, CONFIDENCE_BINS, (0, 1))[0], np.int64)

@@ -19,12 +19,12 @@ import pytest
 from digitq.cli import main
 from digitq.reports import thumbnails
 from digitq.reports.corrections import correct_batch
-from digitq.reports.page import MEANINGS, build_cards, list_tabs
+from digitq.reports.page import MEANINGS, list_images, list_tabs
 from digitq.reports.survey import (
-    SHOWN_OF_CELL,
-    SHOWN_REST,
-    SHOWN_REVIEW,
-    SHOWN_WRONG_NUMBERS,
+    MAX_IN_CELL,
+    MAX_REST,
+    MAX_REVIEW,
+    MAX_WRONG_NUMBERS,
     Survey,
 )
 from digitq.reports.thumbnails import MAX_THUMBNAIL_BYTES, Eye, Thumbnail, make_thumbnail
@@ -80,12 +80,12 @@ def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
     assert survey.scores.figures()["accuracy"]["of"] == 100_000
     assert survey.sure.sum() + survey.unsure.sum() == survey.answers.sum() == 100_000
     groups = survey.groups()
-    least_sure = [sampled.row["confidence"] for sampled in groups["review"]]
-    assert least_sure == confidence[:SHOWN_REVIEW].tolist()
-    assert len(groups["rest"]) == SHOWN_REST and len(groups["wrong"]) == 90 * SHOWN_OF_CELL
-    assert max(sampled.number for sampled in groups["rest"]) > 90_000  # from all of the file
-    for sampled in groups["rest"] + groups["wrong"]:
-        assert whole.slice(sampled.number, 1).to_pylist() == [sampled.row]
+    least_sure = [row["confidence"] for _, row in groups["review"]]
+    assert least_sure == confidence[:MAX_REVIEW].tolist()
+    assert len(groups["rest"]) == MAX_REST and len(groups["wrong"]) == 90 * MAX_IN_CELL
+    assert max(number for number, _ in groups["rest"]) > 90_000  # from all of the file
+    for number, row in groups["rest"] + groups["wrong"]:
+        assert whole.slice(number, 1).to_pylist() == [row]
     assert again.groups() == groups
 
 
@@ -101,7 +101,7 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
     assert new["calibration"] == old["calibration"] and new["accuracy"]["of"] == 99
     assert (after.counts.corrected, after.counts.failed, after.errors) == (10, 0, {})
     groups = after.groups()
-    assert not groups["failed"] and "0/99.png" in [one.row["id"] for one in groups["rest"]]
+    assert not groups["failed"] and "0/99.png" in [row["id"] for _, row in groups["rest"]]
 
 
 def test_each_reason_has_a_meaning() -> None:
@@ -111,11 +111,11 @@ def test_each_reason_has_a_meaning() -> None:
 def test_the_page_says_which_wrong_numbers_it_has() -> None:
     rows = [
         {"id": str(n), "number": "1", "confidence": 0.9, "review": False, "truth": "2"}
-        for n in range(SHOWN_WRONG_NUMBERS + 1)
+        for n in range(MAX_WRONG_NUMBERS + 1)
     ]
     schema = NUMBER_SCHEMA.append(NUMBER_TRUTH)
     survey = Survey.of("number", [pa.RecordBatch.from_pylist(rows, schema)])
-    notes = {tab.group: tab.note for tab in list_tabs(survey, build_cards(survey, True))}
+    notes = {tab.group: tab.note for tab in list_tabs(survey, list_images(survey))}
     assert notes["wrong"].startswith("This page has 200 of 201: a random sample. ")
 
 

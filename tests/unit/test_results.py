@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.counts import Counts
-from producer.found_images import Picture, find_pictures
+from producer.found_images import FoundImage, find_images
 from producer.record import Record, find_record, record_path
 from producer.results import open_results
 from producer.sinks.files import FileSink
@@ -293,8 +293,8 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def find(record: Record | None, ids: list[str], *sources: str) -> dict[str, Picture]:
-    return {picture.id: picture for picture in find_pictures(record, sources, ids)}
+def find(record: Record | None, ids: list[str], *sources: str) -> dict[str, FoundImage]:
+    return {picture.id: picture for picture in find_images(record, sources, ids)}
 
 
 def record_of(*sources: str, **others: str) -> Record:
@@ -316,7 +316,7 @@ def test_pictures_are_found_in_sources_of_all_kinds(
     assert PIL.Image.open(io.BytesIO(found["scans.zip/x/c.png"].content or b"")).size == (50, 50)
     pixels = np.asarray(PIL.Image.open(io.BytesIO(found["set.npy/2"].content or b"")))
     assert (pixels == np.load(images / "set.npy")[2]).all()
-    assert found["photos/none.png"] == Picture("photos/none.png", None, "not found")
+    assert found["photos/none.png"] == FoundImage("photos/none.png", None, "not found")
 
 
 def test_single_files_and_paths_on_stdin(images: Path) -> None:
@@ -375,7 +375,7 @@ def test_the_folder_of_the_record_can_not_be_opened(
     assert "Not a directory" in str(find(record, ["a.png"])["a.png"].problem)
     record = record_of("photos", folder=str(images / "work"))
     shutil.copytree("photos", "work/photos")
-    pictures = find_pictures(record, (), ["a.png", "b.png", "c.png"])
+    pictures = find_images(record, (), ["a.png", "b.png", "c.png"])
     assert next(pictures).content
     shutil.move("work", "away")
     assert [(picture.id, picture.content) for picture in pictures] == [
@@ -387,8 +387,8 @@ def test_the_folder_of_the_record_can_not_be_opened(
 def test_rows_of_a_table_without_an_image(images: Path) -> None:
     pq.write_table(pa.table({"image": [b"x" * 784, None]}), "a.parquet")
     found = find(record_of("a.parquet"), ["0", "1"])
-    assert found["0"] == Picture("0", b"x" * 784)  # so long by chance
-    assert found["1"] == Picture("1", None, "no image in this row")
+    assert found["0"] == FoundImage("0", b"x" * 784)  # so long by chance
+    assert found["1"] == FoundImage("1", None, "no image in this row")
 
 
 def test_the_record_of_many_sources_is_short(images: Path) -> None:
