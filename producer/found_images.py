@@ -1,10 +1,10 @@
-"""Finds the pictures of result rows again: in folders, archives, tables and sets."""
+"""Finds the images of result rows again: in folders, archives, tables and sets."""
 
 import io
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, chdir
+from contextlib import chdir
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from protocol.text import printable
 
 
 class FoundImage(NamedTuple):
-    """The picture of one row: its bytes; `problem` says why there are none, or that the file has
+    """The image of one row: its bytes. `problem` says why there are none, or that the file may have
     changed."""
 
     id: str
@@ -40,56 +40,49 @@ class FoundImage(NamedTuple):
 def find_images(
     record: Record | None, sources: Sequence[str], ids: Collection[str]
 ) -> Iterator[FoundImage]:
-    """The pictures of these rows, in the order of the images; those that are not found come last.
+    """The images of these rows, in the order of the sources; those that are not found come last.
 
-    They are looked for in `sources`, or where the record says that the images were. A picture of
-    28×28 pixels becomes a PNG. Raises `UsageError` if no SOURCE is known, or if one of `sources`
-    can't be read.
+    They are looked for in `sources`, or where the record says that they were. While this goes on,
+    the current folder is that of the record. 28×28 pixels become a PNG. Raises `UsageError` if one
+    of `sources` can't be read.
     """
-    folder, names, finished = "", [*sources], None
-    problem = "not found"
-    if not sources and record:
-        folder, names = record.folder, [*record.sources]
+    missing = dict.fromkeys(ids, "not found")  # why each has no image
+    if sources:
+        refuse_overlap(sources)
+        yield from _find([*sources], None, missing)
+    elif record and record.sources:
         finished = datetime.fromisoformat(record.finished).timestamp()
         if record.more_sources:
             problem = "not found in the SOURCEs on record, which are not all: name the SOURCEs"
-    if not names:
-        raise UsageError("where the images are is not on record: name their SOURCE")
-    if sources:
-        refuse_overlap(names)
-    missing = dict.fromkeys(ids, problem)  # why each has no picture
-    pictures = _find(names, finished, missing)
-    picture: FoundImage | None
-    while missing:
-        with ExitStack() as stack:  # ids and SOURCEs are relative to the folder
-            try:
-                if folder:  # the caller has another
-                    stack.enter_context(chdir(folder))
-            except OSError as error:
-                reason = f"can't open the folder {folder}: {error.strerror}: name their SOURCE"
-                missing = dict.fromkeys(missing, reason)
-                break
-            picture = next(pictures, None)
-        if picture is None:
-            break
-        yield picture
+            missing = dict.fromkeys(ids, problem)
+        try:
+            with chdir(record.folder or "."):  # ids and SOURCEs are relative to it
+                yield from _find([*record.sources], finished, missing)
+        except OSError as error:
+            reason = f"can't open the folder {record.folder}: {error.strerror}: name their SOURCE"
+            missing = dict.fromkeys(missing, reason)
+    else:
+        missing = dict.fromkeys(ids, "no SOURCE is known: name it after the result file")
     yield from (FoundImage(id, None, problem) for id, problem in missing.items())
 
 
 def _find(
     names: list[str], finished: float | None, missing: dict[str, str]
 ) -> Iterator[FoundImage]:
-    """The pictures that can be read, each no longer `missing`; for others it says why."""
+    """The images that can be read, each no longer `missing`; for others it says why. `finished` is
+    when the rows were: None if the user has named the sources."""
     for name, items in _open_each(names, missing):
         try:
             for item in items:
-                for picture in read_item(item, missing):
-                    path = find_file(picture.id, name, len(names))
+                for found in read_item(item, missing):
+                    path = find_file(found.id, name, len(names))
                     if finished is not None and path and changed_since(path, finished):
-                        problem = picture.problem or "it may have changed since it was read"
-                        picture = picture._replace(problem=problem)
-                    del missing[picture.id]
-                    yield picture
+                        problem = found.problem or "it may have changed since it was read"
+                        found = found._replace(problem=problem)
+                    del missing[found.id]
+                    yield found
+                if not missing:
+                    return
         except (UsageError, OSError) as error:
             if finished is None and not (isinstance(error, EmptyError) and len(names) > 1):
                 raise UsageError(_reason(error)) from None
@@ -127,22 +120,22 @@ def _reason(error: Exception) -> str:
 
 
 def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[FoundImage]:
-    """The wanted pictures in an item of a source."""
+    """The wanted images in an item of a source."""
     if isinstance(item, Entry):
         if item.id in wanted:
             try:
-                yield as_picture(item.id, item.read(), "image")
+                yield make_found(item.id, item.read(), "image")
             except (OSError, UnreadableImageError) as error:
                 yield FoundImage(item.id, None, _reason(error))
         return
     kind = kind_of(item)
     for place, id in enumerate(item.column("id").to_pylist()):
         if id in wanted:
-            yield as_picture(id, item.column(kind)[place].as_py(), kind)
+            yield make_found(id, item.column(kind)[place].as_py(), kind)
 
 
-def as_picture(id: str, content: bytes | None, kind: Kind) -> FoundImage:
-    """28×28 pixels as a PNG; the bytes of an image file as they are."""
+def make_found(id: str, content: bytes | None, kind: Kind) -> FoundImage:
+    """28×28 pixels as a PNG, or the bytes of an image file as they are."""
     if content is None:
         return FoundImage(id, None, "no image in this row")
     pixels = content.removeprefix(ARRAY)

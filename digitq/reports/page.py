@@ -51,7 +51,7 @@ class PageImage:
     groups: list[str] = field(default_factory=list)  # why it is shown
     picture: Thumbnail | None = None
     seen: str | None = None  # the URI of the 28×28 px that the network saw
-    problem: str | None = "no SOURCE is known"  # why there is no picture, or what is odd about it
+    problem: str | None = None  # why there is no picture, or what is odd about it
 
     @property
     def id(self) -> str:
@@ -149,9 +149,6 @@ def add_pictures(
 
     Raises `UsageError` if one of `sources` can't be read.
     """
-    if not (sources or (results.record and results.record.sources)):
-        yield "no pictures: name their SOURCE after the result file"
-        return
     by_id: defaultdict[str, list[PageImage]] = defaultdict(list)
     for image in images:
         by_id[image.id].append(image)

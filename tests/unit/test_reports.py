@@ -235,7 +235,9 @@ def test_a_table_without_a_record_has_a_page_without_pictures(
     write(tmp_path / "out.csv", digit_rows(IDS))
     (tmp_path / "out.csv.json").unlink()
     assert run("report", tmp_path / "out.csv", "-o", tmp_path / "page.html") == 0
-    assert "no pictures: name their SOURCE" in capsys.readouterr().err
+    assert (
+        "4 pictures: no SOURCE is known: name it after the result file" in capsys.readouterr().err
+    )
     assert "<img" not in (tmp_path / "page.html").read_text()
 
 

@@ -368,20 +368,9 @@ def test_a_picture_that_was_renamed_since_is_odd(images: Path) -> None:
     assert find(record, ["a.png"])["a.png"].problem == "it may have changed since it was read"
 
 
-def test_the_folder_of_the_record_can_not_be_opened(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_of_the_record_can_not_be_opened(images: Path) -> None:
     record = record_of("photos", folder=str(images / "set.npy"))
     assert "Not a directory" in str(find(record, ["a.png"])["a.png"].problem)
-    record = record_of("photos", folder=str(images / "work"))
-    shutil.copytree("photos", "work/photos")
-    pictures = find_images(record, (), ["a.png", "b.png", "c.png"])
-    assert next(pictures).content
-    shutil.move("work", "away")
-    assert [(picture.id, picture.content) for picture in pictures] == [
-        ("b.png", None),
-        ("c.png", None),
-    ]
 
 
 def test_rows_of_a_table_without_an_image(images: Path) -> None:
@@ -430,8 +419,7 @@ def test_pictures_that_have_moved_or_changed(images: Path) -> None:
 def test_images_from_memory_are_nowhere() -> None:
     record = Record.build("j", "mlp", Origin(), Counts(), 1)
     for known in (record, None):
-        with pytest.raises(UsageError, match="name their SOURCE"):
-            find(known, ["a.png"])
+        assert "no SOURCE is known" in str(find(known, ["a.png"])["a.png"].problem)
 
 
 def test_no_id_is_a_formula_in_a_spreadsheet(tmp_path: Path) -> None:
