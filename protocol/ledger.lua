@@ -5,7 +5,7 @@
 -- no worker has logged.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
--- ledger.py defines PATIENCE and WORKER in front of this file.
+-- ledger.py defines PATIENCE, QUICK_ATTEMPTS and WORKER in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers = unpack(KEYS)
 local chunks, rows = record .. ':chunks', record .. ':rows'
 local queued, running = record .. ':queued', record .. ':running'
@@ -289,6 +289,25 @@ function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, wor
   return redis.call('HMGET', record, 'done_images', 'images', 'failed', 'state')
 end
 
+local function publish_again(n)
+  redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
+  publish(n)
+  add('sent_again', 1)
+  tally('sent_again', 1)
+  touch() -- only here, or a job that nobody works on could never expire
+end
+
+-- The process of `worker` that was at a chunk has died: publishes the chunk again if it is still that
+-- worker's. After QUICK_ATTEMPTS it waits for its deadline: a worker whose processes die at once must
+-- not use up all attempts before others are there.
+function steps.requeue(n, worker)
+  local by = string.match(redis.call('HGET', begun, n) or '', ' (.*)')
+  local attempt = tonumber(redis.call('HGET', attempts, n) or 0)
+  if by == worker and attempt <= QUICK_ATTEMPTS and redis.call('ZSCORE', running, n) then
+    publish_again(n)
+  end
+end
+
 -- Publishes overdue chunks again.
 -- A running chunk is overdue after `deadline` seconds, or PATIENCE times the longest silence of the
 -- job's workers if that is more. A queued chunk is overdue if its message is lost: after the deadline,
@@ -307,18 +326,12 @@ function steps.sweep(deadline)
     lost = math.min(lost, tonumber(redis.call('GET', watermark) or 0) - deadline)
   end
   local patience = math.max(deadline, PATIENCE * number('silent_ms') / 1000)
-  local function publish_again(set, first, last)
-    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do
-      redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
-      publish(n)
-      add('sent_again', 1)
-      tally('sent_again', 1)
-      touch() -- only here, or a job that nobody works on could never expire
-    end
+  local function publish_range(set, first, last)
+    for _, n in ipairs(redis.call('ZRANGEBYSCORE', set, first, last)) do publish_again(n) end
   end
-  publish_again(queued, '-inf', stamp(lost))
-  publish_again(running, '-inf', stamp(now - patience))
-  for _, set in ipairs({queued, running}) do publish_again(set, stamp(now + 1), '+inf') end
+  publish_range(queued, '-inf', stamp(lost))
+  publish_range(running, '-inf', stamp(now - patience))
+  for _, set in ipairs({queued, running}) do publish_range(set, stamp(now + 1), '+inf') end
 end
 
 -- A worker's heartbeat: what it says of itself is `about`, which expires after `seconds`. Returns how

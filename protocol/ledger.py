@@ -39,11 +39,12 @@ QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
+QUICK_ATTEMPTS = 5  # so often a chunk whose process died is queued again at once
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 SENT_EVENTS = "/{}.celeryev/task.sent"  # Celery's channel in the database of this number
-CONSTANTS = f"local PATIENCE, WORKER = {PATIENCE}, '{WORKER}'\n"
+CONSTANTS = f"local PATIENCE, QUICK_ATTEMPTS, WORKER = {PATIENCE}, {QUICK_ATTEMPTS}, '{WORKER}'\n"
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
 
@@ -442,6 +443,10 @@ class Ledger:
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
         """Publish the overdue chunks of one job again."""
         self._step(job_id, "sweep", deadline_seconds)
+
+    def requeue(self, job_id: str, number: int, worker: str) -> None:
+        """Publish a chunk again, since the process of `worker` that was at it has died."""
+        self._step(job_id, "requeue", number, worker)
 
     def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""

@@ -19,6 +19,7 @@ from protocol.ledger import (
     COUNTERS,
     JOBS,
     QUEUE,
+    QUICK_ATTEMPTS,
     WATERMARK,
     ChunkResult,
     JobCount,
@@ -285,6 +286,21 @@ def test_a_begun_chunk_past_its_deadline_is_published_again(ledger: Ledger) -> N
     begun = ledger.begin("j", 0)
     assert begun and begun.attempt == 2
     assert ledger.begin("j", 1) and ledger.record("j").most_attempts == 2
+
+
+def test_the_chunk_of_a_process_that_died_is_queued_again_for_its_worker_only(
+    ledger: Ledger,
+) -> None:
+    store(ledger, 0)
+    for _ in range(QUICK_ATTEMPTS):
+        assert take_messages(ledger) == [0] and ledger.begin("j", 0, "one@host")
+        ledger.requeue("j", 0, "two@host")  # which had it before
+        assert take_messages(ledger) == []
+        ledger.requeue("j", 0, "one@host")
+        ledger.requeue("j", 0, "one@host")  # the reply was lost
+    assert take_messages(ledger) == [0] and ledger.begin("j", 0, "one@host")
+    ledger.requeue("j", 0, "one@host")
+    assert take_messages(ledger) == []  # until the deadline
 
 
 def test_a_queued_chunk_is_left_alone_while_its_message_may_be_there(ledger: Ledger) -> None:

@@ -109,6 +109,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.renew("j", number) == self.redis.hexists(KEY + ":chunks", number)
 
     @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        self.ledger.requeue("j", self.held.pop(data.draw(st.sampled_from(sorted(self.held)))), "")
+
+    @precondition(lambda self: self.held)
     @rule(data=st.data(), times=st.integers(1, 2))
     def complete(self, data: st.DataObject, times: int) -> None:
         """If the reply was lost, the client sends the step again; that changes nothing."""

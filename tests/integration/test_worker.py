@@ -49,7 +49,12 @@ class Worker:
                 [*DIGITQ, "worker", *broker, *NAME, *options],
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": path},
+                env={
+                    **os.environ,
+                    "DIGITQ_DEADLINE_SECONDS": "3600",
+                    "TMPDIR": str(self.folder),
+                    "PYTHONPATH": path,
+                },
             )
         wait_for(lambda: self.is_found("ready"))
 
@@ -118,6 +123,29 @@ def test_the_end_of_a_job_that_is_cancelled_is_logged_too(worker: Worker) -> Non
     wait_for(lambda: worker.lines(event="job begin", job=job.id))
     job.cancel()
     wait_for(lambda: worker.lines(event="job end", job=job.id, state="cancelled"))
+
+
+def test_the_chunk_of_a_process_that_died_is_begun_again_long_before_its_deadline(
+    worker: Worker,
+) -> None:
+    client = Client(worker.local.url)
+    child = children_of(worker.process.pid)[-1]
+    job = client.submit([draw_one()] * 600, detached=True)
+
+    def stands_still_at_a_chunk() -> bool:
+        os.kill(child, signal.SIGSTOP)
+        if client.ledger.running_chunks([job.id]):
+            return True
+        os.kill(child, signal.SIGCONT)
+        return False
+
+    wait_for(stands_still_at_a_chunk)
+    os.kill(child, signal.SIGKILL)
+    wait_for(lambda: job.progress().state == "done")
+    assert job.progress().most_attempts == 2
+    (death,) = worker.lines(event="death", job=job.id)
+    again = worker.lines(event="chunk", job=job.id, chunk=death["chunk"])
+    assert [line["attempt"] for line in again] == [2]
 
 
 def test_a_single_call_is_one_line(worker: Worker) -> None:

@@ -1,4 +1,5 @@
-"""A watchdog in each worker. It kills processes that hang, and restarts a worker that is stuck."""
+"""A watchdog in each worker: it kills processes that hang, returns the chunks of dead ones to the
+queue, and restarts a worker that is stuck."""
 
 import ctypes
 import os
@@ -6,10 +7,12 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from billiard import active_children
-from celery.signals import worker_ready
+from billiard.exceptions import WorkerLostError
+from celery.signals import task_failure, worker_ready
 from celery.utils.log import get_logger
 from celery.worker import state
 
@@ -17,6 +20,8 @@ from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
 from protocol.ledger import CALLS_QUEUE, QUEUE, Ledger
+from worker.service.worker_log import log_death
+from worker.tasks import ledger_without_retry
 
 IDLE_SECONDS = 60.0  # a process may hang, or a worker ignore the queue, for this long
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # the options of prctl(2)
@@ -80,6 +85,16 @@ class Watchdog(threading.Thread):
         if now - self._busy > IDLE_SECONDS:
             logger.error("no message arrives, though the queue has some: restarting")
             restart(self._end_with_parent)
+
+
+@task_failure.connect
+def requeue_chunk(sender: Any, args: Any, exception: BaseException, **_: Any) -> None:
+    """If a process of the pool died at a chunk, queue the chunk again before its deadline."""
+    if sender.name == CLASSIFY and isinstance(exception, WorkerLostError) and len(args) == 2:
+        job_id, number = args
+        log_death(job_id, number, exception)
+        with suppress(BrokerError):  # then the sweep does it
+            ledger_without_retry().requeue(job_id, number, sender.request.hostname)
 
 
 @worker_ready.connect

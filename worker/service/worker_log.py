@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 from billiard.exceptions import WorkerLostError
-from celery.signals import after_setup_task_logger, task_failure
+from celery.signals import after_setup_task_logger
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
-from protocol.celery import CLASSIFY
 from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, facts, give_times_an_offset
 from protocol.settings import settings
@@ -119,13 +118,11 @@ def log_trouble(job_id: str, number: int, trouble: str) -> None:
     logger.warning("%s", text, extra=facts("trouble", job_id, chunk=number, trouble=trouble))
 
 
-@task_failure.connect
-def log_death(sender: Any, args: Any, exception: BaseException, **_: Any) -> None:
+def log_death(job_id: str, number: int, error: WorkerLostError) -> None:
     """Log which chunk a process of the pool had when it died."""
-    if sender.name == CLASSIFY and isinstance(exception, WorkerLostError) and len(args) == 2:
-        (job_id, number), how = args, str(exception).partition(": ")[2].partition(" Job: ")[0]
-        text = f"a process died at chunk {number} of job {job_id}: {how}"
-        logger.error("%s", in_one_line(text), extra=facts("death", job_id, chunk=number, how=how))
+    how = str(error).partition(": ")[2].partition(" Job: ")[0]
+    text = f"a process died at chunk {number} of job {job_id}: {how}"
+    logger.error("%s", in_one_line(text), extra=facts("death", job_id, chunk=number, how=how))
 
 
 def drop_death_traceback(record: logging.LogRecord) -> bool:
