@@ -7,7 +7,7 @@ import PIL.Image
 import PIL.ImageDraw
 import torch
 
-SIDE = 120  # px: of a ring
+RING_SIDE = 120  # px: of a ring
 
 
 def draw_one(
@@ -44,7 +44,7 @@ def draw_bars(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def draw_ring(side: int = SIDE, width: int = 8, ink: int = 0, ground: int = 255) -> np.ndarray:
+def draw_ring(side: int = RING_SIDE, width: int = 8, ink: int = 0, ground: int = 255) -> np.ndarray:
     """A ring, as of a 0, in the middle of an image."""
     image = PIL.Image.new("L", (side, side), ground)
     box = (side * 0.3, side * 0.2, side * 0.7, side * 0.8)

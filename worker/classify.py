@@ -36,7 +36,7 @@ from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import Views
 from worker.sight.normalisation.views import VIEW_WEIGHTS
 from worker.sight.numbers.recognition import NumberReading, trace_number
-from worker.sight.types import SIDE, ImageError, error_of_row
+from worker.sight.types import INPUT_SIDE, ImageError, error_of_row
 
 Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")
@@ -57,7 +57,7 @@ SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matc
 MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
 NO_REASON, UNSURE, NO_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
 REASON_TEXTS = pa.array([word or None for word in REASONS])
-PGM = b"P5 %d %d 255\n" % (SIDE, SIDE)  # makes 28×28 pixels a file
+PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
 
 watch = Watch()

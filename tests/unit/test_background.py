@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import SIDE, add_grain, draw_ring, likeness, same_digit
+from tests.drawing import RING_SIDE, add_grain, draw_ring, likeness, same_digit
 from worker.sight.normalisation.background import (
     NARROW_CLOSING,
     ROUGH_SIDE,
@@ -64,7 +64,7 @@ def test_what_is_obvious_is_not_asked_further(monkeypatch: pytest.MonkeyPatch, d
 def test_a_shadow_over_most_of_a_photo_is_no_dark_ground(
     turn: Callable[[np.ndarray], np.ndarray],
 ) -> None:
-    light = np.where(np.linspace(0, 1, SIDE) < 0.92, 0.3, 1)
+    light = np.where(np.linspace(0, 1, RING_SIDE) < 0.92, 0.3, 1)
     photo = add_grain(draw_ring(ink=60, ground=220) * light)
     assert not is_background_dark(shrink(turn(photo).copy(), ROUGH_SIDE))
 
@@ -258,7 +258,7 @@ def test_edges_are_darkened_alike_and_not_too_much() -> None:
 
 
 def test_the_ground_under_a_digit_is_that_around_it() -> None:
-    rows, columns = np.mgrid[:SIDE, :SIDE]
+    rows, columns = np.mgrid[:RING_SIDE, :RING_SIDE]
     lamp = 240 - columns * 0.8
     ground = estimate_background(np.where(draw_ring() == 0, 30, lamp).astype(np.uint8))
     assert np.abs(ground[10:-10, 15:-15] - lamp[10:-10, 15:-15]).max() < 25
@@ -273,7 +273,7 @@ def test_the_grain_of_paper_is_no_ink() -> None:
 
 @pytest.mark.parametrize("depth", [0.3, 0.45])
 def test_a_shadow_that_is_wider_than_strokes_is_no_ink(depth: float) -> None:
-    shadow = np.zeros((SIDE, SIDE), np.float32)
+    shadow = np.zeros((RING_SIDE, RING_SIDE), np.float32)
     cv2.line(shadow, (0, 95), (45, 119), 1, 22)
     shadow = cv2.GaussianBlur(shadow, (0, 0), 2)
     photo = draw_ring(ink=30, ground=220) * (1 - depth * shadow)
@@ -295,7 +295,7 @@ def test_a_pale_digit_is_no_shade_beside_a_dark_line(width: int) -> None:
 def test_a_pale_digit_among_the_dark_lines_of_a_cell(inset: int) -> None:
     grey = (255 - 0.2 * (255 - draw_ring())).astype(np.uint8)
     cell = 255 - np.zeros_like(grey)
-    for first in (inset, SIDE - inset - 4):
+    for first in (inset, RING_SIDE - inset - 4):
         cell[first : first + 3] = cell[:, first : first + 3] = 0
     ink = extract_ink(np.minimum(grey, cell))
     inside = np.s_[16:-16, 16:-16]

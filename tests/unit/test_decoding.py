@@ -32,7 +32,7 @@ from worker.sight.types import ImageError
 
 prepare_libraries()
 load_heif()  # else Pillow can't write these formats
-SIDE = 112  # px: the shorter side may be reduced to this
+SHORTER_SIDE = 112  # px: the shorter side may be reduced to this
 REFERENCE = read_digit(encode_image(draw_one())).image
 
 
@@ -122,8 +122,10 @@ def test_a_photo_that_is_shrunk_is_turned_upright_too(format: str) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     stored = draw_one((900, 1200)).transpose(PIL.Image.Transpose.ROTATE_90)
-    width, height = decode_image(encode_image(stored, format, exif=exif.tobytes()), SIDE).size
-    assert SIDE <= width < height < 1200
+    width, height = decode_image(
+        encode_image(stored, format, exif=exif.tobytes()), SHORTER_SIDE
+    ).size
+    assert SHORTER_SIDE <= width < height < 1200
 
 
 @pytest.mark.parametrize("kind", ["notes", "profile"])
@@ -149,7 +151,7 @@ def test_a_tiff_of_floats_of_64_bits(packed: bool) -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     start = b"II*\0" + struct.pack("<I", 8 + len(data))
     content = start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
-    assert np.array_equal(read_picture(content, SIDE), np.asarray(draw_one()))
+    assert np.array_equal(read_picture(content, SHORTER_SIDE), np.asarray(draw_one()))
 
 
 def test_a_bmp_whose_alpha_is_empty_is_not_transparent() -> None:
@@ -169,8 +171,8 @@ def test_a_bmp_whose_alpha_is_empty_is_not_transparent() -> None:
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_a_large_photo_is_shrunk_as_it_is_decoded(format: str) -> None:
     content = encode_image(draw_one((3000, 4000)), format)
-    assert SIDE <= min(decode_image(content, SIDE).size) < 2 * SIDE
-    assert SIDE <= min(read_picture(content, SIDE).shape[:2]) < 2 * SIDE
+    assert SHORTER_SIDE <= min(decode_image(content, SHORTER_SIDE).size) < 2 * SHORTER_SIDE
+    assert SHORTER_SIDE <= min(read_picture(content, SHORTER_SIDE).shape[:2]) < 2 * SHORTER_SIDE
 
 
 def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +180,7 @@ def test_only_a_jpeg_is_decoded_for_every_look(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(any_file, "read_picture", read)
     for format, times in [("PNG", 1), ("WEBP", 1), ("JPEG", 2)]:
         look = open_image(encode_image(draw_one((900, 1200)), format), 448)
-        for side in (SIDE, 448):
+        for side in (SHORTER_SIDE, 448):
             assert side <= min(look(side).shape[:2]) <= 900
         assert read.call_count == times
         read.reset_mock()
@@ -209,7 +211,7 @@ def test_a_scanner_s_bits_in_a_file_of_sixteen(bits: int) -> None:
 def test_floats_of_any_range(low: float, high: float) -> None:
     share = np.asarray(draw_one(), np.float32) / 255
     image = PIL.Image.fromarray(np.float32(low) + share * np.float32(high - low))
-    picture = read_picture(encode_image(image, "TIFF"), SIDE)
+    picture = read_picture(encode_image(image, "TIFF"), SHORTER_SIDE)
     assert np.array_equal(picture, np.asarray(draw_one()))
 
 
@@ -250,9 +252,9 @@ def test_each_format_has_its_limit(
         encode_image(PIL.Image.new(mode, (1000, 1000 * limit + more)), format, **options)
         for more in (0, 1)
     )
-    assert read_picture(within, SIDE).size
+    assert read_picture(within, SHORTER_SIDE).size
     with pytest.raises(ImageError, match=f"too large: .*{limit}001.* pixels, over {limit} mega"):
-        read_picture(above, SIDE)
+        read_picture(above, SHORTER_SIDE)
 
 
 def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,19 +265,19 @@ def test_deep_colours_of_a_heic_count(monkeypatch: pytest.MonkeyPatch) -> None:
         file = io.BytesIO()
         pillow_heif.encode(mode, size, bytes(128 * 128 * bytes_each), file)
         if bytes_each == 3:
-            assert read_picture(file.getvalue(), SIDE).size
+            assert read_picture(file.getvalue(), SHORTER_SIDE).size
             continue
         with pytest.raises(ImageError, match="too large: 128×128 pixels, over 0.01 megapixels"):
-            read_picture(file.getvalue(), SIDE)
+            read_picture(file.getvalue(), SHORTER_SIDE)
 
 
 def test_a_strip_may_be_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pillow, "MAX_SIDE", 1000)
     for size in ((1, 1000), (1000, 1)):
-        assert read_picture(encode_image(PIL.Image.new("RGBA", size)), SIDE).size
+        assert read_picture(encode_image(PIL.Image.new("RGBA", size)), SHORTER_SIDE).size
         longer = encode_image(PIL.Image.new("RGBA", tuple(side + 1 for side in size)))
         with pytest.raises(ImageError, match="too large: .*1001.* pixels, over 1000 on a side"):
-            read_picture(longer, SIDE)
+            read_picture(longer, SHORTER_SIDE)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_a_strip_may_be_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_of_the_decoder_is_passed_on(format: str, length: int, reason: str) -> None:
     content = encode_image(draw_one((100, 100)), format)
     with pytest.raises(ImageError, match=f"^damaged: .*{reason}"):
-        read_picture(content[:-length], SIDE)
+        read_picture(content[:-length], SHORTER_SIDE)
 
 
 def test_a_fill_byte_in_a_jpeg_is_passed_over() -> None:
@@ -305,11 +307,11 @@ def test_a_jpeg_that_is_held_whole_has_a_limit_of_its_own(monkeypatch: pytest.Mo
     """Its frame has three components, and each scan has one of them."""
     monkeypatch.setattr(pillow, "MAX_MEGAPIXELS_WHOLE", 0.001)
     content = encode_image(PIL.Image.new("RGB", (64, 64)), "JPEG")
-    assert read_picture(content, SIDE).size
+    assert read_picture(content, SHORTER_SIDE).size
     scan = content.index(b"\xff\xda")
     apart = b"\xff\xda\0\x08\x01" + content[scan + 5 : scan + 7] + b"\0\x3f\0"
     with pytest.raises(ImageError, match="too large: 64×64 pixels"):
-        read_picture(content[:scan] + apart + content[scan + 14 :], SIDE)
+        read_picture(content[:scan] + apart + content[scan + 14 :], SHORTER_SIDE)
 
 
 @pytest.mark.parametrize("size", [(900, 700), (451, 1333), (5000, 300), (31_111, 20)])
@@ -318,10 +320,10 @@ def test_shrinking_in_tiles_is_shrinking(
     mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = _sixteen_bit(draw_one(size)) if mode == "I;16" else draw_one(size).convert(mode)
-    whole = reduce(image, SIDE)
+    whole = reduce(image, SHORTER_SIDE)
     monkeypatch.setattr(pillow, "TILE_PIXELS", 5000)
     assert whole.size != image.size
-    assert np.array_equal(np.asarray(reduce(image, SIDE)), np.asarray(whole))
+    assert np.array_equal(np.asarray(reduce(image, SHORTER_SIDE)), np.asarray(whole))
 
 
 def test_a_plain_png_is_read_as_pillow_reads_it() -> None:
@@ -329,9 +331,9 @@ def test_a_plain_png_is_read_as_pillow_reads_it() -> None:
         random = np.random.default_rng(seed)
         grey = random.integers(0, 256, random.integers(1, 60, 2), np.uint8)
         content = encode_image(PIL.Image.fromarray(grey), optimize=bool(seed % 2))
-        assert np.array_equal(decode_plain_png(content, SIDE), grey)
+        assert np.array_equal(decode_plain_png(content, SHORTER_SIDE), grey)
         for length in (0, 20, 40, len(content) // 2, len(content) - 13):
-            assert decode_plain_png(content[:length], SIDE) is None
+            assert decode_plain_png(content[:length], SHORTER_SIDE) is None
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P"])
@@ -340,7 +342,9 @@ def test_a_plain_png_in_colour_is_read_as_pillow_reads_it(size: tuple[int, int],
     noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
     image = PIL.Image.fromarray(noise).resize(size).convert(mode)
     content = encode_image(image)
-    assert np.array_equal(decode_plain_png(content, SIDE), to_picture(decode_image(content, SIDE)))
+    assert np.array_equal(
+        decode_plain_png(content, SHORTER_SIDE), to_picture(decode_image(content, SHORTER_SIDE))
+    )
 
 
 def test_other_files_are_no_plain_png() -> None:
@@ -352,7 +356,7 @@ def test_other_files_are_no_plain_png() -> None:
     damaged = bytearray(encode_image(draw_one(), dpi=(72, 72)))
     damaged[damaged.index(b"pHYs") + 5] ^= 1  # OpenCV would ignore this, Pillow does not
     others += [turned, encode_image(draw_one(), transparency=255), bytes(damaged), b"", b"text"]
-    assert [decode_plain_png(content, SIDE) for content in others] == [None] * len(others)
+    assert [decode_plain_png(content, SHORTER_SIDE) for content in others] == [None] * len(others)
     assert likeness(read_digit(encode_image(draw_one(), transparency=255)).image) > 0.95
 
 
@@ -364,10 +368,10 @@ def test_a_plain_jpeg_is_read_as_pillow_reads_it(size: tuple[int, int], mode: st
     noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
     image = PIL.Image.fromarray(noise).resize(size, PIL.Image.Resampling.BICUBIC).convert(mode)
     content = encode_image(image, "JPEG", quality=85)
-    picture = decode_plain_jpeg(content, SIDE)
-    pillow = to_picture(decode_image(content, SIDE))
-    assert picture is not None and min(picture.shape[:2]) >= min(SIDE, *size)
-    if min(size) // SIDE in (
+    picture = decode_plain_jpeg(content, SHORTER_SIDE)
+    pillow = to_picture(decode_image(content, SHORTER_SIDE))
+    assert picture is not None and min(picture.shape[:2]) >= min(SHORTER_SIDE, *size)
+    if min(size) // SHORTER_SIDE in (
         0,
         1,
         2,
@@ -376,8 +380,10 @@ def test_a_plain_jpeg_is_read_as_pillow_reads_it(size: tuple[int, int], mode: st
     ):  # at other factors both reduce it further, each in its own way
         assert np.array_equal(picture, pillow)
     for length in (0, 3, 20, 200, len(content) // 2, len(content) - 1):
-        assert decode_plain_jpeg(content[:length], SIDE) is None
-        assert decode_plain_jpeg(content[:length] + b"\xff\xd9", SIDE) is None or length > 200
+        assert decode_plain_jpeg(content[:length], SHORTER_SIDE) is None
+        assert (
+            decode_plain_jpeg(content[:length] + b"\xff\xd9", SHORTER_SIDE) is None or length > 200
+        )
 
 
 def test_other_files_are_no_plain_jpeg() -> None:
@@ -390,7 +396,7 @@ def test_other_files_are_no_plain_jpeg() -> None:
         encode_image(draw_one()),
         b"\xff\xd8\xff\xd9",
     ]
-    assert [decode_plain_jpeg(content, SIDE) for content in others] == [None] * len(others)
+    assert [decode_plain_jpeg(content, SHORTER_SIDE) for content in others] == [None] * len(others)
 
 
 PNG = encode_image(draw_one())

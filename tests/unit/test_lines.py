@@ -6,7 +6,7 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
-from tests.drawing import RING, SIDE, draw_ring, likeness
+from tests.drawing import RING, RING_SIDE, draw_ring, likeness
 from worker.sight.normalisation.line_finding import find_sides, measure_thickness
 from worker.sight.normalisation.lines import remove_lines
 from worker.sight.normalisation.measuring import measure_stroke_width
@@ -91,7 +91,7 @@ def test_a_line_is_as_thick_as_where_nothing_lies_along_it() -> None:
 
 def draw_two(left: int, right: int) -> np.ndarray:
     """A 2 as ink, whose bar goes from left to right."""
-    two = np.zeros((SIDE, SIDE), np.uint8)
+    two = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     cv2.ellipse(two, (60, 42), (26, 22), 0, 180, 400, 255, 6)
     cv2.line(two, (80, 56), (left, 96), 255, 6)
     return cv2.line(two, (left, 96), (right, 96), 255, 6)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING, SIDE, add_grain, draw_ring, same_digit
+from tests.drawing import RING, RING_SIDE, add_grain, draw_ring, same_digit
 from worker.sight.normalisation.panels import find_panel, find_sheet, measure_strip
 from worker.sight.normalisation.steps import normalise, trace_steps
 
@@ -170,7 +170,7 @@ def test_a_digit_on_any_convex_panel_is_read(panel: str) -> None:
 @pytest.mark.parametrize("curl", [0, 1])
 def test_a_thick_0_is_no_panel(stroke: int, tilt: int, curl: int) -> None:
     """Even if it is tilted, or its stroke goes on inside."""
-    ink = np.zeros((SIDE, SIDE), np.uint8)
+    ink = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     cv2.ellipse(ink, (60, 60), (24, 34), tilt, 0, 360, 255, stroke)
     cv2.line(ink, (60, 30), (60, 30 + curl * 22), 255, 6)
     assert find_panel(ink) is None

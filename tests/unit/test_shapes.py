@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.drawing import RING, SIDE, draw_ring
+from tests.drawing import RING, RING_SIDE, draw_ring
 from worker.sight.normalisation.doubts import is_digit_above, is_digit_dropped, is_digit_within
 from worker.sight.normalisation.shapes import fill_outline, select_digit
 
@@ -28,7 +28,7 @@ def test_a_digit_drawn_as_an_outline_is_filled() -> None:
     two = np.array([[40, 40], [60, 28], [78, 40], [70, 60], [40, 95], [82, 95]])
     six = np.array([[70, 20], [45, 60], [45, 90], [75, 90], [75, 65], [45, 65]])
     for strokes in (two, six):
-        solid = cv2.polylines(np.zeros((SIDE, SIDE), np.uint8), [strokes], False, 255, 13)
+        solid = cv2.polylines(np.zeros((RING_SIDE, RING_SIDE), np.uint8), [strokes], False, 255, 13)
         outline = cv2.morphologyEx(solid, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         filled = fill_outline(outline)
         assert np.array_equal(filled, cv2.dilate(solid, np.ones((3, 3), np.uint8)))
@@ -54,7 +54,7 @@ def test_a_digit_at_the_edge_is_more_than_a_speck_in_the_middle(speck: int) -> N
 
 @pytest.mark.parametrize("shape", ["a digit's stroke", "a thin one that reaches in"])
 def test_a_stroke_at_the_edge_is_no_end_of_a_shadow(shape: str) -> None:
-    ink = np.zeros((SIDE, 2 * SIDE), np.uint8)
+    ink = np.zeros((RING_SIDE, 2 * RING_SIDE), np.uint8)
     ink[54:66, 150:162] = 255  # a blot
     digit = np.zeros_like(ink)
     if shape == "a digit's stroke":  # slim, though it fills its box
@@ -107,7 +107,7 @@ def test_the_end_of_a_shadow_is_less_than_a_digit() -> None:
 
 def print_beside_a_seven(places: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """A 7; and one with rings, whose left, top and height these are."""
-    seven = np.zeros((SIDE, SIDE), np.uint8)
+    seven = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     cv2.polylines(seven, [np.array([(50, 34), (86, 34), (60, 90)])], False, 255, 7)
     printed = seven.copy()
     for left, top, height in places:
@@ -145,7 +145,7 @@ def test_what_is_no_row_is_no_print(places: list[tuple[int, int, int]]) -> None:
 
 
 def test_a_digit_in_pieces_is_no_print() -> None:
-    zero = np.zeros((SIDE, SIDE), np.uint8)
+    zero = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     for left, top, width, height in (
         (40, 30, 8, 30), (40, 64, 8, 28), (72, 30, 8, 30), (72, 64, 8, 28),
         (46, 18, 12, 8), (62, 18, 12, 8),
@@ -156,7 +156,7 @@ def test_a_digit_in_pieces_is_no_print() -> None:
 
 @pytest.mark.parametrize("gap", [5, 12])
 def test_a_bar_in_pieces_is_no_print(gap: int) -> None:
-    five = np.zeros((SIDE, SIDE), np.uint8)
+    five = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     cv2.line(five, (45, 50), (45, 62), 255, 9)
     cv2.ellipse(five, (55, 78), (20, 20), 0, -120, 140, 255, 9)
     top = int(np.flatnonzero(five.any(axis=1))[0]) - gap
@@ -165,7 +165,7 @@ def test_a_bar_in_pieces_is_no_print(gap: int) -> None:
 
 
 def test_a_digit_in_two_strokes_stays_whole() -> None:
-    five = np.zeros((SIDE, SIDE), np.uint8)
+    five = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     five[20:26, 50:85] = 255  # the bar, set down apart
     five[32:100, 40:48] = 255
     assert np.array_equal(select_digit(five), five)
@@ -175,7 +175,7 @@ def test_a_digit_in_two_strokes_stays_whole() -> None:
 
 @pytest.mark.parametrize(("radius", "width"), [(40, 5), (52, 5), (46, 22)])
 def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
-    three = np.zeros((SIDE, SIDE), np.uint8)
+    three = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     cv2.ellipse(three, (58, 46), (14, 14), 0, 200, 440, 255, 5)
     cv2.ellipse(three, (58, 74), (14, 14), 0, -80, 160, 255, 5)
     circled = cv2.circle(three.copy(), (60, 60), radius, 255, width)
@@ -185,7 +185,7 @@ def test_a_digit_in_a_circle_is_what_is_inside(radius: int, width: int) -> None:
 
 @pytest.mark.parametrize(("height", "expected"), [(24, True), (18, False)])
 def test_what_is_around_a_small_shape_may_be_a_circle(height: int, expected: bool) -> None:
-    ring = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (60, 60), 45, 255, 12)
+    ring = cv2.circle(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (60, 60), 45, 255, 12)
     place = slice(60 - height // 2, 60 + height // 2)
     ring[place, 57:63] = 255
     assert is_digit_within(select_digit(ring)) == expected
@@ -207,7 +207,7 @@ def test_what_is_around_a_small_shape_may_be_a_circle(height: int, expected: boo
 def test_a_digit_above_another_is_one_as_well(
     upper: tuple[int, int], lower: tuple[int, int], expected: bool
 ) -> None:
-    ink = np.zeros((SIDE, SIDE), np.uint8)
+    ink = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     (w, h), (width, height) = upper, lower
     ink[10 : 10 + h, 40 : 40 + w] = ink[12 + h : 12 + h + height, 40 : 40 + width] = 255
     assert is_digit_above(select_digit(ink)) == expected
@@ -216,13 +216,13 @@ def test_a_digit_above_another_is_one_as_well(
 
 
 def test_a_circle_that_is_small_in_a_large_image_is_one() -> None:
-    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 57), (60, 63), 255, 2)
+    one = cv2.line(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (60, 57), (60, 63), 255, 2)
     assert np.array_equal(select_digit(cv2.circle(one.copy(), (60, 60), 7, 255, 1)), one)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(20, 340), (200, 500)])
 def test_a_circle_around_a_digit_need_not_close(start: int, stop: int) -> None:
-    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
+    one = cv2.line(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
     circled = cv2.ellipse(one.copy(), (60, 60), (45, 50), 0, start, stop, 255, 5)
     assert np.array_equal(select_digit(circled), one)
     assert is_digit_dropped(circled, one)
@@ -248,7 +248,7 @@ def test_the_base_of_a_2_may_be_set_down_apart() -> None:
 
 
 def test_a_frame_is_no_second_digit_but_what_is_round_may_be() -> None:
-    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
+    one = cv2.line(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (60, 40), (60, 82), 255, 7)
     framed = cv2.rectangle(one.copy(), (20, 15), (100, 105), 255, 4)
     ringed = cv2.ellipse(one.copy(), (60, 60), (40, 45), 0, 0, 360, 255, 4)
     for around, doubted in [(framed, False), (ringed, True)]:
@@ -292,14 +292,14 @@ def test_a_stroke_under_a_digit_is_no_button() -> None:
 
 
 def test_a_speck_above_does_not_make_a_line_of_a_flat_digit() -> None:
-    digit = cv2.rectangle(np.zeros((SIDE, SIDE), np.uint8), (20, 60), (100, 72), 255, -1)
+    digit = cv2.rectangle(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (20, 60), (100, 72), 255, -1)
     ink = cv2.rectangle(digit.copy(), (55, 40), (65, 50), 255, -1)
     assert (select_digit(ink)[digit > 0] > 0).all()
 
 
 @pytest.mark.parametrize("first", [9, 20])
 def test_stripes_of_a_digit_are_no_lines_under_it(first: int) -> None:
-    ink = np.zeros((SIDE, SIDE), np.uint8)
+    ink = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     ink[20 : 20 + first, 45:75] = 255
     for top in range(23 + first, 90, 12):  # as a printer with a dead row has them
         ink[top : top + 9, 45:75] = 255
@@ -307,7 +307,7 @@ def test_stripes_of_a_digit_are_no_lines_under_it(first: int) -> None:
 
 
 def test_a_thick_line_is_no_more_a_digit_than_a_thin_one() -> None:
-    digit = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (60, 20), (56, 80), 255, 4)
+    digit = cv2.line(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (60, 20), (56, 80), 255, 4)
     ink = cv2.line(digit.copy(), (10, 100), (110, 96), 255, 9)
     assert np.array_equal(select_digit(ink), digit)
 
@@ -327,7 +327,7 @@ def test_the_pieces_of_a_broken_stroke_stay_together() -> None:
 
 def test_a_1_of_a_pen_is_no_margin() -> None:
     """Though it is long and slim, and something larger than a speck lies beside it."""
-    one = cv2.line(np.zeros((SIDE, SIDE), np.uint8), (55, 15), (68, 100), 255, 6)
+    one = cv2.line(np.zeros((RING_SIDE, RING_SIDE), np.uint8), (55, 15), (68, 100), 255, 6)
     blot = cv2.ellipse(one.copy(), (95, 40), (14, 9), 30, 0, 360, 255, 3)
     assert np.array_equal(select_digit(blot) & one, one)
 
@@ -342,7 +342,7 @@ def test_pieces_of_a_broken_stroke_at_the_edge_are_the_digits() -> None:
 
 
 def test_a_thin_1_is_no_margin() -> None:
-    page = np.zeros((SIDE, SIDE), np.uint8)
+    page = np.zeros((RING_SIDE, RING_SIDE), np.uint8)
     page[15:115, 60:63] = page[40:44, 80:84] = 255  # and a speck
     one = page.copy()
     one[40:44, 80:84] = 0

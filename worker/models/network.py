@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES, PIXELS
-from worker.sight.types import SIDE
+from worker.sight.types import INPUT_SIDE
 
 HIDDEN = 256
 CHANNELS = (16, 32, 64, 64, 96, 96)  # the sides after each convolution: 26, 12, 10, 8, 6, 4 px
@@ -103,7 +103,7 @@ class Cnn(Network):
 
     def to_images(self, pixels: Tensor) -> Tensor:
         """(pixels / 255 − mean) / std: (N, 784) uint8 or float → (N, 1, 28, 28) float."""
-        return (pixels * self.scale).add_(self.shift).view(-1, 1, SIDE, SIDE)
+        return (pixels * self.scale).add_(self.shift).view(-1, 1, INPUT_SIDE, INPUT_SIDE)
 
     def fold(self) -> "Cnn":
         """Merge the batch normalisations into the convolutions."""

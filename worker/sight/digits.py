@@ -9,7 +9,7 @@ from protocol.chunk import ARRAY, PIXELS, Reason
 from worker.sight.decoding.any_file import has_more_pages, open_image
 from worker.sight.normalisation.measuring import shrink
 from worker.sight.normalisation.steps import FINE, Step, Views, trace_steps, trace_views
-from worker.sight.types import SIDE, ImageError
+from worker.sight.types import INPUT_SIDE, ImageError
 
 PAGES: Reason = "pages"
 MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk before its views
@@ -21,7 +21,7 @@ def trace_digit(content: bytes) -> Iterator[Step]:
         if len(content) != len(ARRAY) + PIXELS:
             raise ImageError("an array of another size")
         pixels = np.frombuffer(content, np.uint8, offset=len(ARRAY))
-        return iter([Step("array", pixels.reshape(SIDE, SIDE))])
+        return iter([Step("array", pixels.reshape(INPUT_SIDE, INPUT_SIDE))])
     review_reason: Reason = PAGES if has_more_pages(content) else ""
     return trace_steps(open_image(content, FINE[0]), review_reason)
 

@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 28  # px: height and width of what a network sees
+INPUT_SIDE = 28  # px: height and width of what a network sees
 MIN_CONTRAST = 16  # an image with less between background and ink, in grey values, is blank
 
 Grey = NDArray[np.uint8]  # (height, width)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protocol.chunk import PIXELS
-from worker.sight.types import SIDE
+from worker.sight.types import INPUT_SIDE
 
 BUMPS = 7  # the number of bumps in each direction
 BUMP_WIDTH = 0.3  # standard deviation of a bump, in half sides of the image
@@ -37,7 +37,7 @@ class Augmenter:
 
     def __init__(self, distortion: Distortion) -> None:
         self.distortion = distortion
-        ticks = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
+        ticks = (torch.arange(INPUT_SIDE) + 0.5) * 2 / INPUT_SIDE - 1
         y, x = (axis.flatten() for axis in torch.meshgrid(ticks, ticks, indexing="ij"))
         ticks = torch.linspace(-1, 1, BUMPS)
         centre_y, centre_x = torch.meshgrid(ticks, ticks, indexing="ij")
@@ -50,7 +50,7 @@ class Augmenter:
         """Distort a batch: (N, 28, 28) uint8 or float → (N, 784) float of the same range."""
         count, fields = len(images), len(self.fields)
         grid = self.draw_mix(count).view(-1, fields) @ self.fields
-        grid = grid.view(count, 2, SIDE, SIDE).permute(0, 2, 3, 1)
+        grid = grid.view(count, 2, INPUT_SIDE, INPUT_SIDE).permute(0, 2, 3, 1)
         moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
         return self.change_values(moved.view(count, PIXELS))
 
@@ -71,10 +71,10 @@ class Augmenter:
         by = self.distortion
         angle = torch.randn(count) * math.radians(by.rotation_degrees)
         stretch_x, stretch_y = torch.exp(torch.randn(2, count) * by.stretch)
-        mix = torch.randn(count, 2, len(self.fields)) * (by.elastic_pixels * 2 / SIDE)
+        mix = torch.randn(count, 2, len(self.fields)) * (by.elastic_pixels * 2 / INPUT_SIDE)
         mix[:, 0, 0] = stretch_x * angle.cos()
         mix[:, 0, 1] = stretch_x * (torch.randn(count) * by.shear - angle.sin())
         mix[:, 1, 0] = stretch_y * angle.sin()
         mix[:, 1, 1] = stretch_y * angle.cos()
-        mix[:, :, 2] = torch.randn(count, 2) * (by.shift_pixels * 2 / SIDE)
+        mix[:, :, 2] = torch.randn(count, 2) * (by.shift_pixels * 2 / INPUT_SIDE)
         return mix

@@ -33,7 +33,7 @@ from worker.models.model import Model, build_model, load_model
 from worker.models.network import Network
 from worker.sight.digits import trace_other_views
 from worker.sight.normalisation.steps import Views
-from worker.sight.types import SIDE
+from worker.sight.types import INPUT_SIDE
 from worker.training.calibration import (
     calibrate,
     choose_digit_threshold,
@@ -145,7 +145,7 @@ def mix(own: OwnImages, images: Tensor, labels: Tensor) -> TrainingData:
         if views:
             pixels.append(np.stack([*views.values()]).reshape(-1, PIXELS))
             answers.append(np.full(len(views), label))
-    shown = np.concatenate(pixels).reshape(-1, SIDE, SIDE), np.concatenate(answers)
+    shown = np.concatenate(pixels).reshape(-1, INPUT_SIDE, INPUT_SIDE), np.concatenate(answers)
     times = max(1, round(OWN_ROWS / len(shown[0])))
     digits = np.repeat(shown[0], times, axis=0), np.repeat(shown[1], times)
     known = images.numpy(), labels.numpy()

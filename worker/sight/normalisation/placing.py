@@ -11,21 +11,27 @@ from worker.sight.normalisation.measuring import (
     mask_over,
     measure_stroke_width,
 )
-from worker.sight.types import SIDE, Grey, ImageError
+from worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 DIGIT_SIDE = 20  # px: the longer side of an MNIST digit
-MAX_INK_PIXELS = 0.6 * SIDE**2  # more ink than this is not like MNIST, whose densest digit has 45 %
+MAX_INK_PIXELS = (
+    0.6 * INPUT_SIDE**2
+)  # more ink than this is not like MNIST, whose densest digit has 45 %
 MIN_STROKE_WIDTH = 2.2  # px at `DIGIT_SIDE`: thinner strokes are dilated; MNIST's lower quartile
 STROKE_SIDE = 80  # px: strokes are measured and dilated while the digit's longer side is this
-_ticks = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2  # px from the middle
+_ticks = np.arange(INPUT_SIDE, dtype=np.float32) - (INPUT_SIDE - 1) / 2  # px from the middle
 MOMENTS = np.stack(  # (3, 784): times pixels, they give the mass and the moments down and right
-    [np.ones(SIDE * SIDE, np.float32), np.repeat(_ticks, SIDE), np.tile(_ticks, SIDE)]
+    [
+        np.ones(INPUT_SIDE * INPUT_SIDE, np.float32),
+        np.repeat(_ticks, INPUT_SIDE),
+        np.tile(_ticks, INPUT_SIDE),
+    ]
 )
 
 
 def is_normalised(grey: Grey) -> bool:
     """Whether an image is like MNIST's: 28×28, white on black, its digit in size and place."""
-    if grey.shape != (SIDE, SIDE):
+    if grey.shape != (INPUT_SIDE, INPUT_SIDE):
         return False
     _, ink = cv2.threshold(grey, 32, 0, cv2.THRESH_TOZERO)  # JPEG leaves up to 32 around ink
     on_border = cv2.countNonZero(ink) - cv2.countNonZero(ink[1:-1, 1:-1])
@@ -33,7 +39,7 @@ def is_normalised(grey: Grey) -> bool:
         cv2.minMaxLoc(ink)[1] < 192  # MNIST's ink is lighter
         or cv2.countNonZero(mask_over(grey, 8)) > MAX_INK_PIXELS  # MNIST's background is darker
         or abs(max(cv2.boundingRect(ink)[2:]) - DIGIT_SIDE) > 2  # px
-        or on_border >= 2 * (SIDE - 1)  # half of the border
+        or on_border >= 2 * (INPUT_SIDE - 1)  # half of the border
     ):
         return False
     mass, down, right = (MOMENTS @ ink.reshape(-1)).tolist()  # twice as fast as cv2.moments
@@ -83,8 +89,8 @@ def centre(ink: Grey) -> Grey:
     """A 28×28 image with the ink's centre of mass at its centre, as far as there is room."""
     height, width = ink.shape
     row, column = centre_of_mass(ink)
-    top = min(max(round(SIDE / 2 - row), 0), SIDE - height)
-    left = min(max(round(SIDE / 2 - column), 0), SIDE - width)
-    placed = np.zeros((SIDE, SIDE), np.uint8)
+    top = min(max(round(INPUT_SIDE / 2 - row), 0), INPUT_SIDE - height)
+    left = min(max(round(INPUT_SIDE / 2 - column), 0), INPUT_SIDE - width)
+    placed = np.zeros((INPUT_SIDE, INPUT_SIDE), np.uint8)
     placed[top : top + height, left : left + width] = ink
     return placed

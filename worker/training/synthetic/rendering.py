@@ -17,7 +17,7 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import normalise
-from worker.sight.types import SIDE, Grey, ImageError
+from worker.sight.types import INPUT_SIDE, Grey, ImageError
 from worker.training.synthetic.handwriting import SHAPE_SIDE
 from worker.training.synthetic.outliers import NEGATIVES
 from worker.training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
@@ -42,7 +42,7 @@ def render_outlier(digit: Grey, other: Grey, rng: Rng) -> Grey:
     kind = NEGATIVES[rng.integers(len(NEGATIVES))]
     shape = kind(warp(enlarge(digit, rng), rng), warp(enlarge(other, rng), rng), rng)
     if rng.random() < 0.4:
-        return cv2.resize(shape, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return cv2.resize(shape, (INPUT_SIDE, INPUT_SIDE), interpolation=cv2.INTER_AREA)
     framed = np.pad(shape, SHAPE_SIDE // 10)
     return normalise(framed if rng.random() < 0.5 else 255 - framed)
 
