@@ -236,9 +236,9 @@ ROWS = [
     without("review: one within", doubts.is_digit_within, no),
 ]
 VIEW_GROUPS = {
-    "all": {view.__name__ for view in views.VIEWS},
-    "parts": {view.__name__ for view in views.PART_VIEWS},
-    **{view.__name__: {view.__name__} for view in views.VIEWS},
+    "all": {*views.VIEWS},
+    "parts": {*views.PARTS},
+    **{view: {view} for view in views.VIEWS},
 }
 
 

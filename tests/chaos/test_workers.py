@@ -72,7 +72,7 @@ def deadly_view(picture):
     raise ValueError("none")
 
 worker.classify.trace_digit = late
-worker.sight.normalisation.steps.VIEWS = (*worker.sight.normalisation.steps.VIEWS, deadly_view)
+worker.sight.normalisation.steps.VIEWS |= {"deadly": deadly_view}
 """
 # A module with which a worker is deaf until it starts again
 DEAF = """

@@ -35,7 +35,7 @@ SMALL_DIGIT_SIDE = 14  # px: a digit whose longer side is less is looked at more
 WHOLE = (0.0, 1.0, 0.0, 1.0)  # the region of a whole image
 
 Views = dict[str, Grey]  # name of a view → 28×28, as the network sees it
-Read = Callable[[int], Picture]  # decodes the image to a shorter side of at least so many px
+DecodeAt = Callable[[int], Picture]  # decodes the image to a shorter side of at least so many px
 
 
 class Step(NamedTuple):
@@ -46,18 +46,18 @@ class Step(NamedTuple):
     review_reason: Reason = ""  # why a person should look at the image, however sure the network is
 
 
-def trace_views(read: Read) -> Iterator[Views]:
+def trace_views(decode: DecodeAt) -> Iterator[Views]:
     """Yield one growing dictionary after each step: the views that are done and show a digit.
 
     It stays empty for an image that is like MNIST's. Raises `TimeLimitError`.
     """
     views: Views = {}
-    see = cache(lambda side: read(ceil(side / MIN_VIEW_SHARE)))
+    see = cache(lambda side: decode(ceil(side / MIN_VIEW_SHARE)))
     grey = to_grey(shrink(see(COARSE[0]), COARSE[1]))
     if not is_normalised(grey):
         region = find_sheet(grey) or WHOLE
         look = cache(lambda side: cut(see(side), region))
-        for view in VIEWS:
+        for name, view in VIEWS.items():
             try:
                 for step in trace_steps(partial(lambda view, side: view(look(side)), view)):
                     seen = step.image
@@ -66,7 +66,7 @@ def trace_views(read: Read) -> Iterator[Views]:
                 raise
             except Exception:  # a view may break a step, but not the other views
                 continue
-            views[view.__name__] = seen
+            views[name] = seen
     yield views
 
 
@@ -76,7 +76,7 @@ def normalise(picture: Picture) -> Grey:
     return last.image
 
 
-def trace_steps(read: Read, doubted: Reason = "") -> Iterator[Step]:
+def trace_steps(decode: DecodeAt, doubted: Reason = "") -> Iterator[Step]:
     """Yield the image as shrunk grey values and after each step, with a reason to doubt it or "".
 
     The first look is coarse. The next one is at a sheet or panel alone, or else closer if there is
@@ -87,7 +87,7 @@ def trace_steps(read: Read, doubted: Reason = "") -> Iterator[Step]:
     review_reason, seen = doubted, 0
     for look, (shorter, longer) in SCALES.items():
         if shorter != seen:
-            picture, seen = read(shorter), shorter
+            picture, seen = decode(shorter), shorter
         height, width = picture.shape[:2]
         is_original = min(height, width) < shorter and max(height, width) <= longer  # never shrunk
         review_reason = doubted if region == WHOLE else review_reason  # a better look replaces it
