@@ -25,7 +25,7 @@ from worker.dataset import load_mnist
 from worker.models.number import load_networks
 from worker.sight.numbers.finding import find_candidates
 from worker.sight.numbers.line_strip import turn
-from worker.sight.numbers.recognition import FIRST_LOOK
+from worker.sight.numbers.search import FIRST_LOOK
 from worker.training.synthetic.forms import FORMS
 from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 

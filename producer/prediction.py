@@ -1,9 +1,11 @@
 """The answers to single calls."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
+
+from protocol.chunk import Alternative, FoundDigit
 
 
 @dataclass(frozen=True)
@@ -17,24 +19,6 @@ class Prediction:
     error: str | None
     review: bool
     reason: str | None = None
-
-
-class FoundDigit(NamedTuple):
-    """One digit of a number, and its box in px of the upright picture."""
-
-    digit: int
-    confidence: float
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-class Alternative(NamedTuple):
-    """Another number that an image may show."""
-
-    number: str
-    probability: float
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Literal, Self, get_args
+from typing import IO, Literal, NamedTuple, Self, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,9 +55,27 @@ RESULT_SCHEMA = pa.schema(
     [ID, ("label", pa.int8()), CONFIDENCE, ("probabilities", PROBABILITIES), *CHECK_FIELDS]
 )
 
-SIDES = ("left", "top", "right", "bottom")  # of a digit's box, in px of the upright picture
-BOX = [(side, pa.float32()) for side in SIDES]
-FOUND_DIGIT = pa.struct([("digit", pa.int8()), CONFIDENCE, *BOX])
+
+class FoundDigit(NamedTuple):
+    """One digit of a number, and its box in px of the upright picture."""
+
+    digit: int
+    confidence: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Alternative(NamedTuple):
+    """Another number that an image may show."""
+
+    number: str
+    probability: float
+
+
+SIDES = [(side, pa.float32()) for side in FoundDigit._fields[2:]]
+FOUND_DIGIT = pa.struct([("digit", pa.int8()), CONFIDENCE, *SIDES])
 ALTERNATIVE = pa.struct([("number", pa.string()), ("probability", pa.float32())])
 NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
     [

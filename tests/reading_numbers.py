@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from protocol.chunk import Alternative, FoundDigit
 from protocol.known import Known
-from worker.sight.numbers.recognition import FoundDigit, NumberReading
+from worker.sight.numbers.recognition import NumberReading
 from worker.sight.types import ImageError
 
 
@@ -19,10 +20,10 @@ def read_text(content: bytes, known: Known) -> NumberReading:
     if known.allowed is not None and content not in known.allowed.tolist():
         reason = "not allowed"
     digits = [
-        FoundDigit(int(digit), 0.9, (10.0 * place, 0.0, 10.0 * place + 8.5, 20.0))
+        FoundDigit(int(digit), 0.9, 10.0 * place, 0.0, 10.0 * place + 8.5, 20.0)
         for place, digit in enumerate(number)
     ]
-    return NumberReading(number, 0.7, digits, [(number[::-1], 0.2)], reason)
+    return NumberReading(number, 0.7, digits, [Alternative(number[::-1], 0.2)], reason)
 
 
 def trace_text(content: bytes, known: Known) -> Iterator[NumberReading]:

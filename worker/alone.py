@@ -20,7 +20,7 @@ from protocol.settings import NUMBER
 from worker.dataset import load_mnist
 from worker.models.model import load_model
 from worker.models.number import load_networks
-from worker.sight.numbers.recognition import FIRST_LOOK
+from worker.sight.numbers.search import FIRST_LOOK
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10

@@ -17,7 +17,6 @@ from protocol.chunk import (
     PROBABILITIES,
     REASONS,
     RESULT_SCHEMA,
-    SIDES,
     WEIGHTS_KEY,
     Chunk,
     Kind,
@@ -164,16 +163,11 @@ def build_row(id: str, reading: NumberReading | None, error: str | None) -> dict
     row = {"id": id, "error": error}
     if reading is None:
         return row | {"review": True, "reason": "error"}
-    digits = [
-        {"digit": one.digit, "confidence": one.confidence, **dict(zip(SIDES, one.box, strict=True))}
-        for one in reading.digits
-    ]
-    others = [{"number": other, "probability": share} for other, share in reading.alternatives]
     return row | {
         "number": reading.number,
         "confidence": reading.confidence,
-        "digits": digits,
-        "alternatives": others,
+        "digits": [digit._asdict() for digit in reading.digits],
+        "alternatives": [other._asdict() for other in reading.alternatives],
         "review": bool(reading.reason),
         "reason": reading.reason or None,
     }

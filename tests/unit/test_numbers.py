@@ -22,18 +22,16 @@ from worker.sight.numbers.finding import (
 )
 from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.recognition import (
-    FIRST_LOOK,
     Seen,
     choose_readings,
-    find_others,
     list_alternatives,
     list_digits,
     look,
     map_box,
     read_number,
-    search,
     trace_number,
 )
+from worker.sight.numbers.search import FIRST_LOOK, find_others, search
 from worker.sight.numbers.text_line import choose_line, measure_tilt
 from worker.sight.numbers.weighing import Reading, weigh_readings
 from worker.sight.types import Grey, ImageError
@@ -64,7 +62,7 @@ def together(*parts: Candidates) -> Candidates:
 
 
 def read(found: Candidates, known: Known = Known()) -> str:  # noqa: B008 (frozen)
-    return weigh_readings(found.take(choose_line(found)), known)[0].number
+    return weigh_readings(choose_line(found), known)[0].number
 
 
 def see(line: Candidates, read: Candidates | None = None) -> Seen:
@@ -106,7 +104,7 @@ def test_a_page_full_of_digits_takes_little_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(line) == 40 and (page.boxes[line, 1] == 0).all()
+    assert len(line.chances) == 40 and (line.boxes[:, 1] == 0).all()
     assert peak < 50e6  # bytes
 
 
@@ -221,7 +219,7 @@ def test_the_tilt_of_a_line_is_measured(angle: float) -> None:
     middles = along * [math.cos(math.radians(angle)), math.sin(math.radians(angle))]
     line = level._replace(boxes=np.hstack([middles - (7, 12), middles + (7, 12)]))
     found = together(line, candidates("9", [0.3], top=400))
-    chosen = found.take(choose_line(found))
+    chosen = choose_line(found)
     assert measure_tilt(found, chosen) == pytest.approx(angle, abs=0.5)
     alone = line.take(np.array([3]))
     assert measure_tilt(alone, alone) == 0
@@ -243,7 +241,7 @@ def test_a_box_of_a_turned_picture_is_where_its_middle_was(angle: float) -> None
 
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
     found = candidates("123", [0.99, 0.99, 0.05])
-    line = found.take(choose_line(found))
+    line = choose_line(found)
     assert find_others(found, line, 25) == ""
     found.others[2] = 0.9
     assert find_others(found, line, 25) == "other signs" and read(found) == "12"
@@ -261,7 +259,7 @@ def test_a_one_that_is_taller_than_the_digits_may_be_a_slash() -> None:
         found = candidates(number, [0.99, chance, 0.99, 0.99])
         place = number.find("1") if "1" in number else 1
         found.boxes[place, [1, 3]] += (-grown, grown)
-        assert find_others(found, found.take(choose_line(found)), 25) == reason
+        assert find_others(found, choose_line(found), 25) == reason
 
 
 def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
@@ -272,7 +270,7 @@ def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
 
 def test_two_numbers_in_a_line_are_a_reason() -> None:
     apart = together(candidates("123"), candidates("45", left=60 + 30))
-    line = apart.take(choose_line(apart))
+    line = choose_line(apart)
     assert read(line) == "12345" and find_others(line, line, 25) == "several lines"
     boxes = candidates("12345", pitch=60)  # all gaps are as wide
     assert find_others(boxes, boxes, 25) == ""
@@ -309,8 +307,8 @@ def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:
     # a column is 2 px of the strip: the middles of the digits are in the columns 1, 3 and 5
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
     first, second, third = list_digits(seen, "123", (55, 25), (550, 250))
-    assert first.box == (0, 0, 150, 250) and third.box == (400, 0, 550, 250)
-    assert (second.box[0] + second.box[2]) / 2 == pytest.approx(275, abs=1)
+    assert first[2:] == (0, 0, 150, 250) and third[2:] == (400, 0, 550, 250)
+    assert (second.left + second.right) / 2 == pytest.approx(275, abs=1)
 
 
 def test_no_box_reaches_beyond_the_picture() -> None:
@@ -319,7 +317,7 @@ def test_no_box_reaches_beyond_the_picture() -> None:
     seen = see(line, candidates("123"))
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
     first, _, third = list_digits(seen, "123", (55, 25), (110, 51))
-    assert first.box == (0, 0, 36, 51) and third.box == (74, 0, 110, 51)
+    assert first[2:] == (0, 0, 36, 51) and third[2:] == (74, 0, 110, 51)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2801, 2101), (2100, 2099)])
@@ -327,7 +325,7 @@ def test_no_box_reaches_beyond_a_picture_that_is_decoded_smaller(width: int, hei
     picture = np.full((height, width), 235, np.uint8)
     cv2.putText(picture, "4711", (200, height + 40), cv2.FONT_HERSHEY_SIMPLEX, 20, 20, 60)
     boxes = [
-        one.box for one in read_number(cv2.imencode(".png", picture)[1].tobytes(), Known()).digits
+        one[2:] for one in read_number(cv2.imencode(".png", picture)[1].tobytes(), Known()).digits
     ]
     assert max(bottom for *_, bottom in boxes) == height
     assert all(right <= width for *_, right, _ in boxes)

@@ -242,13 +242,13 @@ def inspect_number(path: Path, out: Path | None, known: Known) -> int:
     width, height = size_of(content, picture.shape)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     for digit in reading.digits:
-        left, top, right, bottom = digit.box
+        _, _, left, top, right, bottom = digit
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red"))
         axes.text(left, top, f"{digit.digit}", color="red", fontsize=11, va="bottom")
     save_figure(figure, out, source)
     print(headline)
     for digit in reading.digits:
-        box = " ".join(f"{side:g}" for side in digit.box)
+        box = " ".join(f"{side:g}" for side in digit[2:])
         print(f"{digit.digit}  {digit.confidence:7.2%}  at {box}")
     for number, probability in reading.alternatives:
         print(f"or {number}  {probability:.2%}")

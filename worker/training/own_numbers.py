@@ -21,7 +21,8 @@ from worker.models.column_network import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.recognition import CLEAR, DECODED_SIDE, list_digits, look
+from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
+from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 from worker.training import strips
 from worker.training.epochs import EpochsRecipe, Learner, train
@@ -76,7 +77,7 @@ def place_digits(reader: NumberReader, scene: Scene) -> Scene | None:
         return None
     height, width = scene.picture.shape
     found = list_digits(seen, scene.number, (width, height), (width, height))
-    boxes = np.array([digit.box for digit in found], np.float32)
+    boxes = np.array([digit[2:] for digit in found], np.float32)
     return scene._replace(signs=[digit.digit for digit in found], boxes=boxes)
 
 

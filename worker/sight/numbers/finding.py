@@ -12,18 +12,17 @@ from torch import Tensor
 from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
 from worker.sight.types import Grey
 
-MIN_HEAT = -3.5  # a cell is no candidate if the logit of its chance is lower: 3 %
-MAX_CANDIDATES = 512  # of more peaks, the likeliest are candidates
+MIN_HEAT = -3.5  # a cell whose logit is lower, which is a chance of 3 %, is no candidate
+MAX_CANDIDATES = 512  # if there are more peaks, only the likeliest are candidates
 SAME_OVERLAP = 0.6  # two boxes that overlap by more, as a share of the smaller, show one digit
-FAINT_SHARE = 0.5  # what has less than this share of the strongest digit's contrast is faint
+FAINT_SHARE = 0.5  # a faint candidate has less than this share of the strongest one's contrast
 FAINT_FACTOR = 0.1  # multiplies the odds that a faint candidate is a digit
-PEN_CHANCE = 0.4  # a candidate with this chance shows the pen
-PAPER_MARGIN = 0.2  # of a digit's height, around its box
-# 3×3 neighbourhood: a cell is a peak if no neighbour is higher
-PEAK_CELLS = np.ones((3, 3), np.uint8)
-CONTRAST_ROWS = 24  # the contrast of a box is measured in about so many of its rows
-EXTREME = 50  # one px of so many may be darker than dark ink, or brighter than bright ink
-MIN_DEVIATION = 6.0  # grey values: the contrast of a nearly blank picture is not raised above this
+PEN_CHANCE = 0.4  # candidates with at least this chance show how strong the pen's contrast is
+PAPER_MARGIN = 0.2  # paper is measured up to this share of a digit's height around its box
+PEAK_CELLS = np.ones((3, 3), np.uint8)  # a cell is a peak if none of these neighbours is higher
+CONTRAST_ROWS = 24  # the contrast of a box is measured in about this many of its rows
+EXTREME = 50  # one px in 50 may be darker than dark ink, and one lighter than light ink
+MIN_DEVIATION = 6.0  # grey values: a picture with a smaller deviation is nearly blank
 
 
 class Candidates(NamedTuple):
@@ -31,13 +30,25 @@ class Candidates(NamedTuple):
 
     chances: NDArray[np.float32]  # (N,): the probability that there is a digit
     digits: NDArray[np.float32]  # (N, 10): which digit it is, if it is one
-    others: NDArray[
-        np.float32
-    ]  # (N,): the probability that there is a letter or a crossed-out digit
+    others: NDArray[np.float32]  # (N,): the probability of a letter or a crossed-out digit
     boxes: NDArray[np.float32]  # (N, 4): left, top, right and bottom in px
+
+    @property
+    def middles(self) -> NDArray[np.float32]:
+        """(N, 2): x and y in px."""
+        return np.asarray((self.boxes[:, :2] + self.boxes[:, 2:]) / 2)
+
+    @property
+    def heights(self) -> NDArray[np.float32]:
+        """(N,): in px."""
+        return np.asarray(self.boxes[:, 3] - self.boxes[:, 1])
 
     def take(self, rows: NDArray[np.intp]) -> "Candidates":
         return Candidates(*(column[rows] for column in self))
+
+    def likely(self, chance: float) -> "Candidates":
+        """The candidates with at least this chance."""
+        return self.take(np.flatnonzero(self.chances >= chance))
 
 
 def find_candidates(
@@ -125,14 +136,15 @@ def measure_contrast(picture: Grey, box: NDArray[np.float32]) -> float:
     margin = PAPER_MARGIN * (bottom - top)
     height, width = picture.shape
     left, top = (
-        int(min(max(0, low - margin), side - 1)) for low, side in ((left, width), (top, height))
+        int(min(max(0, left - margin), width - 1)),
+        int(min(max(0, top - margin), height - 1)),
     )
     right, bottom = int(max(right + margin, left)) + 1, int(max(bottom + margin, top)) + 1
     step = max(1, (min(bottom, height) - top) // CONTRAST_ROWS)
     part = picture[top:bottom:step, left:right]
     last = part.size - 1
-    places = [last // EXTREME, last // 2, last - last // EXTREME]
-    low, paper, high = np.partition(part, places, axis=None)[places].tolist()
+    ranks = [last // EXTREME, last // 2, last - last // EXTREME]
+    low, paper, high = np.partition(part, ranks, axis=None)[ranks].tolist()
     return float(max(paper - low, high - paper))
 
 

@@ -1,12 +1,9 @@
 """From the bytes of a file to the number in the picture."""
 
 import io
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
 from warnings import catch_warnings
 
 import cv2
@@ -15,7 +12,7 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from protocol.chunk import Reason
+from protocol.chunk import Alternative, FoundDigit, Reason
 from protocol.known import MAX_DIGITS, Known
 from worker.models.column_network import STRIDE, STRIP_HEIGHT
 from worker.models.number import NumberReader, load_networks
@@ -23,51 +20,24 @@ from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import Answer, align, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
-from worker.sight.numbers.finding import (
-    Candidates,
-    doubt_faint_ones,
-    find_candidates,
-    find_median,
-)
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, place_line, turn
-from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
+from worker.sight.numbers.finding import Candidates, find_median
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, place_line
+from worker.sight.numbers.search import NOTHING_SEEN, FoundLine, find_line, find_others
 from worker.sight.numbers.weighing import NOTHING_KNOWN, Reading, weigh_readings
 from worker.sight.types import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
-FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
-MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these
-MAX_LOOK_AREA = 300_000  # px: a picture is searched at this area at most
-MAX_SCALE = 2.5  # a small picture is enlarged at most by this factor
-CLEAR = 0.5  # a candidate with this chance is taken for a digit
-MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
-GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
-UNSEEN_HEIGHT = 10  # px: assumed of digits that can't be seen at the picture's own scale
-MIN_TILT = 12  # degrees: if the line is tilted by more, the picture is turned
-MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
-LIKELY = 0.3  # the line goes through candidates of this chance ...
-MARGIN = 1.0  # ... and the strip shows this many heights of a digit beyond them
-DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8  # with the least cross entropy of rendered numbers
-MAX_READINGS = 8  # so many numbers of each network are weighed
+LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
+STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
+# The exponents of both networks' probabilities: cross entropy on rendered numbers is least
+DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8
+MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
-MIN_PATH_CHANCE = 1e-9  # a smaller one would only say how the detector is calibrated
-OTHER_HEIGHT = 0.45  # digits beside the line count if they have this share of its digits' height
-SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
-MIN_PLAUSIBLE = 0.02  # a known number is plausible if it has this share of the free one's chance
-ALTERNATIVES = 5  # at most this many other numbers are reported
+MIN_DETECTOR_CHANCE = 1e-9  # a lower probability would only show how the detector is calibrated
+MIN_PLAUSIBLE = 0.02  # an allowed number is plausible with this share of the best free one's chance
+MAX_ALTERNATIVES = 5  # this many other numbers are reported at most
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in px of the upright picture
-Find = Callable[[Grey, float], Candidates]  # finds candidates in a picture, at a scale
-
-
-@dataclass(frozen=True)
-class FoundDigit:
-    """One digit of a number."""
-
-    digit: int
-    confidence: float
-    box: Box
+USUAL_WIDTH = 0.6  # a digit without a candidate gets a box of this many times its height
 
 
 @dataclass(frozen=True)
@@ -77,17 +47,8 @@ class NumberReading:
     number: str
     confidence: float  # the probability that the whole number is right
     digits: list[FoundDigit]
-    alternatives: list[tuple[str, float]]  # up to five other numbers with their probability
+    alternatives: list[Alternative]  # up to five other numbers, the most probable first
     reason: Reason  # why a person should look at it; "" if there is no need
-
-
-class FoundLine(NamedTuple):
-    """The line of the number in a picture, which was turned if that line is tilted."""
-
-    picture: Grey
-    to_original: NDArray[np.float64]  # (2, 3): from its px to those before it was turned
-    candidates: Candidates  # all that are in the picture
-    line: Candidates  # those of the number, from left to right
 
 
 @dataclass(frozen=True)
@@ -121,9 +82,9 @@ class Seen:
 
     def _list(self, known: Known) -> dict[str, float]:
         """The numbers that either network takes for likely, with the detector's probability."""
-        paths = weigh_readings(self.line, known)[:MAX_READINGS]
-        found = {path.number: max(path.chance, MIN_PATH_CHANCE) for path in paths}
-        return dict.fromkeys(propose(self.answer, known)[:MAX_READINGS], UNSEEN_CHANCE) | found
+        paths = weigh_readings(self.line, known)[:MAX_PROPOSALS]
+        found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
+        return dict.fromkeys(propose(self.answer, known)[:MAX_PROPOSALS], UNSEEN_CHANCE) | found
 
 
 def read_number(content: bytes, known: Known) -> NumberReading:
@@ -165,85 +126,17 @@ def look(reader: NumberReader, picture: Grey) -> Seen:
     return read_line(reader, find_line(reader, picture))
 
 
-def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
-    """Find the number's line. Raises `ImageError` if there is none.
-
-    If the line is tilted, the picture is turned and searched again: that counts if more is clear.
-    """
-    find = partial(find_candidates, reader.detector)
-    found, line = search(find, picture)
-    to_original = np.eye(2, 3)
-    tilt = measure_tilt(found, line)
-    if abs(tilt) > MIN_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
-        turned, matrix = turn(picture, tilt)
-        again, level = search(find, turned)
-        if count_clear(level) > count_clear(line):
-            picture, found, line = turned, again, level
-            to_original = cv2.invertAffineTransform(matrix)
-    if not len(line.chances):
-        raise ImageError("no number can be seen")
-    return FoundLine(picture, to_original, found, doubt_faint_ones(picture, line))
-
-
-def count_clear(line: Candidates) -> float:
-    """How many clear digits there are, each with its chance."""
-    return float(line.chances[line.chances >= CLEAR].sum())
-
-
 def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     line = found.line
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
-    strip, to_strip = cut_strip(found.picture, place_line(likely), MARGIN, MARGIN)
+    strip, to_strip = cut_strip(found.picture, place_line(likely), STRIP_MARGIN, STRIP_MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     reason = find_others(found.candidates, line, height)
     return Seen(line, answer, to_strip, found.to_original, reason)
-
-
-def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
-    """Candidates in the picture and those of the best line, at growing scales until it is clear.
-
-    After the first look, a picture is enlarged only if its digits are small or can't be seen.
-    """
-    height, width = picture.shape
-    most = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / (height * width)))
-    best: tuple[Candidates, Candidates] | None = None
-    most_seen = -1.0
-    scale = min(most, FIRST_LOOK / min(height, width))
-    while True:
-        found = find(picture, scale)
-        line = found.take(choose_line(found))
-        clear = line.take(np.flatnonzero(line.chances >= CLEAR))
-        if best is None or clear.chances.sum() > most_seen + 0.5:
-            best, most_seen = (found, line), float(clear.chances.sum())
-        heights = (clear.boxes[:, 3] - clear.boxes[:, 1]).clip(1)
-        unseen = UNSEEN_HEIGHT if MIN_ZOOM * scale > 1 else GOOD_HEIGHT
-        usual = find_median(heights) if len(heights) else unseen
-        closer = min(most, MAX_ZOOM * scale, max(1.0, GOOD_HEIGHT / usual))
-        is_large = len(heights) > 0 and usual * scale >= MIN_HEIGHT
-        if is_large or closer < MIN_ZOOM * scale:
-            return best
-        scale = closer
-
-
-def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
-    """What is written besides the number, nearly as tall: other digits, or other signs."""
-    is_tall = found.boxes[:, 3] - found.boxes[:, 1] >= OTHER_HEIGHT * height
-    if (is_tall & (found.others >= CLEAR)).any():
-        return "other signs"
-    middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-    low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
-    beside = ((middles < low) | (middles > high)).any(1)
-    is_other = (is_tall & beside & (found.chances >= CLEAR)).any()
-    clear = line.take(np.flatnonzero(line.chances >= CLEAR))
-    if is_other or has_wide_gap(clear.boxes, height):
-        return "several lines"
-    heights = clear.boxes[:, 3] - clear.boxes[:, 1]
-    may_be_slash = (clear.digits.argmax(1) == 1) & (heights > SLASH_HEIGHT * height)
-    return "other signs" if may_be_slash[1:].any() else ""  # a slash is never the first sign
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
@@ -259,7 +152,7 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bo
         readings = [one._replace(chance=one.chance / total) for one in wanted]
         return readings, seen.reason, known.is_nothing
     if not free:
-        raise ImageError("no number can be seen")
+        raise ImageError(NOTHING_SEEN)
     return free, seen.reason or "not allowed", True
 
 
@@ -282,7 +175,7 @@ def list_digits(
     half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
     for digit, chance, (x, y) in zip(map(int, number), chances, middles.tolist(), strict=True):
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
-        usual = [x - 0.6 * half, y - half, x + 0.6 * half, y + half]
+        usual = [x - USUAL_WIDTH * half, y - half, x + USUAL_WIDTH * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
         left, top, right, bottom = (
             round(min(max(side / smaller, 0.0), 1.0) * larger, 1)
@@ -290,7 +183,7 @@ def list_digits(
                 map_box(box, seen.to_original), decoded * 2, size * 2, strict=True
             )
         )
-        found.append(FoundDigit(digit, chance, (left, top, right, bottom)))
+        found.append(FoundDigit(digit, chance, left, top, right, bottom))
     return found
 
 
@@ -302,13 +195,15 @@ def map_box(box: Sequence[float], matrix: NDArray[np.float64]) -> list[float]:
     return [*(middle - half).tolist(), *(middle + half).tolist()]
 
 
-def list_alternatives(readings: list[Reading], confidence: float) -> list[tuple[str, float]]:
+def list_alternatives(readings: list[Reading], confidence: float) -> list[Alternative]:
     """The numbers after the first; they share what its confidence leaves, and none has more."""
-    rest = readings[1 : 1 + ALTERNATIVES]
-    total = sum(path.chance for path in readings[1:])
-    shares = [(path.number, (1 - confidence) * path.chance / total) for path in rest if total > 0]
+    total = sum(one.chance for one in readings[1:])
+    if total <= 0:
+        return []
+    rest = readings[1 : 1 + MAX_ALTERNATIVES]
+    shares = [(one.number, (1 - confidence) * one.chance / total) for one in rest]
     return [
-        (number, min(share, confidence)) for number, share in shares if share >= MIN_ALTERNATIVE
+        Alternative(n, min(share, confidence)) for n, share in shares if share >= MIN_ALTERNATIVE
     ]
 
 

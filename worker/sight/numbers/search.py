@@ -1,0 +1,110 @@
+"""Finds the line of the number in a picture, and what else is written there."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.chunk import Reason
+from worker.models.number import NumberReader
+from worker.sight.numbers.finding import (
+    Candidates,
+    doubt_faint_ones,
+    find_candidates,
+    find_median,
+)
+from worker.sight.numbers.line_strip import turn
+from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
+from worker.sight.types import Grey, ImageError
+
+FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
+MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these
+MAX_LOOK_AREA = 300_000  # px: a picture is searched at this area at most
+MAX_SCALE = 2.5  # a small picture is enlarged by this factor at most
+MIN_MORE_SEEN = 0.5  # a closer look counts if it shows this many more clear digits
+CLEAR = 0.5  # a candidate with at least this chance counts as a clear digit
+MIN_HEIGHT = 12  # px: if the digits are smaller, a closer look may find more of them
+GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
+UNSEEN_HEIGHT = 10  # px: the assumed height of digits that can't be seen at the picture's own scale
+MIN_TILT = 12  # degrees: the picture is turned if the line is tilted by more than this
+MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
+OTHER_HEIGHT = 0.45  # what is not in the line counts from this share of its digits' height on
+SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
+NOTHING_SEEN = "no number can be seen"
+
+Find = Callable[[Grey, float], Candidates]  # finds candidates in a picture, at a scale
+
+
+class FoundLine(NamedTuple):
+    """The line of the number in a picture, which was turned if that line is tilted."""
+
+    picture: Grey
+    to_original: NDArray[np.float64]  # (2, 3): from its px to those before it was turned
+    candidates: Candidates  # all that are in the picture
+    line: Candidates  # those of the number, from left to right
+
+
+def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
+    """Find the number's line. Raises `ImageError` if there is none.
+
+    If the line is tilted, the picture is turned and searched again. The second search counts if
+    it finds more clear digits.
+    """
+    find = partial(find_candidates, reader.detector)
+    found, line = search(find, picture)
+    to_original = np.eye(2, 3)
+    tilt = measure_tilt(found, line)
+    if abs(tilt) > MIN_TILT and max(picture.shape) <= MAX_TURNED_SIDE:
+        turned, matrix = turn(picture, tilt)
+        again, level = search(find, turned)
+        if level.likely(CLEAR).chances.sum() > line.likely(CLEAR).chances.sum():
+            picture, found, line = turned, again, level
+            to_original = cv2.invertAffineTransform(matrix)
+    if not len(line.chances):
+        raise ImageError(NOTHING_SEEN)
+    return FoundLine(picture, to_original, found, doubt_faint_ones(picture, line))
+
+
+def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
+    """The candidates in the picture, and those of the best line.
+
+    The scale grows until the line is clear.
+    After the first look, a picture is enlarged only if its digits are small or can't be seen.
+    """
+    max_scale = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / picture.size))
+    best: tuple[Candidates, Candidates] | None = None
+    most_seen = 0.0
+    scale = min(max_scale, FIRST_LOOK / min(picture.shape))
+    while True:
+        found = find(picture, scale)
+        line = choose_line(found)
+        clear = line.likely(CLEAR)
+        if best is None or clear.chances.sum() > most_seen + MIN_MORE_SEEN:
+            best, most_seen = (found, line), float(clear.chances.sum())
+        heights = clear.heights.clip(1)
+        unseen = UNSEEN_HEIGHT if MIN_ZOOM * scale > 1 else GOOD_HEIGHT
+        usual = find_median(heights) if len(heights) else unseen
+        closer = min(max_scale, MAX_ZOOM * scale, max(1.0, GOOD_HEIGHT / usual))
+        is_large = len(heights) > 0 and usual * scale >= MIN_HEIGHT
+        if is_large or closer < MIN_ZOOM * scale:
+            return best
+        scale = closer
+
+
+def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
+    """What is written besides the number, nearly as tall: other digits, or other signs."""
+    is_tall = found.heights >= OTHER_HEIGHT * height
+    if (is_tall & (found.others >= CLEAR)).any():
+        return "other signs"
+    low, high = line.boxes[:, :2].min(0), line.boxes[:, 2:].max(0)
+    beside = ((found.middles < low) | (found.middles > high)).any(1)
+    is_other = (is_tall & beside & (found.chances >= CLEAR)).any()
+    clear = line.likely(CLEAR)
+    if is_other or has_wide_gap(clear.boxes, height):
+        return "several lines"
+    may_be_slash = (clear.digits.argmax(1) == 1) & (clear.heights > SLASH_HEIGHT * height)
+    return "other signs" if may_be_slash[1:].any() else ""  # a slash is never the first sign
