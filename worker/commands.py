@@ -147,8 +147,8 @@ def train(task: dict[str, Any]) -> None:
 
 @commands.command(hidden=True)
 def see() -> None:
-    """Write what the network sees of the images on stdin, as `worker.sight.seeing` has it."""
-    from worker.sight.seeing import see_images
+    """Write what the network sees of the images on stdin, as `see_images` has it."""
+    from worker.sight.digits import see_images
 
     see_images(sys.stdin.buffer, sys.stdout.buffer)
 

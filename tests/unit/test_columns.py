@@ -12,7 +12,7 @@ from tests.scenes import draw_scene
 from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, place_line
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
 from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
 
@@ -106,7 +106,7 @@ def test_a_strip_is_upright_and_of_one_height() -> None:
         left, top = 60 + 80 * place, 60 + 20 * place
         picture[top : top + 60, left : left + 60] = 0
         boxes.append((left, top, left + 60, top + 60))
-    place = place_line(np.array(boxes, np.float32))
+    place = fit_line(np.array(boxes, np.float32))
     strip, matrix = cut_strip(picture, place, 0.5, 0.5)
     assert strip.shape[0] == STRIP_HEIGHT and strip.shape[1] % STRIDE == 0
     middles = np.array([(left + 30, top + 30, 1) for left, top, *_ in boxes]) @ matrix.T
@@ -121,7 +121,7 @@ def test_a_very_long_line_is_squeezed() -> None:
     lefts = np.arange(20) * 100.0
     boxes = np.stack([lefts, np.full(20, 5.0), lefts + 12, np.full(20, 25.0)], 1)
     picture = np.full((30, 2000), 255, np.uint8)
-    strip, matrix = cut_strip(picture, place_line(boxes.astype(np.float32)), 0, 0)
+    strip, matrix = cut_strip(picture, fit_line(boxes.astype(np.float32)), 0, 0)
     last = matrix @ (1906, 15, 1)
     assert strip.shape == (STRIP_HEIGHT, MAX_STRIP) and last[0] < MAX_STRIP
     assert last[1] == pytest.approx(STRIP_HEIGHT / 2, abs=0.5)
@@ -137,7 +137,7 @@ def test_a_very_long_line_is_squeezed() -> None:
     ],
 )
 def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> None:
-    place = place_line(np.array([box], np.float32))
+    place = fit_line(np.array([box], np.float32))
     strip, _ = cut_strip(np.zeros(shape, np.uint8), place, 1, 1)
     assert strip.shape[0] == STRIP_HEIGHT and 0 < strip.shape[1] <= MAX_STRIP
     assert np.isfinite(strip).all()

@@ -33,7 +33,7 @@ from worker.sight.numbers.recognition import (
 )
 from worker.sight.numbers.search import FIRST_LOOK, find_others, search
 from worker.sight.numbers.text_line import choose_line, measure_tilt
-from worker.sight.numbers.weighing import Reading, weigh_readings
+from worker.sight.numbers.weighing import Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
 
 
@@ -62,7 +62,7 @@ def together(*parts: Candidates) -> Candidates:
 
 
 def read(found: Candidates, known: Known = Known()) -> str:  # noqa: B008 (frozen)
-    return weigh_readings(choose_line(found), known)[0].number
+    return propose_numbers(choose_line(found), known)[0].number
 
 
 def see(line: Candidates, read: Candidates | None = None) -> Seen:
@@ -113,14 +113,16 @@ def test_what_is_unlikely_is_left_out() -> None:
 
 
 def test_the_probabilities_of_a_reading_are_multiplied() -> None:
-    first, second, *_ = weigh_readings(candidates("12", [0.9, 0.8]))
+    first, second, *_ = propose_numbers(candidates("12", [0.9, 0.8]))
     assert (first.number, second.number) == ("12", "1")
     assert first.chance == pytest.approx(0.9 * 0.9 * 0.8 * 0.9, rel=1e-3)
 
 
 def test_hundreds_of_candidates_have_readings() -> None:
     for length in (None, 20):
-        readings = weigh_readings(candidates("1234" * 300, [0.5] * 1200), Known.check(length, None))
+        readings = propose_numbers(
+            candidates("1234" * 300, [0.5] * 1200), Known.check(length, None)
+        )
         assert len(readings) > 1 and all(1 <= len(one.number) <= 20 for one in readings)
 
 
@@ -131,7 +133,7 @@ def test_a_line_of_far_too_many_digits_is_read_too() -> None:
 
 def test_two_candidates_of_the_same_ink_are_not_both_read() -> None:
     found = candidates("18", [0.7, 0.8], pitch=3)
-    assert {path.number for path in weigh_readings(found)} <= {"1", "2", "8", "9"}
+    assert {path.number for path in propose_numbers(found)} <= {"1", "2", "8", "9"}
 
 
 @pytest.mark.parametrize(
@@ -332,14 +334,14 @@ def test_no_box_reaches_beyond_a_picture_that_is_decoded_smaller(width: int, hei
 
 
 def test_alternatives_share_what_the_confidence_leaves() -> None:
-    readings = [Reading("12", 0.6), *(Reading(str(n), 0.05) for n in range(8))]
+    readings = [Proposal("12", 0.6), *(Proposal(str(n), 0.05) for n in range(8))]
     others = list_alternatives(readings, 0.7)
     assert len(others) == 5 and "12" not in dict(others)
     assert sum(share for _, share in others) == pytest.approx(0.3 * 5 / 8)
 
 
 def test_no_alternative_is_more_probable_than_the_answer() -> None:
-    readings = [Reading("380", 0.5), Reading("386", 0.45), Reading("385", 0.05)]
+    readings = [Proposal("380", 0.5), Proposal("386", 0.45), Proposal("385", 0.05)]
     others = list_alternatives(readings, 0.3)
     assert others == [("386", 0.3), ("385", pytest.approx(0.07))]
 

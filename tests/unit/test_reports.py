@@ -168,9 +168,9 @@ def test_what_the_network_saw() -> None:
 
 def test_one_image_that_ends_the_process_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, sys, worker.sight.seeing as seeing; see = seeing.see;"
-        "seeing.see = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
-        "seeing.see_images(sys.stdin.buffer, sys.stdout.buffer)"
+        "import os, sys, worker.sight.digits as digits; see = digits.see_digit;"
+        "digits.see_digit = lambda *a: os._exit(1) if a[0] == b'fatal' else see(*a);"
+        "digits.see_images(sys.stdin.buffer, sys.stdout.buffer)"
     )
     monkeypatch.setattr(thumbnails, "SEE", [sys.executable, "-c", code])
     one = encode_image(draw_one())

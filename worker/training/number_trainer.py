@@ -26,7 +26,7 @@ from worker.models.column_network import Columns
 from worker.models.detector import Detector, divide, fold
 from worker.models.number import NumberNetwork, make_reader, read_networks
 from worker.sight.numbers.recognition import choose_readings, look
-from worker.sight.numbers.weighing import NOTHING_KNOWN, Reading
+from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
 from worker.sight.types import ImageError
 from worker.training import detection, strips
 from worker.training.calibration import count_gaps, fit_logistic
@@ -39,7 +39,7 @@ from worker.training.trainer import make_writable, write_model
 NUMBER_RECIPE = EpochsRecipe(epochs=45)
 TUNING_RECIPE = EpochsRecipe(epochs=20, learning_rate=6e-4)
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
-NO_READING = Reading("?", 0.0)  # no reading: it is never right
+NO_READING = Proposal("?", 0.0)  # no reading: it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
 MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
-from worker.sight.numbers.line_strip import cut_strip, place_line
+from worker.sight.numbers.line_strip import cut_strip, fit_line
 from worker.training.rendered import Scene
 
 BATCH_STRIPS = 48
@@ -40,7 +40,7 @@ class StripBatch(NamedTuple):
 def draw_strip(scene: Scene, rng: Rng) -> Strip:
     """A scene's line, cut out as inexactly as a line that was found, in random light."""
     boxes = scene.boxes[: len(scene.number)]
-    place = place_line(boxes)
+    place = fit_line(boxes)
     place = place._replace(
         y=place.y + rng.normal(0, 0.07) * place.height,
         height=place.height * np.exp(rng.normal(0.03, 0.1)),

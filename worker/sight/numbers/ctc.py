@@ -1,7 +1,7 @@
 """Reads a line column by column: proposes numbers, weighs any number, and finds its digits.
 
-All of it is of the network's answer to a strip, (11, T): log-probabilities of the classes in each
-column (A. Graves et al., "Connectionist Temporal Classification", 2006).
+An `Answer` is what the network gives for a strip, (11, T): the log-probability of each class in
+each column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
 import math
@@ -15,15 +15,15 @@ from worker.models.column_network import BLANK
 from worker.sight.numbers.weighing import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
-MIN_CLASS = 0.003  # a class that is less likely in a column is not there
+MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
 Answer = NDArray[np.float32]
 
 
 def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     """The most probable numbers, the best first (A. Hannun et al., prefix beam search, 2014)."""
-    least, most = known.lengths or (1, MAX_DIGITS)
+    min_length, max_length = known.lengths or (1, MAX_DIGITS)
     prefixes = Prefixes(known)
-    # of each number so far: that the column before was none, and that it was of its last digit
+    # a partial number's probability if the last column was blank, and if it showed its last digit
     numbers = {"": (1.0, 0.0)}
     for *digits, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
         likely = [(str(digit), chance) for digit, chance in enumerate(digits) if chance > MIN_CLASS]
@@ -35,7 +35,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
                 if digit == last:  # the same digit goes on, or another one begins
                     after[number][1] += by_digit * chance
                     before = by_none
-                if before > 0.0 and len(number) < most:
+                if before > 0.0 and len(number) < max_length:
                     more = number + digit
                     if more in after:
                         after[more][1] += before * chance
@@ -43,8 +43,8 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
                         after[more] = [0.0, before * chance]
         sums = [(by_none + by_digit, number) for number, (by_none, by_digit) in after.items()]
         likeliest = sorted(sums, reverse=True)[:MAX_PREFIXES]
-        # What is known may leave out the most probable numbers, so that all others are kept.
-        best = likeliest[0][0] or 1.0  # divides all: none is too small
+        best = likeliest[0][0] or 1.0  # all are divided by this, lest they become too small
+        # `known` may leave out the most probable numbers, so less probable ones must be kept
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         numbers = {
             number: (after[number][0] / best, after[number][1] / best)
@@ -54,7 +54,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     return [
         number
         for number in sorted(numbers, key=lambda number: -sum(numbers[number]))
-        if len(number) >= least and prefixes.is_whole(number)
+        if len(number) >= min_length and prefixes.is_whole(number)
     ]
 
 
@@ -84,9 +84,9 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
 
 
 def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
-    """The columns that count: digits, and the first column of each gap after a digit.
+    """The columns that may show a digit, and the first column of each gap after one.
 
-    All of them, if too few would be left for so many digits.
+    If these are too few for so many digits, the result is all columns.
     """
     is_none = answer[BLANK] > math.log(1 - MIN_CLASS)
     is_kept = ~is_none
@@ -96,37 +96,37 @@ def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
 
 
 def align(answer: Answer, number: str) -> list[int]:
-    """The column in which each digit is clearest, on the most probable way to read the number.
+    """The column in which each digit is clearest, on the number's most probable path (Viterbi).
 
     The number must have a probability, see `weigh`.
     """
     spelled = spell(answer)
     if [digit for digit, _ in spelled] == [*map(int, number)]:
         return [column for _, column in spelled]
-    classes = [BLANK, *(sign for digit in number for sign in (int(digit), BLANK))]
-    # from a digit to another one, with no column between
-    can_skip = [at > 2 and sign not in (BLANK, classes[at - 2]) for at, sign in enumerate(classes)]
+    classes = [BLANK, *(each for digit in number for each in (int(digit), BLANK))]
+    # a path may go from a digit to another one without a blank column between them
+    can_skip = [i > 2 and each not in (BLANK, classes[i - 2]) for i, each in enumerate(classes)]
     columns = choose_columns(answer, len(number))
     chances = answer[:, columns].T.astype(float).tolist()
-    best = [0.0, *[-math.inf] * (len(classes) - 1)]  # of each state, before the first column
+    best = [0.0, *[-math.inf] * (len(classes) - 1)]  # (states,): before the first column
     steps: list[list[int]] = []
     for column in chances:
         ways, taken = [], []
-        for state, sign in enumerate(classes):
+        for state, each in enumerate(classes):
             way, step = best[state], 0
             if state and best[state - 1] > way:
                 way, step = best[state - 1], 1
             if can_skip[state] and best[state - 2] > way:
                 way, step = best[state - 2], 2
-            ways.append(way + column[sign])
+            ways.append(way + column[each])
             taken.append(step)
         best = ways
         steps.append(taken)
     state = len(classes) - 1 - int(best[-2] > best[-1])
     clearest: dict[int, int] = {}
-    for at in range(len(chances) - 1, -1, -1):
+    for index in range(len(chances) - 1, -1, -1):
         if state % 2:
-            sign, other = classes[state], clearest.get(state, at)
-            clearest[state] = at if chances[at][sign] > chances[other][sign] else other
-        state -= steps[at][state]
+            digit, other = classes[state], clearest.get(state, index)
+            clearest[state] = index if chances[index][digit] > chances[other][digit] else other
+        state -= steps[index][state]
     return [int(columns[clearest[state]]) for state in sorted(clearest)]

@@ -21,9 +21,9 @@ from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import Answer, align, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, place_line
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, fit_line
 from worker.sight.numbers.search import NOTHING_SEEN, FoundLine, find_line, find_others
-from worker.sight.numbers.weighing import NOTHING_KNOWN, Reading, weigh_readings
+from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
@@ -61,7 +61,7 @@ class Seen:
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
     reason: Reason  # what else is in the picture, so that a person should look at it
 
-    def weigh(self, known: Known = NOTHING_KNOWN) -> list[Reading]:
+    def weigh(self, known: Known = NOTHING_KNOWN) -> list[Proposal]:
         """What the line may say, the most probable first; only what is known to be possible.
 
         The two networks are independent judges. The product of their probabilities counts, each to
@@ -76,13 +76,13 @@ class Seen:
         scores += DETECTOR_POWER * np.log([*chances.values()])
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares /= max(shares.sum(), 1e-9)
-        readings = map(Reading, numbers, shares.tolist())
+        readings = map(Proposal, numbers, shares.tolist())
         possible = [one for one in readings if one.chance > 0 and one.number in wanted]
         return sorted(possible, key=lambda one: -one.chance)
 
     def _list(self, known: Known) -> dict[str, float]:
         """The numbers that either network takes for likely, with the detector's probability."""
-        paths = weigh_readings(self.line, known)[:MAX_PROPOSALS]
+        paths = propose_numbers(self.line, known)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
         return dict.fromkeys(propose(self.answer, known)[:MAX_PROPOSALS], UNSEEN_CHANCE) | found
 
@@ -130,7 +130,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     line = found.line
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
-    strip, to_strip = cut_strip(found.picture, place_line(likely), STRIP_MARGIN, STRIP_MARGIN)
+    strip, to_strip = cut_strip(found.picture, fit_line(likely), STRIP_MARGIN, STRIP_MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
     if len(spell(answer)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
@@ -139,7 +139,7 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     return Seen(line, answer, to_strip, found.to_original, reason)
 
 
-def choose_readings(seen: Seen, known: Known) -> tuple[list[Reading], Reason, bool]:
+def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, bool]:
     """Readings, the best first, why a person should check the first, and whether they are free.
 
     If numbers are known, the probability is that among those. The readings are free if nothing is
@@ -195,7 +195,7 @@ def map_box(box: Sequence[float], matrix: NDArray[np.float64]) -> list[float]:
     return [*(middle - half).tolist(), *(middle + half).tolist()]
 
 
-def list_alternatives(readings: list[Reading], confidence: float) -> list[Alternative]:
+def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alternative]:
     """The numbers after the first; they share what its confidence leaves, and none has more."""
     total = sum(one.chance for one in readings[1:])
     if total <= 0:

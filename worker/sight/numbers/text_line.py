@@ -16,9 +16,7 @@ MAX_SLOPE = 0.36  # a line falls or rises by at most this for each px across, wh
 MAX_TILT = 60  # degrees: a picture is turned for a line that is tilted by less than this
 TILTED_CHANCE = 0.1  # candidates with this chance show how far a line is tilted
 MAX_OFF_LINE = 0.4  # the middle of a digit is at most this share of its height off the line
-OFF_LINE_COST = (
-    0.5  # a digit loses this share of its worth for each height that it is off the line
-)
+OFF_LINE_COST = 0.5  # a digit loses this share of its worth for each height that it is off the line
 HEIGHT_RATIOS = (0.45, 2.2)  # the heights of two digits in one line have a ratio between these
 MAX_GAP = 2.6  # heights of a digit: another number begins after a wider gap ...
 MAX_GAP_RATIO = 2.0  # ... if it is also this many times as wide as the usual gap, plus one height
