@@ -115,7 +115,7 @@ def tabulate(rows: pa.Table) -> str:
 
 
 def open_images(images: Images) -> tuple[Source, int | None]:
-    """The images of `classify` as a source, and how many they are if that is known at once.
+    """The images of `classify` as a source, and their number if it can be told at once.
 
     Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
     with an error. Raises `UsageError`.

@@ -99,7 +99,7 @@ def _open_each(
 ) -> Iterator[tuple[str, Iterable[SourceItem]]]:
     """Each SOURCE with its images, opened when its first one is asked for."""
     if names == ["-"]:
-        for id in [*missing]:  # it is a path; one that was given twice ends in #2
+        for id in [*missing]:  # each id is a path; the second of two equal paths ends in #2
             path = id if os.path.lexists(id) else re.sub(r"#\d+$", "", id)
             yield path, [Entry(id, partial(read_file, path))]
     elif are_files(names):
@@ -161,6 +161,6 @@ def find_file(id: str, source: str, sources: int) -> str | None:
     if id == printable(source):
         return source
     rest = id.removeprefix(prefix_of(source)) if sources > 1 else id
-    beside = os.path.join(os.path.dirname(source), rest)  # as a list of files has them
+    beside = os.path.join(os.path.dirname(source), rest)  # the source is a list of files
     paths = os.path.join(source, rest), beside, rest, source
     return next(filter(os.path.isfile, paths), None)

@@ -25,10 +25,10 @@ from protocol.reading import What
 from protocol.settings import NUMBER
 from protocol.text import in_one_line
 
-READ_ROWS = 1 << 13  # so many rows are read at a time
-READ_BYTES = 1 << 20  # of CSV so many bytes
-SHOWN_CHARACTERS = 40  # of a wrong cell
-READ_ERRORS = (  # of all readers
+READ_ROWS = 1 << 13  # rows that are read at a time
+READ_BYTES = 1 << 20  # bytes of a CSV file that are read at a time
+MAX_CELL_CHARACTERS = 40  # an error shows at most so many characters of a wrong cell
+READ_ERRORS = (  # the readers of all formats raise these
     *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
     pa.ArrowException,
 )
@@ -41,7 +41,7 @@ class ResultFile:
 
     path: Path
     read: What
-    schema: pa.Schema  # of digits or numbers, with `truth` and `corrected` if the file has them
+    schema: pa.Schema  # it has `truth` and `corrected` if the file has them
     record: Record | None
 
     @property
@@ -109,7 +109,7 @@ class ResultFile:
                 yield pa.RecordBatch.from_pylist([*map(json.loads, lines)], self.schema)
 
     def _read_parquet(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # it would keep all that it read
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # a buffer would keep all rows
             for batch in file.iter_batches(READ_ROWS, columns=self.schema.names):
                 yield batch.select(self.schema.names).cast(self.schema)
 
@@ -190,10 +190,10 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
         else:
             is_digit = pc.and_(pc.greater_equal(column, 0), pc.less(column, CLASSES))
             wrong, wanted = pc.invert(is_digit), "must be a digit"
-        if (place := pc.index(wrong, True).as_py()) >= 0:
-            cell = column[place].as_py()
-            shown = "" if cell is None else f" {in_one_line(str(cell))[:SHOWN_CHARACTERS]}"
-            raise UsageError(f"row {first + place + 1:,} of {path}: {name}{shown} {wanted}")
+        if (index := pc.index(wrong, True).as_py()) >= 0:
+            cell = column[index].as_py()
+            shown = "" if cell is None else f" {in_one_line(str(cell))[:MAX_CELL_CHARACTERS]}"
+            raise UsageError(f"row {first + index + 1:,} of {path}: {name}{shown} {wanted}")
 
 
 def join_shares(batch: pa.RecordBatch) -> pa.Array:

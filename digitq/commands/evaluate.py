@@ -30,8 +30,8 @@ RUN_OPTIONS = ("read", "model", "length", "allowed", "own_weights", "workers", "
 class Evaluated(NamedTuple):
     """Answers that are compared with their truths."""
 
-    name: str  # of the SOURCE or the file
-    model: str  # "digit" or "number" if it is not known
+    name: str  # the SOURCE or the result file
+    model: str  # "digit" or "number" if the model is not on record
     labels: "Labels"
     sink: "ScoreSink"
 
@@ -160,7 +160,7 @@ def is_result_file(name: str) -> bool:
         return True  # no SOURCE ends so
     try:
         names = {*read_names(path)}
-    except (OSError, ValueError):  # it is said when it is opened as a SOURCE
+    except (OSError, ValueError):  # opening it as a SOURCE gives the error
         return False
     return {"id", "confidence", "error"} <= names
 

@@ -58,11 +58,11 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     from protocol.settings import NUMBER
 
     table = open_results(results)
-    given = read_corrections(corrections, table)
-    zeros = [*find_other_zeros(table, given)]
+    answers = read_corrections(corrections, table)
+    zeros = [*find_other_zeros(table, answers)]
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
-        for batch in correct_rows(table, given, sink.counts.images):
+        for batch in correct_rows(table, answers, sink.counts.images):
             sink.write(batch)
         counts = sink.counts
         record = table.record and replace(
@@ -73,7 +73,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             correct=counts.correct,
         )
         sink.finish(NUMBER if table.reads_numbers else "", record)
-    echo_err(f"{plural(len(given), 'answer')} corrected or confirmed")
+    echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:
         echo_err(
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "

@@ -17,13 +17,13 @@ from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
 from protocol.text import in_one_line, name_some, plural
 
-CHECKSUM_DIGITS = 16
-NOTHING_THERE = "no digit"  # the error of a row if a person says so
-Corrections = Mapping[str, str]  # the right answers by id; empty if there is no digit
+CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
+NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
+Corrections = Mapping[str, str]  # right answers by id, each empty if there is no digit
 
 
 def checksum(path: Path) -> str:
-    """The first digits of the SHA-256 of a file: corrections in a browser are kept by it."""
+    """The first digits of the SHA-256 of a file. A browser keeps a page's corrections by it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:CHECKSUM_DIGITS]
 
@@ -58,7 +58,7 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
 
 
 def parse_lines(
-    lines: Iterator[list[str]], path: Path, id_place: int, place: int, column: str
+    lines: Iterator[list[str]], path: Path, id_index: int, index: int, column: str
 ) -> dict[str, str]:
     """The answers by id. Raises `UsageError` for a line that has none."""
     found: dict[str, str] = {}
@@ -66,9 +66,9 @@ def parse_lines(
     for number, cells in enumerate(lines, 2):
         if not cells:
             continue
-        if len(cells) <= max(id_place, place):
+        if len(cells) <= max(id_index, index):
             raise UsageError(f"row {number:,} of {path} has too few columns")
-        id, answer = plain_id(cells[id_place]), cells[place].strip()
+        id, answer = plain_id(cells[id_index]), cells[index].strip()
         is_answer = IS_NUMBER(answer) and (column == "number" or len(answer) == 1)
         if answer and not is_answer:
             raise UsageError(
@@ -97,9 +97,15 @@ def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
 def find_other_zeros(results: ResultFile, corrections: Corrections) -> Iterator[str]:
     """The ids of the corrections that differ from the row's answer in leading zeros only."""
     for batch in results.batches() if results.reads_numbers else ():
-        ids = batch.column("id")
-        said = pa.array([corrections.get(id) or None for id in ids.to_pylist()], pa.string())
-        yield from ids.filter(differ_in_zeros(answers(batch), said)).to_pylist()
+        _, right = look_up(batch, corrections)
+        yield from batch.column("id").filter(differ_in_zeros(answers(batch), right)).to_pylist()
+
+
+def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
+    """Whether each row has a correction, and the right answer: null if there is no digit."""
+    ids = batch.column("id").to_pylist()
+    right = [corrections.get(id) or None for id in ids]
+    return pa.array([id in corrections for id in ids], pa.bool_()), pa.array(right, pa.string())
 
 
 def correct_rows(
@@ -113,25 +119,21 @@ def correct_rows(
 
 
 def correct_batch(batch: pa.RecordBatch, corrections: Corrections) -> pa.RecordBatch:
-    """The same rows with what a person says in place of what the network said; its confidence and
-    probabilities stay."""
-    ids = batch.column("id").to_pylist()
-    is_given = pa.array([id in corrections for id in ids], pa.bool_())
-    said = pa.array([corrections.get(id) or None for id in ids], pa.string())
-    nothing = pc.and_(is_given, said.is_null())
-    name = "number" if "number" in batch.schema.names else "label"
+    """The same rows with a person's answers. The network's confidence and probabilities stay."""
+    is_corrected, right = look_up(batch, corrections)
+    error = pc.if_else(right.is_null(), NOTHING_THERE, None)
     old = answers(batch)
+    if CORRECTED.name not in batch.schema.names:
+        batch = batch.append_column(CORRECTED, pa.nulls(batch.num_rows, pa.bool_()))
+    corrected = batch.column(CORRECTED.name)
     changed = {
-        name: pc.if_else(is_given, pc.cast(said, old.type), old),
-        "error": pc.if_else(
-            is_given, pc.if_else(nothing, NOTHING_THERE, None), batch.column("error")
+        "number" if "number" in batch.schema.names else "label": pc.if_else(
+            is_corrected, right.cast(old.type), old
         ),
-        "review": pc.and_(batch.column("review"), pc.invert(is_given)),
-        "reason": pc.if_else(is_given, None, batch.column("reason")),
+        "error": pc.if_else(is_corrected, error, batch.column("error")),
+        "review": pc.and_not(batch.column("review"), is_corrected),
+        "reason": pc.if_else(is_corrected, None, batch.column("reason")),
+        CORRECTED.name: pc.or_(corrected.fill_null(False), is_corrected),
     }
-    if CORRECTED.name in batch.schema.names:  # these results were corrected before
-        changed[CORRECTED.name] = pc.or_kleene(batch.column(CORRECTED.name), is_given)
-    else:
-        batch = batch.append_column(CORRECTED, is_given)
     columns = [changed.get(field.name, batch.column(field.name)) for field in batch.schema]
     return pa.record_batch(columns, schema=batch.schema)

@@ -51,7 +51,7 @@ class PageImage:
     groups: list[str] = field(default_factory=list)  # why it is shown
     picture: Thumbnail | None = None
     seen: str | None = None  # the URI of the 28×28 px that the network saw
-    problem: str | None = None  # why there is no picture, or what is odd about it
+    problem: str | None = None  # why there is no picture, or how it may be wrong
 
     @property
     def id(self) -> str:
@@ -73,7 +73,7 @@ class PageImage:
 
     @property
     def confidence(self) -> str:
-        confidence = self.row["confidence"]  # of the network, whoever gave the answer
+        confidence = self.row["confidence"]  # it is the network's, also if a person answered
         return "" if confidence is None or self.is_corrected else percent(confidence)
 
     @property
@@ -109,7 +109,7 @@ class Tab(NamedTuple):
 
     group: Group
     title: str
-    images: int  # in the whole file
+    images: int  # how many the whole file has
     note: str
 
 

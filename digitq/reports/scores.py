@@ -15,7 +15,7 @@ from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failur
 from protocol.reading import What
 
 SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
-Figures = dict[str, Any]  # what JSON can hold
+Figures = dict[str, Any]  # it can be written as JSON
 SHARE_NAMES = {  # the figures that are shares, and what they are called
     "accuracy": "accuracy",
     "digits_right": "digits, if length right",
@@ -31,11 +31,11 @@ class ScoreSink(Sink):
     def __init__(self, read: What) -> None:
         self.read = read
         self.error: str | None = None  # the first error in any row
-        self.answers = Counter({"": 0})  # those with a truth, by reason to review, "" for none
-        self.wrong = Counter[str]()  # the wrong ones of these
+        # Answers with a truth, and the wrong ones of them, by reason to review: "" is none
+        self.answers, self.wrong = Counter({"": 0}), Counter[str]()
         self.bins = np.zeros((CALIBRATION_BINS, 3))  # answers, sum of confidences, right answers
         self.confusion = np.zeros((CLASSES, CLASSES), np.int64)  # (truth, answer), of digits
-        self.digits = self.right_digits = 0  # in numbers of the right length
+        self.digits = self.right_digits = 0  # they are counted in numbers of the right length
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch, and compare those with both a truth and an answer."""
@@ -63,12 +63,13 @@ class ScoreSink(Sink):
     def _add_confidences(self, batch: pa.RecordBatch, right: pa.Array) -> None:
         """Count answers by confidence; a person's have none."""
         confidence = batch.column("confidence")
-        known = pc.and_not(confidence.is_valid(), corrected(batch))
+        is_counted = pc.and_not(confidence.is_valid(), corrected(batch))
         values, hits = (
-            column.filter(known).to_numpy(zero_copy_only=False) for column in (confidence, right)
+            column.filter(is_counted).to_numpy(zero_copy_only=False)
+            for column in (confidence, right)
         )
-        places = (values * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
-        np.add.at(self.bins, places, np.stack([np.ones_like(values), values, hits], axis=1))
+        bins = (values * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
+        np.add.at(self.bins, bins, np.stack([np.ones_like(values), values, hits], axis=1))
 
     def figures(self) -> Figures:
         """All figures, as JSON can hold them. A share of nothing is None."""
@@ -152,9 +153,9 @@ def tabulate_confusion(figures: Figures) -> Iterator[str]:
 
 
 def average(shares: list[float | None]) -> float | None:
-    """The mean of those that there are."""
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
+    """The mean of the shares that are not None; None if all are."""
+    defined = [share for share in shares if share is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def describe_share(name: str, share: Figures) -> str:

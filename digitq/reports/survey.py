@@ -23,7 +23,7 @@ MAX_REST = 200  # a random sample of all other images
 MAX_WRONG_NUMBERS = 200  # a random sample of the wrong whole numbers
 MAX_IN_CELL = 5  # a random sample of each wrong cell of the confusion matrix
 SAMPLE_SEED = 0  # the same file gives the same page
-MAX_ERRORS = 1000  # so many different errors are counted; all others count as one
+MAX_ERRORS = 1000  # different errors that are counted apart; all others count as one
 OTHER_ERRORS = "other errors"
 CONFIDENCE_BINS = 20
 
@@ -62,11 +62,12 @@ class Survey:
 
     def __init__(self, read: What) -> None:
         self.scores = ScoreSink(read)
-        self.reasons: Counter[str] = Counter()  # of answers to review
+        self.reasons: Counter[str] = Counter()  # why answers are to review
         self.errors: Counter[str] = Counter()
         # How many answers there are of each digit, or whole numbers of each length
         self.answers: Histogram = np.zeros(MAX_DIGITS + 1, np.int64)
-        self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)  # by confidence: not to review
+        # How many answers have which confidence: those that need no review, and those to review
+        self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
         self._review = Smallest(MAX_REVIEW)
@@ -101,9 +102,9 @@ class Survey:
         self._count_errors(batch.column("error").filter(pa.array(failed)))
         shown = pc.utf8_length(answer) if self.scores.read == "number" else answer
         self.answers += np.bincount(to_numpy(shown.drop_null()), minlength=len(self.answers))
-        known = answered & ~np.isnan(confidence) & ~by_person
-        self.sure += count_bins(confidence[known & ~review])
-        self.unsure += count_bins(confidence[known & review])
+        is_counted = answered & ~np.isnan(confidence) & ~by_person
+        self.sure += count_bins(confidence[is_counted & ~review])
+        self.unsure += count_bins(confidence[is_counted & review])
         numbers = np.arange(first, self.counts.images, dtype=np.float64)
         self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
         self._failed.offer(np.where(failed, numbers, np.nan), batch, first)
@@ -137,11 +138,11 @@ class Survey:
         if self.scores.read == "number":
             self._wrong_numbers.offer(np.where(wrong, draws, np.nan), batch, first)
             return
-        true, given = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
-        for pair in {*zip(true[wrong].tolist(), given[wrong].tolist(), strict=True)}:
+        truths, digits = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
+        for pair in {*zip(truths[wrong].tolist(), digits[wrong].tolist(), strict=True)}:
             cell = self._cells.setdefault(pair, Smallest(MAX_IN_CELL))
-            is_in = (true == pair[0]) & (given == pair[1])
-            cell.offer(np.where(is_in, draws, np.nan), batch, first)
+            is_in_cell = (truths == pair[0]) & (digits == pair[1])
+            cell.offer(np.where(is_in_cell, draws, np.nan), batch, first)
 
 
 def to_numpy(column: pa.Array) -> NDArray[Any]:

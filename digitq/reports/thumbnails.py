@@ -1,4 +1,4 @@
-"""Small pictures for a page: of an image file, and of what the network saw of it."""
+"""Small pictures for a page: an image, and the 28×28 pixels that the network saw of it."""
 
 import io
 import subprocess
@@ -15,7 +15,7 @@ import PIL.ImageOps
 import pyarrow as pa
 
 THUMBNAIL_SIDES = (320, 224, 160, 96)  # px: the longer side; a smaller one if the file is too large
-MAX_THUMBNAIL_BYTES = 10_000  # so that the pictures of a page stay below 20 MB
+MAX_THUMBNAIL_BYTES = 10_000  # all pictures of a page then take less than 20 MB
 TINY_SIDE = 64  # px: a picture up to this size is shown enlarged, pixel by pixel
 MAX_CONVERTED_SIDE = 2048  # px: a larger picture loses pixels before it gets other colours
 MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
@@ -24,7 +24,7 @@ SEEN_SIDE = 28  # px: height and width of what the network sees
 SEE = [sys.executable, "-P", "-m", "worker", "see"]
 MAX_ENDED = 5  # if so many images in a row end the process, it is broken itself
 QUESTION = pa.schema([("image", pa.binary())])
-# Formats that have readers in Pillow itself; others may start programs, as EPS does
+# Pillow reads these itself; for other formats, such as EPS, it may start programs
 THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
 
 
@@ -115,7 +115,7 @@ def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
 class Eye:
     """Shows what the network sees of images. The worker normalises them, in a process."""
 
-    _process: "subprocess.Popen[bytes] | None" = None  # which starts at the first image
+    _process: "subprocess.Popen[bytes] | None" = None  # it starts at the first image
     _ended = 0  # how many images in a row have ended the process
     _writer: pa.ipc.RecordBatchStreamWriter
     _reader: pa.ipc.RecordBatchStreamReader | None = None
@@ -142,7 +142,7 @@ class Eye:
         """End the process."""
         if self._process:
             self._process.kill()
-            with suppress(OSError):  # what was not sent is of no use any more
+            with suppress(OSError):  # bytes that were not sent are not needed any more
                 self._process.communicate()
             self._process = self._reader = None
 
