@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from digitq.reports.scores import ScoreSink
-    from producer.results import ResultFile
     from producer.sources.source import Labels
     from protocol.reading import Reading
 
@@ -114,38 +113,28 @@ def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> 
     """Compare the answers in a result file. Raises `UsageError` if none has a truth."""
     from digitq.reports.scores import ScoreSink
     from producer.results import open_results
-    from producer.sources.source import Labels, take_first
+    from producer.sources.source import Labels, parent_name, take_first
+    from producer.sources.truth import adapt_truth, read_truths, set_truths
+    from protocol.chunk import truth_field
 
     if len(names) > 1:
         raise UsageError("one result file can be evaluated at a time")
     results, labels = open_results(Path(names[0])), Labels()
-    if not (results.has_truth or truth):
-        raise UsageError(f"{results.path} has no right answers: name them with --truth")
-    sink, batches = ScoreSink(results.read), label_rows(results, truth, labels)
-    for batch in batches if limit is None else take_first(batches, limit):
-        sink.write(batch)
-    if limit is not None:
-        labels.unused = {}
-    model = results.record.model if results.record else results.read
-    return Evaluated(str(results.path), model, labels, sink)
-
-
-def label_rows(
-    results: "ResultFile", truth: str | None, labels: "Labels"
-) -> "Iterator[pa.RecordBatch]":
-    """The rows with the right answers that `--truth` names, or with their own."""
-    from producer.sources.source import parent_name
-    from producer.sources.truth import adapt_truth, read_truths, set_truths
-    from protocol.chunk import truth_field
-
     rows: Iterable[pa.RecordBatch] = results.batches()
     if truth == "parent":
         rows = set_truths(rows, parent_name)
     elif truth:
         truths = labels.unused = read_truths(Path(truth))
         rows = set_truths(rows, lambda id: truths.pop(id, None))
-    field = truth_field(NUMBER if results.reads_numbers else "")
-    return (adapt_truth(batch, field, labels) for batch in rows)
+    elif not results.has_truth:
+        raise UsageError(f"{results.path} has no right answers: name them with --truth")
+    sink, field = ScoreSink(results.read), truth_field(NUMBER if results.reads_numbers else "")
+    for batch in rows if limit is None else take_first(rows, limit):
+        sink.write(adapt_truth(batch, field, labels))
+    if limit is not None:
+        labels.unused = {}  # rows after the limit may have these ids
+    model = results.record.model if results.record else results.read
+    return Evaluated(str(results.path), model, labels, sink)
 
 
 def is_result_file(name: str) -> bool:
