@@ -23,14 +23,13 @@ from rich.text import Text
 
 from digitq.options import MAX_WORKERS_PER_CORE
 from digitq.private.processes import Local
-from digitq.summary import Run, describe_flaws
+from digitq.summary import describe_flaws
 from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job
 from producer.record import Record
 from producer.sinks.files import Sink, StreamSink
 from protocol.broker.address import url_in_command
-from protocol.chunk import WEIGHTS_KEY
 from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import settings
@@ -121,14 +120,14 @@ def take_results(
     sink: Sink,
     count: Callable[[], int | None],
     sync: Callable[[], None] | None = None,
-) -> Run:
+) -> None:
     """Write a job's results and show the progress.
 
     `count` gives the number of images, which may take a while; `sync` is that of `Job.results`.
     After an error or Ctrl-C an attached job is removed from Redis; the rows that are written stay.
     """
-    before, started = sink.counts.images, time.monotonic()
-    weights: dict[str, None] = {}  # of the networks that answered, in order
+    before = sink.counts.images
+    sink.begin(job.id)
     rows_are_shown = isinstance(sink, StreamSink) and sys.stdout.isatty()
     try:
         with progress_bar(hidden=rows_are_shown) as progress, ExitStack() as stack:
@@ -153,25 +152,16 @@ def take_results(
             stack.callback(watchers.remove, report_disconnect)
             for batch in job.results(before, sync):
                 sink.write(batch)
-                if digits := (batch.schema.metadata or {}).get(WEIGHTS_KEY):
-                    weights[digits.decode()] = None
-                done = sink.counts.images
+                part = sink.parts[-1]
                 progress.update(
                     bar,
-                    completed=done,
-                    rate=f"{(done - before) / (time.monotonic() - started):,.0f} images/s",
+                    completed=sink.counts.images,
+                    rate=f"{part.images_per_second:,.0f} images/s",
                     waiting="",
                     flaws=describe_flaws(sink.counts),
                 )
-        seconds, fingerprints, freed = time.monotonic() - started, tuple[str, ...](), 0
-        with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
-            fingerprints, freed = (record := job.progress()).fingerprints, record.freed_images
-        sink.finish(
-            job.model,
-            Record.build(
-                job.id, job.model, job.origin, sink.counts, seconds, fingerprints, [*weights]
-            ),
-        )
+        record = Record.build(job.model, job.origin, sink.counts, sink.parts)
+        sink.finish(job.model, record)
     except BaseException:
         if job.attached:
             backend.client.abandon(job)
@@ -179,7 +169,6 @@ def take_results(
     finally:
         job.on_idle = None  # it has the job, which would live until a collection
         sink.close()
-    return Run(sink.counts.images - before, seconds, fingerprints, freed)
 
 
 def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:

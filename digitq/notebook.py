@@ -143,4 +143,4 @@ class TableSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         self.batches.append(batch)
-        self.counts = self.counts.add(batch)
+        self.count(batch)

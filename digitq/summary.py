@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from protocol.ledger import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
-
-
-class Run(NamedTuple):
-    """What was taken of a job's results."""
-
-    images: int
-    seconds: float
-    fingerprints: tuple[str, ...]  # of the workers that answered the job
-    freed_images: int = 0  # images whose results were deleted from Redis, which had no room
 
 
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
@@ -73,19 +64,24 @@ def report_interruption(
         raise
 
 
-def report_rows(sink: "Sink", run: Run, skipped: str = "", has_speed: bool = True) -> None:
+def report_rows(sink: "Sink", skipped: str = "", has_speed: bool = True) -> None:
     """Tell what is written and where, how fast it was, and whether workers were at odds."""
+    from producer.record import all_fingerprints, all_weights
     from producer.sinks.files import FileSink
 
     speed = ""
     if has_speed:
-        per_second = f"{run.images / run.seconds:,.0f} images/s"
-        speed = f", {run.seconds:,.1f} s" if run.images < FEW_IMAGES else f", {per_second}"
+        part = sink.parts[-1]
+        speed = f", {part.seconds:,.1f} s"
+        if part.images >= FEW_IMAGES:
+            speed = f", {part.images_per_second:,.0f} images/s"
     echo_err(f"{summarise(sink.counts, skipped)}{speed}")
     report_zeros(sink.counts.other_zeros)
     if isinstance(sink, FileSink):
         echo_err(f"the rows are in {sink.path}")
-    if mixture := describe_mixture(run.fingerprints):
+    if len(weights := all_weights(sink.parts)) > 1:
+        echo_err(f"the rows are a mixture: {len(weights)} networks answered ({', '.join(weights)})")
+    if mixture := describe_mixture(all_fingerprints(sink.parts)):
         echo_err(mixture)
 
 

@@ -1,73 +1,116 @@
 """The record of a result file: what made its rows."""
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Self
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 from pydantic import TypeAdapter
 
 from producer.counts import Counts
+from protocol.chunk import FINGERPRINT_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from protocol.reading import What
-from protocol.settings import NUMBER
+from protocol.settings import NUMBER, settings
 
-PARQUET_SUFFIX = ".parquet"
-METADATA_KEY = b"digitq"  # in the metadata of a Parquet file
 MAX_RECORD_BYTES = 1 << 20
+MIN_SECONDS = 0.001  # the speed of a shorter part is that of this time
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that one command wrote. A run that was interrupted has a part for each command."""
+
+    job: str  # its id
+    started: str  # the time, see `now`
+    seconds: float = 0.0  # from the start to the last row
+    images: int = 0
+    weights: Names = ()  # of the networks that answered: the first digits of their cards' SHA-256
+    fingerprints: Names = ()  # of the workers that answered
+
+    @classmethod
+    def begin(cls, job_id: str) -> Self:
+        """A part without rows that starts now."""
+        return cls(job_id, now())
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / max(self.seconds, MIN_SECONDS)
+
+    def add(self, batch: pa.RecordBatch, seconds: float) -> Self:
+        """The part including one more result batch, which came `seconds` after its start."""
+        return replace(
+            self,
+            seconds=round(seconds, 3),
+            images=self.images + batch.num_rows,
+            weights=merge(self.weights, named_in(batch, WEIGHTS_KEY)),
+            fingerprints=merge(self.fingerprints, named_in(batch, FINGERPRINT_KEY)),
+        )
+
+
+Parts = tuple[Part, ...]
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def named_in(batch: pa.RecordBatch, key: bytes) -> Names:
+    """The name under `key` in the metadata of a result batch, if there is one."""
+    name = (batch.schema.metadata or {}).get(key)
+    return (name.decode(),) if name else ()
+
+
+def merge(*names: Names) -> Names:
+    """All names in order, each once."""
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def all_weights(parts: Parts) -> Names:
+    """The networks that answered in any part."""
+    return merge(*(part.weights for part in parts))
+
+
+def all_fingerprints(parts: Parts) -> Names:
+    """The workers that answered in any part."""
+    return merge(*(part.fingerprints for part in parts))
+
+
+def own_weights_name(model: str) -> str | None:
+    """How results name the user's own network for a model; None if the built-in one is used."""
+    card = settings().own_card(model)
+    return hashlib.sha256(card.read_bytes()).hexdigest()[:WEIGHTS_DIGITS] if card else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Origin):
-    """A JSON object, beside the rows in `OUT.json`, or in the metadata of a Parquet file."""
+    """What is known of a result file, as a JSON object in `OUT.json` beside it."""
 
     digitq: str  # the version
     read: What
     model: str
-    # Of a run that was continued, these four are of the last part
-    job: str  # its id
-    fingerprints: tuple[str, ...]  # of the workers that answered
-    weights: tuple[str, ...]  # the first 16 hex digits of the SHA-256 of each network's card
-    seconds: float  # that the run took
-    images: int
-    failed: int  # rows with an error
-    review: int  # rows with an answer that a person should check
-    labelled: int  # rows with a truth and an answer
-    correct: int  # labelled rows whose answer equals the truth
-    finished: str  # the time in UTC, as ISO 8601 has it
+    counts: Counts
+    parts: Parts
+    finished: str  # the time, see `now`
 
     @classmethod
-    def build(
-        cls,
-        job_id: str,
-        model: str,
-        origin: Origin,
-        counts: Counts,
-        seconds: float,
-        fingerprints: Sequence[str] = (),
-        weights: Sequence[str] = (),
-    ) -> Self:
+    def build(cls, model: str, origin: Origin, counts: Counts, parts: Parts) -> Self:
         """The record of a job that ends now."""
         return cls(
             **asdict(origin),
             digitq=version_of("digitq"),
             read="number" if model == NUMBER else "digit",
             model=model,
-            job=job_id,
-            fingerprints=tuple(fingerprints),
-            weights=tuple(weights),
-            images=counts.images,
-            failed=counts.failed,
-            review=counts.review,
-            labelled=counts.labelled,
-            correct=counts.correct,
-            seconds=round(seconds, 3),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            counts=counts,
+            parts=parts,
+            finished=now(),
         )
 
     def encode(self) -> bytes:
@@ -78,40 +121,24 @@ PARSER = TypeAdapter(Record)
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of a result file is, unless that is a Parquet file."""
+    """Where the record of a result file is."""
     return path.with_name(path.name + ".json")
 
 
-def find_record(path: Path) -> Record | None:
-    """The record of a result file; None if there is none. Raises `UsageError` if it is damaged, or
-    if the file can't be read."""
-    if path.suffix.lower() != PARQUET_SUFFIX:
-        return read_record(record_path(path))
-    try:
-        content = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"can't read {path}: {getattr(error, 'strerror', '') or error}") from None
-    return parse_record(content, path) if content else None
-
-
-def read_record(path: Path) -> Record | None:
-    """The record in a JSON file; None if there is no such file. Raises `UsageError`."""
+def find_record(results: Path) -> Record | None:
+    """The record of a result file; None if there is none. Raises `UsageError` if it is damaged or
+    can't be read."""
+    path = record_path(results)
     try:
         with open(path, "rb") as file:
-            return parse_record(file.read(MAX_RECORD_BYTES), path)
+            record = PARSER.validate_json(file.read(MAX_RECORD_BYTES))
+        datetime.fromisoformat(record.finished).timestamp()
+        return record
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror or error}") from None
-
-
-def parse_record(content: bytes, path: Path) -> Record:
-    """The record that `Record.encode` encoded. Raises `UsageError` if it is none."""
-    try:
-        record = PARSER.validate_json(content)
-        datetime.fromisoformat(record.finished).timestamp()
-        return record
     except (ValueError, OverflowError):  # pydantic's is a `ValueError`
         raise UsageError(
-            f"{path} is not the record of a result file: remove or rename it"
+            f"{path} is not the record of a result file of this version: remove or rename it"
         ) from None

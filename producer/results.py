@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from producer.record import PARQUET_SUFFIX, Record, find_record
+from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.truth import read_cells
 from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
@@ -72,9 +72,9 @@ class ResultFile:
                 check_rows(self.path, rows, batch)
                 rows += batch.num_rows
                 yield batch
-        if self.record and self.record.images != rows:
+        if self.record and (images := self.record.counts.images) != rows:
             raise UsageError(
-                f"{self.path} has {rows:,} rows, but its record counts {self.record.images:,}: "
+                f"{self.path} has {rows:,} rows, but its record counts {images:,}: "
                 "it was cut off or changed"
             )
 
@@ -126,7 +126,7 @@ def open_results(path: Path) -> ResultFile:
         names = result_schema(record.model).names
     model = NUMBER if "number" in names else ""
     schema = result_schema(model)
-    wanted = set(schema.names) - set(LISTS if suffix != PARQUET_SUFFIX else ())
+    wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
     if suffix == ".csv" and not model:
         wanted |= {*SHARES}
     if missing := sorted(wanted - set(names)):
@@ -142,7 +142,7 @@ def open_results(path: Path) -> ResultFile:
 def read_names(path: Path) -> Sequence[str]:
     """The names of a result file's columns. Raises as its reader."""
     suffix = path.suffix.lower()
-    if suffix == PARQUET_SUFFIX:
+    if suffix == ".parquet":
         return [*pq.read_schema(path).names]
     if suffix == ".csv":
         return read_head(path)[0]

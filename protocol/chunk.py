@@ -89,7 +89,10 @@ NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
 )
 
 
-WEIGHTS_KEY = b"weights"  # in a result's metadata: the network that answered, see `worker.classify`
+# In the metadata of a result batch
+WEIGHTS_KEY = b"weights"  # the first digits of the SHA-256 of the network's card
+FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `worker.service.identity`
+WEIGHTS_DIGITS = 16
 
 
 def most_rows(model: str) -> int:

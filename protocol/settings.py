@@ -97,6 +97,13 @@ class Settings(BaseSettings):
         """The folder `weights` as an absolute path. Raises `UsageError` if it contains no model."""
         return None if self.weights is None else _find_weights(self.weights, "DIGITQ_WEIGHTS=")
 
+    def own_card(self, model: str) -> Path | None:
+        """The card of a model in the folder `weights`; None if the built-in network is used. Raises
+        `UsageError` as `own_weights`."""
+        folder = self.own_weights()
+        path = folder / f"{model}.json" if folder else None
+        return path if path and path.exists() else None
+
     @property
     def mnist_root(self) -> Path:
         """The folder that contains `MNIST/raw`. Raises `UsageError` for an unknown home folder."""

@@ -17,6 +17,7 @@ from protocol.chunk import (
     PROBABILITIES,
     REASONS,
     RESULT_SCHEMA,
+    WEIGHTS_DIGITS,
     WEIGHTS_KEY,
     Chunk,
     Kind,
@@ -49,7 +50,6 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
-WEIGHTS_DIGITS = 16  # a result names its weights by so many digits of the SHA-256 of their card
 INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy

@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
-from protocol.chunk import Chunk, answers, count_reviews, encode, kind_of
+from protocol.chunk import FINGERPRINT_KEY, Chunk, answers, count_reviews, encode, kind_of
 from protocol.errors import BrokerError
 from protocol.known import Known
 from protocol.ledger import ChunkResult, Ledger
@@ -76,7 +76,8 @@ def classify(job_id: str, number: int) -> str:
     failed = answers(result).null_count
     seconds = time.monotonic() - begun.time
     image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
-    payload, kind = encode(result), kind_of(chunk.batch)
+    made_by = {**(result.schema.metadata or {}), FINGERPRINT_KEY: own_fingerprint()}
+    payload, kind = encode(result.replace_schema_metadata(made_by)), kind_of(chunk.batch)
     answer = ChunkResult(
         payload,
         failed,

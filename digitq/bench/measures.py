@@ -104,8 +104,8 @@ class Bench(ExitStack):
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
         job = backend.client.submit_source(source, model, read=read)
-        run = take_results(backend, job, sink, source.count)
-        return {"images_per_second": run.images / run.seconds}
+        take_results(backend, job, sink, source.count)
+        return {"images_per_second": sink.parts[-1].images_per_second}
 
     def repeat_mnist(self, images: int) -> Source:
         """The training images, repeated until there are enough; each has an id of its own."""

@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def classify(
     failed, 130 after Ctrl-C.
     """
     from digitq.backend import open_backend, take_results
+    from producer.record import own_weights_name
     from producer.sources.opening import count_files, is_set, open_sources
 
     if page:
@@ -66,6 +68,7 @@ def classify(
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
     answers = options.truth_file(truth)
     source = open_sources(sources, truth == "parent", limit, answers)
+    has_broker = bool(broker or settings().broker_url)  # its workers have weights of their own
     run: dict[str, Any] = {
         "sources": [
             name if name == "-" or name.startswith("mnist:") else os.path.abspath(name)
@@ -75,18 +78,18 @@ def classify(
         "known": hashlib.sha256(reading.known).hexdigest()[:16] if reading.known else None,
         "limit": limit,
         "truth": truth,
+        "digitq": version("digitq"),
+        "weights": None if has_broker else own_weights_name(reading.model),
     }
     if files := [*filter(is_set, sources), *([answers] if answers else [])]:
         run["modified"] = [os.stat(name).st_mtime_ns for name in files]
-    if weights := settings().own_weights():
-        run["weights"] = str(weights)
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:
             echo_err(f"continuing {out} after {sink.counts.images:,} images")
         with open_backend(broker, workers, count_files(sources)) as backend:
             job = backend.client.start(source, reading, resume=sink.counts)
-            done = take_results(backend, job, sink, source.count)
-    report_rows(sink, done, source.skipped.describe())
+            take_results(backend, job, sink, source.count)
+    report_rows(sink, source.skipped.describe())
     report_truth(sink.counts, reading.model, truth, source.labels)
     if page:
         show_page(Path(str(out)), (), page)
@@ -119,8 +122,8 @@ def demo(workers: int | None, keep: bool) -> None:
         backend = Backend(LocalClient(local), local)
         echo_err(f"Flower   {local.flower_url}")
         job = backend.client.submit_source(source)
-        done = take_results(backend, job, sink, source.count)
-        report_rows(sink, done)
+        take_results(backend, job, sink, source.count)
+        report_rows(sink)
         if keep:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")
             local.watch()

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from digitq.commands.reports import check_page, show_page
 from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
-from protocol.errors import UsageError
+from protocol.errors import DigitqError, UsageError
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -156,17 +156,24 @@ def collect(
             f"results of job {job_id} are only in the file of the `digitq collect` that took them: "
             "leave out --overwrite"
         )
+
+    def count_stored() -> int:
+        """How many images there are, once all of them are stored."""
+        job.wait_until_stored()
+        return job.progress().images
+
     with (
         closing(open_sink(out, {"job": job_id}, overwrite)) as sink,
         report_interruption(sink, overwrite, job_id),
     ):
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
-        done = take_results(Backend(client), job, sink, lambda: job.progress().images, sync)
-    report_rows(sink, done, has_speed=False)
+        take_results(Backend(client), job, sink, count_stored, sync)
+    report_rows(sink, has_speed=False)
     report_truth(sink.counts, job.model, job.origin.truth)
-    if done.freed_images:
-        freed = plural(done.freed_images, "image")
-        echo_err(f"Redis had no room: the results of {freed} are no longer in it")
+    with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
+        if freed := job.progress().freed_images:
+            images = plural(freed, "image")
+            echo_err(f"Redis had no room: the results of {images} are no longer in it")
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from digitq import options
-from digitq.summary import Run, open_sink, report_interruption, report_rows
+from digitq.summary import open_sink, report_interruption, report_rows
 from digitq.terminal import echo_err
 from protocol.errors import UsageError
 from protocol.text import name_some, plural
@@ -64,14 +64,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images):
             sink.write(batch)
-        counts = sink.counts
-        record = table.record and replace(
-            table.record,
-            failed=counts.failed,
-            review=counts.review,
-            labelled=counts.labelled,
-            correct=counts.correct,
-        )
+        record = table.record and replace(table.record, counts=sink.counts)
         sink.finish(NUMBER if table.reads_numbers else "", record)
     echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:
@@ -79,7 +72,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
             f"{plural(len(zeros), 'correction')} changed only leading zeros ({name_some(zeros)}): "
             "a spreadsheet may have removed some"
         )
-    report_rows(sink, Run(counts.images, 0, ()), has_speed=False)
+    report_rows(sink, has_speed=False)
 
 
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:

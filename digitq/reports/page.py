@@ -23,6 +23,7 @@ from digitq.reports.scores import Figures, percent
 from digitq.reports.survey import Group, Survey
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import FoundImage, find_images
+from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
 from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
@@ -215,14 +216,14 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
         return [("read", reads), ("record", "none beside this file")]
     facts = [
         ("model", reads if results.reads_numbers else record.model),
-        ("weights", ", ".join(record.weights)),
+        ("weights", ", ".join(all_weights(record.parts))),
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
         ("length", record.length or ""),
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
-        ("took", f"{record.seconds:,.1f} s"),
-        ("job", record.job),
-        ("workers", ", ".join(record.fingerprints)),
+        ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
+        ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),
+        ("workers", ", ".join(all_fingerprints(record.parts))),
         ("digitq", record.digitq),
     ]
     return [(name, value) for name, value in facts if value]

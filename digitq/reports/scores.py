@@ -39,7 +39,7 @@ class ScoreSink(Sink):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch, and compare those with both a truth and an answer."""
-        self.counts = self.counts.add(batch)
+        self.count(batch)
         errors = batch.column("error").filter(failures(batch))
         if self.error is None and len(errors):
             self.error = errors[0].as_py()

@@ -1,9 +1,9 @@
 """Where result rows go: stdout, or a resumable file of CSV, JSON lines or Parquet.
 
-A file's rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` describes the
-run; each further line has the file's size and the counts after a batch. The same run started
-again truncates the file after the last complete batch and continues there. When all rows are
-written, the file is renamed. Parquet can't be truncated, so its partial file is an Arrow stream.
+A file's rows go to `OUT.partial`. The first line of the journal `OUT.partial.run` identifies the
+run; each further line is a `Note` of what is written. The same run started again truncates the file
+after the last complete batch and continues there. When all rows are written, the file is renamed.
+Parquet can't be truncated, so its partial file is an Arrow stream.
 """
 
 import errno
@@ -11,9 +11,10 @@ import fcntl
 import json
 import os
 import select
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, fields
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,27 +22,66 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from pydantic import NonNegativeInt, TypeAdapter
 
 from producer.counts import Counts
-from producer.record import METADATA_KEY, PARQUET_SUFFIX, Record, read_record, record_path
+from producer.record import (
+    Names,
+    Part,
+    Parts,
+    Record,
+    all_weights,
+    find_record,
+    named_in,
+    record_path,
+)
 from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
-from protocol.chunk import result_schema
+from protocol.chunk import WEIGHTS_KEY, result_schema
 from protocol.errors import OutputError, UsageError
 from protocol.settings import NUMBER
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
 REPEATED = ["label", "error", "reason", "truth"]  # columns of few values: each is stored once
-Run = dict[str, str | int | bool | list[str] | None]
+Identity = dict[str, str | int | bool | list[str] | None]  # what must be equal to continue a run
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the journal of a result file says after each batch."""
+
+    size: NonNegativeInt  # of the file, in bytes
+    counts: Counts
+    parts: Parts
+
+
+NOTES = TypeAdapter(Note)
 
 
 class Sink:
-    """Takes result batches; `counts` is of all rows, with those of interrupted runs."""
+    """Takes result batches. `counts` and `parts` include the rows before an interruption."""
 
     counts = Counts()
+    parts: Parts = ()
+    _begun = 0.0  # the start of the last part, by `time.monotonic`
+
+    def begin(self, job_id: str) -> None:
+        """Begin a part: the rows that follow are this job's."""
+        self._begun = time.monotonic()
+        self.parts = (*self.parts, Part.begin(job_id))
 
     def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows, and count them."""
         raise NotImplementedError
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch that is written."""
+        self.counts = self.counts.add(batch)
+        if self.parts:
+            self.parts = (
+                *self.parts[:-1],
+                self.parts[-1].add(batch, time.monotonic() - self._begun),
+            )
 
     def finish(self, model: str = "", record: Record | None = None) -> None:
         """End the output; if there were no rows, it gets the columns of the job's `model`. A file
@@ -60,7 +100,7 @@ class StreamSink(Sink):
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
         self._write(self._encode(batch, self.counts.images == 0))
-        self.counts = self.counts.add(batch)
+        self.count(batch)
 
     def finish(self, model: str = "", record: Record | None = None) -> None:
         """Write the header if there were no rows."""
@@ -77,7 +117,7 @@ class FileSink(Sink):
 
     _file: FileIO
 
-    def __init__(self, path: Path, run: Run, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, run: Identity, overwrite: bool = False) -> None:
         """Open or resume the file. Raises `UsageError` if its format is unknown, or if it belongs
         to another run, is complete, is being written by another process, or can't be written;
         `OutputError` if the disk is full."""
@@ -88,12 +128,11 @@ class FileSink(Sink):
             raise UsageError(f"{path} must end in {' or '.join(ENCODERS)}, or be -")
         if path.is_dir():
             raise UsageError(f"can't write {path}: it is a folder")
-        if suffix != PARQUET_SUFFIX:
-            beside = record_path(path)
-            if beside.is_dir():
-                raise UsageError(f"can't write {beside}: it is a folder")
-            if not overwrite:
-                read_record(beside)  # another file of that name would be replaced
+        beside = record_path(path)
+        if beside.is_dir():
+            raise UsageError(f"can't write {beside}: it is a folder")
+        if not overwrite:
+            find_record(path)  # another file of that name would be replaced
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._journal_path = path.with_name(path.name + ".partial.run")
@@ -105,11 +144,14 @@ class FileSink(Sink):
             raise kind(f"can't write {path}: {error.strerror or error}") from None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append rows and note them in the journal. Raises `OutputError`."""
+        """Append rows and note them in the journal. Raises `OutputError`, and `UsageError` if other
+        networks answered the job that continues the rows than those before."""
+        self._refuse_other_weights(named_in(batch, WEIGHTS_KEY))
         with output_errors(self.path):
             write_all(self._file, self._encode(batch, self.counts.images == 0))
-            self.counts = self.counts.add(batch)
-            self._note([self._file.tell(), *astuple(self.counts)])
+            self.count(batch)
+            note = Note(self._file.tell(), self.counts, self.parts)
+            write_all(self._journal, NOTES.dump_json(note) + b"\n")
 
     def sync(self) -> None:
         """Bring all rows and the journal to the disk, so that they outlive a power cut. Raises
@@ -126,10 +168,9 @@ class FileSink(Sink):
                 write_all(self._file, self._encode(no_rows(model), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
-                self._convert_to_parquet(record)
-                os.unlink(self.partial)
+                self._replace_by_parquet(record)
             else:
-                self._replace(record)
+                self._replace(self.partial, record)
             os.unlink(self._journal_path)
         self.close()
 
@@ -141,7 +182,21 @@ class FileSink(Sink):
         self._file.close()
         self._journal.close()
 
-    def _open(self, run: Run, overwrite: bool) -> None:
+    def _refuse_other_weights(self, new: Names) -> None:
+        """Raises `UsageError` if another job's rows are continued by other networks. Later on in a
+        job, workers that differ are only noted: its rows can't be taken back."""
+        earlier, last = self.parts[:-1], self.parts[-1:]
+        if any(part.images or part.job in {other.job for other in earlier} for part in last):
+            return
+        old = all_weights(earlier)
+        if old and new and new[0] not in old:
+            raise UsageError(
+                f"the workers have other weights ({new[0]}) than those that wrote "
+                f"{self.partial} ({', '.join(old)}): --overwrite starts again, and workers with "
+                "the old weights continue it"
+            )
+
+    def _open(self, run: Identity, overwrite: bool) -> None:
         is_new = not self._journal_path.exists()
         with ExitStack() as stack:  # undoes everything if an exception is raised
             self._journal = stack.enter_context(FileIO(self._journal_path, "a+"))
@@ -153,7 +208,7 @@ class FileSink(Sink):
                 raise UsageError(f"{self.path} exists: --overwrite replaces it")
             if overwrite:
                 self._journal.truncate(0)
-            self.counts, size = self._read_journal(run)
+            size = self._read_journal(run)
             if not size:
                 stack.callback(self._journal_path.unlink, missing_ok=True)
             if is_new and not overwrite and os.path.lexists(self.partial):
@@ -177,15 +232,16 @@ class FileSink(Sink):
         if not is_free:
             raise UsageError(f"{self.path} is being written by another run")
 
-    def _read_journal(self, run: Run) -> tuple[Counts, int]:
-        """The last noted counts and size in bytes. Begins a journal if there is none."""
+    def _read_journal(self, run: Identity) -> int:
+        """Take the last noted counts and parts; gives the size of their rows in bytes. Begins a
+        journal if there is none."""
         self._journal.seek(0)
         lines = self._journal.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         if not whole:
             self._journal.truncate(0)
-            self._note(run)
-            return Counts(), 0
+            write_all(self._journal, json.dumps(run).encode() + b"\n")
+            return 0
         try:
             old, notes = parse_journal(whole)
         except ValueError:
@@ -194,52 +250,53 @@ class FileSink(Sink):
                 f"{self._journal_path} is {reason}: --overwrite starts again"
             ) from None
         if old != run:
+            kept = ", and the old weights continue it" * (old.get("weights") != run.get("weights"))
             raise UsageError(
                 f"{self.partial} belongs to another run ({difference(old, run)}): "
-                "--overwrite starts again"
+                f"--overwrite starts again{kept}"
             )
         on_disk = self.partial.stat().st_size if self.partial.exists() else 0
-        while notes and notes[-1][0] > on_disk:
+        while notes and notes[-1].size > on_disk:
             notes.pop()  # if it stayed, it would seem valid once the file is as long again
         self._journal.truncate(sum(map(len, whole[: 1 + len(notes)])))
-        return notes[-1][::-1] if notes else (Counts(), 0)
+        if not notes:
+            return 0
+        self.counts, self.parts = notes[-1].counts, notes[-1].parts
+        return notes[-1].size
 
-    def _note(self, fact: object) -> None:
-        write_all(self._journal, json.dumps(fact).encode() + b"\n")
-
-    def _replace(self, record: Record | None) -> None:
-        """Rename the partial file and its record. No record may ever be beside rows of another run;
-        rows without one do no harm."""
-        written = self._journal_path.with_suffix(".rec")
+    def _replace(self, written: Path, record: Record | None) -> None:
+        """Rename the file that is written, and its record. No record may ever be beside rows of
+        another run; rows without one do no harm."""
+        beside = self._journal_path.with_suffix(".rec")
         try:
             if record:
-                with open(written, "wb") as file:
+                with open(beside, "wb") as file:
                     file.write(record.encode())
                     file.flush()
                     os.fsync(file.fileno())
             record_path(self.path).unlink(missing_ok=True)
-            os.replace(self.partial, self.path)
+            os.replace(written, self.path)
             if record:
-                os.replace(written, record_path(self.path))
+                os.replace(beside, record_path(self.path))
         finally:
-            written.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
 
-    def _convert_to_parquet(self, record: Record | None) -> None:
+    def _replace_by_parquet(self, record: Record | None) -> None:
         converted = self._journal_path.with_suffix(".new")  # not longer than the journal's name
-        metadata = {METADATA_KEY: record.encode()} if record else None
         try:
             with (
                 pa.OSFile(str(self.partial)) as file,
                 pa.ipc.open_stream(file) as reader,
                 pq.ParquetWriter(
-                    converted, reader.schema.with_metadata(metadata), use_dictionary=REPEATED
+                    converted, reader.schema.remove_metadata(), use_dictionary=REPEATED
                 ) as writer,
             ):
                 for table in regroup(reader, ROW_GROUP_ROWS):
-                    writer.write_table(table.replace_schema_metadata(metadata))
+                    writer.write_table(table)
             with open(converted, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(converted, self.path)
+            self._replace(converted, record)
+            os.unlink(self.partial)
         finally:
             converted.unlink(missing_ok=True)
 
@@ -273,31 +330,35 @@ def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending).combine_chunks()
 
 
-def parse_journal(lines: list[bytes]) -> tuple[Run, list[tuple[int, Counts]]]:
-    """The run, and the file's size and the counts after each batch. Raises `ValueError`."""
-    run, *notes = map(json.loads, lines)
-    counts = [int] * (1 + len(fields(Counts)))
-    if not isinstance(run, dict) or not all(
-        isinstance(note, list) and [*map(type, note)] == counts and min(note) >= 0 for note in notes
-    ):
+def parse_journal(lines: list[bytes]) -> tuple[Identity, list[Note]]:
+    """The run, and the note after each batch. Raises `ValueError`."""
+    run = json.loads(lines[0])
+    if not isinstance(run, dict):
         raise ValueError("this is not a journal")
-    return run, [(size, Counts(*written)) for size, *written in notes]
+    return run, [NOTES.validate_json(line) for line in lines[1:]]
 
 
-def difference(old: Run, new: Run) -> str:
+def difference(old: Identity, new: Identity) -> str:
     """A description of how two runs differ."""
     if set(old) != set(new):
         return "it was started by another command or an older version"
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
         return "a table, a set or the right answers have changed since"
-    shown = {name: "none" if value is None else value for name, value in old.items()}
-    shown |= {name: " ".join(value) for name, value in old.items() if isinstance(value, list)}
-    told = {name: f"{name} was {value}" for name, value in shown.items()}
-    if old.get("model") == NUMBER:
-        told["model"] = "it read whole numbers"
-    told["known"] = "the length or the allowed numbers were different"  # only their hash is kept
-    return ", ".join(told[name] for name in changed if name != "modified")
+    differences = []
+    for name in changed:
+        value = old[name]
+        if name == "weights":
+            was, now = value or "built in", new[name] or "those built in"
+            differences.append(f"its weights were {was}, not {now}")
+        elif name == "known":  # only the hash is in the journal
+            differences.append("the length or the allowed numbers were different")
+        elif name == "model" and value == NUMBER:
+            differences.append("it read whole numbers")
+        elif name != "modified":
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value or "none"
+            differences.append(f"{name} was {shown}")
+    return ", ".join(differences)
 
 
 @contextmanager

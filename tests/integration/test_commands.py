@@ -34,13 +34,15 @@ from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from producer import chunking
 from producer.client import Client
+from producer.record import find_record
 from producer.sinks.files import FileSink
 from producer.sources.opening import count_files, open_sources
+from producer.sources.python import Image
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import SUBMITTER_SECONDS, record_key
 from protocol.settings import OTHER_BROKERS, settings
-from tests.drawing import draw_one, encode_image
+from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, processes_marked, wait_for
 from worker.models.card import WEIGHTS_FOLDER
 
@@ -212,7 +214,8 @@ def start_and_disturb(table: Path, out: Path, *options: object, **variables: obj
 def test_broken_off_in_any_way_it_goes_on_where_it_was(
     local: Local, table: Path, quiet: bytes, tmp_path: Path
 ) -> None:
-    """Killed, stopped, or without its Redis; each time nothing runs on, and no row is lost."""
+    """Killed, stopped, or without its Redis; each time nothing runs on, and no row is lost. Other
+    networks may not continue it."""
     out = tmp_path / "out.csv"
     private, shared = ("--workers", 1), ("--broker", local.url)
     command = start_and_disturb(table, out, *private)
@@ -232,10 +235,38 @@ def test_broken_off_in_any_way_it_goes_on_where_it_was(
         assert ended == status and f"continuing {out} after" in err
         assert re.search(rf"{CONTINUES.format(tmp_path)}{last}$", err)
         assert not out.exists()
+    mine = copy_weights(tmp_path / "mine", "mlp")
+    status, _, err = run("classify", table, "-o", out, *private, "--weights", mine)
+    assert status == 2 and "belongs to another run (its weights were built in, not " in err
+    assert "--overwrite starts again, and the old weights continue it" in err
+    journal = tmp_path / "out.csv.partial.run"
+    content, (weights,) = (
+        journal.read_text(),
+        {*re.findall(r'"weights":\["(\w+)"', journal.read_text())},
+    )
+    journal.write_text(content.replace(weights, "0" * 16))  # as if other workers had written
+    status, _, err = run("classify", table, "-o", out, *shared)
+    assert status == 2 and f"the workers have other weights ({weights}) than those that" in err
+    journal.write_text(content)
     status, _, err = run("classify", table, "-o", out, *shared)
     assert status == 1 and f"continuing {out} after" in err
     assert f"{ROWS:,} images, {ROWS // 50:,} with an error" in err
     assert out.read_bytes() == quiet
+    record = find_record(out)
+    assert record and sum(part.images for part in record.parts) == ROWS == record.counts.images
+    assert len({part.job for part in record.parts}) == len(record.parts) == 5
+    assert {part.weights for part in record.parts} == {(weights,)}
+    assert {len(part.fingerprints) for part in record.parts} == {1}
+
+
+def copy_weights(folder: Path, model: str) -> Path:
+    """A folder of the built-in weights of a model, with another card."""
+    folder.mkdir()
+    for path in WEIGHTS_FOLDER.glob(f"{model}.*"):
+        shutil.copy(path, folder)
+    card = folder / f"{model}.json"
+    card.write_text(card.read_text() + "\n")
+    return folder
 
 
 def test_where_the_only_worker_is_killed_another_is_started(
@@ -454,6 +485,24 @@ def test_collected_again_it_goes_on_where_it_was(
     assert out.read_bytes() == first_rows(quiet, 1000)
 
 
+def test_the_bar_of_a_job_that_is_still_fed_shows_no_total(client: Client, tmp_path: Path) -> None:
+    has_shown_first = threading.Event()
+
+    def give_images() -> Iterator[Image]:
+        yield from (random_digits(2048), random_digits(2048))
+        assert has_shown_first.wait(60)
+        yield random_digits(2048)
+
+    def look(shown: str) -> None:
+        if "2,048" in shown or "4,096" in shown:
+            has_shown_first.set()
+
+    job = client.submit(give_images(), detached=True)
+    collect = ("collect", job.id, "-o", tmp_path / "out.csv", "--broker", client.url)
+    shown = on_terminal(80, *collect, look=look)
+    assert "6,144 images" in shown and {*re.findall(r"[0-9]/([0-9,]+)", shown)} <= {"6,144"}
+
+
 def test_a_cancelled_job_has_nothing_to_collect(local: Local, table: Path, ask: Ask) -> None:
     broker = ("--broker", local.url)
     job = ask("submit", table, *broker)[1].strip()
@@ -624,8 +673,11 @@ def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
     assert status == 0 and log[-1]["message"] == "all stopped" and not out
 
 
-def on_terminal(width: int, *arguments: object) -> str:
-    """What a command shows on a terminal of so many columns, stdout and stderr together."""
+def on_terminal(
+    width: int, *arguments: object, look: Callable[[str], None] = lambda shown: None
+) -> str:
+    """What a command shows on a terminal of so many columns, stdout and stderr together. `look` is
+    called with what it has shown so far."""
     child, terminal = pty.fork()
     if not child:
         os.environ["TERM"] = "xterm-256color"
@@ -635,6 +687,7 @@ def on_terminal(width: int, *arguments: object) -> str:
     with suppress(OSError), open(terminal, "rb", buffering=0) as file:  # the other end is closed
         while block := file.read(1 << 16):
             shown += block
+            look(shown.decode(errors="replace"))
     os.waitpid(child, 0)
     return shown.decode()
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from digitq.cli import main
 from digitq.private.processes import Local
-from producer.record import Record
+from producer.record import Part, Record
 from producer.results import open_results
 from producer.sinks.files import FileSink
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
@@ -83,7 +83,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> Non
     origin = Origin((folder.name,), str(folder.parent))
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         sink.write(batch)
-        record = Record.build("j", model, origin, sink.counts, 1.5, ["ab"], ["cd"])
+        record = Record.build(model, origin, sink.counts, (Part("j", "2026-11-30T10:00:00+00:00"),))
         sink.finish(model, record)
 
 
@@ -156,7 +156,7 @@ def test_thirty_images_are_corrected_by_keys(page: Page, tmp_path: Path) -> None
     assert [row["error"] for row in given[:3]] == [None, "no digit", None]
     assert [row["label"] for row in given[15:]] == [7] * 14 + [8]
     assert given[0]["confidence"] == pytest.approx(0.4)
-    assert final.record and (final.record.failed, final.record.review) == (1, 0)
+    assert final.record and (final.record.counts.failed, final.record.counts.review) == (1, 0)
     run("report", tmp_path / "final.jsonl")
     page.goto((tmp_path / "final.html").as_uri())
     page.locator("[data-group='rest']").click()

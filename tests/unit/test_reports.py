@@ -302,7 +302,11 @@ def test_any_table_is_corrected(
     expected[2] |= {"label": 0, "error": None, "review": False, "reason": None}
     assert rows_of(final) == expected
     record = open_results(final).record
-    assert record and (record.images, record.failed, record.review) == (4, 0, 0)
+    assert record and (record.counts.images, record.counts.failed, record.counts.review) == (
+        4,
+        0,
+        0,
+    )
     # Once more: what was corrected before stays so
     again = write_corrections(tmp_path / "again.csv", [(IDS[3], "7")])
     assert run("correct", final, again, "-o", tmp_path / f"last{suffix}") == 0

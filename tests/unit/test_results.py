@@ -22,7 +22,7 @@ import pytest
 
 from producer.counts import Counts
 from producer.found_images import FoundImage, find_images
-from producer.record import Record, find_record, record_path
+from producer.record import Part, Record, find_record, record_path
 from producer.results import open_results
 from producer.sinks.files import FileSink
 from producer.sources.opening import describe_origin, open_sources
@@ -55,6 +55,9 @@ NUMBERS = pa.RecordBatch.from_pylist(
 )
 
 
+PART = Part("j", "2026-11-30T10:00:00+00:00", 1.5, 1, ("cd",), ("ab",))
+
+
 def digit_rows(ids: Sequence[str]) -> pa.RecordBatch:
     """Each third row has an error, and each has a truth but the last."""
     rows = [
@@ -74,7 +77,7 @@ def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None, **oth
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         if batch.num_rows:
             sink.write(batch)
-        record = Record.build("j", model, origin or Origin(), sink.counts, 1.5, ["ab"], ["cd"])
+        record = Record.build(model, origin or Origin(), sink.counts, (PART,))
         sink.finish(model, record := replace(record, **others))
     return record
 
@@ -275,7 +278,7 @@ def test_a_file_of_somebody_else_is_kept(tmp_path: Path) -> None:
     other = record_path(tmp_path / "out.csv")
     for content in ("{}", "[1]", "no json"):
         other.write_text(content)
-        with pytest.raises(UsageError, match="not the record of a result file: remove or rename"):
+        with pytest.raises(UsageError, match="not the record of a result file of this version"):
             FileSink(tmp_path / "out.csv", {})
         assert other.read_text() == content
 
@@ -299,7 +302,7 @@ def find(record: Record | None, ids: list[str], *sources: str) -> dict[str, Foun
 
 def record_of(*sources: str, **others: str) -> Record:
     """The record of rows that these SOURCEs gave, now."""
-    record = Record.build("j", "mlp", open_sources(sources).origin, Counts(), 1)
+    record = Record.build("mlp", open_sources(sources).origin, Counts(), (PART,))
     return replace(record, finished="2100-01-01T00:00:00+00:00", **others)
 
 
@@ -417,7 +420,7 @@ def test_pictures_that_have_moved_or_changed(images: Path) -> None:
 
 
 def test_images_from_memory_are_nowhere() -> None:
-    record = Record.build("j", "mlp", Origin(), Counts(), 1)
+    record = Record.build("mlp", Origin(), Counts(), (PART,))
     for known in (record, None):
         assert "no SOURCE is known" in str(find(known, ["a.png"])["a.png"].problem)
 
@@ -436,4 +439,5 @@ def test_the_record_is_json_for_people(tmp_path: Path) -> None:
     write(tmp_path / "out.csv", digit_rows(["a.png"]), Origin(("photos",), "/home/me", "parent"))
     fields = json.loads((tmp_path / "out.csv.json").read_text())
     assert fields["sources"] == ["photos"] and fields["read"] == "digit"
-    assert fields["model"] == "cnn" and fields["images"] == 1 and fields["weights"] == ["cd"]
+    assert fields["model"] == "cnn" and fields["counts"]["images"] == 1
+    assert fields["parts"][0]["weights"] == ["cd"]

@@ -22,16 +22,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from producer.counts import Counts
+from producer.record import Record, find_record
 from producer.sinks import files
 from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
 from producer.sinks.files import FileSink, StreamSink
 from producer.sources.arrays import number_ids, pixels_batch
-from protocol.chunk import RESULT_SCHEMA, Chunk
+from protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
 from protocol.errors import OutputError, UsageError
+from protocol.origin import Origin
 from tests.drawing import random_digits
 from worker.classify import classify_chunk
 
-RUN = {"sources": ["x"], "model": "mlp", "known": None}
+RUN = {"sources": ["x"], "model": "mlp", "known": None, "weights": None, "digitq": "0.1"}
 
 
 def result_batches(rows: int = 10, count: int = 3) -> list[pa.RecordBatch]:
@@ -213,6 +215,11 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         (other, "(model was mlp)"),
         ({**RUN, "sources": ["y"]}, "(sources was x)"),
         ({**RUN, "known": "2ce9"}, "(the length or the allowed numbers were different)"),
+        ({**RUN, "digitq": "0.2"}, "(digitq was 0.1)"),
+        (
+            {**RUN, "weights": "2ce9"},
+            "(its weights were built in, not 2ce9): --overwrite starts again, and the old weights",
+        ),
         ({"job": "x"}, "(it was started by another command or an older version)"),
     ]:
         with pytest.raises(UsageError, match=re.escape(message)):
@@ -230,10 +237,11 @@ def test_another_run_s_file_is_left_alone(tmp_path: Path) -> None:
         b"\0\0\n",
         b"RUN\0\0\n",
         b"RUN3\n",
-        b"RUN[9]\n",
-        b'RUN["9",1,2,3,4,5,6,7,8,9]\n',
-    ]
-    + [b"RUN[-1,1,2,3,4,5,6,7,8,9]\n", b'RUN{"a":1}\n', b"RUN[9,1,2,3,4,5,6,7,8,9,9]\n"],
+        b"RUN[9,1,2,3,4,5,6,7]\n",
+        b'RUN{"size":-1,"counts":{},"parts":[]}\n',
+        b'RUN{"size":9,"counts":3,"parts":[]}\n',
+        b'RUN{"a":1}\n',
+    ],
 )
 def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None:
     first = FileSink(tmp_path / "out.csv", RUN)
@@ -249,6 +257,59 @@ def test_a_damaged_journal_is_left_alone(damaged: bytes, tmp_path: Path) -> None
     assert journal.read_bytes() == damaged and first.partial.stat().st_size
     with closing(FileSink(tmp_path / "out.csv", RUN, overwrite=True)) as again:
         assert again.counts.images == 0
+
+
+def made_by(batch: pa.RecordBatch, weights: str, fingerprint: str = "f1") -> pa.RecordBatch:
+    """The rows, as workers with these weights answer them."""
+    return batch.replace_schema_metadata({WEIGHTS_KEY: weights, FINGERPRINT_KEY: fingerprint})
+
+
+def write_part(out: Path, job: str, *batches: pa.RecordBatch) -> FileSink:
+    """Write a part of a result file and stop."""
+    with closing(FileSink(out, RUN)) as sink:
+        sink.begin(job)
+        for batch in batches:
+            sink.write(batch)
+    return sink
+
+
+def test_other_weights_do_not_continue_a_run(tmp_path: Path) -> None:
+    first, second, third = result_batches()
+    out = tmp_path / "out.csv"
+    write_part(out, "a", made_by(first, "old"))
+    before = (tmp_path / "out.csv.partial").read_bytes()
+    message = "other weights (new) than those that wrote"
+    with pytest.raises(
+        UsageError, match=rf"{re.escape(message)} .*out\.csv\.partial \(old\): --over"
+    ):
+        write_part(out, "b", made_by(second, "new"))
+    assert (tmp_path / "out.csv.partial").read_bytes() == before
+    sink = write_part(out, "b", made_by(second, "old", "f2"), made_by(third, "new", "f3"))
+    parts = [(part.job, part.images, part.weights, part.fingerprints) for part in sink.parts]
+    assert parts == [("a", 10, ("old",), ("f1",)), ("b", 20, ("old", "new"), ("f2", "f3"))]
+
+
+def test_collecting_a_job_goes_on_whatever_networks_answered_it(tmp_path: Path) -> None:
+    first, second, _ = result_batches()
+    write_part(tmp_path / "out.csv", "a", made_by(first, "old"))
+    sink = write_part(tmp_path / "out.csv", "a", made_by(second, "new"))
+    assert [part.weights for part in sink.parts] == [("old",), ("new",)]
+
+
+def test_parquet_does_not_tell_who_made_its_rows(tmp_path: Path) -> None:
+    """Equal rows are equal bytes; what differs is in the record beside them."""
+    batches, contents, jobs = result_batches(), [], []
+    for job in ("a", "b"):
+        out = tmp_path / f"{job}.parquet"
+        with closing(FileSink(out, RUN)) as sink:
+            sink.begin(job)
+            for batch in batches:
+                sink.write(made_by(batch, f"weights of {job}"))
+            sink.finish("mlp", Record.build("mlp", Origin(), sink.counts, sink.parts))
+        contents.append(out.read_bytes())
+        record = find_record(out)
+        jobs += [part.job for part in record.parts] if record else []
+    assert contents[0] == contents[1] and jobs == ["a", "b"]
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
@@ -408,7 +469,7 @@ def test_a_note_of_rows_that_were_lost_is_never_taken_for_true(tmp_path: Path) -
     with closing(FileSink(out, RUN)) as sink:
         for batch in batches:
             sink.write(batch)
-    size = int(json.loads((tmp_path / "out.csv.partial.run").read_text().splitlines()[1])[0])
+    size = json.loads((tmp_path / "out.csv.partial.run").read_text().splitlines()[1])["size"]
     os.truncate(sink.partial, size)
     with closing(FileSink(out, RUN)) as sink:
         rows = sink.counts.images

@@ -74,9 +74,7 @@ def card_path(name: str) -> Path:
 
     Raises `UsageError` if the folder has no card of any model.
     """
-    own = settings().own_weights()
-    path = own / f"{name}.json" if own else None
-    return path if path and path.exists() else WEIGHTS_FOLDER / f"{name}.json"
+    return settings().own_card(name) or WEIGHTS_FOLDER / f"{name}.json"
 
 
 def fingerprint(name: str) -> str:
