@@ -148,10 +148,34 @@ def encode(batch: pa.RecordBatch) -> memoryview:
 
 def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     """The one batch of an Arrow IPC stream, without a copy. Raises `pa.ArrowInvalid`."""
-    with pa.ipc.open_stream(payload) as reader:
-        batch = reader.read_next_batch()
+    stream = pa.BufferReader(payload)
+    schema = pa.ipc.read_schema(stream)
+    message = pa.ipc.read_message(stream)
+    if is_compressed(message):  # a small stream could fill the memory
+        raise pa.ArrowInvalid("the Arrow stream is compressed: send it without compression")
+    batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)  # a process that follows a wrong offset could crash
     return batch
+
+
+def is_compressed(message: pa.ipc.Message) -> bool:
+    """Whether the body of a batch is compressed, or might be: pyarrow does not say. So its metadata
+    is read, which is a flatbuffer: in `Message`, field 2 is the header, here a `RecordBatch`, of
+    which field 3 is the compression. Before version 5, compression may be noted elsewhere."""
+    data = bytes(message.metadata)
+
+    def find_field(table: int, number: int) -> int:
+        """Where a table has a field; 0 if it has none."""
+        vtable = table - int.from_bytes(data[table : table + 4], "little", signed=True)
+        size, entry = int.from_bytes(data[vtable : vtable + 2], "little"), 4 + 2 * number
+        found = int.from_bytes(data[vtable + entry : vtable + entry + 2], "little")
+        return table + found if found and entry < size else 0
+
+    def follow(place: int) -> int:
+        return place + int.from_bytes(data[place : place + 4], "little")
+
+    header = follow(find_field(follow(0), 2))
+    return message.metadata_version != pa.ipc.MetadataVersion.V5 or bool(find_field(header, 3))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Chunks and results are decoded to what was encoded."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -37,3 +39,20 @@ def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:
     payload[offset : offset + 4] = (2_000_000_000).to_bytes(4, "little")
     with pytest.raises(pa.ArrowInvalid):
         decode(payload)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "zstd"},
+        {"compression": "lz4"},
+        {"compression": "zstd", "metadata_version": pa.ipc.MetadataVersion.V4},
+    ],
+)
+def test_a_compressed_stream_is_refused(options: dict[str, Any]) -> None:
+    batch = pa.record_batch({"id": ["a"], "image": [bytes(1 << 20)]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(pa.ArrowInvalid, match="is compressed: send it without compression"):
+        decode(sink.getvalue())
