@@ -1,5 +1,6 @@
 """What docker-compose.yml runs on: Redis's users, who may do their own work only, and passwords."""
 
+import base64
 import json
 import re
 import shutil
@@ -8,37 +9,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, build_opener
+from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithPriorAuth, build_opener, urlopen
 
 import pytest
 import redis
 from click.testing import CliRunner
+from kombu.exceptions import OperationalError
 
 from digitq.cli import digitq
 from digitq.private.processes import find_free_port, find_redis_server
 from producer import Client
-from protocol.broker.connection import connect
-from protocol.ledger import CALLS_QUEUE, SCRIPT, SENT_EVENTS, Ledger
-from tests.drawing import random_digits
+from protocol.celery import CLASSIFY_IMAGE, make_app
+from protocol.ledger import CALLS_QUEUE, SCRIPT, SENT_EVENTS
+from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import run_digitq, wait_for
 
 ROOT = Path(__file__).parents[2]
 CONF = (ROOT / "deploy/redis/redis.conf").read_text()
 USERS = re.findall(r"<([A-Z]+)>", CONF.partition("\nuser default off ")[2])
-CHUNKS = "digitq:job:x:chunks"
+JOB = "digitq:job:0123456789ab"
+CHUNKS = f"{JOB}:chunks"
+CONTROL = "/0.celery.pidbox"  # the channel of Celery's remote control
+
+
+def is_new_enough(program: str | None) -> bool:
+    """Whether it is a Redis that knows all of redis.conf."""
+    command = [program or "false", "--version"]
+    found = re.search(
+        r"v=(\d+)\.(\d+)", subprocess.run(command, capture_output=True, text=True).stdout
+    )
+    return bool(found) and (int(found[1]), int(found[2])) >= (7, 2)
 
 
 @contextmanager
 def serve_users(folder: Path) -> Iterator[Server]:
-    """Each user's password is its name. There is also a user `admin` without one."""
-    program = shutil.which("valkey-server") or find_redis_server()
-    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    major, minor = map(int, re.findall(r"v=(\d+)\.(\d+)", version)[0])
-    if (major, minor) < (7, 2):
+    """Each user's password is its name, twice. There is also a user `admin` without one."""
+    program = next(
+        filter(is_new_enough, [find_redis_server(), shutil.which("valkey-server")]), None
+    )
+    if not program:
         pytest.skip("needs valkey-server, or Redis 7.2")
     (folder / "redis.conf").write_text(
-        re.sub("<([A-Z]+)>", lambda found: found[1].lower(), CONF)
+        re.sub("<([A-Z]+)>", lambda found: 2 * found[1].lower(), CONF)
         + "user admin on nopass ~* &* +@all\n"
     )
     with serve(folder, str(folder / "redis.conf"), "--maxmemory", "1gb", program=program) as server:
@@ -58,7 +71,7 @@ def admin(server: Server) -> Iterator[redis.Redis]:
 
 
 def url_of(server: Server, user: str) -> str:
-    return f"redis://{user}:{user}@127.0.0.1:{server.port}/0"
+    return f"redis://{user}:{user}{user}@127.0.0.1:{server.port}/0"
 
 
 def may(admin: Any, user: str, *command: str) -> bool:
@@ -83,11 +96,14 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
         assert run.exit_code == 0, run.output
         return run.output
 
+    metrics = f"http://127.0.0.1:{find_free_port()}/metrics"
+    metrics_options = ("--broker", url_of(server, "metrics"), "--port", metrics[17:-8])
     with (
-        run_digitq(tmp_path / "worker", "worker", *worker_options),
+        run_digitq(tmp_path / "worker", "worker", *worker_options) as worker_process,
         run_digitq(
             tmp_path / "flower", "flower", "--broker", url_of(server, "flower"), *flower_options
-        ),
+        ) as flower_process,
+        run_digitq(tmp_path / "metrics", "metrics", *metrics_options) as metrics_process,
         Client(producer) as client,
     ):
         pixels = random_digits(3000)
@@ -100,13 +116,29 @@ def test_each_may_do_its_work(server: Server, admin: Any, tmp_path: Path) -> Non
         (name,) = json.loads(page("/api/workers?refresh=1"))
         wait_for(lambda: f"job {job.id}, chunk 0" in page("/api/tasks"))
         assert "digitq" in page("/broker") and name in page(f"/worker/{name}")
-        assert Ledger(connect(url_of(server, "metrics"))).record(job.id).done_images == 3000
+        with urlopen(metrics) as answer:
+            seen = answer.read().decode()
+        assert 'digitq_images_total{model="mlp"} 6001.0' in seen and "digitq_workers 1.0" in seen
+        for process in (worker_process, flower_process, metrics_process):
+            said = Path(f"/proc/{process.pid}/cmdline").read_text()  # everyone may read it
+            assert "port=" in said or "--port" in said or "--concurrency" in said
+            assert "--broker" not in said and "@127.0.0.1" not in said
+        with make_app(producer).connection_for_write() as connection:
+            image = base64.b64encode(encode_image(draw_one())).decode()
+            sent = make_app(producer).send_task(CLASSIFY_IMAGE, [image], connection=connection)
+            assert sent.get(timeout=60)["error"] is None
+        for command in ("shutdown", "cancel_consumer"):
+            with pytest.raises(OperationalError, match="No permissions to access a channel"):
+                make_app(producer).control.broadcast(command, arguments={"queue": "digitq"})
+        assert len(make_app(url_of(server, "flower")).control.ping(timeout=30, limit=1)) == 1
         digitq_says("cancel", job.id)
         assert "could not see appendfsync (Redis refuses CONFIG)" in digitq_says(
             "doctor", "--flower", flower
         )
     refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
-    assert refused <= {("producer", "config|get")}
+    assert refused - {("producer", CONTROL)} == {
+        ("producer", command) for command in ("config|get", "acl|list", "acl|dryrun")
+    }
 
 
 def test_redis_remembers_jobs_when_it_starts_again(tmp_path: Path) -> None:
@@ -143,9 +175,17 @@ def test_nobody_may_do_harm(admin: Any, user: str) -> None:
 def test_each_may_do_no_more(server: Server, admin: Any) -> None:
     with redis.Redis(port=server.port) as nobody, pytest.raises(redis.AuthenticationError):
         nobody.ping()
-    assert may(admin, "metrics", "HGETALL", CHUNKS)
-    for command in (("HSET", CHUNKS, "0", "0"), ("EVAL", "while true do end", "0")):
+    assert may(admin, "metrics", "HGETALL", JOB)
+    for key in (CHUNKS, f"{JOB}:results", f"{JOB}:known", "digitq:unacked"):
+        for command in (("HGETALL", key), ("HGET", key, "0"), ("GET", key)):
+            assert not may(admin, "metrics", *command)
+    for command in (("LRANGE", "digitq-images", "0", "9"), ("HSET", JOB, "state", "done")):
         assert not may(admin, "metrics", *command)
+    assert not may(admin, "metrics", "EVAL", "while true do end", "0")
+    for user in ("producer", "worker", "metrics"):
+        assert not may(admin, user, "PUBLISH", CONTROL, "shutdown")
+        assert user == "worker" or not may(admin, user, "LPUSH", "w@h.celery.pidbox", "shutdown")
+    assert may(admin, "flower", "PUBLISH", CONTROL, "shutdown")
     for queue in ("digitq", CALLS_QUEUE):
         assert may(admin, "flower", "LLEN", queue) and may(admin, "flower", "LPUSH", queue, "x")
         assert not may(admin, "flower", "BRPOP", queue, "1")
