@@ -183,12 +183,11 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
-        if what == "a worker":
-            ledger.sweep(settings().deadline_seconds)  # then no dead worker counts as busy
-            if busy := ledger.running():
-                progress.update(bar, waiting="" if job.id in busy else "behind other jobs")
-                idle_since = time.monotonic()
-                return
+        is_running = what == "a worker" and ledger.has_running(job.id)
+        if is_running or what == "a worker" and ledger.has_worker():
+            progress.update(bar, waiting="" if is_running else "behind other jobs")
+            idle_since = time.monotonic()
+            return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not backend.client.on_idle:

@@ -170,9 +170,10 @@ class Client:
         job.on_idle = self.on_idle
         return job
 
-    def jobs(self) -> list[JobRecord]:
-        """The records of all jobs in Redis, the oldest first."""
-        return self.ledger.records()
+    def jobs(self, limit: int | None = None) -> list[JobRecord]:
+        """The records of all jobs in Redis, the oldest first; with a `limit`, of the newest jobs
+        and of all that have not ended."""
+        return self.ledger.records(limit)
 
     @overload
     def classify(

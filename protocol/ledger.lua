@@ -1,19 +1,23 @@
 -- The ledger: the state of one job in Redis, changed in atomic steps. ARGV[1] names the step, ARGV[2]
 -- the channel on which Flower hears of messages that are queued.
 -- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
--- the set of active jobs, all jobs by creation time, the queue of single calls, and the jobs whose end
--- no worker has logged.
+-- the set of active jobs, all jobs by creation time, the queue of single calls, the jobs whose end no
+-- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
--- ledger.py defines PATIENCE, QUICK_ATTEMPTS and WORKER in front of this file.
-local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers = unpack(KEYS)
-local chunks, rows = record .. ':chunks', record .. ':rows'
-local queued, running = record .. ':queued', record .. ':running'
-local results, done = record .. ':results', record .. ':done'
-local attempts, poison_rows = record .. ':attempts', record .. ':poison_rows'
-local failures, known = record .. ':failures', record .. ':known'
-local begun = record .. ':begun'
-local work = {chunks, rows, queued, running, attempts, poison_rows, failures, known, begun}
+-- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB and MAX_SWEPT in front of this file.
+local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
+local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
+
+-- Makes the steps change the job with this record.
+local function use(key)
+  record = key
+  chunks, rows, queued, running = key .. ':chunks', key .. ':rows', key .. ':queued', key .. ':running'
+  results, done, attempts, begun = key .. ':results', key .. ':done', key .. ':attempts', key .. ':begun'
+  poison_rows, failures, known = key .. ':poison_rows', key .. ':failures', key .. ':known'
+  work = {chunks, rows, queued, running, attempts, poison_rows, failures, known, begun}
+end
+use(record)
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -42,9 +46,9 @@ end
 local function create(base, base_row, ...)
   redis.call('HSET', record, 'state', 'feeding', 'created', stamp(now), 'stored', base,
     'published', base, 'done_chunks', base, 'images', base_row, 'done_images', base_row, ...)
-  local id, prefix = get('id'), string.match(record, '.*:')
+  local id = get('id')
   for _, old in ipairs(redis.call('ZRANGE', jobs, 0, 1)) do -- expired jobs must not pile up there
-    if redis.call('EXISTS', prefix .. old) == 0 then redis.call('ZREM', jobs, old) end
+    if redis.call('EXISTS', JOB .. old) == 0 then redis.call('ZREM', jobs, old) end
   end
   redis.call('SADD', active, id)
   redis.call('ZADD', jobs, get('created'), id)
@@ -313,7 +317,7 @@ end
 -- job's workers if that is more. A queued chunk is overdue if its message is lost: after the deadline,
 -- if its queue is empty or if chunks have been begun that were published a deadline later. A chunk
 -- with a time in the future is overdue: the clock was set back.
-function steps.sweep(deadline)
+function steps.sweep_job(deadline)
   deadline = tonumber(deadline)
   if redis.call('EXISTS', record) == 0 then
     local id = string.match(record, '[^:]+$')
@@ -332,6 +336,22 @@ function steps.sweep(deadline)
   publish_range(queued, '-inf', stamp(lost))
   publish_range(running, '-inf', stamp(now - patience))
   for _, set in ipairs({queued, running}) do publish_range(set, stamp(now + 1), '+inf') end
+end
+
+-- Sweeps the next MAX_SWEPT active jobs, unless that was done less than `seconds` ago: however many
+-- wait and sweep, it costs Redis no more. Returns whether it did. If the clock was set back, it does.
+-- The removal comes first for the reason given at renew.
+function steps.sweep(deadline, seconds)
+  local last, cursor = string.match(redis.call('GET', sweeping) or '', '^(%S+) (%d+)$')
+  if last and now >= tonumber(last) and now - last < tonumber(seconds) then return false end
+  local next_cursor, ids = unpack(redis.call('SSCAN', active, cursor or 0, 'COUNT', MAX_SWEPT))
+  redis.call('DEL', sweeping)
+  redis.call('SET', sweeping, stamp(now) .. ' ' .. next_cursor, 'EX', 3600) -- seconds
+  for _, id in ipairs(ids) do
+    use(JOB .. id)
+    steps.sweep_job(deadline)
+  end
+  return true
 end
 
 -- A worker's heartbeat: what it says of itself is `about`, which expires after `seconds`. Returns how

@@ -28,7 +28,7 @@ ACTIVE = "digitq:active"
 JOBS = "digitq:jobs"
 WATERMARK = "digitq:watermark"
 ENDED = "digitq:ended"
-SWEEP_LOCK = "digitq:sweeping"
+SWEEPING = "digitq:sweeping"  # when jobs were swept last, and which come next
 COUNTERS = "digitq:counters"  # of all jobs there ever were
 LIVING = "digitq:workers"  # those that live
 WORKER = "digitq:worker:"  # a worker's heartbeat is in the key of this name and the worker's
@@ -38,13 +38,19 @@ PRIORITIES = (0, 3, 6, 9)  # kombu's; it keeps a list for each
 QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
+JOB = "digitq:job:"  # a job's record is in the key of this name and the job's id
+MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
+READ_RECORDS = 1000  # records that are read in one round trip
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
 QUICK_ATTEMPTS = 5  # so often a chunk whose process died is queued again at once
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
 SENT_EVENTS = "/{}.celeryev/task.sent"  # Celery's channel in the database of this number
-CONSTANTS = f"local PATIENCE, QUICK_ATTEMPTS, WORKER = {PATIENCE}, {QUICK_ATTEMPTS}, '{WORKER}'\n"
+CONSTANTS = f"""
+local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
+local WORKER, JOB = '{WORKER}', '{JOB}'
+"""
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
 
@@ -223,7 +229,7 @@ def _decode(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def record_key(job_id: str) -> str:
     """The key of a job's record; the job's other keys are this with a suffix."""
-    return f"digitq:job:{job_id}"
+    return JOB + job_id
 
 
 class Ledger:
@@ -238,7 +244,7 @@ class Ledger:
         return self._script(keys=self._keys(job_id), args=[step, self._events, *args])
 
     def _keys(self, job_id: str) -> list[str]:
-        common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING]
+        common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING, SWEEPING]
         return [record_key(job_id), *common]
 
     def open(self, spec: JobSpec) -> None:
@@ -350,9 +356,9 @@ class Ledger:
         """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
-    def running(self) -> list[str]:
-        """The ids of the jobs with a running chunk."""
-        return [one for one in self.active() if self.redis.exists(record_key(one) + ":running")]
+    def has_running(self, job_id: str) -> bool:
+        """Whether any chunk of the job is running."""
+        return bool(self.redis.exists(record_key(job_id) + ":running"))
 
     def active(self) -> list[str]:
         """The ids of the jobs that have not ended."""
@@ -435,14 +441,14 @@ class Ledger:
         file."""
         self._step(job_id, "free", chunks, images)
 
-    def sweep(self, deadline_seconds: float) -> None:
-        """Publish the overdue chunks of all active jobs again."""
-        for job_id in self.active():
-            self.sweep_job(job_id, deadline_seconds)
+    def sweep(self, deadline_seconds: float, interval_seconds: float = 0) -> bool:
+        """Publish overdue chunks of the active jobs again, of `MAX_SWEPT` jobs at a time. Does
+        nothing and returns False if somebody else did so less than `interval_seconds` ago."""
+        return bool(self._step("", "sweep", deadline_seconds, interval_seconds))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
         """Publish the overdue chunks of one job again."""
-        self._step(job_id, "sweep", deadline_seconds)
+        self._step(job_id, "sweep_job", deadline_seconds)
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:
         """Publish a chunk again, since the process of `worker` that was at it has died."""
@@ -472,9 +478,18 @@ class Ledger:
             return record
         raise UnknownJobError(f"no job {job_id!r}: `digitq jobs` lists those there are")
 
-    def records(self) -> list[JobRecord]:
-        """All jobs that Redis still has a record of, the oldest first."""
-        return self._read_records([member.decode() for member in self.redis.zrange(JOBS, 0, -1)])
+    def records(self, limit: int | None = None) -> list[JobRecord]:
+        """The jobs that Redis still has a record of, the oldest first: with a `limit`, the newest
+        ones and all that are active."""
+        newest = [member.decode() for member in self.redis.zrange(JOBS, -(limit or 0), -1)]
+        ids = [*{*newest, *self.active()}] if limit else newest
+        pages = [ids[start : start + READ_RECORDS] for start in range(0, len(ids), READ_RECORDS)]
+        records = [record for page in pages for record in self._read_records(page)]
+        return sorted(records, key=lambda record: (record.created, record.id))
+
+    def count_jobs(self) -> int:
+        """How many jobs Redis has, with some that have expired."""
+        return int(self.redis.zcard(JOBS))
 
     def _read_records(self, job_ids: Sequence[str]) -> list[JobRecord]:
         """The records that Redis has."""

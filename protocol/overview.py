@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord, Ledger, RunningChunk
 
+MAX_ENDED_JOBS = 1000  # so many of the newest jobs are read, and all that have not ended
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
 ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured
 
@@ -46,7 +47,7 @@ class Counters:
 class Overview:
     """All that an operator may want to see at once."""
 
-    jobs: tuple[JobRecord, ...]  # the oldest first
+    jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
     running: tuple[RunningChunk, ...]  # of all jobs
     workers: tuple[WorkerState, ...]  # those that live, by name
     counters: Counters
@@ -108,7 +109,7 @@ class Overview:
 
 def look_around(ledger: Ledger) -> Overview:
     """The present state. Raises `BrokerError`."""
-    jobs = ledger.records()
+    jobs = ledger.records(MAX_ENDED_JOBS)
     memory = ledger.memory()
     return Overview(
         jobs=tuple(jobs),

@@ -21,7 +21,7 @@ from protocol.chunk import PIXELS, PIXELS_FIELD, Chunk, encode
 from protocol.errors import BrokerError, DigitqError, UnknownJobError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.host.process import MALLOC_MMAP_BYTES, MALLOC_TRIM_BYTES
-from protocol.ledger import SWEEP_LOCK, Ledger
+from protocol.ledger import Ledger
 from protocol.settings import DEFAULT_BROKER, settings
 from worker.service.heartbeat import Connected, Heartbeat
 from worker.service.worker_log import log_end
@@ -45,21 +45,17 @@ app.conf.update(
 
 
 class Sweeper(bootsteps.StartStopStep):
-    """Queues overdue chunks again and logs the end of jobs, on the worker's timer; a lock lets one
-    worker do it."""
+    """Queues overdue chunks again and logs the end of jobs, on the worker's timer: one worker each
+    time."""
 
     def start(self, parent: Any) -> None:
-        redis = connect(app.conf.digitq_database_url)
+        ledger = Ledger(connect(app.conf.digitq_database_url))
         seconds = min(1.0, settings().deadline_seconds / 3)
-        lock_ms = max(1, int(900 * seconds))
 
         def sweep() -> None:
             try:
-                if redis.set(SWEEP_LOCK, os.getpid(), nx=True, px=lock_ms):
-                    Ledger(redis).sweep(settings().deadline_seconds)
-                    log_ends(Ledger(redis))
-                elif redis.pttl(SWEEP_LOCK) > 1000:  # ms; the clock of Redis was set back
-                    redis.delete(SWEEP_LOCK)
+                if ledger.sweep(settings().deadline_seconds, 0.9 * seconds):
+                    log_ends(ledger)
             except BrokerError as error:
                 logger.warning("no sweep: %s", error)
 

@@ -102,20 +102,23 @@ def status(job_id: str, broker: str | None, as_json: bool, watches: bool) -> Non
 @options.broker
 @options.json
 @options.watch
-def jobs(broker: str | None, as_json: bool, watches: bool) -> None:
-    """List the jobs in Redis."""
+@options.number("--limit", "show the newest N jobs, and all that have not ended", 100)
+def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
+    """List the newest jobs in Redis."""
     client = digitq.Client(broker)
     if watches:
         watch(client, as_json)
         return
     from digitq.watching.tables import render, tabulate_jobs
 
-    records = client.jobs()
+    records = client.jobs(limit)
     if not (records or as_json):
         echo_err("no jobs")
         return
     for line in map(_to_json, records) if as_json else [render(tabulate_jobs(records))]:
         click.echo(line)
+    if (older := client.ledger.count_jobs() - len(records)) > 0:
+        echo_err(f"{plural(older, 'older job')} not shown: --limit shows more")
     _report_problems(client, records)
 
 

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from protocol.errors import DigitqError
 from protocol.ledger import JOB_STATES, Ledger
-from protocol.overview import NOTHING_DONE, Counters, Overview, look_around
+from protocol.overview import MAX_ENDED_JOBS, NOTHING_DONE, Counters, Overview, look_around
 from protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own
@@ -139,7 +139,8 @@ def describe_jobs(overview: Overview) -> Iterator[Metric]:
     jobs = overview.listed_jobs
     states = Counter(job.state for job in jobs)
     by_state = (((state,), states[state]) for state in JOB_STATES)
-    yield gauges("jobs", "Jobs that Redis has, without single calls", ("state",), by_state)
+    text = f"The newest {MAX_ENDED_JOBS:,} jobs and all active ones, without single calls"
+    yield gauges("jobs", text, ("state",), by_state)
     active = [job for job in jobs if job.is_active]
     active.sort(key=lambda job: not job.held_images)  # those that wait for room come first
     shown = [((job.id, job.model), job) for job in active[:MAX_JOBS_SHOWN]]

@@ -17,7 +17,7 @@ from digitq.private.processes import Local
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.errors import JobCancelledError
-from protocol.ledger import QUEUE, SWEEP_LOCK
+from protocol.ledger import QUEUE, SWEEPING
 from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for
@@ -200,8 +200,9 @@ def test_a_worker_that_is_told_to_end_hands_back_what_it_has_not_begun(
 
 def test_workers_sweep_on_where_the_clock_of_redis_was_set_back(client: Client) -> None:
     redis = client.ledger.redis
-    redis.set(SWEEP_LOCK, "of another time", px=10**9)
-    wait_for(lambda: redis.pttl(SWEEP_LOCK) < 10**6)
+    later = redis.time()[0] + 10**6
+    redis.set(SWEEPING, f"{later} 0")
+    wait_for(lambda: float(redis.get(SWEEPING).split()[0]) < later)
 
 
 def test_a_deaf_worker_starts_itself_again(impatient: Local, modules: Path) -> None:

@@ -18,8 +18,10 @@ from protocol.ledger import (
     CALLS_QUEUE,
     COUNTERS,
     JOBS,
+    MAX_SWEPT,
     QUEUE,
     QUICK_ATTEMPTS,
+    SWEEPING,
     WATERMARK,
     ChunkResult,
     JobCount,
@@ -376,6 +378,42 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
     take_messages(ledger)
     store(ledger, 1)
     assert take_messages(ledger) == [1]
+
+
+def test_of_all_who_sweep_one_does_so_in_an_interval(ledger: Ledger) -> None:
+    store(ledger, 0)
+    ledger.begin("j", 0)
+    assert ledger.sweep(deadline_seconds=60, interval_seconds=60)
+    assert not ledger.sweep(deadline_seconds=0, interval_seconds=60)
+    assert ledger.record("j").sent_again == 0
+    ledger.redis.set(SWEEPING, f"{ledger.redis.time()[0] + 3600} 0")  # the clock was set back
+    assert ledger.sweep(deadline_seconds=0, interval_seconds=60)
+    assert ledger.record("j").sent_again == 1
+
+
+def test_a_sweep_looks_at_a_bounded_number_of_jobs_and_others_look_at_the_rest(
+    ledger: Ledger,
+) -> None:
+    jobs = 3 * MAX_SWEPT
+    for number in range(jobs):
+        ledger.submit(SPEC._replace(id=f"j{number}"), 10, b"chunk 0")
+        ledger.begin(f"j{number}", 0)
+    ledger.sweep(deadline_seconds=0)
+    assert MAX_SWEPT / 2 < ledger.counters()["sent_again"] < 2 * MAX_SWEPT
+    for _ in range(9):
+        ledger.sweep(deadline_seconds=0)
+    assert len({job_id for job_id, _ in take_as_a_worker(ledger)}) == jobs
+
+
+def test_the_newest_jobs_are_read_and_those_that_have_not_ended(ledger: Ledger) -> None:
+    for number in range(5):
+        spec = SPEC._replace(id=f"j{number}")
+        ledger.open(spec)
+        if number:
+            ledger.seal(spec, START, 0)
+    assert [record.id for record in ledger.records(2)] == ["j0", "j3", "j4"]
+    assert [record.id for record in ledger.records()] == [f"j{number}" for number in range(5)]
+    assert ledger.count_jobs() == 5
 
 
 @pytest.mark.parametrize("wrong", ["j:rows", "j:chunks", "", "\udcff", "ä", "j\n"])
