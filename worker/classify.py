@@ -50,11 +50,11 @@ class Read(Protocol):
     def __call__(self, row: int, content: bytes, reader: Reader[T]) -> Iterator[T]: ...
 
 
-INTERLEAVED_IMAGES = 24  # so many are read in turns, so that a step's code stays in the caches
+INTERLEAVED_IMAGES = 24  # this many take turns, because a step's code then stays in the caches
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
 MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
-NO_REASON, UNSURE, NO_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
+NO_REASON, UNSURE, NOT_A_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
 REASON_TEXTS = pa.array([word or None for word in REASONS])
 PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
@@ -263,7 +263,7 @@ def build_result(
     """
     label, confidence = find_best(probabilities)
     reasons = np.where((reasons == NO_REASON) & (confidence < review_below), UNSURE, reasons)
-    reasons[confidence < MIN_DIGIT_CONFIDENCE] = NO_DIGIT
+    reasons[confidence < MIN_DIGIT_CONFIDENCE] = NOT_A_DIGIT
     mask = None
     if errors.null_count < len(errors):
         mask = errors.is_valid().to_numpy(zero_copy_only=False)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.sight.normalisation.measuring import (
+    FULL_INK,
     SortedPixels,
     border,
     mask_over,
@@ -21,16 +22,37 @@ from worker.sight.normalisation.measuring import (
 from worker.sight.types import MIN_CONTRAST, Grey, ImageError, Mask
 
 ROUGH_SIDE = 48  # px: the background is judged in an image whose longer side is at most this
+DARKEST, LIGHTEST = 1, 99  # percentiles: specks have fewer pixels than one percent
+
+# Whether an image is a photo
+DRAWN_SPREAD = 3  # grey values: a drawing's paper and ink vary by at most this
+MIN_BETWEEN = 0.5  # more than this share of a photo is neither as dark nor as light as a drawing is
+MIN_FLAT = 0.2  # a drawn background has at least this share of the pixels; a photo's light varies
+
+# Whether the background is dark, by votes
 DECISIVE_VOTE = 0.7  # if the vote by area is as clear as this, the other two are not taken
 DECISIVE_SUM = 1.0  # if the votes by area and width add up to this, the third is not taken
 WIDTH_WEIGHT, CONTRAST_WEIGHT = 0.5, 2.0  # the weights of the second and third vote; area has 1
 MIN_LIGHT_VARIANCE = 0.5  # if light explains more of a photo's variance, it is levelled first
 LIGHT_PAPER_BIAS = 0.7  # votes on a levelled photo must exceed this for a dark background
-NARROW_CLOSING, WIDE_CLOSING = 0.25, 0.45  # of the longer side: closing removes thinner strokes
+RING_INSETS = 0, 0.04, 0.08, 0.12  # shares of the shorter side at which rings of pixels count more
+CORNER = 0.15  # the corners, whose pixels count more, are this share of each side
+SPECKLESS = 99.9  # percentile: a few specks may have a higher contrast
+
+# Ink, and what is too pale or too wide for it
+MAX_NOISE = 48  # grey values: the grain of paper is no stronger than this
+CELL_RIM = 0.2  # a form has its lines within this share of each side
+MIN_SPAN = 0.9  # lines of a form span at least this share of the image
+MIN_SHADE_PIXELS = 9  # fewer pixels are not wider than a stroke
+MIN_SHADE = 0.06  # shade has a larger radius than this share of the shorter side
+SHADE_RADIUS = 1.5, 1  # dark shade has more than 1.5 times the radius of strokes, plus 1 px
+
+# The light on the paper
+NARROW_CLOSING, WIDE_CLOSING = 0.25, 0.45  # shares of the longer side: strokes up to this go
 MIN_EVENNESS = 0.92  # light is even if its 5th percentile is at least this share of its 95th
 MIN_SHADOW_LIGHT = 0.4  # the darkest shadow leaves at least this share of the usual light
-SHADE_RADIUS = 1.5, 1  # dark shade has more than 1.5 times the radius of strokes, plus 1 px
-MAX_NOISE = 48  # of 255: the grain of paper is no stronger than this
+MAX_FIT_ERROR = 0.008  # smooth light differs from a polynomial by at most this share of its mean
+MIN_EDGE_LIGHT = 0.85  # light keeps at least this share of its strength towards an edge
 
 Surface = NDArray[np.float32]  # (height, width), or (terms, pixels) for a fit
 
@@ -58,30 +80,28 @@ def is_background_dark(small: Grey) -> bool:
     if abs(votes) < DECISIVE_SUM:
         median = cv2.medianBlur(small, ROUGH_SIDE // 2 - 3)  # the kernel is wider than most strokes
         lighter, darker = cv2.subtract(small, median), cv2.subtract(median, small)
-        # the highest 0.1 % may be specks
-        contrasts = [percentiles(sort_pixels(part), 99.9)[0] for part in (lighter, darker)]
+        contrasts = [percentiles(sort_pixels(part), SPECKLESS)[0] for part in (lighter, darker)]
         votes += CONTRAST_WEIGHT * relative_difference(*contrasts)
     return votes > 1e-9  # rounding errors make less than this of a tie
 
 
 def is_photo(pixels: SortedPixels) -> bool:
     """Whether most pixels are far from the lightest and the darkest, unlike those of a drawing."""
-    low, high = percentiles(pixels, 1, 99)
-    near = 3  # of 255: pixels this near to the darkest or the lightest are as drawn
-    dark = bisect_right(pixels, low + near)
-    between = bisect_right(pixels, max(low + near, high - near - 1)) - dark
-    return between > 0.5 * len(pixels) and not has_drawn_background(pixels)
+    low, high = percentiles(pixels, DARKEST, LIGHTEST)
+    dark = bisect_right(pixels, low + DRAWN_SPREAD)
+    between = bisect_right(pixels, max(low + DRAWN_SPREAD, high - DRAWN_SPREAD - 1)) - dark
+    return between > MIN_BETWEEN * len(pixels) and not has_drawn_background(pixels)
 
 
 def has_drawn_background(pixels: SortedPixels) -> bool:
-    """Whether at least 20 % have the darkest grey value; the light on a photo would vary it."""
-    (low,) = percentiles(pixels, 1)
-    return bisect_right(pixels, low + 1) >= 0.2 * len(pixels)
+    """Whether many pixels have the darkest grey value; the light on a photo would vary it."""
+    (low,) = percentiles(pixels, DARKEST)
+    return bisect_right(pixels, low + 1) >= MIN_FLAT * len(pixels)
 
 
 def find_dark(small: Grey, pixels: SortedPixels) -> Mask:
     """The pixels that are nearer to the darkest than to the lightest."""
-    low, high = percentiles(pixels, 1, 99)
+    low, high = percentiles(pixels, DARKEST, LIGHTEST)
     if high - low < MIN_CONTRAST:  # a small digit has less than 1 % of the pixels
         low, high = int(small.min()), int(small.max())
     return cv2.threshold(small, (low + high - 1) // 2, 1, cv2.THRESH_BINARY_INV)[1]
@@ -107,9 +127,9 @@ def background_weights(height: int, width: int) -> NDArray[np.float64]:
     """The weight of each pixel in the vote by area, 1 in all: more near the border and corners."""
     indices = np.arange(height * width).reshape(height, width)
     # inner rings count as well, since the border may be the frame of a form's cell
-    insets = [round(part * min(height, width)) for part in (0, 0.04, 0.08, 0.12)]
+    insets = [round(share * min(height, width)) for share in RING_INSETS]
     parts = [border(indices[inset : height - inset, inset : width - inset]) for inset in insets]
-    rows, columns = round(0.15 * height) + 1, round(0.15 * width) + 1  # px: the size of a corner
+    rows, columns = (round(CORNER * side) + 1 for side in (height, width))
     ends = np.concatenate([indices[:rows], indices[-rows:]])
     parts += [indices, np.concatenate([ends[:, :columns], ends[:, -columns:]])]
     shares = [np.bincount(part.ravel(), minlength=indices.size) / part.size for part in parts]
@@ -159,19 +179,19 @@ def extract_ink(grey: Grey) -> Grey:
 
 
 def measure_ink(ink: Grey, noise: int) -> tuple[int, int]:
-    """The threshold between ink and the grain of the paper, and the 90th percentile of ink."""
+    """The threshold between ink and the grain of the paper, and the grey value of full ink."""
     near = cv2.dilate(mask_over(ink, otsu_threshold(ink[ink > noise])), ones(5, 5))
     # near ink, ink and grain have similar areas, which makes Otsu's threshold more exact
     near_ink = ink[near.view(np.bool_)]
     threshold = otsu_threshold(near_ink)
     pixels = sort_pixels(near_ink)
-    (full,) = percentiles(pixels[bisect_right(pixels, threshold) :], 90)
+    (full,) = percentiles(pixels[bisect_right(pixels, threshold) :], FULL_INK)
     return threshold, full
 
 
 def cell_interior(ink: Grey) -> Grey:
     """The part of an image that is inside the lines of a form's cell."""
-    down, right = (round(0.2 * side) for side in ink.shape)
+    down, right = (round(CELL_RIM * side) for side in ink.shape)
     return ink[down : ink.shape[0] - down, right : ink.shape[1] - right]
 
 
@@ -181,9 +201,9 @@ def is_form(ink: Grey, threshold: int) -> bool:
 
 
 def spans_image(ink: Grey, threshold: int) -> bool:
-    """Whether ink over a threshold spans 90 % of the image's width or height."""
+    """Whether ink over a threshold spans the image's width or height."""
     _, _, w, h = cv2.boundingRect(mask_over(ink, threshold))
-    return w >= 0.9 * ink.shape[1] or h >= 0.9 * ink.shape[0]
+    return w >= MIN_SPAN * ink.shape[1] or h >= MIN_SPAN * ink.shape[0]
 
 
 def exclude_shade(ink: Grey, faintest: int, threshold: int) -> int:
@@ -199,14 +219,17 @@ def exclude_shade(ink: Grey, faintest: int, threshold: int) -> int:
 
 
 def has_shade(ink: Grey, faintest: int, threshold: int, times: float = 1, more: float = 0) -> bool:
-    """Whether pale ink, away from ink over the threshold, is wider than strokes can be."""
+    """Whether pale ink, away from ink over the threshold, is wider than strokes can be.
+
+    Shade has a radius of more than `times` that of strokes, plus `more` px.
+    """
     if threshold <= faintest:
         return False
     strong, pale = mask_over(ink, threshold), mask_over(ink, faintest)
     pale -= cv2.min(pale, cv2.dilate(strong, ones(5, 5)))
-    if cv2.countNonZero(pale) < 9:  # so few pixels are not wider than a stroke
+    if cv2.countNonZero(pale) < MIN_SHADE_PIXELS:
         return False
-    max_radius = max(times * max(1, measure_radius(strong)) + more, 0.06 * min(ink.shape))
+    max_radius = max(times * max(1, measure_radius(strong)) + more, MIN_SHADE * min(ink.shape))
     return measure_radius(pale) > max_radius
 
 
@@ -252,7 +275,7 @@ def fit_light(closed: Grey, mean: float) -> Surface | None:
     height, width = closed.shape
     inner = np.s_[margin : height - margin, margin : width - margin]
     squares = cv2.norm(light[inner], closed[inner].astype(np.float32), cv2.NORM_L2SQR)
-    is_smooth = squares <= (0.008 * mean) ** 2 * closed[inner].size  # by the root mean square error
+    is_smooth = squares <= (MAX_FIT_ERROR * mean) ** 2 * closed[inner].size
     return light if is_smooth and light.min() > MIN_SHADOW_LIGHT * mean else None
 
 
@@ -285,6 +308,6 @@ def darken_edges(closed: Grey) -> Grey:
     for seen, rows in zip(*sides, strict=True):  # the first rows are those at one edge
         if len(seen) > 2 * reach:
             onward = 2 * seen[reach] - seen[2 * reach : reach : -1]
-            least = (0.85 * seen[:reach]).astype(np.int16)  # light loses at most 15 % to the edge
-            np.minimum(rows[:reach], np.maximum(onward, least), out=rows[:reach])
+            lowest = (MIN_EDGE_LIGHT * seen[:reach]).astype(np.int16)
+            np.minimum(rows[:reach], np.maximum(onward, lowest), out=rows[:reach])
     return background.astype(np.uint8)

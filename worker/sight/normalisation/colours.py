@@ -8,11 +8,14 @@ from worker.sight.types import Grey, Picture
 
 SAMPLED_SIDE = 48  # px: the colours of an image are judged by a sample of 48×48 pixels
 SAMPLE_RIM = 10  # px: the sample's rim is this wide; it may show a frame or a desk
-SAMPLE_WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), 0.2, np.float32)  # those of the rim
+RIM_WEIGHT = 0.2  # a pixel of the rim counts this much, one of the inner part counts 1
+SAMPLE_WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), RIM_WEIGHT, np.float32)
 SAMPLE_WEIGHTS[SAMPLE_RIM:-SAMPLE_RIM, SAMPLE_RIM:-SAMPLE_RIM] = 1
-OF_ONE_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[:-1]  # pairs of channels
+SAME_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[
+    :-1
+]  # whether two neighbouring channels are of one pixel
 LUMA = (0.299, 0.587, 0.114)  # the weights of red, green and blue in ITU-R BT.601
-MIN_CHROMA = 24  # of 255: an image is grey if no channels of a pixel differ by this much
+MIN_CHROMA = 24  # grey value: an image is grey if no channels of a pixel differ by this much
 
 
 def to_grey(picture: Picture) -> Grey:
@@ -28,11 +31,11 @@ def project_colours(image: Picture) -> Grey:
     """
     sample = cv2.resize(image, (SAMPLED_SIDE, SAMPLED_SIDE), interpolation=cv2.INTER_NEAREST)
     channels = sample.reshape(-1)
-    chroma = cv2.norm(cv2.absdiff(channels[:-1], channels[1:]), cv2.NORM_INF, OF_ONE_PIXEL)
+    chroma = cv2.norm(cv2.absdiff(channels[:-1], channels[1:]), cv2.NORM_INF, SAME_PIXEL)
     if chroma < MIN_CHROMA:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
     ring = border(sample[SAMPLE_RIM:-SAMPLE_RIM, SAMPLE_RIM:-SAMPLE_RIM])
-    background = np.sort(ring, axis=0)[len(ring) // 2].astype(np.float64)  # about the median
+    background = np.sort(ring, axis=0)[len(ring) // 2].astype(np.float64)  # nearly the median
     differences = cv2.subtract(sample, (*background, 0.0), dtype=cv2.CV_32F)
     differences = cv2.multiply(differences, SAMPLE_WEIGHTS).reshape(-1, 3)
     axis = cv2.eigen(differences.T @ differences)[2][0]

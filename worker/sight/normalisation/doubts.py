@@ -7,15 +7,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.chunk import Reason
-from worker.sight.normalisation.measuring import CORNERS, INK_THRESHOLD, mask_over, measure_radius
+from worker.sight.normalisation.measuring import (
+    CORNERS,
+    HALF_INK,
+    INK_THRESHOLD,
+    mask_over,
+    measure_radius,
+)
 from worker.sight.normalisation.placing import centre
 from worker.sight.normalisation.shapes import MAX_LINE_ASPECT, WIDE_LINE, select_digit
 from worker.sight.types import Grey
 
 ANOTHER: Reason = "several digits"
 SOLID: Reason = "too solid"
-MIN_EDGE_WIDTH = 0.25  # of the digit's length: a digit cut at the left or right shows this width
-MIN_EDGE_HEIGHT = 0.5  # of the digit's length: a digit cut at the top or bottom shows this height
+MAX_RADIUS = 4.2  # px in 28×28: no stroke of a digit has a larger radius
+
+# A dropped component may be a digit if it has these shares of the kept digit's measures
+MIN_LENGTH, MIN_AREA, MIN_STRENGTH = 0.5, 0.15, 0.5
+
+# A component at an edge of the image may be a digit that is cut, unless ...
+MIN_EDGE_WIDTH = 0.25  # ... it is at the left or right and less wide than this share of the digit
+MIN_EDGE_HEIGHT = 0.5  # ... it is at the top or bottom and lower than this share of the digit
+MAX_SPAN = 0.95  # ... it is a line or a shadow, which spans more than this share of the image
+MAX_BLOT_RADIUS = 0.35  # ... it is a blot, whose radius is more than this share of its length
+ONE_LENGTHS = 0.7, 1.5  # a cut 1 has a length between these, as shares of the digit's
+MIN_ONE_WIDTH = 0.07  # a cut 1 has at least this share of the digit's length in width
+MIN_BOX_FILL = 0.9  # a box fills more than this share of its rectangle; a circle fills 79 %
+
+# Two components are two digits, one above the other, if ...
+MIN_TWO_ASPECT = 1.7  # ... they are this many times as high as wide, which one digit seldom is
+MIN_TWO_WIDTH, MIN_TWO_HEIGHT = 0.3, 0.35  # ... each has these shares of their width and height
+MIN_INNER_LENGTH = 0.2  # a component within another is a digit from this share of its length on
 
 Component = NDArray[np.bool_]  # (height, width) of the image, or (pixels,) of one edge
 
@@ -41,10 +63,10 @@ def is_digit_dropped(ink: Grey, kept: Grey) -> bool:
     stats = cv2.connectedComponentsWithStats(digit, ltype=cv2.CV_16U)[2][1:]
     digit_left, digit_top, digit_width, digit_height, digit_area = stats[stats[:, 4].argmax()]
     digit_length = max(digit_width, digit_height)
-    min_strength = 0.5 * cv2.mean(ink, digit)[0]
+    min_strength = MIN_STRENGTH * cv2.mean(ink, digit)[0]
     return any(
-        max(w, h) >= 0.5 * digit_length
-        and area >= 0.15 * digit_area
+        max(w, h) >= MIN_LENGTH * digit_length
+        and area >= MIN_AREA * digit_area
         and not (h <= MAX_LINE_ASPECT * w and w > WIDE_LINE * digit_width)
         and ink[labels == number].mean() >= min_strength
         and not (
@@ -73,9 +95,9 @@ def is_visible_enough(component: Component, box: tuple[int, ...], digit_length: 
             and (above or not is_upright_1(edge, w, h, digit_length))
         )
         and not (above and h < MIN_EDGE_HEIGHT * digit_length)
-        and w <= 0.95 * width  # else it is a line or a shadow
-        and h <= 0.95 * height
-        and measure_radius(component.view(np.uint8)) <= 0.35 * max(w, h)  # else it is a blot
+        and w <= MAX_SPAN * width
+        and h <= MAX_SPAN * height
+        and measure_radius(component.view(np.uint8)) <= MAX_BLOT_RADIUS * max(w, h)
     )
 
 
@@ -84,8 +106,10 @@ def is_upright_1(edge: Component, w: int, h: int, digit_length: float) -> bool:
 
     The remainder of a round digit meets the edge twice, and a frame is thinner or longer.
     """
-    is_digit_long = 0.7 * digit_length <= h <= 1.5 * digit_length
-    return is_digit_long and w >= 0.07 * digit_length and np.count_nonzero(np.diff(edge)) == 2
+    shortest, longest = ONE_LENGTHS
+    is_digit_long = shortest * digit_length <= h <= longest * digit_length
+    is_wide = w >= MIN_ONE_WIDTH * digit_length
+    return is_digit_long and is_wide and np.count_nonzero(np.diff(edge)) == 2
 
 
 def is_box(component: Component) -> bool:
@@ -93,14 +117,14 @@ def is_box(component: Component) -> bool:
     found = cv2.findContours(component.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     hull = cv2.convexHull(found[0][0])
     _, sides, _ = cv2.minAreaRect(hull)
-    return bool(cv2.contourArea(hull) > 0.9 * sides[0] * sides[1])  # a circle fills 79 %
+    return bool(cv2.contourArea(hull) > MIN_BOX_FILL * sides[0] * sides[1])
 
 
 def is_digit_above(kept: Grey) -> bool:
     """Whether there are two components, one above the other, too large for parts of one digit."""
     mask = mask_over(kept, INK_THRESHOLD)
     _, _, width, height = cv2.boundingRect(mask)
-    if height < 1.7 * width:  # one digit is seldom as high
+    if height < MIN_TWO_ASPECT * width:
         return False
     components = cv2.connectedComponentsWithStats(mask, ltype=cv2.CV_16U)[2][1:].tolist()
     if len(components) < 2:
@@ -108,22 +132,24 @@ def is_digit_above(kept: Grey) -> bool:
     largest = sorted(components, key=lambda component: component[4])[-2:]
     upper, lower = sorted(largest, key=lambda component: component[1])
     return upper[1] + upper[3] <= lower[1] and all(
-        w >= 0.3 * width and h >= 0.35 * height for _, _, w, h, _ in largest
+        w >= MIN_TWO_WIDTH * width and h >= MIN_TWO_HEIGHT * height for _, _, w, h, _ in largest
     )
 
 
 def is_digit_within(kept: Grey) -> bool:
-    """Whether a component surrounds another at least 0.2 times as long: it is a circle, not a 0."""
+    """Whether a component surrounds a long other one: it is a circle around a digit, not a 0."""
     mask = mask_over(kept, INK_THRESHOLD)
     contours, tree = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     parents = [] if tree is None else tree[0, :, 3].tolist()  # −1 for an outermost contour
     lengths = [max(cv2.boundingRect(contour)[2:]) for contour in contours]
     return any(
-        hole >= 0 and (outer := parents[hole]) >= 0 and lengths[inner] >= 0.2 * lengths[outer]
+        hole >= 0
+        and (outer := parents[hole]) >= 0
+        and lengths[inner] >= MIN_INNER_LENGTH * lengths[outer]
         for inner, hole in enumerate(parents)
     )
 
 
 def is_solid(digit: Grey) -> bool:
     """Whether a 28×28 image has ink that is wider than any stroke, as a garment's is."""
-    return measure_radius(mask_over(digit, 127)) > 4.2  # px: no stroke of a digit has this radius
+    return measure_radius(mask_over(digit, HALF_INK)) > MAX_RADIUS

@@ -15,6 +15,10 @@ MAX_THICKNESS = 0.14  # a line is no thicker than this share of the image's heig
 MAX_JOINED_THICKNESS = 0.08  # the same for a line with a stroke along it
 MAX_LINE_GAPS = 0.3  # a line ends where more than this share of its columns lacks ink
 GAP_DIVISOR = 10  # a line may have gaps of a tenth of the image's width
+MIN_ROW_INK = 0.5  # a row of a line, or of its blurred sides, has ink in this share of its columns
+MAX_LINE_ROWS = 3  # px: a line with up to this many rows has no stroke along it
+SIDE_ZONE = 0.25  # the sides of a cell are within this share of the image's width from its edges
+MIN_FREE = 0.5  # lines are only confirmed if at least this share of the image is left for it
 
 
 def find_grid(mask: Mask, wide: bool, high: bool) -> tuple[Mask, Mask]:
@@ -41,7 +45,7 @@ def find_sides(mask: Mask, rows: Mask) -> Mask:
         return sides
     start, stop = max(free, key=lambda run: run[1] - run[0])
     found = find_lines(cv2.transpose(mask[start:stop])).T
-    rim = round(0.25 * mask.shape[1])  # px: sides are this near to an edge
+    rim = round(SIDE_ZONE * mask.shape[1])  # px
     for left, right in find_runs(found.max(axis=0) > 0):
         if right <= rim or left >= mask.shape[1] - rim:
             sides[start:stop, left:right] = found[:, left:right]
@@ -83,11 +87,11 @@ def find_lines(mask: Mask) -> Mask:
             continue
         share, bent_share = (count_ink(part)[:, 0] / width for part in (level, stepped))
         level_lines = np.zeros(mask.shape, np.uint8)
-        for start, stop in find_runs(share >= 0.5):  # a line and its blurred sides
+        for start, stop in find_runs(share >= MIN_ROW_INK):
             if bent_share[max(start - 1, 0) : stop].max() < MIN_LINE_INK:
                 continue
             row = start + int(share[start:stop].argmax())
-            is_joined = stop - start > max(3, MAX_THICKNESS * height)  # by a stroke along the line
+            is_joined = stop - start > max(MAX_LINE_ROWS, MAX_THICKNESS * height)
             limit = int(max(2, (MAX_JOINED_THICKNESS if is_joined else MAX_THICKNESS) * height))
             around = level[max(0, row - limit) : row + limit + 1]
             middle = min(row, limit)
@@ -120,7 +124,7 @@ def measure_thickness(rows: Mask) -> int:
 def confirm_lines(rows: Mask, columns: Mask, mask: Mask) -> Mask:
     """Keep the horizontal lines that are still found without the columns of vertical lines."""
     free = columns.max(axis=0) == 0
-    if free.mean() < 0.5:  # too little of the image is left
+    if free.mean() < MIN_FREE:
         return rows
     found = find_lines(np.ascontiguousarray(mask[:, free])).max(axis=1, keepdims=True)
     return rows & cv2.dilate(found, ones(3, 1))

@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.sight.normalisation.line_finding import can_span, count_lines, find_grid, find_lines
 from worker.sight.normalisation.measuring import (
+    FULL_INK,
     largest_component,
     mask_over,
     measure_stroke_width,
@@ -17,11 +18,20 @@ from worker.sight.normalisation.measuring import (
 )
 from worker.sight.types import Grey, Mask
 
-LINE_THRESHOLD = 32  # of 255: a line may be paler than the digit, but not paler than this
+LINE_THRESHOLD = 32  # grey value: a line may be paler than the digit, but not paler than this
 MIN_LINED_SIDE = 17  # px: in a smaller image, lines are as thick as strokes and are not removed
-EDGE_ZONE = 0.15  # of the side: a line so near to an edge may be a frame's, or a bar of the digit
-MANY_LINES = 3  # so many parallel lines are no strokes of a digit, which may then be small
-MAX_PART_DISTANCE = 0.14  # of the shorter side: pieces this near to the digit may be parts of it
+EDGE_ZONE = 0.15  # a line within this share of an edge may be a frame's, or a bar of the digit
+MIN_SIDE_INK = 0.85  # a frame has ink in this share of a side's rows or columns
+MIN_FRAMED_HEIGHT = 0.3  # a digit in a frame has at least this share of its height
+MANY_LINES = 3  # this many parallel lines are no strokes of a digit, which may then be small
+MIN_DIGIT = 0.2  # what is left without lines is a digit from this share of a side on ...
+MIN_SMALL_DIGIT = 0.08  # ... or this share, if there were many lines
+RIM = 0.2  # a box on the rim is within this share of the image from an edge
+MIN_BAR_WIDTH = 0.7  # a bar of a digit is at least this many times as wide as its other strokes
+END_MARGIN = 0.03  # a line that ends in the image is a bar if the digit ends this near to its edges
+MAX_PART_DISTANCE = (
+    0.14  # pieces within this share of the shorter side of the digit may be parts of it
+)
 
 
 def remove_lines(ink: Grey) -> Grey:
@@ -58,7 +68,7 @@ def has_sides(mask: Mask) -> bool:
     down, right = (round(EDGE_ZONE * side) + 1 for side in mask.shape)
     sides = (mask[:, :right], 1), (mask[:, -right:], 1), (mask[:down], 0), (mask[-down:], 0)
     inked = (cv2.reduce(side, axis, cv2.REDUCE_MAX) for side, axis in sides)
-    are_open = (cv2.countNonZero(side) < 0.85 * side.size for side in inked)
+    are_open = (cv2.countNonZero(side) < MIN_SIDE_INK * side.size for side in inked)
     return not (any(are_open) and any(are_open))  # the second goes on after the first
 
 
@@ -69,10 +79,10 @@ def ends_of(mask: Mask) -> tuple[Mask, Mask]:
 
 
 def is_framed(ink: Grey) -> bool:
-    """Whether the ink inside a frame covers the frame's centre and 30 % of its height."""
+    """Whether the ink inside a frame covers the frame's centre and enough of its height."""
     digit = largest_component(mask_over(ink, LINE_THRESHOLD))
     (height, width), (x, y, w, h) = ink.shape, cv2.boundingRect(digit)
-    return h >= 0.3 * height and x < width / 2 < x + w and y < height / 2 < y + h
+    return h >= MIN_FRAMED_HEIGHT * height and x < width / 2 < x + w and y < height / 2 < y + h
 
 
 def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey:
@@ -91,7 +101,7 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
         digit = largest_component(rest)
         box = cv2.boundingRect(digit)
         many = max(count_lines(rows), count_lines(columns.T)) >= MANY_LINES
-        min_size = 0.08 if many else 0.2  # of the image's side: a digit is at least this large
+        min_size = MIN_SMALL_DIGIT if many else MIN_DIGIT
         if max(box[2] / ink.shape[1], box[3] / ink.shape[0]) < min_size:
             continue  # one of the lines is the digit, a 1
         if is_grid and not (rows.any() and columns.any()) and are_on_rim(box, digit.shape):
@@ -107,15 +117,15 @@ def remove_straight_lines(ink: Grey, mask: Mask, wide: bool, high: bool) -> Grey
 
 def strengthen(ink: Grey) -> Grey:
     """Scale the ink to full strength, because it may be much paler than the removed lines."""
-    (full,) = percentiles(sort_pixels(ink[ink > LINE_THRESHOLD]), 90)
+    (full,) = percentiles(sort_pixels(ink[ink > LINE_THRESHOLD]), FULL_INK)
     return cv2.convertScaleAbs(ink, alpha=255 / full)
 
 
 def are_on_rim(boxes: Sequence[Any], shape: tuple[int, ...]) -> Any:
-    """Whether a box, or each of several, is on the rim: within 20 % of the image at one edge."""
+    """Whether a box, or each of several, is on the rim."""
     (left, top, w, h), (height, width) = boxes, shape
-    beside = (left + w <= 0.2 * width) | (left >= width - 0.2 * width)
-    return beside | (top + h <= 0.2 * height) | (top >= height - 0.2 * height)
+    beside = (left + w <= RIM * width) | (left >= width - RIM * width)
+    return beside | (top + h <= RIM * height) | (top >= height - RIM * height)
 
 
 def remove_scraps(rest: Mask, lines: Mask, digit: Mask) -> Mask:
@@ -153,14 +163,14 @@ def are_bars(rows: Mask, columns: Mask, rest: Mask) -> bool:
     lines, others = (rows, rest) if across else (columns.T, rest.T)
     free = 1  # px: a digit that fills the image may end this far from its edges
     if not (lines[:, 0].any() and lines[:, -1].any()):  # unlike a ruled line, it has an end
-        free += round(0.03 * len(lines))
+        free += round(END_MARGIN * len(lines))
     top, bottom = ends_of(lines)
     return bool((others[:free].any() or top.any()) and (others[-free:].any() or bottom.any()))
 
 
 def is_bar(lines: Mask, width: float, stroke: float) -> bool:
     """Whether a horizontal line is away from the edges and about as thick as the strokes."""
-    return width > 0.7 * stroke and not any(end.any() for end in ends_of(lines))
+    return width > MIN_BAR_WIDTH * stroke and not any(end.any() for end in ends_of(lines))
 
 
 def bridge(rest: Mask, lines: Mask) -> Mask:

@@ -12,7 +12,13 @@ from worker.sight.types import Grey, Mask, Picture
 
 CORNERS = [0, 0, -1, -1], [0, -1, 0, -1]  # rows and columns: `image[CORNERS]` has four pixels
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-INK_THRESHOLD = 64  # of 255: paler pixels are only the blurred edge of a stroke
+INK_THRESHOLD = 64  # grey value: paler pixels are only the blurred edge of a stroke
+HALF_INK = 127  # grey value: the edge of a stroke, where ink and paper are equal
+FULL_INK = 90  # percentile of the ink that counts as its full strength
+HALVED_FROM = (
+    7  # an image this many times as large as wanted is halved first, in a tenth of the time
+)
+MIN_LINEAR = 0.7  # above this factor, linear interpolation looks the same in a quarter of the time
 
 SortedPixels = NDArray[np.uint8]  # (pixels,): grey values from the darkest to the lightest
 Contour = NDArray[np.int32]  # (points, 1, 2): x and y in px
@@ -22,8 +28,8 @@ Contours = Sequence[Contour]
 def shrink(picture: Picture, side: int) -> Picture:
     """Shrink a picture so that its longer side has at most `side` px."""
     height, width = picture.shape[:2]
-    while max(height, width) >= 7 * side and min(height, width) > 1:
-        # halving takes a tenth of the time; it drops an odd last row or column
+    while max(height, width) >= HALVED_FROM * side and min(height, width) > 1:
+        # halving drops an odd last row or column
         height, width = height // 2, width // 2
         even = picture[: 2 * height, : 2 * width]
         picture = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
@@ -31,8 +37,7 @@ def shrink(picture: Picture, side: int) -> Picture:
     if factor >= 1:
         return picture
     size = [max(1, round(length * factor)) for length in (width, height)]
-    # above 0.7, linear interpolation looks nearly the same and takes a quarter of the time
-    interpolation = cv2.INTER_LINEAR if factor > 0.7 else cv2.INTER_AREA
+    interpolation = cv2.INTER_LINEAR if factor > MIN_LINEAR else cv2.INTER_AREA
     return cv2.resize(picture, size, interpolation=interpolation)
 
 
@@ -95,7 +100,7 @@ def find_largest(mask: Mask, chain: int) -> tuple[Contours, list[int], int, Cont
         return None
     areas = [cv2.contourArea(contour) for contour in contours]
     largest = max((n for n, parent in enumerate(parents) if parent < 0), key=areas.__getitem__)
-    holes = [hole for hole, of in zip(contours, parents, strict=True) if of == largest]
+    holes = [hole for hole, parent in zip(contours, parents, strict=True) if parent == largest]
     return (contours, parents, largest, holes) if holes else None
 
 

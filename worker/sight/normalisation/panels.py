@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from worker.sight.normalisation.lines import remove_lines
-from worker.sight.normalisation.measuring import CORNERS, Contour, find_largest, mask_over
+from worker.sight.normalisation.measuring import CORNERS, HALF_INK, Contour, find_largest, mask_over
 from worker.sight.normalisation.placing import bounding_box
 from worker.sight.types import Grey, Mask
 
@@ -18,12 +18,38 @@ MAX_PANEL_ASPECT = 2.5  # a plate or sheet is at most this many times as wide as
 MIN_PLATE_INK = 0.7  # ink takes at least this share of a plate, which is more than of a digit
 PLATE_RIM = 0.03  # this share of a plate's shorter side is cut off at its edges
 MIN_HOLE_BACKGROUND = 0.8  # an empty hole, as a 0 has, consists of background by this share
+MAX_RECTANGLE_TILT = 25  # degrees: a plate or sheet is tilted by at most this
+MIN_CONVEX_FILL = 0.9  # a convex contour fills at least this share of its hull
+MIN_DISC_FILL = 0.93  # a disc fills at least this share of the circle around it, a plate of its box
+MAX_SLIM_HOLE = 0.35  # a slim hole, as around a 1, has a shorter side of at most this share
+
+# A strip of a desk beside a page
+MIN_STRIP_LENGTH = 0.5  # it takes at least this share of an edge
+STRIP_DEPTHS = 0.04, 0.35  # it is this share of the image deep: less is a line, more is no strip
+MAX_UNEVEN_DEPTH = 2  # its greatest depth is at most this many times the median, plus 2 px
+MIN_PAGE_DIGIT = 0.15  # the digit on the page has at least this share of its shorter side
+MAX_CUT_PIECE = 0.1  # a longer piece at the strip may be a part of the digit that was cut off
+
+# A plate with a digit in its hole
+MIN_PLATE_ASPECT = 0.75  # a narrower plate may be a thick 0
+MIN_HOLE_HEIGHT = 0.25  # the digit has at least this share of the plate's shorter side
+HOLE_MARGIN = 0.08  # this share of the digit's length is left around it
+MIN_STROKE_CURVE = 30  # a hole with strokes has this ratio of squared length to area; a disc has 4π
+
+# A sheet on a desk
 MIN_SHEET_SIDE = 14  # px: a page or sheet whose shorter side is less is ignored
+MIN_SHEET_ASPECT = 0.6  # a sheet is at least this many times as wide as high; A4 has 0.71
+MAX_DESK_LIGHT = 0.85  # three corners show the desk, with at most this share of the highest value
+MIN_SHEET_LIGHT = 0.9  # at least this share of a sheet shows no ink
+MAX_LIT_DESK = 0.1  # at most this share of a desk is as light as the sheet
+MIN_SHEET_FILL = 0.85  # a sheet fills at least this share of its rectangle
+MIN_CORNER_FIT = 0.95  # the areas of a sheet and of its four corners have at least this ratio
+BLURRED_RIM = 1.25  # px: the rim of a sheet, where desk and sheet mix
 
 
 def find_panel(ink: Grey) -> Region | None:
     """The part of the image with the digit, if it is on a plate or beside strips of a desk."""
-    mask = mask_over(ink, 127)
+    mask = mask_over(ink, HALF_INK)
     min_pixels = MIN_PANEL_AREA * MIN_PLATE_INK * mask.size
     if cv2.countNonZero(mask) >= min_pixels and (plate := find_plate(mask)):
         return plate
@@ -50,9 +76,9 @@ def find_page(ink: Grey, mask: Mask) -> Region | None:
     at_edge = edges.any(axis=0)
     length = np.maximum(w, h) / min(page.shape)
     largest = length[~at_edge].max(initial=0)
-    if largest < max(0.15, length[at_edge].max(initial=0)):  # too small for a digit
+    if largest < max(MIN_PAGE_DIGIT, length[at_edge].max(initial=0)):
         return None
-    if length[at_strip].max(initial=0) > 0.1:  # the strip may have cut off a part of the digit
+    if length[at_strip].max(initial=0) > MAX_CUT_PIECE:
         return None
     return top / height, 1 - bottom / height, left / width, 1 - right / width
 
@@ -60,14 +86,14 @@ def find_page(ink: Grey, mask: Mask) -> Region | None:
 def measure_strip(mask: Mask) -> int:
     """The height in px, with a margin, of a strip of ink at the top of a mask; it may be tilted."""
     height, width = mask.shape
-    min_width = 0.5 * width  # px: a strip takes at least half of its edge
+    min_width, (least, most) = MIN_STRIP_LENGTH * width, STRIP_DEPTHS
     if np.count_nonzero(mask[0]) < min_width:
         return 0
     depths = np.minimum.accumulate(mask, axis=0).sum(axis=0)
-    strip = depths[(depths > 0) & (depths < 0.35 * height)]  # deeper ink is no strip
-    if len(strip) < min_width or strip.max() < 0.04 * height:
-        return 0  # it is as thin as a line
-    if strip.max() > 2 * np.median(strip) + 2:  # its edge is not straight: it may be a 7's bar
+    strip = depths[(depths > 0) & (depths < most * height)]
+    if len(strip) < min_width or strip.max() < least * height:
+        return 0
+    if strip.max() > MAX_UNEVEN_DEPTH * np.median(strip) + 2:  # it may be the bar of a 7
         return 0
     return int(strip.max()) + round(PLATE_RIM * height) + 1
 
@@ -82,13 +108,13 @@ def find_plate(mask: Mask) -> Region | None:
     area = cv2.contourArea(contour)
     left, top, w, h = cv2.boundingRect(contour)
     (height, width), hole = mask.shape, max(holes, key=cv2.contourArea)
-    narrow = not 0.75 * h <= w <= MAX_PANEL_ASPECT * h  # it may be a thick 0
+    narrow = not MIN_PLATE_ASPECT * h <= w <= MAX_PANEL_ASPECT * h
     if (
         w * h < max(MIN_PANEL_AREA * mask.size, 1)
         or (w, h) == (width, height)
         or cv2.countNonZero(mask[top : top + h, left : left + w]) < MIN_PLATE_INK * area
         or is_zero_hole(hole, mask, narrow)
-        or cv2.boundingRect(hole)[3] < 0.25 * min(w, h)  # too low for a digit
+        or cv2.boundingRect(hole)[3] < MIN_HOLE_HEIGHT * min(w, h)
     ):
         return None
     if is_rectangle(contour, area):
@@ -100,7 +126,7 @@ def find_plate(mask: Mask) -> Region | None:
         down, right = (round(PLATE_RIM * min(w, h) + off * side) + 1 for side in (w, h))
     elif is_disc(contour, area) or is_convex(contour, area) and is_digit_hole(hole, mask):
         left, top, w, h = cv2.boundingRect(np.concatenate(holes))
-        down = right = -round(0.08 * max(w, h))  # px: a margin around the digit
+        down = right = -round(HOLE_MARGIN * max(w, h))
     else:
         return None
     return to_region(top + down, top + h - down, left + right, left + w - right, mask)
@@ -124,11 +150,11 @@ def surroundings(ink: Grey) -> Region:
 def find_sheet(grey: Grey) -> Corners | None:
     """The corners of a light sheet on a darker desk, inside of the sheet's blurred rim."""
     corner_values = [grey.item(row, column) for row in (0, -1) for column in (0, -1)]
-    if sorted(corner_values)[2] > 0.85 * cv2.minMaxLoc(grey)[1]:
-        return None  # a desk shows in at least three corners
+    if sorted(corner_values)[2] > MAX_DESK_LIGHT * cv2.minMaxLoc(grey)[1]:
+        return None
     mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
-    light, min_light = cv2.countNonZero(mask), 0.9  # at least so much of a sheet shows no ink
-    if mask[CORNERS].sum() > 1 or light < MIN_PANEL_AREA * min_light * mask.size:
+    light = cv2.countNonZero(mask)
+    if mask[CORNERS].sum() > 1 or light < MIN_PANEL_AREA * MIN_SHEET_LIGHT * mask.size:
         return None
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contour = max(contours, key=cv2.contourArea)
@@ -141,28 +167,27 @@ def find_sheet(grey: Grey) -> Corners | None:
     if (
         min(w, h) < MIN_SHEET_SIDE
         or w * h < MIN_PANEL_AREA * mask.size
-        or not 0.6 * h <= w <= MAX_PANEL_ASPECT * h  # A4 has 0.71
-        or not is_rectangle(contour, area, 0.85)
-        or not 0.95 <= area / max(cv2.contourArea(corners), 1) <= 1 / 0.95  # it has four corners
+        or not MIN_SHEET_ASPECT * h <= w <= MAX_PANEL_ASPECT * h
+        or not is_rectangle(contour, area, MIN_SHEET_FILL)
+        or not MIN_CORNER_FIT <= area / max(cv2.contourArea(corners), 1) <= 1 / MIN_CORNER_FIT
     ):
         return None
     sheet = cv2.drawContours(np.zeros_like(mask), [contour], -1, 1, cv2.FILLED)
     covered, lit = cv2.countNonZero(sheet), cv2.countNonZero(mask & sheet)
-    if lit < min_light * covered or light - lit > 0.1 * (mask.size - covered):
+    if lit < MIN_SHEET_LIGHT * covered or light - lit > MAX_LIT_DESK * (mask.size - covered):
         return None  # the sheet is not light, or the desk is not dark
-    blurred = 1.25  # px: the rim of a sheet, where desk and sheet mix
-    x0, x1 = blurred / w * (left > 0), 1 - blurred / w * (left + w < width)
-    y0, y1 = blurred / h * (top > 0), 1 - blurred / h * (top + h < height)
+    x0, x1 = BLURRED_RIM / w * (left > 0), 1 - BLURRED_RIM / w * (left + w < width)
+    y0, y1 = BLURRED_RIM / h * (top > 0), 1 - BLURRED_RIM / h * (top + h < height)
     inner = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     weights = [((1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y) for x, y in inner]
-    places = (weights @ corners + 0.5) / (width, height)
-    return tuple((x, y) for x, y in places.tolist())
+    inner_corners = (weights @ corners + 0.5) / (width, height)
+    return tuple((x, y) for x, y in inner_corners.tolist())
 
 
-def is_rectangle(contour: Contour, area: float, min_fill: float = 0.93) -> bool:
-    """Whether a contour fills the smallest rectangle around it, which is tilted by up to 25°."""
+def is_rectangle(contour: Contour, area: float, min_fill: float = MIN_DISC_FILL) -> bool:
+    """Whether a contour fills the smallest rectangle around it, and is not tilted too far."""
     _, sides, angle = cv2.minAreaRect(contour)
-    return bool(measure_tilt(angle) <= 25 and area >= min_fill * math.prod(sides))
+    return bool(measure_tilt(angle) <= MAX_RECTANGLE_TILT and area >= min_fill * math.prod(sides))
 
 
 def measure_tilt(angle: float) -> float:
@@ -179,7 +204,7 @@ def is_zero_hole(hole: Contour, mask: Mask, narrow: bool) -> bool:
 def is_digit_hole(hole: Contour, mask: Mask) -> bool:
     """Whether a hole is a digit, not that of a thick 0 or 8: it has strokes or is not empty."""
     area = cv2.contourArea(hole)
-    has_strokes = cv2.arcLength(hole, True) ** 2 >= 30 * area  # a disc has 4π
+    has_strokes = cv2.arcLength(hole, True) ** 2 >= MIN_STROKE_CURVE * area
     inside = area - len(hole) / 2  # Pick's theorem: the contour runs through the ink around it
     is_empty = count_background(hole, mask) >= MIN_HOLE_BACKGROUND * inside
     return not is_slim(hole) and (has_strokes or not is_empty)
@@ -192,13 +217,13 @@ def count_background(hole: Contour, mask: Mask) -> int:
 
 
 def is_disc(contour: Contour, area: float) -> bool:
-    return bool(area >= 0.93 * math.pi * cv2.minEnclosingCircle(contour)[1] ** 2)
+    return bool(area >= MIN_DISC_FILL * math.pi * cv2.minEnclosingCircle(contour)[1] ** 2)
 
 
 def is_convex(contour: Contour, area: float) -> bool:
-    return bool(area >= 0.9 * cv2.contourArea(cv2.convexHull(contour)))
+    return bool(area >= MIN_CONVEX_FILL * cv2.contourArea(cv2.convexHull(contour)))
 
 
 def is_slim(contour: Contour) -> bool:
     _, sides, _ = cv2.minAreaRect(contour)
-    return bool(min(sides) <= 0.35 * max(sides))
+    return bool(min(sides) <= MAX_SLIM_HOLE * max(sides))

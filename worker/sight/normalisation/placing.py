@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from worker.sight.normalisation.measuring import (
+    HALF_INK,
     INK_THRESHOLD,
     disc,
     mask_over,
@@ -14,36 +15,36 @@ from worker.sight.normalisation.measuring import (
 from worker.sight.types import INPUT_SIDE, Grey, ImageError
 
 DIGIT_SIDE = 20  # px: the longer side of an MNIST digit
-MAX_INK_PIXELS = (
-    0.6 * INPUT_SIDE**2
-)  # more ink than this is not like MNIST, whose densest digit has 45 %
 MIN_STROKE_WIDTH = 2.2  # px at `DIGIT_SIDE`: thinner strokes are dilated; MNIST's lower quartile
 STROKE_SIDE = 80  # px: strokes are measured and dilated while the digit's longer side is this
+
+# An image is like MNIST's by these grey values, shares and px
+MAX_INK = 0.6  # ink takes at most this share of the image; MNIST's densest digit has 45 %
+JPEG_NOISE = 32  # JPEG leaves up to this around ink
+MIN_MNIST_INK = 192  # MNIST's ink is at least as light
+MAX_MNIST_GROUND = 8  # MNIST's background is at least as dark
+MAX_SIZE_ERROR, MAX_PLACE_ERROR = 2, 1.5  # px: a digit's size and centre of mass differ by less
 _ticks = np.arange(INPUT_SIDE, dtype=np.float32) - (INPUT_SIDE - 1) / 2  # px from the middle
-MOMENTS = np.stack(  # (3, 784): times pixels, they give the mass and the moments down and right
-    [
-        np.ones(INPUT_SIDE * INPUT_SIDE, np.float32),
-        np.repeat(_ticks, INPUT_SIDE),
-        np.tile(_ticks, INPUT_SIDE),
-    ]
-)
+_down, _right = np.meshgrid(_ticks, _ticks, indexing="ij")
+# (3, 784): times pixels, they give the mass and the moments down and right
+MOMENTS = np.stack([np.ones_like(_down), _down, _right]).reshape(3, -1)
 
 
 def is_normalised(grey: Grey) -> bool:
     """Whether an image is like MNIST's: 28×28, white on black, its digit in size and place."""
     if grey.shape != (INPUT_SIDE, INPUT_SIDE):
         return False
-    _, ink = cv2.threshold(grey, 32, 0, cv2.THRESH_TOZERO)  # JPEG leaves up to 32 around ink
+    _, ink = cv2.threshold(grey, JPEG_NOISE, 0, cv2.THRESH_TOZERO)
     on_border = cv2.countNonZero(ink) - cv2.countNonZero(ink[1:-1, 1:-1])
     if (
-        cv2.minMaxLoc(ink)[1] < 192  # MNIST's ink is lighter
-        or cv2.countNonZero(mask_over(grey, 8)) > MAX_INK_PIXELS  # MNIST's background is darker
-        or abs(max(cv2.boundingRect(ink)[2:]) - DIGIT_SIDE) > 2  # px
+        cv2.minMaxLoc(ink)[1] < MIN_MNIST_INK
+        or cv2.countNonZero(mask_over(grey, MAX_MNIST_GROUND)) > MAX_INK * grey.size
+        or abs(max(cv2.boundingRect(ink)[2:]) - DIGIT_SIDE) > MAX_SIZE_ERROR
         or on_border >= 2 * (INPUT_SIDE - 1)  # half of the border
     ):
         return False
     mass, down, right = (MOMENTS @ ink.reshape(-1)).tolist()  # twice as fast as cv2.moments
-    return max(abs(down / mass), abs(right / mass)) < 1.5  # px
+    return max(abs(down / mass), abs(right / mass)) < MAX_PLACE_ERROR
 
 
 def crop(ink: Grey) -> Grey:
@@ -63,7 +64,7 @@ def bounding_box(ink: Grey) -> Sequence[int]:
 def dilate_thin_strokes(ink: Grey) -> Grey:
     """Dilate strokes that would be thinner than `MIN_STROKE_WIDTH`; this enlarges the image."""
     enlarged = scale(ink, STROKE_SIDE)
-    width = measure_stroke_width(mask_over(enlarged, 127))
+    width = measure_stroke_width(mask_over(enlarged, HALF_INK))
     radius = round((MIN_STROKE_WIDTH * STROKE_SIDE / DIGIT_SIDE - width) / 2)
     if radius < 1:
         return ink

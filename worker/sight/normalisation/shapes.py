@@ -7,14 +7,50 @@ from numpy.typing import NDArray
 from worker.sight.normalisation.measuring import INK_THRESHOLD, disc, find_largest, mask_over, ones
 from worker.sight.types import Grey
 
-MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull
+# A digit that is drawn as an outline
+OUTLINE_THRESHOLD = 100  # grey value: paler ink may close the gaps in an outline
+MIN_HOLE_LENGTH = 0.75  # the hole of an outline has at least this share of its contour's length
+MIN_RING_FILL = 0.85  # a ring fills at least this share of its convex hull ...
+MIN_RING_ASPECT = 0.27  # ... and its shorter side is more than this share of its longer one
+
+# The score of a component, and which others are kept beside the digit
 IMAGE_RIM = 0.12  # the rim of the image is this share of its shorter side
+MIN_INSIDE = 0.3  # a component that is on the rim still has this share of its score
+SHADOW_SCORE = 0.1  # a shadow has this share of its score
 MAX_EDGE_FILL = 0.45  # a component at an edge that fills more of its box is a shadow, unless slim
+MAX_SLIM_ASPECT = 0.25  # a slim component, as a 1, has a shorter side of at most this share
+MAX_BREAK = 0.03  # pieces belong together up to twice this share of the image's longer side apart
+MIN_PIECE_AREA = 0.02  # a piece has at least this share of the main component's area
+MIN_PIECE_STRENGTH = 0.5  # a piece has at least this share of the main component's strength
+MAX_PIECE_GAP = 0.5  # a piece is at most this share of the digit's size away from it ...
+MAX_EDGE_GAP, MAX_EDGE_OFF = 0.06, 0.4  # ... or this, at an edge and this near to the middle
+
+# Circles and boxes around another component
+MIN_SURROUNDING = 8  # px: a shorter component has no room for a digit
+MIN_SURROUNDED = 0.35  # a digit within it has at least this share of its length; less is a speck
+SECTORS, MIN_SECTORS = 36, 0.6  # it is seen from the digit in this share of 36 directions
+
+# Lines and buttons under the digit
 MAX_LINE_ASPECT = 0.2  # a line under a digit is at most this many times as high as wide
 MAX_BUTTON_ASPECT = 0.45  # the same for a button
 MAX_PAIR_ASPECT = 0.3  # the same for two lines that touch, or for a bent one
 WIDE_LINE = 1.2  # a line wider than this many digits is no part of a digit
+MIN_LINE_WIDTH = 0.6  # widths of the digit: a shorter line is a dash
+MAX_LINE_WIDTH = 3.0  # heights of the digit: a longer line is a ruled one
+MIN_BUTTON_FILL = 0.8  # a button fills at least this share of its box
+MIN_BASE_DISTANCE = 1.06  # heights of the digit: a nearer line may be the base of a broken 2
 MAX_BASE_WIDTH = 1.8  # the base of a 2 is at most this many times as wide as the rest of the digit
+
+# Print and punched holes
+PRINT_HEIGHTS = 0.12, 0.45  # print has a height between these shares of the digit's length
+MAX_PRINT_ASPECT = 3.0  # print is this many times as wide as high at most; characters may touch
+MIN_HEIGHT_RATIO, MIN_LEVEL_OVERLAP = (
+    0.6,
+    0.8,
+)  # characters in a row have similar heights and levels
+MAX_PUNCHED = 0.4  # a punched hole has at most this share of the digit's size
+MIN_ROUND_ASPECT, MIN_ROUND_FILL = 0.75, 0.7  # a disc is as wide as high, and fills 79 % of its box
+MIN_PUNCHED_SIDE = 48  # px: in a smaller image, strokes break into dots
 MAX_PRINT_STROKE = 0.7  # print has strokes at most this many times as wide as those of the digit
 
 Sizes = NDArray[np.float64]  # (components,): areas in px, or scores
@@ -26,23 +62,23 @@ LabelMap = NDArray[np.uint16]  # (height, width), or (inked pixels,): 0 is the b
 
 def fill_outline(ink: Grey) -> Grey:
     """Fill a digit that is drawn as an outline: its hole is nearly as long as its contour."""
-    found = find_largest(mask_over(ink, 100), cv2.CHAIN_APPROX_SIMPLE)
+    found = find_largest(mask_over(ink, OUTLINE_THRESHOLD), cv2.CHAIN_APPROX_SIMPLE)
     if not found:
         return ink
     contours, parents, main, holes = found
     outer, hole = contours[main], max(holes, key=cv2.contourArea)
-    if cv2.arcLength(hole, True) < 0.75 * cv2.arcLength(outer, True):
+    if cv2.arcLength(hole, True) < MIN_HOLE_LENGTH * cv2.arcLength(outer, True):
         return ink
     _, sides, _ = cv2.minAreaRect(outer)
     hull = cv2.contourArea(cv2.convexHull(outer))
-    if cv2.contourArea(outer) >= MIN_RING_FILL * hull and min(sides) > 0.27 * max(sides):
+    if cv2.contourArea(outer) >= MIN_RING_FILL * hull and min(sides) > MIN_RING_ASPECT * max(sides):
         return ink  # it is a ring, as a thin 0 is
     filled = cv2.drawContours(np.zeros_like(ink), [outer], -1, 255, cv2.FILLED)
-    for number, parent in enumerate(parents):
+    for index, parent in enumerate(parents):
         if parent in (-1, main):
             continue
         if cv2.pointPolygonTest(hole, contours[parent][0, 0].tolist(), False) > 0:
-            cv2.drawContours(filled, contours, number, 0, cv2.FILLED)  # a hole of the digit itself
+            cv2.drawContours(filled, contours, index, 0, cv2.FILLED)  # a hole of the digit itself
     return np.asarray(cv2.max(ink, filled))
 
 
@@ -73,11 +109,12 @@ def select_digit(ink: Grey) -> Grey:
     off = np.hypot(centres[1:, 0] / width - 0.5, centres[1:, 1] / height - 0.5)
     rim = round(IMAGE_RIM * min(height, width))
     inside = np.bincount(labels[rim : height - rim, rim : width - rim].ravel(), minlength=count)[1:]
-    score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength * np.maximum(inside / area, 0.3)
+    score = np.sqrt(area) * np.maximum(w, h) * (1 - off) * strength
+    score *= np.maximum(inside / area, MIN_INSIDE)
     at_edge = np.logical_or.reduce(edges)
-    slim = np.minimum(w, h) <= 0.25 * np.maximum(w, h)  # as a 1 is
+    slim = np.minimum(w, h) <= MAX_SLIM_ASPECT * np.maximum(w, h)
     shadow = at_edge & (area > MAX_EDGE_FILL * w * h) & ~slim
-    score[shadow] *= 0.1
+    score[shadow] *= SHADOW_SCORE
     around = find_surrounds(boxes, labels)
     score[around] = 0
     group = group_pieces(inked, ink_labels, count)
@@ -86,7 +123,8 @@ def select_digit(ink: Grey) -> Grey:
     drawn = around | under
     own = group == np.bincount(group, score).argmax()
     main = int(np.where(own, score, -1).argmax())
-    own &= (strength > 0.5 * strength[main]) & ~shadow & ~drawn
+    strong = strength > MIN_PIECE_STRENGTH * strength[main]
+    own &= strong & ~shadow & ~drawn
     own[main] = True
     first, last = (left[own].min(), top[own].min()), (right[own].max(), bottom[own].max())
     size = max(last[0] - first[0], last[1] - first[1])
@@ -95,15 +133,15 @@ def select_digit(ink: Grey) -> Grey:
         np.maximum(0, np.maximum(first[1] - bottom, top - last[1])),
     )
     inside[main] = area[main]
-    keep = (area >= 0.02 * area[main]) & (strength > 0.5 * strength[main]) & ~drawn
+    keep = (area >= MIN_PIECE_AREA * area[main]) & strong & ~drawn
     spread = (keep & (inside > 0) & edges).any(axis=1)
     fills = spread.sum() > 2  # ink at three edges shows that the digit fills the image
     if not fills:
-        keep &= ~at_edge | (gap < 0.06 * size) & (off < 0.4)
-        keep &= (group[:, None] == group[gap < 0.5 * size]).any(axis=1)
+        keep &= ~at_edge | (gap < MAX_EDGE_GAP * size) & (off < MAX_EDGE_OFF)
+        keep &= (group[:, None] == group[gap < MAX_PIECE_GAP * size]).any(axis=1)
     keep |= own
     others = find_print(boxes, area, main, keep, labels)
-    if not fills and max(height, width) >= 48:  # px: in smaller images, strokes break into dots
+    if not fills and max(height, width) >= MIN_PUNCHED_SIDE:
         others |= find_punched(boxes, area, (first[0], last[0]), size) & (group != group[main])
     keep &= ~others
     wanted = np.concatenate([[False], keep]).view(np.uint8).take(labels)
@@ -115,34 +153,34 @@ def find_surrounds(boxes: Rects, labels: LabelMap) -> Flags:
     left, top, w, h = boxes
     right, bottom, length = left + w, top + h, np.maximum(w, h)
     around = np.zeros(len(w), np.bool_)
-    for outer in np.flatnonzero(length >= 8).tolist():  # px: shorter ones have room for no digit
+    for outer in np.flatnonzero(length >= MIN_SURROUNDING).tolist():
         inside = (left > left[outer]) & (top > top[outer])
         inside &= (right < right[outer]) & (bottom < bottom[outer])
-        inside &= length >= 0.35 * length[outer]  # smaller ones are specks in a digit
+        inside &= length >= MIN_SURROUNDED * length[outer]
         if not inside.any():
             continue
         rows, columns = np.nonzero(labels == outer + 1)
         for inner in np.flatnonzero(inside).tolist():
             down, across = rows - top[inner] - h[inner] / 2, columns - left[inner] - w[inner] / 2
-            sectors = np.floor(np.arctan2(down, across) * (18 / np.pi)) % 36  # of 10° each
-            around[outer] |= len(np.unique(sectors)) >= 0.6 * 36  # seen from the inner one
+            sectors = np.floor(np.arctan2(down, across) * (SECTORS / 2 / np.pi)) % SECTORS
+            around[outer] |= len(np.unique(sectors)) >= MIN_SECTORS * SECTORS
     return around
 
 
 def find_underlines(boxes: Rects, area: Sizes, score: Sizes, group: Groups) -> Flags:
     """Which components are a line or a button under the digit; there may be two of them."""
     left, top, w, h = boxes
-    flat = (h <= MAX_LINE_ASPECT * w) | (h <= MAX_BUTTON_ASPECT * w) & (area > 0.8 * w * h)
+    is_button = (h <= MAX_BUTTON_ASPECT * w) & (area > MIN_BUTTON_FILL * w * h)
+    flat = (h <= MAX_LINE_ASPECT * w) | is_button
     about_flat = flat | (h <= MAX_PAIR_ASPECT * w)
     if not about_flat.any():
         return flat
     digit = int(np.where(about_flat, -1, score).argmax())
     wide = w > WIDE_LINE * w[digit]
     beside = np.minimum(left + w, left[digit] + w[digit]) <= np.maximum(left, left[digit])
-    long = (w > 0.6 * w[digit]) & (w < 3.0 * h[digit])  # neither a dash nor a ruled line
+    long = (w > MIN_LINE_WIDTH * w[digit]) & (w < MAX_LINE_WIDTH * h[digit])
     no_base = w > MAX_BASE_WIDTH * w[digit]
-    # nearer to the digit than 6 % of its height, a line may be the base of a broken 2
-    under = top >= top[digit] + np.where(no_base, 1, 1.06) * h[digit]
+    under = top >= top[digit] + np.where(no_base, 1, MIN_BASE_DISTANCE) * h[digit]
     lines: Flags = (flat | about_flat & wide) & long & ~beside & under
     if np.count_nonzero(lines) > 2:  # the digit is in stripes
         return np.zeros_like(flat)
@@ -155,15 +193,17 @@ def find_print(boxes: Rects, area: Sizes, main: int, kept: Flags, labels: LabelM
     left, top, w, h = boxes
     printed = np.zeros(len(w), np.bool_)
     length = max(w[main], h[main])
-    small = kept & (h >= 0.12 * length) & (h <= 0.45 * length)  # neither specks nor digits
-    small &= w <= 3.0 * h  # a few characters may touch
+    lowest, highest = PRINT_HEIGHTS  # lower ones are specks, higher ones are digits
+    small = kept & (h >= lowest * length) & (h <= highest * length)
+    small &= w <= MAX_PRINT_ASPECT * h
     if np.count_nonzero(small) < 2:
         return printed
     left, top, w, h = boxes[:, small]
     lower, higher = np.minimum.outer(h, h), np.maximum.outer(h, h)
     gap = np.maximum.outer(left, left) - np.minimum.outer(left + w, left + w)
     overlap = np.minimum.outer(top + h, top + h) - np.maximum.outer(top, top)
-    in_row = (gap <= higher) & (lower >= 0.6 * higher) & (overlap >= 0.8 * lower)
+    is_similar = (lower >= MIN_HEIGHT_RATIO * higher) & (overlap >= MIN_LEVEL_OVERLAP * lower)
+    in_row = (gap <= higher) & is_similar
     np.fill_diagonal(in_row, False)
     printed[small] = in_row.any(axis=1)
     if printed.any():
@@ -178,13 +218,13 @@ def find_punched(boxes: Rects, area: Sizes, columns: tuple[float, float], size: 
     left, _, w, h = boxes
     long, short = np.maximum(w, h), np.minimum(w, h)
     beside = (left + w < columns[0]) | (left > columns[1])
-    is_round = (short >= 0.75 * long) & (area >= 0.7 * w * h)  # a disc fills 79 % of its box
-    return np.asarray((long <= 0.4 * size) & is_round & beside)
+    is_round = (short >= MIN_ROUND_ASPECT * long) & (area >= MIN_ROUND_FILL * w * h)
+    return np.asarray((long <= MAX_PUNCHED * size) & is_round & beside)
 
 
 def group_pieces(inked: NDArray[np.bool_], ink_labels: LabelMap, count: int) -> Groups:
     """The group of each component; those that are closer than a break in a stroke share one."""
-    radius = max(1, round(0.03 * max(inked.shape)))  # px: half of the largest break in a stroke
+    radius = max(1, round(MAX_BREAK * max(inked.shape)))  # px
     near = cv2.dilate(inked.view(np.uint8), disc(radius))
     group = np.zeros(count, np.intp)
     group[ink_labels] = cv2.connectedComponents(near, ltype=cv2.CV_16U)[1][inked]

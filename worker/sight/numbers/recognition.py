@@ -59,7 +59,7 @@ class Seen:
     answer: Answer  # the network of columns about it
     to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the line's strip
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
-    reason: Reason  # what else is in the picture, so that a person should look at it
+    reason: Reason  # why a person should look at it: what else is written in the picture
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Proposal]:
         """What the line may say, the most probable first; only what is known to be possible.

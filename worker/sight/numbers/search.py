@@ -32,7 +32,7 @@ GOOD_HEIGHT = 16  # px: small digits are enlarged to this height
 UNSEEN_HEIGHT = 10  # px: the assumed height of digits that can't be seen at the picture's own scale
 MIN_TILT = 12  # degrees: the picture is turned if the line is tilted by more than this
 MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
-OTHER_HEIGHT = 0.45  # what is not in the line counts from this share of its digits' height on
+OTHER_HEIGHT = 0.45  # other writing counts if it has at least this share of the digits' height
 SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
 NOTHING_SEEN = "no number can be seen"
 
@@ -45,7 +45,7 @@ class FoundLine(NamedTuple):
     picture: Grey
     to_original: NDArray[np.float64]  # (2, 3): from its px to those before it was turned
     candidates: Candidates  # all that are in the picture
-    line: Candidates  # those of the number, from left to right
+    line: Candidates  # the digits of the number, from left to right
 
 
 def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
