@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from digitq.reports.charts import chart_answers, chart_confidences
 from digitq.reports.corrections import checksum
-from digitq.reports.scores import Figures, percent
+from digitq.reports.scores import percent
 from digitq.reports.survey import Group, Survey
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import FoundImage, find_images
@@ -84,25 +84,6 @@ class PageImage:
     @property
     def is_corrected(self) -> bool:
         return bool(self.row.get(CORRECTED.name))
-
-    @property
-    def bars(self) -> list[str]:
-        """The ten probabilities in %."""
-        shares = self.row["probabilities"] or [0] * CLASSES
-        return [f"{100 * share:.1f}" for share in shares]
-
-    @property
-    def alternatives(self) -> list[tuple[str, str]]:
-        others = self.row["alternatives"] or []
-        return [(other["number"], percent(other["probability"])) for other in others]
-
-    @property
-    def boxes(self) -> list[tuple[float, float, float, float]]:
-        """Left, top, width and height of each digit of a number, in px of the upright picture."""
-        return [
-            (box["left"], box["top"], box["right"] - box["left"], box["bottom"] - box["top"])
-            for box in (self.row.get("digits") or [])
-        ]
 
 
 class Tab(NamedTuple):
@@ -229,32 +210,6 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def build_matrix(figures: Figures, images: Sequence[PageImage]) -> list[dict[str, Any]]:
-    """The confusion matrix, row by row; nothing without truths of single digits."""
-    confusion = np.array(figures.get("confusion", 0))
-    if not confusion.any():
-        return []
-    shown = Counter((image.truth, image.answer) for image in images)
-    off_diagonal = confusion * ~np.eye(CLASSES, dtype=bool)
-    worst = max(int(off_diagonal.max()), 1)
-    return [
-        {
-            "cells": [
-                {
-                    "count": count,
-                    "shown": shown[str(truth), str(answer)],
-                    "share": round(min(count / worst, 1), 2),
-                }
-                for answer, count in enumerate(counts)
-            ],
-            "recall": "" if recall is None else f"{recall:.1%}",
-        }
-        for truth, (counts, recall) in enumerate(
-            zip(confusion.tolist(), figures["recall"], strict=True)
-        )
-    ]
-
-
 def render(
     results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
 ) -> str:
@@ -265,6 +220,7 @@ def render(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     figures = survey.scores.figures()
+    wrong = np.array(figures.get("confusion", 0)) * ~np.eye(CLASSES, dtype=bool)
     record = results.record
     finished = record and datetime.fromisoformat(record.finished)
     return environment.get_template("page.html").render(
@@ -290,7 +246,8 @@ def render(
         notes=notes,
         answers=chart_answers(survey),
         confidences=chart_confidences(survey),
-        matrix=build_matrix(figures, images),
+        worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix
+        shown=Counter((image.truth, image.answer) for image in images),
     )
 
 
