@@ -15,7 +15,7 @@ from protocol.text import in_one_line, plural
 if TYPE_CHECKING:
     from producer.counts import Counts
     from producer.sinks.files import Sink
-    from producer.sources.source import Labels
+    from producer.sources.source import TruthGaps
     from protocol.ledger import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
@@ -114,33 +114,32 @@ def summarise(counts: "Counts", skipped: str = "") -> str:
 
 
 def report_truth(
-    counts: "Counts", model: str, truth: str | None, labels: "Labels | None" = None
+    counts: "Counts", model: str, truth: str | None, gaps: "TruthGaps | None" = None
 ) -> None:
     """Tell how many images have no right answer, and how many answers of a table no image.
 
-    `truth` is the value of `--truth`; `labels` are those of the source, if it was read here.
+    `truth` is the value of `--truth`; `gaps` are those of the source, if it was read here.
     """
+    from producer.sources.source import TruthGaps
+
+    gaps = gaps or TruthGaps()
     what = "number" if model == NUMBER else "digit"
-    example = f"such as `{labels.example}`" if labels and labels.odd else ""
+    example = f"such as `{gaps.invalid_label}`" if gaps.invalid else ""
     if counts.unlabelled:
-        some = f"{counts.unlabelled:,} of {counts.images:,} images"
-        where = why = ""
+        where = "" if truth in (None, "parent") else f" in {truth}"
+        why = f"; the label of {gaps.invalid:,} is no {what}, {example}" if example else ""
         if truth == "parent":
             why = f": their folders{f', {example},' if example else ''} are not named by a {what}"
-        elif truth:
-            where = f" in {truth}"
-        if example and truth != "parent" and labels:
-            why = f"; the label of {labels.odd:,} is no {what}, {example}"
-        if what == "digit" and labels and re.fullmatch("[0-9]+", labels.example):
+        if what == "digit" and re.fullmatch("[0-9]+", gaps.invalid_label):
             why += "; with `--read number`, digitq reads whole numbers"
-        echo_err(f"no right answer{where} for {some}{why}")
-    if labels and labels.unused:
-        unused = plural(len(labels.unused), "right answer")
-        example = in_one_line(next(iter(labels.unused)))
-        image = f"; an image without one is {in_one_line(labels.missing_id)}"
         echo_err(
-            f"no image for {unused} in {truth}, such as {example}{image * bool(labels.missing)}"
+            f"no right answer{where} for {counts.unlabelled:,} of {counts.images:,} images{why}"
         )
+    if gaps.unused:
+        unused = plural(len(gaps.unused), "right answer")
+        example = in_one_line(next(iter(gaps.unused)))
+        image = f"; an image without one is {in_one_line(gaps.missing_id)}" if gaps.missing else ""
+        echo_err(f"no image for {unused} in {truth}, such as {example}{image}")
 
 
 def describe_flaws(counted: "Counts | JobRecord") -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.counts import Counts, add_ids
-from producer.sources.source import Entry, Labels, SourceItem, UnreadableImageError
+from producer.sources.source import Entry, SourceItem, TruthGaps, UnreadableImageError
 from producer.sources.truth import adapt_truth
 from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
 from protocol.errors import UsageError
@@ -39,14 +39,14 @@ def cut_chunks(
     resume: Counts = Counts(),  # noqa: B008 (frozen)
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
-    labels: Labels | None = None,
+    gaps: TruthGaps | None = None,
 ) -> Iterator[Chunk]:
     """Cut the items into chunks, without the images that `resume` counts.
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
     of a kind, 0 if unknown. If `has_truth` is None, the first image says whether the job has
-    right answers; `labels` counts those that are missing. Raises `UsageError` if the ids of the
+    right answers; `gaps` counts those that are missing. Raises `UsageError` if the ids of the
     images that `resume` counts have changed, and what the source raises, after the chunks of
     everything before it.
     """
@@ -64,8 +64,8 @@ def cut_chunks(
     if has_truth is None:
         has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
     truth = truth_field(model) if has_truth else None
-    labels = labels or Labels()
-    batches = (adapt_truth(batch, truth, labels) for batch in _read(chain(first, left)))
+    gaps = gaps or TruthGaps()
+    batches = (adapt_truth(batch, truth, gaps) for batch in _read(chain(first, left)))
     for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
         yield Chunk(first_row, batch)
         first_row += batch.num_rows

@@ -143,7 +143,7 @@ class Client:
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(
-            items, has_truth, resume, model, lambda kind: feeder.paces[kind], source.labels
+            items, has_truth, resume, model, lambda kind: feeder.paces[kind], source.gaps
         )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)

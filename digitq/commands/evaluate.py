@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from digitq.reports.scores import ScoreSink
-    from producer.sources.source import Labels
+    from producer.sources.source import TruthGaps
     from protocol.reading import Reading
 
 RUN_OPTIONS = ("read", "model", "length", "allowed", "own_weights", "workers", "broker")
@@ -31,7 +31,7 @@ class Evaluated(NamedTuple):
 
     name: str  # the SOURCE or the result file
     model: str  # "digit" or "number" if the model is not on record
-    labels: "Labels"
+    gaps: "TruthGaps"
     sink: "ScoreSink"
 
 
@@ -67,12 +67,12 @@ def evaluate(
 
     if any(map(is_result_file, sources)):
         refuse_run_options()
-        name, model, labels, sink = read_results(sources, truth, limit)
+        name, model, gaps, sink = read_results(sources, truth, limit)
     else:
         names = sources or ("mnist:test",)
-        name, model, labels, sink = classify_sources(names, reading, truth, limit, workers, broker)
+        name, model, gaps, sink = classify_sources(names, reading, truth, limit, workers, broker)
     counts = sink.counts
-    report_truth(counts, model, truth, labels)
+    report_truth(counts, model, truth, gaps)
     if not counts.labelled and counts.failed < counts.images:
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
@@ -106,35 +106,35 @@ def classify_sources(
     with open_backend(broker, workers, count_files(names)) as backend:
         job = backend.client.start(source, reading)
         take_results(backend, job, sink, source.count)
-    return Evaluated(source.name, reading.model, source.labels, sink)
+    return Evaluated(source.name, reading.model, source.gaps, sink)
 
 
 def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> Evaluated:
     """Compare the answers in a result file. Raises `UsageError` if none has a truth."""
     from digitq.reports.scores import ScoreSink
     from producer.results import open_results
-    from producer.sources.source import Labels, parent_name, take_first
+    from producer.sources.source import TruthGaps, parent_name, take_first
     from producer.sources.truth import adapt_truth, read_truths, set_truths
     from protocol.chunk import truth_field
 
     if len(names) > 1:
         raise UsageError("one result file can be evaluated at a time")
-    results, labels = open_results(Path(names[0])), Labels()
+    results, gaps = open_results(Path(names[0])), TruthGaps()
     rows: Iterable[pa.RecordBatch] = results.batches()
     if truth == "parent":
         rows = set_truths(rows, parent_name)
     elif truth:
-        truths = labels.unused = read_truths(Path(truth))
+        truths = gaps.unused = read_truths(Path(truth))
         rows = set_truths(rows, lambda id: truths.pop(id, None))
     elif not results.has_truth:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
     sink, field = ScoreSink(results.read), truth_field(NUMBER if results.reads_numbers else "")
     for batch in rows if limit is None else take_first(rows, limit):
-        sink.write(adapt_truth(batch, field, labels))
+        sink.write(adapt_truth(batch, field, gaps))
     if limit is not None:
-        labels.unused = {}  # rows after the limit may have these ids
+        gaps.unused = {}  # rows after the limit may have these ids
     model = results.record.model if results.record else results.read
-    return Evaluated(str(results.path), model, labels, sink)
+    return Evaluated(str(results.path), model, gaps, sink)
 
 
 def is_result_file(name: str) -> bool:

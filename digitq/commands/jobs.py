@@ -69,8 +69,8 @@ def submit(
             echo_err(f"job {job.id} is cancelled")
         raise
     images = job.progress().images
-    counts = Counts(images, unlabelled=source.labels.missing)
-    report_truth(counts, reading.model, truth, source.labels)
+    counts = Counts(images, unlabelled=source.gaps.missing)
+    report_truth(counts, reading.model, truth, source.gaps)
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
     echo_err(

@@ -136,7 +136,7 @@ def spool_labelled(
     pattern = "^[0-9]+$" if truth == "parent" else "."  # another folder's images have no answer
     labelled = seen = 0
     items = find_wrong(source.items, model, pattern, wrong)
-    for chunk in cut_chunks(items, True, model=model, labels=source.labels):
+    for chunk in cut_chunks(items, True, model=model, gaps=source.gaps):
         batch = chunk.batch.filter(chunk.batch.column("truth").is_valid())
         if batch.num_rows:
             write_chunk(file, Chunk(labelled, batch))
@@ -156,8 +156,8 @@ def spool_labelled(
     if skipped := source.skipped.describe():
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))
-    if source.labels.odd or source.labels.unused:
-        report_truth(Counts(seen, unlabelled=seen - labelled), model, truth, source.labels)
+    if source.gaps.invalid or source.gaps.unused:
+        report_truth(Counts(seen, unlabelled=seen - labelled), model, truth, source.gaps)
     file.seek(0)
 
 

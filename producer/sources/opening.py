@@ -12,11 +12,11 @@ from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, m
 from producer.sources.files import folder_source, paths_source, stdin_paths
 from producer.sources.source import (
     EmptyError,
-    Labels,
     Naming,
     SkippedFiles,
     Source,
     SourceItem,
+    TruthGaps,
     UniqueIds,
     is_image_name,
     refuse_url,
@@ -77,7 +77,7 @@ def open_sources(
         count=lambda: _count(opened, limit),
         skipped=skipped,
         origin=describe_origin(names, _describe_truth(truth_from_parent, truth_file), limit),
-        labels=Labels(unused=truths if truths and limit is None else {}),
+        gaps=TruthGaps(unused=truths if truths and limit is None else {}),
     )
 
 

@@ -67,12 +67,12 @@ class SkippedFiles(Counter[str]):
 
 
 @dataclass
-class Labels:
+class TruthGaps:
     """What a source lacks in right answers, counted while its chunks are cut."""
 
     missing: int = 0  # images without a right answer
-    odd: int = 0  # those of them whose label is no digit, or no number where numbers are read
-    example: str = ""  # the first such label
+    invalid: int = 0  # images whose label is no digit, or no number where numbers are read
+    invalid_label: str = ""  # the first such label
     missing_id: str = ""  # the id of the first image without a right answer
     unused: Mapping[str, str] = field(default_factory=dict)  # a table's answers without an image
 
@@ -94,7 +94,7 @@ class Source:
     count: Callable[[], int | None] = lambda: None  # how many images; None if counting is slow
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     origin: Origin = Origin()
-    labels: Labels = field(default_factory=Labels)
+    gaps: TruthGaps = field(default_factory=TruthGaps)
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sinks.encoders import plain_id
-from producer.sources.source import Entry, Labels, SourceItem
+from producer.sources.source import Entry, SourceItem, TruthGaps
 from protocol.chunk import CORRECTED, NUMBER_TRUTH
 from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
@@ -128,8 +128,8 @@ def set_truths(
         yield item.append_column(NUMBER_TRUTH, pa.array(found, NUMBER_TRUTH.type))
 
 
-def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, labels: Labels) -> pa.RecordBatch:
-    """The batch with this column `truth`, or without one. `labels` counts what is missing."""
+def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) -> pa.RecordBatch:
+    """The batch with this column `truth`, or without one. `gaps` counts what is missing."""
     place = batch.schema.get_field_index("truth")
     if truth is None:
         return batch if place < 0 else batch.drop_columns(["truth"])
@@ -139,10 +139,10 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, labels: Labels) -
         texts = pc.cast(batch.column(place), pa.string())
         truths = parse_labels(texts, truth.type)
         if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
-            labels.odd += len(odd)
-            labels.example = labels.example or odd[0].as_py()
+            gaps.invalid += len(odd)
+            gaps.invalid_label = gaps.invalid_label or odd[0].as_py()
         batch = batch.set_column(place, truth, truths)
-    labels.count_missing(batch)
+    gaps.count_missing(batch)
     return batch
 
 

@@ -251,11 +251,11 @@ def test_what_does_not_go_together(
 def count_missing(folder: Path, model: str, **options: Any) -> tuple[Counts, Any]:
     source = open_sources([str(folder)], **options)
     images = missing = 0
-    for chunk in cut_chunks(source.items, True, model=model, labels=source.labels):
+    for chunk in cut_chunks(source.items, True, model=model, gaps=source.gaps):
         images += chunk.rows
         missing += chunk.batch.column("truth").null_count
-    assert missing == source.labels.missing
-    return Counts(images, unlabelled=missing), source.labels
+    assert missing == source.gaps.missing
+    return Counts(images, unlabelled=missing), source.gaps
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_a_folder_that_is_no_right_answer_is_named(
     for name in names:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"1")
-    counts, labels = count_missing(tmp_path, model, truth_from_parent=True)
-    report_truth(counts, model, "parent", labels)
+    counts, gaps = count_missing(tmp_path, model, truth_from_parent=True)
+    report_truth(counts, model, "parent", gaps)
     err = capsys.readouterr().err
     assert told in err and bool(err) == bool(told)
 
@@ -288,11 +288,11 @@ def test_a_table_says_which_images_it_lacks_and_which_lack(
     table = tmp_path / "corrections.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("id", "number"), ("a.png", "007"), ("b.png", ""), ("z", "1")])
-    counts, labels = count_missing(tmp_path, "number", truth_file=table)
-    report_truth(counts, "number", "t.csv", labels)
+    counts, gaps = count_missing(tmp_path, "number", truth_file=table)
+    report_truth(counts, "number", "t.csv", gaps)
     assert capsys.readouterr().err.splitlines() == [
         "no right answer in t.csv for 2 of 3 images",
         "no image for 1 right answer in t.csv, such as z; an image without one is b.png",
     ]
-    _, labels = count_missing(tmp_path, "number", truth_file=table, limit=1)
-    assert not labels.unused  # the other images were not looked at
+    _, gaps = count_missing(tmp_path, "number", truth_file=table, limit=1)
+    assert not gaps.unused  # the other images were not looked at
