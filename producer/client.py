@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, Self, cast, overload
 
-from redis.exceptions import BusyLoadingError
-
 from producer.batching import Batcher, is_pixels, read_call
 from producer.chunking import cut_chunks
 from producer.counts import Counts
@@ -17,7 +15,7 @@ from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
 from producer.sources.python import Image, Images, image_source
 from producer.sources.source import Source
-from protocol.broker.connection import check_server, connect
+from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import describe_known
 from protocol.ledger import JobRecord, JobSpec, Ledger
@@ -35,17 +33,18 @@ class Client:
     def __init__(self, broker_url: str | None = None, retry_seconds: float | None = None) -> None:
         """Connect to Redis. If the connection is lost later, it is retried for `retry_seconds`.
 
-        Raises `BrokerError` if Redis can't be reached, `UsageError` if the URL is not a Redis URL
-        or the Redis is a Cluster.
+        Raises `BrokerError` if Redis can't be reached, unless it loads its file or its Sentinels
+        fail over: then the first command waits as any other does. Raises `UsageError` if the URL is
+        not a Redis URL or the Redis is a Cluster.
         """
         self.url = broker_url or settings().broker_url or DEFAULT_BROKER
         retry = settings().broker_retry_seconds if retry_seconds is None else retry_seconds
-        try:
-            with connect(self.url) as redis:
-                check_server(redis)  # without retries, so that a missing one is reported at once
-        except BrokerError as error:
-            if not (retry and isinstance(error.__cause__, BusyLoadingError)):
-                raise
+        with connect(self.url) as redis:  # without retries: a missing one is reported at once
+            try:
+                check_server(redis)
+            except BrokerError as error:
+                if not (retry and is_coming_back(redis, error)):
+                    raise
         self.ledger = Ledger(connect(self.url, retry))
         self._calls = Batcher(self.ledger)
 

@@ -259,6 +259,7 @@ def replace_file(path: Path, content: str) -> None:
         partial.write_text(content, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from None
+    finally:  # Ctrl-C leaves no part of it either
         with suppress(OSError):
             partial.unlink()
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from None

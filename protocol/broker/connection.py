@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -248,6 +249,21 @@ def refuse_unusable(url: str) -> None:
     except BrokerError as error:
         if not (isinstance(error.__cause__, redis.RedisError) and is_passing(error.__cause__)):
             raise
+
+
+def is_coming_back(client: RetryingRedis, error: BrokerError) -> bool:
+    """Whether Redis loads its file, or a Sentinel knows the master that is away."""
+    cause = error.__cause__
+    if isinstance(cause, exceptions.BusyLoadingError):
+        return True
+    if not (isinstance(cause, redis.RedisError) and is_passing(cause)):
+        return False
+    pool = client.connection_pool
+    for sentinel in pool.sentinel_manager.sentinels if hasattr(pool, "sentinel_manager") else ():
+        with suppress(redis.RedisError):
+            if pool.service_name in sentinel.sentinel_masters():
+                return True
+    return False
 
 
 def is_passing(error: redis.RedisError) -> bool:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -119,6 +120,22 @@ def test_a_master_that_a_sentinel_knows(tmp_path: Path) -> None:
             Client(f"sentinel://{sentinels}/0?master_name=other")
         with pytest.raises(UsageError, match="is a Sentinel: its URL is sentinel://"):
             Client(sentinel.url)
+
+
+def test_a_command_that_starts_during_a_failover_waits(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        master = stack.enter_context(serve(tmp_path / "redis"))
+        sentinel = stack.enter_context(serve_sentinel(tmp_path / "sentinel", master))
+        url = f"sentinel://127.0.0.1:{sentinel.port}/0?master_name=mymaster"
+        assert Client(url).jobs() == []
+        master.process.kill()
+        master.process.wait()
+        with pytest.raises(BrokerError, match="can't reach Redis at sentinel://"):
+            Client(url, retry_seconds=0.1).jobs()
+        client = Client(url)
+        waiting = stack.enter_context(ThreadPoolExecutor()).submit(client.jobs)
+        with serve(tmp_path / "redis", port=master.port):
+            assert waiting.result(60) == []
 
 
 def test_the_passwords_of_a_sentinel_and_its_master(tmp_path: Path) -> None:

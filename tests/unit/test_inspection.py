@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,14 +116,30 @@ def test_a_full_disk_leaves_no_picture(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
 
-    def fill_up(figure: Figure, path: Path, **_: object) -> None:
+    def fill_up(path: Path, content: bytes) -> None:
         path.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fill_up)
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
     result = inspect(Path("one.png"))
     assert result.exit_code == 3 and "No space left" in result.stderr
-    assert not Path("one.inspect.png").exists()
+    assert os.listdir() == ["one.png"]
+
+
+def test_ctrl_c_leaves_no_part_of_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_one().save("one.png")
+    replace = Path.replace
+
+    def interrupt(path: Path, out: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        replace(path, out)
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    assert inspect(Path("one.png")).exit_code != 0
+    assert sorted(os.listdir()) == ["one.inspect.png", "one.png"]
 
 
 def test_a_closed_stdout_is_no_bad_image(tmp_path: Path) -> None:
@@ -143,9 +160,7 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, path, **_: drawn.append(figure) or path.touch()
-    )
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: drawn.append(figure))
     file = encode_image(PIL.Image.fromarray(image))
     (tmp_path / "digit.png").write_bytes(file)
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -405,6 +406,13 @@ def full_disk(free: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_ctrl_c_leaves_no_part_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "out.csv", digit_rows(["a.png"]))
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+    assert run("report", tmp_path / "out.csv") == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.json"]
 
 
 def test_a_full_disk_leaves_the_old_files(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -124,16 +125,24 @@ def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headl
 
 def save_figure(figure: Figure, out: Path, source: str) -> None:
     """Write the figure as a PNG that names its image. Raises `OutputError`."""
-    partial = out.with_name(out.name + ".partial")
+    partial, content = out.with_name(out.name + ".partial"), io.BytesIO()
     metadata = {"Software": SOFTWARE, "Source": source}
+    with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
+        figure.savefig(content, format="png", metadata=metadata)
+    # Ctrl-C ends this process at once; here it waits until the partial file is gone
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
-        with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
-            figure.savefig(partial, format="png", metadata=metadata)
+        partial.write_bytes(content.getvalue())
         partial.replace(out)
     except OSError as error:
+        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+    finally:
         with suppress(OSError):
             partial.unlink()
-        raise OutputError(f"can't write {out}: {error.strerror or error}") from None
+        signal.signal(signal.SIGINT, handler)
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
 
 
 def draw_blocks(digit: Grey) -> list[str]:
