@@ -54,7 +54,7 @@ class Flower:
     """A Flower, and the pages that others see without a password."""
 
     url: str
-    open_at: Sequence[str]
+    open_at: list[str]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Deployment:
     appendfsync: str | None  # None if Redis refuses to tell it
     users: Sequence[str] | None  # each with its rights; None if Redis refuses to tell them
     can_replay: bool  # false if Redis is known to forget jobs when it reads its append-only file
-    redis_seen_at: Sequence[str]  # hosts at which others reach it
-    redis_open_at: Sequence[str]  # hosts at which others can read it without a password
+    redis_seen_at: list[str]  # hosts at which others reach it
+    redis_open_at: list[str]  # hosts at which others can read it without a password
     clock_seconds: float  # this host's clock is at least that far ahead of Redis's
     overview: Overview
     flower: Flower | None
@@ -186,23 +186,26 @@ def look_at_network(host: str, port: int, tls: bool) -> tuple[list[str], list[st
     for other_host in hosts_seen_by_others(host) if port else []:
         address = f"[{other_host}]" if ":" in other_host else other_host
         with connect(f"{scheme}://{address}:{port}{query}") as other:
-            answers = [can_read(other, command) for command in READS]
-        if any(answer is not None for answer in answers):
+            can_read = try_to_read(other)
+        if can_read is not None:
             seen_at.append(other_host)
-        if any(answers):
+        if can_read:
             open_at.append(other_host)
     return seen_at, open_at
 
 
-def can_read(client: RetryingRedis, command: tuple[str, ...]) -> bool | None:
-    """Whether Redis carries out a command that reads; None if it can't be reached."""
-    try:
-        client.execute_command(*command)
-    except BrokerError as error:
-        if isinstance(error.__cause__, (AuthenticationError, NoPermissionError)):
-            return False
-        return True if "WRONGTYPE" in str(error) else None
-    return True
+def try_to_read(client: RetryingRedis) -> bool | None:
+    """Whether Redis carries out any command that reads; None if it can't be reached."""
+    for command in READS:
+        try:
+            client.execute_command(*command)
+            return True
+        except BrokerError as error:
+            if "WRONGTYPE" in str(error):
+                return True
+            if not isinstance(error.__cause__, (AuthenticationError, NoPermissionError)):
+                return None
+    return False
 
 
 def hosts_seen_by_others(host: str) -> list[str]:

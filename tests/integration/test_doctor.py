@@ -379,8 +379,11 @@ def test_tls_that_verifies_nothing(query: str, text: str, neglected: Deployment)
 
 def test_memory(neglected: Deployment) -> None:
     small, full = [str(f) for f in examine(neglected) if f.rule == "memory"]
-    assert re.search("one job may put 256 MB into Redis, which has maxmemory [23][0-9] MB", small)
-    assert re.search(r"Redis holds 2\d\.\d\dMB, over 70% of its maxmemory", full)
+    assert re.search(
+        "one job may put 256 MB into Redis, which has maxmemory [23][0-9] MB; set it to 366 MB",
+        small,
+    )
+    assert re.search(r"Redis holds 2\d MB, over 70% of its maxmemory", full)
     for limit, finds in [(300 << 20, True), (400 << 20, False)]:  # a job's 256 MB are 70% of 366
         redis = neglected.redis | {"maxmemory": limit}
         rules = [finding.rule for finding in examine(replace(neglected, redis=redis))]
