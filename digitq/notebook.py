@@ -14,14 +14,13 @@ from digitq.backend import Backend, open_backend, take_results
 from digitq.summary import summarise
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
-from producer.sinks.encoders import LISTS
+from producer.sinks.encoders import describe_rows
 from producer.sinks.files import Sink
 from producer.sources.opening import count_files, open_sources
 from producer.sources.python import Images, image_source
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.reading import What, choose_reading
-from protocol.text import in_one_line
 
 SHOWN_ROWS = 20  # a notebook shows at most so many rows
 
@@ -98,19 +97,14 @@ def classify(
 
 def tabulate(rows: pa.Table) -> str:
     """Rows as a table of HTML, whose texts can't become markup."""
-    lines = ["<table>", "<tr><th>id</th><th>answer</th><th>confidence</th><th>note</th></tr>"]
-    for row in rows.select([name for name in rows.column_names if name not in LISTS]).to_pylist():
-        answer = row["number"] if "number" in row else row["label"]
-        confidence = "" if row["confidence"] is None else f"{row['confidence']:.2%}"
-        note = row["error"] or row["reason"] or ""
-        if answer is not None and row.get("truth") not in (None, answer):
-            note = f"not {row['truth']}"
-        texts = row["id"], "" if answer is None else str(answer), confidence, note
-        cells = (
-            f'<td style="text-align:left;overflow-wrap:anywhere">{escape(in_one_line(text))}</td>'
-            for text in texts
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines = ["<table>", "<tr><th>answer</th><th>confidence</th><th>note</th><th>id</th></tr>"]
+    for batch in rows.to_batches():
+        for texts in describe_rows(batch):
+            cells = (
+                f'<td style="text-align:left;overflow-wrap:anywhere">{escape(text)}</td>'
+                for text in texts
+            )
+            lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,24 +88,30 @@ def encode_arrow(batch: pa.RecordBatch, header: bool) -> bytes:
 
 
 def encode_lines(batch: pa.RecordBatch, header: bool) -> bytes:
-    """One line per row for a terminal: the answer, confidence, reason to review or truth, id."""
-    lines = []
+    """One line per row for a terminal, as `describe_rows` has it."""
     width = NUMBER_WIDTH if "number" in batch.schema.names else 1
+    lines = [
+        f"{answer:{width}}  {sure:>7}  {note:14}  {name}\n"
+        for answer, sure, note, name in describe_rows(batch)
+    ]
+    return "".join(lines).encode()
+
+
+def describe_rows(batch: pa.RecordBatch) -> Iterator[tuple[str, str, str, str]]:
+    """What a person reads of each row: the answer, its confidence, why it may be wrong, and the id
+    with the error."""
     names = [name for name in batch.schema.names if name not in LISTS]
     rows = batch.select(names).to_pylist()
     for answer, row in zip(answers(batch).to_pylist(), rows, strict=True):
-        truth = row.get("truth")
         if answer is None:
-            error = in_one_line(f"{row['id']}: {row['error']}")
-            lines.append(f"{'-':{width}}  {'':7}  {'error':14}  {error}\n")
+            yield "-", "", "error", in_one_line(f"{row['id']}: {row['error']}")
             continue
-        mark = "corrected" if row.get("corrected") else row["reason"] or ""
-        if truth not in (None, answer):
-            mark = f"not {truth}"
-        id, confidence = in_one_line(row["id"]), row["confidence"]
-        sure = "" if confidence is None else f"{confidence:.2%}"  # a person gave the answer
-        lines.append(f"{answer!s:{width}}  {sure:>7}  {mark:14}  {id}\n")
-    return "".join(lines).encode()
+        note = "corrected" if row.get("corrected") else row["reason"] or ""
+        if row.get("truth") not in (None, answer):
+            note = f"not {row['truth']}"
+        confidence = row["confidence"]  # None if a person gave the answer
+        sure = "" if confidence is None else f"{confidence:.2%}"
+        yield str(answer), sure, note, in_one_line(row["id"])
 
 
 ENCODERS: dict[str, Encode] = {
