@@ -93,13 +93,10 @@ class Overview:
 
     @property
     def backlog_seconds(self) -> float:
-        """How long the backlog will take at the present rate of the workers.
+        """How long the living processes need for the backlog, or one process if no worker lives.
 
-        If no rate is known, because no worker lives or none has done anything lately, it is the
-        time that the living processes would need, or one process if there is none.
+        A worker's idle time does not count.
         """
-        if rate := self.images_per_second:
-            return self.backlog_images / rate
         return self.backlog_process_seconds / max(1, self.processes)
 
     def _image_seconds(self, job: JobRecord) -> float:

@@ -89,7 +89,7 @@ def describe_backlog(overview: Overview) -> Iterator[Metric]:
     yield gauge("backlog_images", text, overview.backlog_images)
     yield gauge(
         "backlog_seconds",
-        "Time until the backlog is done at the workers' present rate",
+        "Time that the living workers need for the backlog",
         overview.backlog_seconds,
     )
     yield gauge(

@@ -126,7 +126,7 @@ def test_a_worker_is_a_line_at_any_width() -> None:
 def test_all_work_and_memory_are_a_line_each() -> None:
     seen = overview(job(), workers=(worker("a", 200), worker("b", 88)), limit=10_000_000)
     assert describe_work(seen) == (
-        "2 workers (4 processes), 288 images/s; 71,488 stored images to do: 0:04:08"
+        "2 workers (4 processes), 288 images/s; 71,488 stored images to do: 0:02:59"
     )
     assert describe_memory(seen) == "Redis uses 1.0 MB of 10.0 MB (10%)"
     assert describe_work(overview(job())) == "0 workers; 71,488 stored images to do"
