@@ -212,6 +212,11 @@ RULES: tuple[tuple[Callable[[Deployment], bool | Iterable[Fault]], str], ...] = 
         "producers wait; collect or cancel jobs that `digitq jobs` lists, or give it more memory",
     ),
     (
+        lambda d: [{"job": job} for job in d.overview.jobs if job.held_images],
+        "memory: job {job.id} waits for room in Redis; collect it or others into a file (`digitq "
+        "collect JOB -o OUT`), cancel some, or give Redis more memory",
+    ),
+    (
         find_clocks,
         "clocks: the clock of {name} is {seconds:,.1f} s {side} that of Redis: Flower and `digitq "
         "status` show wrong times; run an NTP service on both hosts",

@@ -331,6 +331,12 @@ def test_a_job_that_is_cancelled_waits_for_no_worker(neglected: Deployment) -> N
     assert cancelled and "workers" not in {finding.rule for finding in findings}
 
 
+def test_a_job_that_waits_for_room(neglected: Deployment) -> None:
+    (job,) = neglected.overview.jobs
+    findings = examine(with_jobs(neglected, [replace(job, held_images=5)]))
+    assert any(f"memory: job {job.id} waits for room in Redis" in str(one) for one in findings)
+
+
 def test_a_worker_that_was_silent_for_longer_than_the_deadline(neglected: Deployment) -> None:
     seconds = settings().deadline_seconds + 5
     silent = [replace(job, silent_seconds=seconds) for job in neglected.overview.jobs]
