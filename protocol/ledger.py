@@ -138,7 +138,7 @@ JOB_STATES: tuple[JobState, ...] = get_args(JobState)
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """One job; docs/operations.md explains its states. Times are by the clock of Redis."""
+    """One job; docs/run.md explains its states. Times are by the clock of Redis."""
 
     id: str
     state: JobState

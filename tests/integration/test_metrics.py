@@ -129,7 +129,7 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
 
 
 def test_a_redis_user_who_may_only_read_is_enough(redis_only: Local) -> None:
-    """With the rights that docs/operations.md names."""
+    """With the rights that docs/secure.md names."""
     ledger = Client(redis_only.url).ledger
     ledger.dispatch(SPEC, (0, 0), 0, 10, b"chunk")
     ledger.begin("j", 0, "w")

@@ -102,7 +102,7 @@ def test_every_option_that_is_named_exists() -> None:
 @pytest.mark.parametrize("option", cli.commands["classify"].params)
 def test_every_option_of_classify_is_explained(option: click.Parameter) -> None:
     if isinstance(option, click.Option):
-        assert f"| `{option.opts[0]}`" in PAGES["docs/operations.md"]
+        assert f"| `{option.opts[0]}`" in PAGES["docs/run.md"]
 
 
 def test_every_help_fits_a_line() -> None:
@@ -220,7 +220,7 @@ def test_the_metrics_are_listed() -> None:
         memory_limit_bytes=0,
     )
     names = {one.name + "_total" * (one.type == "counter") for one in describe(nothing)}
-    page = PAGES["docs/operations.md"]
+    page = PAGES["docs/watch.md"]
     listed = [first_column(page, f"| {kind} | labels |") for kind in ("counter", "gauge")]
     assert sorted(sum(listed, [])) == sorted(names | {"digitq_redis_up"})
 
@@ -237,7 +237,7 @@ def test_the_keys_of_a_job_are_listed() -> None:
 
 def test_the_states_of_a_job_are_explained() -> None:
     states = get_args(get_type_hints(JobRecord)["state"])
-    assert {*states} <= {*first_column(PAGES["docs/operations.md"], "| state | meaning |")}
+    assert {*states} <= {*first_column(PAGES["docs/run.md"], "| state | meaning |")}
 
 
 @pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES])

@@ -52,7 +52,7 @@ def test_prometheus_takes_the_queries_of_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_every_metric_that_is_used_exists() -> None:
-    page = PAGES["docs/operations.md"]
+    page = PAGES["docs/watch.md"]
     known = [first_column(page, f"| {kind} | labels |") for kind in ("counter", "gauge")]
     used = set(re.findall(r"\bdigitq_\w+", " ".join(EXPRESSIONS)))
     assert used <= {*sum(known, [])} and len(used) > 15
