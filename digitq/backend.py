@@ -32,7 +32,7 @@ from producer.sinks.files import Sink, StreamSink
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import settings
+from protocol.settings import read_by, settings
 from protocol.text import plural
 
 FILES_PER_WORKER = 64  # while one more worker starts, the others classify this many files
@@ -161,7 +161,7 @@ def take_results(
                     flaws=describe_flaws(sink.counts),
                 )
         record = Record.build(job.model, job.origin, sink.counts, sink.parts)
-        sink.finish(job.model, record)
+        sink.finish(read_by(job.model), record)
     except BaseException:
         if job.attached:
             backend.client.abandon(job)

@@ -20,7 +20,8 @@ from producer.sources.opening import count_files, open_sources
 from producer.sources.python import Images, image_source
 from producer.sources.source import Source
 from protocol.chunk import result_schema
-from protocol.reading import What, choose_reading
+from protocol.reading import choose_reading
+from protocol.settings import What
 
 SHOWN_ROWS = 20  # a notebook shows at most so many rows
 
@@ -90,7 +91,7 @@ def classify(
     with opened as backend:
         job = backend.client.start(source, reading)
         take_results(backend, job, sink, source.count)
-    schema = sink.batches[0].schema if sink.batches else result_schema(job.model)
+    schema = sink.batches[0].schema if sink.batches else result_schema(reading.what)
     summary = summarise(sink.counts, source.skipped.describe())
     return Results(pa.Table.from_batches(sink.batches, schema), summary)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from digitq.terminal import echo_err
 from protocol.errors import BrokerError, DigitqError, OutputError, UnknownJobError, UsageError
-from protocol.settings import NUMBER
+from protocol.settings import What
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def summarise(counts: "Counts", skipped: str = "") -> str:
 
 
 def report_truth(
-    counts: "Counts", model: str, truth: str | None, gaps: "TruthGaps | None" = None
+    counts: "Counts", read: What, truth: str | None, gaps: "TruthGaps | None" = None
 ) -> None:
     """Tell how many images have no right answer, and how many answers of a table no image.
 
@@ -123,14 +123,13 @@ def report_truth(
     from producer.sources.source import TruthGaps
 
     gaps = gaps or TruthGaps()
-    what = "number" if model == NUMBER else "digit"
     example = f"such as `{gaps.invalid_label}`" if gaps.invalid else ""
     if counts.unlabelled:
         where = "" if truth in (None, "parent") else f" in {truth}"
-        why = f"; the label of {gaps.invalid:,} is no {what}, {example}" if example else ""
+        why = f"; the label of {gaps.invalid:,} is no {read}, {example}" if example else ""
         if truth == "parent":
-            why = f": their folders{f', {example},' if example else ''} are not named by a {what}"
-        if what == "digit" and re.fullmatch("[0-9]+", gaps.invalid_label):
+            why = f": their folders{f', {example},' if example else ''} are not named by a {read}"
+        if read == "digit" and re.fullmatch("[0-9]+", gaps.invalid_label):
             why += "; with `--read number`, digitq reads whole numbers"
         echo_err(
             f"no right answer{where} for {counts.unlabelled:,} of {counts.images:,} images{why}"

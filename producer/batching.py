@@ -25,7 +25,7 @@ from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger
 from protocol.reading import Reading
-from protocol.settings import NUMBER, settings
+from protocol.settings import settings
 from protocol.text import plural
 
 CALL_TTL_SECONDS = 60  # Redis keeps a batch this long after its client was killed
@@ -80,7 +80,7 @@ class CallQueue:
 
     @property
     def limits(self) -> BatchLimits:
-        is_fast = self.is_pixels and self.reading.model != NUMBER
+        is_fast = self.is_pixels and self.reading.what == "digit"
         return PIXELS_LIMITS if is_fast else FILES_LIMITS
 
     @property

@@ -16,7 +16,7 @@ from producer.sources.source import Entry, SourceItem, TruthGaps, UnreadableImag
 from producer.sources.truth import adapt_truth
 from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
 from protocol.errors import UsageError
-from protocol.settings import settings
+from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
 
 READ_FILES = 512  # after this many files, those that were read become one batch
@@ -63,7 +63,7 @@ def cut_chunks(
     first = [] if has_truth is not None else [*islice(left, 1)]
     if has_truth is None:
         has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
-    truth = truth_field(model) if has_truth else None
+    truth = truth_field(read_by(model)) if has_truth else None
     gaps = gaps or TruthGaps()
     batches = (adapt_truth(batch, truth, gaps) for batch in _read(chain(first, left)))
     for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):

@@ -19,8 +19,8 @@ from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import describe_known
 from protocol.ledger import JobRecord, JobSpec, Ledger
-from protocol.reading import Reading, What, choose_reading
-from protocol.settings import DEFAULT_BROKER, settings
+from protocol.reading import Reading, choose_reading
+from protocol.settings import DEFAULT_BROKER, What, settings
 from protocol.text import printable
 
 ATTACHED_TTL_SECONDS = 3600  # Redis keeps a job this long after its producer was killed

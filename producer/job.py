@@ -26,7 +26,7 @@ from protocol.errors import (
 from protocol.host.thread import DaemonThread
 from protocol.ledger import JobRecord, Ledger
 from protocol.origin import Origin
-from protocol.settings import settings
+from protocol.settings import read_by, settings
 from protocol.text import in_one_line, plural
 
 MAX_RESULTS = 8  # one request fetches the results of at most this many chunks
@@ -227,7 +227,7 @@ class Job:
         if self._table is None:
             batches = self._batches if self.attached else []  # a detached job starts again
             batches.extend(self.results())
-            schema = batches[0].schema if batches else result_schema(self.model)
+            schema = batches[0].schema if batches else result_schema(read_by(self.model))
             self._table = pa.Table.from_batches(batches, schema)
         return self._table
 

@@ -15,8 +15,7 @@ from producer.counts import Counts
 from protocol.chunk import FINGERPRINT_KEY, WEIGHTS_DIGITS, WEIGHTS_KEY
 from protocol.errors import UsageError
 from protocol.origin import Origin
-from protocol.reading import What
-from protocol.settings import NUMBER, settings
+from protocol.settings import What, read_by, settings
 
 MAX_RECORD_BYTES = 1 << 20
 MIN_SECONDS = 0.001  # the speed of a shorter part is that of this time
@@ -106,7 +105,7 @@ class Record(Origin):
         return cls(
             **asdict(origin),
             digitq=version_of("digitq"),
-            read="number" if model == NUMBER else "digit",
+            read=read_by(model),
             model=model,
             counts=counts,
             parts=parts,

@@ -21,8 +21,7 @@ from producer.sources.truth import read_cells
 from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
 from protocol.known import MAX_DIGITS
-from protocol.reading import What
-from protocol.settings import NUMBER
+from protocol.settings import What
 from protocol.text import in_one_line
 
 READ_ROWS = 1 << 13  # rows that are read at a time
@@ -123,20 +122,20 @@ def open_results(path: Path) -> ResultFile:
         names = read_names(path)
     record = find_record(path)
     if not names and record:  # JSON lines without a line have no names
-        names = result_schema(record.model).names
-    model = NUMBER if "number" in names else ""
-    schema = result_schema(model)
+        names = result_schema(record.read).names
+    read: What = "number" if "number" in names else "digit"
+    schema = result_schema(read)
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
-    if suffix == ".csv" and not model:
+    if suffix == ".csv" and read == "digit":
         wanted |= {*SHARES}
     if missing := sorted(wanted - set(names)):
         raise UsageError(
             f"{path} is no result file of this version of digitq: it has no column {missing[0]!r}"
         )
-    for field in (truth_field(model), CORRECTED):
+    for field in (truth_field(read), CORRECTED):
         if field.name in names:
             schema = schema.append(field)
-    return ResultFile(path, "number" if model else "digit", schema, record)
+    return ResultFile(path, read, schema, record)
 
 
 def read_names(path: Path) -> Sequence[str]:

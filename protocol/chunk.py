@@ -7,7 +7,7 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.settings import NUMBER, settings
+from protocol.settings import NUMBER, What, settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
 MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
@@ -101,14 +101,14 @@ def most_rows(model: str) -> int:
     return min(rows, MODEL_ROWS.get(model, rows))
 
 
-def result_schema(model: str) -> pa.Schema:
+def result_schema(read: What) -> pa.Schema:
     """The columns of a job's results, without `truth`."""
-    return NUMBER_SCHEMA if model == NUMBER else RESULT_SCHEMA
+    return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
 
 
-def truth_field(model: str) -> pa.Field:
+def truth_field(read: What) -> pa.Field:
     """The column `truth` of a job's chunks and results."""
-    return NUMBER_TRUTH if model == NUMBER else TRUTH
+    return NUMBER_TRUTH if read == "number" else TRUTH
 
 
 def answers(results: pa.RecordBatch) -> pa.Array:

@@ -1,14 +1,11 @@
 """What a job reads in its images: single digits with a network, or whole numbers."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from protocol.errors import UsageError
 from protocol.known import Known
-from protocol.settings import MODELS, NUMBER, settings
-
-What = Literal["digit", "number"]
-WHATS: tuple[What, ...] = get_args(What)
+from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
 
 
 class Reading(NamedTuple):
@@ -16,6 +13,10 @@ class Reading(NamedTuple):
 
     model: str
     known: bytes = b""  # what is known of its numbers beforehand, encoded; empty for nothing
+
+    @property
+    def what(self) -> What:
+        return read_by(self.model)
 
 
 def choose_reading(

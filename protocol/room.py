@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from protocol.settings import NUMBER
+from protocol.settings import What
 from protocol.text import plural
 
 MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers need the rest
-DIGIT_RESULT_BYTES = 80  # memory of Redis for a result, measured for MNIST's 60,000
-NUMBER_RESULT_BYTES = 280  # the same for a whole number, measured for photos of numbers
+# The memory of Redis for a result, measured for MNIST's 60,000 digits and for photos of numbers
+RESULT_BYTES: dict[What, int] = {"digit": 80, "number": 280}
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Memory:
         """Whether producers wait before they store more."""
         return self.limit_bytes > 0 and self.used_bytes > MAX_FILL * self.limit_bytes
 
-    def describe_shortage(self, images: int, model: str) -> str:
+    def describe_shortage(self, images: int, read: What) -> str:
         """Says that the results of a job will not fit; empty if they do."""
-        needed = images * (NUMBER_RESULT_BYTES if model == NUMBER else DIGIT_RESULT_BYTES)
+        needed = images * RESULT_BYTES[read]
         left = max(0, int(MAX_FILL * self.limit_bytes) - self.used_bytes)
         if not self.limit_bytes or needed <= left:
             return ""

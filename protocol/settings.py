@@ -23,10 +23,17 @@ OTHER_BROKERS = (
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
 Model = Literal["mlp", "cnn", "random"]
 MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
-NUMBER = "number"  # the network of `--read number`; a job with it reads whole numbers, not digits
+NUMBER = "number"  # the network of `--read number`
 ALL_MODELS = (*MODELS, NUMBER)
+What = Literal["digit", "number"]  # what a job reads in its images
+WHATS: tuple[What, ...] = get_args(What)
 LogFormat = Literal["plain", "json"]
 LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
+
+
+def read_by(model: str) -> What:
+    """What a job with this model reads: single digits, or whole numbers."""
+    return "number" if model == NUMBER else "digit"
 
 
 class Settings(BaseSettings):

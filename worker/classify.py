@@ -26,7 +26,7 @@ from protocol.chunk import (
 )
 from protocol.errors import BrokerError, DigitqError
 from protocol.known import Known
-from protocol.settings import NUMBER
+from protocol.settings import read_by
 from worker.models.card import fingerprint
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
@@ -78,15 +78,16 @@ def classify_chunk(
     The row of an image that can't be read has an error. `truth` is copied if the chunk has it. The
     model `number` reads whole numbers, with what is `known` of them.
     """
+    read_what = read_by(model)
     try:
-        if model == NUMBER:
+        if read_what == "number":
             load_networks()  # `trace_number` takes both
         else:
             loaded = load_on_device(model)
     except DigitqError as error:  # the producer has another version, or the weights are damaged
         failed = [build_row(id, None, str(error)) for id in chunk.batch.column("id").to_pylist()]
-        return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(model)), chunk.batch)
-    if model == NUMBER:
+        return with_truth(pa.RecordBatch.from_pylist(failed, result_schema(read_what)), chunk.batch)
+    if read_what == "number":
         result = read_numbers(chunk.batch, read, known)
     else:
         result = classify_digits(chunk, loaded, read)

@@ -93,7 +93,7 @@ def inspect(
     status = 0
     for image in images:
         try:
-            if read == NUMBER:
+            if reading.what == "number":
                 status = max(status, inspect_number(image, out, Known.decode(reading.known)))
             else:
                 status = max(status, inspect_image(image, out, reading.model))

@@ -33,8 +33,7 @@ from protocol.broker.address import without_password
 from protocol.errors import DigitqError
 from protocol.host.cores import usable_cores
 from protocol.mnist import load_mnist
-from protocol.reading import What
-from protocol.settings import NUMBER
+from protocol.settings import NUMBER, What
 from protocol.text import plural
 
 BENCH_MODEL, SCALE_MODEL = "mlp", "cnn"

@@ -90,7 +90,7 @@ def classify(
             job = backend.client.start(source, reading, resume=sink.counts)
             take_results(backend, job, sink, source.count)
     report_rows(sink, source.skipped.describe())
-    report_truth(sink.counts, reading.model, truth, source.gaps)
+    report_truth(sink.counts, reading.what, truth, source.gaps)
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

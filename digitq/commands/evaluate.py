@@ -13,7 +13,6 @@ from digitq import options
 from digitq.summary import report_truth, report_zeros
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
-from protocol.settings import NUMBER
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def evaluate(
         names = sources or ("mnist:test",)
         name, model, gaps, sink = classify_sources(names, reading, truth, limit, workers, broker)
     counts = sink.counts
-    report_truth(counts, model, truth, gaps)
+    report_truth(counts, sink.read, truth, gaps)
     if not counts.labelled and counts.failed < counts.images:
         raise UsageError(f"{name} can't be evaluated: no image has a right answer")
     figures = {"model": model} | sink.figures()
@@ -102,7 +101,7 @@ def classify_sources(
     source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
-    sink = ScoreSink("number" if reading.model == NUMBER else "digit")
+    sink = ScoreSink(reading.what)
     with open_backend(broker, workers, count_files(names)) as backend:
         job = backend.client.start(source, reading)
         take_results(backend, job, sink, source.count)
@@ -128,7 +127,7 @@ def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> 
         rows = set_truths(rows, lambda id: truths.pop(id, None))
     elif not results.has_truth:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
-    sink, field = ScoreSink(results.read), truth_field(NUMBER if results.reads_numbers else "")
+    sink, field = ScoreSink(results.read), truth_field(results.read)
     for batch in rows if limit is None else take_first(rows, limit):
         sink.write(adapt_truth(batch, field, gaps))
     if limit is not None:

@@ -17,6 +17,7 @@ from digitq.summary import open_sink, report_interruption, report_rows, report_t
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
+from protocol.settings import read_by
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def submit(
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     memory = client.ledger.memory()
     images = source.count() if memory.limit_bytes else None
-    if images and (shortage := memory.describe_shortage(images, reading.model)):
+    if images and (shortage := memory.describe_shortage(images, reading.what)):
         echo_err(f"{shortage}; {REMEDIES}")
     job: digitq.Job | None = None
     reported: str | None = None
@@ -70,7 +71,7 @@ def submit(
         raise
     images = job.progress().images
     counts = Counts(images, unlabelled=source.gaps.missing)
-    report_truth(counts, reading.model, truth, source.gaps)
+    report_truth(counts, reading.what, truth, source.gaps)
     stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
     echo_err(
@@ -172,7 +173,7 @@ def collect(
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
         take_results(Backend(client), job, sink, count_stored, sync)
     report_rows(sink, has_speed=False)
-    report_truth(sink.counts, job.model, job.origin.truth)
+    report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:
             images = plural(freed, "image")

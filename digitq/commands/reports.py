@@ -55,7 +55,6 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         read_corrections,
     )
     from producer.results import open_results
-    from protocol.settings import NUMBER
 
     table = open_results(results)
     answers = read_corrections(corrections, table)
@@ -65,7 +64,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
         for batch in correct_rows(table, answers, sink.counts.images):
             sink.write(batch)
         record = table.record and replace(table.record, counts=sink.counts)
-        sink.finish(NUMBER if table.reads_numbers else "", record)
+        sink.finish(table.read, record)
     echo_err(f"{plural(len(answers), 'answer')} corrected or confirmed")
     if zeros:
         echo_err(

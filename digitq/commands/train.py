@@ -16,7 +16,7 @@ from digitq.commands.run import exec_module
 from digitq.summary import report_truth
 from digitq.terminal import echo_err, require
 from protocol.errors import UsageError
-from protocol.settings import ALL_MODELS, NUMBER, settings
+from protocol.settings import ALL_MODELS, NUMBER, read_by, settings
 from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def spool_labelled(
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))
     if source.gaps.invalid or source.gaps.unused:
-        report_truth(Counts(seen, unlabelled=seen - labelled), model, truth, source.gaps)
+        report_truth(Counts(seen, unlabelled=seen - labelled), read_by(model), truth, source.gaps)
     file.seek(0)
 
 
@@ -175,7 +175,7 @@ def find_wrong(
     from producer.sources.truth import parse_labels
     from protocol.chunk import truth_field
 
-    kind = truth_field(model).type
+    kind = truth_field(read_by(model)).type
     for item in items:
         if isinstance(item, Entry):
             ids, truths = [item.id], pa.array([item.truth], pa.string())

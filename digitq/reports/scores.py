@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from digitq.reports.intervals import wilson
 from producer.sinks.files import Sink
 from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
-from protocol.reading import What
+from protocol.settings import What
 
 SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
 Figures = dict[str, Any]  # it can be written as JSON

@@ -14,7 +14,7 @@ from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
 from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS
-from protocol.reading import What
+from protocol.settings import What
 
 # A page shows at most so many images
 MAX_REVIEW = 500  # the least sure answers of those to review

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from digitq.summary import describe_flaws, describe_mixture
-from protocol.settings import NUMBER
+from protocol.settings import read_by
 from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def render(*parts: RenderableType) -> str:
 def describe_job(record: "JobRecord", rate: float | None = None) -> str:
     """Three lines about one job, one if workers were at odds, and one with the reason if it is
     known why the job stopped. `rate` is in images per second."""
-    reading = "whole numbers" if record.model == NUMBER else f"model {record.model}"
+    reading = "whole numbers" if read_by(record.model) == "number" else f"model {record.model}"
     lines = [
         f"job {record.id}: {record.state}, {reading}, {record.source}",
         f"  {describe_progress(record, rate)}",

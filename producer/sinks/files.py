@@ -38,7 +38,7 @@ from producer.record import (
 from producer.sinks.encoders import ENCODERS, Encode, encode_arrow, encode_csv
 from protocol.chunk import WEIGHTS_KEY, result_schema
 from protocol.errors import OutputError, UsageError
-from protocol.settings import NUMBER
+from protocol.settings import What, read_by
 
 ROW_GROUP_ROWS = 1 << 16  # a row group of Parquet has this many rows
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, not the path wrong
@@ -83,9 +83,9 @@ class Sink:
                 self.parts[-1].add(batch, time.monotonic() - self._begun),
             )
 
-    def finish(self, model: str = "", record: Record | None = None) -> None:
-        """End the output; if there were no rows, it gets the columns of the job's `model`. A file
-        gets the `record` of what made its rows."""
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
+        """End the output. Without rows, it gets the columns of a job that reads this. A file gets
+        the `record` of what made its rows."""
 
     def close(self) -> None: ...
 
@@ -102,10 +102,10 @@ class StreamSink(Sink):
         self._write(self._encode(batch, self.counts.images == 0))
         self.count(batch)
 
-    def finish(self, model: str = "", record: Record | None = None) -> None:
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
         """Write the header if there were no rows."""
         if self.counts.images == 0:
-            self._write(self._encode(no_rows(model), True))
+            self._write(self._encode(no_rows(read), True))
 
     def _write(self, content: bytes) -> None:
         with output_errors("the rows"):
@@ -160,12 +160,12 @@ class FileSink(Sink):
             for descriptor in (self._file.fileno(), self._journal.fileno(), folder):
                 os.fsync(descriptor)
 
-    def finish(self, model: str = "", record: Record | None = None) -> None:
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
         """Complete the file and its record, and rename both. Raises `OutputError`; then an
         older file may have lost its record, and a new one may lack it."""
         with output_errors(self.path):
             if self.counts.images == 0:
-                write_all(self._file, self._encode(no_rows(model), True))
+                write_all(self._file, self._encode(no_rows(read), True))
             os.fsync(self._file.fileno())
             if self._encode is encode_arrow:
                 self._replace_by_parquet(record)
@@ -311,9 +311,9 @@ def open_folder(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def no_rows(model: str) -> pa.RecordBatch:
-    """An empty result batch of the model."""
-    return pa.RecordBatch.from_pylist([], result_schema(model))
+def no_rows(read: What) -> pa.RecordBatch:
+    """An empty result batch."""
+    return pa.RecordBatch.from_pylist([], result_schema(read))
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
@@ -353,7 +353,7 @@ def difference(old: Identity, new: Identity) -> str:
             differences.append(f"its weights were {was}, not {now}")
         elif name == "known":  # only the hash is in the journal
             differences.append("the length or the allowed numbers were different")
-        elif name == "model" and value == NUMBER:
+        elif name == "model" and read_by(str(value)) == "number":
             differences.append("it read whole numbers")
         elif name != "modified":
             shown = " ".join(map(str, value)) if isinstance(value, list) else value or "none"

@@ -84,7 +84,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> Non
     with closing(FileSink(path, {}, overwrite=True)) as sink:
         sink.write(batch)
         record = Record.build(model, origin, sink.counts, (Part("j", "2026-11-30T10:00:00+00:00"),))
-        sink.finish(model, record)
+        sink.finish(record.read, record)
 
 
 def run(*arguments: object, status: int = 0) -> None:

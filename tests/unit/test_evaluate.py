@@ -22,6 +22,7 @@ from producer.sinks.encoders import ENCODERS
 from producer.sinks.files import FileSink
 from producer.sources.opening import open_sources
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
+from protocol.settings import read_by
 
 NUMBERS_HINT = "with `--read number`, digitq reads whole numbers"
 # id, label, confidence, reason, truth
@@ -275,7 +276,7 @@ def test_a_folder_that_is_no_right_answer_is_named(
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"1")
     counts, gaps = count_missing(tmp_path, model, truth_from_parent=True)
-    report_truth(counts, model, "parent", gaps)
+    report_truth(counts, read_by(model), "parent", gaps)
     err = capsys.readouterr().err
     assert told in err and bool(err) == bool(told)
 

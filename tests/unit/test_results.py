@@ -78,7 +78,7 @@ def write(path: Path, batch: pa.RecordBatch, origin: Origin | None = None, **oth
         if batch.num_rows:
             sink.write(batch)
         record = Record.build(model, origin or Origin(), sink.counts, (PART,))
-        sink.finish(model, record := replace(record, **others))
+        sink.finish(record.read, record := replace(record, **others))
     return record
 
 
@@ -225,7 +225,7 @@ def test_the_record_never_describes_other_rows(tmp_path: Path) -> None:
     old = write(path, digit_rows(["a.png"]))
     assert find_record(path) == old
     sink = FileSink(path, {}, overwrite=True)
-    sink.finish("mlp")
+    sink.finish()
     assert find_record(path) is None
 
 

@@ -305,7 +305,7 @@ def test_parquet_does_not_tell_who_made_its_rows(tmp_path: Path) -> None:
             sink.begin(job)
             for batch in batches:
                 sink.write(made_by(batch, f"weights of {job}"))
-            sink.finish("mlp", Record.build("mlp", Origin(), sink.counts, sink.parts))
+            sink.finish("digit", Record.build("mlp", Origin(), sink.counts, sink.parts))
         contents.append(out.read_bytes())
         record = find_record(out)
         jobs += [part.job for part in record.parts] if record else []
