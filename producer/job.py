@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Place:
+class Cursor:
     """How far a reader of a job's results is."""
 
     number: int  # of the chunk whose result comes next
@@ -144,13 +144,13 @@ class Job:
         Raises `JobCancelledError`, `JobFailedError`, `JobAbandonedError`, `UnknownJobError`,
         `ResultsExpiredError`, `BrokerError`, and `UsageError` if an attached job has two readers.
         """
-        place = self._start_reading(skipped, sync)
-        while (batches := self._fetch(place)) is not None:
+        cursor = self._start_reading(skipped, sync)
+        while (batches := self._fetch(cursor)) is not None:
             for batch in batches:
-                self._take(place, batch)
-                if place.skipped < batch.num_rows:
-                    yield batch.slice(place.skipped)
-                place.skipped = max(0, place.skipped - batch.num_rows)
+                self._take(cursor, batch)
+                if cursor.skipped < batch.num_rows:
+                    yield batch.slice(cursor.skipped)
+                cursor.skipped = max(0, cursor.skipped - batch.num_rows)
 
     async def results_async(self) -> AsyncIterator[pa.RecordBatch]:
         """`results` for coroutines. If one is cancelled while it waits, no result is lost: another
@@ -159,44 +159,44 @@ class Job:
         # The event loop's default pool has few threads, which others need too
         thread = DaemonThread(f"reader of job {self.id}")
         try:
-            place = await wait(thread, self._start_reading)
-            while (batches := await wait(thread, self._fetch, place)) is not None:
+            cursor = await wait(thread, self._start_reading)
+            while (batches := await wait(thread, self._fetch, cursor)) is not None:
                 for batch in batches:
-                    self._take(place, batch)
+                    self._take(cursor, batch)
                     yield batch
         finally:
             thread.shutdown(wait=False)  # it ends within `IDLE_MS`, or once Redis is given up
 
-    def _start_reading(self, skipped: int = 0, sync: Callable[[], None] | None = None) -> Place:
+    def _start_reading(self, skipped: int = 0, sync: Callable[[], None] | None = None) -> Cursor:
         """Raises `UsageError` for an attached job of another process, `ResultsExpiredError`."""
         if self._feeder:
-            return Place(self._next)
+            return Cursor(self._next)
         record = self.progress()
         if record.attached:
             raise UsageError(f"job {self.id} is collected by the process that submitted it")
         freed = record.freed_images
         if skipped < freed:
             self._raise_if_freed(record, 0)
-        return Place(record.freed_chunks, freed, skipped - freed, sync)
+        return Cursor(record.freed_chunks, freed, skipped - freed, sync)
 
-    def _fetch(self, place: Place) -> list[pa.RecordBatch] | None:
+    def _fetch(self, cursor: Cursor) -> list[pa.RecordBatch] | None:
         """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
-        self._check_reader(place.number)
-        if place.sync and self._ledger.memory().is_full:
-            place.sync()
-            self._ledger.free(self.id, place.number, place.images)
-        if (state := self._state(place.number)) == "collected":
+        self._check_reader(cursor.number)
+        if cursor.sync and self._ledger.memory().is_full:
+            cursor.sync()
+            self._ledger.free(self.id, cursor.number, cursor.images)
+        if (state := self._state(cursor.number)) == "collected":
             end = self._ledger.finish if self.attached else self._ledger.release
             end(self.id)
             return None
-        taken, place.taken = place.taken, []
-        payloads = self._ledger.results(self.id, place.number, MAX_RESULTS, drop=taken)
+        taken, cursor.taken = cursor.taken, []
+        payloads = self._ledger.results(self.id, cursor.number, MAX_RESULTS, drop=taken)
         if payloads[0] is None:
             if state == "done":
                 raise ResultsExpiredError(
                     f"Redis no longer keeps the results of job {self.id}: submit it again"
                 )
-            place.last = self._wait(place.last)
+            cursor.last = self._wait(cursor.last)
         batches: list[pa.RecordBatch] = []
         for payload in payloads:
             if payload is None:
@@ -204,15 +204,15 @@ class Job:
             batches.append(decode(payload))
         return batches
 
-    def _take(self, place: Place, batch: pa.RecordBatch) -> None:
+    def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:
         """Note that the next chunk's results are handed out."""
         if self._attached_feeder:
-            self._check_reader(place.number)
-            self._attached_feeder.collected(place.number)
-            self._next = place.number + 1
-            place.taken.append(place.number)
-        place.number += 1
-        place.images += batch.num_rows
+            self._check_reader(cursor.number)
+            self._attached_feeder.collected(cursor.number)
+            self._next = cursor.number + 1
+            cursor.taken.append(cursor.number)
+        cursor.number += 1
+        cursor.images += batch.num_rows
 
     def _check_reader(self, number: int) -> None:
         """Raises `UsageError` if another reader has taken a chunk of an attached job."""
