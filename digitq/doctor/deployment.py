@@ -62,8 +62,6 @@ class Deployment:
     """All that the rules judge."""
 
     redis_url: str  # without its password
-    redis_host: str  # with Sentinels, that of the master
-    redis_port: int  # 0 if Redis listens on a socket alone
     address: Address
     password_characters: int  # 0 without a password
     redis: dict[str, Any]  # the reply to INFO
@@ -76,11 +74,6 @@ class Deployment:
     overview: Overview
     flower: Flower | None
     unseen: Sequence[str]  # what could not be looked at, and why
-
-    @property
-    def may_configure(self) -> bool:
-        """Whether this login seems to be an administrator's."""
-        return self.appendfsync is not None and self.users is not None
 
     def describe(self) -> str:
         """One line that says what was looked at, and what was not."""
@@ -117,8 +110,6 @@ def look_at(broker_url: str | None, flower_url: str | None) -> Deployment:
     seen_at, open_at = look_at_network(host, port, bool(address.tls))
     return Deployment(
         redis_url=without_password(client.url),
-        redis_host=host,
-        redis_port=port,
         address=address,
         password_characters=len(unquote(urlsplit(address.redis_url).password or "")),
         redis=info,

@@ -1,11 +1,9 @@
 """The rules of `digitq doctor` as a table: what is looked at, the limit, and what is said."""
 
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
-from itertools import chain
 from math import ceil
 from string import Formatter
 from typing import Any, TypeVar
@@ -23,13 +21,7 @@ from protocol.text import plural
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
 MAX_MISSED_HEARTBEATS = 4  # a worker that misses more of them is frozen or dead
 MIN_PASSWORD_CHARACTERS = 12  # others can try thousands of passwords each second
-# The options of redis-cli that are those of a URL
-REDIS_CLI_TLS = {
-    "ssl_ca_certs": "--cacert",
-    "ssl_ca_path": "--cacertdir",
-    "ssl_certfile": "--cert",
-    "ssl_keyfile": "--key",
-}
+SET = "in redis.conf, and at once with `CONFIG SET`, which an administrator may"
 
 Fault = Mapping[str, object]  # what fills the blanks of a rule's text
 T = TypeVar("T")
@@ -48,11 +40,9 @@ class Finding:
 
 
 class Text(Formatter):
-    """Fills the blanks of a rule's text. `{d:LINE}` is how to set a line of redis.conf."""
+    """Fills the blanks of a rule's text: lists are joined, and `{NAME:MB}` is a size."""
 
     def format_field(self, value: Any, spec: str) -> Any:
-        if isinstance(value, Deployment):
-            return how_to_set(value, spec)
         if isinstance(value, list):
             return ", ".join(value)
         return f"{value / 2**20:,.0f} MB" if spec == "MB" else super().format_field(value, spec)
@@ -177,12 +167,12 @@ RULES: tuple[tuple[Callable[[Deployment], bool | Iterable[Fault]], str], ...] = 
     (
         lambda d: not d.redis["aof_enabled"],
         "append-only: Redis keeps no append-only file: a restart loses every job; "
-        "{d:appendonly yes} (the Redis of `digitq up` never saves anything)",
+        f"set `appendonly yes` {SET} (the Redis of `digitq up` never saves anything)",
     ),
     (
         lambda d: bool(d.redis["aof_enabled"]) and d.appendfsync == "no",
         "append-only: a crash of Redis's host loses the latest writes (appendfsync no); "
-        "{d:appendfsync everysec}",
+        f"set `appendfsync everysec` {SET}",
     ),
     (
         lambda d: bool(d.redis["aof_enabled"]) and not d.can_replay,
@@ -193,12 +183,12 @@ RULES: tuple[tuple[Callable[[Deployment], bool | Iterable[Fault]], str], ...] = 
     (
         lambda d: d.redis["maxmemory_policy"] != "noeviction",
         "eviction: Redis may evict the keys of a job (maxmemory-policy "
-        "{d.redis[maxmemory_policy]}); {d:maxmemory-policy noeviction}",
+        f"{{d.redis[maxmemory_policy]}}); set `maxmemory-policy noeviction` {SET}",
     ),
     (  # half of the machine's memory, since Redis's child that writes files may need the rest
         lambda d: not d.redis["maxmemory"] and [{"half": d.redis["total_system_memory"] // 2**21}],
         "memory: Redis has no maxmemory: producers never wait, and if its machine's memory is "
-        "full, the system kills it; {d:maxmemory {half}mb}",
+        f"full, the system kills it; set `maxmemory {{half}}mb` {SET}",
     ),
     (
         find_memory_limit,
@@ -323,21 +313,3 @@ def shortest_deadline(d: Deployment) -> tuple[float, str]:
     """The shortest deadline of a chunk in seconds, and whose it is."""
     deadlines = [(worker.deadline_seconds, worker.name) for worker in d.overview.workers]
     return min([(settings().deadline_seconds, "here"), *deadlines])
-
-
-def how_to_set(d: Deployment, line: str) -> str:
-    """How to set an option of Redis."""
-    if not d.may_configure:
-        return f"put `{line}` into redis.conf and start Redis again, as this login may not set it"
-    address, tls = d.address, d.address.tls
-    way = ["-h", d.redis_host, "-p", str(d.redis_port)]
-    if address.socket_path:
-        way = ["-s", address.socket_path]
-    way += ["--user", address.user] if address.user else []
-    way += ["--askpass"] if address.user is not None else []
-    if tls:
-        given = [(option, tls[name]) for name, option in REDIS_CLI_TLS.items() if name in tls]
-        way += ["--tls", *chain.from_iterable(given)]
-        way += ["--insecure"] if tls["ssl_cert_reqs"] == "none" else []
-    command = shlex.join(["redis-cli", *way, "config", "set", *line.split()])
-    return f"run `{command}`, and put `{line}` into redis.conf"

@@ -61,12 +61,6 @@ class Address(NamedTuple):
         parts = urlsplit(self.redis_url)
         return unquote(parts.path) if parts.scheme == "unix" else ""
 
-    @property
-    def user(self) -> str | None:
-        """Whom Redis is told; "" with a password alone, None without a login."""
-        parts = urlsplit(self.redis_url)
-        return unquote(parts.username or "") if parts.username or parts.password else None
-
 
 def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Address:
     """The address in a URL, which `origin` gave. Raises `UsageError` if it can't be used."""

@@ -39,19 +39,15 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
 
 
 @pytest.mark.parametrize(
-    ("url", "socket_path", "user"),
+    ("url", "socket_path"),
     [
-        ("redis://h/0", "", None),
-        ("redis://:p@h/0", "", ""),
-        ("rediss://u%40:p@h/0?ssl_ca_certs=/a@b/ca.pem", "", "u@"),
-        ("redis+socket:///a@b/c%20d.sock?db=3", "/a@b/c d.sock", None),
-        ("unix://u@/r.sock", "/r.sock", "u"),
-        ("sentinel://u:p@h1,h2:5/0?master_name=m", "", "u"),
+        ("rediss://u%40:p@h/0?ssl_ca_certs=/a@b/ca.pem", ""),
+        ("redis+socket:///a@b/c%20d.sock?db=3", "/a@b/c d.sock"),
+        ("sentinel://u:p@h1,h2:5/0?master_name=m", ""),
     ],
 )
-def test_the_socket_and_the_user(url: str, socket_path: str, user: str | None) -> None:
-    address = read_address(url)
-    assert (address.socket_path, address.user) == (socket_path, user)
+def test_the_socket(url: str, socket_path: str) -> None:
+    assert read_address(url).socket_path == socket_path
 
 
 def test_the_sentinels_of_a_master() -> None:
