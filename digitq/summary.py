@@ -14,7 +14,7 @@ from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from producer.counts import Counts
-    from producer.sinks.files import Sink
+    from producer.sinks.resumable import Sink
     from producer.sources.source import TruthGaps
     from protocol.ledger import JobRecord
 
@@ -24,7 +24,7 @@ FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per sec
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
     from producer.sinks.encoders import encode_csv, encode_lines
-    from producer.sinks.files import FileSink, StreamSink
+    from producer.sinks.resumable import FileSink, StreamSink
 
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)
@@ -43,7 +43,7 @@ def report_interruption(
     `collected` is the id of the job that is collected, if the run has no job of its own. Redis knew
     it at the start, so `UnknownJobError` becomes `BrokerError`.
     """
-    from producer.sinks.files import FileSink
+    from producer.sinks.resumable import FileSink
 
     try:
         yield
@@ -67,7 +67,7 @@ def report_interruption(
 def report_rows(sink: "Sink", skipped: str = "", has_speed: bool = True) -> None:
     """Tell what is written and where, how fast it was, and whether workers were at odds."""
     from producer.record import all_fingerprints, all_weights
-    from producer.sinks.files import FileSink
+    from producer.sinks.resumable import FileSink
 
     speed = ""
     if has_speed:

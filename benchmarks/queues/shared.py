@@ -16,7 +16,7 @@ import torch
 
 from digitq.bench.measures import BENCH_MODEL, WORKERS, Bench
 from digitq.private import tether
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from protocol.chunk import PIXELS
 from worker.alone import CACHED_ROWS
 from worker.classify import build_result, read_image, read_pixels

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from digitq.backend import Backend, open_backend, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
 from digitq.terminal import find_missing
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from producer.sources.arrays import label_batches
 from producer.sources.source import Entry, Source, take_first
 from protocol.broker.address import without_password

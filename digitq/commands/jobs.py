@@ -149,7 +149,7 @@ def collect(
     prevents this. The exit status is that of `classify`.
     """
     from digitq.backend import Backend, take_results
-    from producer.sinks.files import FileSink
+    from producer.sinks.resumable import FileSink
 
     if page:
         check_page(page, overwrite, out)

@@ -35,7 +35,7 @@ from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
 from producer import chunking
 from producer.client import Client
 from producer.record import find_record
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from producer.sources.opening import count_files, open_sources
 from producer.sources.python import Image
 from protocol.broker.connection import connect

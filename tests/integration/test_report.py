@@ -16,7 +16,7 @@ from digitq.cli import main
 from digitq.private.processes import Local
 from producer.record import Part, Record
 from producer.results import open_results
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from protocol.origin import Origin
 from tests.browser import open_browser

@@ -22,7 +22,7 @@ from digitq.cli import COMPLETE, SECTIONS, digitq, main
 from digitq.commands.run import read_flower_options
 from digitq.private.processes import find_free_port, find_redis_server
 from digitq.summary import report_interruption
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from protocol.chunk import RESULT_SCHEMA
 from protocol.errors import (
     BrokerError,

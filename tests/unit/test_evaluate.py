@@ -19,7 +19,7 @@ from digitq.summary import report_truth
 from producer.chunking import cut_chunks
 from producer.counts import Counts
 from producer.sinks.encoders import ENCODERS
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from producer.sources.opening import open_sources
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH, RESULT_SCHEMA, TRUTH
 from protocol.settings import read_by

@@ -24,7 +24,7 @@ from producer.counts import Counts
 from producer.found_images import FoundImage, find_images
 from producer.record import Part, Record, find_record, record_path
 from producer.results import open_results
-from producer.sinks.files import FileSink
+from producer.sinks.resumable import FileSink
 from producer.sources.opening import describe_origin, open_sources
 from protocol.chunk import NUMBER_SCHEMA, RESULT_SCHEMA, TRUTH
 from protocol.errors import OutputError, UsageError

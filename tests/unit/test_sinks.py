@@ -23,9 +23,9 @@ import pytest
 
 from producer.counts import Counts
 from producer.record import Record, find_record
-from producer.sinks import files
+from producer.sinks import resumable
 from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
-from producer.sinks.files import FileSink, StreamSink
+from producer.sinks.resumable import FileSink, StreamSink
 from producer.sources.arrays import number_ids, pixels_batch
 from protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
 from protocol.errors import OutputError, UsageError
@@ -126,7 +126,7 @@ def test_parquet_has_the_result_s_schema(tmp_path: Path) -> None:
 def test_row_groups_have_one_size_and_all_rows(
     rows: int, count: int, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 16)
+    monkeypatch.setattr(resumable, "ROW_GROUP_ROWS", 16)
     batches = result_batches(rows, count)
     write_all(tmp_path / "out.parquet", batches)
     with pq.ParquetFile(tmp_path / "out.parquet") as file:
