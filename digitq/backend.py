@@ -28,7 +28,7 @@ from digitq.terminal import echo_err
 from producer.client import Client
 from producer.job import Job
 from producer.record import Record
-from producer.sinks.resumable import Sink, StreamSink
+from producer.sinks.sink import Sink, StreamSink
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
 from protocol.host.cores import usable_cores

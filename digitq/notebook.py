@@ -15,7 +15,7 @@ from digitq.summary import summarise
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
 from producer.sinks.encoders import describe_rows
-from producer.sinks.resumable import Sink
+from producer.sinks.sink import Sink
 from producer.sources.opening import count_files, open_sources
 from producer.sources.python import Images, image_source
 from producer.sources.source import Source

@@ -14,7 +14,7 @@ from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from producer.counts import Counts
-    from producer.sinks.resumable import Sink
+    from producer.sinks.sink import Sink
     from producer.sources.source import TruthGaps
     from protocol.ledger import JobRecord
 
@@ -24,7 +24,8 @@ FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per sec
 def open_sink(out: str | None, run: dict[str, Any], overwrite: bool) -> "Sink":
     """The sink for `--out`; `run` identifies the run that an interrupted file belongs to."""
     from producer.sinks.encoders import encode_csv, encode_lines
-    from producer.sinks.resumable import FileSink, StreamSink
+    from producer.sinks.resumable import FileSink
+    from producer.sinks.sink import StreamSink
 
     if out is not None and out != "-":
         return FileSink(Path(out), run, overwrite)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from digitq.reports.intervals import wilson
-from producer.sinks.resumable import Sink
+from producer.sinks.sink import Sink
 from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
 from protocol.settings import What
 

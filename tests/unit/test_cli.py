@@ -9,6 +9,7 @@ import sys
 from contextlib import closing, suppress
 from copy import copy
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -367,6 +368,7 @@ def test_a_run_over_a_table_that_was_written_anew_does_not_go_on(
     np.save(table, random_digits(2))
     truth.write_text("id,label\n0,1\n")
     run = {"sources": [str(table)], "model": "mlp", "known": None, "limit": None}
+    run |= {"weights": None, "digitq": version("digitq")}
     times = [path.stat().st_mtime_ns for path in (table, truth)]
     sink = FileSink(out, {**run, "truth": str(truth), "modified": times})
     row = {"id": "0", "error": "gone", "review": True}

@@ -16,7 +16,8 @@ from producer.chunking import cut_chunks
 from producer.counts import Counts
 from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_predictions
 from producer.sinks.encoders import ENCODERS, encode_lines
-from producer.sinks.resumable import FileSink, StreamSink
+from producer.sinks.resumable import FileSink
+from producer.sinks.sink import StreamSink
 from producer.sources.opening import open_sources
 from producer.sources.python import image_source
 from producer.sources.source import Entry

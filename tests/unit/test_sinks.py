@@ -25,7 +25,8 @@ from producer.counts import Counts
 from producer.record import Record, find_record
 from producer.sinks import resumable
 from producer.sinks.encoders import ENCODERS, encode_csv, encode_lines
-from producer.sinks.resumable import FileSink, StreamSink
+from producer.sinks.resumable import FileSink
+from producer.sinks.sink import StreamSink
 from producer.sources.arrays import number_ids, pixels_batch
 from protocol.chunk import FINGERPRINT_KEY, RESULT_SCHEMA, WEIGHTS_KEY, Chunk
 from protocol.errors import OutputError, UsageError

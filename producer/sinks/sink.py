@@ -1,0 +1,98 @@
+"""What takes result rows, and the one that writes them to a stream such as stdout."""
+
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from producer.counts import Counts
+from producer.record import Part, Parts, Record
+from producer.sinks.encoders import Encode, encode_csv
+from protocol.chunk import result_schema
+from protocol.errors import OutputError
+from protocol.settings import What
+
+
+class Sink:
+    """Takes result batches. `counts` and `parts` include the rows before an interruption."""
+
+    counts = Counts()
+    parts: Parts = ()
+    _begun = 0.0  # the start of the last part, by `time.monotonic`
+
+    def begin(self, job_id: str) -> None:
+        """Begin a part: the rows that follow are this job's."""
+        self._begun = time.monotonic()
+        self.parts = (*self.parts, Part.begin(job_id))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows, and count them."""
+        raise NotImplementedError
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch that is written."""
+        self.counts = self.counts.add(batch)
+        if self.parts:
+            self.parts = (
+                *self.parts[:-1],
+                self.parts[-1].add(batch, time.monotonic() - self._begun),
+            )
+
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
+        """End the output. Without rows, it gets the columns of a job that reads this. A file gets
+        the `record` of what made its rows."""
+
+    def close(self) -> None: ...
+
+
+class StreamSink(Sink):
+    """Writes rows to a binary stream such as stdout, by default as CSV, and leaves it open."""
+
+    def __init__(self, stream: BinaryIO, encode: Encode = encode_csv) -> None:
+        self._raw: Any = getattr(stream, "raw", stream)  # unbuffered
+        self._encode = encode
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write rows. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
+        self._write(self._encode(batch, self.counts.images == 0))
+        self.count(batch)
+
+    def finish(self, read: What = "digit", record: Record | None = None) -> None:
+        """Write the header if there were no rows."""
+        if self.counts.images == 0:
+            self._write(self._encode(no_rows(read), True))
+
+    def _write(self, content: bytes) -> None:
+        with output_errors("the rows"):
+            write_all(self._raw, content)
+
+
+def no_rows(read: What) -> pa.RecordBatch:
+    """An empty result batch."""
+    return pa.RecordBatch.from_pylist([], result_schema(read))
+
+
+@contextmanager
+def output_errors(what: object) -> Iterator[None]:
+    """Raises `OutputError` if `what` can't be written, or `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"can't write {what}: {reason}") from None
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write everything to an unbuffered file, so that closing it can't fail."""
+    view = memoryview(content)
+    while view:
+        written = file.write(view)
+        if written is None:  # another program has made the terminal or pipe non-blocking
+            select.select([], [file], [])
+        view = view[written or 0 :]
