@@ -5,6 +5,7 @@
 -- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
+-- ledger_steps.py has the signature of each step in Python.
 -- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB and MAX_SWEPT in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
 local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work

@@ -17,10 +17,12 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
 
+from protocol import ledger_steps as steps
 from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
+from protocol.ledger_steps import Argument
 from protocol.origin import Origin
 from protocol.room import Memory
 
@@ -240,8 +242,9 @@ class Ledger:
         self._script = redis.register_script(SCRIPT)
         self._events = SENT_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
-    def _step(self, job_id: str, step: str, *args: Payload | str | float) -> Any:
-        return self._script(keys=self._keys(job_id), args=[step, self._events, *args])
+    def _run(self, job_id: str, step: list[Argument], client: Any = None) -> Any:
+        keys, (name, *arguments) = self._keys(job_id), step
+        return self._script(keys=keys, args=[name, self._events, *arguments], client=client)
 
     def _keys(self, job_id: str) -> list[str]:
         common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING, SWEEPING]
@@ -249,13 +252,13 @@ class Ledger:
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
-        self._step(spec.id, "open", *spec.flat())
+        self._run(spec.id, steps.open(*spec.flat()))
         self.know(spec, (0, 0))
 
     def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
         """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
         if spec.known:
-            self._step(spec.id, "know", *base, spec.known, *spec.flat())
+            self._run(spec.id, steps.know(*base, spec.known, *spec.flat()))
 
     def known(self, job_id: str) -> bytes:
         """What `know` stored. Raises `BrokerError` if Redis has lost it."""
@@ -275,11 +278,19 @@ class Ledger:
         is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
-        step = "dispatch", self._events, *base, number, rows, *spec.flat()
+        name, *arguments = steps.dispatch(*base, number, rows, *spec.flat())
         *_, stored, paces = self.redis.transact(
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
-            ("EVAL", SCRIPT, len(keys), *keys, *step),  # EVALSHA could fail within the transaction
+            (
+                "EVAL",
+                SCRIPT,
+                len(keys),
+                *keys,
+                name,
+                self._events,
+                *arguments,
+            ),  # EVALSHA could fail within the transaction
             ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
         )
         seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
@@ -287,12 +298,12 @@ class Ledger:
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that `total` chunks are all. Returns how many Redis has; raises as `dispatch`."""
-        reply = self._step(spec.id, "seal", *base, total, *spec.flat())
+        reply = self._run(spec.id, steps.seal(*base, total, *spec.flat()))
         return self._unless_stopped(spec.id, reply)
 
     def submit(self, spec: JobSpec, rows: int, payload: Payload) -> None:
         """Store single calls, as a job of one chunk. Raises as `dispatch`."""
-        reply = self._step(spec.id, "submit", rows, payload, spec.known, *spec.flat())
+        reply = self._run(spec.id, steps.submit(rows, payload, spec.known, *spec.flat()))
         self._unless_stopped(spec.id, reply)
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
@@ -303,10 +314,10 @@ class Ledger:
 
     def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
-        keys, step = self._keys(job_id), ("begin", self._events)
+        keys, (name, *arguments) = self._keys(job_id), steps.begin(number, worker)
         try:
             reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, *step, number, worker),
+                ("EVALSHA", self._script.sha, len(keys), *keys, name, self._events, *arguments),
                 ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
             )
         except NoScriptError:
@@ -321,10 +332,19 @@ class Ledger:
     def complete(self, job_id: str, number: int, result: ChunkResult) -> JobCount | None:
         """Hand in the result of a chunk. Returns how far the job is then; None if another worker
         was first or the job has ended."""
-        silent_ms, pace_ns = int(1e3 * result.silent_seconds), int(1e9 * result.image_seconds)
-        first = silent_ms, result.payload, result.failed, result.kind, pace_ns, result.review
-        last = int(1e6 * result.work_seconds), result.worker, result.fingerprint
-        reply = self._step(job_id, "complete", number, *first, *last)
+        step = steps.complete(
+            number,
+            silent_ms=int(1e3 * result.silent_seconds),
+            result=result.payload,
+            failed=result.failed,
+            kind=result.kind,
+            pace_ns=int(1e9 * result.image_seconds),
+            review=result.review,
+            work_us=int(1e6 * result.work_seconds),
+            worker=result.worker,
+            fingerprint=result.fingerprint,
+        )
+        reply = self._run(job_id, step)
         if not reply:
             return None
         done_images, images, failed, state = reply
@@ -332,15 +352,16 @@ class Ledger:
 
     def count(self, model: str, failed: int, review: int, work_seconds: float, worker: str) -> None:
         """Count an image that belongs to no job, and whether it failed or is to be reviewed."""
-        self._step("", "count", model, 1, failed, review, int(1e6 * work_seconds), worker)
+        work_us = int(1e6 * work_seconds)
+        self._run("", steps.count(model, 1, failed, review, work_us, worker))
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
-        return int(self._step(job_id, "fail", number))
+        return int(self._run(job_id, steps.fail(number)))
 
     def renew(self, job_id: str, number: int) -> bool:
         """Put off the deadline of a running chunk. False if its result is no longer wanted."""
-        return bool(self._step(job_id, "renew", number))
+        return bool(self._run(job_id, steps.renew(number)))
 
     def poison_rows(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that a worker was reading when it died: one entry for each death, as
@@ -350,7 +371,7 @@ class Ledger:
 
     def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
         """Set what `poison_rows` returns if the worker dies now, and put off the deadline."""
-        self._step(job_id, "renew", number, " ".join(map(str, rows)))
+        self._run(job_id, steps.renew(number, " ".join(map(str, rows))))
 
     def is_running(self, job_id: str, number: int) -> bool:
         """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
@@ -389,8 +410,8 @@ class Ledger:
     def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
         how many images it has classified since its first one, and the time by Redis's clock."""
-        told = MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about)
-        images, now = self._step("", "note_worker", name, *told)
+        step = steps.note_worker(name, MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about))
+        images, now = self._run("", step)
         return int(images), float(now)
 
     def workers(self) -> list[WorkerState]:
@@ -421,15 +442,13 @@ class Ledger:
         """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
         keeps no append-only file or is older than 7.2."""
         with self.redis.client() as connection, suppress(BrokerError):
-            self._script(
-                keys=self._keys(job_id), args=["heartbeat", self._events, 0], client=connection
-            )
+            self._run(job_id, steps.heartbeat(0), connection)
             connection.execute_command("WAITAOF", 1, 0, 4000)  # ms; the socket's timeout is longer
 
     def heartbeat(self, job_id: str, held_images: int = 0) -> None:
         """Note that the job's submitter is alive, even if it has nothing to store. It holds
         `held_images` images for which Redis has no room."""
-        self._step(job_id, "heartbeat", held_images)
+        self._run(job_id, steps.heartbeat(held_images))
 
     def memory(self) -> Memory:
         """How full Redis is."""
@@ -439,33 +458,33 @@ class Ledger:
     def free(self, job_id: str, chunks: int, images: int) -> None:
         """Delete the results of the first `chunks` chunks, which have `images` images and are in a
         file."""
-        self._step(job_id, "free", chunks, images)
+        self._run(job_id, steps.free(chunks, images))
 
     def sweep(self, deadline_seconds: float, interval_seconds: float = 0) -> bool:
         """Publish overdue chunks of the active jobs again, of `MAX_SWEPT` jobs at a time. Does
         nothing and returns False if somebody else did so less than `interval_seconds` ago."""
-        return bool(self._step("", "sweep", deadline_seconds, interval_seconds))
+        return bool(self._run("", steps.sweep(deadline_seconds, interval_seconds)))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
         """Publish the overdue chunks of one job again."""
-        self._step(job_id, "sweep_job", deadline_seconds)
+        self._run(job_id, steps.sweep_job(deadline_seconds))
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:
         """Publish a chunk again, since the process of `worker` that was at it has died."""
-        self._step(job_id, "requeue", number, worker)
+        self._run(job_id, steps.requeue(number, worker))
 
     def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
-        self._step(job_id, "close", "cancelled", *reason)
+        self._run(job_id, steps.close("cancelled", *reason))
 
     def give_up(self, job_id: str, reason: str) -> None:
         """End a job as failed: everything but its record is dropped."""
-        self._step(job_id, "close", "failed", reason)
+        self._run(job_id, steps.close("failed", reason))
 
     def finish(self, job_id: str) -> None:
         """End an attached job that is collected: everything but its record is dropped."""
-        self._step(job_id, "close", "collected")
+        self._run(job_id, steps.close("collected"))
 
     def release(self, job_id: str) -> None:
         """Note that a detached job was collected: its results expire, its record stays."""
@@ -511,7 +530,7 @@ class Ledger:
 
     def take(self, job_id: str) -> bytes | None:
         """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""
-        return cast(bytes | None, self._step(job_id, "take"))
+        return cast(bytes | None, self._run(job_id, steps.take()))
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream
