@@ -2,20 +2,95 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from protocol.errors import DigitqError
 from protocol.ledger import JOB_STATES, Ledger
-from protocol.overview import MAX_ENDED_JOBS, NOTHING_DONE, Counters, Overview, look_around
+from protocol.overview import MAX_ENDED_JOBS, NOTHING_DONE, Overview, look_around
 from protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own
 UNREAD = "; of an attached job, what its submitter has not read yet is unknown"
 
-Samples = Iterable[tuple[tuple[str, ...], float]]  # the values of the labels, and the value
+Described = tuple[str, str | Callable[[Any], float], str]
+
+OLDEST = f"of the {MAX_JOBS_SHOWN} oldest jobs that have not ended"
+# Tables of metrics: the name of each, the attribute or function that gives its value, and its help
+TOTALS = (
+    ("chunks_begun", "begun", "Times that a worker began a chunk"),
+    ("chunks_completed", "completed", "Chunks that are done; each counts once"),
+    ("chunks_sent_again", "sent_again", "Times that a chunk was queued again"),
+    ("bytes", "bytes", "Size of the chunks that are done, in Redis"),
+)
+MODEL_TOTALS = (
+    ("images", "images", "Images that are done, with those that have an error"),
+    ("images_failed", "failed", "Images with an error"),
+    ("images_review", "review", "Images with an answer that a person should check"),
+    ("work_seconds", "work_seconds", "Time that worker processes spent on chunks that are done"),
+)
+GAUGES = (
+    (
+        "backlog_images",
+        "backlog_images",
+        f"Images that are stored and not done, or wait for room in Redis{UNREAD}",
+    ),
+    (
+        "backlog_seconds",
+        "backlog_seconds",
+        "Time that the living workers need for the backlog",
+    ),
+    (
+        "backlog_process_seconds",
+        "backlog_process_seconds",
+        "Time that one process would need for the backlog",
+    ),
+    (
+        "chunk_age_seconds",
+        lambda overview: max((chunk.seconds for chunk in overview.running), default=0),
+        "Time since the oldest running chunk was begun; 0 if none runs",
+    ),
+    (
+        "chunk_silence_seconds",
+        lambda overview: max((chunk.silent_seconds for chunk in overview.running), default=0),
+        "The longest time that the worker of a running chunk is silent; 0 if none runs",
+    ),
+    ("workers", lambda overview: len(overview.workers), "Workers that live"),
+    ("redis_memory_bytes", "memory_bytes", "Memory that Redis uses"),
+    ("redis_memory_limit_bytes", "memory_limit_bytes", "The maxmemory of Redis; 0 if it has none"),
+)
+WORKER_GAUGES = (
+    (
+        "worker_images_per_second",
+        "images_per_second",
+        "Images per second of a worker that lives, over the last ten seconds",
+    ),
+    ("worker_processes", "processes", "Processes of a worker that lives"),
+)
+JOB_GAUGES = (
+    ("job_images_stored", "images", f"Images that were stored in Redis, {OLDEST}{UNREAD}"),
+    (
+        "job_images_done",
+        "done_images",
+        f"Images that are done, with those that have an error, {OLDEST}",
+    ),
+    ("job_images_failed", "failed", f"Images with an error, {OLDEST}"),
+    (
+        "job_images_held",
+        "held_images",
+        f"Images that the submitter holds because Redis has no room for them, {OLDEST}",
+    ),
+)
+STATES = (
+    (
+        "jobs",
+        int,
+        f"The newest {MAX_ENDED_JOBS:,} jobs and all that have not ended, without single calls",
+    ),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +105,8 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics; if Redis is lost, only the one that says so."""
         overview = self._look()
-        yield gauge("redis_up", "1 if Redis answers, else 0", int(overview is not None))
+        text = "1 if Redis answers, else 0"
+        yield GaugeMetricFamily("digitq_redis_up", text, int(overview is not None))
         if overview:
             yield from describe(overview)
 
@@ -50,135 +126,33 @@ class StateCollector(Collector):
 
 def describe(overview: Overview) -> Iterator[Metric]:
     """A deployment's state as metrics."""
-    yield from describe_work(overview.counters)
-    yield from describe_backlog(overview)
-    yield from describe_workers(overview)
-    yield from describe_jobs(overview)
-
-
-def describe_work(counters: Counters) -> Iterator[Metric]:
-    """What was ever done."""
-    for name, text, value in (
-        ("chunks_begun", "Times that a worker began a chunk", counters.begun),
-        ("chunks_completed", "Chunks that are done; each counts once", counters.completed),
-        ("chunks_sent_again", "Times that a chunk was queued again", counters.sent_again),
-        ("bytes", "Size of the chunks that are done, in Redis", counters.bytes),
-    ):
-        yield CounterMetricFamily(f"digitq_{name}", text, value)
     # A counter that is there from the start shows its first increase, too
-    models = {**dict.fromkeys(ALL_MODELS, NOTHING_DONE), **counters.models}
-    for name, text, field in (
-        ("images", "Images that are done, with those that have an error", "images"),
-        ("images_failed", "Images with an error", "failed"),
-        ("images_review", "Images with an answer that a person should check", "review"),
-        (
-            "work_seconds",
-            "Time that worker processes spent on chunks that are done",
-            "work_seconds",
-        ),
-    ):
-        family = CounterMetricFamily(f"digitq_{name}", text, labels=["model"])
-        for model, done in models.items():
-            family.add_metric([model], getattr(done, field))
-        yield family
-
-
-def describe_backlog(overview: Overview) -> Iterator[Metric]:
-    """What waits, and for how long."""
-    text = f"Images that are stored and not done, or wait for room in Redis{UNREAD}"
-    yield gauge("backlog_images", text, overview.backlog_images)
-    yield gauge(
-        "backlog_seconds",
-        "Time that the living workers need for the backlog",
-        overview.backlog_seconds,
-    )
-    yield gauge(
-        "backlog_process_seconds",
-        "Time that one process would need for the backlog",
-        overview.backlog_process_seconds,
-    )
-    yield gauge(
-        "chunk_age_seconds",
-        "Time since the oldest running chunk was begun; 0 if none runs",
-        max((chunk.seconds for chunk in overview.running), default=0),
-    )
-    yield gauge(
-        "chunk_silence_seconds",
-        "The longest time that the worker of a running chunk is silent; 0 if none runs",
-        max((chunk.silent_seconds for chunk in overview.running), default=0),
-    )
-
-
-def describe_workers(overview: Overview) -> Iterator[Metric]:
-    """The workers that live, and Redis's memory."""
-    yield gauge("workers", "Workers that live", len(overview.workers))
-    labels = ("worker", "version", "fingerprint")
-    named = [((one.name, one.version, one.fingerprint), one) for one in overview.workers]
-    yield gauges(
-        "worker_images_per_second",
-        "Images per second of a worker that lives, over the last ten seconds",
-        labels,
-        ((label, worker.images_per_second) for label, worker in named),
-    )
-    yield gauges(
-        "worker_processes",
-        "Processes of a worker that lives",
-        labels,
-        ((label, worker.processes) for label, worker in named),
-    )
-    yield gauge("redis_memory_bytes", "Memory that Redis uses", overview.memory_bytes)
-    yield gauge(
-        "redis_memory_limit_bytes",
-        "The maxmemory of Redis; 0 if it has none",
-        overview.memory_limit_bytes,
-    )
-
-
-def describe_jobs(overview: Overview) -> Iterator[Metric]:
-    """How many jobs there are in each state, and how far the active ones are."""
-    jobs = overview.listed_jobs
-    states = Counter(job.state for job in jobs)
-    by_state = (((state,), states[state]) for state in JOB_STATES)
-    text = f"The newest {MAX_ENDED_JOBS:,} jobs and all active ones, without single calls"
-    yield gauges("jobs", text, ("state",), by_state)
-    active = [job for job in jobs if job.is_active]
+    models = {**dict.fromkeys(ALL_MODELS, NOTHING_DONE), **overview.counters.models}
+    workers = {(one.name, one.version, one.fingerprint): one for one in overview.workers}
+    states = Counter(job.state for job in overview.listed_jobs)
+    active = [job for job in overview.listed_jobs if job.is_active]
     active.sort(key=lambda job: not job.held_images)  # those that wait for room come first
-    shown = [((job.id, job.model), job) for job in active[:MAX_JOBS_SHOWN]]
-    of_job, oldest = ("job", "model"), f"of the {MAX_JOBS_SHOWN} oldest jobs that are not ended"
-    yield gauges(
-        "job_images_stored",
-        f"Images that were stored in Redis, {oldest}{UNREAD}",
-        of_job,
-        ((label, job.images) for label, job in shown),
-    )
-    yield gauges(
-        "job_images_done",
-        f"Images that are done, with those that have an error, {oldest}",
-        of_job,
-        ((label, job.done_images) for label, job in shown),
-    )
-    yield gauges(
-        "job_images_failed",
-        f"Images with an error, {oldest}",
-        of_job,
-        ((label, job.failed) for label, job in shown),
-    )
-    yield gauges(
-        "job_images_held",
-        f"Images that the submitter holds because Redis has no room for them, {oldest}",
-        of_job,
-        ((label, job.held_images) for label, job in shown),
-    )
+    jobs = {(job.id, job.model): job for job in active[:MAX_JOBS_SHOWN]}
+    counter, gauge = CounterMetricFamily, GaugeMetricFamily
+    yield from families(counter, TOTALS, (), {(): overview.counters})
+    by_model = {(name,): done for name, done in models.items()}
+    by_state = {(state,): states[state] for state in JOB_STATES}
+    yield from families(counter, MODEL_TOTALS, ("model",), by_model)
+    yield from families(gauge, GAUGES, (), {(): overview})
+    yield from families(gauge, WORKER_GAUGES, ("worker", "version", "fingerprint"), workers)
+    yield from families(gauge, STATES, ("state",), by_state)
+    yield from families(gauge, JOB_GAUGES, ("job", "model"), jobs)
 
 
-def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    """A gauge without labels."""
-    return GaugeMetricFamily(f"digitq_{name}", text, value)
-
-
-def gauges(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
-    """A gauge with a sample for each combination of labels."""
-    family = GaugeMetricFamily(f"digitq_{name}", text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+def families(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    metrics: Iterable[Described],
+    labels: Sequence[str],
+    measured: Mapping[Any, Any],
+) -> Iterator[Metric]:
+    """These metrics of everything that is measured, which is named by the values of its labels."""
+    for name, value, text in metrics:
+        family = kind(f"digitq_{name}", text, labels=labels)
+        for values, one in measured.items():
+            family.add_metric(values, value(one) if callable(value) else getattr(one, value))
+        yield family
