@@ -1,6 +1,5 @@
 """Arrays of 28×28 images: record batches of them, MNIST, and files in IDX or NumPy's format."""
 
-import csv
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +61,7 @@ def number_pieces(
                 )
             yield from build(ids, part)
             start += len(part)
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         reason = f"the file is damaged from here on: {error}".partition("\n")[0]
         yield Entry(prefix + unique(str(start)), unreadable(reason))
 

@@ -1,5 +1,6 @@
 """The columns of a table that are pixels or labels."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producer.sources.arrays import pixels_batch
-from producer.sources.source import Entry, SourceItem, unreadable
+from producer.sources.source import Entry, Naming, SourceItem, find_reader, unreadable
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -29,24 +30,20 @@ class Columns(NamedTuple):
     label: int | None  # the place of the label column
 
 
-def find_pixels(
-    where: object, schema: pa.Schema, named: bool = True, most_odd: int = 0
-) -> Columns | None:
+def find_pixels(where: object, schema: pa.Schema) -> Columns | None:
     """The 784 columns of whole numbers and the label column; None if there are none.
 
-    Columns that are named by numbers are in the order of those numbers; up to `most_odd` of them
-    may have another type. Raises `UsageError` if 785 columns may be pixels.
+    Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
+    785 columns may be pixels.
     """
-    if not named:
-        return _find_by_place(schema, most_odd)
     label = find_label(where, schema, LABEL_NAMES)
     if numbered := _find_numbered(schema.names):
-        odd = [place for place in numbered if not pa.types.is_integer(schema.field(place).type)]
-        if len(odd) > most_odd:
-            raise UsageError(
-                f"{where} has a column {schema.names[odd[0]]} with values that are not whole "
-                "numbers"
-            )
+        for place in numbered:
+            if not pa.types.is_integer(schema.field(place).type):
+                name = schema.names[place]
+                raise UsageError(
+                    f"{where} has a column {name} with values that are not whole numbers"
+                )
         return Columns(numbered, label)
     numbers = [
         place
@@ -58,21 +55,6 @@ def find_pixels(
     if len(numbers) == PIXELS + 1 and label is None:
         raise UsageError(f"{where} has {PIXELS + 1} number columns: name the label column `label`")
     return Columns(numbers, label) if len(numbers) == PIXELS else None
-
-
-def _find_by_place(schema: pa.Schema, most_odd: int) -> Columns | None:
-    """`find_pixels` for columns without names: 784, or 785 with the labels first. Empty columns and
-    text before and after them are ignored."""
-    places = [*range(len(schema))]
-    is_void = [kind in TEXTS or pa.types.is_null(kind) for kind in schema.types]
-    for end in (0, -1):
-        while places and is_void[places[end]]:
-            places.pop(end)
-    pixels = places[-PIXELS:]
-    odd = [place for place in pixels if not pa.types.is_integer(schema.field(place).type)]
-    if not PIXELS <= len(places) <= PIXELS + 1 or len(odd) > most_odd:
-        return None
-    return Columns(pixels, places[0] if len(places) > PIXELS else None)
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
@@ -125,6 +107,19 @@ def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterat
         if row < len(pixels):
             yield Entry(ids[row].as_py(), unreadable(NO_PIXEL), truth[row].as_py())
         start = row + 1
+
+
+def build_entries(
+    path: str, label: str | None, folder: str, naming: Naming, ids: pa.Array, batch: pa.RecordBatch
+) -> Iterator[Entry]:
+    """An image for each row of a batch; `path` and `label` are the names of its columns."""
+    truths = read_labels(batch, label).to_pylist()
+    files = read_texts(batch.column(path))
+    for id, file, truth in zip(ids.to_pylist(), files, truths, strict=True):
+        read = find_reader(file, folder) if file.strip() else unreadable("the row has no path")
+        yield Entry(
+            id, read, truth or naming.find_truth(os.path.abspath(os.path.join(folder, file)))
+        )
 
 
 def _to_numbers(column: pa.Array) -> np.ndarray:

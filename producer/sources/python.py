@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
 from producer.sources.columns import OWN_IDS
-from producer.sources.lists import PATH_NAMES
 from producer.sources.source import (
     Naming,
     Source,
@@ -25,7 +24,7 @@ from producer.sources.source import (
     unreadable,
 )
 from producer.sources.tables import arrow_source
-from producer.sources.truth import ANSWER_NAMES, find_first
+from producer.sources.truth import ANSWER_NAMES, PATH_NAMES, find_first
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError
 

@@ -15,6 +15,7 @@ from protocol.errors import UsageError
 from protocol.known import IS_NUMBER, MAX_DIGITS
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
+PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 GIVEN_NAMES = ("number", "label", "digit")
 ANSWER_NAMES = ("truth", *GIVEN_NAMES)  # the first of these has the right answers
 
@@ -82,12 +83,17 @@ def is_true(cell: str) -> bool:
 
 
 def read_cells(file: TextIO) -> Any:
-    """The rows of a CSV file from its start. Without a comma in the first line, a semicolon or a
-    tab separates its cells, as spreadsheets in some countries write it."""
-    first = file.readline()
+    """The rows of a CSV file from its start."""
+    delimiter = choose_delimiter(file.readline())
     file.seek(0)
+    return csv.reader(file, delimiter=delimiter)
+
+
+def choose_delimiter(first: str) -> str:
+    """What separates the cells of a CSV file with this first line. Without a comma, it is a
+    semicolon or a tab, as spreadsheets in some countries write it."""
     others = [sign for sign in ";\t" if sign in first and "," not in first]
-    return csv.reader(file, delimiter=others[0] if others else ",")
+    return others[0] if others else ","
 
 
 def why(error: Exception) -> str:

@@ -448,7 +448,7 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
             lambda folder: make_table(
                 folder, id=["a"], number=["7"], confidence=[1], review=[False]
             ),
-            "has results, not images: `digitq report`, ",
+            "has results, not images: `digitq report` and ",
         ),
     ],
 )
