@@ -20,14 +20,14 @@ import PIL.Image
 import pyarrow as pa
 
 from protocol.known import Known
+from training.synthetic.forms import FORMS
+from training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 from worker.classify import read_image, read_numbers
 from worker.dataset import load_mnist
 from worker.models.number import load_networks
 from worker.sight.numbers.finding import find_candidates
 from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.search import FIRST_LOOK
-from worker.training.synthetic.forms import FORMS
-from worker.training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
 
 FIELD = (300, 100)  # px: width and height
 PHOTO = (4000, 3000)

@@ -1,6 +1,6 @@
 """Pictures that exercise one rule of normalisation each, beside the ordinary kinds of training.
 
-Each kind is drawn like those of `worker/training/synthetic/scenes.py`: a digit, another digit and
+Each kind is drawn like those of `training/synthetic/scenes.py`: a digit, another digit and
 a random generator give a picture. `UNANSWERABLE` are the kinds for which no answer is right: two
 digits, or none. A worker should mark them for review.
 """
@@ -10,9 +10,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from worker.sight.types import Mask, Picture
-from worker.training.synthetic.outliers import filled, letter, scribble, texture
-from worker.training.synthetic.scenes import (
+from training.synthetic.outliers import filled, letter, scribble, texture
+from training.synthetic.scenes import (
     IN_A_FORM,
     Rng,
     Scene,
@@ -23,6 +22,7 @@ from worker.training.synthetic.scenes import (
     put,
     resize,
 )
+from worker.sight.types import Mask, Picture
 
 Kind = Callable[[Mask, Mask, Rng], Picture]
 CLEAN = Scene((200, 255), (5, 90), 0.1, 3, 0.2)

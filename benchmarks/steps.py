@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks import step_kinds
+from training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 from worker.classify import TTA_BELOW, combine_views
 from worker.dataset import load_mnist
 from worker.models.model import load_model
@@ -50,7 +51,6 @@ from worker.sight.normalisation import (
     views,
 )
 from worker.sight.types import Grey, ImageError, Picture
-from worker.training.synthetic.scenes import PICTURE_KINDS, draw_shape, enlarge, warp
 
 COMPARED = ("cnn", "mlp")
 NO_ANSWER = -1  # the label of a picture of two digits, or of none

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worker.training.rendered import Scene
+from training.rendered import Scene
 
 
 def draw_scene(digits: list[int]) -> Scene:

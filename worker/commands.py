@@ -125,11 +125,11 @@ def train(task: dict[str, Any]) -> None:
             with open(task["images"], "rb") as file:
                 card = go_on(file, name, seed, epochs, out, task["command"])
         elif name == NUMBER:
-            from worker.training.number_trainer import train_number
+            from training.number_trainer import train_number
 
             card = train_number(seed, epochs, out, task["limit_images"], task["fine_tune"])
         else:
-            from worker.training.trainer import train_model
+            from training.trainer import train_model
 
             card = train_model(name, seed, epochs, out, task["limit_images"])
     except DigitqError as error:
@@ -161,9 +161,9 @@ def go_on(
 
     chunks = read_chunks(file)
     if name == NUMBER:
-        from worker.training.own_numbers import train_own_numbers
+        from worker.learning.own_numbers import train_own_numbers
 
         return train_own_numbers(chunks, seed, epochs, out, command)
-    from worker.training.own import train_own
+    from worker.learning.own import train_own
 
     return train_own(chunks, name, seed, epochs, out, command)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.drawing import draw_bars
-from worker.training.augmentation import Augmenter, Distortion
+from worker.learning.augmentation import Augmenter, Distortion
 
 
 def test_distortions_keep_shape_and_range() -> None:

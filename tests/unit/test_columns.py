@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from protocol.known import Known
 from tests.scenes import draw_scene
+from worker.learning.column_batches import NOT_LEARNED, make_batches, measure_losses
 from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT, Columns
 from worker.models.detector import fold
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
-from worker.training.strips import NOT_LEARNED, make_batches, measure_losses
 
 
 def answer(*columns: dict[int, float]) -> np.ndarray:

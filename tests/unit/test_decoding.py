@@ -443,7 +443,7 @@ def look():
     return (PIL.Image.MAX_IMAGE_PIXELS, PIL.PngImagePlugin.MAX_TEXT_CHUNK, cv2.getNumThreads(),
             len(PIL.TiffImagePlugin.OPEN_INFO), cv2.utils.logging.getLogLevel())
 before = look()
-import worker.service.limits, worker.sight.digits, worker.training.synthetic.scenes
+import worker.service.limits, worker.sight.digits, training.synthetic.scenes
 assert look() == before
 worker.sight.decoding.pillow.prepare_libraries()
 assert look() != before

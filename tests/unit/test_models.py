@@ -20,16 +20,16 @@ from protocol.chunk import TILE_ROWS
 from protocol.errors import DigitqError, UsageError
 from protocol.settings import MODELS, settings
 from tests.drawing import draw_bars, random_digits
+from training.synthetic.handwriting import draw_digit
+from training.synthetic.outliers import NEGATIVES
+from training.synthetic.scenes import crop
 from worker.dataset import load_mnist
+from worker.learning.calibration import measure_calibration_error
 from worker.models import card as cards
 from worker.models import model as models
 from worker.models.model import ROW_MULTIPLE, build_model, load_model, read_model
 from worker.models.network import Network
 from worker.sight.normalisation.steps import normalise
-from worker.training.calibration import measure_calibration_error
-from worker.training.synthetic.handwriting import draw_digit
-from worker.training.synthetic.outliers import NEGATIVES
-from worker.training.synthetic.scenes import crop
 
 ROWS = TILE_ROWS + 2 * Network.tile_rows + 3
 

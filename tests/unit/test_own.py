@@ -18,13 +18,13 @@ from digitq.commands.train import spool_labelled
 from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
+from training.recipes import MlpRecipe
 from worker.commands import train
 from worker.dataset import load_mnist
+from worker.learning import own
+from worker.learning.own import hold_back
 from worker.models.card import read_card
 from worker.models.model import load_model
-from worker.training import own
-from worker.training.own import hold_back
-from worker.training.recipes import MlpRecipe
 
 
 def write_hand(folder: Path, count: int) -> None:

@@ -14,13 +14,13 @@ import torch
 from click.testing import CliRunner
 
 from protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
+from training.rendered import Scene, render_scenes
+from training.synthetic import rendering
 from worker.commands import train
+from worker.learning import own_numbers
+from worker.learning.own_numbers import place_digits
 from worker.models.card import read_card
 from worker.models.number import load_networks, read_networks
-from worker.training import own_numbers
-from worker.training.own_numbers import place_digits
-from worker.training.rendered import Scene, render_scenes
-from worker.training.synthetic import rendering
 
 
 @pytest.fixture

@@ -15,19 +15,8 @@ from click.testing import CliRunner, Result
 from protocol.chunk import CLASSES
 from tests.drawing import draw_bars
 from tests.waiting import wait_for
-from worker.commands import train
-from worker.models.card import Card
-from worker.models.model import read_model
-from worker.models.network import Mlp, softmax
-from worker.training import trainer
-from worker.training.augmentation import Distortion
-from worker.training.calibration import (
-    REVIEWED_SHARE,
-    calibrate,
-    count_gaps,
-    measure_calibration_error,
-)
-from worker.training.number_trainer import (
+from training import trainer
+from training.number_trainer import (
     MARKED_SHARE,
     Answers,
     calibrate_card,
@@ -37,10 +26,21 @@ from worker.training.number_trainer import (
     fit_known_confidence,
     measure_gaps,
 )
-from worker.training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
-from worker.training.synthetic import rendering
-from worker.training.synthetic.rendering import NO_DIGIT
-from worker.training.trainer import prepare_data, target_probabilities, train_network, train_stages
+from training.recipes import RECIPES, CnnRecipe, MlpRecipe, Recipe
+from training.synthetic import rendering
+from training.synthetic.rendering import NO_DIGIT
+from training.trainer import prepare_data, target_probabilities, train_network, train_stages
+from worker.commands import train
+from worker.learning.augmentation import Distortion
+from worker.learning.calibration import (
+    REVIEWED_SHARE,
+    calibrate,
+    count_gaps,
+    measure_calibration_error,
+)
+from worker.models.card import Card
+from worker.models.model import read_model
+from worker.models.network import Mlp, softmax
 
 torch.set_num_threads(1)  # the cores belong to several processes of tests
 STILL = Distortion(
@@ -269,7 +269,7 @@ def test_weights_are_not_replaced(tmp_path: Path) -> None:
 TEACHING = """
 import os, time
 from protocol.host.process import end_at_once
-from worker.training.synthetic.rendering import start_processes
+from training.synthetic.rendering import start_processes
 if __name__ == "__main__":
     end_at_once()
     with start_processes() as pool:

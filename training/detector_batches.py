@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.rendered import Scene
 from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.sight.numbers.finding import equalise, shrink_by_factor
-from worker.training.rendered import Scene
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 400_000  # a batch has as many scenes as fit

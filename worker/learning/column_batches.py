@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.rendered import Scene
 from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import cut_strip, fit_line
-from worker.training.rendered import Scene
 
 BATCH_STRIPS = 48
 TIGHT = ("several lines", "several numbers")  # their strips must not show the other number

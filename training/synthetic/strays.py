@@ -5,8 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from worker.models.detector import OTHER
-from worker.training.synthetic.arranging import (
+from training.synthetic.arranging import (
     Line,
     append,
     bounds_of,
@@ -14,10 +13,11 @@ from worker.training.synthetic.arranging import (
     thicken,
     write_line,
 )
-from worker.training.synthetic.handwriting import Points, smooth
-from worker.training.synthetic.scenes import Rng, crop, pick
-from worker.training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
-from worker.training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
+from training.synthetic.handwriting import Points, smooth
+from training.synthetic.scenes import Rng, crop, pick
+from training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
+from training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
+from worker.models.detector import OTHER
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
 MAX_SHOWN_SHARE = 0.55  # the same of its area if the picture is turned

@@ -21,6 +21,13 @@ from torch import Tensor
 from protocol.chunk import Reason
 from protocol.known import Known
 from protocol.settings import NUMBER
+from training import detector_batches
+from training.epochs import EpochsRecipe, Learner, train
+from training.rendered import Scene, collect, start_rendering
+from training.synthetic.rendering import start_processes
+from training.trainer import make_writable, write_model
+from worker.learning import column_batches
+from worker.learning.calibration import count_gaps, fit_logistic
 from worker.models.card import Card, card_path, read_card
 from worker.models.column_network import Columns
 from worker.models.detector import Detector, divide, fold
@@ -28,12 +35,6 @@ from worker.models.number import NumberNetwork, make_reader, read_networks
 from worker.sight.numbers.recognition import choose_readings, look
 from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
 from worker.sight.types import ImageError
-from worker.training import detection, strips
-from worker.training.calibration import count_gaps, fit_logistic
-from worker.training.epochs import EpochsRecipe, Learner, train
-from worker.training.rendered import Scene, collect, start_rendering
-from worker.training.synthetic.rendering import start_processes
-from worker.training.trainer import make_writable, write_model
 
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = EpochsRecipe(epochs=45)
@@ -66,13 +67,17 @@ def train_networks(
         begun_with = card.sha256
     detector = Learner(
         network.detector,
-        detection.make_batches,
-        detection.measure_losses,
+        detector_batches.make_batches,
+        detector_batches.measure_losses,
         recipe,
         shown_epochs=1,
     )
     columns = Learner(
-        network.columns, strips.make_batches, strips.measure_losses, recipe, shown_epochs=3
+        network.columns,
+        column_batches.make_batches,
+        column_batches.measure_losses,
+        recipe,
+        shown_epochs=3,
     )
     train({"detector": detector, "columns": columns}, recipe, seed, saved, begun_with)
     return NumberNetwork(fold(detector.learned), fold(columns.learned))
@@ -86,7 +91,7 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
     """
     logits, truths, scores, signs = [], [], [], []
     with torch.inference_mode():
-        for batch in detection.make_batches(scenes, np.random.default_rng((seed, 2))):
+        for batch in detector_batches.make_batches(scenes, np.random.default_rng((seed, 2))):
             maps = divide(network(batch.images))
             is_peak = maps.middle == F.max_pool2d(maps.middle, 3, 1, 1)
             is_peak &= (maps.middle > -4) & (batch.weight > 0)

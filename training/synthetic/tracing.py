@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.synthetic.handwriting import Shape
-from worker.training.synthetic.scenes import crop
+from training.synthetic.handwriting import Shape
+from training.synthetic.scenes import crop
 
 THINNED_SIDE = 56  # px, of the square in which a digit is thinned: twice 28
 TRACED_SIDE = 84  # px, of the square in which it is drawn again: three times 28

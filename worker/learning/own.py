@@ -18,6 +18,14 @@ from torch import Tensor
 from protocol.chunk import PIXELS, Chunk, kind_of
 from protocol.errors import UsageError
 from protocol.text import name_some, plural
+from training.recipes import OWN_RECIPES
+from training.trainer import (
+    VALIDATION_IMAGES,
+    TrainingData,
+    make_writable,
+    train_stage,
+    write_model,
+)
 from worker.classify import (
     TTA_BELOW,
     combine_views,
@@ -28,27 +36,19 @@ from worker.classify import (
     watch,
 )
 from worker.dataset import load_mnist
-from worker.models.card import Card
-from worker.models.model import Model, build_model, load_model
-from worker.models.network import Network
-from worker.sight.digits import trace_other_views
-from worker.sight.normalisation.steps import Views
-from worker.sight.types import INPUT_SIDE
-from worker.training.calibration import (
+from worker.learning.calibration import (
     calibrate,
     choose_digit_threshold,
     classify,
     measure_accuracy,
     measure_calibration_error,
 )
-from worker.training.recipes import OWN_RECIPES
-from worker.training.trainer import (
-    VALIDATION_IMAGES,
-    TrainingData,
-    make_writable,
-    train_stage,
-    write_model,
-)
+from worker.models.card import Card
+from worker.models.model import Model, build_model, load_model
+from worker.models.network import Network
+from worker.sight.digits import trace_other_views
+from worker.sight.normalisation.steps import Views
+from worker.sight.types import INPUT_SIDE
 
 MIN_OWN_IMAGES = 20  # fewer say nothing of an accuracy
 OWN_ROWS = 3_000  # own images are repeated until an epoch shows about so many

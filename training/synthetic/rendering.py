@@ -15,12 +15,12 @@ from rich.progress import track
 
 from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
+from training.synthetic.handwriting import SHAPE_SIDE
+from training.synthetic.outliers import NEGATIVES
+from training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import normalise
 from worker.sight.types import INPUT_SIDE, Grey, ImageError
-from worker.training.synthetic.handwriting import SHAPE_SIDE
-from worker.training.synthetic.outliers import NEGATIVES
-from worker.training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.synthetic import strays
+from training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
+from training.synthetic.cameras import take
+from training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
+from training.synthetic.handwriting import Points, Shape
+from training.synthetic.scenes import Rng, pick, pick_by_weight, put
+from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
+from training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 from worker.models.detector import OTHER
 from worker.sight.types import Picture
-from worker.training.synthetic import strays
-from worker.training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
-from worker.training.synthetic.cameras import take
-from worker.training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
-from worker.training.synthetic.handwriting import Points, Shape
-from worker.training.synthetic.scenes import Rng, pick, pick_by_weight, put
-from worker.training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
-from worker.training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number

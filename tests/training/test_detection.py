@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
+from training import epochs, number_trainer
+from training.detector_batches import make_batches, measure_losses
+from training.epochs import EpochsRecipe, Learner, make_optimisers, save
+from training.muon import Muon, make_orthogonal
+from training.number_trainer import TUNING_RECIPE, train_networks, train_number
+from training.rendered import render_scenes
+from worker.learning import column_batches
 from worker.models.card import card_path, read_card
 from worker.models.column_network import Columns
 from worker.models.detector import CELL, SIZE_UNIT, Detector, Residual, divide, fold
 from worker.models.number import make_reader, read_networks
 from worker.models.runtime import make_session
-from worker.training import epochs, number_trainer, strips
-from worker.training.detection import make_batches, measure_losses
-from worker.training.epochs import EpochsRecipe, Learner, make_optimisers, save
-from worker.training.muon import Muon, make_orthogonal
-from worker.training.number_trainer import TUNING_RECIPE, train_networks, train_number
-from worker.training.rendered import render_scenes
 
 
 def test_targets_are_where_the_digits_are() -> None:
@@ -234,7 +235,13 @@ def test_a_network_sees_the_scenes_of_some_epochs(
     def teach_both() -> None:
         recipe = EpochsRecipe(epochs=5, scenes=2)
         learners = {
-            name: Learner(Columns(), strips.make_batches, strips.measure_losses, recipe, window)
+            name: Learner(
+                Columns(),
+                column_batches.make_batches,
+                column_batches.measure_losses,
+                recipe,
+                window,
+            )
             for name, window in (("one", 1), ("three", 3))
         }
         epochs.train(learners, recipe, 0, tmp_path / "saved")

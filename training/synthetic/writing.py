@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.models.detector import OTHER
-from worker.training.synthetic.glyphs import (
+from training.synthetic.glyphs import (
     ANGULAR_DIGITS,
     MARK_SIZES,
     MARKS,
@@ -15,9 +14,10 @@ from worker.training.synthetic.glyphs import (
     SLASHED_ZEROS,
     glyph_basis,
 )
-from worker.training.synthetic.handwriting import LETTERS, Points, Shape
-from worker.training.synthetic.scenes import DEFAULT_DRAWN_SHARE, DRAWN_SHARES, Rng, pick, resize
-from worker.training.synthetic.tracing import lean_of, trace
+from training.synthetic.handwriting import LETTERS, Points, Shape
+from training.synthetic.scenes import DEFAULT_DRAWN_SHARE, DRAWN_SHARES, Rng, pick, resize
+from training.synthetic.tracing import lean_of, trace
+from worker.models.detector import OTHER
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from worker.learning.augmentation import Distortion
 from worker.models.network import Cnn, Mlp, Network, TwoViewCnn
-from worker.training.augmentation import Distortion
 
 
 @dataclass(frozen=True)

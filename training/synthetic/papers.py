@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.synthetic.handwriting import Shape
-from worker.training.synthetic.scenes import Rng, pick, put
-from worker.training.synthetic.sheets import choose_text, print_text
+from training.synthetic.handwriting import Shape
+from training.synthetic.scenes import Rng, pick, put
+from training.synthetic.sheets import choose_text, print_text
 
 Layer = NDArray[np.float32]  # (height, width)
 NOISE_SIDE = 1024  # px, of the noise from which all grain is cut

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.synthetic.numbers import render_number
+from training.trainer import VALIDATION_IMAGES
 from worker.dataset import load_mnist
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.types import Grey
-from worker.training.synthetic.numbers import render_number
-from worker.training.trainer import VALIDATION_IMAGES
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
 

@@ -25,18 +25,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from protocol.chunk import CLASSES
 from protocol.errors import OutputError, UsageError
 from protocol.text import plural
+from training.recipes import RECIPES, Recipe
+from training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
 from worker.dataset import load_mnist
-from worker.models.card import Card
-from worker.models.network import Network, softmax
-from worker.training.augmentation import Augmenter
-from worker.training.calibration import (
+from worker.learning.augmentation import Augmenter
+from worker.learning.calibration import (
     calibrate,
     classify,
     measure_accuracy,
     measure_calibration_error,
 )
-from worker.training.recipes import RECIPES, Recipe
-from worker.training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
+from worker.models.card import Card
+from worker.models.network import Network, softmax
 
 VALIDATION_IMAGES = 5_000  # so many images, the last ones, choose the epoch that is kept
 LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck

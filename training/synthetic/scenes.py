@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 from worker.sight.types import Picture
-from worker.training.synthetic.handwriting import SHAPE_SIDE, Shape, draw_digit
 
 T = TypeVar("T")
 Rng = np.random.Generator

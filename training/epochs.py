@@ -20,10 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.text import plural
-from worker.training.muon import Muon
-from worker.training.rendered import Scene, collect, start_rendering
-from worker.training.synthetic.rendering import start_processes
-from worker.training.trainer import has_bfloat16
+from training.muon import Muon
+from training.rendered import Scene, collect, start_rendering
+from training.synthetic.rendering import start_processes
+from training.trainer import has_bfloat16
 
 POOLED_SCENES = 2_000  # batches are made of this many scenes, so that those of one size meet
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from worker.training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
-from worker.training.synthetic.scenes import Rng, pick, put, resize
-from worker.training.synthetic.sheets import (
+from training.synthetic.glyphs import ANGULAR_DIGITS, glyph_basis
+from training.synthetic.scenes import Rng, pick, put, resize
+from training.synthetic.sheets import (
     OUTWARD,
     Bounds,
     Sheet,

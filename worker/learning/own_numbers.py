@@ -15,7 +15,15 @@ import torch
 from protocol.chunk import Chunk, Kind, kind_of
 from protocol.errors import UsageError
 from protocol.settings import NUMBER
+from training.epochs import EpochsRecipe, Learner, train
+from training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes
+from training.rendered import Scene, collect, start_rendering
+from training.synthetic.rendering import start_processes
+from training.trainer import make_writable, write_model
 from worker.classify import as_file, read_image, read_images, watch
+from worker.learning import column_batches
+from worker.learning.column_batches import Rng, StripBatch
+from worker.learning.own import check_enough, hold_back, report, report_failed
 from worker.models.card import Card
 from worker.models.column_network import Columns
 from worker.models.number import NumberReader, make_reader, read_networks
@@ -24,14 +32,6 @@ from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
-from worker.training import strips
-from worker.training.epochs import EpochsRecipe, Learner, train
-from worker.training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes
-from worker.training.own import check_enough, hold_back, report, report_failed
-from worker.training.rendered import Scene, collect, start_rendering
-from worker.training.strips import Rng, StripBatch
-from worker.training.synthetic.rendering import start_processes
-from worker.training.trainer import make_writable, write_model
 
 RECIPE = EpochsRecipe(epochs=4, scenes=750, learning_rate=3e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # so many own numbers are learned for each rendered scene
@@ -88,9 +88,9 @@ def learn_columns(
 
     def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
         chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
-        return strips.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
+        return column_batches.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
 
-    learner = Learner(columns, make_batches, strips.measure_losses, recipe, shown_epochs=3)
+    learner = Learner(columns, make_batches, column_batches.measure_losses, recipe, shown_epochs=3)
     train({"columns": learner}, recipe, seed)
     return learner.learned
 

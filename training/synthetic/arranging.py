@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.synthetic.handwriting import Points, Shape, smooth
-from worker.training.synthetic.scenes import Rng, crop, pick, pick_by_weight, resize
-from worker.training.synthetic.sheets import Bounds, Cells, print_text
-from worker.training.synthetic.writing import Hand, Sign, write_digit, write_mark
+from training.synthetic.handwriting import Points, Shape, smooth
+from training.synthetic.scenes import Rng, crop, pick, pick_by_weight, resize
+from training.synthetic.sheets import Bounds, Cells, print_text
+from training.synthetic.writing import Hand, Sign, write_digit, write_mark
 
 MAX_WIDTH = 480  # px, that a number is at most about wide
 HEIGHTS = (14, 60)  # px, the least and the most of a digit

@@ -4,26 +4,26 @@ import cv2
 import numpy as np
 import pytest
 
-from worker.models.detector import OTHER
-from worker.training.synthetic import forms, numbers, papers
-from worker.training.synthetic.arranging import (
+from training.synthetic import forms, numbers, papers
+from training.synthetic.arranging import (
     choose_digits,
     hull_of,
     write_in_cells,
     write_line,
 )
-from worker.training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
-from worker.training.synthetic.numbers import (
+from training.synthetic.glyphs import ANGULAR_DIGITS, MARKS, ROUND_DIGITS
+from training.synthetic.numbers import (
     DOUBT_SHARES,
     MAX_PERSPECTIVE,
     NumberScene,
     choose_canvas,
     render_number,
 )
-from worker.training.synthetic.sheets import corners_of, move
-from worker.training.synthetic.strays import mix_in_letters
-from worker.training.synthetic.tracing import thin, trace
-from worker.training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
+from training.synthetic.sheets import corners_of, move
+from training.synthetic.strays import mix_in_letters
+from training.synthetic.tracing import thin, trace
+from training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
+from worker.models.detector import OTHER
 
 SHAPES = np.zeros((40, 28, 28), np.uint8)
 SHAPES[:, 4:24, 12:16] = SHAPES[:, 20:24, 8:20] = 255

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from worker.training.synthetic.handwriting import GLYPHS, Points, smooth
+from training.synthetic.handwriting import GLYPHS, Points, smooth
 
 # Of old registers, of pens that are not lifted, and a few that other countries teach.
 DIGIT_TABLE = """\

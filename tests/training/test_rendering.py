@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from tests.drawing import draw_bars
-from worker.training.synthetic import rendering
-from worker.training.synthetic.handwriting import (
+from training.synthetic import rendering
+from training.synthetic.handwriting import (
     GLYPHS,
     LETTERS,
     SHAPE_SIDE,
     draw_digit,
     smooth,
 )
-from worker.training.synthetic.outliers import NEGATIVES, letter, scribble
-from worker.training.synthetic.rendering import NO_DIGIT, render_block, render_set
-from worker.training.synthetic.scenes import PICTURE_KINDS, crop, enlarge, warp
+from training.synthetic.outliers import NEGATIVES, letter, scribble
+from training.synthetic.rendering import NO_DIGIT, render_block, render_set
+from training.synthetic.scenes import PICTURE_KINDS, crop, enlarge, warp
 
 DIGIT = np.zeros((28, 28), np.uint8)
 DIGIT[4:24, 12:16] = DIGIT[20:24, 8:20] = 255

@@ -1,0 +1,1 @@
+"""How the installed networks were made, in a clone only: recipes, trainers, rendered pictures."""

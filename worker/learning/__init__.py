@@ -1,0 +1,1 @@
+"""Goes on from given weights with a user's own images."""

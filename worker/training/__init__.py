@@ -1,1 +1,0 @@
-"""How the shipped networks were trained: recipes, augmentation, calibration."""
