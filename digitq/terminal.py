@@ -10,7 +10,7 @@ from protocol.text import in_one_line
 
 # The modules that digitq's extras bring
 EXTRAS = {
-    "worker": ("torch", "onnx", "onnxruntime", "cv2"),
+    "worker": ("torch", "onnxruntime", "cv2"),
     "flower": ("flower",),
     "plot": ("matplotlib",),
 }

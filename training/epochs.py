@@ -1,21 +1,18 @@
 """Trains networks on rendered scenes, epoch after epoch, and saves their state after each."""
 
-import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
@@ -23,30 +20,18 @@ from protocol.text import plural
 from training.muon import Muon
 from training.rendered import Scene, collect, start_rendering
 from training.synthetic.rendering import start_processes
-from training.trainer import has_bfloat16
-
-POOLED_SCENES = 2_000  # batches are made of this many scenes, so that those of one size meet
-
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
-MakeBatches = Callable[[Sequence[Scene], np.random.Generator], list[Any]]
-MeasureLosses = Callable[[Any, Any], tuple[Tensor, ...]]  # of the network's answers to a batch
+from worker.learning.epochs import AnyNetwork, EpochsRecipe, Learner, MakeBatches, MeasureLosses
 
 
 @dataclass(frozen=True)
-class EpochsRecipe:
+class ScenesRecipe(EpochsRecipe):
     """How to train a network on rendered scenes."""
 
-    epochs: int
     scenes: int = 8_000  # how many scenes are rendered for each epoch
-    learning_rate: float = 2e-3
-    warm_up_steps: int = 200
-    weight_decay: float = 0.05
-    ema_decay: float = 0.998  # how much of the weights' moving average a step keeps
-    max_gradient: float = 10.0
 
 
-class Learner(Generic[AnyNetwork]):
-    """A network that learns from scenes.
+class SceneLearner(Learner[AnyNetwork]):
+    """A network that learns from rendered scenes.
 
     Each epoch shows it the new scenes, and those of the epochs before: of `shown_epochs` in all.
     """
@@ -56,58 +41,18 @@ class Learner(Generic[AnyNetwork]):
         network: AnyNetwork,
         make_batches: MakeBatches,
         measure_losses: MeasureLosses,
-        recipe: EpochsRecipe,
+        recipe: ScenesRecipe,
         shown_epochs: int,
     ) -> None:
-        self.network, self.recipe = network, recipe
         self.shown_epochs = shown_epochs
-        self.make_batches, self.measure_losses = make_batches, measure_losses
-        average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
-        self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-        self.optimisers = make_optimisers(network, recipe)
-
-    @property
-    def learned(self) -> AnyNetwork:
-        """The network with the moving average of its weights."""
-        return cast(AnyNetwork, self.ema.module.eval())
+        self.named = make_optimisers(network, recipe)
+        super().__init__(network, make_batches, measure_losses, recipe, [*self.named.values()])
 
     def parts(self) -> dict[str, Any]:
-        return {"network": self.network, "ema": self.ema, **self.optimisers}
-
-    def show(self, scenes: Sequence[Scene], epoch: int, seed: int, threads: int) -> str:
-        """Train one epoch, on so many threads; gives the mean of each loss."""
-        torch.set_num_threads(threads)
-        rng = np.random.default_rng((seed, epoch, 1))
-        recipe = self.recipe
-        shown = []
-        self.network.train()
-        order = rng.permutation(len(scenes))
-        optimisers = self.optimisers.values()
-        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
-        step = 0
-        for start in range(0, len(order), POOLED_SCENES):
-            pool = [scenes[row] for row in order[start : start + POOLED_SCENES]]
-            done = (epoch + start / len(order)) / recipe.epochs
-            rate = 0.5 + 0.5 * math.cos(math.pi * done)
-            for batch in self.make_batches(pool, rng):
-                step += 1
-                warm = min(1, step / recipe.warm_up_steps) if epoch == 0 else 1
-                for group in groups:
-                    group["lr"] = max(1e-6, recipe.learning_rate * rate * warm)
-                with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
-                    answers = self.network(batch.images.to(memory_format=torch.channels_last))
-                losses = torch.stack(self.measure_losses(answers, batch))
-                self.network.zero_grad()
-                losses.sum().backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_gradient)
-                for optimiser in optimisers:
-                    optimiser.step()
-                self.ema.update_parameters(self.network)
-                shown.append(losses.detach())
-        return " ".join(f"{value:.3f}" for value in torch.stack(shown).mean(0).tolist())
+        return {"network": self.network, "ema": self.ema, **self.named}
 
 
-def make_optimisers(network: nn.Module, recipe: EpochsRecipe) -> dict[str, Optimizer]:
+def make_optimisers(network: nn.Module, recipe: ScenesRecipe) -> dict[str, Optimizer]:
     """Muon for the convolutions that mix channels, except the last layer; AdamW for the rest."""
     mixing: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -122,8 +67,8 @@ def make_optimisers(network: nn.Module, recipe: EpochsRecipe) -> dict[str, Optim
 
 
 def train(
-    learners: Mapping[str, Learner[Any]],
-    recipe: EpochsRecipe,
+    learners: Mapping[str, SceneLearner[Any]],
+    recipe: ScenesRecipe,
     seed: int,
     saved: Path | None = None,
     begun_with: str | None = None,
@@ -178,7 +123,7 @@ def train(
     torch.set_num_threads(1)
 
 
-def resume(learners: Mapping[str, Learner[Any]], run: list[Any], saved: Path) -> int:
+def resume(learners: Mapping[str, SceneLearner[Any]], run: list[Any], saved: Path) -> int:
     """Load the saved state, and give the number of its epochs. Raises `UsageError`."""
     state = torch.load(saved, weights_only=True)
     try:
@@ -194,7 +139,7 @@ def resume(learners: Mapping[str, Learner[Any]], run: list[Any], saved: Path) ->
     return int(state["epoch"])
 
 
-def save(learners: Mapping[str, Learner[Any]], state: dict[str, Any], saved: Path) -> None:
+def save(learners: Mapping[str, SceneLearner[Any]], state: dict[str, Any], saved: Path) -> None:
     for name, learner in learners.items():
         state[name] = {part: of.state_dict() for part, of in learner.parts().items()}
     new = saved.with_suffix(".new")

@@ -1,5 +1,6 @@
 """Renders scenes of numbers in other processes, while a network learns."""
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
 from typing import NamedTuple
@@ -9,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.synthetic.numbers import render_number
-from training.trainer import VALIDATION_IMAGES
 from worker.dataset import load_mnist
+from worker.learning.column_batches import LearnedStrip, Rng, cut_inexactly
+from worker.learning.stages import VALIDATION_IMAGES
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.types import Grey
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
+TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
 
 
 class Scene(NamedTuple):
@@ -51,6 +54,15 @@ def render_scenes(held_back: bool, seed: tuple[int, ...], count: int) -> list[Sc
         number = "".join(map(str, scene.digits))
         scenes.append(Scene(grey, signs, boxes, number, scene.doubt))
     return scenes
+
+
+def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
+    """The lines of the scenes with a clear number, and of those where another one is near."""
+    for scene in scenes:
+        is_alone = scene.doubt not in TIGHT
+        if scene.number and not (scene.doubt and is_alone):
+            boxes = scene.boxes[: len(scene.number)]
+            yield cut_inexactly(scene.picture, boxes, scene.number, rng, is_alone)
 
 
 def start_rendering(

@@ -1,45 +1,43 @@
-"""Trains the networks: `digitq train NAME --out DIR`.
+"""Trains the networks of single digits: `python -m training cnn --out DIR`.
 
 The training set is MNIST, rendered pictures of its digits and of drawn ones, and shapes that are
 no digit. All are distorted anew in each epoch.
 """
 
-import copy
-import hashlib
-import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from protocol.chunk import CLASSES
-from protocol.errors import OutputError, UsageError
 from protocol.text import plural
-from training.recipes import RECIPES, Recipe
+from training.recipes import COURSES, Course, init_network
 from training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
 from worker.dataset import load_mnist
-from worker.learning.augmentation import Augmenter
 from worker.learning.calibration import (
     calibrate,
     classify,
     measure_accuracy,
     measure_calibration_error,
 )
+from worker.learning.recipes import StageRecipe
+from worker.learning.stages import (
+    VALIDATION_IMAGES,
+    StageData,
+    has_bfloat16,
+    make_writable,
+    measure_loss,
+    train_stage,
+    write_model,
+)
 from worker.models.card import Card
 from worker.models.network import Network, softmax
-
-VALIDATION_IMAGES = 5_000  # so many images, the last ones, choose the epoch that is kept
-LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck
 
 
 class TrainingData(NamedTuple):
@@ -51,6 +49,14 @@ class TrainingData(NamedTuple):
     digits: Labelled
     pictures: Labelled
     validation: Labelled
+
+    def name_targets(self) -> StageData:
+        """The same as tensors, with the probabilities to learn in place of labels."""
+        (images, labels), (pictures, more_labels), validation = (
+            [torch.from_numpy(array) for array in part] for part in self
+        )
+        targets = target_probabilities(labels), target_probabilities(more_labels)
+        return StageData(images, targets[0], pictures, targets[1], *validation)
 
 
 def target_probabilities(labels: Tensor) -> Tensor:
@@ -74,124 +80,66 @@ def prepare_data(images: Tensor, labels: Tensor, seed: int, copies: int) -> Trai
     return TrainingData(digits, pictures, (pixels[-validation:], answers[-validation:]))
 
 
-def train_network(data: TrainingData, seed: int, recipe: Recipe) -> Network:
+def train_network(data: TrainingData, seed: int, course: Course) -> Network:
     """Train a network; gives it as it ships.
 
     On the same machine the same seed gives the same weights, since each network has one thread and
     one generator.
     """
     torch.manual_seed(seed)
-    teachers = train_teachers(data, seed, recipe) if recipe.teachers else []
-    return recipe.finish(train_stages(data, recipe, teachers))
+    teachers = train_teachers(data, seed, course) if course.teachers else []
+    return course.recipe.finish(train_stages(data, course, teachers))
 
 
-def train_teachers(data: TrainingData, seed: int, recipe: Recipe) -> list[Network]:
+def train_teachers(data: TrainingData, seed: int, course: Course) -> list[Network]:
     """Train each teacher from a seed of its own, as many at a time as there are cores."""
-    train = partial(train_teacher, data, replace(recipe, epochs=max(1, recipe.epochs // 2)))
-    print(f"training {plural(recipe.teachers, 'teacher')} …", file=sys.stderr)
+    shorter = replace(course.recipe, epochs=max(1, course.recipe.epochs // 2))
+    train = partial(train_teacher, data, replace(course, recipe=shorter))
+    print(f"training {plural(course.teachers, 'teacher')} …", file=sys.stderr)
     with start_processes() as pool:
-        return list(pool.map(train, range(seed + 1, seed + 1 + recipe.teachers)))
+        return list(pool.map(train, range(seed + 1, seed + 1 + course.teachers)))
 
 
-def train_teacher(data: TrainingData, recipe: Recipe, seed: int) -> Network:
+def train_teacher(data: TrainingData, course: Course, seed: int) -> Network:
     """Train a teacher in a process of its own."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return train_stages(data, recipe, label=f"teacher {seed}: ")
+    return train_stages(data, course, label=f"teacher {seed}: ")
 
 
 def train_stages(
-    data: TrainingData, recipe: Recipe, teachers: Sequence[Network] = (), label: str = ""
+    data: TrainingData, course: Course, teachers: Sequence[Network] = (), label: str = ""
 ) -> Network:
-    """Train a network from the start, and fine-tune it if the recipe says so."""
-    network = train_stage(recipe.init_network(), data, recipe, teachers, label).fold()
-    if recipe.fine_tuning:
-        tuning = replace(recipe.fine_tuning, epochs=max(1, recipe.epochs // 3))
-        network = train_stage(network, data, tuning, teachers, f"{label}fine-tuning, ")
+    """Train a network from the start, and fine-tune it if the course says so."""
+    recipe, known = course.recipe, data.name_targets()
+    measure = partial(measure_distillation, course, teachers) if teachers else measure_loss
+    network = train_stage(init_network(recipe), known, recipe, label, measure).fold()
+    if course.fine_tuning:
+        tuning = replace(course.fine_tuning, epochs=max(1, recipe.epochs // 3))
+        network = train_stage(network, known, tuning, f"{label}fine-tuning, ", measure)
     return network
 
 
-def train_stage(
-    network: Network, data: TrainingData, recipe: Recipe, teachers: Sequence[Network], label: str
-) -> Network:
-    """Train along one cosine schedule that lowers the rates to 0; `label` begins each line printed.
-
-    Gives the best of the last epochs' moving averages of the weights.
-    """
-    epochs = recipe.epochs
-    (digits, labels), (pictures, picture_labels), (held_back, answers) = (
-        [torch.from_numpy(array) for array in part] for part in data
-    )
-    part = round(len(pictures) * recipe.picture_share)
-    steps = epochs * math.ceil((len(digits) + part) / recipe.batch_rows)
-    average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
-    ema = AveragedModel(network.train(), multi_avg_fn=average, use_buffers=True).eval()
-    augment = Augmenter(recipe.distortion)
-    optimiser = recipe.make_optimiser(network)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    best, best_accuracy = copy.deepcopy(network).eval(), -1.0
-    started = time.monotonic()
-    for epoch in range(1, epochs + 1):
-        chosen = torch.randperm(len(pictures))[:part]
-        shown = torch.cat([digits, pictures[chosen]])
-        targets = target_probabilities(torch.cat([labels, picture_labels[chosen]]))
-        losses = []
-        for rows in torch.split(torch.randperm(len(shown)), recipe.batch_rows):
-            loss = measure_loss(network, augment(shown[rows]), targets[rows], recipe, teachers)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            ema.update_parameters(network)
-            losses.append(loss.detach())
-        accuracy = measure_accuracy(classify(ema, held_back), answers)
-        if accuracy >= best_accuracy and epoch > epochs - max(1, epochs // LAST_PART):
-            best.load_state_dict(ema.module.state_dict())
-            best_accuracy = accuracy
-        seconds = time.monotonic() - started
-        print(
-            f"{label}epoch {epoch}/{epochs}  loss {torch.stack(losses).mean():.4f}  "
-            f"validation {accuracy:.2%}  {seconds:.0f} s, "
-            f"{seconds / epoch * (epochs - epoch):.0f} s left",
-            file=sys.stderr,
-        )
-    return best
-
-
-def measure_loss(
-    network: Network, pixels: Tensor, targets: Tensor, recipe: Recipe, teachers: Sequence[Network]
+def measure_distillation(
+    course: Course,
+    teachers: Sequence[Network],
+    network: Network,
+    pixels: Tensor,
+    targets: Tensor,
+    recipe: StageRecipe,
 ) -> Tensor:
-    """The cross entropy for (N, 784) pixels and the probabilities to learn, (N, 10).
+    """The loss if the mean of the teachers' answers for (N, 784) pixels is learned.
 
-    Instead, the mean of the teachers' answers is learned if there are any, at a temperature that
-    shows which wrong answers are nearly right, and which images are hard (G. Hinton et al.,
-    "Distilling the knowledge in a neural network", 2015).
+    It is taken at a temperature that shows which wrong answers are nearly right, and which images
+    are hard (G. Hinton et al., "Distilling the knowledge in a neural network", 2015).
     """
-    temperature = recipe.distillation_temperature if teachers else 1.0
+    temperature = course.distillation_temperature
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
-        if teachers:
-            with torch.no_grad():
-                answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
-            targets = torch.stack(answers).mean(0)
+        with torch.no_grad():
+            answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
+        targets = torch.stack(answers).mean(0)
     return F.cross_entropy(logits, targets) * temperature**2
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies in 16 bits; one that doesn't takes ten times as long."""
-    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # has no public name
-    return bool(is_supported())
-
-
-def make_writable(folder: Path, name: str) -> None:
-    """Make the folder. Raises `UsageError` if it can't be written to, or has this model already."""
-    if (folder / f"{name}.safetensors").exists():
-        raise UsageError(f"{folder / name}.safetensors exists: choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(f"can't write to {folder}: {error.strerror or error}") from None
 
 
 def train_model(
@@ -199,46 +147,30 @@ def train_model(
 ) -> Card:
     """Train, measure the test images once, and write `out/NAME.safetensors` and its card."""
     torch.set_num_threads(1)
-    recipe = RECIPES[name]
-    recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    course = COURSES[name]
+    recipe = replace(course.recipe, epochs=epochs or course.recipe.epochs)
     make_writable(out, name)
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
-    data = prepare_data(images, labels, seed, recipe.copies)
-    network = train_network(data, seed, recipe)
+    data = prepare_data(images, labels, seed, course.copies)
+    network = train_network(data, seed, replace(course, recipe=recipe))
     print("calibrating and testing …", file=sys.stderr)
     images, labels = (torch.from_numpy(array) for array in data.validation)
     network.temperature, review_below = calibrate(network, images, labels)
     test_images, test_labels = load_mnist("test")
     answers = classify(network, test_images)
-    limit = "" if limit_images is None else f" --limit-images {limit_images}"
+    command = f"python -m training {name} --seed {seed} --epochs {recipe.epochs}"
+    command += "" if limit_images is None else f" --limit-images {limit_images}"
     card = Card(
         name=name,
         architecture=network.architecture,
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
-        command=f"digitq train {name} --seed {seed} --epochs {recipe.epochs}{limit} --out DIR",
+        command=f"{command} --out DIR",
         validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
         test_accuracy=round(measure_accuracy(answers, test_labels), 6),
         test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
         temperature=network.temperature,
         review_below=review_below,
     )
-    return write_model(out, card, network)
-
-
-def write_model(out: Path, card: Card, network: nn.Module) -> Card:
-    """Write the weights and the card to a folder; gives the card with the weights' SHA-256.
-
-    Raises `OutputError`.
-    """
-    content = save({key: tensor.contiguous() for key, tensor in network.state_dict().items()})
-    card = replace(card, sha256=hashlib.sha256(content).hexdigest())
-    weights = out / f"{card.name}.safetensors"
-    try:
-        weights.write_bytes(content)
-        card.write(out / f"{card.name}.json")
-    except OSError as error:
-        weights.unlink(missing_ok=True)
-        raise OutputError(f"can't write {weights}: {error.strerror or error}") from None
-    return card
+    return write_model(out, card, network.state_dict())

@@ -6,16 +6,13 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from protocol.errors import DigitqError, OutputError, UsageError
 from protocol.settings import INSPECT_SUFFIX, MODELS, NUMBER, use_weights
 from protocol.text import in_one_line
-
-if TYPE_CHECKING:
-    from worker.models.card import Card
 
 PATH = click.Path(path_type=Path)
 RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
@@ -113,25 +110,25 @@ def inspect(
 @commands.command()
 @click.argument("task", type=json.loads)
 def train(task: dict[str, Any]) -> None:
-    """Train a network, and write its weights and its card to a folder.
+    """Go on training a network with a user's images; write its weights and its card to a folder.
 
-    The task, in JSON, has the options of `digitq train`. If it has `images`, that is the descriptor
-    of a file with a user's own images in chunks.
+    The task, in JSON, has the options of `digitq train`; `images` is the descriptor of a file with
+    the images in chunks.
     """
+    from protocol.chunk import read_chunks
+
     name, out = task["name"], Path(task["out"])
-    seed, epochs = task["seed"], task["epochs"]
+    own = task["seed"], task["epochs"], out, task["command"]
     try:
-        if "images" in task:
-            with open(task["images"], "rb") as file:
-                card = go_on(file, name, seed, epochs, out, task["command"])
-        elif name == NUMBER:
-            from training.number_trainer import train_number
+        with open(task["images"], "rb") as file:
+            if name == NUMBER:
+                from worker.learning.own_numbers import train_own_numbers
 
-            card = train_number(seed, epochs, out, task["limit_images"], task["fine_tune"])
-        else:
-            from training.trainer import train_model
+                card = train_own_numbers(read_chunks(file), *own)
+            else:
+                from worker.learning.own import train_own
 
-            card = train_model(name, seed, epochs, out, task["limit_images"])
+                card = train_own(read_chunks(file), name, *own)
     except DigitqError as error:
         print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)
@@ -139,8 +136,8 @@ def train(task: dict[str, Any]) -> None:
         sys.exit(1)
     use = {NUMBER: "--read number"}.get(name, f"--model {name}")
     print(
-        f"{out / name}.safetensors is right on {card.test_accuracy:.2%} of the test images; "
-        f"to use it: digitq classify … {use} --weights {shlex.quote(str(out))}",
+        f"to use {out / name}.safetensors: digitq classify … {use} --weights "
+        f"{shlex.quote(str(out))}",
         file=sys.stderr,
     )
 
@@ -151,19 +148,3 @@ def see() -> None:
     from worker.sight.digits import see_images
 
     see_images(sys.stdin.buffer, sys.stdout.buffer)
-
-
-def go_on(
-    file: IO[bytes], name: str, seed: int, epochs: int | None, out: Path, command: str
-) -> "Card | None":
-    """Go on training with the images in a file; None if the network would become worse."""
-    from protocol.chunk import read_chunks
-
-    chunks = read_chunks(file)
-    if name == NUMBER:
-        from worker.learning.own_numbers import train_own_numbers
-
-        return train_own_numbers(chunks, seed, epochs, out, command)
-    from worker.learning.own import train_own
-
-    return train_own(chunks, name, seed, epochs, out, command)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     "sources",
+    required=True,
     multiple=True,
     metavar="SOURCE",
-    help="go on with these images of yours; may be given several times",
+    help="images of yours; may be given several times",
 )
 @options.truth
 @options.weights
@@ -49,20 +50,15 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(0),
+    type=click.IntRange(1),
     metavar="N",
     help="fewer for a trial [the recipe's]",
 )
 @click.option(
     "--limit-images",
-    type=click.IntRange(60),
+    type=click.IntRange(1),
     metavar="N",
-    help="take only the first N images; without --data, `number` takes N scenes an epoch",
-)
-@click.option(
-    "--fine-tune",
-    is_flag=True,
-    help="`number` begins with the weights that are in use",
+    help="take only the first N images",
 )
 def train(
     name: str,
@@ -72,34 +68,19 @@ def train(
     seed: int,
     epochs: int | None,
     limit_images: int | None,
-    fine_tune: bool,
 ) -> None:
-    """Train a network, or go on with your own images.
+    """Go on training a network with your own images.
 
     \b
     digitq train cnn --data scans --truth final.csv --out mine
     digitq classify more-scans --model cnn --weights mine -o results.csv
 
-    `digitq correct` writes such a final.csv. Without --data, `mlp` and `cnn` learn from MNIST, and
-    `number` from rendered numbers of MNIST's digits; that takes an hour or more. With --data it
-    takes minutes, and begins with digitq's weights, or those of --weights. A fifth of your images
-    is held back, to measure the accuracy before and after. Exit status: 0 if the weights are
-    written, 1 if they would be worse on your images, 2 for bad usage or input, 3 if the disk
-    failed.
+    `digitq correct` writes such a final.csv. Training begins with digitq's weights, or those of
+    --weights, and takes minutes. A fifth of your images is held back, to measure the accuracy
+    before and after. Exit status: 0 if the weights are written, 1 if they would be no better on
+    your images, 2 for bad usage or input, 3 if the disk failed.
     """
     require("worker")
-    if epochs == 0 and not fine_tune:
-        raise UsageError("--epochs 0 goes with --fine-tune only, where it calibrates anew")
-    task: dict[str, Any] = {"name": name, "out": str(out), "seed": seed, "epochs": epochs}
-    if not sources:
-        if truth:
-            raise UsageError("--truth is only for --data")
-        if fine_tune and name != NUMBER:
-            raise UsageError(f"--fine-tune is only for {NUMBER}")
-        task |= {"limit_images": limit_images, "fine_tune": fine_tune}
-        exec_module(None, "worker", "train", json.dumps(task))
-    if fine_tune:
-        raise UsageError("--fine-tune does not go with --data, which always goes on")
     settings().own_weights()  # what is wrong is better told before the images are read
     given = {
         "--truth": truth,
@@ -109,12 +90,17 @@ def train(
     }
     words = [part for source in sources for part in ("--data", source)]
     words += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
-    task["command"] = shlex.join(["digitq", "train", name, *words, "--out", "DIR"])
+    task = {
+        "name": name,
+        "out": str(out),
+        "seed": seed,
+        "epochs": epochs,
+        "command": shlex.join(["digitq", "train", name, *words, "--out", "DIR"]),
+    }
     with TemporaryFile() as file:  # it has no name, so nobody has to remove it
         spool_labelled(file, sources, truth, limit_images, name)
         os.set_inheritable(file.fileno(), True)
-        task["images"] = file.fileno()
-        exec_module(None, "worker", "train", json.dumps(task))
+        exec_module(None, "worker", "train", json.dumps(task | {"images": file.fileno()}))
 
 
 def spool_labelled(

@@ -1,8 +1,5 @@
 """What the detector of digits learns from, and a short training of it."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +14,22 @@ from torch import Tensor, nn
 from protocol.errors import UsageError
 from tests.scenes import draw_scene
 from training import epochs, number_trainer
+from training.detector import Detector
 from training.detector_batches import make_batches, measure_losses
-from training.epochs import EpochsRecipe, Learner, make_optimisers, save
+from training.epochs import SceneLearner, ScenesRecipe, make_optimisers, save
 from training.muon import Muon, make_orthogonal
-from training.number_trainer import TUNING_RECIPE, train_networks, train_number
+from training.number_trainer import (
+    TUNING_RECIPE,
+    make_strip_batches,
+    read_networks,
+    train_networks,
+    train_number,
+)
 from training.rendered import render_scenes
 from worker.learning import column_batches
+from worker.learning.columns import Columns, fold
 from worker.models.card import card_path, read_card
-from worker.models.column_network import Columns
-from worker.models.detector import CELL, SIZE_UNIT, Detector, Residual, divide, fold
-from worker.models.number import make_reader, read_networks
-from worker.models.runtime import make_session
+from worker.models.detector import CELL, SIZE_UNIT, divide
 
 
 def test_targets_are_where_the_digits_are() -> None:
@@ -72,53 +74,6 @@ def test_folding_and_scaling_keep_the_answers() -> None:
     assert torch.allclose(scaled.edges, before.edges, atol=1e-4)
 
 
-@torch.inference_mode()
-def test_onnx_runtime_gives_the_answers_of_torch() -> None:
-    torch.manual_seed(0)
-    network, _ = read_networks()
-    reader = make_reader(network)
-    for height, width in ((48, 16), (48, 144), (144, 304)):
-        image, strip = torch.randn(1, 1, height, width), torch.randn(1, 1, 28, width)
-        assert torch.allclose(network.detector(image), reader.detector(image), atol=1e-4)
-        assert torch.allclose(network.columns(strip), reader.columns(strip), atol=1e-4)
-
-
-@torch.inference_mode()
-def test_any_convolution_is_the_same_in_onnx_runtime() -> None:
-    torch.manual_seed(0)
-    image = torch.randn(1, 4, 20, 20)
-    for module in (
-        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
-        nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
-        nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2),
-        nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0)),
-        nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), Residual(nn.Conv2d(16, 16, 3, padding=1))),
-    ):
-        network = nn.Sequential(module, nn.ReLU())
-        assert torch.allclose(network(image), make_session(network)(image), atol=1e-5)
-
-
-def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
-    env = {name: os.environ[name] for name in os.environ if "TELEMETRY" not in name}
-    code = "from worker.models.number import load_networks; load_networks()"
-    command = [sys.executable, "-B", "-c", code]
-    subprocess.run(command, check=True, env={**env, "HOME": str(tmp_path), "XDG_CACHE_HOME": ""})
-    assert not [*tmp_path.iterdir()]  # it keeps a device id there if it does
-
-
-def test_what_has_no_form_in_onnx_is_an_error() -> None:
-    for module in (
-        nn.Conv1d(4, 4, 3),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Sigmoid(),
-        nn.Upsample(size=8),
-        nn.Flatten(1, 2),
-    ):
-        with pytest.raises(TypeError, match="no form of .* in ONNX"):
-            make_session(nn.Sequential(module))
-
-
 def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
     scenes = render_scenes(True, (1,), 60)
     assert all(len(scene.signs) == len(scene.boxes) >= len(scene.number) for scene in scenes)
@@ -157,7 +112,7 @@ def test_muon_makes_steps_of_one_length() -> None:
 
 def test_each_weight_has_one_optimiser() -> None:
     for network in (Detector(), Columns()):
-        optimisers = make_optimisers(network, EpochsRecipe(1))
+        optimisers = make_optimisers(network, ScenesRecipe(1))
         sets = {
             name: {id(one) for group in optimiser.param_groups for one in group["params"]}
             for name, optimiser in optimisers.items()
@@ -189,7 +144,7 @@ def test_muon_learns_filters() -> None:
 
 def teach(seed: int, saved: Path) -> list[Tensor]:
     """Train both networks for two epochs; gives their weights."""
-    network = train_networks(seed, EpochsRecipe(epochs=2, scenes=10), saved)
+    network = train_networks(seed, ScenesRecipe(epochs=2, scenes=10), saved)
     return [*network.state_dict().values()]
 
 
@@ -223,7 +178,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
 ) -> None:
     shown = []
 
-    def note(learner: Learner[Any], scenes: list[Any], *_: Any) -> str:
+    def note(learner: SceneLearner[Any], scenes: list[Any], *_: Any) -> str:
         shown.append((learner.shown_epochs, len(scenes)))
         return ""
 
@@ -233,11 +188,11 @@ def test_a_network_sees_the_scenes_of_some_epochs(
             raise KeyboardInterrupt
 
     def teach_both() -> None:
-        recipe = EpochsRecipe(epochs=5, scenes=2)
+        recipe = ScenesRecipe(epochs=5, scenes=2)
         learners = {
-            name: Learner(
+            name: SceneLearner(
                 Columns(),
-                column_batches.make_batches,
+                make_strip_batches,
                 column_batches.measure_losses,
                 recipe,
                 window,
@@ -246,7 +201,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
         }
         epochs.train(learners, recipe, 0, tmp_path / "saved")
 
-    monkeypatch.setattr(Learner, "show", note)
+    monkeypatch.setattr(SceneLearner, "show", note)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(epochs, "save", save_and_break)
         teach_both()
@@ -280,5 +235,7 @@ def test_the_installed_networks_can_be_calibrated_anew(mnist_root: Path, tmp_pat
 def test_trained_networks_come_with_their_card(mnist_root: Path, tmp_path: Path) -> None:
     card = train_number(0, 2, tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
-    assert card.command == "digitq train number --seed 0 --epochs 2 --limit-images 250 --out DIR"
+    assert (
+        card.command == "python -m training number --seed 0 --epochs 2 --limit-images 250 --out DIR"
+    )
     assert 0 <= card.test_calibration_error <= 1

@@ -16,14 +16,22 @@ from worker.models.card import WEIGHTS_FOLDER
 ROOT = Path(__file__).parents[2]
 TORCH = {"torch", "torchvision", "safetensors", "onnx", "onnxruntime"}
 FORBIDDEN = {  # by room: what no module in it may import
-    "digitq": {"benchmarks", "worker", *TORCH},
-    "producer": {"digitq", "worker", *TORCH},
-    "protocol": {"digitq", "producer", "worker", *TORCH},
-    "worker": {"digitq", "producer"},
+    "digitq": {"benchmarks", "training", "worker", *TORCH},
+    "producer": {"digitq", "training", "worker", *TORCH},
+    "protocol": {"digitq", "producer", "training", "worker", *TORCH},
+    "worker": {"digitq", "producer", "training", "onnx"},
+    "training": {"benchmarks", "digitq", "producer"},
     "worker.sight.decoding": {"worker.sight.normalisation"},
     "worker.sight.normalisation": {"worker.sight.decoding"},
 }
-PACKAGES = ("digitq", "producer", "protocol", "worker")
+PACKAGES = ("digitq", "producer", "protocol", "training", "worker")
+MAY_RUN = {  # by room: what `python -m` may run from it, in a process of its own
+    "digitq": {"digitq", "worker"},
+    "producer": {"protocol"},
+    "protocol": set(),
+    "training": set(),
+    "worker": set(),
+}
 
 
 def module_name(path: Path) -> str:
@@ -84,6 +92,26 @@ def test_only_the_command_line_runs_modules_that_it_may_not_import(room: str) ->
         if lies_in(name, room):
             for started in started_modules(path):
                 assert not any(lies_in(started, other) for other in FORBIDDEN[room]), name
+
+
+def run_names(path: Path) -> set[str]:
+    """The modules that a module runs by `python -m`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.List):
+            texts = [one.value if isinstance(one, ast.Constant) else None for one in node.elts]
+            names |= {name for flag, name in pairwise(texts) if flag == "-m" and name}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("exec_module"):
+            names |= {one.value for one in node.args[1:2] if isinstance(one, ast.Constant)}
+    return {str(name) for name in names}
+
+
+@pytest.mark.parametrize("room", PACKAGES)
+def test_a_room_runs_only_what_it_may(room: str) -> None:
+    for name, path in MODULES.items():
+        if lies_in(name, room):
+            ours = {run.partition(".")[0] for run in run_names(path)} & {*PACKAGES}
+            assert ours <= MAY_RUN[room], name
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

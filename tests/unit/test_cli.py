@@ -493,7 +493,7 @@ def test_weights_that_are_none_are_told_before_workers_start(
 
 @pytest.mark.parametrize(
     "command",
-    ["classify x.png", "evaluate", "demo", "up", "worker", "bench", "train mlp --out new"],
+    ["classify x.png", "evaluate", "demo", "up", "worker", "bench", "train mlp --data x --out new"],
 )
 def test_weights_of_an_option_are_told_by_its_name(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -527,10 +527,8 @@ def test_weights_do_not_go_with_running_workers(
     [
         (["random"], "'random' is not one of"),
         (["mlp", "--seed", str(2**64)], "is not in the range"),
-        (["mlp", "--truth", "parent"], "--truth is only for --data"),
-        (["number", "--epochs", "0"], "--epochs 0 goes with --fine-tune only"),
-        (["cnn", "--fine-tune"], "--fine-tune is only for number"),
-        (["number", "--fine-tune", "--data", "IMAGES"], "--fine-tune does not go with --data"),
+        (["mlp", "--truth", "parent"], "Missing option '--data'"),
+        (["number", "--data", "IMAGES", "--epochs", "0"], "is not in the range"),
         (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
         (
@@ -582,10 +580,9 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("torch", "worker", ["worker"]),
         ("onnxruntime", "worker", ["worker"]),
         ("torch", "worker", ["bench"]),
-        ("torch", "worker", ["train", "mlp", "--out", "new"]),
+        ("torch", "worker", ["train", "mlp", "--data", "x", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
         ("matplotlib", "plot", ["inspect", "x.png"]),
-        ("onnx", "worker", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],
 )

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from protocol.known import Known
 from tests.scenes import draw_scene
-from worker.learning.column_batches import NOT_LEARNED, make_batches, measure_losses
-from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT, Columns
-from worker.models.detector import fold
+from training.number_trainer import make_strip_batches
+from worker.learning.column_batches import NOT_LEARNED, measure_losses
+from worker.learning.columns import Columns, fold
+from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
 
@@ -146,7 +147,7 @@ def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> No
 def test_each_digit_has_its_columns() -> None:
     scenes = [draw_scene([1, 5, 5, 9][: 1 + number % 4]) for number in range(60)]
     scenes += [draw_scene([]), scenes[0]._replace(doubt="letters")]  # nothing is learned of them
-    batches = make_batches(scenes, np.random.default_rng(0))
+    batches = make_strip_batches(scenes, np.random.default_rng(0))
     assert sum(len(batch.images) for batch in batches) == 60
     for batch in batches:
         start = 0
@@ -165,7 +166,7 @@ def test_it_learns_and_folding_keeps_its_answers() -> None:
     torch.manual_seed(0)
     network, rng = Columns(), np.random.default_rng(0)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    (batch,) = make_batches([draw_scene([1, 2, 3])] * 20, rng)
+    (batch,) = make_strip_batches([draw_scene([1, 2, 3])] * 20, rng)
     losses = []
     for _ in range(12):
         loss = torch.stack(measure_losses(network(batch.images), batch)).sum()

@@ -35,7 +35,9 @@ OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Co
 OTHERS_OPTIONS |= {"--profile", "--from-env-file", "--dry-run"}  # Docker Compose's and kubectl's
 OTHERS_OPTIONS |= {"--port", "--address", "--conf"}  # Flower's
 OTHERS_OPTIONS |= {"--concurrency", "--hostname", "--no-deps"}  # Celery's, and pip's
-ROOM = r"(?:digitq|producer|protocol|worker|tests|benchmarks|examples|docs|deploy|\.ci|\.github)"
+OTHERS_OPTIONS |= {"--fine-tune"}  # that of `python -m training`
+ROOMS = ("digitq", "producer", "protocol", "training", "worker", "tests")
+ROOM = rf"(?:{'|'.join(ROOMS)}|benchmarks|examples|docs|deploy|\.ci|\.github)"
 
 
 def blocks(language: str) -> list[str]:
@@ -169,7 +171,7 @@ def test_the_rooms_are_the_folders() -> None:
     for indent, folder in re.findall(r"^( *)(\w+)/", drawing, re.M):
         above[len(indent)] = above.get(len(indent) - 2, Path()) / folder
         drawn.add(above[len(indent)])
-    packages = ("digitq", "producer", "protocol", "worker")
+    packages = ("digitq", "producer", "protocol", "training", "worker")
     inits = [path for room in packages for path in (ROOT / room).rglob("__init__.py")]
     assert drawn == {path.parent.relative_to(ROOT) for path in inits} | {Path("benchmarks")}
 

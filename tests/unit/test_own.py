@@ -7,15 +7,19 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from digitq.commands.train import spool_labelled
+from protocol import mnist
 from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
+from protocol.errors import OutputError
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
 from training.recipes import MlpRecipe
@@ -23,7 +27,8 @@ from worker.commands import train
 from worker.dataset import load_mnist
 from worker.learning import own
 from worker.learning.own import hold_back
-from worker.models.card import read_card
+from worker.learning.stages import write_model
+from worker.models.card import Card, read_card
 from worker.models.model import load_model
 
 
@@ -50,13 +55,14 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
     status, err = run("train", "mlp", *options, "--out", new)
     assert status == 0, err
     assert "151 images with a right answer, 1 without one left out, 1 other file (.txt)" in err
-    assert "1 image left out that can't be read: 3/empty.png (the file is empty)" in err
+    assert "1 image left out (can't be read): 3/empty.png (the file is empty)" in err
     assert err.splitlines()[-1].endswith(f"--model mlp --weights '{new}'")
 
     before, card = load_model("mlp").card, read_card(new / "mlp.json")
     assert card.command and card.command.startswith(f"{before.command}; digitq train mlp --data ")
     assert card.command.endswith("--truth parent --seed 1 --epochs 6 --out DIR")
-    assert (card.seed, card.own_images) == (1, 150)
+    assert (card.seed, card.own_images, card.own_held_back) == (1, 120, 30)
+    assert card.own_left_out == {"can't be read": 1}
     assert card.own_accuracy and card.own_accuracy_before
     assert card.own_accuracy > card.own_accuracy_before + 0.1
     assert card.test_accuracy and card.test_accuracy > 0.98
@@ -137,6 +143,51 @@ def test_weights_that_became_worse_are_not_written(
     result = run_own([files(contents, labels[:60].tolist())], tmp_path)
     assert result.exit_code == 1
     assert "worse than before, so nothing is written" in result.stderr.splitlines()[-1]
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.5])
+def test_a_network_that_is_no_better_is_not_kept(
+    accuracy: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Card("mlp", "", 0, 1, own_held_back=10, own_accuracy_before=0.6, own_accuracy=accuracy)
+    assert not own.report(card, card, ("others", 0.9, 0.9))
+    assert "nothing is written" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_sample_is_rehearsed_where_mnist_can_t_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DIGITQ_MNIST", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:1/"])
+    known = own.load_rehearsed()
+    assert "4,000 of its images are rehearsed" in capsys.readouterr().err
+    assert (len(known.images), len(known.validation)) == (4000, 1000)
+    assert torch.equal(known.test, known.validation) and not known.has_test
+    assert np.bincount(known.labels).tolist() == [400] * 10
+
+
+def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_own([], tmp_path / "file" / "weights")
+    assert result.exit_code == 2
+    assert result.output == f"digitq: can't write to {tmp_path}/file/weights: Not a directory\n"
+
+
+def test_weights_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mlp.safetensors").write_bytes(b"an hour's work")
+    result = run_own([], tmp_path)
+    assert result.exit_code == 2 and "exists: choose another --out" in result.output
+    assert (tmp_path / "mlp.safetensors").read_bytes() == b"an hour's work"
+
+
+def test_a_disk_that_is_full_in_the_end_is_told(tmp_path: Path) -> None:
+    with (
+        patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(OutputError, match="can't write .*No space"),
+    ):
+        write_model(tmp_path, Card("mlp", "", 0, 1), {})
     assert not [*tmp_path.iterdir()]
 
 

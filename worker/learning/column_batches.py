@@ -1,4 +1,4 @@
-"""What the network of columns learns from: strips of rendered numbers, in batches, with targets."""
+"""What the network of columns learns from: strips of numbers, in batches, with targets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,20 +10,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.rendered import Scene
 from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import cut_strip, fit_line
+from worker.sight.types import Grey
 
 BATCH_STRIPS = 48
-TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
 AT_DIGIT, NEAR_DIGIT = 1.6, 3.6  # px: columns so near to a digit's middle are its, or may be
 BLANK_WEIGHT = 0.5  # of a column that is no digit's, among columns with a known class
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
+Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
 Rng = np.random.Generator
 
 
-class Strip(NamedTuple):
+class LearnedStrip(NamedTuple):
+    """The line of a number, as it was cut out of its picture."""
+
     values: NDArray[np.float32]  # (STRIP_HEIGHT, W), normalised
     middles: NDArray[np.float64]  # px: where the middle of each digit is
     digits: list[int]
@@ -37,23 +39,32 @@ class StripBatch(NamedTuple):
     lengths: Tensor  # (N,)
 
 
-def draw_strip(scene: Scene, rng: Rng) -> Strip:
-    """A scene's line, cut out as inexactly as a line that was found, in random light."""
-    boxes = scene.boxes[: len(scene.number)]
+def cut_inexactly(
+    picture: Grey, boxes: Boxes, number: str, rng: Rng, is_alone: bool = True
+) -> LearnedStrip:
+    """Cut a number out as inexactly as a line that was found; the digits' boxes are known.
+
+    If it is not alone in its picture, the strip shows little beyond its ends.
+    """
     place = fit_line(boxes)
     place = place._replace(
         y=place.y + rng.normal(0, 0.07) * place.height,
         height=place.height * np.exp(rng.normal(0.03, 0.1)),
         slope=place.slope + rng.normal(0, 0.025),
     )
-    margins = rng.uniform(0.35, 0.5 if scene.doubt in TIGHT else 1.3, 2)
-    if scene.doubt not in TIGHT and rng.random() < 0.4:  # an empty cell was taken for a digit's
+    margins = rng.uniform(0.35, 1.3 if is_alone else 0.5, 2)
+    if is_alone and rng.random() < 0.4:  # an empty cell was taken for a digit's
         margins[int(rng.integers(2))] = rng.uniform(1.3, 5)
-    values, matrix = cut_strip(scene.picture, place, *margins)
+    values, matrix = cut_strip(picture, place, *margins)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[0, :2] + matrix[0, 2]
-    width = values.shape[1]
+    return LearnedStrip(values, middles, [*map(int, number)])
+
+
+def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
+    """The strip in random light, a little stretched."""
+    width = strip.values.shape[1]
     wide = max(2 * STRIDE, STRIDE * round(width * np.exp(rng.normal(0, 0.1)) / STRIDE))
-    values = cv2.resize(values, (wide, STRIP_HEIGHT))
+    values = cv2.resize(strip.values, (wide, STRIP_HEIGHT))
     if rng.random() < 0.15:
         values = -values
     if rng.random() < 0.3:
@@ -62,16 +73,11 @@ def draw_strip(scene: Scene, rng: Rng) -> Strip:
         values = (values - values.mean()) / (values.std() + 1e-3)
     if rng.random() < 0.3:
         values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape)
-    return Strip(values.astype(np.float32), middles * (wide / width), [*map(int, scene.number)])
+    return LearnedStrip(values.astype(np.float32), strip.middles * (wide / width), strip.digits)
 
 
-def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
-    """Strips of scenes with a clear number, those of similar widths together, in random order."""
-    strips = [
-        draw_strip(scene, rng)
-        for scene in scenes
-        if scene.number and (not scene.doubt or scene.doubt in TIGHT)
-    ]
+def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
+    """Batches of strips of similar widths, in random order."""
     # Between two digits that are the same there must be a column that is none.
     strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.digits)]
     strips.sort(key=lambda one: one.values.shape[1])
@@ -79,7 +85,7 @@ def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
     return [collate(groups[number]) for number in rng.permutation(len(groups))]
 
 
-def collate(strips: Sequence[Strip]) -> StripBatch:
+def collate(strips: Sequence[LearnedStrip]) -> StripBatch:
     """Strips on canvases of one width, with their targets."""
     width = max(one.values.shape[1] for one in strips)
     images = np.zeros((len(strips), 1, STRIP_HEIGHT, width), np.float32)
@@ -97,7 +103,7 @@ def collate(strips: Sequence[Strip]) -> StripBatch:
     )
 
 
-def name_columns(strip: Strip) -> NDArray[np.int64]:
+def name_columns(strip: LearnedStrip) -> NDArray[np.int64]:
     """The class of each column: a digit at its middle, BLANK far from any, else NOT_LEARNED."""
     at = (np.arange(strip.values.shape[1] // STRIDE) + 0.5) * STRIDE
     away = np.abs(at[:, None] - strip.middles)

@@ -12,20 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protocol.chunk import PIXELS, Chunk, kind_of
+from protocol.chunk import CLASSES, PIXELS, Chunk, kind_of
 from protocol.errors import UsageError
+from protocol.mnist import NoMnistError
 from protocol.text import name_some, plural
-from training.recipes import OWN_RECIPES
-from training.trainer import (
-    VALIDATION_IMAGES,
-    TrainingData,
-    make_writable,
-    train_stage,
-    write_model,
-)
 from worker.classify import (
     TTA_BELOW,
     combine_views,
@@ -43,9 +37,17 @@ from worker.learning.calibration import (
     measure_accuracy,
     measure_calibration_error,
 )
+from worker.learning.recipes import OWN_RECIPES
+from worker.learning.stages import (
+    VALIDATION_IMAGES,
+    StageData,
+    make_writable,
+    train_stage,
+    write_model,
+)
 from worker.models.card import Card
 from worker.models.model import Model, build_model, load_model
-from worker.models.network import Network
+from worker.models.network import Cnn, Mlp, Network
 from worker.sight.digits import trace_other_views
 from worker.sight.normalisation.steps import Views
 from worker.sight.types import INPUT_SIDE
@@ -55,8 +57,22 @@ OWN_ROWS = 3_000  # own images are repeated until an epoch shows about so many
 MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows so many MNIST images for each own one
 # This share of the old weights stays, so that less of MNIST is forgotten (M. Wortsman et al., 2022)
 OLD_SHARE = {"mlp": 0.0, "cnn": 0.15}
+SAMPLE_VALIDATION = 1_000  # so many images of MNIST's sample are held back
 CHOOSING_IMAGES = 1_000  # so many of MNIST's validation images are classified after each epoch
 HELD_BACK_STEP = 5  # every fifth image is held back
+UNREADABLE = "can't be read"  # why an image is left out
+
+
+class Rehearsed(NamedTuple):
+    """MNIST's images, (N, 28, 28) uint8, with labels, (N,): those to learn, and those held back."""
+
+    images: Tensor
+    labels: Tensor
+    validation: Tensor
+    validation_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    has_test: bool  # otherwise, `test` is the same as `validation`
 
 
 class OwnImages(NamedTuple):
@@ -65,10 +81,14 @@ class OwnImages(NamedTuple):
     pixels: NDArray[np.uint8]  # (N, 784)
     views: list[Views]  # the other views of each
     labels: NDArray[np.int64]  # (N,)
+    unreadable: int  # how many others can't be read
 
     def take(self, rows: NDArray[np.intp]) -> "OwnImages":
         return OwnImages(
-            self.pixels[rows], [self.views[row] for row in rows.tolist()], self.labels[rows]
+            self.pixels[rows],
+            [self.views[row] for row in rows.tolist()],
+            self.labels[rows],
+            self.unreadable,
         )
 
 
@@ -95,16 +115,16 @@ def read_own(chunks: Iterable[Chunk]) -> OwnImages:
             views += [found or {} for found, _ in outcomes]
         else:
             views += [{}] * len(rows)
-    report_failed(failed)
-    own = OwnImages(np.concatenate(pixels), views, np.concatenate(labels))
+    report_failed(failed, UNREADABLE)
+    own = OwnImages(np.concatenate(pixels), views, np.concatenate(labels), len(failed))
     check_enough(own.labels.tolist(), "digit")
     return own
 
 
-def report_failed(failed: list[str]) -> None:
-    """Say which images can't be read and are left out."""
+def report_failed(failed: list[str], why: str) -> None:
+    """Say which images are left out."""
     if failed:
-        left_out = f"{plural(len(failed), 'image')} left out that can't be read"
+        left_out = f"{plural(len(failed), 'image')} left out ({why})"
         print(f"{left_out}: {name_some(failed)}", file=sys.stderr)
 
 
@@ -135,24 +155,43 @@ def classify_own(model: Model, own: OwnImages) -> NDArray[np.float32]:
     return probabilities
 
 
-def mix(own: OwnImages, images: Tensor, labels: Tensor) -> TrainingData:
-    """What there is to learn: own images and their other views, and MNIST's.
+def load_rehearsed() -> Rehearsed:
+    """MNIST; or its sample, if it is not on this machine and can't be downloaded."""
+    try:
+        images, labels = load_mnist("train")
+        test, part = load_mnist("test"), slice(-VALIDATION_IMAGES, None)
+    except NoMnistError as error:
+        print(f"{error}; until then, 4,000 of its images are rehearsed", file=sys.stderr)
+        images, labels = load_mnist("sample")
+        test, part = None, slice(-SAMPLE_VALIDATION, None)
+    validation = images[part], labels[part]
+    rest = slice(part.start)
+    return Rehearsed(images[rest], labels[rest], *validation, *(test or validation), bool(test))
 
-    The MNIST images are (N, 28, 28) uint8, their labels (N,). The last ones choose the epoch.
-    """
+
+def mix(own: OwnImages, known: Rehearsed) -> StageData:
+    """What there is to learn: own images and their other views, and MNIST's."""
     pixels, answers = [own.pixels], [own.labels]
     for views, label in zip(own.views, own.labels, strict=True):
         if views:
             pixels.append(np.stack([*views.values()]).reshape(-1, PIXELS))
             answers.append(np.full(len(views), label))
-    shown = np.concatenate(pixels).reshape(-1, INPUT_SIDE, INPUT_SIDE), np.concatenate(answers)
-    times = max(1, round(OWN_ROWS / len(shown[0])))
-    digits = np.repeat(shown[0], times, axis=0), np.repeat(shown[1], times)
-    known = images.numpy(), labels.numpy()
-    first, last = slice(-VALIDATION_IMAGES), slice(-CHOOSING_IMAGES, None)
-    return TrainingData(
-        digits, (known[0][first], known[1][first]), (known[0][last], known[1][last])
+    shown = torch.from_numpy(np.concatenate(pixels)).view(-1, INPUT_SIDE, INPUT_SIDE)
+    targets = name_exactly(torch.from_numpy(np.concatenate(answers)))
+    times = max(1, round(OWN_ROWS / len(shown)))
+    return StageData(
+        shown.repeat_interleave(times, 0),
+        targets.repeat_interleave(times, 0),
+        known.images,
+        name_exactly(known.labels),
+        known.validation[-CHOOSING_IMAGES:],
+        known.validation_labels[-CHOOSING_IMAGES:],
     )
+
+
+def name_exactly(labels: Tensor) -> Tensor:
+    """The probabilities to learn, (N,) → (N, 10): 1 for the label."""
+    return F.one_hot(labels, CLASSES).float()
 
 
 def blend(network: Network, old: Network, share: float) -> None:
@@ -167,41 +206,47 @@ def train_own(
 ) -> Card | None:
     """Go on training a model, and write `out/NAME.safetensors` and its card.
 
-    If it then reads the images that are held back worse than before, nothing is written, and None
-    is returned.
+    If it then reads the images that are held back no better than before, nothing is written, and
+    None is returned.
     """
     make_writable(out, name)
     before = load_model(name)  # sets torch to one thread
     own = read_own(chunks)
     learned, held_back = (own.take(rows) for rows in hold_back(own.labels, seed))
     recipe = OWN_RECIPES[name]
-    images, labels = load_mnist("train")
-    data = mix(learned, images, labels)
-    share = min(1.0, MNIST_TIMES[name] * len(data.digits[0]) / len(data.pictures[0]))
-    recipe = replace(recipe, epochs=epochs or recipe.epochs, picture_share=share)
+    known = load_rehearsed()
+    data = mix(learned, known)
+    share = min(1.0, MNIST_TIMES[name] * len(data.images) / len(data.more_images))
+    recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
     torch.manual_seed(seed)
-    network = recipe.init_network().fold()
+    network: Network = (Mlp if name == "mlp" else Cnn)(recipe.mean, recipe.std)
     network.load_state_dict(before.network.state_dict())
-    network = recipe.finish(train_stage(network, data, recipe, [], ""))
+    network = recipe.finish(train_stage(network, data, recipe))
     blend(network, before.network, OLD_SHARE[name])
     print("calibrating and testing …", file=sys.stderr)
-    images, labels = images[-VALIDATION_IMAGES:], labels[-VALIDATION_IMAGES:]
     pixels, answers = torch.from_numpy(held_back.pixels), torch.from_numpy(held_back.labels)
-    both = torch.cat([images.flatten(1), pixels]), torch.cat([labels, answers])
-    network.temperature, _ = calibrate(network, *both)
-    validation = classify(network, images)
-    test_images, test_labels = load_mnist("test")
-    test = classify(network, test_images)
+    images = torch.cat([known.validation.flatten(1), pixels])
+    network.temperature, _ = calibrate(
+        network, images, torch.cat([known.validation_labels, answers])
+    )
+    validation, test = classify(network, known.validation), classify(network, known.test)
+    known_before, known_after = (
+        round(measure_accuracy(answers, known.test_labels), 6)
+        for answers in (classify(before.network, known.test), test)
+    )
+    error = round(measure_calibration_error(test, known.test_labels), 6)
     card = replace(
         before.card,
         seed=seed,
         command=f"{before.card.command}; {command}",
-        validation_accuracy=round(measure_accuracy(validation, labels), 6),
-        test_accuracy=round(measure_accuracy(test, test_labels), 6),
-        test_calibration_error=round(measure_calibration_error(test, test_labels), 6),
+        validation_accuracy=round(measure_accuracy(validation, known.validation_labels), 6),
+        test_accuracy=known_after if known.has_test else None,
+        test_calibration_error=error if known.has_test else None,
         temperature=network.temperature,
         review_below=choose_digit_threshold(validation),
-        own_images=len(own.labels),
+        own_images=len(learned.labels),
+        own_held_back=len(answers),
+        own_left_out={UNREADABLE: own.unreadable} if own.unreadable else {},
     )
     after = build_model(network, card)
     shares = [
@@ -209,27 +254,30 @@ def train_own(
         for model in (before, after)
     ]
     card = replace(card, own_accuracy_before=round(shares[0], 6), own_accuracy=round(shares[1], 6))
-    is_kept = report(before.card, card, len(answers))
-    return write_model(out, card, network) if is_kept else None
+    others = "MNIST's test images" if known.has_test else f"{len(test):,} images of MNIST's sample"
+    if not report(before.card, card, (others, known_before, known_after)):
+        return None
+    return write_model(out, card, network.state_dict())
 
 
-def report(before: Card, card: Card, held_back: int, others: str = "MNIST's test images") -> bool:
-    """Print the accuracies; whether the network is not worse than before on one's own images."""
-    rows = [
-        (f"your {held_back:,} images held back", card.own_accuracy_before, card.own_accuracy),
-        (others, before.test_accuracy, card.test_accuracy),
-        ("to review below", before.review_below, card.review_below),
-    ]
+def report(before: Card, card: Card, others: tuple[str, float, float]) -> bool:
+    """Print the accuracies; whether the network is better than before on one's own images.
+
+    `others` are other images, with their accuracies before and after.
+    """
+    old, new = card.own_accuracy_before or 0.0, card.own_accuracy or 0.0
     print(f"{'':34}  before    after", file=sys.stderr)
-    for what, old, new in rows:
-        print(f"{what:34} {old or 0:7.2%}  {new or 0:7.2%}", file=sys.stderr)
-    gain = (card.own_accuracy or 0) - (card.own_accuracy_before or 0)
-    if gain < 0:
+    for what, was, is_now in (
+        (f"your {card.own_held_back:,} images held back", old, new),
+        others,
+        ("to review below", before.review_below, card.review_below),
+    ):
+        print(f"{what:34} {was:7.2%}  {is_now:7.2%}", file=sys.stderr)
+    if new <= old:
         print(
-            "your images that are held back are read worse than before, so nothing is written: "
-            "more images may help, or right answers that are checked once more",
+            f"your images that are held back are read {'worse' if new < old else 'no better'} than "
+            "before, so nothing is written: more images may help, or right answers that are "
+            "checked once more",
             file=sys.stderr,
         )
-    elif not gain:
-        print("your images that are held back are read no better than before", file=sys.stderr)
-    return gain >= 0
+    return new > old

@@ -5,6 +5,7 @@ these lines beside rendered ones. A fifth of the images is held back.
 """
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,37 +15,52 @@ import torch
 
 from protocol.chunk import Chunk, Kind, kind_of
 from protocol.errors import UsageError
+from protocol.host.cores import usable_cores
 from protocol.settings import NUMBER
-from training.epochs import EpochsRecipe, Learner, train
-from training.number_trainer import Answers, calibrate_card, measure_gaps, read_scenes
-from training.rendered import Scene, collect, start_rendering
-from training.synthetic.rendering import start_processes
-from training.trainer import make_writable, write_model
 from worker.classify import as_file, read_image, read_images, watch
 from worker.learning import column_batches
-from worker.learning.column_batches import Rng, StripBatch
-from worker.learning.own import check_enough, hold_back, report, report_failed
+from worker.learning.column_batches import (
+    LearnedStrip,
+    Rng,
+    StripBatch,
+    batch_strips,
+    cut_inexactly,
+    vary,
+)
+from worker.learning.columns import Columns, fold
+from worker.learning.epochs import EpochsRecipe, Learner
+from worker.learning.number_calibration import (
+    Answers,
+    NumberPicture,
+    calibrate_card,
+    measure_gaps,
+    measure_right,
+    read_pictures,
+)
+from worker.learning.own import UNREADABLE, check_enough, hold_back, report, report_failed
+from worker.learning.rehearsal import load_rehearsal
+from worker.learning.stages import make_writable, write_model
 from worker.models.card import Card
-from worker.models.column_network import Columns
-from worker.models.number import NumberReader, make_reader, read_networks
+from worker.models.number import NumberReader, make_reader, read_number_weights, take_weights
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 
-RECIPE = EpochsRecipe(epochs=4, scenes=750, learning_rate=3e-4, warm_up_steps=20, ema_decay=0.98)
-OWN_SHARE = 0.5  # so many own numbers are learned for each rendered scene
-CALIBRATING_SCENES = 400  # rendered scenes that calibrate, beside the own numbers held back
+RECIPE = EpochsRecipe(epochs=4, learning_rate=1e-3, warm_up_steps=20, ema_decay=0.98)
+OWN_SHARE = 0.5  # so many own numbers are learned for each rehearsed one
 MAX_MISSED = 1  # the detector may see so many digits more or fewer than the number has
+MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
 
 
-def read_own_numbers(chunks: Iterable[Chunk]) -> list[Scene]:
-    """The pictures of chunks whose rows all have a truth, as scenes without boxes.
+def read_own_numbers(chunks: Iterable[Chunk]) -> tuple[dict[str, NumberPicture], int]:
+    """The pictures of chunks whose rows all have a truth, by their ids; and how many can't be read.
 
-    Says which can't be read. Raises `UsageError` if too few can, or all have the same number.
+    Says which these are. Raises `UsageError` if too few can, or all have the same number.
     """
-    scenes, failed = [], []
+    pictures: dict[str, NumberPicture] = {}
+    failed: list[str] = []
     for chunk in chunks:
         kind = kind_of(chunk.batch)
 
@@ -60,39 +76,58 @@ def read_own_numbers(chunks: Iterable[Chunk]) -> list[Scene]:
             if picture is None:
                 failed.append(f"{id} ({error})")
             else:
-                scenes.append(Scene(picture, [], np.zeros((0, 4), np.float32), number, ""))
-    report_failed(failed)
-    check_enough([scene.number for scene in scenes], "number")
-    return scenes
+                pictures[id] = NumberPicture(picture, number)
+    report_failed(failed, UNREADABLE)
+    check_enough([picture.number for picture in pictures.values()], "number")
+    return pictures, len(failed)
 
 
-def place_digits(reader: NumberReader, scene: Scene) -> Scene | None:
-    """The scene with the box of each digit; None if the detector sees another number of digits."""
+def place_digits(reader: NumberReader, own: NumberPicture) -> NumberPicture | None:
+    """The picture with the box of each digit; None if the detector sees too few or too many."""
     try:
-        seen = look(reader, scene.picture)
+        seen = look(reader, own.picture)
     except ImageError:
         return None
     count = int((seen.line.chances >= CLEAR).sum())
-    if abs(count - len(scene.number)) > MAX_MISSED:
+    if abs(count - len(own.number)) > MAX_MISSED:
         return None
-    height, width = scene.picture.shape
-    found = list_digits(seen, scene.number, (width, height), (width, height))
-    boxes = np.array([digit[2:] for digit in found], np.float32)
-    return scene._replace(signs=[digit.digit for digit in found], boxes=boxes)
+    height, width = own.picture.shape
+    found = list_digits(seen, own.number, (width, height), (width, height))
+    return own._replace(boxes=np.array([digit[2:] for digit in found], np.float32))
 
 
 def learn_columns(
-    columns: Columns, own: Sequence[Scene], seed: int, recipe: EpochsRecipe
+    columns: Columns,
+    own: Sequence[NumberPicture],
+    rehearsed: Sequence[LearnedStrip],
+    seed: int,
+    recipe: EpochsRecipe,
 ) -> Columns:
-    """Train the network of columns with own scenes, which have boxes, beside rendered ones."""
+    """Train the network of columns with own pictures, which have boxes, beside rehearsed strips."""
 
-    def make_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
-        chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
-        return column_batches.make_batches([*scenes, *(own[row] for row in chosen.tolist())], rng)
+    def make_batches(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
+        chosen = rng.integers(len(own), size=round(OWN_SHARE * len(strips)))
+        cut = (
+            cut_inexactly(picture, boxes, number, rng)
+            for picture, number, boxes in (own[row] for row in chosen.tolist())
+        )
+        return batch_strips([vary(strip, rng) for strip in (*strips, *cut)], rng)
 
-    learner = Learner(columns, make_batches, column_batches.measure_losses, recipe, shown_epochs=3)
-    train({"columns": learner}, recipe, seed)
-    return learner.learned
+    optimiser = torch.optim.AdamW(
+        columns.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    learner = Learner(columns, make_batches, column_batches.measure_losses, recipe, [optimiser])
+    started = time.monotonic()
+    for epoch in range(recipe.epochs):
+        losses = learner.show(rehearsed, epoch, seed, usable_cores())
+        seconds = time.monotonic() - started
+        left = seconds / (epoch + 1) * (recipe.epochs - epoch - 1)
+        print(
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {losses}  {seconds:.0f} s, {left:.0f} s left",
+            file=sys.stderr,
+        )
+    torch.set_num_threads(1)
+    return fold(learner.learned)
 
 
 def train_own_numbers(
@@ -100,49 +135,56 @@ def train_own_numbers(
 ) -> Card | None:
     """Go on training the columns of `number`, and write `out/number.safetensors` and its card.
 
-    If it then reads the images that are held back worse than before, nothing is written, and None
-    is returned.
+    If it then reads the images that are held back no better than before, nothing is written, and
+    None is returned.
     """
     torch.set_num_threads(1)
     make_writable(out, NUMBER)
-    network, before = read_networks()
-    own = read_own_numbers(chunks)
-    learned, held_back = (
-        [own[row] for row in rows.tolist()]
-        for rows in hold_back(np.array([scene.number for scene in own]), seed)
-    )
-    reader = make_reader(network)
-    placed = [scene for scene in (place_digits(reader, scene) for scene in learned) if scene]
-    if not placed:
+    weights, before = read_number_weights()
+    own, unreadable = read_own_numbers(chunks)
+    ids = np.array([*own])
+    learned_rows, held_back_rows = hold_back(np.array([one.number for one in own.values()]), seed)
+    held_back = [own[id] for id in ids[held_back_rows].tolist()]
+    reader = make_reader(weights)
+    placed = {id: place_digits(reader, own[id]) for id in ids[learned_rows].tolist()}
+    learned = [one for one in placed.values() if one]
+    miscounted = [id for id, one in placed.items() if not one]
+    report_failed(miscounted, MISCOUNTED)
+    if not learned:
         raise UsageError("in no image the detector sees as many digits as the right answer has")
-    with start_processes() as pool:
-        blocks = start_rendering(pool, True, (seed, 1), CALIBRATING_SCENES)
-        rendered = [scene for scene in collect(blocks) if not scene.doubt]
-    sets = (held_back, rendered)
-    own_before, rendered_before = (measure(read_scenes(network, part)) for part in sets)
+    rehearsal = load_rehearsal()
+    sets = (held_back, rehearsal.pictures)
+    own_before, rehearsed_before = (measure_right(read_pictures(reader, part)) for part in sets)
     recipe = RECIPE if epochs is None else replace(RECIPE, epochs=epochs)
     torch.manual_seed(seed)
-    network.columns = learn_columns(network.columns, placed, seed, recipe)
+    columns = fold(Columns())
+    old = take_weights(weights, "columns")
+    columns.load_state_dict({name: torch.from_numpy(value) for name, value in old.items()})
+    columns = learn_columns(columns, learned, rehearsal.strips, seed, recipe)
     print("calibrating and testing …", file=sys.stderr)
-    read = [read_scenes(network, part) for part in sets]
+    new = {f"columns.{name}": value.numpy() for name, value in columns.state_dict().items()}
+    weights = weights | new
+    read = [read_pictures(make_reader(weights), part) for part in sets]
     both = Answers(*(torch.cat(parts) for parts in zip(*read, strict=True)))
     card = calibrate_card(before, both)
     card = replace(
         card,
         seed=seed,
         command=f"{before.command}; {command}",
-        validation_accuracy=measure(both),
-        test_accuracy=measure(read[1]),
+        validation_accuracy=measure_right(both),
+        test_accuracy=measure_right(read[1]),
         test_calibration_error=measure_gaps(card, both),
-        own_images=len(own),
+        own_images=len(learned),
+        own_held_back=len(held_back),
+        own_left_out={
+            why: count
+            for why, count in ((UNREADABLE, unreadable), (MISCOUNTED, len(miscounted)))
+            if count
+        },
         own_accuracy_before=own_before,
-        own_accuracy=measure(read[0]),
+        own_accuracy=measure_right(read[0]),
     )
-    before = replace(before, test_accuracy=rendered_before)
-    is_kept = report(before, card, len(held_back), f"{len(rendered)} rendered numbers")
-    return write_model(out, card, network) if is_kept else None
-
-
-def measure(answers: Answers) -> float:
-    """The share of right answers."""
-    return round(answers.is_right.double().mean().item(), 6)
+    others = f"{len(rehearsal.pictures)} rendered numbers"
+    if not report(before, card, (others, rehearsed_before, measure_right(read[1]))):
+        return None
+    return write_model(out, card, {name: torch.from_numpy(one) for name, one in weights.items()})

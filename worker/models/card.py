@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from protocol.chunk import CLASSES
@@ -36,8 +36,10 @@ class Card:
     known_offset: float = 0.0  # as `offset`, for such a number
     review_below: float = 1.0  # an answer of lower confidence is to be reviewed
     sha256: str | None = None  # the SHA-256 of the weights file
-    own_images: int = 0  # how many images of a user's own were learned or held back
-    own_accuracy_before: float | None = None  # on those held back, before they were learned
+    own_images: int = 0  # how many images of a user's own were learned
+    own_held_back: int = 0  # how many were not, to measure the accuracy
+    own_left_out: dict[str, int] = field(default_factory=dict)  # how many others, by the reason
+    own_accuracy_before: float | None = None  # on those held back, before the others were learned
     own_accuracy: float | None = None  # the same after that
 
     def calibrate(self, probability: float, digits: int, is_length_known: bool = False) -> float:

@@ -2,29 +2,22 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from safetensors.torch import load
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from safetensors.numpy import load
+from torch import Tensor
 
 from protocol.settings import NUMBER
 from worker.models.card import Card, card_path
-from worker.models.column_network import Columns
-from worker.models.detector import Detector, fold
 from worker.models.model import TORCH_THREADS, read_weights
-from worker.models.network import NUMBER_READER
 from worker.models.runtime import make_session
 
-
-class NumberNetwork(nn.Module):
-    """Both networks as modules of torch, to train and to save."""
-
-    architecture = NUMBER_READER
-
-    def __init__(self, detector: Detector, columns: Columns) -> None:
-        super().__init__()
-        self.detector, self.columns = detector, columns
+GRAPHS_FOLDER = Path(__file__).parent / "graphs"
+Weights = dict[str, NDArray[np.float32]]  # the names of both networks' weights have a prefix
 
 
 class NumberReader(NamedTuple):
@@ -34,25 +27,32 @@ class NumberReader(NamedTuple):
     columns: Callable[[Tensor], Tensor]
 
 
-def make_reader(network: NumberNetwork) -> NumberReader:
-    """The networks, without batch normalisations, ready to read."""
-    return NumberReader(make_session(network.detector), make_session(network.columns))
+def make_reader(weights: Weights) -> NumberReader:
+    """The networks with these weights, ready to read."""
+    return NumberReader(
+        *(
+            make_session(GRAPHS_FOLDER / f"{name}.onnx", take_weights(weights, name))
+            for name in NumberReader._fields
+        )
+    )
 
 
-def read_networks() -> tuple[NumberNetwork, Card]:
-    """The installed networks, with their card. Raises `DigitqError` if they differ.
+def take_weights(weights: Weights, network: str) -> Weights:
+    """The weights of one of the networks, without its prefix."""
+    prefix = f"{network}."
+    named = weights.items()
+    return {key.removeprefix(prefix): value for key, value in named if key.startswith(prefix)}
 
-    Their batch normalisations are merged into the convolutions.
-    """
+
+def read_number_weights() -> tuple[Weights, Card]:
+    """The installed weights, with their card. Raises `DigitqError` if they differ."""
     card, content = read_weights(card_path(NUMBER))
-    network = NumberNetwork(fold(Detector()), fold(Columns()))
-    network.load_state_dict(load(content))
-    return network, card
+    return load(content), card
 
 
 @cache
 def load_networks() -> tuple[NumberReader, Card]:
-    """The installed networks, ready to read. Raises what `read_networks` raises."""
+    """The installed networks, ready to read. Raises what `read_number_weights` raises."""
     torch.set_num_threads(TORCH_THREADS)
-    network, card = read_networks()
-    return make_reader(network), card
+    weights, card = read_number_weights()
+    return make_reader(weights), card

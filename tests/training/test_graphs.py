@@ -1,0 +1,64 @@
+"""The graphs that ONNX Runtime computes are those of the networks in torch."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from training.detector import Detector
+from training.graphs import to_onnx
+from training.number_trainer import read_networks
+from worker.learning.columns import Columns, Residual, fold
+from worker.models.number import GRAPHS_FOLDER, load_networks
+from worker.models.runtime import make_session
+
+
+def test_the_installed_graphs_are_those_of_the_networks() -> None:
+    for name, network in (("detector", Detector()), ("columns", Columns())):
+        assert onnx.load(GRAPHS_FOLDER / f"{name}.onnx", load_external_data=False) == to_onnx(
+            fold(network)
+        )
+
+
+@torch.inference_mode()
+def test_onnx_runtime_gives_the_answers_of_torch() -> None:
+    torch.manual_seed(0)
+    network, _ = read_networks()
+    reader, _ = load_networks()
+    for height, width in ((48, 16), (48, 144), (144, 304)):
+        image, strip = torch.randn(1, 1, height, width), torch.randn(1, 1, 28, width)
+        assert torch.allclose(network.detector(image), reader.detector(image), atol=1e-4)
+        assert torch.allclose(network.columns(strip), reader.columns(strip), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_any_convolution_is_the_same_in_onnx_runtime(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 4, 20, 20)
+    for module in (
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(4, 4, (1, 3), padding=(0, 2), dilation=2, groups=2),
+        nn.Conv2d(4, 4, (3, 1), (2, 1), (1, 0)),
+        nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), Residual(nn.Conv2d(16, 16, 3, padding=1))),
+    ):
+        network = nn.Sequential(module, nn.ReLU())
+        graph = tmp_path / "network.onnx"
+        graph.write_bytes(to_onnx(network).SerializeToString())
+        weights = {name: value.numpy() for name, value in network.state_dict().items()}
+        assert torch.allclose(network(image), make_session(graph, weights)(image), atol=1e-5)
+
+
+def test_what_has_no_form_in_onnx_is_an_error() -> None:
+    for module in (
+        nn.Conv1d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Sigmoid(),
+        nn.Upsample(size=8),
+        nn.Flatten(1, 2),
+    ):
+        with pytest.raises(TypeError, match="no form of .* in ONNX"):
+            to_onnx(nn.Sequential(module))

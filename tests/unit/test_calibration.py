@@ -1,0 +1,133 @@
+"""Calibration: temperatures, thresholds, and the confidence of whole numbers."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from protocol.chunk import CLASSES
+from worker.learning.calibration import (
+    REVIEWED_SHARE,
+    calibrate,
+    count_gaps,
+    measure_calibration_error,
+)
+from worker.learning.number_calibration import (
+    MARKED_SHARE,
+    Answers,
+    calibrate_card,
+    calibrated,
+    choose_threshold,
+    fit_confidence,
+    fit_known_confidence,
+    measure_gaps,
+)
+from worker.models.card import Card
+from worker.models.network import Mlp, softmax
+
+
+def make_network(sharpness: float) -> Mlp:
+    """A network that reads the label from the first ten pixels, as `draw_labels` sets them."""
+    network = Mlp(0.0, 1.0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.b1[CLASSES:] = -1e4  # only ten of the hidden units matter
+        network.w1[:CLASSES, :CLASSES] = torch.eye(CLASSES) * 50
+        network.w2[:CLASSES] = torch.eye(CLASSES) * sharpness
+    return network
+
+
+def draw_labels(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    labels = torch.randint(CLASSES, (count,))
+    shown = torch.where(torch.rand(count) < 0.1, torch.randint(CLASSES, (count,)), labels)
+    images = torch.zeros(count, 28, 28, dtype=torch.uint8)
+    images[torch.arange(count), 0, shown] = 255
+    return images, labels
+
+
+@pytest.mark.parametrize("sharpness", [2.0, 4.0, 12.0])
+def test_a_temperature_makes_confidence_the_accuracy(sharpness: float) -> None:
+    network, (images, labels) = make_network(sharpness), draw_labels(4000)
+    network.temperature, _ = calibrate(network, images, labels)
+    with torch.inference_mode():
+        answers = network(images.flatten(1))
+    assert answers.max(1).values.mean().item() == pytest.approx(0.91, abs=0.02)
+    assert measure_calibration_error(answers, labels) < 0.02
+
+
+def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
+    torch.manual_seed(0)
+    network = Mlp(0.5, 0.5)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    images = torch.randint(256, (2000, 28, 28), dtype=torch.uint8)
+    network.temperature, below = calibrate(network, images, torch.randint(10, (2000,)))
+    with torch.inference_mode():
+        confidence = softmax(network.logits(images.flatten(1)) / network.temperature).amax(1)
+    assert (confidence < below).float().mean().item() == pytest.approx(REVIEWED_SHARE, abs=0.01)
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    probabilities = torch.full((100, 10), 0.2 / 9)
+    probabilities[:, 0] = 0.8
+    for right in (100, 80, 30):
+        labels = torch.cat([torch.zeros(right), torch.ones(100 - right)]).long()
+        gap = measure_calibration_error(probabilities, labels)
+        assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
+
+
+def test_the_confidence_of_a_number_depends_on_its_length() -> None:
+    torch.manual_seed(0)
+    logits, digits = 2 + 2 * torch.randn(5000).double(), torch.randint(1, 13, (5000,))
+    is_right = torch.rand(5000) < torch.sigmoid(0.8 * logits + 0.6 * digits.log() - 1)
+    is_doubted = torch.rand(5000) < 0.2
+    is_right &= ~is_doubted | (torch.rand(5000) < 0.3)
+    is_known_right = torch.rand(5000) < torch.sigmoid(0.7 * logits - 0.3)
+    answers = Answers(
+        logits.sigmoid(), digits, is_doubted, is_right, logits.sigmoid(), is_known_right
+    )
+    slope, length_factor, offset = fit_confidence(answers)
+    assert [slope, length_factor, offset] == pytest.approx([0.8, 0.6, -1], abs=0.15)
+    card = Card(
+        "number", "", 0, 1, temperature=1 / slope, offset=offset, length_factor=length_factor
+    )
+    assert fit_known_confidence(answers) == pytest.approx([0.7, -0.3], abs=0.15)
+    confidence = calibrated(card, answers)
+    for length in (1, 12):
+        of_length = ~is_doubted & (digits == length)
+        assert count_gaps(confidence[of_length], is_right[of_length]) < 0.1
+    is_marked = is_doubted | (confidence < choose_threshold(confidence, answers))
+    assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
+
+
+def test_what_is_probably_wrong_is_to_review_whatever_was_learned() -> None:
+    nothing, wrong = torch.zeros(50, dtype=torch.bool), torch.zeros(50, dtype=torch.bool)
+    chances = torch.linspace(0, 0.01, 50)
+    answers = Answers(chances, torch.ones(50), nothing, wrong, chances, wrong)
+    assert choose_threshold(chances, answers) == 0.5
+    assert choose_threshold(chances, answers._replace(is_right=~wrong)) == 0.5
+
+
+def test_a_number_whose_length_was_known_has_a_confidence_of_its_own() -> None:
+    card = Card("number", "", 0, 1, length_factor=0.5, known_temperature=2, known_offset=-0.5)
+    assert card.calibrate(0.9, 9, is_length_known=True) == pytest.approx(3 / (3 + math.exp(0.5)))
+    assert card.calibrate(0.9, 9) == pytest.approx(27 / 28)
+
+
+def test_images_without_a_number_do_not_calibrate() -> None:
+    torch.manual_seed(0)
+    logits, digits = 2 + 2 * torch.randn(1000), torch.randint(1, 13, (1000,))
+    right = torch.rand(1000) < torch.sigmoid(logits)
+    read = Answers(logits.sigmoid(), digits, right & False, right, logits.sigmoid(), right)
+    unread = Answers(*(torch.zeros_like(column) for column in read))._replace(
+        digits=torch.ones_like(digits)
+    )
+    both = Answers(*(torch.cat(parts) for parts in zip(read, unread, strict=True)))
+    card = calibrate_card(Card("number", "", 0, 1), both)
+    assert dataclasses.replace(calibrate_card(card, read), review_below=card.review_below) == card
+    assert measure_gaps(card, both) == measure_gaps(card, read) > 0
+    calibrate_card(card, unread)  # nothing was read at all
+    assert measure_gaps(card, unread) == 0

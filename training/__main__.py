@@ -1,0 +1,69 @@
+"""`python -m training NAME --out DIR` trains a network from scratch, as the installed ones were."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from protocol.errors import DigitqError, OutputError
+from protocol.settings import NUMBER
+
+
+def main() -> None:
+    """Train a network, or write what the product takes from here. 2 for bad usage, 3 for a disk."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument(
+        "name",
+        choices=["mlp", "cnn", NUMBER, "rehearsal", "graphs"],
+        help="a network; `rehearsal`, the rendered numbers that `digitq train number` rehearses; "
+        "`graphs`, what ONNX Runtime computes",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the new files")
+    parser.add_argument("--seed", type=int, default=0, help="gives the same weights again [0]")
+    parser.add_argument("--epochs", type=int, metavar="N", help="fewer for a trial [the recipe's]")
+    parser.add_argument(
+        "--limit-images",
+        type=int,
+        metavar="N",
+        help=f"the first N images, at least 60; for `{NUMBER}`, N scenes an epoch",
+    )
+    parser.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help=f"`{NUMBER}` begins with the weights in use; with --epochs 0 it is calibrated anew",
+    )
+    options = parser.parse_args()
+    name, seed, out = options.name, options.seed, options.out
+    if options.fine_tune and name != NUMBER:
+        parser.error(f"--fine-tune is only for {NUMBER}")
+    if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
+        parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
+    if options.limit_images is not None and options.limit_images < 60:
+        parser.error("--limit-images must be 60 or more")
+    try:
+        if name == "rehearsal":
+            from training.rehearsal import write_rehearsal
+
+            return write_rehearsal(out, seed)
+        if name == "graphs":
+            from training.graphs import write_graphs
+
+            return write_graphs(out)
+        if name == NUMBER:
+            from training.number_trainer import train_number
+
+            card = train_number(seed, options.epochs, out, options.limit_images, options.fine_tune)
+        else:
+            from training.trainer import train_model
+
+            card = train_model(name, seed, options.epochs, out, options.limit_images)
+    except DigitqError as error:
+        print(f"training: {error}", file=sys.stderr)
+        sys.exit(3 if isinstance(error, OutputError) else 2)
+    print(
+        f"{out / name}.safetensors is right on {card.test_accuracy:.2%} of the test images",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

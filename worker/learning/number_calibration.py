@@ -1,0 +1,125 @@
+"""Reads numbers whose right answer is known, and makes the confidence match the accuracy."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protocol.chunk import Reason
+from protocol.known import Known
+from worker.learning.calibration import count_gaps, fit_logistic
+from worker.models.card import Card
+from worker.models.number import NumberReader
+from worker.sight.numbers.recognition import choose_readings, look
+from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
+from worker.sight.types import Grey, ImageError
+
+NO_READING = Proposal("?", 0.0)  # no reading: it is never right
+MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
+MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
+
+
+class NumberPicture(NamedTuple):
+    """A picture, and the number in it."""
+
+    picture: Grey
+    number: str
+    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)  # of its digits, if they are known
+
+
+class Answers(NamedTuple):
+    """What was read in N pictures, freely and with the length known: (N,) each."""
+
+    chances: Tensor  # the probability of the free reading, 0 if there is none
+    digits: Tensor  # how many digits it has, 1 if there is none
+    is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
+    is_right: Tensor
+    known_chances: Tensor  # the probability of the reading of the right length, 0 if there is none
+    is_known_right: Tensor
+
+
+def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> Answers:
+    """Read the number in each picture."""
+    rows = []
+    for picture, number, _ in pictures:
+        free = known = NO_READING
+        reason: Reason = ""
+        with suppress(ImageError):  # nothing was found
+            seen = look(reader, picture)
+            (free, *_), reason, _ = choose_readings(seen, NOTHING_KNOWN)
+            length = len(number)
+            (best, *_), _, is_free = choose_readings(seen, Known((length, length)))
+            known = NO_READING if is_free else best
+        is_right, is_known_right = (one.number == number for one in (free, known))
+        digits = len(free.number)
+        rows.append((free.chance, digits, reason != "", is_right, known.chance, is_known_right))
+    return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
+
+
+def measure_right(answers: Answers) -> float:
+    """The share of right answers."""
+    return round(answers.is_right.double().mean().item(), 6)
+
+
+def calibrate_card(card: Card, answers: Answers) -> Card:
+    """The card with what makes confidence match accuracy, and the threshold for `review`."""
+    slope, length_factor, offset = fit_confidence(answers)
+    known_slope, known_offset = fit_known_confidence(answers)
+    card = replace(
+        card,
+        temperature=round(1 / slope, 4),
+        offset=round(offset, 4),
+        length_factor=round(length_factor, 4),
+        known_temperature=round(1 / known_slope, 4),
+        known_offset=round(known_offset, 4),
+    )
+    return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
+
+
+def fit_confidence(answers: Answers) -> list[float]:
+    """The slopes of log-odds and of the logarithm of the count of digits, and the offset.
+
+    They are for readings without another doubt: a clear number that looks doubtful is mostly read
+    wrongly, one with another line is not.
+    """
+    features = [torch.logit(answers.chances.double(), 1e-6), answers.digits.double().log()]
+    kept = ~answers.is_doubted & (answers.chances > 0)
+    return fit_logistic(torch.stack(features, 1)[kept], answers.is_right[kept].double())
+
+
+def fit_known_confidence(answers: Answers) -> list[float]:
+    """The slope of log-odds, and the offset, for readings whose length was known.
+
+    No free reading of another length takes a part of their probability, so it is too high more
+    often; and it does not depend on the length.
+    """
+    kept = ~answers.is_doubted & (answers.known_chances > 0)
+    logits = torch.logit(answers.known_chances[kept].double(), 1e-6)
+    return fit_logistic(logits[:, None], answers.is_known_right[kept].double())
+
+
+def calibrated(card: Card, answers: Answers) -> Tensor:
+    """The confidence of each reading, (N,)."""
+    pairs = zip(answers.chances.tolist(), answers.digits.tolist(), strict=True)
+    return torch.tensor([card.calibrate(chance, digits) for chance, digits in pairs])
+
+
+def measure_gaps(card: Card, answers: Answers) -> float:
+    """The expected calibration error of the free readings."""
+    is_read = answers.chances > 0
+    return round(count_gaps(calibrated(card, answers)[is_read], answers.is_right[is_read]), 6)
+
+
+def choose_threshold(confidence: Tensor, answers: Answers) -> float:
+    """The confidence below which a number is to be reviewed, from those of readings, (N,).
+
+    It is at least `MIN_THRESHOLD`: a network that has hardly learned is never confident.
+    """
+    wrong = confidence.masked_fill(answers.is_doubted, 0.0)[~answers.is_right]
+    threshold = wrong.quantile(MARKED_SHARE).item() if len(wrong) else 0.0
+    return round(max(MIN_THRESHOLD, threshold), 4)
