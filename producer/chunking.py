@@ -19,11 +19,11 @@ from protocol.errors import UsageError
 from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
 
-READ_FILES = 512  # after this many files, those that were read become one batch
+READ_FILES = 512  # this many files are read into one batch
 CHUNK_SECONDS = 0.2  # how long a worker may take for a chunk; single calls may have to wait for it
 PENDING_SECONDS = 1.0  # images that have waited for others this long become a chunk
-CHUNK_SHARE = 32  # after the first chunks, one has at most 1/32 as many images as came before it
-UNTIMED_SHARE = 8  # while the pace of files is unknown, a chunk has at most 1/8 of those before it
+CHUNK_SHARE = 32  # a later chunk has at most 1/32 as many images as came before it
+UNTIMED_SHARE = 8  # while the pace of files is unknown, it has at most 1/8 as many
 
 
 class Row(NamedTuple):
@@ -46,7 +46,7 @@ def cut_chunks(
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
     of a kind, 0 if unknown. If `has_truth` is None, the first image says whether the job has
-    right answers; `gaps` counts those that are missing. Raises `UsageError` if the ids of the
+    right answers; `gaps` counts the missing ones. Raises `UsageError` if the ids of the
     images that `resume` counts have changed, and what the source raises, after the chunks of
     everything before it.
     """

@@ -38,7 +38,7 @@ from worker.sight.normalisation.views import VIEW_WEIGHTS
 from worker.sight.numbers.recognition import NumberReading, trace_number
 from worker.sight.types import INPUT_SIDE, ImageError, error_of_row
 
-Reasons = NDArray[np.uint8]  # (N,): the place of each row's reason in `REASONS`, 0 for none
+Reasons = NDArray[np.uint8]  # (N,): the index of each row's reason in `REASONS`, 0 for none
 T = TypeVar("T")
 Reader = Callable[[bytes], Iterator[T]]  # yields after each step; the last value is the outcome
 Outcome = tuple[T | None, str | None]  # what was read from an image, or its error
@@ -175,7 +175,7 @@ def build_row(id: str, reading: NumberReading | None, error: str | None) -> dict
 
 
 def read_images(batch: pa.RecordBatch, reader: Reader[T], read: Read) -> list[Outcome[T]]:
-    """Run the reader on each image of a batch but those that the producer could not read."""
+    """Run the reader on each image of a batch that the producer could read."""
     has_errors = "error" in batch.schema.names
     errors = batch.column("error").to_pylist() if has_errors else [None] * batch.num_rows
     unread = [row for row, error in enumerate(errors) if error is None]

@@ -7,5 +7,5 @@ For every second column of a strip it gives how likely the middle of each digit 
 from protocol.chunk import CLASSES
 
 STRIP_HEIGHT = 28  # px
-STRIDE = 2  # px: a column of the answer covers so many of the strip
+STRIDE = 2  # px: a column of the answer covers this much of the strip's width
 BLANK = CLASSES  # the class, after the ten digits, of a column that is no digit's middle

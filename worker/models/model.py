@@ -24,8 +24,8 @@ from worker.models.card import Card, card_path, read_card
 from worker.models.fast import FastNetwork
 from worker.models.network import NETWORKS, NUMBER_READER, Mlp, Network
 
-TORCH_THREADS = 1  # in a worker process; with two threads, sums are added in another order
-ROW_MULTIPLE = 16  # with a part of a tile that is no multiple of this, a row's last bits differ
+TORCH_THREADS = 1  # a worker process has one; two threads would add sums in another order
+ROW_MULTIPLE = 16  # a row's last bits differ in a part of a tile that is no multiple of this
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +44,20 @@ class Model:
     def classify(self, pixels: NDArray[np.uint8], first_row: int = 0) -> NDArray[np.float32]:
         """Ten probabilities for each image: (N, 784) uint8 → (N, 10) float32.
 
-        In float32 a row's last bits depend on its place in the batch and on the batch's size. So
-        image i of a job, `first_row` or a later one, is at row i % tile_rows of a tile, and zeros
-        fill the rows without an image: the result has the same bytes however a job is cut.
+        In float32 a row's last bits depend on its index in the batch and on the batch's size. So
+        image i of a job is always at row i % tile_rows of a tile, and zeros fill the rows without
+        an image. Thus the result has the same bytes however a job is cut. `first_row` is the index
+        in the job of the first image.
         """
         with catch_warnings(action="ignore"):  # torch warns of Arrow's read-only memory
             rows = torch.from_numpy(np.ascontiguousarray(pixels))
         probabilities = torch.empty(len(rows), CLASSES)
-        start, place = 0, first_row % self.tile_rows
+        start, row = 0, first_row % self.tile_rows
         with torch.inference_mode():
             while start < len(rows):
-                stop = min(start + self.tile_rows - place, len(rows))
-                probabilities[start:stop] = self._classify_tile(rows[start:stop], place)
-                start, place = stop, 0
+                stop = min(start + self.tile_rows - row, len(rows))
+                probabilities[start:stop] = self._classify_tile(rows[start:stop], row)
+                start, row = stop, 0
         return probabilities.numpy()
 
     def classify_together(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -65,9 +66,9 @@ class Model:
             probabilities: Tensor = self.fastest(torch.from_numpy(pixels).to(self.device))
         return probabilities.cpu().numpy()
 
-    def _classify_tile(self, rows: Tensor, place: int) -> Tensor:
-        """Classify up to a tile of rows, padded with zeros to a multiple of `row_multiple`."""
-        before = place % self.row_multiple
+    def _classify_tile(self, rows: Tensor, first_row: int) -> Tensor:
+        """Classify rows from `first_row` of a tile on, padded with zeros to `row_multiple`."""
+        before = first_row % self.row_multiple
         after = -(before + len(rows)) % self.row_multiple
         tile = pad(rows, (0, 0, before, after)) if before or after else rows
         if self.device.type != "cpu":  # a GPU copies from pinned memory by itself
@@ -100,7 +101,7 @@ def build_model(network: Network, card: Card) -> Model:
     fastest = FastNetwork(network) if isinstance(network, Mlp) else network
     if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return Model(network, card, fastest, fastest.tile_rows, ROW_MULTIPLE)
-    # without MKL, rows are summed differently in a part of a tile: so tiles are whole, but smaller
+    # without MKL, a part of a tile is summed differently, so tiles are smaller and always whole
     return Model(network, card, fastest, network.tile_rows, network.tile_rows)
 
 
@@ -161,9 +162,9 @@ def count_gpus() -> int:
 
 def choose_device() -> torch.device:
     """This process's device: the processes of a worker, or the workers of a command, take turns."""
-    place = int(os.environ.get(WORKER_INDEX, "0")) + getattr(current_process(), "index", 0)
+    index = int(os.environ.get(WORKER_INDEX, "0")) + getattr(current_process(), "index", 0)
     gpus = count_gpus()
-    return torch.device("cuda", place % gpus) if gpus else torch.device("cpu")
+    return torch.device("cuda", index % gpus) if gpus else torch.device("cpu")
 
 
 @cache
@@ -179,5 +180,5 @@ def move_to_gpu(model: Model, device: torch.device) -> Model:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     network = copy.deepcopy(model.network).to(device)
-    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # a job's first chunks have so many
+    rows = MODEL_ROWS.get(model.card.name, TILE_ROWS)  # as many as a job's first chunks have
     return Model(network, model.card, network, rows, rows, device)

@@ -120,7 +120,7 @@ class TwoViewCnn(Cnn):
     """A `Cnn` that sees each image twice: as it is, and moved up and left by a pixel.
 
     The second convolution has a stride of 2, so it skips every other pixel of the first one's
-    output, (N, 16, 26, 26). The second view, (N, 16, 25, 25), covers those. The mean of both logits
+    output, (N, 16, 26, 26). The second view, (N, 16, 25, 25), covers these. The mean of both logits
     is right more often (test-time augmentation), at about half the speed.
     """
 

@@ -19,7 +19,10 @@ MAX_VIEW_SIDE = 1024  # px: an image whose longer side exceeds this is shrunk be
 
 
 def trace_digit(content: bytes) -> Iterator[Step]:
-    """A file as it is read and after each step; the last is the digit. Raises `ImageError`."""
+    """Yield the grey values of a file and the result of each step. The last one is the digit.
+
+    Raises `ImageError`.
+    """
     if content.startswith(ARRAY):  # 28×28 pixels among files
         if len(content) != len(ARRAY) + PIXELS:
             raise ImageError("an array of another size")

@@ -30,12 +30,12 @@ from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
 from worker.sight.types import Grey, error_of_row
 
-PANEL_PIXELS = 168  # the side to which the original is decoded
+PANEL_PIXELS = 168  # the shorter side to which the original is decoded
 PANELS_A_ROW = 6
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
-DOUBTS: dict[Reason, str] = {  # the reasons for `review` that an image's steps give, in sentences
+DOUBTS: dict[Reason, str] = {  # the reasons for a review that an image's steps give, in sentences
     "several digits": "another shape in the image may be a digit too",
     "too solid": "it is too solid for strokes",
     "pages": "the file has more pages than this",
@@ -47,7 +47,7 @@ Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list f
 def collect_panels(content: bytes, panels: Panels) -> Step:
     """Add the original and the image after each step to `panels`; gives the last step.
 
-    Raises `ImageError` if a step does; `panels` then has those before it.
+    Raises `ImageError` if a step does. Then `panels` has the steps before it.
     """
     watch.forget()
     with watch.running(), watch.on(0):

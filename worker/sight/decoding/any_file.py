@@ -13,7 +13,7 @@ from worker.sight.types import Picture, TimeLimitError
 def open_image(
     content: bytes, side: int, prepare: Callable[[Picture], Picture] = lambda picture: picture
 ) -> Callable[[int], Picture]:
-    """A function that gives the prepared picture with a shorter side of at least so many px.
+    """A function that gives the prepared picture; its argument is the least shorter side in px.
 
     A JPEG is decoded at each call, since a smaller one is decoded faster. Any other file is decoded
     once, for `side`, the largest size asked for. Raises `ImageError`, now or at a call.

@@ -68,7 +68,7 @@ def decode_image(content: bytes, side: int) -> PIL.Image.Image:
     if not content:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings(action="ignore"):  # odd metadata is not used
+        with warnings.catch_warnings(action="ignore"):  # damaged metadata is not used
             formats = load_heif() if content[4:8] == b"ftyp" else FORMATS
             image: PIL.Image.Image = PIL.Image.open(io.BytesIO(content), formats=formats)
             check_size(image, content)

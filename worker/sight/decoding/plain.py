@@ -9,7 +9,7 @@ import numpy as np
 from worker.sight.types import Picture
 
 MAX_MEGAPIXELS = 100  # a larger file is an error; with this limit a worker stays under 1 GB
-MAX_ASPECT = 3  # an image longer than so many times its width is reduced by its longer side
+MAX_ASPECT = 3  # an image longer than this many times its width is reduced by its longer side
 TILE_PIXELS = 1 << 20  # a larger PNG is left to Pillow, which reduces it in tiles of this size
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the signatures of both formats
@@ -26,7 +26,7 @@ PLAIN_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"gAMA", b"pHYs", b"sRGB", b
 BASELINE = {b"\xff\xc0", b"\xff\xc1"}  # the markers of a baseline JPEG's frame header
 # JFIF, colour profile, tables, restart interval and comment, but not EXIF and Adobe's segment
 PLAIN_SEGMENTS = {b"\xff\xe0", b"\xff\xe2", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
-JPEG_FLAGS = [  # the OpenCV flag by how often the decoder halves the image
+JPEG_FLAGS = [  # the index is how often the decoder halves the image
     cv2.IMREAD_GRAYSCALE,
     cv2.IMREAD_REDUCED_GRAYSCALE_2,
     cv2.IMREAD_REDUCED_GRAYSCALE_4,

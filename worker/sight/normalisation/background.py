@@ -86,7 +86,7 @@ def is_background_dark(small: Grey) -> bool:
 
 
 def is_photo(pixels: SortedPixels) -> bool:
-    """Whether most pixels are far from the lightest and the darkest, unlike those of a drawing."""
+    """Whether most pixels are neither as dark nor as light as the pixels of a drawing."""
     low, high = percentiles(pixels, DARKEST, LIGHTEST)
     dark = bisect_right(pixels, low + DRAWN_SPREAD)
     between = bisect_right(pixels, max(low + DRAWN_SPREAD, high - DRAWN_SPREAD - 1)) - dark
@@ -305,7 +305,7 @@ def darken_edges(closed: Grey) -> Grey:
     lit, reach = closed.astype(np.int16), kernel_radius(closed, NARROW_CLOSING)
     background = lit.copy()
     sides = [(image, image[::-1], image.T, image.T[::-1]) for image in (lit, background)]
-    for seen, rows in zip(*sides, strict=True):  # the first rows are those at one edge
+    for seen, rows in zip(*sides, strict=True):  # each turns another edge to the top
         if len(seen) > 2 * reach:
             onward = 2 * seen[reach] - seen[2 * reach : reach : -1]
             lowest = (MIN_EDGE_LIGHT * seen[:reach]).astype(np.int16)

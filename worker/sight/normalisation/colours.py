@@ -24,7 +24,7 @@ def to_grey(picture: Picture) -> Grey:
 
 
 def project_colours(image: Picture) -> Grey:
-    """Project colours onto the line through those of background and ink.
+    """Project colours onto the line through the colours of background and ink.
 
     (height, width, 3) → (height, width). The line is the first principal component of the colours
     around that of the background. So ink that is as light as its paper stands out by its colour.

@@ -29,7 +29,7 @@ def shrink(picture: Picture, side: int) -> Picture:
     """Shrink a picture so that its longer side has at most `side` px."""
     height, width = picture.shape[:2]
     while max(height, width) >= HALVED_FROM * side and min(height, width) > 1:
-        # halving drops an odd last row or column
+        # halving drops the last row or column if their number is uneven
         height, width = height // 2, width // 2
         even = picture[: 2 * height, : 2 * width]
         picture = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)

@@ -15,7 +15,7 @@ Region = tuple[float, float, float, float]  # top, bottom, left, right as shares
 
 MIN_PANEL_AREA = 0.12  # the box of a plate or sheet takes at least this share of the image
 MAX_PANEL_ASPECT = 2.5  # a plate or sheet is at most this many times as wide as high
-MIN_PLATE_INK = 0.7  # ink takes at least this share of a plate, which is more than of a digit
+MIN_PLATE_INK = 0.7  # ink takes at least this share of a plate; it takes less of a digit's box
 PLATE_RIM = 0.03  # this share of a plate's shorter side is cut off at its edges
 MIN_HOLE_BACKGROUND = 0.8  # an empty hole, as a 0 has, consists of background by this share
 MAX_RECTANGLE_TILT = 25  # degrees: a plate or sheet is tilted by at most this

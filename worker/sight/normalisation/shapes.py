@@ -51,7 +51,7 @@ MIN_HEIGHT_RATIO, MIN_LEVEL_OVERLAP = (
 MAX_PUNCHED = 0.4  # a punched hole has at most this share of the digit's size
 MIN_ROUND_ASPECT, MIN_ROUND_FILL = 0.75, 0.7  # a disc is as wide as high, and fills 79 % of its box
 MIN_PUNCHED_SIDE = 48  # px: in a smaller image, strokes break into dots
-MAX_PRINT_STROKE = 0.7  # print has strokes at most this many times as wide as those of the digit
+MAX_PRINT_STROKE = 0.7  # print has strokes at most this many times as wide as the digit's
 
 Sizes = NDArray[np.float64]  # (components,): areas in px, or scores
 Flags = NDArray[np.bool_]  # (components,)
@@ -85,11 +85,12 @@ def fill_outline(ink: Grey) -> Grey:
 def select_digit(ink: Grey) -> Grey:
     """Keep the components of the digit: (height, width) uint8 → the same, without the others.
 
-    1. Each component gets a score: more for much strong ink, long strokes and a place near the
-       middle; less on the rim and for shadows; none for circles around and lines under a digit.
+    1. Each component gets a score. It is higher for more and stronger ink, longer strokes and a
+       middle position, lower on the rim and for shadows, and 0 for circles around a digit and
+       lines under it.
     2. Pieces that nearly touch form a group. The group with the highest score is the digit.
     3. Other components are kept if they are neither tiny nor pale. Unless the digit fills the
-       image, they must be near to it, and those at an edge very near.
+       image, they must be near to it, and very near if they are at an edge.
     4. Print and punched holes are removed.
     """
     mask = mask_over(ink, INK_THRESHOLD)
@@ -223,7 +224,7 @@ def find_punched(boxes: Rects, area: Sizes, columns: tuple[float, float], size: 
 
 
 def group_pieces(inked: NDArray[np.bool_], ink_labels: LabelMap, count: int) -> Groups:
-    """The group of each component; those that are closer than a break in a stroke share one."""
+    """The group of each component. Components share one if only a break in a stroke parts them."""
     radius = max(1, round(MAX_BREAK * max(inked.shape)))  # px
     near = cv2.dilate(inked.view(np.uint8), disc(radius))
     group = np.zeros(count, np.intp)

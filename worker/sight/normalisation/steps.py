@@ -28,14 +28,14 @@ from worker.sight.normalisation.views import MIN_VIEW_SHARE, VIEWS
 from worker.sight.types import Grey, ImageError, Picture, TimeLimitError
 
 COARSE = (56, 64)  # px: the least shorter side after decoding, the longer side after shrinking
-FINE = (448, 128)  # the same for the looks after the first, if it shows no digit or a small one
-SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # by the name of each look's first step
-MAX_STRIP_ASPECT = 5  # the ratio of sides; a longer strip is shrunk to a given width, not length
-SMALL_DIGIT_SIDE = 14  # px: a digit whose longer side is less is looked at more closely
+FINE = (448, 128)  # px: the same for later looks, if the first shows no digit or a small one
+SCALES = {"grey": COARSE, "closer": FINE, "cut out": FINE}  # the key names a look's first step
+MAX_STRIP_ASPECT = 5  # a strip with a higher ratio of sides is shrunk by its width, not its length
+SMALL_DIGIT_SIDE = 14  # px: a digit whose longer side is less gets a closer look
 WHOLE = (0.0, 1.0, 0.0, 1.0)  # the region of a whole image
 
 Views = dict[str, Grey]  # name of a view → 28×28, as the network sees it
-DecodeAt = Callable[[int], Picture]  # decodes the image to a shorter side of at least so many px
+DecodeAt = Callable[[int], Picture]  # decodes the image; its argument is the least shorter side
 
 
 class Step(NamedTuple):

@@ -43,7 +43,7 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
                         after[more] = [0.0, before * chance]
         sums = [(by_none + by_digit, number) for number, (by_none, by_digit) in after.items()]
         likeliest = sorted(sums, reverse=True)[:MAX_PREFIXES]
-        best = likeliest[0][0] or 1.0  # all are divided by this, lest they become too small
+        best = likeliest[0][0] or 1.0  # all are divided by this, or they would become too small
         # `known` may leave out the most probable numbers, so less probable ones must be kept
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         numbers = {

@@ -119,7 +119,7 @@ def measure_overlaps(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def doubt_faint_ones(picture: Grey, line: Candidates) -> Candidates:
-    """The candidates; those that are much fainter than the strongest one are less likely digits.
+    """The candidates, with lower chances for those that are much fainter than the strongest one.
 
     A number is written with one pen. What is fainter may be a printed guide mark.
     """

@@ -57,8 +57,8 @@ class Seen:
 
     line: Candidates  # the candidates of its line, from left to right
     answer: Answer  # the network of columns about it
-    to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the line's strip
-    to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to those of the picture
+    to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the strip
+    to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the picture
     reason: Reason  # why a person should look at it: what else is written in the picture
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Proposal]:
@@ -209,9 +209,9 @@ def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alter
 
 def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
     """Width and height of the upright picture in a file; `shape` is that of the decoded one."""
-    # Reads only the header; decoding has told what is wrong with the file
+    # this reads only the header; a damaged file could not be decoded before
     with catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as image:
         shorter, longer = sorted(image.size)
-    if shape[0] == shape[1]:  # if it is not quite a square, its longer side can't be told
+    if shape[0] == shape[1]:  # if the file is nearly square, the longer side is unknown
         longer = shorter
     return (longer, shorter) if shape[1] > shape[0] else (shorter, longer)

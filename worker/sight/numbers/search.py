@@ -43,7 +43,7 @@ class FoundLine(NamedTuple):
     """The line of the number in a picture, which was turned if that line is tilted."""
 
     picture: Grey
-    to_original: NDArray[np.float64]  # (2, 3): from its px to those before it was turned
+    to_original: NDArray[np.float64]  # (2, 3): from its px to px of the picture that was not turned
     candidates: Candidates  # all that are in the picture
     line: Candidates  # the digits of the number, from left to right
 

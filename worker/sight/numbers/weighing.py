@@ -36,7 +36,7 @@ def propose_numbers(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Prop
     prefixes = Prefixes(known)
     # Each partial number, its probability, and the last candidate that is a digit (-1: none yet)
     paths = [("", (1.0, -1))]
-    scale = 1.0  # the product of what the probabilities were divided by, lest they become too small
+    scale = 1.0  # the product of all divisors, without which the probabilities become too small
     for candidate, chance in enumerate(chances):
         likely = [
             (str(digit), chance * share)
@@ -76,7 +76,7 @@ def propose_numbers(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Prop
 
 
 class Prefixes:
-    """Tells whether an allowed number begins with given digits."""
+    """Tells whether any allowed number begins with some digits."""
 
     def __init__(self, known: Known) -> None:
         self.allowed = known.allowed
