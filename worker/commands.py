@@ -65,13 +65,13 @@ def inspect(
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
+    if not sys.stdout:  # `>&-`
+        print("digitq: stdout is closed", file=sys.stderr)
+        sys.exit(3)
     from protocol.known import Known, read_lines
     from protocol.reading import choose_reading
     from worker.sight.inspection import inspect_image, inspect_number
 
-    if not sys.stdout:  # `>&-`
-        print("digitq: stdout is closed", file=sys.stderr)
-        sys.exit(3)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         if results := [image for image in images if image.suffix.lower() in RESULT_SUFFIXES]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
+import matplotlib
 import numpy as np
 import PIL.Image
 import pyarrow as pa
@@ -34,6 +35,13 @@ from worker.sight.inspection import (
 from worker.sight.normalisation.steps import Step
 
 
+@pytest.fixture
+def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small figures without a layout, for tests of their files' names."""
+    monkeypatch.setattr(Figure, "set_layout_engine", lambda *_, **__: None)
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 10)
+
+
 def inspect(path: Path, *options: str) -> Result:
     return CliRunner().invoke(commands.inspect, [str(path), *options])
 
@@ -51,7 +59,9 @@ def test_a_picture_shows_the_steps_and_the_answer(mode: str, tmp_path: Path) -> 
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 
 
-def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_s_name_is_the_image_s(
+    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
     assert inspect(Path("one.png")).exit_code == 0
@@ -76,12 +86,14 @@ def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
 
 
 def test_a_large_picture_is_no_bomb(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    PIL.Image.new("L", (9600, 9600), 255).save(tmp_path / "large.png")
+    PIL.Image.new("1", (9600, 9600), 1).save(tmp_path / "large.png")
     assert inspect(tmp_path / "large.png", "--out", str(tmp_path / "steps.png")).exit_code == 1
     assert not recwarn.list
 
 
-def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_replaces_its_own_pictures_only(
+    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
     for _ in range(2):
@@ -95,7 +107,7 @@ def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_one_image_s_picture_does_not_replace_another_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "7").mkdir()

@@ -43,7 +43,8 @@ def test_mnist_passes_unchanged() -> None:
     assert all(map(is_normalised, load_mnist("sample")[0].numpy()))
 
 
-@pytest.mark.parametrize("part", [pytest.param("train", marks=pytest.mark.slow), "test"])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["train", "test"])
 def test_all_of_mnist_passes_unchanged(mnist_root: object, part: Part) -> None:
     assert all(map(is_normalised, load_mnist(part)[0].numpy()))
 
