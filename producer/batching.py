@@ -79,9 +79,12 @@ class CallQueue:
     enough: threading.Event = field(default_factory=threading.Event)
 
     @property
+    def is_fast(self) -> bool:
+        return self.is_pixels and self.reading.what == "digit"
+
+    @property
     def limits(self) -> BatchLimits:
-        is_fast = self.is_pixels and self.reading.what == "digit"
-        return PIXELS_LIMITS if is_fast else FILES_LIMITS
+        return PIXELS_LIMITS if self.is_fast else FILES_LIMITS
 
     @property
     def max_threads(self) -> int:
@@ -243,7 +246,7 @@ class Batcher:
         try:
             while True:
                 if not stored:
-                    self._ledger.submit(spec, batch.num_rows, payload)
+                    self._ledger.submit(spec, batch.num_rows, payload, is_shared=queue.is_fast)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
                     return to_predictions(decode(result))

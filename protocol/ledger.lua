@@ -1,5 +1,5 @@
 -- The ledger: the state of one job in Redis, changed in atomic steps. ARGV[1] names the step, ARGV[2]
--- the channel on which Flower hears of messages that are queued.
+-- the beginning of the channels on which Flower hears of tasks.
 -- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
 -- the set of active jobs, all jobs by creation time, the queue of single calls, the jobs whose end no
 -- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
@@ -81,6 +81,14 @@ local function message(id, content, headers, exchange, routing_key)
   })
 end
 
+-- Sends Celery's event of a task, which Flower shows.
+local function tell_flower(what, id, event)
+  event.type, event.uuid, event.hostname, event.timestamp = 'task-' .. what, id, 'digitq', now
+  -- A Redis user that may not publish there must still be able to queue
+  redis.pcall('PUBLISH', ARGV[2] .. what,
+    message(id, event, {hostname = 'digitq'}, 'celeryev', 'task.' .. what))
+end
+
 -- Queues a chunk and its message: Celery's, protocol version 2. Celery's event tells Flower of it.
 local function publish(n)
   local job, time, task = get('id'), stamp(now), 'digitq.classify'
@@ -92,11 +100,7 @@ local function publish(n)
   local content = {{job, tonumber(n)}, {}, {}} -- arguments, keyword arguments, callbacks
   redis.call('ZADD', queued, time, n)
   redis.call('LPUSH', own_queue(), message(id, content, headers, '', queue))
-  local event = {
-    type = 'task-sent', uuid = id, name = task, args = text, kwargs = '', hostname = 'digitq', timestamp = now,
-  }
-  -- A Redis user that may not publish there must still be able to queue
-  redis.pcall('PUBLISH', ARGV[2], message(id, event, {hostname = 'digitq'}, 'celeryev', 'task.sent'))
+  tell_flower('sent', id, {name = task, args = text, kwargs = ''})
 end
 
 -- Publishes stored chunks, up to `in_flight` at a time so that jobs share the workers, and more while
@@ -179,15 +183,16 @@ function steps.seal(base, base_row, total, ...)
   return stored
 end
 
--- Creates a job of one chunk, for single calls. Returns nothing if it was cancelled or has failed.
-function steps.submit(count, payload, known_payload, ...)
+-- Creates a job of one chunk, for single calls. `call` is 'shared' if a worker may classify them
+-- together with those of other clients. Returns nothing if it was cancelled or has failed.
+function steps.submit(count, payload, known_payload, call, ...)
   if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
   if known_payload ~= '' then redis.call('SET', known, known_payload) end
   redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
-    'bytes', #payload + #known_payload, 'call', 1)
+    'bytes', #payload + #known_payload, 'call', call)
   publish_next()
   return true
 end
@@ -202,8 +207,9 @@ function steps.heartbeat(held)
 end
 
 -- Returns the model, how often the chunk was begun, whether something is known of the job's numbers,
--- and if it is the first chunk of a job that is no single call, the job's source; nothing if there is
--- nothing to do. (The worker reads the payload in the same round trip.)
+-- if it is the first chunk of a job that is no single call, the job's source, and whether
+-- `begin_calls` may find other calls for it; nothing if there is nothing to do. (The worker reads the
+-- payload in the same round trip.)
 function steps.begin(n, worker)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -221,7 +227,34 @@ function steps.begin(n, worker)
   if attempt > most then redis.call('HSET', record, 'most_attempts', attempt) end
   publish_next()
   local is_first = most == 0 and not get('call')
-  return {model, attempt, get('known') == '1' and 1 or 0, is_first and get('source')}
+  local shares = attempt == 1 and get('call') == 'shared' and redis.call('LLEN', calls_queue) > 0
+  return {model, attempt, get('known') == '1' and 1 or 0, is_first and get('source'), shares and 1 or 0}
+end
+
+-- Begins other calls than the job's own that wait at the front of the queue, up to `count` calls and
+-- `images`: such as may be shared, want the same model, and were never begun. Returns the id, the
+-- payload and the message's id of each.
+function steps.begin_calls(count, images, worker)
+  local taken, model = {}, get('model')
+  images = tonumber(images)
+  while #taken < 3 * count do
+    local is_read, id, message_id = pcall(function()
+      local message = cjson.decode(redis.call('LINDEX', calls_queue, -1))
+      return cjson.decode(message.body)[1][1], message.headers.id
+    end)
+    if not is_read then break end
+    use(JOB .. id)
+    images = images - tonumber(redis.call('HGET', rows, 0) or 0)
+    if get('call') ~= 'shared' or get('model') ~= model or images < 0 then break end
+    if redis.call('EXISTS', attempts) == 1 then break end
+    redis.call('RPOP', calls_queue)
+    if steps.begin(0, worker)[1] then
+      table.insert(taken, id)
+      table.insert(taken, redis.call('HGET', chunks, 0))
+      table.insert(taken, message_id)
+    end
+  end
+  return taken
 end
 
 -- Puts off the deadline of a running chunk; if a worker is about to read an image that may kill it,
@@ -310,6 +343,17 @@ function steps.requeue(n, worker)
   local attempt = tonumber(redis.call('HGET', attempts, n) or 0)
   if by == worker and attempt <= QUICK_ATTEMPTS and redis.call('ZSCORE', running, n) then
     publish_again(n)
+  end
+end
+
+-- Completes calls of `begin_calls`, whose ids, message ids and what `complete` takes follow in turn.
+function steps.complete_calls(text, ...)
+  local parts = {...}
+  for start = 1, #parts, 11 do
+    use(JOB .. parts[start])
+    steps.complete(0, unpack(parts, start + 2, start + 10))
+    local message_id, seconds = parts[start + 1], tonumber(parts[start + 8]) / 1e6
+    if message_id ~= '' then tell_flower('succeeded', message_id, {result = text, runtime = seconds}) end
   end
 end
 

@@ -44,11 +44,12 @@ JOB = "digitq:job:"  # a job's record is in the key of this name and the job's i
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 READ_RECORDS = 1000  # records that are read in one round trip
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
+MAX_SHARED_CALLS = 63  # so many calls may join one; then the step takes Redis some 2 ms
 QUICK_ATTEMPTS = 5  # so often a chunk whose process died is queued again at once
 SUBMITTER_SECONDS = 60  # a submitter that is silent for longer is taken to be gone
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id names another key
-SENT_EVENTS = "/{}.celeryev/task.sent"  # Celery's channel in the database of this number
+TASK_EVENTS = "/{}.celeryev/task."  # so Celery's channels begin in the database of this number
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
 local WORKER, JOB = '{WORKER}', '{JOB}'
@@ -65,6 +66,15 @@ class Begun(NamedTuple):
     time: float  # when it was begun, by `time.monotonic`
     has_known: bool = False  # whether the job has something to fetch with `Ledger.known`
     source: str | None = None  # of the job, if this is its first chunk; a single call has none
+    shares: bool = False  # whether it is a single call, and others wait
+
+
+class BegunCall(NamedTuple):
+    """A single call that a worker has begun, to classify it together with others."""
+
+    job_id: str
+    payload: Payload
+    message_id: str = ""  # Celery's, if Celery does not know that the call was begun
 
 
 class ChunkResult(NamedTuple):
@@ -79,6 +89,21 @@ class ChunkResult(NamedTuple):
     work_seconds: float = 0  # time that the process spent on the chunk
     worker: str = ""  # its name, as in its heartbeat
     fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
+
+    def as_step(self, number: int) -> list[Argument]:
+        """The step `complete` for the chunk of this number."""
+        return steps.complete(
+            number,
+            silent_ms=int(1e3 * self.silent_seconds),
+            result=self.payload,
+            failed=self.failed,
+            kind=self.kind,
+            pace_ns=int(1e9 * self.image_seconds),
+            review=self.review,
+            work_us=int(1e6 * self.work_seconds),
+            worker=self.worker,
+            fingerprint=self.fingerprint,
+        )
 
 
 class JobCount(NamedTuple):
@@ -240,7 +265,7 @@ class Ledger:
     def __init__(self, redis: RetryingRedis) -> None:
         self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
         self._script = redis.register_script(SCRIPT)
-        self._events = SENT_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
+        self._events = TASK_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
     def _run(self, job_id: str, step: list[Argument], client: Any = None) -> Any:
         keys, (name, *arguments) = self._keys(job_id), step
@@ -301,9 +326,11 @@ class Ledger:
         reply = self._run(spec.id, steps.seal(*base, total, *spec.flat()))
         return self._unless_stopped(spec.id, reply)
 
-    def submit(self, spec: JobSpec, rows: int, payload: Payload) -> None:
-        """Store single calls, as a job of one chunk. Raises as `dispatch`."""
-        reply = self._run(spec.id, steps.submit(rows, payload, spec.known, *spec.flat()))
+    def submit(self, spec: JobSpec, rows: int, payload: Payload, is_shared: bool = False) -> None:
+        """Store single calls, as a job of one chunk. A worker may classify those that are shared
+        together with those of other clients. Raises as `dispatch`."""
+        call = "shared" if is_shared else "alone"
+        reply = self._run(spec.id, steps.submit(rows, payload, spec.known, call, *spec.flat()))
         self._unless_stopped(spec.id, reply)
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
@@ -325,30 +352,32 @@ class Ledger:
             return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
-        model, attempt, has_known, source = reply
+        model, attempt, has_known, source, shares = reply
         first = None if source is None else source.decode()
-        return Begun(payload, model.decode(), attempt, begun, bool(has_known), first)
+        return Begun(payload, model.decode(), attempt, begun, bool(has_known), first, bool(shares))
+
+    def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
+        """Take single calls that wait, up to so many images, to be classified with this job."""
+        reply = self._run(job_id, steps.begin_calls(MAX_SHARED_CALLS, images, worker))
+        parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return [BegunCall(id.decode(), payload, message.decode()) for id, payload, message in parts]
 
     def complete(self, job_id: str, number: int, result: ChunkResult) -> JobCount | None:
         """Hand in the result of a chunk. Returns how far the job is then; None if another worker
         was first or the job has ended."""
-        step = steps.complete(
-            number,
-            silent_ms=int(1e3 * result.silent_seconds),
-            result=result.payload,
-            failed=result.failed,
-            kind=result.kind,
-            pace_ns=int(1e9 * result.image_seconds),
-            review=result.review,
-            work_us=int(1e6 * result.work_seconds),
-            worker=result.worker,
-            fingerprint=result.fingerprint,
-        )
-        reply = self._run(job_id, step)
+        reply = self._run(job_id, result.as_step(number))
         if not reply:
             return None
         done_images, images, failed, state = reply
         return JobCount(int(done_images), int(images), int(failed), state != b"feeding")
+
+    def complete_calls(self, text: str, results: Sequence[tuple[BegunCall, ChunkResult]]) -> None:
+        """Hand in the results of calls that were taken with `begin_calls`. Flower shows `text`."""
+        parts = list[Argument]()
+        for call, result in results:
+            _, _, *arguments = result.as_step(0)
+            parts += [call.job_id, call.message_id, *arguments]
+        self._run("", steps.complete_calls(text, *parts))
 
     def count(self, model: str, failed: int, review: int, work_seconds: float, worker: str) -> None:
         """Count an image that belongs to no job, and whether it failed or is to be reviewed."""

@@ -6,13 +6,25 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
 
+import pyarrow as pa
+
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY, app
-from protocol.chunk import FINGERPRINT_KEY, Chunk, answers, count_reviews, encode, kind_of
+from protocol.chunk import (
+    FINGERPRINT_KEY,
+    Chunk,
+    Kind,
+    answers,
+    count_reviews,
+    encode,
+    kind_of,
+    most_rows,
+)
 from protocol.errors import BrokerError
 from protocol.known import Known
-from protocol.ledger import ChunkResult, Ledger
+from protocol.ledger import Begun, BegunCall, ChunkResult, Ledger
 from protocol.settings import settings
+from protocol.text import plural
 from worker.classify import Read, Reader, T, classify_chunk, watch
 from worker.service.identity import own_fingerprint
 from worker.service.worker_log import log_begin, log_chunk, log_trouble
@@ -57,6 +69,8 @@ def classify(job_id: str, number: int) -> str:
     if begun.attempt > MAX_ATTEMPTS:
         ledger().give_up(job_id, f"chunk {number} was begun {MAX_ATTEMPTS} times and never done")
         return DISCARDED
+    if begun.shares:
+        return classify_calls(job_id, begun, worker)
     heartbeat = Heartbeat(job_id, number, begun.time)
     try:
         chunk = Chunk.decode(begun.payload)
@@ -73,28 +87,54 @@ def classify(job_id: str, number: int) -> str:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
             ledger().give_up(job_id, why)
         raise
-    failed = answers(result).null_count
-    seconds = time.monotonic() - begun.time
-    image_seconds = seconds / (chunk.rows - failed) if failed < chunk.rows else 0
-    made_by = {**(result.schema.metadata or {}), FINGERPRINT_KEY: own_fingerprint()}
-    payload, kind = encode(result.replace_schema_metadata(made_by)), kind_of(chunk.batch)
-    answer = ChunkResult(
-        payload,
-        failed,
-        kind,
-        image_seconds,
-        heartbeat.longest_gap(),
-        count_reviews(result),
-        seconds,
-        worker,
-        own_fingerprint(),
-    )
+    seconds, gap = time.monotonic() - begun.time, heartbeat.longest_gap()
+    answer = measure(result, kind_of(chunk.batch), seconds, gap, worker)
     count = ledger().complete(job_id, number, answer)
     if count is None:
         return discard(job_id, number)
     log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)
     done = f"{count}, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
+
+
+def measure(
+    result: pa.RecordBatch, kind: Kind, seconds: float, silent_seconds: float, worker: str
+) -> ChunkResult:
+    """The result of a chunk with what the ledger notes of it."""
+    failed = answers(result).null_count
+    made_by = {**(result.schema.metadata or {}), FINGERPRINT_KEY: own_fingerprint()}
+    return ChunkResult(
+        encode(result.replace_schema_metadata(made_by)),
+        failed,
+        kind,
+        seconds / (result.num_rows - failed) if failed < result.num_rows else 0,
+        silent_seconds,
+        count_reviews(result),
+        seconds,
+        worker,
+        own_fingerprint(),
+    )
+
+
+def classify_calls(job_id: str, begun: Begun, worker: str) -> str:
+    """Classify a single call together with others that wait, of any client. Returns a line for
+    Flower. If it fails, all are begun again after their deadline, each alone."""
+    others = ledger().begin_calls(job_id, most_rows(begun.model), worker)
+    calls = [BegunCall(job_id, begun.payload), *others]
+    batches = [Chunk.decode(call.payload).batch for call in calls]
+    result = classify_chunk(Chunk(0, pa.concat_batches(batches)), begun.model)
+    seconds = time.monotonic() - begun.time
+    results, parts, row = list[ChunkResult](), list[pa.RecordBatch](), 0
+    for batch in batches:
+        parts.append(result.slice(row, batch.num_rows))
+        row += batch.num_rows
+        share = seconds * batch.num_rows / result.num_rows
+        results.append(measure(parts[-1], "pixels", share, seconds, worker))
+    line = f"{plural(row, 'image')} of {plural(len(calls), 'call')}"
+    ledger().complete_calls(line, [*zip(calls, results, strict=True)])
+    for call, part, answer in zip(calls, parts, results, strict=True):
+        log_chunk(call.job_id, 0, begun.model, part, answer.work_seconds, attempt=1)
+    return line
 
 
 def discard(job_id: str, number: int) -> str:

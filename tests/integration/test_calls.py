@@ -92,6 +92,25 @@ def test_threads_share_chunks_and_get_the_answers_of_a_lone_caller(
     assert 1 <= chunks_sent(client) < CALLERS / 2
 
 
+def test_calls_of_separate_clients_are_classified_together(
+    local: Local, client: Client, callers: ThreadPoolExecutor
+) -> None:
+    """While the worker stands still, they gather. Flower hears of those that Celery did not see."""
+    worker = local._processes["worker1"].pid
+    events = client.ledger.redis.pubsub(ignore_subscribe_messages=True)
+    os.killpg(worker, signal.SIGSTOP)
+    try:
+        answers = [callers.submit(Client(local.url).classify, digit) for digit in DIGITS]
+        wait_for(lambda: client.ledger.redis.llen(CALLS_QUEUE) > CALLERS / 2)
+        events.subscribe("/0.celeryev/task.succeeded")
+        events.get_message(timeout=20)
+    finally:
+        os.killpg(worker, signal.SIGCONT)
+    assert [answer.result().probabilities for answer in answers] == ALONE
+    wait_for(lambda: events.get_message(timeout=1))
+    events.close()
+
+
 def test_tasks_of_an_event_loop_share_chunks(client: Client) -> None:
     client.ledger.redis.config_resetstat()
 

@@ -20,7 +20,7 @@ from digitq.cli import digitq
 from digitq.private.processes import find_free_port, find_redis_server
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
-from protocol.ledger import CALLS_QUEUE, SCRIPT, SENT_EVENTS
+from protocol.ledger import CALLS_QUEUE, SCRIPT, TASK_EVENTS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import run_digitq, wait_for
@@ -158,7 +158,7 @@ def test_workers_and_producers_may_run_all_of_the_ledger(admin: Any) -> None:
         for user in ("producer", "worker"):
             arguments = ["digitq:job:x"] * (arity - 1)
             if name == "PUBLISH":
-                arguments[0] = SENT_EVENTS.format(0)
+                arguments[0] = TASK_EVENTS.format(0) + "sent"
             assert not found or may(admin, user, name, *arguments), f"{user} can't run {name}"
 
 

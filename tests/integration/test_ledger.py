@@ -775,6 +775,52 @@ def test_counters_outlive_jobs_and_count_a_chunk_once(ledger: Ledger) -> None:
     assert ledger.counters() == {**chunks, **mlp, **cnn}
 
 
+def submit_calls(ledger: Ledger, *ids: str) -> None:
+    for id in ids:
+        ledger.submit(SPEC._replace(id=id), 2, id.encode(), is_shared=True)
+
+
+def begun_calls(ledger: Ledger, images: int = 100) -> list[str]:
+    return [call.job_id for call in ledger.begin_calls("first", images, "one@host")]
+
+
+def test_a_worker_begins_the_calls_that_wait_together(ledger: Ledger) -> None:
+    submit_calls(ledger, "first")
+    ledger.redis.delete(CALLS_QUEUE)  # Celery has taken it
+    assert not (alone := ledger.begin("first", 0)) or not alone.shares
+    submit_calls(ledger, "second", "third", "fourth")
+    calls = ledger.begin_calls("first", 5, "one@host")
+    assert [(call.job_id, call.payload) for call in calls] == [
+        ("second", b"second"),
+        ("third", b"third"),
+    ]
+    ledger.complete_calls("2 calls", [(call, result(call.payload)) for call in calls])
+    assert [ledger.take(id) for id in ("second", "third", "fourth")] == [b"second", b"third", None]
+    assert begun_calls(ledger) == ["fourth"] and begun_calls(ledger) == []
+
+
+@pytest.mark.parametrize("other", ["model", "alone", "begun before", "no message"])
+def test_only_calls_of_the_same_kind_are_begun_together(ledger: Ledger, other: str) -> None:
+    submit_calls(ledger, "first")
+    ledger.redis.delete(CALLS_QUEUE)
+    if other == "model":
+        ledger.submit(SPEC._replace(id="cnn", model="cnn"), 1, b"", is_shared=True)
+    elif other == "alone":
+        ledger.submit(SPEC._replace(id="file"), 1, b"")
+    elif other == "begun before":  # its worker may have died of it
+        submit_calls(ledger, "deadly")
+        ledger.begin("deadly", 0)
+        ledger.redis.delete(CALLS_QUEUE)
+        ledger.sweep_job("deadly", deadline_seconds=0)
+    else:
+        ledger.redis.lpush(CALLS_QUEUE, b"rubbish")
+    submit_calls(ledger, "second")
+    assert begun_calls(ledger) == []
+    assert ledger.redis.llen(CALLS_QUEUE) == 2
+    ledger.redis.rpop(CALLS_QUEUE)
+    assert begun_calls(ledger) == ["second"]
+
+
 def test_a_record_names_each_kind_of_worker_that_answered(ledger: Ledger) -> None:
     """Up to eight."""
     store(ledger, *range(12))
