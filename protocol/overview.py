@@ -3,7 +3,7 @@
 It is read by plain commands: a program that only reads needs no right to write or to run scripts.
 """
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 
 from protocol.heartbeat import WorkerState
@@ -15,42 +15,13 @@ ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while noth
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCounters:
-    """What all workers have done with one model since Redis began to count."""
-
-    images: int  # with those that failed
-    failed: int  # images with an error
-    review: int  # images with an answer that a person should check
-    work_seconds: float  # the time that processes spent on them
-
-    @property
-    def image_seconds(self) -> float:
-        """The mean time of a process for an image; 0 if none is done."""
-        return self.work_seconds / max(1, self.images)
-
-
-NOTHING_DONE = ModelCounters(images=0, failed=0, review=0, work_seconds=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counters:
-    """What was counted of all jobs since Redis began to count; a job's end changes nothing."""
-
-    begun: int  # chunks
-    completed: int
-    sent_again: int
-    bytes: int  # size of the chunks that were completed
-    models: Mapping[str, ModelCounters]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Overview:
     """All that an operator may want to see at once."""
 
     jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
     running: tuple[RunningChunk, ...]  # of all jobs
     workers: tuple[WorkerState, ...]  # those that live, by name
-    counters: Counters
+    counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
     queued_images: int  # of programs without digitq, that are not answered
     memory_bytes: int  # that Redis uses
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
@@ -100,8 +71,8 @@ class Overview:
         return self.backlog_process_seconds / max(1, self.processes)
 
     def _image_seconds(self, job: JobRecord) -> float:
-        of_model = self.counters.models.get(job.model, NOTHING_DONE)
-        return job.image_seconds or of_model.image_seconds or ASSUMED_IMAGE_SECONDS
+        work_us, images = (self.counted[f"{name}:{job.model}"] for name in ("work_us", "images"))
+        return job.image_seconds or work_us / 1e6 / max(1, images) or ASSUMED_IMAGE_SECONDS
 
 
 def look_around(ledger: Ledger) -> Overview:
@@ -112,28 +83,8 @@ def look_around(ledger: Ledger) -> Overview:
         jobs=tuple(jobs),
         running=tuple(ledger.running_chunks([job.id for job in jobs if job.is_active])),
         workers=tuple(ledger.workers()),
-        counters=read_counters(ledger.counters()),
+        counted=Counter(ledger.counters()),
         queued_images=ledger.queued_images(),
         memory_bytes=memory.used_bytes,
         memory_limit_bytes=memory.limit_bytes,
-    )
-
-
-def read_counters(counted: Mapping[str, int]) -> Counters:
-    """The counters from the fields of their hash in Redis."""
-    names = [name.removeprefix("images:") for name in counted if name.startswith("images:")]
-    return Counters(
-        begun=counted.get("begun", 0),
-        completed=counted.get("completed", 0),
-        sent_again=counted.get("sent_again", 0),
-        bytes=counted.get("bytes", 0),
-        models={
-            name: ModelCounters(
-                images=counted[f"images:{name}"],
-                failed=counted[f"failed:{name}"],
-                review=counted[f"review:{name}"],
-                work_seconds=counted[f"work_us:{name}"] / 1e6,
-            )
-            for name in sorted(names)
-        },
     )

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from protocol.errors import DigitqError
 from protocol.ledger import JOB_STATES, Ledger
-from protocol.overview import MAX_ENDED_JOBS, NOTHING_DONE, Overview, look_around
+from protocol.overview import MAX_ENDED_JOBS, Overview, look_around
 from protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own
@@ -21,16 +22,21 @@ Described = tuple[str, str | Callable[[Any], float], str]
 OLDEST = f"of the {MAX_JOBS_SHOWN} oldest jobs that have not ended"
 # Tables of metrics: the name of each, the attribute or function that gives its value, and its help
 TOTALS = (
-    ("chunks_begun", "begun", "Times that a worker began a chunk"),
-    ("chunks_completed", "completed", "Chunks that are done; each counts once"),
-    ("chunks_sent_again", "sent_again", "Times that a chunk was queued again"),
-    ("bytes", "bytes", "Size of the chunks that are done, in Redis"),
+    ("chunks_begun", itemgetter("begun"), "Times that a worker began a chunk"),
+    ("chunks_completed", itemgetter("completed"), "Chunks that are done; each counts once"),
+    ("chunks_sent_again", itemgetter("sent_again"), "Times that a chunk was queued again"),
+    ("bytes", itemgetter("bytes"), "Size of the chunks that are done, in Redis"),
 )
+PER_MODEL = ("images", "failed", "review", "work_us")  # what is counted for each model
 MODEL_TOTALS = (
-    ("images", "images", "Images that are done, with those that have an error"),
-    ("images_failed", "failed", "Images with an error"),
-    ("images_review", "review", "Images with an answer that a person should check"),
-    ("work_seconds", "work_seconds", "Time that worker processes spent on chunks that are done"),
+    ("images", itemgetter("images"), "Images that are done, with those that have an error"),
+    ("images_failed", itemgetter("failed"), "Images with an error"),
+    ("images_review", itemgetter("review"), "Images with an answer that a person should check"),
+    (
+        "work_seconds",
+        lambda counted: counted["work_us"] / 1e6,
+        "Time that worker processes spent on chunks that are done",
+    ),
 )
 GAUGES = (
     (
@@ -126,16 +132,19 @@ class StateCollector(Collector):
 
 def describe(overview: Overview) -> Iterator[Metric]:
     """A deployment's state as metrics."""
+    counted = overview.counted
     # A counter that is there from the start shows its first increase, too
-    models = {**dict.fromkeys(ALL_MODELS, NOTHING_DONE), **overview.counters.models}
+    models = [*ALL_MODELS, *(name.partition(":")[2] for name in counted if ":" in name)]
+    by_model = {
+        (model,): {name: counted[f"{name}:{model}"] for name in PER_MODEL} for model in models
+    }
     workers = {(one.name, one.version, one.fingerprint): one for one in overview.workers}
     states = Counter(job.state for job in overview.listed_jobs)
     active = [job for job in overview.listed_jobs if job.is_active]
     active.sort(key=lambda job: not job.held_images)  # those that wait for room come first
     jobs = {(job.id, job.model): job for job in active[:MAX_JOBS_SHOWN]}
     counter, gauge = CounterMetricFamily, GaugeMetricFamily
-    yield from families(counter, TOTALS, (), {(): overview.counters})
-    by_model = {(name,): done for name, done in models.items()}
+    yield from families(counter, TOTALS, (), {(): counted})
     by_state = {(state,): states[state] for state in JOB_STATES}
     yield from families(counter, MODEL_TOTALS, ("model",), by_model)
     yield from families(gauge, GAUGES, (), {(): overview})

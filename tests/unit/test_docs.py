@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+from collections import Counter
 from inspect import signature
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -19,7 +20,7 @@ from producer.sources.archives import ARCHIVE_SUFFIXES
 from producer.sources.source import IMAGE_SUFFIXES
 from protocol import errors
 from protocol.chunk import REASONS
-from protocol.overview import Overview, read_counters
+from protocol.overview import Overview
 from protocol.settings import Settings
 from worker.commands import commands as worker_commands
 from worker.sight.normalisation.steps import STEPS
@@ -216,7 +217,7 @@ def test_the_metrics_are_listed() -> None:
         jobs=(),
         running=(),
         workers=(),
-        counters=read_counters({}),
+        counted=Counter(),
         queued_images=0,
         memory_bytes=0,
         memory_limit_bytes=0,

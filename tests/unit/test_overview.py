@@ -1,5 +1,6 @@
 """What is computed of a deployment's state, and how a worker measures its rate."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord
 from protocol.meter import RATE_SECONDS, Meter
-from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview, read_counters
+from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
 
 NOW = datetime.now(UTC)
 
@@ -50,7 +51,7 @@ def overview(
         jobs=jobs,
         running=(),
         workers=workers,
-        counters=read_counters(counted or {}),
+        counted=Counter(counted or {}),
         queued_images=queued_images,
         memory_bytes=0,
         memory_limit_bytes=0,

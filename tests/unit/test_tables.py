@@ -1,5 +1,6 @@
 """Tables and lines of jobs and workers, on terminals of any width."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from digitq.watching.tables import (
 )
 from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord, JobState
-from protocol.overview import Overview, read_counters
+from protocol.overview import Overview
 
 NOW = datetime.now(UTC)
 
@@ -43,7 +44,7 @@ def overview(*jobs: JobRecord, workers: tuple[WorkerState, ...] = (), limit: int
         jobs=jobs,
         running=(),
         workers=workers,
-        counters=read_counters({}),
+        counted=Counter(),
         queued_images=0,
         memory_bytes=1_000_000,
         memory_limit_bytes=limit,
