@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
@@ -39,14 +38,6 @@ FILES_PER_WORKER = 64  # while one more worker starts, the others classify this 
 MAX_SILENT_SECONDS = 5  # after that time without a result, a line says what is waited for
 NARROW_COLUMNS = 60  # a narrower terminal shows neither the speed nor the time that remains
 NOTEBOOK_SECONDS = 0.2  # time between two pictures of a notebook's bar
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A client, and the private processes behind it, if there are any."""
-
-    client: Client
-    local: Local | None = None
 
 
 class LocalClient(Client):
@@ -87,10 +78,11 @@ def local(workers: int | None = None) -> LocalClient:
 
 
 @contextmanager
-def open_backend(
+def open_client(
     broker: str | None, workers: int | None, images: int | None = None
-) -> Iterator[Backend]:
-    """The named broker, or a private Redis with a worker per core, or fewer for few `images`.
+) -> Iterator[Client]:
+    """A client of the named broker, or of a private Redis with a worker for each core, or fewer for
+    few `images`.
 
     Raises `UsageError` for `workers` with a broker, and whatever `Client` and `Local` raise.
     """
@@ -101,7 +93,7 @@ def open_backend(
         if settings().weights:
             echo_err("DIGITQ_WEIGHTS has no effect here: running workers keep their own weights")
         with Client(url) as client:
-            yield Backend(client)
+            yield client
         return
     if not workers:
         workers = usable_cores()
@@ -109,13 +101,13 @@ def open_backend(
             workers = min(workers, max(1, -(-images // FILES_PER_WORKER)))
     starting = f"starting Redis and {plural(workers, 'worker')} …"
     with Console(stderr=True).status(starting) if sys.stderr.isatty() else nullcontext():
-        client = local(workers)
-    with client:
-        yield Backend(client, client.processes)
+        private = local(workers)
+    with private:
+        yield private
 
 
 def take_results(
-    backend: Backend,
+    client: Client,
     job: Job,
     sink: Sink,
     count: Callable[[], int | None],
@@ -146,8 +138,8 @@ def take_results(
 
             if not progress.disable:
                 Thread(target=show_total, daemon=True).start()
-            job.on_idle = watch_idle(backend, job, progress, bar)
-            watchers = backend.client.ledger.redis.watchers  # other jobs may run at the same time
+            job.on_idle = watch_idle(client, job, progress, bar)
+            watchers = client.ledger.redis.watchers  # other jobs may run at the same time
             watchers.append(report_disconnect)
             stack.callback(watchers.remove, report_disconnect)
             for batch in job.results(before, sync):
@@ -164,22 +156,22 @@ def take_results(
         sink.finish(read_by(job.model), record)
     except BaseException:
         if job.attached:
-            backend.client.abandon(job)
+            client.abandon(job)
         raise
     finally:
         job.on_idle = None  # it has the job, which would live until a collection
         sink.close()
 
 
-def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
+def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """A function that restarts dead private processes and shows what the job waits for."""
     idle_since, seen, said = time.monotonic(), 0.0, False
-    ledger = backend.client.ledger
+    ledger = client.ledger
 
     def look() -> None:
         nonlocal idle_since, seen, said
-        if backend.client.on_idle:
-            backend.client.on_idle()
+        if client.on_idle:
+            client.on_idle()
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
@@ -190,7 +182,7 @@ def watch_idle(backend: Backend, job: Job, progress: Progress, bar: TaskID) -> C
             return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
-            if what == "a worker" and not backend.client.on_idle:
+            if what == "a worker" and not client.on_idle:
                 broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")

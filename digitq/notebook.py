@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from digitq.backend import Backend, open_backend, take_results
+from digitq.backend import open_client, take_results
 from digitq.summary import summarise
 from producer.client import Client
 from producer.prediction import Answer, to_predictions
@@ -85,12 +85,12 @@ def classify(
     reading = choose_reading(model, read, length, allowed)
     source, number = open_images(images)
     sink = TableSink()
-    opened: AbstractContextManager[Backend] = (
-        nullcontext(Backend(client)) if client else open_backend(None, None, number)
+    opened: AbstractContextManager[Client] = (
+        nullcontext(client) if client else open_client(None, None, number)
     )
-    with opened as backend:
-        job = backend.client.start(source, reading)
-        take_results(backend, job, sink, source.count)
+    with opened as client:
+        job = client.start(source, reading)
+        take_results(client, job, sink, source.count)
     schema = sink.batches[0].schema if sink.batches else result_schema(reading.what)
     summary = summarise(sink.counts, source.skipped.describe())
     return Results(pa.Table.from_batches(sink.batches, schema), summary)

@@ -87,7 +87,7 @@ def measure_dataloader(bench: Rivals) -> Rows:
 def measure_folder(bench: Rivals) -> Rows:
     """PNG files to CSV, by digitq."""
     source = open_sources([str(bench.pngs)], truth_from_parent=True)
-    return {"folder": bench.classify(bench.backend, source, "folder.csv")}
+    return {"folder": bench.classify(bench.client, source, "folder.csv")}
 
 
 def measure_image_folder(bench: Rivals) -> Rows:
@@ -100,7 +100,7 @@ def measure_latencies(bench: Rivals) -> Rows:
 
     They do not take turns at each call: it would find the processor's caches full of the other's.
     """
-    client, plain = bench.backend.client, bench.plain
+    client, plain = bench.client, bench.plain
     calls: dict[str, Callable[[NDArray[np.uint8]], object]] = {
         "latency": lambda pixels: client.classify(pixels.reshape(28, 28), BENCH_MODEL),
         "latency (celery)": lambda pixels: plain.delay(pixels.tolist()).get(PLAIN_ANSWER_SECONDS),

@@ -23,9 +23,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from digitq.backend import Backend, open_backend, take_results
+from digitq.backend import LocalClient, open_client, take_results
 from digitq.bench.rounds import Figures, Ratios, Rows
 from digitq.terminal import find_missing
+from producer.client import Client
 from producer.sinks.resumable import FileSink
 from producer.sources.arrays import label_batches
 from producer.sources.source import Entry, Source, take_first
@@ -76,25 +77,25 @@ class Bench(ExitStack):
         return Path(self.enter_context(tempfile.TemporaryDirectory(prefix="digitq-bench-")))
 
     @cached_property
-    def backend(self) -> Backend:
+    def client(self) -> Client:
         """The workers that are measured, warm."""
         return self._start(WORKERS)
 
     @cached_property
-    def one_worker(self) -> Backend:
+    def one_worker(self) -> Client:
         """A Redis of its own with one private worker, warm."""
         return self._start(1)
 
-    def _start(self, workers: int) -> Backend:
-        backend = self.enter_context(open_backend(self.broker, None if self.broker else workers))
-        if backend.local:
-            backend.local.wait_until_ready()
-        self.classify(backend, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
-        return backend
+    def _start(self, workers: int) -> Client:
+        client = self.enter_context(open_client(self.broker, None if self.broker else workers))
+        if isinstance(client, LocalClient):
+            client.processes.wait_until_ready()
+        self.classify(client, self.repeat_mnist(WARM_UP_IMAGES), "warm-up.csv")
+        return client
 
     def classify(
         self,
-        backend: Backend,
+        client: Client,
         source: Source,
         name: str,
         model: str | None = BENCH_MODEL,
@@ -102,8 +103,8 @@ class Bench(ExitStack):
     ) -> Figures:
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
-        job = backend.client.submit_source(source, model, read=read)
-        take_results(backend, job, sink, source.count)
+        job = client.submit_source(source, model, read=read)
+        take_results(client, job, sink, source.count)
         return {"images_per_second": sink.parts[-1].images_per_second}
 
     def repeat_mnist(self, images: int) -> Source:
@@ -130,12 +131,12 @@ class Bench(ExitStack):
     @property
     def call(self) -> Call:
         """Classifies one image, (784,) pixels, as a single call."""
-        classify = self.backend.client.classify
+        classify = self.client.classify
         return lambda pixels: classify(pixels.reshape(28, 28), BENCH_MODEL)
 
     def describe(self) -> str:
         """What every figure depends on: cores, versions, and whose workers are measured."""
-        redis = self.backend.client.ledger.redis
+        redis = self.client.ledger.redis
         whose = f"of {without_password(redis.url)}" if self.broker else f"{WORKERS} private workers"
         versions = [f"Python {python_version()}"]
         for package in ("digitq", "torch", "celery"):
@@ -152,11 +153,11 @@ def measure_alone(bench: Bench) -> Rows:
 
 def measure_queue(bench: Bench) -> Rows:
     """Arrays to CSV, with the peak memory of this process and of a private Redis until now."""
-    figures = bench.classify(bench.backend, bench.repeat_mnist(bench.images), "queue.csv")
+    figures = bench.classify(bench.client, bench.repeat_mnist(bench.images), "queue.csv")
     unit = 1 if sys.platform == "darwin" else 1024
     figures["producer_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    if bench.backend.local:
-        memory = bench.backend.client.ledger.redis.info("memory")
+    if isinstance(bench.client, LocalClient):
+        memory = bench.client.ledger.redis.info("memory")
         figures["redis_mb"] = memory["used_memory_peak"] / 2**20
     return {"queue": figures}
 
@@ -164,7 +165,7 @@ def measure_queue(bench: Bench) -> Rows:
 def measure_parquet(bench: Bench) -> Rows:
     """Arrays to Parquet."""
     source = bench.repeat_mnist(bench.images)
-    return {"queue (parquet)": bench.classify(bench.backend, source, "queue.parquet")}
+    return {"queue (parquet)": bench.classify(bench.client, source, "queue.parquet")}
 
 
 def measure_latency(bench: Bench) -> Rows:
@@ -179,7 +180,7 @@ def measure_concurrent(bench: Bench) -> Rows:
 
 def measure_coroutines(bench: Bench) -> Rows:
     """Coroutines of one event loop, each with one image at a time."""
-    client = bench.backend.client
+    client = bench.client
     images = np.array(bench.digits[: bench.part(100)]).reshape(-1, 28, 28)
 
     async def call_each(part: NDArray[np.uint8]) -> None:
@@ -197,13 +198,13 @@ def measure_coroutines(bench: Bench) -> Rows:
 
 def measure_scale(bench: Bench) -> Rows:
     """The cnn with all workers and, if they are private, with one worker."""
-    backends = {"scale": bench.backend}
-    if bench.backend.local:
-        backends["scale (one worker)"] = bench.one_worker
+    clients = {"scale": bench.client}
+    if isinstance(bench.client, LocalClient):
+        clients["scale (one worker)"] = bench.one_worker
     rows: Rows = {}
-    for name, backend in backends.items():
+    for name, client in clients.items():
         source = bench.repeat_mnist(bench.part(15))
-        rows[name] = bench.classify(backend, source, "scale.csv", SCALE_MODEL)
+        rows[name] = bench.classify(client, source, "scale.csv", SCALE_MODEL)
     return rows
 
 
@@ -211,7 +212,7 @@ def measure_numbers(bench: Bench) -> Rows:
     """Whole numbers in PNG files, and their network alone if it is installed here."""
     count = bench.part(600)
     fields = bench.draw_fields(count)
-    figures = bench.classify(bench.backend, fields, "numbers.csv", model=None, read="number")
+    figures = bench.classify(bench.client, fields, "numbers.csv", model=None, read="number")
     rows = {"numbers": figures}
     if not find_missing("worker"):
         rows["numbers (network)"] = run_alone("worker.alone", NUMBER, count, WORKERS)

@@ -57,7 +57,7 @@ def classify(
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
     failed, 130 after Ctrl-C.
     """
-    from digitq.backend import open_backend, take_results
+    from digitq.backend import open_client, take_results
     from producer.record import own_weights_name
     from producer.sources.opening import count_files, is_set, open_sources
 
@@ -86,9 +86,9 @@ def classify(
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:
             echo_err(f"continuing {out} after {sink.counts.images:,} images")
-        with open_backend(broker, workers, count_files(sources)) as backend:
-            job = backend.client.start(source, reading, resume=sink.counts)
-            take_results(backend, job, sink, source.count)
+        with open_client(broker, workers, count_files(sources)) as client:
+            job = client.start(source, reading, resume=sink.counts)
+            take_results(client, job, sink, source.count)
     report_rows(sink, source.skipped.describe())
     report_truth(sink.counts, reading.what, truth, source.gaps)
     if page:
@@ -107,7 +107,7 @@ def demo(workers: int | None, keep: bool) -> None:
     images are MNIST's 10,000 test images, or 5,000 of its training images if MNIST can't be
     downloaded.
     """
-    from digitq.backend import Backend, LocalClient, take_results
+    from digitq.backend import LocalClient, take_results
     from digitq.private.processes import Local
 
     source = _open_demo()
@@ -119,10 +119,10 @@ def demo(workers: int | None, keep: bool) -> None:
     sink = open_sink(str(out), {"sources": [source.name]}, overwrite=True)
     with closing(sink), Local(workers or 2, flower=True) as local:
         echo_err(f"starting Redis, {plural(local.workers, 'worker')} and Flower …")
-        backend = Backend(LocalClient(local), local)
+        client = LocalClient(local)
         echo_err(f"Flower   {local.flower_url}")
-        job = backend.client.submit_source(source)
-        take_results(backend, job, sink, source.count)
+        job = client.submit_source(source)
+        take_results(client, job, sink, source.count)
         report_rows(sink)
         if keep:
             echo_err(f"Redis    {local.url}\nCtrl-C stops them")

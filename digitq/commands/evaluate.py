@@ -94,7 +94,7 @@ def classify_sources(
     broker: str | None,
 ) -> Evaluated:
     """Classify images and compare the answers. Raises `UsageError` if none has a truth."""
-    from digitq.backend import open_backend, take_results
+    from digitq.backend import open_client, take_results
     from digitq.reports.scores import ScoreSink
     from producer.sources.opening import count_files, open_sources
 
@@ -102,9 +102,9 @@ def classify_sources(
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
     sink = ScoreSink(reading.what)
-    with open_backend(broker, workers, count_files(names)) as backend:
-        job = backend.client.start(source, reading)
-        take_results(backend, job, sink, source.count)
+    with open_client(broker, workers, count_files(names)) as client:
+        job = client.start(source, reading)
+        take_results(client, job, sink, source.count)
     return Evaluated(source.name, reading.model, source.gaps, sink)
 
 

@@ -148,7 +148,7 @@ def collect(
     Redis has no room for more images, results that are safe in OUT are deleted from Redis; --keep
     prevents this. The exit status is that of `classify`.
     """
-    from digitq.backend import Backend, take_results
+    from digitq.backend import take_results
     from producer.sinks.resumable import FileSink
 
     if page:
@@ -171,7 +171,7 @@ def collect(
         report_interruption(sink, overwrite, job_id),
     ):
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
-        take_results(Backend(client), job, sink, count_stored, sync)
+        take_results(client, job, sink, count_stored, sync)
     report_rows(sink, has_speed=False)
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm

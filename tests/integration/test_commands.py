@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import digitq.backend
-from digitq.backend import open_backend, progress_bar, watch_idle
+from digitq.backend import LocalClient, open_client, progress_bar, watch_idle
 from digitq.cli import main
 from digitq.private import tether
 from digitq.private.processes import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Local
@@ -130,8 +130,8 @@ def test_a_few_images_start_few_workers(
     monkeypatch.setattr(digitq.backend, "usable_cores", lambda: 9)
     monkeypatch.setattr(Local, "_start_worker", lambda self, name: None)
     monkeypatch.setattr(Local, "wait_until_ready", lambda self, workers: None)
-    with open_backend(None, None, count_files(names)) as running:
-        assert running.local and running.local.workers == workers
+    with open_client(None, None, count_files(names)) as running:
+        assert isinstance(running, LocalClient) and running.processes.workers == workers
 
 
 def test_a_folder_becomes_a_table(local: Local, tmp_path: Path, ask: Ask) -> None:
@@ -321,8 +321,8 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
     redis_only: Local, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
-    with open_backend(redis_only.url, None) as running:
-        job = running.client.submit([draw_one()])
+    with open_client(redis_only.url, None) as running:
+        job = running.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         bar = progress_bar()
         look = watch_idle(running, job, bar, bar.add_task("", rate="", waiting=""))
@@ -331,7 +331,7 @@ def test_who_waits_for_a_worker_is_told_how_to_start_one(
         broker = shlex.quote(redis_only.url)
         said = f"waiting for a worker: `digitq worker --broker {broker}` starts one\n"
         assert capsys.readouterr() == ("", said)
-        running.client.abandon(job)
+        running.abandon(job)
 
 
 def test_a_slow_source_is_what_is_waited_for(
@@ -346,8 +346,8 @@ def test_a_slow_source_is_what_is_waited_for(
         go_on.wait()
 
     monkeypatch.setattr(chunking, "PENDING_SECONDS", -1.0)
-    with open_backend(local.url, None) as running:
-        job = running.client.submit(images())
+    with open_client(local.url, None) as running:
+        job = running.submit(images())
         bar = progress_bar()
         task = bar.add_task("", rate="", waiting="")
         look = watch_idle(running, job, bar, task)
@@ -363,7 +363,7 @@ def test_a_slow_source_is_what_is_waited_for(
         look()
         assert capsys.readouterr().err == ""
         go_on.set()
-        running.client.abandon(job)
+        running.abandon(job)
 
 
 def test_who_waits_behind_others_is_not_told_to_start_a_worker(
@@ -374,8 +374,8 @@ def test_who_waits_behind_others_is_not_told_to_start_a_worker(
     other = client.submit([draw_one()], detached=True)
     assert other.wait_until_stored(60)
     beat(client.ledger)  # as a worker does
-    with open_backend(redis_only.url, None) as running:
-        job = running.client.submit([draw_one()])
+    with open_client(redis_only.url, None) as running:
+        job = running.submit([draw_one()])
         wait_for(lambda: job.progress().chunks)
         monkeypatch.setattr(digitq.backend, "MAX_SILENT_SECONDS", 0)
         bar = Progress(console=Console(file=(said := io.StringIO())), disable=True)
