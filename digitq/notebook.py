@@ -16,8 +16,8 @@ from producer.client import Client
 from producer.prediction import Answer, to_predictions
 from producer.sinks.encoders import describe_rows
 from producer.sinks.sink import Sink
+from producer.sources.in_memory import Images, image_source
 from producer.sources.opening import count_files, open_sources
-from producer.sources.python import Images, image_source
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.reading import choose_reading

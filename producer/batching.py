@@ -19,7 +19,7 @@ from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
 from producer.prediction import Answer, to_predictions
 from producer.sources.arrays import pixels_batch
-from producer.sources.python import Image, image_source
+from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
 from protocol.chunk import PIXELS, Chunk, decode, most_rows
 from protocol.errors import UnknownJobError, UsageError

@@ -13,7 +13,7 @@ from producer.counts import Counts
 from producer.feeder import Feeder
 from producer.job import Job
 from producer.prediction import Answer, NumberPrediction, Prediction
-from producer.sources.python import Image, Images, image_source
+from producer.sources.in_memory import Image, Images, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from producer.sources.archives import ARCHIVE_SUFFIXES, archive_source
 from producer.sources.arrays import ARRAY_SUFFIXES, MNIST_NAMES, array_source, mnist_source
 from producer.sources.files import folder_source, paths_source, stdin_paths
+from producer.sources.image_tables import TABLE_SUFFIXES, table_source
 from producer.sources.source import (
     EmptyError,
     Naming,
@@ -22,7 +23,6 @@ from producer.sources.source import (
     refuse_url,
     take_first,
 )
-from producer.sources.tables import TABLE_SUFFIXES, table_source
 from producer.sources.truth import read_truths, set_truths
 from protocol.errors import UsageError
 from protocol.origin import Origin

@@ -36,8 +36,8 @@ from producer import chunking
 from producer.client import Client
 from producer.record import find_record
 from producer.sinks.resumable import FileSink
+from producer.sources.in_memory import Image
 from producer.sources.opening import count_files, open_sources
-from producer.sources.python import Image
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
 from protocol.ledger import LIVING, SUBMITTER_SECONDS, record_key

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from producer.chunking import cut_chunks
 from producer.sources.arrays import number_ids, pixels_batch
-from producer.sources.python import image_source
+from producer.sources.in_memory import image_source
 from protocol.chunk import REASONS, RESULT_SCHEMA, Chunk
 from protocol.errors import BrokerError, UsageError
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits

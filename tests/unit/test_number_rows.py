@@ -18,8 +18,8 @@ from producer.prediction import Alternative, FoundDigit, NumberPrediction, to_pr
 from producer.sinks.encoders import ENCODERS, encode_lines
 from producer.sinks.resumable import FileSink
 from producer.sinks.sink import StreamSink
+from producer.sources.in_memory import image_source
 from producer.sources.opening import open_sources
-from producer.sources.python import image_source
 from producer.sources.source import Entry
 from producer.sources.truth import read_truths
 from protocol.chunk import NUMBER_SCHEMA, NUMBER_TRUTH

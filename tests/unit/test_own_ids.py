@@ -19,8 +19,8 @@ import torch
 from producer.chunking import cut_chunks
 from producer.counts import Counts, add_ids
 from producer.sources import csv_files
+from producer.sources.in_memory import image_source
 from producer.sources.opening import open_sources
-from producer.sources.python import image_source
 from producer.sources.source import Entry, Source, UnreadableImageError, find_reader
 from protocol.chunk import ARRAY
 from protocol.errors import UsageError

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from producer.sources import arrays, csv_files, tables
-from producer.sources.columns import NO_PIXEL
+from producer.sources import arrays, csv_files, image_tables
 from producer.sources.opening import open_sources
 from producer.sources.source import Entry, SourceItem
+from producer.sources.table_rows import NO_PIXEL
 from producer.sources.truth import parse_labels
 from protocol.errors import UsageError
 from tests.drawing import random_digits
@@ -153,7 +153,7 @@ def test_tables_of_pixels(
 def test_tables_of_several_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
-    monkeypatch.setattr(tables, "PIXEL_ROWS", 200)
+    monkeypatch.setattr(image_tables, "PIXEL_ROWS", 200)
     digits = random_digits(250)
     lines = to_lines(digits)
     columns = dict(zip(["label", *PIXEL_NAMES], zip(*lines, strict=True), strict=True))

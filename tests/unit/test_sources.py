@@ -25,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.sources.files import sort_naturally, stdin_paths
+from producer.sources.image_tables import PATH_ONLY
+from producer.sources.in_memory import image_source
 from producer.sources.opening import open_sources
-from producer.sources.python import image_source
 from producer.sources.source import (
     MAX_COUNTED_KINDS,
     Entry,
@@ -36,7 +37,6 @@ from producer.sources.source import (
     UnreadableImageError,
     read_limited,
 )
-from producer.sources.tables import PATH_ONLY
 from producer.sources.truth import parse_labels
 from protocol.errors import UsageError
 from protocol.settings import settings

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from producer.chunking import cut_chunks
-from producer.sources.python import Image, image_source
+from producer.sources.in_memory import Image, image_source
 from protocol.errors import BrokerError
 from protocol.ledger import Begun, JobCount
 from protocol.settings import settings

@@ -13,7 +13,7 @@ import PIL.ImageOps
 import pyarrow as pa
 
 from producer.sources.arrays import PIECE_ROWS, number_ids, pixels_batch
-from producer.sources.columns import OWN_IDS
+from producer.sources.image_tables import arrow_source
 from producer.sources.source import (
     Naming,
     Source,
@@ -23,7 +23,7 @@ from producer.sources.source import (
     refuse_url,
     unreadable,
 )
-from producer.sources.tables import arrow_source
+from producer.sources.table_rows import OWN_IDS
 from producer.sources.truth import ANSWER_NAMES, PATH_NAMES, find_first
 from protocol.chunk import ARRAY, PIXELS
 from protocol.errors import UsageError

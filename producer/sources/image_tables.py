@@ -10,7 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from producer.sources.arrays import Build, number_pieces
-from producer.sources.columns import (
+from producer.sources.csv_files import (
+    count_rows,
+    cut_batches,
+    find_delimiter,
+    read_rows,
+    read_schema,
+)
+from producer.sources.source import EmptyError, Naming, Source
+from producer.sources.table_rows import (
     LABEL_NAMES,
     OWN_IDS,
     TEXTS,
@@ -23,14 +31,6 @@ from producer.sources.columns import (
     read_labels,
     read_texts,
 )
-from producer.sources.csv_files import (
-    count_rows,
-    cut_batches,
-    find_delimiter,
-    read_rows,
-    read_schema,
-)
-from producer.sources.source import EmptyError, Naming, Source
 from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES, find_first
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
