@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from training.normalised_cnn import NormalisedCnn
 from worker.learning.augmentation import Distortion
 from worker.learning.recipes import CnnRecipe, MlpRecipe, StageRecipe
-from worker.models.network import Cnn, Mlp, Network
+from worker.models.network import Mlp, Network
 
 # Standard deviations of the initial weights of the first and the second layer of `mlp`. The hidden
 # softmax spreads 1 over 256 units, so the second layer's inputs are about 1/256. Its weights and
@@ -56,7 +57,7 @@ COURSES = {
 def init_network(recipe: StageRecipe) -> Network:
     """A network with random weights."""
     if isinstance(recipe, CnnRecipe):
-        return Cnn(recipe.mean, recipe.std, normalised=True)
+        return NormalisedCnn(recipe.mean, recipe.std)
     network = Mlp(recipe.mean, recipe.std)
     torch.nn.init.normal_(network.w1, std=FIRST_SCALE)
     torch.nn.init.normal_(network.w2, std=SECOND_SCALE)

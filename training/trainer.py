@@ -17,6 +17,7 @@ from torch import Tensor
 
 from protocol.chunk import CLASSES
 from protocol.text import plural
+from training.normalised_cnn import NormalisedCnn
 from training.recipes import COURSES, Course, init_network
 from training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
 from worker.dataset import load_mnist
@@ -113,7 +114,9 @@ def train_stages(
     """Train a network from the start, and fine-tune it if the course says so."""
     recipe, known = course.recipe, data.name_targets()
     measure = partial(measure_distillation, course, teachers) if teachers else measure_loss
-    network = train_stage(init_network(recipe), known, recipe, label, measure).fold()
+    network = train_stage(init_network(recipe), known, recipe, label, measure)
+    if isinstance(network, NormalisedCnn):
+        network = network.fold()
     if course.fine_tuning:
         tuning = replace(course.fine_tuning, epochs=max(1, recipe.epochs // 3))
         network = train_stage(network, known, tuning, f"{label}fine-tuning, ", measure)
