@@ -1,6 +1,6 @@
 """The detector as a module of torch, to train and to save.
 
-Its answer is described in `worker/models/detector.py`.
+Its answer is described in `worker/models/number.py`.
 """
 
 from typing import cast
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.learning.columns import Residual, convolution, normalised
-from worker.models.detector import EDGES, SIGNS
+from worker.models.number import EDGES, SIGNS
 
 
 def residual(channels: int) -> Residual:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.rendered import Scene
-from worker.models.detector import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
+from worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.sight.numbers.finding import equalise, shrink_by_factor
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width

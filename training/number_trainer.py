@@ -35,9 +35,8 @@ from worker.learning.number_calibration import (
 )
 from worker.learning.stages import make_writable, write_model
 from worker.models.card import Card, card_path, read_card
-from worker.models.detector import divide
 from worker.models.network import NUMBER_READER
-from worker.models.number import make_reader, read_number_weights
+from worker.models.number import divide, make_reader, read_number_weights
 
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)

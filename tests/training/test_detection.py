@@ -29,7 +29,7 @@ from training.rendered import render_scenes
 from worker.learning import column_batches
 from worker.learning.columns import Columns, fold
 from worker.models.card import card_path, read_card
-from worker.models.detector import CELL, SIZE_UNIT, divide
+from worker.models.number import CELL, SIZE_UNIT, divide
 
 
 def test_targets_are_where_the_digits_are() -> None:

@@ -23,7 +23,7 @@ from training.synthetic.sheets import corners_of, move
 from training.synthetic.strays import mix_in_letters
 from training.synthetic.tracing import thin, trace
 from training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
-from worker.models.detector import OTHER
+from worker.models.number import OTHER
 
 SHAPES = np.zeros((40, 28, 28), np.uint8)
 SHAPES[:, 4:24, 12:16] = SHAPES[:, 20:24, 8:20] = 255

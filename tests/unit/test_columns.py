@@ -12,7 +12,7 @@ from tests.scenes import draw_scene
 from training.number_trainer import make_strip_batches
 from worker.learning.column_batches import NOT_LEARNED, measure_losses
 from worker.learning.columns import Columns, fold
-from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
+from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from protocol.known import Known
-from worker.models.column_network import BLANK
-from worker.models.detector import CELL, SIZE_UNIT
-from worker.models.number import load_networks
+from worker.models.number import BLANK, CELL, SIZE_UNIT, load_networks
 from worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,

@@ -17,8 +17,7 @@ from worker.learning import own_numbers
 from worker.learning.own_numbers import place_digits
 from worker.learning.rehearsal import REHEARSAL_FILE, load_rehearsal
 from worker.models.card import read_card
-from worker.models.column_network import STRIDE, STRIP_HEIGHT
-from worker.models.number import load_networks, read_number_weights
+from worker.models.number import STRIDE, STRIP_HEIGHT, load_networks, read_number_weights
 
 REHEARSAL = load_rehearsal()
 

@@ -19,7 +19,7 @@ from training.synthetic.handwriting import Points, Shape
 from training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
-from worker.models.detector import OTHER
+from worker.models.number import OTHER
 from worker.sight.types import Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number

@@ -17,7 +17,7 @@ from training.synthetic.glyphs import (
 from training.synthetic.handwriting import LETTERS, Points, Shape
 from training.synthetic.scenes import DEFAULT_DRAWN_SHARE, DRAWN_SHARES, Rng, pick, resize
 from training.synthetic.tracing import lean_of, trace
-from worker.models.detector import OTHER
+from worker.models.number import OTHER
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
 Labels = NDArray[np.int64]  # (N,)

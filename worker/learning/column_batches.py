@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.models.column_network import BLANK, STRIDE, STRIP_HEIGHT
+from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import cut_strip, fit_line
 from worker.sight.types import Grey
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from protocol.chunk import CLASSES
-from worker.models.column_network import STRIP_HEIGHT
+from worker.models.number import STRIP_HEIGHT
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.known import MAX_DIGITS, Known
-from worker.models.column_network import BLANK
+from worker.models.number import BLANK
 from worker.sight.numbers.weighing import MIN_SHARE, NOTHING_KNOWN, Prefixes
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.models.detector import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
+from worker.models.number import CELL, MULTIPLE, OTHER, SIZE_UNIT, divide
 from worker.sight.types import Grey
 
 MIN_HEAT = -3.5  # a cell whose logit is lower, which is a chance of 3 %, is no candidate

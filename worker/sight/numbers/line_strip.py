@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.models.column_network import STRIDE, STRIP_HEIGHT
+from worker.models.number import STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.finding import equalise, find_median, shrink_by_factor
 from worker.sight.types import Grey
 

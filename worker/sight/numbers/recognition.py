@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from protocol.chunk import Alternative, FoundDigit, Reason
 from protocol.known import MAX_DIGITS, Known
-from worker.models.column_network import STRIDE, STRIP_HEIGHT
-from worker.models.number import NumberReader, load_networks
+from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import Answer, align, propose, spell
