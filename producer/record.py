@@ -48,8 +48,8 @@ class Part:
             self,
             seconds=round(seconds, 3),
             images=self.images + batch.num_rows,
-            weights=merge(self.weights, named_in(batch, WEIGHTS_KEY)),
-            fingerprints=merge(self.fingerprints, named_in(batch, FINGERPRINT_KEY)),
+            weights=each_once(*self.weights, *named_in(batch, WEIGHTS_KEY)),
+            fingerprints=each_once(*self.fingerprints, *named_in(batch, FINGERPRINT_KEY)),
         )
 
 
@@ -67,19 +67,18 @@ def named_in(batch: pa.RecordBatch, key: bytes) -> Names:
     return (name.decode(),) if name else ()
 
 
-def merge(*names: Names) -> Names:
-    """All names in order, each once."""
-    return tuple(dict.fromkeys(name for some in names for name in some))
+def each_once(*names: str) -> Names:
+    return tuple(dict.fromkeys(names))
 
 
 def all_weights(parts: Parts) -> Names:
     """The networks that answered in any part."""
-    return merge(*(part.weights for part in parts))
+    return each_once(*(name for part in parts for name in part.weights))
 
 
 def all_fingerprints(parts: Parts) -> Names:
     """The workers that answered in any part."""
-    return merge(*(part.fingerprints for part in parts))
+    return each_once(*(name for part in parts for name in part.fingerprints))
 
 
 def own_weights_name(model: str) -> str | None:
@@ -108,7 +107,7 @@ class Record(Origin):
             read=read_by(model),
             model=model,
             counts=counts,
-            parts=parts,
+            parts=tuple(part for part in parts if part.images),
             finished=now(),
         )
 
