@@ -203,6 +203,8 @@ class Batcher:
                 return True
             own = threading.current_thread()
             queue.threads = [thread for thread in queue.threads if thread is not own]
+            if not queue.threads:  # a call that found it in this moment starts a thread for it
+                self._queues.pop((os.getpid(), queue.reading, queue.is_pixels), None)
             return False
 
     def _gather(self, queue: CallQueue, calls: int) -> None:

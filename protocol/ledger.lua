@@ -6,7 +6,7 @@
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
 -- ledger_steps.py has the signature of each step in Python.
--- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB and MAX_SWEPT in front of this file.
+-- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
 local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
 
@@ -39,6 +39,7 @@ local function touch()
   local ttl = get('ttl')
   if not ttl then return end -- the record is gone, and the other keys expire
   for _, key in ipairs({record, results, done, unpack(work)}) do redis.call('EXPIRE', key, ttl) end
+  if get('call') then redis.call('EXPIRE', KNOWN .. get('known'), ttl) end
   if redis.call('TTL', jobs) < tonumber(ttl) then redis.call('EXPIRE', jobs, ttl) end
 end
 
@@ -184,15 +185,17 @@ function steps.seal(base, base_row, total, ...)
 end
 
 -- Creates a job of one chunk, for single calls. `call` is 'shared' if a worker may classify them
--- together with those of other clients. Returns nothing if it was cancelled or has failed.
-function steps.submit(count, payload, known_payload, call, ...)
+-- together with those of other clients. What is known of their numbers is kept for others under its
+-- `name`. Returns 0 if it has to be sent, nothing if the job was cancelled or has failed.
+function steps.submit(count, payload, known_payload, call, name, ...)
   if redis.call('EXISTS', record) == 1 then return not is_stopped() end -- the reply was lost
+  if known_payload ~= '' then redis.call('SET', KNOWN .. name, known_payload) end
+  if name ~= '' and redis.call('EXISTS', KNOWN .. name) == 0 then return 0 end
   create(0, 0, ...)
   redis.call('HSET', chunks, 0, payload)
   redis.call('HSET', rows, 0, count)
-  if known_payload ~= '' then redis.call('SET', known, known_payload) end
   redis.call('HSET', record, 'state', 'running', 'stored', 1, 'images', count,
-    'bytes', #payload + #known_payload, 'call', call)
+    'bytes', #payload, 'call', call)
   publish_next()
   return true
 end
@@ -206,7 +209,7 @@ function steps.heartbeat(held)
   touch()
 end
 
--- Returns the model, how often the chunk was begun, whether something is known of the job's numbers,
+-- Returns the model, how often the chunk was begun, the name of what is known of the job's numbers,
 -- if it is the first chunk of a job that is no single call, the job's source, and whether
 -- `begin_calls` may find other calls for it; nothing if there is nothing to do. (The worker reads the
 -- payload in the same round trip.)
@@ -228,7 +231,7 @@ function steps.begin(n, worker)
   publish_next()
   local is_first = most == 0 and not get('call')
   local shares = attempt == 1 and get('call') == 'shared' and redis.call('LLEN', calls_queue) > 0
-  return {model, attempt, get('known') == '1' and 1 or 0, is_first and get('source'), shares and 1 or 0}
+  return {model, attempt, get('known') or '', is_first and get('source'), shares and 1 or 0}
 end
 
 -- Begins other calls than the job's own that wait at the front of the queue, up to `count` calls and

@@ -22,6 +22,7 @@ from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
+from protocol.known import name_known
 from protocol.ledger_steps import Argument
 from protocol.origin import Origin
 from protocol.room import Memory
@@ -41,6 +42,7 @@ QUEUE = "digitq"  # the Celery queue, which kombu keeps as a list of this name
 CALLS_PRIORITY = -1  # the priority of single calls; kombu takes the lowest number first
 CALLS_QUEUE = f"{QUEUE}\x06\x16{CALLS_PRIORITY}"  # kombu's name for the list of that priority
 JOB = "digitq:job:"  # a job's record is in the key of this name and the job's id
+KNOWN = "digitq:known:"  # with its name: the key of what is known of the numbers of single calls
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 READ_RECORDS = 1000  # records that are read in one round trip
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
@@ -52,7 +54,7 @@ IS_ID = re.compile(r"[\w-]+", re.ASCII).fullmatch  # excludes `:`, so that no id
 TASK_EVENTS = "/{}.celeryev/task."  # so Celery's channels begin in the database of this number
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
-local WORKER, JOB = '{WORKER}', '{JOB}'
+local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
 """
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
 
@@ -64,7 +66,7 @@ class Begun(NamedTuple):
     model: str
     attempt: int  # how often the chunk was begun, now included
     time: float  # when it was begun, by `time.monotonic`
-    has_known: bool = False  # whether the job has something to fetch with `Ledger.known`
+    known: str = ""  # the name of what `Ledger.known` gives; empty if nothing is known
     source: str | None = None  # of the job, if this is its first chunk; a single call has none
     shares: bool = False  # whether it is a single call, and others wait
 
@@ -153,7 +155,7 @@ class JobSpec(NamedTuple):
         """The names and values in turn."""
         fields = self._asdict() | {
             "attached": int(self.attached),
-            "known": int(bool(self.known)),
+            "known": name_known(self.known),
             "origin": encode_origin(self.origin),
         }
         return [part for pair in fields.items() for part in pair]
@@ -285,10 +287,10 @@ class Ledger:
         if spec.known:
             self._run(spec.id, steps.know(*base, spec.known, *spec.flat()))
 
-    def known(self, job_id: str) -> bytes:
-        """What `know` stored. Raises `BrokerError` if Redis has lost it."""
-        payload = self.redis.get(record_key(job_id) + ":known")
-        if payload is None:
+    def known(self, job_id: str, name: str) -> bytes:
+        """What `know` or `submit` stored. Raises `BrokerError` if Redis has lost it."""
+        own, shared = self.redis.mget(record_key(job_id) + ":known", KNOWN + name)
+        if (payload := own or shared) is None:
             raise BrokerError(f"Redis has lost what is known of the numbers of job {job_id}")
         return bytes(payload)
 
@@ -330,8 +332,10 @@ class Ledger:
         """Store single calls, as a job of one chunk. A worker may classify those that are shared
         together with those of other clients. Raises as `dispatch`."""
         call = "shared" if is_shared else "alone"
-        reply = self._run(spec.id, steps.submit(rows, payload, spec.known, call, *spec.flat()))
-        self._unless_stopped(spec.id, reply)
+        for known in (b"", spec.known):  # Redis mostly has it from the calls before
+            step = steps.submit(rows, payload, known, call, name_known(spec.known), *spec.flat())
+            if self._unless_stopped(spec.id, self._run(spec.id, step)):
+                break
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
         """The reply of a step, which is None if the job was cancelled or has failed."""
@@ -352,9 +356,9 @@ class Ledger:
             return self.begin(job_id, number, worker)
         if not reply or payload is None:
             return None
-        model, attempt, has_known, source, shares = reply
+        model, attempt, known, source, shares = reply
         first = None if source is None else source.decode()
-        return Begun(payload, model.decode(), attempt, begun, bool(has_known), first, bool(shares))
+        return Begun(payload, model.decode(), attempt, begun, known.decode(), first, bool(shares))
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""

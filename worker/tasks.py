@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
 
 import pyarrow as pa
 
@@ -36,9 +36,10 @@ CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted befo
 MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
-KEPT_KNOWN = 4  # what is known of so many jobs is kept; a million allowed numbers take 20 MB
+KEPT_LISTS = 4  # so many lists of allowed numbers are kept; a million numbers take 20 MB
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
+lists: dict[str, Known] = {}  # by name, the one that was used last at the end
 own = threading.local()  # `--pool threads` runs tasks in several threads
 
 
@@ -76,7 +77,7 @@ def classify(job_id: str, number: int) -> str:
         chunk = Chunk.decode(begun.payload)
         is_careful = begun.attempt >= CAREFUL_ATTEMPT
         read = careful_reader(heartbeat) if is_careful else heartbeat.read
-        known = fetch_known(job_id) if begun.has_known else Known()
+        known = fetch_known(job_id, begun.known) if begun.known else Known()
         result = classify_chunk(chunk, begun.model, read, known)
     except Dropped:
         return discard(job_id, number)
@@ -143,10 +144,14 @@ def discard(job_id: str, number: int) -> str:
     return DISCARDED
 
 
-@lru_cache(maxsize=KEPT_KNOWN)
-def fetch_known(job_id: str) -> Known:
+def fetch_known(job_id: str, name: str) -> Known:
     """What is known of a job's numbers. Raises `BrokerError` if Redis has lost it."""
-    return Known.decode(ledger().known(job_id))
+    found = lists.pop(name, None) or Known.decode(ledger().known(job_id, name))
+    if found.allowed is not None:
+        lists[name] = found  # it is now the latest
+        if len(lists) > KEPT_LISTS:
+            lists.pop(next(iter(lists)))
+    return found
 
 
 class Dropped(BaseException):

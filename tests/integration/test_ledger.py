@@ -14,6 +14,7 @@ from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.known import name_known
 from protocol.ledger import (
     CALLS_QUEUE,
     COUNTERS,
@@ -773,6 +774,20 @@ def test_counters_outlive_jobs_and_count_a_chunk_once(ledger: Ledger) -> None:
     mlp = {"images:mlp": 10, "failed:mlp": 1, "review:mlp": 2, "work_us:mlp": 500_000}
     cnn = {"images:cnn": 1, "failed:cnn": 0, "review:cnn": 0, "work_us:cnn": 0}
     assert ledger.counters() == {**chunks, **mlp, **cnn}
+
+
+def test_a_list_of_allowed_numbers_is_stored_once_for_many_calls(ledger: Ledger) -> None:
+    known = b"\n1\n2"
+    for id in ("first", "second", "third"):
+        ledger.redis.config_resetstat()
+        ledger.submit(SPEC._replace(id=id, known=known), 1, b"chunk")
+        assert ("cmdstat_set" in ledger.redis.info("commandstats")) == (id == "first")
+        assert (begun := ledger.begin(id, 0)) and begun.known == name_known(known)
+        assert ledger.known(id, begun.known) == known
+        assert ledger.take(id) is None and ledger.complete(id, 0, result(b"answer"))
+        assert ledger.take(id) == b"answer"
+    (key,) = ledger.redis.keys("digitq:known:*")
+    assert 0 < ledger.redis.ttl(key) <= SPEC.ttl
 
 
 def submit_calls(ledger: Ledger, *ids: str) -> None:

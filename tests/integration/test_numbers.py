@@ -25,7 +25,7 @@ def number_client(redis_only: Local, monkeypatch: pytest.MonkeyPatch) -> Iterato
     ledger = Ledger(connect(redis_only.url))
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
     monkeypatch.setattr(tasks, "ledger_without_retry", lambda: ledger)
-    tasks.fetch_known.cache_clear()
+    tasks.lists.clear()
     with reader_of_texts(), Client(redis_only.url) as client:
         yield client
 

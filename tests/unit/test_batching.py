@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from producer import batching
 from producer.batching import Batcher, Call, wake_callers
 from producer.prediction import Prediction, to_predictions
 from protocol.chunk import RESULT_SCHEMA
 from protocol.reading import Reading
+from tests.waiting import wait_for
 
 SEVEN = Prediction(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), None, False)
 LOST = OSError("Redis is lost")
@@ -86,6 +88,17 @@ def test_predictions_can_be_hashed() -> None:
 
 
 def test_a_coroutine_waits_no_longer_than_it_says() -> None:
-    batcher = Batcher(Mock(submit=lambda *args: threading.Event().wait(60)))
+    batcher = Batcher(Mock(submit=lambda *args, **more: threading.Event().wait(60)))
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
         asyncio.run(batcher.ask_async(make_call(), Reading("mlp"), timeout_seconds=0.05))
+
+
+def test_a_list_of_allowed_numbers_is_forgotten_after_its_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "IDLE_THREAD_SECONDS", 0.01)
+    batcher = Batcher(Mock(submit=Mock(side_effect=LOST)))
+    for number in range(20):
+        with pytest.raises(OSError, match="Redis is lost"):
+            batcher.ask(make_call(), Reading("number", b"\n%d" % number), timeout_seconds=60)
+    wait_for(lambda: not batcher._queues)

@@ -251,3 +251,14 @@ def test_a_chunk_that_is_begun_again_and_again_ends_its_job(ledger: Mock) -> Non
     assert tasks.classify("job", 4) == tasks.DISCARDED
     why = f"chunk 4 was begun {tasks.MAX_ATTEMPTS} times and never done"
     assert ledger.give_up.mock_calls == [call("job", why)]
+
+
+def test_calls_with_lengths_do_not_displace_a_list(
+    ledger: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "lists", {})
+    known = {"list": b"\n7\n8", **{f"length {n}": b"%d-%d" % (n, n) for n in range(1, 9)}}
+    ledger.known.side_effect = lambda job_id, name: known[name]
+    for name in (*known, "list"):
+        assert tasks.fetch_known("job", name).encode() == known[name]
+    assert [one.args[1] for one in ledger.known.mock_calls] == [*known]
