@@ -48,7 +48,7 @@ from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 
-RECIPE = EpochsRecipe(epochs=4, learning_rate=1e-3, warm_up_steps=20, ema_decay=0.98)
+RECIPE = EpochsRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # so many own numbers are learned for each rehearsed one
 MAX_MISSED = 1  # the detector may see so many digits more or fewer than the number has
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
