@@ -87,7 +87,9 @@ def no_mask(first: np.ndarray, *_: object) -> np.ndarray:
     return np.zeros_like(first)
 
 
-RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {  # and what takes their place
+STEP_RULES: dict[
+    str, tuple[Callable[..., Any], Callable[..., Any]]
+] = {  # and what takes their place
     "colours by their own line": (colours.project_colours, luma),
     "which is background": (background.is_background_dark, is_mostly_dark),
     "uneven light": (background.estimate_background, even_background),
@@ -117,7 +119,7 @@ RULES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {  # and what 
 @contextmanager
 def without(rule: str) -> Iterator[None]:
     """A rule is done as the simplest programs do it, in each module that uses it."""
-    function, simpler = RULES[rule]
+    function, simpler = STEP_RULES[rule]
     with ExitStack() as stack:
         for module in MODULES:
             for name, value in [*vars(module).items()]:
@@ -210,7 +212,7 @@ def main() -> None:
     )
     parser.add_argument("--rendered", type=int, default=200, help="pictures of each kind")
     parser.add_argument("--kind", action="append", help="only this kind of pictures")
-    parser.add_argument("--rule", action="append", choices=[*RULES], help="only this rule")
+    parser.add_argument("--rule", action="append", choices=[*STEP_RULES], help="only this rule")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     prepare_libraries()
@@ -220,7 +222,7 @@ def main() -> None:
     whole = measure(readings, samples)
     for kind, figures in whole.items():
         print_row("nothing left out", kind, figures)
-    for rule in arguments.rule or RULES:
+    for rule in arguments.rule or STEP_RULES:
         with without(rule):
             changed = [read(picture) for picture, _, _ in samples]
         print_changes(rule, whole, measure(changed, samples))
