@@ -44,7 +44,7 @@ from worker.sight.types import Grey, ImageError, Picture
 
 COMPARED = ("cnn", "mlp")
 NO_ANSWER = -1  # the label of a picture of two digits
-MODULES = (
+STEP_MODULES = (
     background, colours, doubts, line_finding, lines, measuring, panels, placing, shapes, steps,
     views,
 )  # fmt: skip
@@ -121,7 +121,7 @@ def without(rule: str) -> Iterator[None]:
     """A rule is done as the simplest programs do it, in each module that uses it."""
     function, simpler = STEP_RULES[rule]
     with ExitStack() as stack:
-        for module in MODULES:
+        for module in STEP_MODULES:
             for name, value in [*vars(module).items()]:
                 if value is function:
                     stack.enter_context(patch.object(module, name, simpler))

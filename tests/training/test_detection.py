@@ -149,6 +149,7 @@ def teach(seed: int, saved: Path) -> list[Tensor]:
 
 
 @pytest.mark.usefixtures("no_processes")
+@pytest.mark.slow
 def test_a_training_that_was_broken_off_continues(
     mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +225,7 @@ def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("no_processes")
+@pytest.mark.slow
 def test_the_installed_networks_can_be_calibrated_anew(mnist_root: Path, tmp_path: Path) -> None:
     card = train_number(0, 0, tmp_path, 30, fine_tune=True)
     installed = read_card(card_path("number"))

@@ -88,6 +88,7 @@ def test_no_picture_reaches_to_the_horizon() -> None:
         assert np.ptp(sheet, axis=0).prod() < 4 * np.prod(size)
 
 
+@pytest.mark.slow
 def test_every_doubt_and_every_kind_of_picture_appears() -> None:
     scenes = [render(seed) for seed in range(250)]
     assert {scene.doubt for scene in scenes} == {"", *DOUBT_SHARES}

@@ -83,6 +83,7 @@ def test_a_block_has_each_digit_and_what_is_none() -> None:
     assert 80 <= (known != NO_DIGIT).sum() <= 100 and 15 <= (known == NO_DIGIT).sum() <= 20
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """In other processes, which take long to start, and in a thread of this one."""
     images, labels = (tensor.numpy() for tensor in draw_bars(60))

@@ -56,6 +56,7 @@ def test_training_learns(course: Course, epochs: int, capsys: pytest.CaptureFixt
     assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.95
 
 
+@pytest.mark.slow
 def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = draw_bars(600)
     torch.manual_seed(0)
@@ -83,8 +84,9 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "usable_cores", lambda: 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_training_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
