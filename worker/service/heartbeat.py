@@ -30,7 +30,7 @@ from protocol.meter import Meter
 from protocol.settings import ALL_MODELS, settings
 from worker.models.card import card_path
 from worker.models.model import TORCH_THREADS, read_weights
-from worker.service.identity import own_fingerprint, own_kind
+from worker.service.identity import own_fingerprint, own_kind, shorten
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine
 
@@ -125,7 +125,7 @@ def describe_self() -> dict[str, Any]:
         "kind": own_kind(),
         "machine": read_text(BOOT_ID).strip() or host,
         "machine_cores": os.cpu_count() or 1,
-        "share": f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}",
+        "share": shorten(f"{host} {usable_cpus()} {read_text(MEMBERSHIP)}"),
         "cores": usable_cores(),
         "threads": TORCH_THREADS,
         "faults": [*filter(None, map(find_fault, ALL_MODELS))],
