@@ -23,7 +23,7 @@ from digitq.private.processes import Local
 from producer.sources.arrays import label_batches
 from protocol.broker.connection import connect
 from protocol.celery import app
-from protocol.chunk import Chunk, most_rows
+from protocol.chunk import Chunk, untimed_rows
 from protocol.host.cores import usable_cores
 from protocol.ledger import JobSpec, Ledger
 from protocol.mnist import load_mnist
@@ -82,7 +82,7 @@ def measure(url: str, model: str, job: str) -> Seconds:
     app.conf.digitq_database_url = url
     ledger = Ledger(connect(url))
     images, labels = load_mnist("train")
-    rows = most_rows(model)
+    rows = untimed_rows(model)
     chunks = len(images) // rows
     spec = JobSpec(job, model, "mnist", attached=True, in_flight=TASK_ROUNDS * chunks, ttl=3600)
     ledger.open(spec)

@@ -21,7 +21,7 @@ from producer.prediction import Answer, to_predictions
 from producer.sources.arrays import pixels_batch
 from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
-from protocol.chunk import PIXELS, Chunk, decode, most_rows
+from protocol.chunk import PIXELS, Chunk, decode, untimed_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import JobSpec, Ledger
 from protocol.reading import Reading
@@ -228,7 +228,7 @@ class Batcher:
     def _take_calls(self, queue: CallQueue) -> list[Call]:
         calls: list[Call] = []
         size = 0
-        most = min(queue.limits.max_calls, most_rows(queue.reading.model))
+        most = min(queue.limits.max_calls, untimed_rows(queue.reading.model))
         with queue.more:
             while queue.waiting and len(calls) < most:
                 size += queue.waiting[0].image.nbytes

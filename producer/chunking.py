@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from producer.counts import Counts, add_ids
 from producer.sources.source import Entry, SourceItem, TruthGaps, UnreadableImageError
 from producer.sources.truth import adapt_truth
-from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, most_rows, truth_field
+from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, truth_field, untimed_rows
 from protocol.errors import UsageError
 from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
@@ -58,7 +58,7 @@ def cut_chunks(
         except Exception as error:
             failure.append(error)
 
-    first_row, usual = resume.images, most_rows(model)
+    first_row, usual = resume.images, untimed_rows(model)
     left = until_failure()
     first = [] if has_truth is not None else [*islice(left, 1)]
     if has_truth is None:

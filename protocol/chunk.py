@@ -95,7 +95,7 @@ FINGERPRINT_KEY = b"fingerprint"  # the worker's, see `worker.service.identity`
 WEIGHTS_DIGITS = 16
 
 
-def most_rows(model: str) -> int:
+def untimed_rows(model: str) -> int:
     """The maximum number of images in a chunk for this model while their speed is unknown."""
     rows = settings().chunk_rows
     return min(rows, MODEL_ROWS.get(model, rows))

@@ -51,7 +51,7 @@ class Known:
         listed = [*allowed]
         while listed and isinstance(listed[-1], str) and not listed[-1].strip():
             listed.pop()  # a file may end in blank lines
-        numbers = [check_number(text, place) for place, text in enumerate(listed, 1)]
+        numbers = [check_number(text, line) for line, text in enumerate(listed, 1)]
         if not numbers:
             raise UsageError("the list of allowed numbers is empty")
         if len(numbers) > MAX_ALLOWED:
@@ -89,33 +89,33 @@ def name_known(payload: bytes) -> str:
 def describe_known(payload: bytes) -> tuple[str | None, int | None]:
     """The length that is known, such as 9 or 3-6, and how many numbers are allowed."""
     first, _, rest = payload.partition(b"\n")
-    least, _, most = first.decode().partition("-")
-    length = least if least == most else f"{least}-{most}"
+    shortest, _, longest = first.decode().partition("-")
+    length = shortest if shortest == longest else f"{shortest}-{longest}"
     return length or None, rest.count(b"\n") + 1 if rest else None
 
 
 def parse_lengths(text: str) -> tuple[int, int]:
-    """The least and the greatest length in `9` or `3-6`. Raises `UsageError`."""
+    """The shortest and the longest length in `9` or `3-6`. Raises `UsageError`."""
     if match := LENGTHS.fullmatch(text):
-        least = int(match[1])
-        most = int(match[2] or least)
-        if 1 <= least <= most <= MAX_DIGITS:
-            return least, most
+        shortest = int(match[1])
+        longest = int(match[2] or shortest)
+        if 1 <= shortest <= longest <= MAX_DIGITS:
+            return shortest, longest
     how = f"like 9 or 3-6, from 1 to {MAX_DIGITS} digits, the smaller number first"
     raise UsageError(f"the length {text!r} must be {how}")
 
 
-def check_number(text: object, place: int) -> str:
+def check_number(text: object, line: int) -> str:
     """The allowed number without spaces around it. Raises `UsageError` if it is none."""
     if not isinstance(text, str):
         raise UsageError(
-            f"line {place} of the allowed numbers is {text!r}: it must be text, which keeps zeros "
+            f"line {line} of the allowed numbers is {text!r}: it must be text, which keeps zeros "
             "at the beginning"
         )
     number = text.strip()
     if not IS_NUMBER(number):
         raise UsageError(
-            f"line {place} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"
+            f"line {line} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"
         )
     return number
 

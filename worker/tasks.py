@@ -18,7 +18,7 @@ from protocol.chunk import (
     count_reviews,
     encode,
     kind_of,
-    most_rows,
+    untimed_rows,
 )
 from protocol.errors import BrokerError
 from protocol.known import Known
@@ -120,7 +120,7 @@ def measure(
 def classify_calls(job_id: str, begun: Begun, worker: str) -> str:
     """Classify a single call together with others that wait, of any client. Returns a line for
     Flower. If it fails, all are begun again after their deadline, each alone."""
-    others = ledger().begin_calls(job_id, most_rows(begun.model), worker)
+    others = ledger().begin_calls(job_id, untimed_rows(begun.model), worker)
     calls = [BegunCall(job_id, begun.payload), *others]
     batches = [Chunk.decode(call.payload).batch for call in calls]
     result = classify_chunk(Chunk(0, pa.concat_batches(batches)), begun.model)
