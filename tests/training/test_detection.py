@@ -235,9 +235,9 @@ def test_the_installed_networks_can_be_calibrated_anew(mnist_root: Path, tmp_pat
 
 @pytest.mark.slow
 def test_trained_networks_come_with_their_card(mnist_root: Path, tmp_path: Path) -> None:
-    card = train_number(0, 2, tmp_path, 250)
+    card = train_number(0, 2, tmp_path, 100)
     assert {path.name for path in tmp_path.iterdir()} == {"number.json", "number.safetensors"}
     assert (
-        card.command == "python -m training number --seed 0 --epochs 2 --limit-images 250 --out DIR"
+        card.command == "python -m training number --seed 0 --epochs 2 --limit-images 100 --out DIR"
     )
     assert 0 <= card.test_calibration_error <= 1
