@@ -5,7 +5,7 @@
 -- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
--- ledger_steps.py has the signature of each step in Python.
+-- ledger.py gives a step its arguments by the names of its parameters.
 -- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
 local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
@@ -290,40 +290,40 @@ local function note_fingerprint(fingerprint)
 end
 
 -- Counts images that a worker has done.
-function steps.count(model, count, failed, review, work_us, worker)
+function steps.count(model, count, failed, review, work_seconds, worker)
   tally('images:' .. model, count)
   tally('failed:' .. model, failed)
   tally('review:' .. model, review)
-  tally('work_us:' .. model, work_us)
+  tally('work_us:' .. model, math.floor(1e6 * work_seconds))
   if redis.call('EXISTS', WORKER .. worker) == 1 then
     redis.call('HINCRBY', WORKER .. worker, 'images', count)
   end
 end
 
--- Takes the first result of a chunk, and returns how far the job is then; false if this is not the
--- first. The worker measures its longest silence: time in which a result waits for a stalled Redis does
--- not count.
-function steps.complete(n, silent_ms, result, failed, kind, pace_ns, review, work_us, worker, fingerprint)
+-- Takes the first result of a chunk, of which `ChunkResult` says what it has, and returns how far the
+-- job is then; false if this is not the first. The worker measures its longest silence, since the time
+-- that a result waits for a stalled Redis does not count.
+function steps.complete(
+  n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint)
   if not get('ttl') then return false end -- the record is gone
   if redis.call('ZREM', queued, n) + redis.call('ZREM', running, n) == 0 then return false end
   local count, size = tonumber(redis.call('HGET', rows, n)), redis.call('HSTRLEN', chunks, n)
-  if tonumber(silent_ms) > number('silent_ms') then
-    redis.call('HSET', record, 'silent_ms', silent_ms)
-  end
+  local silent_ms, pace_ns = math.floor(1e3 * silent_seconds), math.floor(1e9 * image_seconds)
+  if silent_ms > number('silent_ms') then redis.call('HSET', record, 'silent_ms', silent_ms) end
   add('bytes', -size)
   for _, key in ipairs({chunks, rows, attempts, poison_rows, failures, begun}) do redis.call('HDEL', key, n) end
-  redis.call('HSET', results, n, result)
+  redis.call('HSET', results, n, payload)
   add('done_chunks', 1)
   add('done_images', count)
   add('failed', failed)
   add('review', review)
   add('timed_images', count) -- unlike the others, not of a chunk that was done by an older worker
-  add('work_us', work_us)
+  add('work_us', math.floor(1e6 * work_seconds))
   note_fingerprint(fingerprint)
   tally('completed', 1)
   tally('bytes', size)
-  steps.count(get('model'), count, failed, review, work_us, worker)
-  if tonumber(pace_ns) > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
+  steps.count(get('model'), count, failed, review, work_seconds, worker)
+  if pace_ns > 0 then redis.call('HSET', record, kind .. '_ns', pace_ns) end
   redis.call('XADD', done, 'MAXLEN', '~', 100, '*', 'chunk', n)
   publish_next()
   finish_if_done()
@@ -352,10 +352,10 @@ end
 -- Completes calls of `begin_calls`, whose ids, message ids and what `complete` takes follow in turn.
 function steps.complete_calls(text, ...)
   local parts = {...}
-  for start = 1, #parts, 11 do
+  for start = 1, #parts, 12 do
     use(JOB .. parts[start])
-    steps.complete(0, unpack(parts, start + 2, start + 10))
-    local message_id, seconds = parts[start + 1], tonumber(parts[start + 8]) / 1e6
+    steps.complete(unpack(parts, start + 2, start + 11))
+    local message_id, seconds = parts[start + 1], tonumber(parts[start + 9])
     if message_id ~= '' then tell_flower('succeeded', message_id, {result = text, runtime = seconds}) end
   end
 end

@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pydantic import TypeAdapter
 from redis.exceptions import NoScriptError
 
-from protocol import ledger_steps as steps
 from protocol.broker.connection import Command, Payload, RetryingRedis
 from protocol.chunk import KINDS, Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
 from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WorkerState
 from protocol.known import name_known
-from protocol.ledger_steps import Argument
 from protocol.origin import Origin
 from protocol.room import Memory
 
@@ -57,6 +54,14 @@ local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_S
 local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
 """
 SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
+PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
+Argument = Payload | str | float
+
+
+def arrange(step: str, *rest: Argument, **named: Argument) -> list[Argument]:
+    """The arguments of a step in the order of its Lua function, whose parameters are `named`."""
+    position = PARAMETERS[step].split(", ").index
+    return [*(named[name] for name in sorted(named, key=position)), *rest]
 
 
 class Begun(NamedTuple):
@@ -80,7 +85,7 @@ class BegunCall(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """What a worker hands in for a chunk."""
+    """What a worker hands in for a chunk: parameters of the step `complete`."""
 
     payload: Payload  # the result rows, as one Arrow IPC stream
     failed: int  # rows with an error
@@ -91,21 +96,6 @@ class ChunkResult(NamedTuple):
     work_seconds: float = 0  # time that the process spent on the chunk
     worker: str = ""  # its name, as in its heartbeat
     fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
-
-    def as_step(self, number: int) -> list[Argument]:
-        """The step `complete` for the chunk of this number."""
-        return steps.complete(
-            number,
-            silent_ms=int(1e3 * self.silent_seconds),
-            result=self.payload,
-            failed=self.failed,
-            kind=self.kind,
-            pace_ns=int(1e9 * self.image_seconds),
-            review=self.review,
-            work_us=int(1e6 * self.work_seconds),
-            worker=self.worker,
-            fingerprint=self.fingerprint,
-        )
 
 
 class JobCount(NamedTuple):
@@ -133,12 +123,6 @@ class RunningChunk(NamedTuple):
     silent_seconds: float  # since its worker last said that it goes on
 
 
-@lru_cache
-def encode_origin(origin: Origin) -> str:
-    """The origin as JSON; once, though it goes with every chunk, whose record may be lost."""
-    return json.dumps(asdict(origin))
-
-
 class JobSpec(NamedTuple):
     """The part of a job's record that never changes. Fields have the same names in Redis."""
 
@@ -156,7 +140,7 @@ class JobSpec(NamedTuple):
         fields = self._asdict() | {
             "attached": int(self.attached),
             "known": name_known(self.known),
-            "origin": encode_origin(self.origin),
+            "origin": json.dumps(asdict(self.origin)),
         }
         return [part for pair in fields.items() for part in pair]
 
@@ -269,9 +253,10 @@ class Ledger:
         self._script = redis.register_script(SCRIPT)
         self._events = TASK_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 
-    def _run(self, job_id: str, step: list[Argument], client: Any = None) -> Any:
-        keys, (name, *arguments) = self._keys(job_id), step
-        return self._script(keys=keys, args=[name, self._events, *arguments], client=client)
+    def _run(self, job_id: str, step: str, *rest: Argument, **named: Argument) -> Any:
+        """The reply of a step; its arguments are those of `arrange`."""
+        keys, args = self._keys(job_id), [step, self._events, *arrange(step, *rest, **named)]
+        return self._script(keys=keys, args=args)
 
     def _keys(self, job_id: str) -> list[str]:
         common = [WATERMARK, QUEUE, ACTIVE, JOBS, CALLS_QUEUE, ENDED, COUNTERS, LIVING, SWEEPING]
@@ -279,13 +264,15 @@ class Ledger:
 
     def open(self, spec: JobSpec) -> None:
         """Create the record of a job that is about to be fed, with what is known of its numbers."""
-        self._run(spec.id, steps.open(*spec.flat()))
+        self._run(spec.id, "open", *spec.flat())
         self.know(spec, (0, 0))
 
     def know(self, spec: JobSpec, base: tuple[int, int]) -> None:
         """Store what is known of the job's numbers, unless Redis has it. `base` is `dispatch`'s."""
         if spec.known:
-            self._run(spec.id, steps.know(*base, spec.known, *spec.flat()))
+            about: Mapping[str, Argument]
+            about = {"base": base[0], "base_row": base[1], "payload": spec.known}
+            self._run(spec.id, "know", *spec.flat(), **about)
 
     def known(self, job_id: str, name: str) -> bytes:
         """What `know` or `submit` stored. Raises `BrokerError` if Redis has lost it."""
@@ -305,19 +292,13 @@ class Ledger:
         is not collected, and of the images before it. Raises `JobCancelledError`, `JobFailedError`.
         """
         record, keys = record_key(spec.id), self._keys(spec.id)
-        name, *arguments = steps.dispatch(*base, number, rows, *spec.flat())
+        about = {"base": base[0], "base_row": base[1], "n": number, "count": rows}
+        arguments = arrange("dispatch", *spec.flat(), **about)
         *_, stored, paces = self.redis.transact(
             ("HSET", f"{record}:chunks", number, payload),  # a script would copy it twice more
             ("EXPIRE", f"{record}:chunks", spec.ttl),
-            (
-                "EVAL",
-                SCRIPT,
-                len(keys),
-                *keys,
-                name,
-                self._events,
-                *arguments,
-            ),  # EVALSHA could fail within the transaction
+            # EVALSHA could fail within the transaction
+            ("EVAL", SCRIPT, len(keys), *keys, "dispatch", self._events, *arguments),
             ("HMGET", record, *(f"{kind}_ns" for kind in KINDS)),
         )
         seconds = {kind: int(pace or 0) / 1e9 for kind, pace in zip(KINDS, paces, strict=True)}
@@ -325,16 +306,22 @@ class Ledger:
 
     def seal(self, spec: JobSpec, base: tuple[int, int], total: int) -> int:
         """Note that `total` chunks are all. Returns how many Redis has; raises as `dispatch`."""
-        reply = self._run(spec.id, steps.seal(*base, total, *spec.flat()))
+        about = {"base": base[0], "base_row": base[1], "total": total}
+        reply = self._run(spec.id, "seal", *spec.flat(), **about)
         return self._unless_stopped(spec.id, reply)
 
     def submit(self, spec: JobSpec, rows: int, payload: Payload, is_shared: bool = False) -> None:
         """Store single calls, as a job of one chunk. A worker may classify those that are shared
         together with those of other clients. Raises as `dispatch`."""
-        call = "shared" if is_shared else "alone"
+        about: dict[str, Argument] = {
+            "count": rows,
+            "payload": payload,
+            "call": "shared" if is_shared else "alone",
+            "name": name_known(spec.known),
+        }
         for known in (b"", spec.known):  # Redis mostly has it from the calls before
-            step = steps.submit(rows, payload, known, call, name_known(spec.known), *spec.flat())
-            if self._unless_stopped(spec.id, self._run(spec.id, step)):
+            reply = self._run(spec.id, "submit", *spec.flat(), known_payload=known, **about)
+            if self._unless_stopped(spec.id, reply):
                 break
 
     def _unless_stopped(self, job_id: str, reply: int | None) -> int:
@@ -345,10 +332,10 @@ class Ledger:
 
     def begin(self, job_id: str, number: int, worker: str = "") -> Begun | None:
         """Take a queued chunk. None if it is done, running elsewhere, or its job has ended."""
-        keys, (name, *arguments) = self._keys(job_id), steps.begin(number, worker)
+        keys, arguments = self._keys(job_id), arrange("begin", n=number, worker=worker)
         try:
             reply, begun, payload = self.redis.execute_pair(
-                ("EVALSHA", self._script.sha, len(keys), *keys, name, self._events, *arguments),
+                ("EVALSHA", self._script.sha, len(keys), *keys, "begin", self._events, *arguments),
                 ("HGET", f"{keys[0]}:chunks", number),  # a script would copy it twice more
             )
         except NoScriptError:
@@ -362,14 +349,15 @@ class Ledger:
 
     def begin_calls(self, job_id: str, images: int, worker: str) -> list[BegunCall]:
         """Take single calls that wait, up to so many images, to be classified with this job."""
-        reply = self._run(job_id, steps.begin_calls(MAX_SHARED_CALLS, images, worker))
+        count = MAX_SHARED_CALLS
+        reply = self._run(job_id, "begin_calls", count=count, images=images, worker=worker)
         parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [BegunCall(id.decode(), payload, message.decode()) for id, payload, message in parts]
 
     def complete(self, job_id: str, number: int, result: ChunkResult) -> JobCount | None:
         """Hand in the result of a chunk. Returns how far the job is then; None if another worker
         was first or the job has ended."""
-        reply = self._run(job_id, result.as_step(number))
+        reply = self._run(job_id, "complete", n=number, **result._asdict())
         if not reply:
             return None
         done_images, images, failed, state = reply
@@ -379,22 +367,22 @@ class Ledger:
         """Hand in the results of calls that were taken with `begin_calls`. Flower shows `text`."""
         parts = list[Argument]()
         for call, result in results:
-            _, _, *arguments = result.as_step(0)
+            arguments = arrange("complete", n=0, **result._asdict())
             parts += [call.job_id, call.message_id, *arguments]
-        self._run("", steps.complete_calls(text, *parts))
+        self._run("", "complete_calls", *parts, text=text)
 
     def count(self, model: str, failed: int, review: int, work_seconds: float, worker: str) -> None:
         """Count an image that belongs to no job, and whether it failed or is to be reviewed."""
-        work_us = int(1e6 * work_seconds)
-        self._run("", steps.count(model, 1, failed, review, work_us, worker))
+        about = {"failed": failed, "review": review, "work_seconds": work_seconds}
+        self._run("", "count", model=model, count=1, worker=worker, **about)
 
     def fail(self, job_id: str, number: int) -> int:
         """Note that a chunk could not be classified; returns how often that has happened."""
-        return int(self._run(job_id, steps.fail(number)))
+        return int(self._run(job_id, "fail", n=number))
 
     def renew(self, job_id: str, number: int) -> bool:
         """Put off the deadline of a running chunk. False if its result is no longer wanted."""
-        return bool(self._run(job_id, steps.renew(number)))
+        return bool(self._run(job_id, "renew", n=number))
 
     def poison_rows(self, job_id: str, number: int) -> list[int]:
         """The rows of a chunk that a worker was reading when it died: one entry for each death, as
@@ -404,7 +392,7 @@ class Ledger:
 
     def note_poison_rows(self, job_id: str, number: int, rows: list[int]) -> None:
         """Set what `poison_rows` returns if the worker dies now, and put off the deadline."""
-        self._run(job_id, steps.renew(number, " ".join(map(str, rows))))
+        self._run(job_id, "renew", n=number, noted=" ".join(map(str, rows)))
 
     def is_running(self, job_id: str, number: int) -> bool:
         """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
@@ -443,8 +431,8 @@ class Ledger:
     def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
         how many images it has classified since its first one, and the time by Redis's clock."""
-        step = steps.note_worker(name, MAX_HEARTBEAT_AGE_SECONDS, json.dumps(about))
-        images, now = self._run("", step)
+        told, seconds = json.dumps(about), MAX_HEARTBEAT_AGE_SECONDS
+        images, now = self._run("", "note_worker", name=name, seconds=seconds, about=told)
         return int(images), float(now)
 
     def workers(self) -> list[WorkerState]:
@@ -460,10 +448,7 @@ class Ledger:
 
     def queued_images(self) -> int:
         """How many images of programs without digitq are not answered."""
-        lists = [
-            IMAGES_QUEUE,
-            *(f"{IMAGES_QUEUE}\x06\x16{priority}" for priority in PRIORITIES[1:]),
-        ]
+        lists = [IMAGES_QUEUE, *(f"{IMAGES_QUEUE}\x06\x16{number}" for number in PRIORITIES[1:])]
         _, counts = self._read(("HLEN", UNACKED), *(("LLEN", name) for name in lists))
         return sum(counts)
 
@@ -475,13 +460,13 @@ class Ledger:
         """Wait until the disk of Redis has all of the job, at most 4 seconds. Does nothing if Redis
         keeps no append-only file or is older than 7.2."""
         with self.redis.client() as connection, suppress(BrokerError):
-            self._run(job_id, steps.heartbeat(0), connection)
+            Ledger(connection).heartbeat(job_id)
             connection.execute_command("WAITAOF", 1, 0, 4000)  # ms; the socket's timeout is longer
 
     def heartbeat(self, job_id: str, held_images: int = 0) -> None:
         """Note that the job's submitter is alive, even if it has nothing to store. It holds
         `held_images` images for which Redis has no room."""
-        self._run(job_id, steps.heartbeat(held_images))
+        self._run(job_id, "heartbeat", held=held_images)
 
     def memory(self) -> Memory:
         """How full Redis is."""
@@ -491,33 +476,34 @@ class Ledger:
     def free(self, job_id: str, chunks: int, images: int) -> None:
         """Delete the results of the first `chunks` chunks, which have `images` images and are in a
         file."""
-        self._run(job_id, steps.free(chunks, images))
+        self._run(job_id, "free", count=chunks, images=images)
 
     def sweep(self, deadline_seconds: float, interval_seconds: float = 0) -> bool:
         """Publish overdue chunks of the active jobs again, of `MAX_SWEPT` jobs at a time. Does
         nothing and returns False if somebody else did so less than `interval_seconds` ago."""
-        return bool(self._run("", steps.sweep(deadline_seconds, interval_seconds)))
+        deadline, seconds = deadline_seconds, interval_seconds
+        return bool(self._run("", "sweep", deadline=deadline, seconds=seconds))
 
     def sweep_job(self, job_id: str, deadline_seconds: float) -> None:
         """Publish the overdue chunks of one job again."""
-        self._run(job_id, steps.sweep_job(deadline_seconds))
+        self._run(job_id, "sweep_job", deadline=deadline_seconds)
 
     def requeue(self, job_id: str, number: int, worker: str) -> None:
         """Publish a chunk again, since the process of `worker` that was at it has died."""
-        self._run(job_id, steps.requeue(number, worker))
+        self._run(job_id, "requeue", n=number, worker=worker)
 
     def cancel(self, job_id: str, *reason: str) -> None:
         """Drop everything of the job but its record. Raises `UnknownJobError`."""
         self.record(job_id)
-        self._run(job_id, steps.close("cancelled", *reason))
+        self._run(job_id, "close", *reason, state="cancelled")
 
     def give_up(self, job_id: str, reason: str) -> None:
         """End a job as failed: everything but its record is dropped."""
-        self._run(job_id, steps.close("failed", reason))
+        self._run(job_id, "close", reason, state="failed")
 
     def finish(self, job_id: str) -> None:
         """End an attached job that is collected: everything but its record is dropped."""
-        self._run(job_id, steps.close("collected"))
+        self._run(job_id, "close", state="collected")
 
     def release(self, job_id: str) -> None:
         """Note that a detached job was collected: its results expire, its record stays."""
@@ -563,7 +549,7 @@ class Ledger:
 
     def take(self, job_id: str) -> bytes | None:
         """The result of a job of one chunk, or None. Once it is taken, Redis forgets the job."""
-        return cast(bytes | None, self._run(job_id, steps.take()))
+        return cast(bytes | None, self._run(job_id, "take"))
 
     def wait(self, job_id: str, after: bytes, timeout_ms: int) -> bytes:
         """Wait until a chunk is completed or the job ends. Returns the position in the job's stream
