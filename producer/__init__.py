@@ -3,24 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from protocol.errors import (
-    BrokerError,
-    DigitqError,
-    JobAbandonedError,
-    JobCancelledError,
-    JobFailedError,
-    OutputError,
-    ResultsExpiredError,
-    UnknownJobError,
-    UsageError,
-)
+from protocol import errors
 
 if TYPE_CHECKING:
-    from producer.client import Client
-    from producer.job import Job
-    from producer.prediction import NumberPrediction, Prediction
-    from producer.sources.opening import open_sources
-    from protocol.ledger import JobRecord
+    from producer.client import Client as Client
+    from producer.job import Job as Job
+    from producer.prediction import NumberPrediction as NumberPrediction
+    from producer.prediction import Prediction as Prediction
+    from producer.sources.opening import open_sources as open_sources
+    from protocol.errors import *  # noqa: F403 (all of them)
+    from protocol.ledger import JobRecord as JobRecord
 
 MODULES = {
     "Client": "producer.client",
@@ -29,24 +21,10 @@ MODULES = {
     "NumberPrediction": "producer.prediction",
     "Prediction": "producer.prediction",
     "open_sources": "producer.sources.opening",
+    **{name: "protocol.errors" for name, kind in vars(errors).items() if isinstance(kind, type)},
 }
-__all__ = [
-    "BrokerError",
-    "Client",
-    "DigitqError",
-    "Job",
-    "JobAbandonedError",
-    "JobCancelledError",
-    "JobFailedError",
-    "JobRecord",
-    "NumberPrediction",
-    "OutputError",
-    "Prediction",
-    "ResultsExpiredError",
-    "UnknownJobError",
-    "UsageError",
-    "open_sources",
-]
+if not TYPE_CHECKING:  # mypy takes the names that are imported above
+    __all__ = sorted(MODULES)
 
 
 def __getattr__(name: str) -> Any:
