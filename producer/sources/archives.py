@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -176,79 +176,55 @@ def _decompress(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
 
-class _Sample:
-    """Images of a tar with one stem, which are held until it is known whether a label follows."""
-
-    def __init__(self, naming: Naming) -> None:
-        self._naming = naming
-        self._stem: str | None = None
-        self._images: list[tuple[str, Callable[[], bytes]]] = []
-        self._bytes = 0
-        self._unused = ""  # the name of the label if there was no image yet
-        self._truth: str | None = None
-
-    def add_image(self, name: str, read: Callable[[], bytes]) -> None:
-        """Read the image, and hold it."""
-        try:
-            content = read()
-            self._bytes += len(content)
-            self._images.append((name, lambda: content))
-        except UnreadableImageError as error:
-            self._images.append((name, unreadable(str(error))))
-        self._bytes += tarfile.BLOCKSIZE
-        self._unused = ""
-
-    def set_label(self, name: str, truth: str | None) -> None:
-        self._unused = "" if self._images else name
-        self._truth = truth
-
-    def move_to(self, stem: str | None) -> Iterator[Entry]:
-        """Give the images that are held, if the stem is another."""
-        if stem == self._stem:
-            return
-        yield from self._give()
-        if self._unused:
-            self._naming.skipped.skip(self._unused)
-        self._stem, self._unused, self._truth = stem, "", None
-
-    def make_room(self) -> Iterator[Entry]:
-        """Give the images that are held, if they take more memory than one image may."""
-        if self._bytes > settings().image_bytes:
-            yield from self._give()
-
-    def _give(self) -> Iterator[Entry]:
-        for name, read in self._images:
-            yield self._naming.entry(name, read, name, self._truth)
-        self._images, self._bytes = [], 0
-
-
 def _tar_entries(stream: IO[bytes], naming: Naming) -> Iterator[Entry]:
-    """The images of a tar stream."""
-    started, sample = False, _Sample(naming)
+    """The images of a tar stream. Those of one stem are held until it is known whether a label
+    follows, unless they take more memory than one image may."""
+    for _, members in groupby(_tar_members(stream, naming), lambda member: _stem(member[0])):
+        held: list[tuple[str, Callable[[], bytes]]] = []
+        held_bytes, truth, unused = 0, None, ""
+        for name, read, size in members:
+            if _is_label(name):
+                truth, unused = _read_label(read, size), "" if held else name
+                continue
+            if held_bytes > settings().image_bytes:
+                yield from (naming.entry(*image, image[0], truth) for image in held)
+                held, held_bytes = [], 0
+            try:
+                content = read()
+                held.append((name, partial(bytes, content)))
+                held_bytes += len(content)
+            except UnreadableImageError as error:
+                held.append((name, unreadable(str(error))))
+            held_bytes += tarfile.BLOCKSIZE
+            unused = ""
+        yield from (naming.entry(*image, image[0], truth) for image in held)
+        if unused:
+            naming.skipped.skip(unused)
+
+
+def _tar_members(
+    stream: IO[bytes], naming: Naming
+) -> Iterator[tuple[str, Callable[[], bytes], int]]:
+    """The images and labels of a tar stream: name, what reads it before the next, and its size."""
+    started = False
     try:
         reader = cast(IO[bytes], _EndingStream(stream))
         with stream, tarfile.open(fileobj=reader, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
                 cast(Any, archive).members = []  # tarfile would keep every member
                 name = member.name.removeprefix("./")  # `tar cf x.tar .` writes it
-                read = partial(_read_tarred, archive, member)
-                if (member.isfile() or member.islnk()) and is_image_name(name):
-                    started = True
-                    yield from sample.move_to(_stem(name))
-                    yield from sample.make_room()
-                    sample.add_image(name, read)
-                elif member.isfile() and _is_label(name):
-                    yield from sample.move_to(_stem(name))
-                    sample.set_label(name, _read_label(read, member.size))
+                is_image = (member.isfile() or member.islnk()) and is_image_name(name)
+                if is_image or (member.isfile() and _is_label(name)):
+                    started = started or is_image
+                    yield name, partial(_read_tarred, archive, member), member.size
                 elif not member.isdir():
                     naming.skipped.skip(name, "" if member.isfile() else "link or device")
-            yield from sample.move_to(None)
             _require_end(archive, stream)
     except ARCHIVE_ERRORS as error:
         if not started:
             raise
-        yield from sample.move_to(None)
-        yield naming.entry("(the rest)", unreadable(f"the archive is broken from here on: {error}"))
+        reason = f"the archive is broken from here on: {error}"
+        yield "(the rest)", unreadable(reason), 0
 
 
 def _require_end(archive: tarfile.TarFile, stream: IO[bytes]) -> None:
