@@ -73,18 +73,10 @@ def cut_chunks(
         raise failure[0]
 
 
-class Bounds(NamedTuple):
-    """Bounds for the number of images in a chunk."""
-
-    minimum: int  # a chunk may have this many, even if images take long
-    first: int  # the first chunks have at most this many, so that small jobs use all workers
-    multiple: int  # the number is a multiple of this, unless the settings allow fewer
-
-
-BOUNDS: dict[Kind, Bounds] = {
-    "pixels": Bounds(128, TILE_ROWS, 128),  # 128 is the smallest tile of a network
-    "image": Bounds(32, 512, 1),
-}
+# How many images of a kind a chunk may have: this many even if they take long; at most this many
+# among the first chunks, so that small jobs use all workers; and only multiples of this, unless the
+# settings allow fewer. 128 is the smallest tile of a network.
+BOUNDS: dict[Kind, tuple[int, int, int]] = {"pixels": (128, TILE_ROWS, 128), "image": (32, 512, 1)}
 MAX_FILES = 2048  # a chunk has at most this many files: if the last were fast, the next may be slow
 
 

@@ -5,7 +5,6 @@ import os
 import select
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -41,19 +40,6 @@ def pad_numbers(text: str) -> str:
     padded = np.full(places[-1] if len(places) else 0, ord("0"), np.uint8)
     padded[places - 1] = characters
     return padded.tobytes().decode(errors="surrogatepass")
-
-
-def _has_images(root: Path) -> bool:
-    """Whether there is an image. Unlike `walk`, it sorts nothing and stops at the first image."""
-    folders = [str(root)]
-    while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if is_image_name(entry.name) and entry.is_file():
-                    return True
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    folders.append(entry.path)
-    return False
 
 
 def walk(root: Path, skipped: SkippedFiles) -> Iterator[str]:
@@ -121,7 +107,7 @@ def folder_source(root: Path, naming: Naming) -> Source:
     )
     return Source(
         str(root),
-        entries if _has_images(root) else naming.at_least_one(entries, root),
+        naming.at_least_one(entries, root),
         naming.truth_from_parent,
         lambda: sum(1 for _ in walk(root, SkippedFiles())),
     )

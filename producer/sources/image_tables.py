@@ -35,7 +35,7 @@ from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES, find_firs
 from protocol.chunk import FILES_SCHEMA, PIXELS
 from protocol.errors import UsageError
 from protocol.settings import settings
-from protocol.text import plural, too_large
+from protocol.text import name_some, plural, too_large
 
 TABLE_SUFFIXES = (".parquet", ".csv")
 IMAGE_ROWS = 16  # this many rows are read at a time if they hold image files, which may be large
@@ -44,8 +44,6 @@ PIXEL_ROWS = 2048  # this many rows are read at a time if they hold pixels
 PARQUET_BYTES = 1 << 20  # this much of a column is read at a time; Arrow would read a row group
 PATH_ONLY = "the row has the path of an image, not its bytes: embed the bytes in the table"
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
-MAX_SHOWN = 100  # a message shows at most this many characters of the column names ...
-MAX_SHOWN_LENGTH = 40  # ... and of each of them
 
 
 def table_source(path: Path, naming: Naming) -> Source:
@@ -170,7 +168,7 @@ def _find_path(where: object, schema: pa.Schema) -> str:
         raise UsageError(
             f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
             "of whole numbers that may be pixels, and no column `path` of image files; its "
-            f"columns: {_list_columns(schema)}"
+            f"columns: {name_some(schema.names)}"
         )
     return names[place]
 
@@ -184,12 +182,6 @@ def _find_image(where: object, schema: pa.Schema) -> str:
             "name the one to be classified `image`"
         )
     return "image" if "image" in images else str(images[0])
-
-
-def _list_columns(schema: pa.Schema) -> str:
-    cut = [name[:MAX_SHOWN_LENGTH] + "…" * (len(name) > MAX_SHOWN_LENGTH) for name in schema.names]
-    names = ", ".join(cut)
-    return names[:MAX_SHOWN] + "…" * (len(names) > MAX_SHOWN)
 
 
 def _may_be_image(field: pa.Field) -> bool:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import IO, Any, NamedTuple, Protocol, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -54,14 +54,6 @@ Image: TypeAlias = (
 )
 ImageRow: TypeAlias = Image | tuple[str | int, Image] | Mapping[str, Any]
 Images: TypeAlias = Image | Iterable[ImageRow] | pa.Table | pa.RecordBatch | DataFrame
-
-
-class Given(NamedTuple):
-    """One image of an iterable."""
-
-    id: str  # "" if it has none of its own
-    image: Any
-    truth: str | None
 
 
 def image_source(images: Images) -> Source:
@@ -135,12 +127,12 @@ def _read_items(images: Iterable[Any], copies: bool) -> Iterator[SourceItem]:
         number += 1 if pixels is None else len(pixels)
 
 
-def _take_apart(number: int, item: Any) -> Given:
-    """The id, the image and the right answer in a pair, or in a row of a dataset."""
+def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
+    """The id ("" if it has none), the image and the right answer in a pair or a dataset's row."""
     if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str | int | np.integer):
-        return Given(str(item[0]), item[1], None)
+        return str(item[0]), item[1], None
     if not isinstance(item, Mapping):
-        return Given("", item, None)
+        return "", item, None
     names, cells = [*map(str, item)], [*item.values()]
     id, image, label = (find_first(names, ones) for ones in (OWN_IDS, IMAGE_NAMES, ANSWER_NAMES))
     if image is None:
@@ -150,7 +142,7 @@ def _take_apart(number: int, item: Any) -> Given:
     if isinstance(found, Mapping):  # a dataset that does not decode its images
         found = found.get("path") if found.get("bytes") is None else found["bytes"]
     own, truth = (None if place is None else _to_text(cells[place]) for place in (id, label))
-    return Given(own or "", found, truth or None)
+    return own or "", found, truth or None
 
 
 def _to_text(cell: Any) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -76,7 +77,11 @@ def open_sources(
         has_truth=bool(truths) or any(source.has_truth for source in opened),
         count=lambda: _count(opened, limit),
         skipped=skipped,
-        origin=describe_origin(names, _describe_truth(truth_from_parent, truth_file), limit),
+        origin=describe_origin(
+            names,
+            "parent" if truth_from_parent else printable(os.fspath(truth_file or "")) or None,
+            limit,
+        ),
         gaps=TruthGaps(unused=truths if truths and limit is None else {}),
     )
 
@@ -89,22 +94,10 @@ def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) 
     kept = sum(1 for _ in takewhile(MAX_NAMES_BYTES.__ge__, sizes))
     if kept < len(sources) and are_files(names):
         sources, kept = ["-"], 1
-    folder = printable(_current_folder())
+    folder = ""
+    with suppress(FileNotFoundError):  # it has been removed
+        folder = printable(os.getcwd())
     return Origin(tuple(sources[:kept]), folder, truth, limit, more_sources=len(sources) - kept)
-
-
-def _describe_truth(from_parent: bool, file: PathName | None) -> str | None:
-    if from_parent:
-        return "parent"
-    return None if file is None else printable(os.fspath(file))
-
-
-def _current_folder() -> str:
-    """The current folder; "" if it has been removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return ""
 
 
 def _open_all(

@@ -17,7 +17,7 @@ import pyarrow as pa
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from protocol.settings import INSPECT_SUFFIX, settings
-from protocol.text import plural, printable, too_large
+from protocol.text import name_some, plural, printable, too_large
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -25,7 +25,6 @@ IMAGE_SUFFIXES = (
 )
 SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # another is shown as `ODD_ENDING`
 ODD_ENDING = "odd ending"
-MAX_NAMED_KINDS = 3  # a message names at most this many kinds of skipped files
 MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -61,9 +60,8 @@ class SkippedFiles(Counter[str]):
         """For example `3 other files (.txt, hidden)`, the commonest kinds first; "" for none."""
         if not self:
             return ""
-        kinds = [kind for kind, _ in self.most_common(MAX_NAMED_KINDS)]
-        more = " …" * (len(self) > MAX_NAMED_KINDS)
-        return f"{plural(self.total(), 'other file')} ({', '.join(kinds)}{more})"
+        kinds = name_some([kind for kind, _ in self.most_common()])
+        return f"{plural(self.total(), 'other file')} ({kinds})"
 
 
 @dataclass

@@ -160,7 +160,7 @@ def usual_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("usual_chunks")
 def test_chunks_of_files_begin_small() -> None:
     """And grow where nobody knows how long a file takes, as where no worker is there yet."""
-    least = BOUNDS["image"].minimum
+    least = BOUNDS["image"][0]
     rows = [chunk.rows for chunk in cut_chunks(make_pieces([("entry", 1)] * 100 * 1024))]
     assert rows[:9] == [least] * 9 and max(rows) == MAX_FILES
     limits = [max(least, sum(rows[:n]) // 8) for n in range(len(rows))]
@@ -171,7 +171,7 @@ def test_chunks_of_files_begin_small() -> None:
 def test_so_do_files_after_arrays() -> None:
     items = [*make_pieces([("batch", 10_000)]), *make_pieces([("entry", 1)] * 40)]
     kinds = [(kind_of(chunk.batch), chunk.rows) for chunk in cut_chunks(items)]
-    least = BOUNDS["image"].minimum
+    least = BOUNDS["image"][0]
     assert [rows for kind, rows in kinds if kind == "image"] == [least, 40 - least]
 
 
@@ -191,7 +191,7 @@ def test_chunks_take_as_long_whatever_an_image_takes(
     chunks = cut_chunks(make_pieces(sizes), model=model, ask_pace=lambda kind: pace)
     found = [chunk.rows for chunk in chunks]
     assert max(found) == rows
-    assert min(found[:-1]) == min(rows, BOUNDS["image" if kind == "entry" else "pixels"].first)
+    assert min(found[:-1]) == min(rows, BOUNDS["image" if kind == "entry" else "pixels"][1])
 
 
 @pytest.mark.usefixtures("usual_chunks")

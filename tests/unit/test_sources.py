@@ -92,7 +92,7 @@ def test_hidden_files_and_what_is_no_image_are_counted(tmp_path: Path) -> None:
     source = open_sources([str(tmp_path)])
     assert list(read_all(source)) == ["1.png"]
     assert source.skipped.total() == 6
-    assert source.skipped.describe() == "6 other files (hidden folder, hidden, .inspect.png …)"
+    assert source.skipped.describe() == "6 other files (hidden folder, hidden, .inspect.png, …)"
 
 
 def test_what_was_passed_over_is_told_in_plain_characters() -> None:
@@ -129,9 +129,7 @@ def test_links_to_images_are_followed_and_those_to_folders_do_not_loop(tmp_path:
 def test_a_folder_is_not_listed_before_it_is_read(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.png", "b/1.png")
     items = iter(open_sources([str(tmp_path)]).items)
-    fill(tmp_path, "a/0.png")
-    assert next(items).id == "a/0.png"  # type: ignore[union-attr]
-    next(items)
+    assert next(items).id == "a/1.png"  # type: ignore[union-attr]
     fill(tmp_path, "b/2.png")
     assert [item.id for item in items if isinstance(item, Entry)] == ["b/1.png", "b/2.png"]
 
@@ -442,7 +440,7 @@ def test_an_image_that_is_named_and_can_t_be_opened_is_a_row(tmp_path: Path) -> 
         (lambda folder: make_table(folder, image=pa.array([], pa.binary())), "it has no rows"),
         (
             lambda folder: make_table(folder, **{f"pixel{n}": [0] for n in range(700)}),
-            "its columns: pixel0, .*, pixel7, .*…$",
+            "its columns: pixel0, pixel1, pixel2, …$",
         ),
         (
             lambda folder: make_table(
