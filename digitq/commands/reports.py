@@ -58,7 +58,7 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
 
     table = open_results(results)
     answers = read_corrections(corrections, table)
-    zeros = [*find_other_zeros(table, answers)]
+    zeros = find_other_zeros(corrections, answers, table)
     run = {"results": checksum(results), "corrections": checksum(corrections)}
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         for batch in correct_rows(table, answers, sink.counts.images):

@@ -33,43 +33,36 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
-    column = results.answer_column
-    other = "label" if results.reads_numbers else "number"
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = read_cells(file)
-            names = [name.strip().lower() for name in next(lines, [])]
-            if "confidence" in names:
-                raise UsageError(f"{path} has the answers of a network, not corrections")
-            if other in names and column not in names:
-                raise UsageError(
-                    f"{path} has a column {other!r}, but {results.path} a {column!r}: "
-                    "rename it, or name the results that were corrected"
-                )
-            if not {"id", column} <= {*names}:
-                raise UsageError(f"the first line of {path} must be id,{column}")
-            found = parse_lines(lines, path, names.index("id"), names.index(column), column)
+            found = parse_lines(read_cells(file), path, results)
     except (OSError, UnicodeError, csv.Error) as error:
         raise UsageError(f"can't read {path}: {why(error)}") from None
     if not found:
         raise UsageError(f"{path} has no corrections")
-    check_ids(path, found, results)
     return found
 
 
-def parse_lines(
-    lines: Iterator[list[str]], path: Path, id_index: int, index: int, column: str
-) -> dict[str, str]:
-    """The answers by id. Raises `UsageError` for a line that has none."""
+def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> dict[str, str]:
+    """The answers by id. Raises `UsageError` for missing columns and for a line without answer."""
+    column = results.answer_column
+    names = [name.strip().lower() for name in next(lines, [])]
+    if "confidence" in names:
+        raise UsageError(f"{path} has the answers of a network, not corrections")
+    if not {"id", column} <= {*names}:
+        raise UsageError(
+            f"the first line of {path} must be id,{column}, as {results.path} has a {column!r}"
+        )
     found: dict[str, str] = {}
-    wanted = "a digit" if column == "label" else f"1 to {MAX_DIGITS} digits"
+    wanted = f"1 to {MAX_DIGITS} digits" if results.reads_numbers else "a digit"
     for number, cells in enumerate(lines, 2):
-        if not cells:
+        row = dict(zip(names, cells, strict=False))
+        if not row:
             continue
-        if len(cells) <= max(id_index, index):
+        if not {"id", column} <= {*row}:
             raise UsageError(f"row {number:,} of {path} has too few columns")
-        id, answer = plain_id(cells[id_index]), cells[index].strip()
-        is_answer = IS_NUMBER(answer) and (column == "number" or len(answer) == 1)
+        id, answer = plain_id(row["id"]), row[column].strip()
+        is_answer = IS_NUMBER(answer) and (results.reads_numbers or len(answer) == 1)
         if answer and not is_answer:
             raise UsageError(
                 f"row {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
@@ -80,25 +73,24 @@ def parse_lines(
     return found
 
 
-def check_ids(path: Path, found: Corrections, results: ResultFile) -> None:
-    """Raises `UsageError` if the results lack an id."""
-    missing = dict.fromkeys(found)
+def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) -> list[str]:
+    """The ids of the corrections that differ from the row's answer in leading zeros only.
+
+    Raises `UsageError` if the results lack an id of the corrections in `path`.
+    """
+    missing, zeros = dict.fromkeys(corrections), list[str]()
     for batch in results.batches():
-        if missing:
-            for id in batch.column("id").to_pylist():
-                missing.pop(id, None)
+        for id in batch.column("id").to_pylist():
+            missing.pop(id, None)
+        if results.reads_numbers:
+            _, right = look_up(batch, corrections)
+            zeros += batch.column("id").filter(differ_in_zeros(answers(batch), right)).to_pylist()
     if missing:
         raise UsageError(
             f"{path} is of other results: {results.path} does not have "
             f"{plural(len(missing), 'id')} of it ({name_some(missing)})"
         )
-
-
-def find_other_zeros(results: ResultFile, corrections: Corrections) -> Iterator[str]:
-    """The ids of the corrections that differ from the row's answer in leading zeros only."""
-    for batch in results.batches() if results.reads_numbers else ():
-        _, right = look_up(batch, corrections)
-        yield from batch.column("id").filter(differ_in_zeros(answers(batch), right)).to_pylist()
+    return zeros
 
 
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:

@@ -17,10 +17,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from digitq.reports.charts import chart_answers, chart_confidences
 from digitq.reports.corrections import checksum
 from digitq.reports.scores import percent
-from digitq.reports.survey import Group, Survey
+from digitq.reports.survey import CONFIDENCE_BINS, Group, Survey
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import FoundImage, find_images
 from producer.record import all_fingerprints, all_weights
@@ -93,6 +92,16 @@ class Tab(NamedTuple):
     title: str
     images: int  # how many the whole file has
     note: str
+
+
+class Bar(NamedTuple):
+    """One bar of a chart: what its images have in common, and how many they are."""
+
+    label: str
+    images: int
+    length: float  # % of the chart's width
+    review: int = 0  # how many of the images are to review
+    review_length: float = 0
 
 
 def write_page(results: ResultFile, sources: Sequence[str], out: Path) -> list[str]:
@@ -249,6 +258,35 @@ def render(
         worst=max(int(wrong.max()), 1),  # images in the largest wrong cell of the matrix
         shown=Counter((image.truth, image.answer) for image in images),
     )
+
+
+def chart_answers(survey: Survey) -> list[Bar]:
+    """How often each digit is the answer, or how many whole numbers have each length."""
+    counts = survey.answers
+    if not counts.any():
+        return []
+    is_number = survey.scores.read == "number"
+    shown = range(1, len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
+    return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
+
+
+def chart_confidences(survey: Survey) -> list[Bar]:
+    """How many answers have which confidence, from the least sure on. Lengths are logarithmic:
+    almost all answers are sure, and the few others matter."""
+    counts = survey.sure + survey.unsure
+    width, scale = 100 // CONFIDENCE_BINS, 100 / np.log1p(max(1, counts.max()))
+    bars = zip(counts.tolist(), survey.unsure.tolist(), strict=True)
+    return [
+        Bar(
+            f"{part * width} to {(part + 1) * width}%",
+            count,
+            scale * np.log1p(count),
+            review,
+            scale * np.log1p(review),
+        )
+        for part, (count, review) in enumerate(bars)
+        if counts[: part + 1].any()
+    ]
 
 
 def replace_file(path: Path, content: str) -> None:

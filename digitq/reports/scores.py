@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from math import sqrt
 from operator import eq
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from digitq.reports.intervals import wilson
 from producer.sinks.sink import Sink
 from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
 from protocol.settings import What
 
 SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
+NORMAL_95 = 1.959964  # 95 % of a normal distribution is within so many standard deviations
 Figures = dict[str, Any]  # it can be written as JSON
 SHARE_NAMES = {  # the figures that are shares, and what they are called
     "accuracy": "accuracy",
@@ -110,6 +111,22 @@ class ScoreSink(Sink):
         counts, confidences, rights = self.bins.T
         gaps = np.abs(confidences - rights).sum()
         return float(gaps / counts.sum()) if counts.any() else None
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of Wilson for a share, as two numbers 0..1; 0..1 if nothing was counted.
+
+    Unlike mean ± deviations it stays within 0..1, and is not empty if all or none are right.
+    https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
+    """
+    if not total:
+        return 0.0, 1.0
+    share, squared = right / total, NORMAL_95**2
+    middle = (share + squared / (2 * total)) / (1 + squared / total)
+    spread = sqrt(share * (1 - share) / total + squared / (4 * total**2))
+    half = NORMAL_95 * spread / (1 + squared / total)
+    low = middle - half if right else 0.0
+    return low, middle + half if right < total else 1.0  # rounding must not pass the share
 
 
 def share(part: int, whole: int) -> Figures:

@@ -13,8 +13,7 @@ import pytest
 
 from digitq.cli import main
 from digitq.reports.corrections import correct_batch
-from digitq.reports.intervals import wilson
-from digitq.reports.scores import ScoreSink, tabulate_scores
+from digitq.reports.scores import ScoreSink, tabulate_scores, wilson
 from digitq.summary import report_truth
 from producer.chunking import cut_chunks
 from producer.counts import Counts

@@ -363,7 +363,7 @@ def test_zeros_that_corrections_have_lost_are_told(
         ("", "the first line of corrections.csv must be id,label"),
         ("id;label\na;12\n", "row 2 of corrections.csv has the label '12' for a"),
         ("id,label,confidence\na,1,1\n", "has the answers of a network, not corrections"),
-        ("id,number\na,12\n", "corrections.csv has a column 'number', but out.csv a 'label'"),
+        ("id,number\na,12\n", "must be id,label, as out.csv has a 'label'"),
         ("id,label\n", "corrections.csv has no corrections"),
         (
             "id,label\na,1\nx,2\ny,\nz,3\nw,4\n",
