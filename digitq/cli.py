@@ -14,10 +14,9 @@ from click.shell_completion import shell_complete
 from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo
 from digitq.commands.evaluate import evaluate
-from digitq.commands.inspect import inspect
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
 from digitq.commands.reports import correct, report
-from digitq.commands.run import doctor, flower, metrics, up, worker
+from digitq.commands.run import doctor, flower, inspect, metrics, up, worker
 from digitq.commands.train import train
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import DigitqError, UsageError

@@ -51,10 +51,6 @@ class ResultFile:
     def answer_column(self) -> str:
         return "number" if self.reads_numbers else "label"
 
-    @property
-    def has_truth(self) -> bool:
-        return "truth" in self.schema.names
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows in order, whatever the format; of a CSV, `digits` and `alternatives` are null.
 
@@ -62,12 +58,10 @@ class ResultFile:
         counts.
         """
         rows = 0
-        suffix = self.path.suffix.lower()
-        reader = {".csv": self._read_csv, ".jsonl": self._read_jsonl}.get(
-            suffix, self._read_parquet
-        )
+        formats = {".csv": self._read_csv, ".jsonl": self._read_jsonl}
+        read = formats.get(self.path.suffix.lower(), self._read_parquet)
         with read_errors(self.path):
-            for batch in reader():
+            for batch in read():
                 check_rows(self.path, rows, batch)
                 rows += batch.num_rows
                 yield batch
@@ -88,8 +82,14 @@ class ResultFile:
             quoted_strings_can_be_null=False,
             null_values=[""],
         )
-        _, sign = read_head(self.path)
-        with closing(open_csv(self.path, options, sign)) as file:
+        _, delimiter = read_head(self.path)
+        file = pyarrow.csv.open_csv(
+            self.path,
+            pyarrow.csv.ReadOptions(block_size=READ_BYTES, use_threads=False),
+            pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            options,
+        )
+        with closing(file):
             for batch in file:
                 batch = batch.set_column(0, "id", plain_ids(batch.column("id")))
                 if self.read == "digit":
@@ -151,7 +151,7 @@ def read_names(path: Path) -> Sequence[str]:
 
 
 def read_head(path: Path) -> tuple[list[str], str]:
-    """The names of a CSV file's columns, and the sign that separates its cells."""
+    """The names of a CSV file's columns, and its delimiter."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         line = file.readline(READ_BYTES)  # the rows may be cut off
     reader = read_cells(io.StringIO(line, newline=""))
@@ -162,17 +162,6 @@ def read_head(path: Path) -> tuple[list[str], str]:
     if not names:
         raise ValueError("the first line is empty")
     return names, reader.dialect.delimiter
-
-
-def open_csv(
-    path: Path, options: pyarrow.csv.ConvertOptions, sign: str
-) -> pyarrow.csv.CSVStreamingReader:
-    return pyarrow.csv.open_csv(
-        path,
-        pyarrow.csv.ReadOptions(block_size=READ_BYTES, use_threads=False),
-        pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True),
-        options,
-    )
 
 
 def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:

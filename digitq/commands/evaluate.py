@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 RUN_OPTIONS = ("read", "model", "length", "allowed", "own_weights", "workers", "broker")
 
 
-class Evaluated(NamedTuple):
-    """Answers that are compared with their truths."""
-
-    name: str  # the SOURCE or the result file
-    model: str  # "digit" or "number" if the model is not on record
-    gaps: "TruthGaps"
-    sink: "ScoreSink"
+# The SOURCE or result file; its model, or "digit" or "number" if that is not on record
+Evaluated: TypeAlias = "tuple[str, str, TruthGaps, ScoreSink]"
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -105,7 +100,7 @@ def classify_sources(
     with open_client(broker, workers, count_files(names)) as client:
         job = client.start(source, reading)
         take_results(client, job, sink, source.count)
-    return Evaluated(source.name, reading.model, source.gaps, sink)
+    return source.name, reading.model, source.gaps, sink
 
 
 def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> Evaluated:
@@ -125,7 +120,7 @@ def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> 
     elif truth:
         truths = gaps.unused = read_truths(Path(truth))
         rows = set_truths(rows, lambda id: truths.pop(id, None))
-    elif not results.has_truth:
+    elif "truth" not in results.schema.names:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
     sink, field = ScoreSink(results.read), truth_field(results.read)
     for batch in rows if limit is None else take_first(rows, limit):
@@ -133,7 +128,7 @@ def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> 
     if limit is not None:
         gaps.unused = {}  # rows after the limit may have these ids
     model = results.record.model if results.record else results.read
-    return Evaluated(str(results.path), model, gaps, sink)
+    return str(results.path), model, gaps, sink
 
 
 def is_result_file(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`worker`, `flower`, `metrics`, `up` and `doctor`."""
+"""`worker`, `flower`, `metrics`, `up`, `doctor` and `inspect`, the worker's own."""
 
 import json
 import logging
@@ -183,6 +183,15 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(finding)) if as_json else finding)
     echo_err(f"{len(findings) or 'nothing'} found; {deployment.describe()}")
     sys.exit(1 if findings else 0)
+
+
+@click.command(cls=PassThrough)
+@others_argument()
+def inspect(passed_on: tuple[str, ...]) -> None:
+    """Show how images came to their answers."""
+    require("worker")
+    require("plot")
+    exec_module(None, "worker", "inspect", *passed_on)
 
 
 def choose_log_format(option: str | None) -> str | None:

@@ -95,10 +95,8 @@ class Local:
         return self
 
     def __exit__(self, kind: object = None, error: object = None, trace: object = None) -> None:
-        """Kill all processes and those that they started. No data is lost: Redis saves none.
-
-        Raises `BrokerError` with the reason if `error` is one because Redis has died.
-        """
+        """Kill all processes. Raises `BrokerError` with the reason if `error` is one because Redis
+        has died."""
         try:
             if isinstance(error, BrokerError) and self._end.alive:
                 self.check_redis()
@@ -136,38 +134,30 @@ class Local:
         """Restart workers and Flower if they have died. Raises `BrokerError` if Redis has died, and
         `DigitqError` if another process has died too often or can't start."""
         with self._changing:
-            self._check_all(starting)
+            self.check_redis(timeout_seconds=0)
+            for name, process in self._processes.items():
+                if name == "redis" or process.poll() is None:
+                    continue
+                now = time.monotonic()
+                since = now - RESTART_WINDOW_SECONDS
+                deaths = [then for then in self._deaths.get(name, []) if then > since]
+                if starting and name == "flower" and not is_free(self._flower_port):
+                    self._flower_port = 0  # another program took the port in the meantime
+                elif starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
+                    how = describe_end(process)
+                    raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
+                self._deaths[name] = [*deaths, now]
+                kill(process)  # its child processes may still run
+                self._start_flower() if name == "flower" else self._start_worker(name)
 
-    def _check_all(self, starting: bool) -> None:
-        self._check_redis()
-        for name, process in self._processes.items():
-            if name == "redis" or process.poll() is None:
-                continue
-            now = time.monotonic()
-            since = now - RESTART_WINDOW_SECONDS
-            deaths = [then for then in self._deaths.get(name, []) if then > since]
-            if starting and name == "flower" and not is_free(self._flower_port):
-                self._flower_port = 0  # another program took the port in the meantime
-            elif starting and process.returncode > 0 or len(deaths) == MAX_RESTARTS:
-                how = describe_end(process)
-                raise DigitqError(f"{name} has died ({how}): {self._last_words(name)}")
-            self._deaths[name] = [*deaths, now]
-            kill(process)  # its child processes may still run
-            self._start_flower() if name == "flower" else self._start_worker(name)
-
-    def check_redis(self) -> None:
-        """Raises `BrokerError` with the reason if Redis, which does not answer, has ended."""
-        with self._changing:
-            if self._end.alive:
-                with suppress(subprocess.TimeoutExpired):
-                    self._processes["redis"].wait(timeout=1)  # its socket closes before it ends
-            self._check_redis()
-
-    def _check_redis(self) -> None:
-        if not self._end.alive:
-            raise BrokerError("the private Redis has ended: its client was closed")
-        redis = self._processes["redis"]
-        if redis.poll() is not None:
+    def check_redis(self, timeout_seconds: float = 1) -> None:
+        """Raises `BrokerError` with the reason if Redis has ended, or ends within this time: it
+        closes its socket before that."""
+        with self._changing, suppress(subprocess.TimeoutExpired):
+            if not self._end.alive:
+                raise BrokerError("the private Redis has ended: its client was closed")
+            redis = self._processes["redis"]
+            redis.wait(timeout_seconds)
             raise BrokerError(f"the private Redis has died ({describe_end(redis)})")
 
     def watch(self) -> None:

@@ -70,39 +70,33 @@ def shrink(image: PIL.Image.Image) -> Thumbnail:
         raise ValueError("too many pixels")
     side = THUMBNAIL_SIDES[0]
     image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
-    if image.mode not in ("L", "RGB"):  # a conversion takes several copies in memory
+    if image.mode in ("L", "RGB"):
+        image.thumbnail((side, side))
+    else:  # a conversion takes several copies in memory
         image.thumbnail((MAX_CONVERTED_SIDE, MAX_CONVERTED_SIDE), PIL.Image.Resampling.NEAREST)
+    upright = PIL.ImageOps.exif_transpose(image)
+    if upright.size != image.size:
+        width, height = height, width
+    image = upright
     if image.mode.startswith(("I", "F")):
         image = from_deep(image)
     elif image.mode not in ("L", "RGB"):
         image = on_white(image)
-    image.thumbnail((side, side))
-    upright = PIL.ImageOps.exif_transpose(image)
-    if upright.size != image.size:
-        width, height = height, width
-    is_tiny = max(width, height) <= TINY_SIDE
+    kind = "png" if max(width, height) <= TINY_SIDE else "jpeg"
     for side in THUMBNAIL_SIDES:
-        upright.thumbnail((side, side))
+        image.thumbnail((side, side))
         file = io.BytesIO()
-        if is_tiny:
-            upright.save(file, "PNG", optimize=True)
-        else:
-            upright.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        image.save(file, kind, quality=JPEG_QUALITY, optimize=True)
         if file.tell() <= MAX_THUMBNAIL_BYTES:
             break
-    return Thumbnail(
-        data_uri(file.getvalue(), "png" if is_tiny else "jpeg"), upright.size, width, height
-    )
+    return Thumbnail(data_uri(file.getvalue(), kind), image.size, width, height)
 
 
 def on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture in colours, with transparent parts on white. Its EXIF data stays."""
-    exif = image.getexif()
+    """The picture in colours, with transparent parts on white."""
     coloured = image.convert("RGBA")
     ground = PIL.Image.new("RGBA", coloured.size, "white")
-    flat = PIL.Image.alpha_composite(ground, coloured).convert("RGB")
-    flat.info["exif"] = exif.tobytes()
-    return flat
+    return PIL.Image.alpha_composite(ground, coloured).convert("RGB")
 
 
 def from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
