@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -117,17 +116,12 @@ def open_images(images: Images) -> tuple[Source, int | None]:
     """
     is_one = isinstance(images, str | os.PathLike)
     paths: Any = [images] if is_one else images
-    if not isinstance(paths, list | tuple):
-        source = image_source(images)
-        return source, source.count()
-    number: int | None = len(paths)
-    if all(isinstance(path, str | os.PathLike) for path in paths):
+    if isinstance(paths, list | tuple) and all(isinstance(one, str | os.PathLike) for one in paths):
         files = count_files([os.fspath(path) for path in paths])
         if is_one or files is None:
             return open_sources(paths), files
-    elif any(len(getattr(image, "shape", ())) > 2 for image in paths):
-        number = None  # such an array may hold several images
-    return replace(image_source(paths), count=lambda: number), number
+    source = image_source(images)
+    return source, source.count()
 
 
 class TableSink(Sink):

@@ -80,7 +80,11 @@ def image_source(images: Images) -> Source:
     items: Any = [images] if _is_file(images) else images
     if not isinstance(items, Iterable):
         raise UsageError(f"{kind} is neither an image nor a list of images: give a list")
-    count = len(items) if isinstance(items, list) else None
+    count = None
+    if isinstance(items, list | tuple) and not any(
+        len(getattr(one, "shape", ())) > 2 for one in items
+    ):
+        count = len(items)  # an array of three dimensions may hold several images
     return Source("images from Python", _read_items(items, copies=True), None, lambda: count)
 
 
