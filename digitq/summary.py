@@ -124,12 +124,12 @@ def report_truth(
     from producer.sources.source import TruthGaps
 
     gaps = gaps or TruthGaps()
-    example = f"such as `{gaps.invalid_label}`" if gaps.invalid else ""
     if counts.unlabelled:
         where = "" if truth in (None, "parent") else f" in {truth}"
-        why = f"; the label of {gaps.invalid:,} is no {read}, {example}" if example else ""
+        example = f"such as `{gaps.invalid_label}`"
+        why = f"; the label of {gaps.invalid:,} is no {read}, {example}" if gaps.invalid else ""
         if truth == "parent":
-            why = f": their folders{f', {example},' if example else ''} are not named by a {read}"
+            why = f": their folders{f', {example},' * bool(gaps.invalid)} are not named by a {read}"
         if read == "digit" and re.fullmatch("[0-9]+", gaps.invalid_label):
             why += "; with `--read number`, digitq reads whole numbers"
         echo_err(

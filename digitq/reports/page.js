@@ -14,19 +14,23 @@ let current;
 let visible = pageSize;
 
 function load() {
-  try {
+  tryStorage(() => {
     const kept = JSON.parse(localStorage.getItem(storageKey) ?? "{}");
     given = new Map(kept.given);
     drafts = new Map(kept.drafts);
-  } catch {
-    say("This browser keeps nothing: save before you close the page");
-  }
+  });
+  all.forEach(show);
+  showProgress();
 }
 
 function keep() {
   const kept = { given: [...given], drafts: [...drafts] };
+  tryStorage(() => localStorage.setItem(storageKey, JSON.stringify(kept)));
+}
+
+function tryStorage(use) {
   try {
-    localStorage.setItem(storageKey, JSON.stringify(kept));
+    use();
   } catch {
     say("This browser keeps nothing: save before you close the page");
   }
@@ -246,8 +250,6 @@ document.addEventListener("click", ({ target }) => {
 addEventListener("storage", ({ key }) => {
   if (key !== storageKey) return; // another tab has the same page
   load();
-  all.forEach(show);
-  showProgress();
 });
 
 addEventListener("beforeprint", () => {
@@ -257,6 +259,5 @@ addEventListener("beforeprint", () => {
 
 if (all.length) {
   load();
-  all.forEach(show);
   chooseGroup(part("[data-group]"), false);
 }

@@ -53,36 +53,15 @@ class PageImage:
     seen: str | None = None  # the URI of the 28×28 px that the network saw
     problem: str | None = None  # why there is no picture, or how it may be wrong
 
-    @property
-    def id(self) -> str:
-        return str(self.row["id"])
-
-    @property
-    def name(self) -> str:
-        return in_one_line(self.id)
-
-    @property
-    def answer(self) -> str:
-        answer = self.row["number"] if "number" in self.row else self.row["label"]
-        return "" if answer is None else str(answer)
-
-    @property
-    def truth(self) -> str:
-        truth = self.row.get("truth")
-        return "" if truth is None else str(truth)
-
-    @property
-    def confidence(self) -> str:
-        confidence = self.row["confidence"]  # it is the network's, also if a person answered
-        return "" if confidence is None or self.is_corrected else percent(confidence)
-
-    @property
-    def reason(self) -> str:
-        return in_one_line(self.row["error"] or self.row["reason"] or "")
-
-    @property
-    def is_corrected(self) -> bool:
-        return bool(self.row.get(CORRECTED.name))
+    def __post_init__(self) -> None:
+        row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
+        answer = row.get("label") if answer is None else answer
+        self.id, self.name = str(row["id"]), in_one_line(row["id"])
+        self.answer, self.truth = ("" if one is None else str(one) for one in (answer, truth))
+        self.is_corrected = bool(row.get(CORRECTED.name))
+        is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
+        self.confidence = percent(row["confidence"]) if is_shown else ""
+        self.reason = in_one_line(row["error"] or row["reason"] or "")
 
 
 class Tab(NamedTuple):

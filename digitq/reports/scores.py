@@ -14,7 +14,6 @@ from producer.sinks.sink import Sink
 from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
 from protocol.settings import What
 
-SHARE_HEAD = f"{'':24}{'share':>8}{'of':>12}   95 % interval"
 NORMAL_95 = 1.959964  # 95 % of a normal distribution is within so many standard deviations
 Figures = dict[str, Any]  # it can be written as JSON
 SHARE_NAMES = {  # the figures that are shares, and what they are called
@@ -52,7 +51,14 @@ class ScoreSink(Sink):
         reasons = pc.if_else(batch.column("review"), batch.column("reason").fill_null("other"), "")
         self.answers.update(reasons.to_pylist())
         self.wrong.update(reasons.filter(pc.invert(right)).to_pylist())
-        self._add_confidences(batch, right)
+        confidence = batch.column("confidence")
+        is_counted = pc.and_not(confidence.is_valid(), corrected(batch))  # a person's have none
+        values, hits = (
+            column.filter(is_counted).to_numpy(zero_copy_only=False)
+            for column in (confidence, right)
+        )
+        bins = (values * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
+        np.add.at(self.bins, bins, np.stack([np.ones_like(values), values, hits], axis=1))
         if self.read == "digit":
             np.add.at(self.confusion, (truth.to_numpy(), answer.to_numpy()), 1)
             return
@@ -60,17 +66,6 @@ class ScoreSink(Sink):
             if len(number) == len(wanted):
                 self.digits += len(wanted)
                 self.right_digits += sum(map(eq, number, wanted))
-
-    def _add_confidences(self, batch: pa.RecordBatch, right: pa.Array) -> None:
-        """Count answers by confidence; a person's have none."""
-        confidence = batch.column("confidence")
-        is_counted = pc.and_not(confidence.is_valid(), corrected(batch))
-        values, hits = (
-            column.filter(is_counted).to_numpy(zero_copy_only=False)
-            for column in (confidence, right)
-        )
-        bins = (values * CALIBRATION_BINS).astype(int).clip(0, CALIBRATION_BINS - 1)
-        np.add.at(self.bins, bins, np.stack([np.ones_like(values), values, hits], axis=1))
 
     def figures(self) -> Figures:
         """All figures, as JSON can hold them. A share of nothing is None."""
@@ -144,9 +139,12 @@ def divide(parts: Iterable[int], wholes: Iterable[int]) -> list[float | None]:
 def tabulate_scores(figures: Figures) -> str:
     """The confusion matrix of digits, the shares with their intervals, and the reasons."""
     lines = [*tabulate_confusion(figures), ""] if "confusion" in figures else []
-    lines.append(SHARE_HEAD)
-    names = ((key, name) for key, name in SHARE_NAMES.items() if key in figures)
-    lines += [describe_share(name, figures[key]) for key, name in names]
+    lines.append(f"{'':24}{'share':>8}{'of':>12}   95 % interval")
+    for key, name in SHARE_NAMES.items():
+        if share := figures.get(key):
+            interval = " to ".join(map(percent, share["interval"] or []))
+            line = f"{name:24}{percent(share['share']):>8}{share['of']:12,}   {interval}"
+            lines.append(line.rstrip())
     lines.append(f"{'calibration error':24}{percent(figures['calibration_error']):>8}")
     if figures["reasons"]:
         lines += ["", f"{'to review because of':24}{'answers':>8}{'wrong':>12}"]
@@ -173,12 +171,6 @@ def average(shares: list[float | None]) -> float | None:
     """The mean of the shares that are not None; None if all are."""
     defined = [share for share in shares if share is not None]
     return sum(defined) / len(defined) if defined else None
-
-
-def describe_share(name: str, share: Figures) -> str:
-    """A line in the columns of `SHARE_HEAD`."""
-    interval = " to ".join(map(percent, share["interval"] or []))
-    return f"{name:24}{percent(share['share']):>8}{share['of']:12,}   {interval}".rstrip()
 
 
 def percent(share: float | None) -> str:

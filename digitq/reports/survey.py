@@ -70,11 +70,9 @@ class Survey:
         self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self._random = np.random.default_rng(SAMPLE_SEED)
-        self._review = Smallest(MAX_REVIEW)
-        self._failed = Smallest(MAX_FAILED)
-        self._rest = Smallest(MAX_REST)
-        self._wrong_numbers = Smallest(MAX_WRONG_NUMBERS)
-        self._cells: dict[tuple[int, int], Smallest] = {}
+        limits = {"review": MAX_REVIEW, "failed": MAX_FAILED, "wrong": MAX_WRONG_NUMBERS}
+        self._kept = {name: Smallest(most) for name, most in (limits | {"rest": MAX_REST}).items()}
+        self._cells: dict[tuple[int, int], Smallest] = {}  # wrong digits by truth and answer
 
     @property
     def counts(self) -> Counts:
@@ -99,44 +97,39 @@ class Survey:
         by_person = to_numpy(corrected(batch))
         failed = to_numpy(failures(batch))
         self.reasons.update(count_values(batch.column("reason").filter(pa.array(review))))
-        self._count_errors(batch.column("error").filter(pa.array(failed)))
+        for text, count in count_values(batch.column("error").filter(pa.array(failed))).items():
+            is_known = text in self.errors or len(self.errors) < MAX_ERRORS
+            self.errors[text if is_known else OTHER_ERRORS] += count
         shown = pc.utf8_length(answer) if self.scores.read == "number" else answer
         self.answers += np.bincount(to_numpy(shown.drop_null()), minlength=len(self.answers))
         is_counted = answered & ~np.isnan(confidence) & ~by_person
         self.sure += count_bins(confidence[is_counted & ~review])
         self.unsure += count_bins(confidence[is_counted & review])
         numbers = np.arange(first, self.counts.images, dtype=np.float64)
-        self._review.offer(np.where(review, np.nan_to_num(confidence), np.nan), batch, first)
-        self._failed.offer(np.where(failed, numbers, np.nan), batch, first)
         draws = self._random.random(batch.num_rows)
-        self._rest.offer(np.where(failed | review, np.nan, draws), batch, first)
+        for group, is_in, keys in (
+            ("review", review, np.nan_to_num(confidence)),
+            ("failed", failed, numbers),
+            ("rest", ~(failed | review), draws),
+        ):
+            self._kept[group].offer(np.where(is_in, keys, np.nan), batch, first)
         if "truth" in batch.schema.names:
             self._keep_wrong(batch, first, draws)
 
     def groups(self) -> dict[Group, NumberedRows]:
         """The rows that the page shows, by why it shows them; a row may be in several groups."""
-        rest = sorted(self._rest.rows(), key=lambda numbered: numbered[1]["confidence"] or 0)
-        wrong = self._wrong_numbers.rows()
+        groups = {group: kept.rows() for group, kept in self._kept.items()}
+        groups["rest"].sort(key=lambda numbered: numbered[1]["confidence"] or 0)
         for _, cell in sorted(self._cells.items()):
-            wrong += cell.rows()
-        return {
-            "review": self._review.rows(),
-            "failed": self._failed.rows(),
-            "wrong": wrong,
-            "rest": rest,
-        }
-
-    def _count_errors(self, errors: pa.Array) -> None:
-        for text, count in count_values(errors).items():
-            is_known = text in self.errors or len(self.errors) < MAX_ERRORS
-            self.errors[text if is_known else OTHER_ERRORS] += count
+            groups["wrong"] += cell.rows()
+        return groups
 
     def _keep_wrong(self, batch: pa.RecordBatch, first: int, draws: NDArray[np.float64]) -> None:
         """Offer the rows whose answer is not the truth."""
         answer, truth = answers(batch), batch.column("truth")
         wrong = to_numpy(pc.not_equal(answer, truth).fill_null(False))
         if self.scores.read == "number":
-            self._wrong_numbers.offer(np.where(wrong, draws, np.nan), batch, first)
+            self._kept["wrong"].offer(np.where(wrong, draws, np.nan), batch, first)
             return
         truths, digits = (to_numpy(column.fill_null(-1)) for column in (truth, answer))
         for pair in {*zip(truths[wrong].tolist(), digits[wrong].tolist(), strict=True)}:

@@ -118,8 +118,17 @@ class Eye:
         """The 28×28 px of an image as the URI of a PNG; `None` if there are none."""
         if self._ended == MAX_ENDED:
             return None
+        question = pa.record_batch([pa.array([content], pa.binary())], QUESTION)
         try:
-            pixels = self._ask(content)
+            if not self._process:
+                pipe, null = subprocess.PIPE, subprocess.DEVNULL
+                self._process = subprocess.Popen(SEE, stdin=pipe, stdout=pipe, stderr=null)
+                self._writer = pa.ipc.new_stream(self._process.stdin, QUESTION)
+            self._writer.write_batch(question)
+            if self._process.stdin:
+                self._process.stdin.flush()
+            self._reader = self._reader or pa.ipc.open_stream(self._process.stdout)
+            pixels = self._reader.read_next_batch().column("pixels")[0].as_py()
         except (OSError, StopIteration, pa.ArrowInvalid):  # an image has ended the process
             self.close()
             self._ended += 1
@@ -139,19 +148,3 @@ class Eye:
             with suppress(OSError):  # bytes that were not sent are not needed any more
                 self._process.communicate()
             self._process = self._reader = None
-
-    def _ask(self, content: bytes) -> bytes | None:
-        """The pixels that the process gives. Raises `OSError` or `pa.ArrowInvalid` if it ended."""
-        pipe = subprocess.PIPE
-        if not self._process:
-            self._process = subprocess.Popen(
-                SEE, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
-            )
-            self._writer = pa.ipc.new_stream(self._process.stdin, QUESTION)
-        self._writer.write_batch(pa.record_batch([pa.array([content], pa.binary())], QUESTION))
-        if self._process.stdin:
-            self._process.stdin.flush()
-        if not self._reader:
-            self._reader = pa.ipc.open_stream(self._process.stdout)
-        pixels: bytes | None = self._reader.read_next_batch().column("pixels")[0].as_py()
-        return pixels
