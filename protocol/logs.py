@@ -10,7 +10,7 @@ PLAIN_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"  # as 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what `facts` gave a record becomes fields of it."""
+    """One JSON object a line; the attribute `facts` of a record becomes fields of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -23,11 +23,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
-
-
-def facts(event: str, job_id: str, **others: object) -> dict[str, object]:
-    """The argument `extra` for a log line about a job: what it says, for programs."""
-    return {"facts": {"event": event, "job": job_id, **others}}
 
 
 def start_log(log_format: str | None) -> None:

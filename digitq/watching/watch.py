@@ -16,8 +16,8 @@ from digitq.watching import tables
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
+from protocol.heartbeat import Meter
 from protocol.ledger import JobRecord, Ledger
-from protocol.meter import Meter
 from protocol.overview import MAX_READ_SECONDS, Overview, look_around
 from protocol.text import plural
 

@@ -127,14 +127,12 @@ class RetryingRedis(redis.Redis):
 
     def transact(self, *commands: Command) -> list[Any]:
         """Run commands as one transaction; returns their replies."""
-        return self._send_together(commands, is_transaction=True)
+        return self.read(*commands, is_transaction=True)
 
-    def read(self, *commands: Command) -> list[Any]:
-        """Run commands in one round trip; returns their replies. Unlike a transaction, a Redis that
-        is full lets them pass."""
-        return self._send_together(commands, is_transaction=False)
+    def read(self, *commands: Command, is_transaction: bool = False) -> list[Any]:
+        """Run commands in one round trip; returns their replies. A Redis that is full lets those
+        pass that only read, unless they are a transaction."""
 
-    def _send_together(self, commands: tuple[Command, ...], is_transaction: bool) -> list[Any]:
         def send() -> list[Any]:
             with cast(Any, self.pipeline(is_transaction)) as pipeline:
                 for command in commands:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from protocol.heartbeat import WorkerState
+from protocol.heartbeat import RATE_SECONDS, Meter, WorkerState
 from protocol.ledger import JobRecord
-from protocol.meter import RATE_SECONDS, Meter
 from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
 
 NOW = datetime.now(UTC)

@@ -22,11 +22,10 @@ from celery.utils.log import get_logger
 from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.errors import BrokerError, DigitqError
-from protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, seconds_ahead
+from protocol.heartbeat import WORKER_HEARTBEAT_SECONDS, Meter, seconds_ahead
 from protocol.host.cores import MEMBERSHIP, read_text, usable_cores, usable_cpus
 from protocol.host.probe import HeartbeatFile
 from protocol.ledger import Ledger
-from protocol.meter import Meter
 from protocol.settings import ALL_MODELS, settings
 from worker.models.card import card_path
 from worker.models.model import TORCH_THREADS, read_weights

@@ -11,7 +11,7 @@ from celery.signals import after_setup_task_logger
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
 from protocol.ledger import JobRecord
-from protocol.logs import JsonFormatter, facts, give_times_an_offset
+from protocol.logs import JsonFormatter, give_times_an_offset
 from protocol.settings import settings
 from protocol.text import in_one_line, plural
 
@@ -40,11 +40,16 @@ def set_format(**_: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Celery prints words for people on stdout
 
 
+def say(level: int, event: str, text: str, job_id: str, **facts: object) -> None:
+    """Log what happened to a job: `text` for people, and `facts` for programs."""
+    about = {"event": event, "job": job_id, **facts}
+    logger.log(level, "%s", in_one_line(text), extra={"facts": about})
+
+
 def log_begin(job_id: str, model: str, source: str) -> None:
     """Log that a job's first chunk was begun."""
     text = f"job {job_id} begins: model {model}, {source}"
-    about = facts("job begin", job_id, model=model, source=source)
-    logger.info("%s", in_one_line(text), extra=about)
+    say(logging.INFO, "job begin", text, job_id, model=model, source=source)
 
 
 def log_chunk(
@@ -62,8 +67,10 @@ def log_chunk(
         + f", {seconds:.3f} s, model {model}"
         + f", attempt {attempt}" * (attempt > 1)
     )
-    about = facts(
+    say(
+        logging.INFO,
         "chunk",
+        text,
         job_id,
         chunk=number,
         images=result.num_rows,
@@ -73,7 +80,6 @@ def log_chunk(
         model=model,
         attempt=attempt,
     )
-    logger.info("%s", in_one_line(text), extra=about)
 
 
 def count_errors(result: pa.RecordBatch) -> dict[str, int]:
@@ -97,8 +103,10 @@ def log_end(job: JobRecord) -> bool:
         f"job {job.id} {how}: {job.done_images:,} of {plural(job.images, 'image')}, "
         f"{job.failed:,} failed, {seconds:,} s, model {job.model}{why}"
     )
-    about = facts(
+    say(
+        level,
         "job end",
+        text,
         job.id,
         state=job.state if job.is_stopped else "done",
         images=job.images,
@@ -108,21 +116,20 @@ def log_end(job: JobRecord) -> bool:
         model=job.model,
         reason=job.reason,
     )
-    logger.log(level, "%s", in_one_line(text), extra=about)
     return True
 
 
 def log_trouble(job_id: str, number: int, trouble: str) -> None:
     """Log that a chunk has no result from this worker."""
-    text = in_one_line(f"chunk {number} of job {job_id}: {trouble}")
-    logger.warning("%s", text, extra=facts("trouble", job_id, chunk=number, trouble=trouble))
+    text = f"chunk {number} of job {job_id}: {trouble}"
+    say(logging.WARNING, "trouble", text, job_id, chunk=number, trouble=trouble)
 
 
 def log_death(job_id: str, number: int, error: WorkerLostError) -> None:
     """Log which chunk a process of the pool had when it died."""
     how = str(error).partition(": ")[2].partition(" Job: ")[0]
     text = f"a process died at chunk {number} of job {job_id}: {how}"
-    logger.error("%s", in_one_line(text), extra=facts("death", job_id, chunk=number, how=how))
+    say(logging.ERROR, "death", text, job_id, chunk=number, how=how)
 
 
 def drop_death_traceback(record: logging.LogRecord) -> bool:
