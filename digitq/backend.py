@@ -175,7 +175,7 @@ def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Cal
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
-        is_running = what == "a worker" and ledger.has_running(job.id)
+        is_running = what == "a worker" and bool(ledger.running_chunks([job.id]))
         if is_running or what == "a worker" and ledger.has_worker():
             progress.update(bar, waiting="" if is_running else "behind other jobs")
             idle_since = time.monotonic()

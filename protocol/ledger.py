@@ -398,10 +398,6 @@ class Ledger:
         """Whether the chunk is running. A chunk whose worker died is, until the next sweep."""
         return self.redis.zscore(record_key(job_id) + ":running", number) is not None
 
-    def has_running(self, job_id: str) -> bool:
-        """Whether any chunk of the job is running."""
-        return bool(self.redis.exists(record_key(job_id) + ":running"))
-
     def active(self) -> list[str]:
         """The ids of the jobs that have not ended."""
         return sorted(member.decode() for member in self.redis.smembers(ACTIVE))
