@@ -8,9 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.rendered import Scene
+from worker.learning.column_batches import answer
 from worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.sight.numbers.finding import equalise, shrink_by_factor
 
@@ -154,9 +155,9 @@ def draw_bump(box: Boxes, shape: tuple[int, ...]) -> tuple[int, int, NDArray[np.
     return row, column, (down[:, None] * across).astype(np.float32)
 
 
-def measure_losses(answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def measure_losses(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The focal loss of the heat (Law and Deng, 2018), and the losses of signs and edges."""
-    maps = divide(answer.float())
+    maps = divide(answer(network, batch.images))
     exact = batch.heat == 1
     log_yes, log_no = F.logsigmoid(maps.middle), F.logsigmoid(-maps.middle)
     yes = maps.middle.sigmoid()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +20,18 @@ from protocol.text import plural
 from training.muon import Muon
 from training.rendered import Scene, collect, start_rendering
 from training.synthetic.rendering import start_processes
-from worker.learning.epochs import AnyNetwork, EpochsRecipe, Learner, MakeBatches, MeasureLosses
+from worker.learning.column_batches import MakeBatches, NumberRecipe, draw_batches
+from worker.learning.learner import Learner, MeasureLosses, report_epoch
 
 
 @dataclass(frozen=True)
-class ScenesRecipe(EpochsRecipe):
+class ScenesRecipe(NumberRecipe):
     """How to train a network on rendered scenes."""
 
     scenes: int = 8_000  # how many scenes are rendered for each epoch
 
 
-class SceneLearner(Learner[AnyNetwork]):
+class SceneLearner(Learner):
     """A network that learns from rendered scenes.
 
     Each epoch shows it the new scenes, and those of the epochs before: of `shown_epochs` in all.
@@ -38,15 +39,20 @@ class SceneLearner(Learner[AnyNetwork]):
 
     def __init__(
         self,
-        network: AnyNetwork,
+        network: nn.Module,
         make_batches: MakeBatches,
         measure_losses: MeasureLosses,
         recipe: ScenesRecipe,
         shown_epochs: int,
     ) -> None:
-        self.shown_epochs = shown_epochs
+        self.shown_epochs, self.make_batches = shown_epochs, make_batches
         self.named = make_optimisers(network, recipe)
-        super().__init__(network, make_batches, measure_losses, recipe, [*self.named.values()])
+        super().__init__(network, measure_losses, recipe, [*self.named.values()])
+
+    def show_scenes(self, scenes: Sequence[Scene], epoch: int, seed: int, threads: int) -> str:
+        """Train one epoch on scenes, on so many threads; gives the mean of each loss."""
+        torch.set_num_threads(threads)
+        return self.show(draw_batches(scenes, self.make_batches, seed, epoch), epoch)
 
     def parts(self) -> dict[str, Any]:
         return {"network": self.network, "ema": self.ema, **self.named}
@@ -67,7 +73,7 @@ def make_optimisers(network: nn.Module, recipe: ScenesRecipe) -> dict[str, Optim
 
 
 def train(
-    learners: Mapping[str, SceneLearner[Any]],
+    learners: Mapping[str, SceneLearner],
     recipe: ScenesRecipe,
     seed: int,
     saved: Path | None = None,
@@ -106,24 +112,22 @@ def train(
                 continue
             shows = [
                 side_by_side.submit(
-                    learner.show, [*chain(*shown[-learner.shown_epochs :])], epoch, seed, threads
+                    learner.show_scenes,
+                    [*chain(*shown[-learner.shown_epochs :])],
+                    epoch,
+                    seed,
+                    threads,
                 )
                 for learner in learners.values()
             ]
             texts = [f"{name} {show.result()}" for name, show in zip(learners, shows, strict=True)]
             if saved:
                 save(learners, {"run": run, "epoch": epoch + 1}, saved)
-            seconds = time.monotonic() - started
-            left = seconds / (epoch + 1 - first) * (last - epoch - 1)
-            print(
-                f"epoch {epoch + 1}/{last}  loss: {', '.join(texts)}  "
-                f"{seconds:.0f} s, {left:.0f} s left",
-                file=sys.stderr,
-            )
+            report_epoch(epoch, last, f"loss: {', '.join(texts)}", started, first)
     torch.set_num_threads(1)
 
 
-def resume(learners: Mapping[str, SceneLearner[Any]], run: list[Any], saved: Path) -> int:
+def resume(learners: Mapping[str, SceneLearner], run: list[Any], saved: Path) -> int:
     """Load the saved state, and give the number of its epochs. Raises `UsageError`."""
     state = torch.load(saved, weights_only=True)
     try:
@@ -139,7 +143,7 @@ def resume(learners: Mapping[str, SceneLearner[Any]], run: list[Any], saved: Pat
     return int(state["epoch"])
 
 
-def save(learners: Mapping[str, SceneLearner[Any]], state: dict[str, Any], saved: Path) -> None:
+def save(learners: Mapping[str, SceneLearner], state: dict[str, Any], saved: Path) -> None:
     for name, learner in learners.items():
         state[name] = {part: of.state_dict() for part, of in learner.parts().items()}
     new = saved.with_suffix(".new")

@@ -23,17 +23,16 @@ from training.epochs import SceneLearner, ScenesRecipe, train
 from training.rendered import Scene, collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning import column_batches
-from worker.learning.calibration import fit_logistic
+from worker.learning.calibration import fit_logistic, measure_share
 from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from worker.learning.columns import Columns, fold
 from worker.learning.number_calibration import (
     NumberPicture,
     calibrate_card,
     measure_gaps,
-    measure_right,
     read_pictures,
 )
-from worker.learning.stages import make_writable, write_model
+from worker.learning.own import make_writable, write_model
 from worker.models.card import Card, card_path, read_card
 from worker.models.network import NUMBER_READER
 from worker.models.number import divide, make_reader, read_number_weights
@@ -158,12 +157,12 @@ def train_number(
         command=f"{before}python -m training {NUMBER} --seed {seed} --epochs {recipe.epochs}"
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
         + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
-        validation_accuracy=measure_right(answers),
+        validation_accuracy=measure_share(answers.is_right),
     )
     card = calibrate_card(card, answers)
     card = replace(
         card,
-        test_accuracy=measure_right(tested),
+        test_accuracy=measure_share(tested.is_right),
         test_calibration_error=measure_gaps(card, tested),
     )
     card = write_model(out, card, weights)

@@ -6,7 +6,7 @@ import torch
 
 from training.normalised_cnn import NormalisedCnn
 from worker.learning.augmentation import Distortion
-from worker.learning.recipes import CnnRecipe, MlpRecipe, StageRecipe
+from worker.learning.recipes import CnnRecipe, DigitRecipe, MlpRecipe
 from worker.models.network import Mlp, Network
 
 # Standard deviations of the initial weights of the first and the second layer of `mlp`. The hidden
@@ -21,11 +21,11 @@ FIRST_SCALE, SECOND_SCALE = 0.02, 30.0
 class Course:
     """What a network learns, and from whom."""
 
-    recipe: StageRecipe
+    recipe: DigitRecipe
     copies: int = 3  # so many pictures are rendered from each image
     teachers: int = 0  # the mean answer of so many networks is learned in place of the labels
     distillation_temperature: float = 2.0
-    fine_tuning: StageRecipe | None = None  # trains the folded network a third as many epochs
+    fine_tuning: DigitRecipe | None = None  # trains the folded network a third as many epochs
 
 
 COURSES = {
@@ -54,7 +54,7 @@ COURSES = {
 }
 
 
-def init_network(recipe: StageRecipe) -> Network:
+def init_network(recipe: DigitRecipe) -> Network:
     """A network with random weights."""
     if isinstance(recipe, CnnRecipe):
         return NormalisedCnn(recipe.mean, recipe.std)

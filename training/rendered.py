@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from training.synthetic.numbers import render_number
 from worker.dataset import load_mnist
 from worker.learning.column_batches import LearnedStrip, Rng, cut_inexactly
-from worker.learning.stages import VALIDATION_IMAGES
+from worker.learning.own_digits import VALIDATION_IMAGES
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.types import Grey
 

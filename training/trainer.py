@@ -4,7 +4,9 @@ The training set is MNIST, rendered pictures of its digits and of drawn ones, an
 no digit. All are distorted anew in each epoch.
 """
 
+import copy
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,24 +23,21 @@ from training.normalised_cnn import NormalisedCnn
 from training.recipes import COURSES, Course, init_network
 from training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
 from worker.dataset import load_mnist
+from worker.learning.augmentation import Augmenter
 from worker.learning.calibration import (
-    calibrate,
+    choose_digit_threshold,
+    choose_temperature,
     classify,
-    measure_accuracy,
-    measure_calibration_error,
+    measure,
 )
-from worker.learning.recipes import StageRecipe
-from worker.learning.stages import (
-    VALIDATION_IMAGES,
-    StageData,
-    has_bfloat16,
-    make_writable,
-    measure_loss,
-    train_stage,
-    write_model,
-)
+from worker.learning.learner import Learner, has_bfloat16, report_epoch
+from worker.learning.own import make_writable, write_model
+from worker.learning.own_digits import VALIDATION_IMAGES
+from worker.learning.recipes import DigitBatch, DigitData, DigitRecipe, draw_batches, measure_loss
 from worker.models.card import Card
 from worker.models.network import Network, softmax
+
+LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck
 
 
 class TrainingData(NamedTuple):
@@ -51,13 +50,13 @@ class TrainingData(NamedTuple):
     pictures: Labelled
     validation: Labelled
 
-    def name_targets(self) -> StageData:
+    def name_targets(self) -> tuple[DigitData, list[Tensor]]:
         """The same as tensors, with the probabilities to learn in place of labels."""
         (images, labels), (pictures, more_labels), validation = (
             [torch.from_numpy(array) for array in part] for part in self
         )
         targets = target_probabilities(labels), target_probabilities(more_labels)
-        return StageData(images, targets[0], pictures, targets[1], *validation)
+        return DigitData(images, targets[0], pictures, targets[1]), validation
 
 
 def target_probabilities(labels: Tensor) -> Tensor:
@@ -112,37 +111,60 @@ def train_stages(
     data: TrainingData, course: Course, teachers: Sequence[Network] = (), label: str = ""
 ) -> Network:
     """Train a network from the start, and fine-tune it if the course says so."""
-    recipe, known = course.recipe, data.name_targets()
-    measure = partial(measure_distillation, course, teachers) if teachers else measure_loss
-    network = train_stage(init_network(recipe), known, recipe, label, measure)
+    recipe, (known, validation) = course.recipe, data.name_targets()
+    measure_each = partial(measure_distillation, course, teachers) if teachers else measure_loss
+
+    def train_stage(network: Network, recipe: DigitRecipe, label: str) -> Network:
+        optimisers = [recipe.make_optimiser(network)]
+        learner = Learner(network, partial(measure_each, recipe), recipe, optimisers)
+        return train_best(learner, known, validation, recipe, label)
+
+    network = train_stage(init_network(recipe), recipe, label)
     if isinstance(network, NormalisedCnn):
         network = network.fold()
     if course.fine_tuning:
         tuning = replace(course.fine_tuning, epochs=max(1, recipe.epochs // 3))
-        network = train_stage(network, known, tuning, f"{label}fine-tuning, ", measure)
+        network = train_stage(network, tuning, f"{label}fine-tuning, ")
+    return network
+
+
+def train_best(
+    learner: Learner, data: DigitData, validation: list[Tensor], recipe: DigitRecipe, label: str
+) -> Network:
+    """Train all epochs; gives what was learned in the best of the last ones."""
+    augment, epochs, started = Augmenter(recipe.distortion), recipe.epochs, time.monotonic()
+    best, best_accuracy = copy.deepcopy(learner.learned), -1.0
+    images, labels = validation
+    for epoch in range(epochs):
+        losses = learner.show(draw_batches(data, recipe, augment, epoch), epoch)
+        accuracy, _ = measure(classify(learner.learned, images), labels)
+        if accuracy >= best_accuracy and epoch >= epochs - max(1, epochs // LAST_PART):
+            best, best_accuracy = copy.deepcopy(learner.learned), accuracy
+        text = f"{label}loss {losses}  validation {accuracy:.2%}"
+        report_epoch(epoch, epochs, text, started)
+    network: Network = best
     return network
 
 
 def measure_distillation(
     course: Course,
     teachers: Sequence[Network],
+    recipe: DigitRecipe,
     network: Network,
-    pixels: Tensor,
-    targets: Tensor,
-    recipe: StageRecipe,
-) -> Tensor:
+    batch: DigitBatch,
+) -> tuple[Tensor]:
     """The loss if the mean of the teachers' answers for (N, 784) pixels is learned.
 
     It is taken at a temperature that shows which wrong answers are nearly right, and which images
     are hard (G. Hinton et al., "Distilling the knowledge in a neural network", 2015).
     """
-    temperature = course.distillation_temperature
+    (pixels, _), temperature = batch, course.distillation_temperature
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
         with torch.no_grad():
             answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
         targets = torch.stack(answers).mean(0)
-    return F.cross_entropy(logits, targets) * temperature**2
+    return (F.cross_entropy(logits, targets) * temperature**2,)
 
 
 def train_model(
@@ -158,9 +180,10 @@ def train_model(
     network = train_network(data, seed, replace(course, recipe=recipe))
     print("calibrating and testing …", file=sys.stderr)
     images, labels = (torch.from_numpy(array) for array in data.validation)
-    network.temperature, review_below = calibrate(network, images, labels)
+    network.temperature = choose_temperature(network, images, labels)
+    validation = classify(network, images)
     test_images, test_labels = load_mnist("test")
-    answers = classify(network, test_images)
+    test_accuracy, test_error = measure(classify(network, test_images), test_labels)
     command = f"python -m training {name} --seed {seed} --epochs {recipe.epochs}"
     command += "" if limit_images is None else f" --limit-images {limit_images}"
     card = Card(
@@ -170,10 +193,10 @@ def train_model(
         std=recipe.std,
         seed=seed,
         command=f"{command} --out DIR",
-        validation_accuracy=round(measure_accuracy(classify(network, images), labels), 6),
-        test_accuracy=round(measure_accuracy(answers, test_labels), 6),
-        test_calibration_error=round(measure_calibration_error(answers, test_labels), 6),
+        validation_accuracy=measure(validation, labels)[0],
+        test_accuracy=test_accuracy,
+        test_calibration_error=test_error,
         temperature=network.temperature,
-        review_below=review_below,
+        review_below=choose_digit_threshold(validation),
     )
     return write_model(out, card, network.state_dict())

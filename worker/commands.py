@@ -116,24 +116,25 @@ def train(task: dict[str, Any]) -> None:
     the images in chunks.
     """
     from protocol.chunk import read_chunks
+    from worker.learning.own import make_writable, write_if_better
+    from worker.learning.own_digits import train_own_digits
+    from worker.learning.own_numbers import train_own_numbers
 
-    name, out = task["name"], Path(task["out"])
-    own = task["seed"], task["epochs"], out, task["command"]
+    name, out, seed = task["name"], Path(task["out"]), task["seed"]
     try:
+        make_writable(out, name)
         with open(task["images"], "rb") as file:
+            chunks = read_chunks(file)
             if name == NUMBER:
-                from worker.learning.own_numbers import train_own_numbers
-
-                card = train_own_numbers(read_chunks(file), *own)
+                trained = train_own_numbers(chunks, seed, task["epochs"])
             else:
-                from worker.learning.own import train_own
-
-                card = train_own(read_chunks(file), name, *own)
+                trained = train_own_digits(name, chunks, seed, task["epochs"])
+        command = f"{trained.before.command}; {task['command']}"
+        if not write_if_better(trained, out, seed=seed, command=command):
+            sys.exit(1)
     except DigitqError as error:
         print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)
-    if card is None:
-        sys.exit(1)
     use = {NUMBER: "--read number"}.get(name, f"--model {name}")
     print(
         f"to use {out / name}.safetensors: digitq classify … {use} --weights "

@@ -52,7 +52,7 @@ def test_targets_are_where_the_digits_are() -> None:
 
 def test_a_batch_without_digits_has_a_loss() -> None:
     (batch,) = make_batches([draw_scene([])], np.random.default_rng(0))
-    losses = measure_losses(Detector()(batch.images), batch)
+    losses = measure_losses(Detector(), batch)
     assert all(torch.isfinite(loss) for loss in losses) and losses[1:] == (0, 0)
 
 
@@ -179,7 +179,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
 ) -> None:
     shown = []
 
-    def note(learner: SceneLearner[Any], scenes: list[Any], *_: Any) -> str:
+    def note(learner: SceneLearner, scenes: list[Any], *_: Any) -> str:
         shown.append((learner.shown_epochs, len(scenes)))
         return ""
 
@@ -202,7 +202,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
         }
         epochs.train(learners, recipe, 0, tmp_path / "saved")
 
-    monkeypatch.setattr(SceneLearner, "show", note)
+    monkeypatch.setattr(SceneLearner, "show_scenes", note)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(epochs, "save", save_and_break)
         teach_both()

@@ -9,8 +9,9 @@ import torch
 from protocol.chunk import CLASSES
 from worker.learning.calibration import (
     REVIEWED_SHARE,
-    calibrate,
-    count_gaps,
+    choose_digit_threshold,
+    choose_temperature,
+    measure,
     measure_calibration_error,
 )
 from worker.learning.number_calibration import (
@@ -19,12 +20,10 @@ from worker.learning.number_calibration import (
     calibrate_card,
     calibrated,
     choose_threshold,
-    fit_confidence,
-    fit_known_confidence,
     measure_gaps,
 )
 from worker.models.card import Card
-from worker.models.network import Mlp, softmax
+from worker.models.network import Mlp
 
 
 def make_network(sharpness: float) -> Mlp:
@@ -51,11 +50,11 @@ def draw_labels(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("sharpness", [2.0, 4.0, 12.0])
 def test_a_temperature_makes_confidence_the_accuracy(sharpness: float) -> None:
     network, (images, labels) = make_network(sharpness), draw_labels(4000)
-    network.temperature, _ = calibrate(network, images, labels)
+    network.temperature = choose_temperature(network, images, labels)
     with torch.inference_mode():
         answers = network(images.flatten(1))
     assert answers.max(1).values.mean().item() == pytest.approx(0.91, abs=0.02)
-    assert measure_calibration_error(answers, labels) < 0.02
+    assert measure(answers, labels)[1] < 0.02
 
 
 def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
@@ -64,9 +63,10 @@ def test_so_many_of_the_held_back_images_are_to_be_reviewed() -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     images = torch.randint(256, (2000, 28, 28), dtype=torch.uint8)
-    network.temperature, below = calibrate(network, images, torch.randint(10, (2000,)))
+    network.temperature = choose_temperature(network, images, torch.randint(10, (2000,)))
     with torch.inference_mode():
-        confidence = softmax(network.logits(images.flatten(1)) / network.temperature).amax(1)
+        answers = network(images.flatten(1))
+    confidence, below = answers.amax(1), choose_digit_threshold(answers)
     assert (confidence < below).float().mean().item() == pytest.approx(REVIEWED_SHARE, abs=0.01)
 
 
@@ -75,7 +75,8 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
     probabilities[:, 0] = 0.8
     for right in (100, 80, 30):
         labels = torch.cat([torch.zeros(right), torch.ones(100 - right)]).long()
-        gap = measure_calibration_error(probabilities, labels)
+        accuracy, gap = measure(probabilities, labels)
+        assert accuracy == right / 100
         assert gap == pytest.approx(abs(0.8 - right / 100), abs=1e-6)
 
 
@@ -89,16 +90,15 @@ def test_the_confidence_of_a_number_depends_on_its_length() -> None:
     answers = Answers(
         logits.sigmoid(), digits, is_doubted, is_right, logits.sigmoid(), is_known_right
     )
-    slope, length_factor, offset = fit_confidence(answers)
-    assert [slope, length_factor, offset] == pytest.approx([0.8, 0.6, -1], abs=0.15)
-    card = Card(
-        "number", "", 0, 1, temperature=1 / slope, offset=offset, length_factor=length_factor
-    )
-    assert fit_known_confidence(answers) == pytest.approx([0.7, -0.3], abs=0.15)
+    card = calibrate_card(Card("number", "", 0, 1), answers)
+    found = 1 / card.temperature, card.length_factor, card.offset
+    assert found == pytest.approx((0.8, 0.6, -1), abs=0.15)
+    known = 1 / card.known_temperature, card.known_offset
+    assert known == pytest.approx((0.7, -0.3), abs=0.15)
     confidence = calibrated(card, answers)
     for length in (1, 12):
         of_length = ~is_doubted & (digits == length)
-        assert count_gaps(confidence[of_length], is_right[of_length]) < 0.1
+        assert measure_calibration_error(confidence[of_length], is_right[of_length]) < 0.1
     is_marked = is_doubted | (confidence < choose_threshold(confidence, answers))
     assert is_marked[~is_right].float().mean().item() == pytest.approx(MARKED_SHARE, abs=0.002)
 

@@ -169,7 +169,7 @@ def test_it_learns_and_folding_keeps_its_answers() -> None:
     (batch,) = make_strip_batches([draw_scene([1, 2, 3])] * 20, rng)
     losses = []
     for _ in range(12):
-        loss = torch.stack(measure_losses(network(batch.images), batch)).sum()
+        loss = torch.stack(measure_losses(network, batch)).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

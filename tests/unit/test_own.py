@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from digitq.commands.train import spool_labelled
@@ -25,9 +24,8 @@ from tests.waiting import DIGITQ
 from training.recipes import MlpRecipe
 from worker.commands import train
 from worker.dataset import load_mnist
-from worker.learning import own
-from worker.learning.own import hold_back
-from worker.learning.stages import write_model
+from worker.learning import own_digits
+from worker.learning.own import Trained, hold_back, write_if_better, write_model
 from worker.models.card import Card, read_card
 from worker.models.model import load_model
 
@@ -137,7 +135,7 @@ def test_weights_that_became_worse_are_not_written(
     mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wild = MlpRecipe(first_learning_rate=10.0, second_learning_rate=1e3)
-    monkeypatch.setitem(own.OWN_RECIPES, "mlp", wild)
+    monkeypatch.setitem(own_digits.OWN_RECIPES, "mlp", wild)
     images, labels = load_mnist("test")
     contents = [cv2.imencode(".png", image)[1].tobytes() for image in images[:60].numpy()]
     result = run_own([files(contents, labels[:60].tolist())], tmp_path)
@@ -148,10 +146,11 @@ def test_weights_that_became_worse_are_not_written(
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.5])
 def test_a_network_that_is_no_better_is_not_kept(
-    accuracy: float, capsys: pytest.CaptureFixture[str]
+    accuracy: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = Card("mlp", "", 0, 1, own_held_back=10, own_accuracy_before=0.6, own_accuracy=accuracy)
-    assert not own.report(card, card, ("others", 0.9, 0.9))
+    assert not write_if_better(Trained(card, card, {}, ("others", 0.9, 0.9)), tmp_path)
+    assert not [*tmp_path.iterdir()]
     assert "nothing is written" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -161,11 +160,11 @@ def test_the_sample_is_rehearsed_where_mnist_can_t_be_had(
     monkeypatch.delenv("DIGITQ_MNIST", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:1/"])
-    known = own.load_rehearsed()
+    known = own_digits.load_rehearsed()
     assert "4,000 of its images are rehearsed" in capsys.readouterr().err
-    assert (len(known.images), len(known.validation)) == (4000, 1000)
-    assert torch.equal(known.test, known.validation) and not known.has_test
-    assert np.bincount(known.labels).tolist() == [400] * 10
+    assert [len(part) for part in (*known.learned, *known.held_back)] == [4000, 4000, 1000, 1000]
+    assert known.test is None
+    assert np.bincount(known.learned[1]).tolist() == [400] * 10
 
 
 def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:

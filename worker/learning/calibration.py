@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protocol.chunk import CALIBRATION_BINS
-from worker.models.network import Network, softmax
+from worker.models.network import Network
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
 
@@ -16,27 +16,28 @@ def classify(network: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([network(part) for part in torch.split(images.flatten(1), 1000)])
 
 
-def measure_accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """The share of rows, (N, 10), whose most probable label is that of `labels`, (N,)."""
-    return (probabilities.argmax(1) == labels).float().mean().item()
+def measure(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The accuracy of probabilities, (N, 10), for labels, (N,), and their calibration error."""
+    confidence, answers = probabilities.max(1)
+    is_right = answers == labels
+    return measure_share(is_right), measure_calibration_error(confidence, is_right)
 
 
-def measure_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """The expected calibration error, 0..1, of probabilities (N, 10) for labels (N,).
+def measure_share(is_right: Tensor) -> float:
+    """The share of right answers, from whether each is right, (N,)."""
+    return round(is_right.double().mean().item(), 6)
+
+
+def measure_calibration_error(confidence: Tensor, is_right: Tensor) -> float:
+    """The expected calibration error, 0..1, of confidences, (N,), and whether each answer is right.
 
     It is the mean gap between confidence and accuracy over bins of equal width, weighted by their
     rows (M. P. Naeini et al., 2015).
     """
-    confidence, answers = probabilities.max(1)
-    return count_gaps(confidence, answers == labels)
-
-
-def count_gaps(confidence: Tensor, right: Tensor) -> float:
-    """The expected calibration error of confidences, (N,), and whether each answer is right."""
-    gaps = confidence.double() - right.double()
+    gaps = confidence.double() - is_right.double()
     places = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     sums = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, places, gaps)
-    return (sums.abs().sum() / max(1, len(right))).item()
+    return round((sums.abs().sum() / max(1, len(is_right))).item(), 6)
 
 
 def fit_logistic(features: Tensor, truths: Tensor) -> list[float]:
@@ -58,18 +59,16 @@ def fit_logistic(features: Tensor, truths: Tensor) -> list[float]:
     return list(line.tolist())
 
 
-def calibrate(network: Network, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Choose temperature and review threshold on validation images, (N, 28, 28), and labels, (N,).
+def choose_temperature(network: Network, images: Tensor, labels: Tensor) -> float:
+    """The temperature with the least cross entropy for images, (N, 28, 28), and labels, (N,).
 
-    The temperature has the least cross entropy (C. Guo et al., "On calibration of modern neural
-    networks", 2017). With it, `REVIEWED_SHARE` of the images have a confidence below the threshold.
+    C. Guo et al., "On calibration of modern neural networks", 2017.
     """
     with torch.inference_mode():
         logits = network.logits(images.flatten(1))
         temperatures = torch.linspace(-2, 2, 401).exp()
         losses = torch.stack([F.cross_entropy(logits / t, labels) for t in temperatures])
-        temperature = round(temperatures[losses.argmin()].item(), 3)
-    return temperature, choose_digit_threshold(softmax(logits / temperature))
+    return round(temperatures[losses.argmin()].item(), 3)
 
 
 def choose_digit_threshold(probabilities: Tensor) -> float:

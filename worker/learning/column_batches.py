@@ -1,26 +1,41 @@
 """What the network of columns learns from: strips of numbers, in batches, with targets."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from worker.learning.learner import Recipe, has_bfloat16
 from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import cut_strip, fit_line
 from worker.sight.types import Grey
 
 BATCH_STRIPS = 48
+POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet
 AT_DIGIT, NEAR_DIGIT = 1.6, 3.6  # px: columns so near to a digit's middle are its, or may be
 BLANK_WEIGHT = 0.5  # of a column that is no digit's, among columns with a known class
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
 Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
 Rng = np.random.Generator
+MakeBatches = Callable[[Sequence[Any], Rng], list[Any]]
+
+
+@dataclass(frozen=True)
+class NumberRecipe(Recipe):
+    """How to train a network on pictures of numbers."""
+
+    warm_up_steps: int = 200
+    ema_decay: float = 0.998
+    max_gradient: float = 10.0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
 
 
 class LearnedStrip(NamedTuple):
@@ -114,9 +129,28 @@ def name_columns(strip: LearnedStrip) -> NDArray[np.int64]:
     return classes
 
 
-def measure_losses(logits: Tensor, batch: StripBatch) -> tuple[Tensor, Tensor]:
+def draw_batches(
+    shown: Sequence[Any], make_batches: MakeBatches, seed: int, epoch: int
+) -> Iterator[tuple[float, Any]]:
+    """The batches of an epoch, with the share of the pictures that were shown before each."""
+    rng = np.random.default_rng((seed, epoch, 1))
+    order = rng.permutation(len(shown))
+    for start in range(0, len(order), POOLED):
+        pool = [shown[row] for row in order[start : start + POOLED]]
+        for batch in make_batches(pool, rng):
+            yield start / len(order), batch
+
+
+def answer(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's answer to a batch, computed in 16 bits if the processor can."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        answers: Tensor = network(images.to(memory_format=torch.channels_last))
+    return answers.float()
+
+
+def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tensor]:
     """The CTC loss for each digit, and the cross entropy of the columns with a known class."""
-    logits = logits.float().squeeze(2)
+    logits = answer(network, batch.images).squeeze(2)
     inputs = logits.log_softmax(1).permute(2, 0, 1)
     losses = F.ctc_loss(
         inputs, batch.digits, batch.widths, batch.lengths, BLANK, "none", zero_infinity=True

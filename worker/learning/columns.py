@@ -1,6 +1,6 @@
 """The network of columns as a module of torch, to train and to save; and its layers.
 
-Its answer is described in `worker/models/columns.py`.
+Its answer is described in `worker/models/number.py`.
 """
 
 from itertools import pairwise

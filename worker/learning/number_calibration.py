@@ -12,7 +12,7 @@ from torch import Tensor
 
 from protocol.chunk import Reason
 from protocol.known import Known
-from worker.learning.calibration import count_gaps, fit_logistic
+from worker.learning.calibration import fit_logistic, measure_calibration_error
 from worker.models.card import Card
 from worker.models.number import NumberReader
 from worker.sight.numbers.recognition import choose_readings, look
@@ -61,15 +61,16 @@ def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> An
     return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
-def measure_right(answers: Answers) -> float:
-    """The share of right answers."""
-    return round(answers.is_right.double().mean().item(), 6)
-
-
 def calibrate_card(card: Card, answers: Answers) -> Card:
-    """The card with what makes confidence match accuracy, and the threshold for `review`."""
-    slope, length_factor, offset = fit_confidence(answers)
-    known_slope, known_offset = fit_known_confidence(answers)
+    """The card with what makes confidence match accuracy, and the threshold for `review`.
+
+    The confidence of a free reading also depends on its count of digits. A reading whose length was
+    known has a confidence of its own: no other length takes a part of its probability, so that is
+    too high more often.
+    """
+    lengths = answers.digits.double().log()
+    slope, length_factor, offset = fit_odds(answers, answers.chances, answers.is_right, lengths)
+    known_slope, known_offset = fit_odds(answers, answers.known_chances, answers.is_known_right)
     card = replace(
         card,
         temperature=round(1 / slope, 4),
@@ -81,26 +82,15 @@ def calibrate_card(card: Card, answers: Answers) -> Card:
     return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
 
 
-def fit_confidence(answers: Answers) -> list[float]:
-    """The slopes of log-odds and of the logarithm of the count of digits, and the offset.
+def fit_odds(answers: Answers, chances: Tensor, is_right: Tensor, *features: Tensor) -> list[float]:
+    """The slopes of the chances' log-odds and of other features, (N,) each, and the offset.
 
     They are for readings without another doubt: a clear number that looks doubtful is mostly read
     wrongly, one with another line is not.
     """
-    features = [torch.logit(answers.chances.double(), 1e-6), answers.digits.double().log()]
-    kept = ~answers.is_doubted & (answers.chances > 0)
-    return fit_logistic(torch.stack(features, 1)[kept], answers.is_right[kept].double())
-
-
-def fit_known_confidence(answers: Answers) -> list[float]:
-    """The slope of log-odds, and the offset, for readings whose length was known.
-
-    No free reading of another length takes a part of their probability, so it is too high more
-    often; and it does not depend on the length.
-    """
-    kept = ~answers.is_doubted & (answers.known_chances > 0)
-    logits = torch.logit(answers.known_chances[kept].double(), 1e-6)
-    return fit_logistic(logits[:, None], answers.is_known_right[kept].double())
+    kept = ~answers.is_doubted & (chances > 0)
+    inputs = torch.stack([torch.logit(chances.double(), 1e-6), *features], 1)
+    return fit_logistic(inputs[kept], is_right[kept].double())
 
 
 def calibrated(card: Card, answers: Answers) -> Tensor:
@@ -112,7 +102,7 @@ def calibrated(card: Card, answers: Answers) -> Tensor:
 def measure_gaps(card: Card, answers: Answers) -> float:
     """The expected calibration error of the free readings."""
     is_read = answers.chances > 0
-    return round(count_gaps(calibrated(card, answers)[is_read], answers.is_right[is_read]), 6)
+    return measure_calibration_error(calibrated(card, answers)[is_read], answers.is_right[is_read])
 
 
 def choose_threshold(confidence: Tensor, answers: Answers) -> float:

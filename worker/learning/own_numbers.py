@@ -1,46 +1,45 @@
-"""Goes on training `number` with one's own numbers: `digitq train number --data SOURCE`.
+"""Goes on training `number` with one's own numbers.
 
 The detector stays as it is, and cuts out the line of each number. The network of columns learns
-these lines beside rendered ones. A fifth of the images is held back.
+these lines beside rendered ones.
 """
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from protocol.chunk import Chunk, Kind, kind_of
+from protocol.chunk import Chunk, kind_of
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
-from protocol.settings import NUMBER
-from worker.classify import as_file, read_image, read_images, watch
-from worker.learning import column_batches
+from worker.classify import Outcome, as_file, read_image, read_images
+from worker.learning.calibration import measure_share
 from worker.learning.column_batches import (
     LearnedStrip,
+    NumberRecipe,
     Rng,
     StripBatch,
     batch_strips,
     cut_inexactly,
+    draw_batches,
+    measure_losses,
     vary,
 )
 from worker.learning.columns import Columns, fold
-from worker.learning.epochs import EpochsRecipe, Learner
+from worker.learning.learner import Learner
 from worker.learning.number_calibration import (
     Answers,
     NumberPicture,
     calibrate_card,
     measure_gaps,
-    measure_right,
     read_pictures,
 )
-from worker.learning.own import UNREADABLE, check_enough, hold_back, report, report_failed
+from worker.learning.own import Trained, leave_out, read_own
 from worker.learning.rehearsal import load_rehearsal
-from worker.learning.stages import make_writable, write_model
-from worker.models.card import Card
 from worker.models.number import NumberReader, make_reader, read_number_weights, take_weights
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
@@ -48,38 +47,20 @@ from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 
-RECIPE = EpochsRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
+RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
 OWN_SHARE = 0.5  # so many own numbers are learned for each rehearsed one
 MAX_MISSED = 1  # the detector may see so many digits more or fewer than the number has
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
 
 
-def read_own_numbers(chunks: Iterable[Chunk]) -> tuple[dict[str, NumberPicture], int]:
-    """The pictures of chunks whose rows all have a truth, by their ids; and how many can't be read.
+def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
+    """The picture in each image, or its error."""
+    kind = kind_of(batch)
 
-    Says which these are. Raises `UsageError` if too few can, or all have the same number.
-    """
-    pictures: dict[str, NumberPicture] = {}
-    failed: list[str] = []
-    for chunk in chunks:
-        kind = kind_of(chunk.batch)
+    def reader(content: bytes) -> Iterator[Grey]:
+        yield to_grey(read_picture(as_file(content, kind), DECODED_SIDE))
 
-        def reader(content: bytes, kind: Kind = kind) -> Iterator[Grey]:
-            yield to_grey(read_picture(as_file(content, kind), DECODED_SIDE))
-
-        watch.forget()
-        outcomes = read_images(chunk.batch, reader, read_image)
-        truths = zip(
-            *(chunk.batch.column(name).to_pylist() for name in ("id", "truth")), strict=True
-        )
-        for (picture, error), (id, number) in zip(outcomes, truths, strict=True):
-            if picture is None:
-                failed.append(f"{id} ({error})")
-            else:
-                pictures[id] = NumberPicture(picture, number)
-    report_failed(failed, UNREADABLE)
-    check_enough([picture.number for picture in pictures.values()], "number")
-    return pictures, len(failed)
+    return read_images(batch, reader, read_image)
 
 
 def place_digits(reader: NumberReader, own: NumberPicture) -> NumberPicture | None:
@@ -101,7 +82,7 @@ def learn_columns(
     own: Sequence[NumberPicture],
     rehearsed: Sequence[LearnedStrip],
     seed: int,
-    recipe: EpochsRecipe,
+    recipe: NumberRecipe,
 ) -> Columns:
     """Train the network of columns with own pictures, which have boxes, beside rehearsed strips."""
 
@@ -116,45 +97,29 @@ def learn_columns(
     optimiser = torch.optim.AdamW(
         columns.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    learner = Learner(columns, make_batches, column_batches.measure_losses, recipe, [optimiser])
-    started = time.monotonic()
-    for epoch in range(recipe.epochs):
-        losses = learner.show(rehearsed, epoch, seed, usable_cores())
-        seconds = time.monotonic() - started
-        left = seconds / (epoch + 1) * (recipe.epochs - epoch - 1)
-        print(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {losses}  {seconds:.0f} s, {left:.0f} s left",
-            file=sys.stderr,
-        )
+    learner = Learner(columns, measure_losses, recipe, [optimiser])
+    torch.set_num_threads(usable_cores())
+    learned: Columns = learner.train(partial(draw_batches, rehearsed, make_batches, seed))
     torch.set_num_threads(1)
-    return fold(learner.learned)
+    return fold(learned)
 
 
-def train_own_numbers(
-    chunks: Iterable[Chunk], seed: int, epochs: int | None, out: Path, command: str
-) -> Card | None:
-    """Go on training the columns of `number`, and write `out/number.safetensors` and its card.
-
-    If it then reads the images that are held back no better than before, nothing is written, and
-    None is returned.
-    """
+def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) -> Trained:
+    """Go on training the columns of `number`."""
     torch.set_num_threads(1)
-    make_writable(out, NUMBER)
     weights, before = read_number_weights()
-    own, unreadable = read_own_numbers(chunks)
-    ids = np.array([*own])
-    learned_rows, held_back_rows = hold_back(np.array([one.number for one in own.values()]), seed)
-    held_back = [own[id] for id in ids[held_back_rows].tolist()]
+    own, held_back, left_out = read_own(chunks, read_own_pictures, "number", seed)
     reader = make_reader(weights)
-    placed = {id: place_digits(reader, own[id]) for id in ids[learned_rows].tolist()}
-    learned = [one for one in placed.values() if one]
-    miscounted = [id for id, one in placed.items() if not one]
-    report_failed(miscounted, MISCOUNTED)
+    placed = [(id, place_digits(reader, NumberPicture(*shown))) for id, *shown in own]
+    learned = [one for _, one in placed if one]
+    left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
     if not learned:
         raise UsageError("in no image the detector sees as many digits as the right answer has")
     rehearsal = load_rehearsal()
-    sets = (held_back, rehearsal.pictures)
-    own_before, rehearsed_before = (measure_right(read_pictures(reader, part)) for part in sets)
+    sets = [NumberPicture(*shown) for _, *shown in held_back], rehearsal.pictures
+    own_before, rehearsed_before = (
+        measure_share(read_pictures(reader, part).is_right) for part in sets
+    )
     recipe = RECIPE if epochs is None else replace(RECIPE, epochs=epochs)
     torch.manual_seed(seed)
     columns = fold(Columns())
@@ -166,25 +131,19 @@ def train_own_numbers(
     weights = weights | new
     read = [read_pictures(make_reader(weights), part) for part in sets]
     both = Answers(*(torch.cat(parts) for parts in zip(*read, strict=True)))
+    own_after, rehearsed_after = (measure_share(answers.is_right) for answers in read)
     card = calibrate_card(before, both)
     card = replace(
         card,
-        seed=seed,
-        command=f"{before.command}; {command}",
-        validation_accuracy=measure_right(both),
-        test_accuracy=measure_right(read[1]),
+        validation_accuracy=measure_share(both.is_right),
+        test_accuracy=rehearsed_after,
         test_calibration_error=measure_gaps(card, both),
         own_images=len(learned),
         own_held_back=len(held_back),
-        own_left_out={
-            why: count
-            for why, count in ((UNREADABLE, unreadable), (MISCOUNTED, len(miscounted)))
-            if count
-        },
+        own_left_out=left_out,
         own_accuracy_before=own_before,
-        own_accuracy=measure_right(read[0]),
+        own_accuracy=own_after,
     )
-    others = f"{len(rehearsal.pictures)} rendered numbers"
-    if not report(before, card, (others, rehearsed_before, measure_right(read[1]))):
-        return None
-    return write_model(out, card, {name: torch.from_numpy(one) for name, one in weights.items()})
+    others = f"{len(rehearsal.pictures)} rendered numbers", rehearsed_before, rehearsed_after
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    return Trained(before, card, tensors, others)

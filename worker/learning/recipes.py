@@ -1,26 +1,29 @@
-"""How a network's weights are moved along one schedule, and how they are made ready to use."""
+"""How networks of single digits are trained, and in which batches."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from worker.learning.augmentation import Distortion
+from worker.learning.augmentation import Augmenter, Distortion
+from worker.learning.learner import Recipe, has_bfloat16
 from worker.models.network import Mlp, Network, TwoViewCnn
 
 
 @dataclass(frozen=True)
-class BaseRecipe:
-    """What the recipes of all networks have in common.
+class BaseRecipe(Recipe):
+    """What the recipes of networks of single digits have in common.
 
-    Each has `make_optimiser`, whose rates a cosine schedule lowers to 0, and `finish`, which gives
-    the trained network in the form in which it is used.
+    Each has `make_optimiser`, and `finish`, which gives the trained network in the form in which it
+    is used.
     """
 
-    epochs: int = 1
     batch_rows: int = 512
-    ema_decay: float = 0.999  # a step keeps this share of the weights' moving average
     bfloat16: bool = False  # training multiplies in 16 bits if the processor can
-    more_share: float = 0.25  # an epoch shows this share of `StageData.more_images`
+    more_share: float = 0.25  # an epoch shows this share of `DigitData.more_images`
     distortion: Distortion = Distortion()
     mean: float = 0.1307  # the mean of MNIST's training pixels, scaled to 0..1
     std: float = 0.3081  # their standard deviation
@@ -83,9 +86,9 @@ class CnnRecipe(BaseRecipe):
         return shipped.eval()
 
 
-StageRecipe = MlpRecipe | CnnRecipe
+DigitRecipe = MlpRecipe | CnnRecipe
 # How an installed network goes on with a user's own images: 500 of them in three minutes
-OWN_RECIPES: dict[str, StageRecipe] = {
+OWN_RECIPES: dict[str, DigitRecipe] = {
     "mlp": MlpRecipe(
         epochs=25, first_learning_rate=1e-4, second_learning_rate=0.06, ema_decay=0.99
     ),
@@ -96,3 +99,35 @@ OWN_RECIPES: dict[str, StageRecipe] = {
         distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
     ),
 }
+DigitBatch = tuple[Tensor, Tensor]  # (N, 784) pixels and the probabilities to learn, (N, 10)
+
+
+class DigitData(NamedTuple):
+    """Images, (N, 28, 28) uint8, with the probabilities to learn, (N, 10)."""
+
+    images: Tensor  # an epoch shows all of these ...
+    targets: Tensor
+    more_images: Tensor  # ... and a share of these, which is drawn anew
+    more_targets: Tensor
+
+
+def draw_batches(
+    data: DigitData, recipe: DigitRecipe, augment: Augmenter, epoch: int
+) -> Iterator[tuple[float, DigitBatch]]:
+    """The batches of an epoch in random order, with the share of the images before each."""
+    part = round(len(data.more_images) * recipe.more_share)
+    chosen = torch.randperm(len(data.more_images))[:part]
+    shown = torch.cat([data.images, data.more_images[chosen]])
+    targets = torch.cat([data.targets, data.more_targets[chosen]])
+    order = torch.randperm(len(shown))
+    for start in range(0, len(shown), recipe.batch_rows):
+        rows = order[start : start + recipe.batch_rows]
+        yield start / len(shown), (augment(shown[rows]), targets[rows])
+
+
+def measure_loss(recipe: DigitRecipe, network: Network, batch: DigitBatch) -> tuple[Tensor]:
+    """The cross entropy of a batch."""
+    pixels, targets = batch
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
+        logits = network.logits(pixels)
+    return (F.cross_entropy(logits.float(), targets),)
