@@ -119,11 +119,10 @@ class Client:
         length: str | int | None = None,
         allowed: Iterable[str] | None = None,
         detached: bool = False,
-        resume: Counts = Counts(),  # noqa: B008 (frozen)
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
         reading = choose_reading(model, read, length, allowed)
-        return self.start(source, reading, detached=detached, resume=resume)
+        return self.start(source, reading, detached=detached)
 
     def start(
         self,

@@ -20,7 +20,6 @@ from protocol.text import printable
 
 FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
 HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
-UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
 LACK_OF_ROOM = f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
 EXIT_SECONDS = 0.5  # an exiting process waits so long for feeders and for each answer of Redis
 
@@ -71,7 +70,6 @@ class Feeder(threading.Thread):
         self._changed = threading.Condition()
         self._sending = threading.Lock()
         self.is_stopped = self._dropped = False
-        self._unlimited_until = 0.0  # Redis is not asked for its maxmemory before this time
         feeders.add(self)
         if os.getpid() not in processes:
             processes.add(os.getpid())
@@ -213,12 +211,7 @@ class Feeder(threading.Thread):
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0) - len(self._spec.known)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
-        if time.monotonic() < self._unlimited_until:
-            return None
-        memory = self._ledger.memory()
-        if not memory.limit_bytes:
-            self._unlimited_until = time.monotonic() + UNLIMITED_SECONDS
-        return LACK_OF_ROOM if memory.is_full else None
+        return LACK_OF_ROOM if self._ledger.memory().is_full else None
 
     def _send(self, stored_chunk: StoredChunk) -> None:
         with self._sending:

@@ -122,11 +122,6 @@ class Job:
             return str(self.waiting_for)
         return "the source" if self.attached and self._feeder.has_all_collected else "a worker"
 
-    @property
-    def lacks_room(self) -> bool:
-        """Whether Redis has no room for the images that come next."""
-        return bool(self._feeder and self._feeder.held_images)
-
     def results(
         self, skipped: int = 0, sync: Callable[[], None] | None = None
     ) -> Iterator[pa.RecordBatch]:

@@ -48,6 +48,7 @@ def submit(
     The command ends once all images are in Redis. If it is interrupted before, it cancels the job.
     """
     from producer.counts import Counts
+    from producer.feeder import LACK_OF_ROOM
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
@@ -63,7 +64,9 @@ def submit(
         while not job.wait_until_stored(timeout_seconds=1):
             if job.waiting_for and job.waiting_for != reported:
                 collect = f"; `digitq collect {job.id} -o OUT{at_broker}` makes room"
-                echo_err(f"waiting for {job.waiting_for}{collect * job.lacks_room}")
+                echo_err(
+                    f"waiting for {job.waiting_for}{collect * (job.waiting_for == LACK_OF_ROOM)}"
+                )
                 reported = job.waiting_for
     except BaseException:
         if job and client.abandon(job):

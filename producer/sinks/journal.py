@@ -13,7 +13,6 @@ from producer.counts import Counts
 from producer.record import Parts
 from producer.sinks.sink import write_all
 from protocol.errors import UsageError
-from protocol.settings import read_by
 
 Identity = dict[str, str | int | bool | list[str] | None]  # what must be equal to continue a run
 
@@ -92,17 +91,15 @@ def difference(old: Identity, new: Identity) -> str:
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
         return "a table, a set or the right answers have changed since"
-    differences = []
-    for name in changed:
+    words = {  # of these, only a hash is in the journal
+        "known": "the length or the allowed numbers were different",
+        "weights": f"its weights were {old.get('weights') or 'built in'}, not "
+        f"{new.get('weights') or 'those built in'}",
+    }
+
+    def describe(name: str) -> str:
         value = old[name]
-        if name == "weights":
-            was, now = value or "built in", new[name] or "those built in"
-            differences.append(f"its weights were {was}, not {now}")
-        elif name == "known":  # only the hash is in the journal
-            differences.append("the length or the allowed numbers were different")
-        elif name == "model" and read_by(str(value)) == "number":
-            differences.append("it read whole numbers")
-        elif name != "modified":
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value or "none"
-            differences.append(f"{name} was {shown}")
-    return ", ".join(differences)
+        shown = " ".join(value) if isinstance(value, list) else value or "none"
+        return words.get(name, f"{name} was {shown}")
+
+    return ", ".join(describe(name) for name in changed if name != "modified")

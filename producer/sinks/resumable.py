@@ -8,7 +8,7 @@ file is renamed. Parquet can't be truncated, so its partial file is an Arrow str
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 
@@ -70,7 +70,9 @@ class FileSink(Sink):
     def sync(self) -> None:
         """Bring all rows and the journal to the disk, so that they outlive a power cut. Raises
         `OutputError`."""
-        with output_errors(self.path), open_folder(self.path.parent) as folder:
+        with output_errors(self.path), ExitStack() as stack:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
             for descriptor in (self._file.fileno(), self._journal.fileno(), folder):
                 os.fsync(descriptor)
 
@@ -170,16 +172,6 @@ class FileSink(Sink):
             os.unlink(self.partial)
         finally:
             converted.unlink(missing_ok=True)
-
-
-@contextmanager
-def open_folder(path: Path) -> Iterator[int]:
-    """A descriptor of the folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def regroup(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

@@ -65,13 +65,9 @@ def image_source(images: Images) -> Source:
     if isinstance(images, str):
         refuse_url(images)
     if isinstance(images, Mapping):
-        if images and all(isinstance(column, list) for column in images.values()):
-            raise UsageError(
-                f"a {kind} of columns is not a list of images: give its rows, for example "
-                "`ds.select(range(3))` of a Hugging Face dataset in place of `ds[:3]`"
-            )
         raise UsageError(
-            f"a {kind} is not a list of images: its .items() are, if they are ids and images"
+            f"a {kind} is not a list of images: its .items() are, if they are ids and images; of a "
+            "Hugging Face dataset give rows, such as `ds.select(range(3))` in place of `ds[:3]`"
         )
     if hasattr(images, "columns") or isinstance(images, pa.RecordBatchReader):
         return arrow_source(images)

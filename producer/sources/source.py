@@ -23,9 +23,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif", ".pgm", ".pbm", ".ppm", ".pnm"),
 )
-SHOWN_ENDING = re.compile("(?=.*[a-z])[0-9a-z_~-]{1,8}")  # another is shown as `ODD_ENDING`
-ODD_ENDING = "odd ending"
-MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `ODD_ENDING`
+MAX_COUNTED_KINDS = 100  # if there are more kinds, the others are counted as `…`
 URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -53,8 +51,12 @@ class SkippedFiles(Counter[str]):
 
     def skip(self, name: str, kind: str = "") -> None:
         """Count a skipped file, or another `kind` of entry, by its path in a folder or archive."""
-        kind = f"hidden {kind}".rstrip() if is_hidden(name) else kind or describe_ending(name)
-        self[kind if kind in self or len(self) < MAX_COUNTED_KINDS else ODD_ENDING] += 1
+        if is_hidden(name):
+            kind = f"hidden {kind}".rstrip()
+        elif not kind:
+            ending = os.path.splitext(name.lower())[1] or "no ending"
+            kind = INSPECT_SUFFIX if name.endswith(INSPECT_SUFFIX) else ending
+        self[kind if kind in self or len(self) < MAX_COUNTED_KINDS else "…"] += 1
 
     def describe(self) -> str:
         """For example `3 other files (.txt, hidden)`, the commonest kinds first; "" for none."""
@@ -230,13 +232,3 @@ def is_hidden(name: str) -> bool:
     if not name.startswith(".") and "/." not in name:
         return False
     return any(part.startswith(".") and part not in ("..", ".") for part in name.split("/"))
-
-
-def describe_ending(name: str) -> str:
-    """The ending of a file name, safe to show."""
-    if name.endswith(INSPECT_SUFFIX):
-        return INSPECT_SUFFIX
-    _, dot, ending = name.rpartition("/")[2].lower().rpartition(".")
-    if not dot:
-        return "no ending"
-    return f".{ending}" if SHOWN_ENDING.fullmatch(ending) else ODD_ENDING

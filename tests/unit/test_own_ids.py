@@ -362,7 +362,7 @@ def test_tensors_and_floats_are_the_same_images(images: Any) -> None:
             [{"png": b"", "label": 3}],
             "row 0 has no column `image` or `path`; its columns: png, label",
         ),
-        ({"image": [b"1"], "label": [1]}, r"a dict of columns is not .*`ds.select\(range\(3\)\)`"),
+        ({"image": [b"1"], "label": [1]}, r"a dict is not a list .*`ds.select\(range\(3\)\)`"),
         ({"a": b"1"}, r"a dict is not a list of images: its .items\(\) are"),
         (pa.table({"a": ["x"]}), "the Table has no image column .*; its columns: a"),
         (
