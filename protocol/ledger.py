@@ -98,21 +98,6 @@ class ChunkResult(NamedTuple):
     fingerprint: str = ""  # what its answers depend on, see `worker.service.identity`
 
 
-class JobCount(NamedTuple):
-    """How far a job is."""
-
-    done_images: int
-    images: int  # those that are stored
-    failed: int  # images with an error
-    is_fed: bool  # whether all of its images are stored
-
-    def __str__(self) -> str:
-        """For example `48,512 of 120,000 (40 %), 16 failed`."""
-        share = f"({100 * self.done_images // max(1, self.images)} %)"
-        more = share if self.is_fed else "stored so far"
-        return f"{self.done_images:,} of {self.images:,} {more}, {self.failed:,} failed"
-
-
 class RunningChunk(NamedTuple):
     """A chunk that a worker is at. The worker may have died since."""
 
@@ -354,14 +339,16 @@ class Ledger:
         parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [BegunCall(id.decode(), payload, message.decode()) for id, payload, message in parts]
 
-    def complete(self, job_id: str, number: int, result: ChunkResult) -> JobCount | None:
-        """Hand in the result of a chunk. Returns how far the job is then; None if another worker
-        was first or the job has ended."""
+    def complete(self, job_id: str, number: int, result: ChunkResult) -> str | None:
+        """Hand in the result of a chunk. Returns how far the job is then, for example `48,512 of
+        120,000 (40 %), 16 failed`; None if another worker was first or the job has ended."""
         reply = self._run(job_id, "complete", n=number, **result._asdict())
         if not reply:
             return None
-        done_images, images, failed, state = reply
-        return JobCount(int(done_images), int(images), int(failed), state != b"feeding")
+        done, images, failed = map(int, reply[:3])
+        is_fed = reply[3] != b"feeding"
+        share = f"({100 * done // max(1, images)} %)" if is_fed else "stored so far"
+        return f"{done:,} of {images:,} {share}, {failed:,} failed"
 
     def complete_calls(self, text: str, results: Sequence[tuple[BegunCall, ChunkResult]]) -> None:
         """Hand in the results of calls that were taken with `begin_calls`. Flower shows `text`."""

@@ -90,11 +90,11 @@ def classify(job_id: str, number: int) -> str:
         raise
     seconds, gap = time.monotonic() - begun.time, heartbeat.longest_gap()
     answer = measure(result, kind_of(chunk.batch), seconds, gap, worker)
-    count = ledger().complete(job_id, number, answer)
-    if count is None:
+    progress = ledger().complete(job_id, number, answer)
+    if progress is None:
         return discard(job_id, number)
     log_chunk(job_id, number, begun.model, result, seconds, begun.attempt)
-    done = f"{count}, {chunk.rows / seconds:,.0f} images/s"
+    done = f"{progress}, {chunk.rows / seconds:,.0f} images/s"
     return done if begun.attempt == 1 else f"{done}, attempt {begun.attempt}"
 
 

@@ -55,12 +55,6 @@ class Address(NamedTuple):
             options["ssl_check_hostname"] = check == "true"
         return options
 
-    @property
-    def socket_path(self) -> str:
-        """Empty if Redis is on a port."""
-        parts = urlsplit(self.redis_url)
-        return unquote(parts.path) if parts.scheme == "unix" else ""
-
 
 def read_address(url: str, origin: str = "--broker or DIGITQ_BROKER_URL") -> Address:
     """The address in a URL, which `origin` gave. Raises `UsageError` if it can't be used."""

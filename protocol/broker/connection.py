@@ -188,7 +188,7 @@ def connect(
     timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
     if address.tls:
         check_tls_options(address.tls)
-    if not address.socket_path:
+    if not address.redis_url.startswith("unix:"):
         known = [name for name in TCP_OPTIONS if hasattr(socket, name)]  # depends on the system
         options = {getattr(socket, name): TCP_OPTIONS[name] for name in known}
         tcp = {"socket_keepalive": True, "socket_keepalive_options": options}

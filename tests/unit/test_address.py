@@ -38,16 +38,9 @@ def test_a_url_as_each_spells_it(url: str, of_redis: str, of_kombu: str | None) 
     assert read_address(address.redis_url) == read_address(address.celery_url) == address
 
 
-@pytest.mark.parametrize(
-    ("url", "socket_path"),
-    [
-        ("rediss://u%40:p@h/0?ssl_ca_certs=/a@b/ca.pem", ""),
-        ("redis+socket:///a@b/c%20d.sock?db=3", "/a@b/c d.sock"),
-        ("sentinel://u:p@h1,h2:5/0?master_name=m", ""),
-    ],
-)
-def test_the_socket(url: str, socket_path: str) -> None:
-    assert read_address(url).socket_path == socket_path
+def test_the_path_of_a_socket_is_quoted() -> None:
+    address = read_address("redis+socket:///a@b/c%20d.sock?db=3")
+    assert address.redis_url == "unix:///a%40b/c%20d.sock?db=3"
 
 
 def test_the_sentinels_of_a_master() -> None:

@@ -12,7 +12,7 @@ import pytest
 from producer.chunking import cut_chunks
 from producer.sources.in_memory import Image, image_source
 from protocol.errors import BrokerError
-from protocol.ledger import Begun, JobCount
+from protocol.ledger import Begun
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify, tasks
@@ -29,7 +29,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """A ledger without poison rows whose job goes on."""
     ledger = Mock()
     ledger.poison_rows.return_value = []
-    ledger.complete.return_value = JobCount(48_512, 120_000, 16, is_fed=True)
+    ledger.complete.return_value = "48,512 of 120,000 (40 %), 16 failed"
     monkeypatch.setattr(tasks, "ledger", lambda: ledger)
     monkeypatch.setattr(tasks, "ledger_without_retry", lambda: ledger)
     return ledger
