@@ -5,6 +5,8 @@
 -- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
+-- A step removes before it adds: if Redis is out of memory, it refuses a script whose first write adds
+-- something, but lets one go on that began by removing.
 -- ledger.py gives a step its arguments by the names of its parameters.
 -- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
@@ -204,7 +206,7 @@ end
 -- because there is no room for them.
 function steps.heartbeat(held)
   if redis.call('EXISTS', record) == 0 then return end
-  redis.call('HDEL', record, 'fed') -- comes first for the reason given at renew
+  redis.call('HDEL', record, 'fed')
   redis.call('HSET', record, 'fed', stamp(now), 'held', held)
   touch()
 end
@@ -262,8 +264,6 @@ end
 
 -- Puts off the deadline of a running chunk; if a worker is about to read an image that may kill it,
 -- `noted` says which. Returns 0 if the worker may stop: another one was first, or the job has ended.
--- The removal comes first: if Redis is out of memory, it refuses a script whose first write adds
--- something, but lets one go on that began by removing.
 function steps.renew(n, noted)
   if get('ttl') and redis.call('ZREM', running, n) == 1 then
     redis.call('ZADD', running, stamp(now), n)
@@ -331,7 +331,7 @@ function steps.complete(
 end
 
 local function publish_again(n)
-  redis.call('ZREM', running, n) -- even if it is not there, for the reason given at renew
+  redis.call('ZREM', running, n) -- even if it is not there: a step begins by removing
   publish(n)
   add('sent_again', 1)
   tally('sent_again', 1)
@@ -388,7 +388,6 @@ end
 
 -- Sweeps the next MAX_SWEPT active jobs, unless that was done less than `seconds` ago: however many
 -- wait and sweep, it costs Redis no more. Returns whether it did. If the clock was set back, it does.
--- The removal comes first for the reason given at renew.
 function steps.sweep(deadline, seconds)
   local last, cursor = string.match(redis.call('GET', sweeping) or '', '^(%S+) (%d+)$')
   if last and now >= tonumber(last) and now - last < tonumber(seconds) then return false end
@@ -403,8 +402,7 @@ function steps.sweep(deadline, seconds)
 end
 
 -- A worker's heartbeat: what it says of itself is `about`, which expires after `seconds`. Returns how
--- many images the worker has classified, and the time. The removal comes first for the reason given at
--- renew.
+-- many images the worker has classified, and the time.
 function steps.note_worker(name, seconds, about)
   local worker = WORKER .. name
   redis.call('HDEL', worker, 'heard')
@@ -416,8 +414,7 @@ function steps.note_worker(name, seconds, about)
   return {tonumber(redis.call('HGET', worker, 'images') or 0), stamp(now)}
 end
 
--- Deletes the results of the first `count` chunks, which a file has. They have `images` images. The
--- removals come first for the reason given at renew.
+-- Deletes the results of the first `count` chunks, which a file has. They have `images` images.
 function steps.free(count, images)
   local freed = number('freed')
   if is_stopped() or tonumber(count) <= freed then return end
@@ -435,8 +432,7 @@ function steps.take()
   return result
 end
 
--- Ends a job: collected, cancelled or failed. Only its record stays. The removals come first for the
--- reason given at renew.
+-- Ends a job: collected, cancelled or failed. Only its record stays.
 function steps.close(state, reason)
   if redis.call('EXISTS', record) == 0 then return end
   redis.call('SREM', active, get('id'))
