@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -22,21 +22,21 @@ MIN_SECONDS = 0.001  # the speed of a shorter part is that of this time
 Names = tuple[str, ...]
 
 
+def now() -> str:
+    """The time in UTC, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True)
 class Part:
     """The rows that one command wrote. A run that was interrupted has a part for each command."""
 
     job: str  # its id
-    started: str  # the time, see `now`
+    started: str = field(default_factory=now)
     seconds: float = 0.0  # from the start to the last row
     images: int = 0
     weights: Names = ()  # of the networks that answered: the first digits of their cards' SHA-256
     fingerprints: Names = ()  # of the workers that answered
-
-    @classmethod
-    def begin(cls, job_id: str) -> Self:
-        """A part without rows that starts now."""
-        return cls(job_id, now())
 
     @property
     def images_per_second(self) -> float:
@@ -54,11 +54,6 @@ class Part:
 
 
 Parts = tuple[Part, ...]
-
-
-def now() -> str:
-    """The time in UTC, as ISO 8601 has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def named_in(batch: pa.RecordBatch, key: bytes) -> Names:

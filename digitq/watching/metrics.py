@@ -110,24 +110,19 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics; if Redis is lost, only the one that says so."""
-        overview = self._look()
-        text = "1 if Redis answers, else 0"
-        yield GaugeMetricFamily("digitq_redis_up", text, int(overview is not None))
-        if overview:
-            yield from describe(overview)
-
-    def _look(self) -> Overview | None:
-        was_lost, self._is_lost = self._is_lost, True
+        overview: Overview | None = None
         try:
             overview = look_around(self._ledger)
         except DigitqError as error:
-            if not was_lost:
+            if not self._is_lost:
                 logger.warning("there are no metrics but digitq_redis_up: %s", error)
-            return None
-        self._is_lost = False
-        if was_lost:
+        if overview and self._is_lost:
             logger.info("Redis is back")
-        return overview
+        self._is_lost = overview is None
+        text = "1 if Redis answers, else 0"
+        yield GaugeMetricFamily("digitq_redis_up", text, int(not self._is_lost))
+        if overview:
+            yield from describe(overview)
 
 
 def describe(overview: Overview) -> Iterator[Metric]:

@@ -27,7 +27,7 @@ class Sink:
     def begin(self, job_id: str) -> None:
         """Begin a part: the rows that follow are this job's."""
         self._begun = time.monotonic()
-        self.parts = (*self.parts, Part.begin(job_id))
+        self.parts = (*self.parts, Part(job_id))
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write rows, and count them."""
