@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from protocol.reading import Reading
 
 RUN_OPTIONS = ("read", "model", "length", "allowed", "own_weights", "workers", "broker")
-
-
-# The SOURCE or result file; its model, or "digit" or "number" if that is not on record
-Evaluated: TypeAlias = "tuple[str, str, TruthGaps, ScoreSink]"
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -57,14 +53,22 @@ def evaluate(
     RESULTS is a result file: its answers are measured, and nothing is classified. Each share is
     printed with its 95 % interval. The exit status is that of `classify`.
     """
-    from digitq.reports.scores import tabulate_scores
+    from digitq.backend import open_client, take_results
+    from digitq.reports.scores import ScoreSink, tabulate_scores
+    from producer.sources.opening import count_files, open_sources
 
     if any(map(is_result_file, sources)):
         refuse_run_options()
-        name, model, gaps, sink = read_results(sources, truth, limit)
+        name = sources[0]
+        model, gaps, sink = read_results(sources, truth, limit)
     else:
         names = sources or ("mnist:test",)
-        name, model, gaps, sink = classify_sources(names, reading, truth, limit, workers, broker)
+        source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
+        name, model, gaps, sink = source.name, reading.model, source.gaps, ScoreSink(reading.what)
+        if not source.has_truth:
+            raise UsageError(f"{name} has no right answers: name them with --truth")
+        with open_client(broker, workers, count_files(names)) as client:
+            take_results(client, client.start(source, reading), sink, source.count)
     counts = sink.counts
     report_truth(counts, sink.read, truth, gaps)
     if not counts.labelled and counts.failed < counts.images:
@@ -80,31 +84,11 @@ def evaluate(
         sys.exit(ExitStatus.FAILED_ROWS)
 
 
-def classify_sources(
-    names: Sequence[str],
-    reading: "Reading",
-    truth: str | None,
-    limit: int | None,
-    workers: int | None,
-    broker: str | None,
-) -> Evaluated:
-    """Classify images and compare the answers. Raises `UsageError` if none has a truth."""
-    from digitq.backend import open_client, take_results
-    from digitq.reports.scores import ScoreSink
-    from producer.sources.opening import count_files, open_sources
-
-    source = open_sources(names, truth == "parent", limit, options.truth_file(truth))
-    if not source.has_truth:
-        raise UsageError(f"{source.name} has no right answers: name them with --truth")
-    sink = ScoreSink(reading.what)
-    with open_client(broker, workers, count_files(names)) as client:
-        job = client.start(source, reading)
-        take_results(client, job, sink, source.count)
-    return source.name, reading.model, source.gaps, sink
-
-
-def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> Evaluated:
-    """Compare the answers in a result file. Raises `UsageError` if none has a truth."""
+def read_results(
+    names: Sequence[str], truth: str | None, limit: int | None
+) -> "tuple[str, TruthGaps, ScoreSink]":
+    """Compare the answers in a result file. Its model is "digit" or "number" if that is not on
+    record. Raises `UsageError` if no answer has a truth."""
     from digitq.reports.scores import ScoreSink
     from producer.results import open_results
     from producer.sources.source import TruthGaps, parent_name, take_first
@@ -128,7 +112,7 @@ def read_results(names: Sequence[str], truth: str | None, limit: int | None) -> 
     if limit is not None:
         gaps.unused = {}  # rows after the limit may have these ids
     model = results.record.model if results.record else results.read
-    return str(results.path), model, gaps, sink
+    return model, gaps, sink
 
 
 def is_result_file(name: str) -> bool:

@@ -90,13 +90,6 @@ JOB_GAUGES = (
         f"Images that the submitter holds because Redis has no room for them, {OLDEST}",
     ),
 )
-STATES = (
-    (
-        "jobs",
-        int,
-        f"The newest {MAX_ENDED_JOBS:,} jobs and all that have not ended, without single calls",
-    ),
-)
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +133,12 @@ def describe(overview: Overview) -> Iterator[Metric]:
     jobs = {(job.id, job.model): job for job in active[:MAX_JOBS_SHOWN]}
     counter, gauge = CounterMetricFamily, GaugeMetricFamily
     yield from families(counter, TOTALS, (), {(): counted})
-    by_state = {(state,): states[state] for state in JOB_STATES}
     yield from families(counter, MODEL_TOTALS, ("model",), by_model)
     yield from families(gauge, GAUGES, (), {(): overview})
     yield from families(gauge, WORKER_GAUGES, ("worker", "version", "fingerprint"), workers)
-    yield from families(gauge, STATES, ("state",), by_state)
+    newest = f"The newest {MAX_ENDED_JOBS:,} jobs and all that have not ended, without single calls"
+    by_state = {(state,): states[state] for state in JOB_STATES}
+    yield from families(gauge, (("jobs", int, newest),), ("state",), by_state)
     yield from families(gauge, JOB_GAUGES, ("job", "model"), jobs)
 
 
