@@ -98,13 +98,12 @@ def classify(
 def tabulate(rows: pa.Table) -> str:
     """Rows as a table of HTML, whose texts can't become markup."""
     lines = ["<table>", "<tr><th>answer</th><th>confidence</th><th>note</th><th>id</th></tr>"]
+    cell = '<td style="text-align:left;overflow-wrap:anywhere">'
     for batch in rows.to_batches():
         for texts in describe_rows(batch):
-            cells = (
-                f'<td style="text-align:left;overflow-wrap:anywhere">{escape(text)}</td>'
-                for text in texts
+            lines.append(
+                "".join(["<tr>", *(f"{cell}{escape(text)}</td>" for text in texts), "</tr>"])
             )
-            lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 

@@ -172,24 +172,18 @@ class Local:
         options = ["--unixsocket", self.socket.name, "--unixsocketperm", "700", "--save", ""]
         listen = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         self._start("redis", find_redis_server(), *options, *listen)
-        end = time.monotonic() + MAX_START_SECONDS
-        while not self._answers():
+        end, found = time.monotonic() + MAX_START_SECONDS, ""
+        while not found:
             if self._processes["redis"].poll() is not None or time.monotonic() > end:
                 raise BrokerError(f"Redis does not start: {self._last_words('redis')}")
             time.sleep(START_POLL_SECONDS)
-        with connect(self.url) as client:
-            found = str(client.info("server")["redis_version"])
-            if int(found.partition(".")[0]) < OLDEST_REDIS:
-                raise UsageError(f"{find_redis_server()} is Redis {found}: 6 or newer is needed")
-            if self.port:  # then any user of this host can connect
-                client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
-
-    def _answers(self) -> bool:
-        try:
+            with suppress(BrokerError), connect(self.url) as client:
+                found = str(client.info("server")["redis_version"])
+        if int(found.partition(".")[0]) < OLDEST_REDIS:
+            raise UsageError(f"{find_redis_server()} is Redis {found}: 6 or newer is needed")
+        if self.port:  # then any user of this host can connect
             with connect(self.url) as client:
-                return bool(client.ping())
-        except BrokerError:
-            return False
+                client.execute_command("ACL", "SETUSER", "default", *HARMLESS)
 
     def _start_worker(self, name: str) -> None:
         events = ["--task-events"] if self.flower else []

@@ -123,7 +123,9 @@ function move(step) {
   }
 }
 
-function choose(match, title, note, focus = true) {
+function choose(pressed, match, title, note, focus = true) {
+  for (const button of document.querySelectorAll("[data-group], .matrix button"))
+    button.setAttribute("aria-pressed", button === pressed);
   cards = all.filter(match);
   visible = pageSize;
   part("#shown").textContent = title;
@@ -135,25 +137,17 @@ function choose(match, title, note, focus = true) {
 }
 
 function chooseGroup(button, focus) {
-  press(button);
   const group = button.dataset.group;
   const isIn = (card) => card.dataset.groups.split(" ").includes(group);
-  choose(isIn, button.firstChild.textContent.trim(), group, focus);
+  choose(button, isIn, button.firstChild.textContent.trim(), group, focus);
 }
 
 function chooseCell(button) {
-  press(button);
   const { truth, answer, count } = button.dataset;
   const isIn = (card) => card.dataset.truth === truth && card.dataset.answer === answer;
-  part('[data-note="cell"]').textContent = `${count} in all.`;
-  choose(isIn, `${truth} read as ${answer}`, "cell");
-  if (cards.length < count)
-    part('[data-note="cell"]').textContent = `This page has ${cards.length} of ${count}.`;
-}
-
-function press(pressed) {
-  for (const button of document.querySelectorAll("[data-group], .matrix button"))
-    button.setAttribute("aria-pressed", button === pressed);
+  choose(button, isIn, `${truth} read as ${answer}`, "cell");
+  const isPart = cards.length < count;
+  part('[data-note="cell"]').textContent = isPart ? `This page has ${cards.length} of ${count}.` : `${count} in all.`;
 }
 
 /** The number that was typed in a card becomes its answer. */
