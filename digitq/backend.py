@@ -49,7 +49,7 @@ class LocalClient(Client):
         processes.wait_until_ready(workers=1)
         # A private Redis that died does not come back, so it is not waited for
         super().__init__(processes.url, retry_seconds=0)
-        self.on_idle = processes.check
+        self.ledger.on_idle = processes.check
         self.ledger.redis.on_loss = processes.check_redis
         self.processes = processes
 
@@ -170,8 +170,8 @@ def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Cal
 
     def look() -> None:
         nonlocal idle_since, seen, said
-        if client.on_idle:
-            client.on_idle()
+        if ledger.on_idle:
+            ledger.on_idle()
         if seen != progress.tasks[bar].completed:
             idle_since, seen = time.monotonic(), progress.tasks[bar].completed
         what = job.lacks
@@ -182,7 +182,7 @@ def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Cal
             return
         progress.update(bar, waiting=f"waiting for {what}")
         if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
-            if what == "a worker" and not client.on_idle:
+            if what == "a worker" and not ledger.on_idle:
                 broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")

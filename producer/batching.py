@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
@@ -124,7 +124,6 @@ class Batcher:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self.on_idle: Callable[[], None] | None = None  # it is called while a batch is late
         self._ledger = ledger
         self._queues: dict[tuple[int, Reading, bool], CallQueue] = {}
 
@@ -267,8 +266,8 @@ class Batcher:
 
     def _look_after(self, job_id: str, limits: BatchLimits) -> bool:
         """Requeue the batch if it is overdue; False if Redis has lost the job."""
-        if self.on_idle:
-            self.on_idle()
+        if self._ledger.on_idle:
+            self._ledger.on_idle()
         with suppress(UnknownJobError):
             if not self._ledger.record(job_id).is_stopped:
                 self._ledger.heartbeat(job_id)

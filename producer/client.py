@@ -57,16 +57,6 @@ class Client:
     def on_disconnect(self, tell: Callable[[str], None] | None) -> None:
         self.ledger.redis.on_disconnect = tell
 
-    @property
-    def on_idle(self) -> Callable[[], None] | None:
-        """Called each time that a job or a call of this client has waited half a second for a
-        result. If it raises an exception, they raise it too."""
-        return self._calls.on_idle
-
-    @on_idle.setter
-    def on_idle(self, look: Callable[[], None] | None) -> None:
-        self._calls.on_idle = look
-
     def close(self) -> None:
         """Close the connections. Calls and jobs that still run open new ones."""
         self.ledger.redis.close()
@@ -145,7 +135,6 @@ class Client:
         )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
-        job.on_idle = self.on_idle
         try:
             self.ledger.open(spec)
             feeder.start()
@@ -164,9 +153,7 @@ class Client:
     def job(self, job_id: str) -> Job:
         """A job that was submitted earlier, by any process. Raises `UnknownJobError`."""
         record = self.ledger.record(job_id)
-        job = Job(job_id, record.model, self.ledger, feeder=None, origin=record.origin)
-        job.on_idle = self.on_idle
-        return job
+        return Job(job_id, record.model, self.ledger, feeder=None, origin=record.origin)
 
     def jobs(self, limit: int | None = None) -> list[JobRecord]:
         """The records of all jobs in Redis, the oldest first; with a `limit`, of the newest jobs

@@ -67,7 +67,7 @@ class Job:
         origin: Origin = Origin(),  # noqa: B008 (frozen)
     ) -> None:
         self.id, self.model, self.origin = job_id, model, origin
-        self.on_idle: Callable[[], None] | None = None  # it is called while the job waits
+        self.on_idle = ledger.on_idle
         self._ledger, self._feeder = ledger, feeder
         self.attached = feeder is not None and feeder.attached
         self._attached_feeder = feeder if self.attached else None

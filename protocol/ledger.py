@@ -6,7 +6,7 @@ leaves a consistent state. The script that marks a chunk as queued also writes i
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -235,6 +235,9 @@ class Ledger:
 
     def __init__(self, redis: RetryingRedis) -> None:
         self.redis: Any = redis  # redis-py's types allow decoded replies; ours are bytes
+        # It is called each time that a job or a call has waited half a second for a result. They
+        # raise what it raises.
+        self.on_idle: Callable[[], None] | None = None
         self._script = redis.register_script(SCRIPT)
         self._events = TASK_EVENTS.format(redis.connection_pool.connection_kwargs.get("db") or 0)
 

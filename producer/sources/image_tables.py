@@ -24,12 +24,11 @@ from producer.sources.table_rows import (
     TEXTS,
     build_entries,
     build_pixels,
-    find_label,
     find_pixels,
-    is_text_or_number,
     plain,
     read_labels,
     read_texts,
+    text_columns,
 )
 from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES, find_first
 from protocol.chunk import FILES_SCHEMA, PIXELS
@@ -117,17 +116,17 @@ class Plan(NamedTuple):
 def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan:
     """How the rows of a table with this schema become images; paths are relative to the folder.
     Raises `UsageError` if there is no column of images, pixels or paths."""
-    names = [field.name if is_text_or_number(field.type) else "" for field in schema]
+    names = text_columns(schema)
     own = find_first(names, OWN_IDS)
     id = None if own is None else names[own]
     has_images = any(map(_may_be_image, schema))
     if not has_images and (found := find_pixels(where, schema)):
-        _require_unique(where, schema, [id])
-        build, has_truth = partial(build_pixels, found), found.label is not None
-        return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), has_truth)
+        label = None if found[1] is None else names[found[1]]
+        _require_unique(where, schema, [id, label])
+        build = partial(build_pixels, *found)
+        return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
-    place = find_label(where, schema, ["label"]) if has_images else None
-    place = find_first(names, ANSWER_NAMES) if place is None else place
+    place = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
     label = None if place is None else names[place]
     id = id if has_images else id or column
     columns = _require_unique(where, schema, [column, label, id])

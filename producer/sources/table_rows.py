@@ -4,7 +4,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from producer.sources.arrays import pixels_batch
 from producer.sources.source import Entry, Naming, SourceItem, find_reader, unreadable
+from producer.sources.truth import find_first
 from protocol.chunk import PIXELS
 from protocol.errors import UsageError
 
@@ -25,18 +26,14 @@ WHOLE_FLOAT = r"^(-?\d+)\.0*$"  # a number without a fraction, as decimals are w
 MAX_WHOLE = 2.0**63  # less than this is an int64
 
 
-class Columns(NamedTuple):
-    pixels: Sequence[int]  # the places of the pixel columns, in the order of the pixels
-    label: int | None  # the place of the label column
-
-
-def find_pixels(where: object, schema: pa.Schema) -> Columns | None:
-    """The 784 columns of whole numbers and the label column; None if there are none.
+def find_pixels(where: object, schema: pa.Schema) -> tuple[Sequence[int], int | None] | None:
+    """The places of 784 columns of whole numbers and of the label column, of which the first in
+    `LABEL_NAMES` counts; None if there are no pixels.
 
     Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
     785 columns may be pixels.
     """
-    label = find_label(where, schema, LABEL_NAMES)
+    label = find_first(text_columns(schema), LABEL_NAMES)
     if numbered := _find_numbered(schema.names):
         for place in numbered:
             if not pa.types.is_integer(schema.field(place).type):
@@ -44,7 +41,7 @@ def find_pixels(where: object, schema: pa.Schema) -> Columns | None:
                 raise UsageError(
                     f"{where} has a column {name} with values that are not whole numbers"
                 )
-        return Columns(numbered, label)
+        return numbered, label
     numbers = [
         place
         for place, field in enumerate(schema)
@@ -54,7 +51,7 @@ def find_pixels(where: object, schema: pa.Schema) -> Columns | None:
     ]
     if len(numbers) == PIXELS + 1 and label is None:
         raise UsageError(f"{where} has {PIXELS + 1} number columns: name the label column `label`")
-    return Columns(numbers, label) if len(numbers) == PIXELS else None
+    return (numbers, label) if len(numbers) == PIXELS else None
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
@@ -69,24 +66,14 @@ def _find_numbered(names: Sequence[str]) -> list[int]:
     return []
 
 
-def find_label(where: object, schema: pa.Schema, names: Sequence[str]) -> int | None:
-    """The place of the label column, or None. Raises `UsageError` if there are several."""
-    places = [
-        place
-        for place, field in enumerate(schema)
-        if field.name.lower() in names and is_text_or_number(field.type)
-    ]
-    if len(places) > 1:
-        several = ", ".join(schema.names[place] for place in places)
-        raise UsageError(f"{where} has several columns that may be labels: {several}")
-    return places[0] if places else None
-
-
-def is_text_or_number(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold labels or ids."""
-    kind = plain(kind)
+def text_columns(schema: pa.Schema) -> list[str]:
+    """The names of the columns that may hold labels or ids, as text or numbers; "" for others."""
     are_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-    return kind in TEXTS or any(test(kind) for test in are_numbers)
+    return [
+        field.name if kind in TEXTS or any(test(kind) for test in are_numbers) else ""
+        for field in schema
+        for kind in [plain(field.type)]
+    ]
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -94,11 +81,13 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def build_pixels(found: Columns, ids: pa.Array, batch: pa.RecordBatch) -> Iterator[SourceItem]:
+def build_pixels(
+    places: Sequence[int], label: int | None, ids: pa.Array, batch: pa.RecordBatch
+) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is not a pixel."""
-    values = np.column_stack([_to_numbers(batch.column(place)) for place in found.pixels])
+    values = np.column_stack([_to_numbers(batch.column(place)) for place in places])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
-    pixels, truth = values.astype(np.uint8), read_labels(batch, found.label)
+    pixels, truth = values.astype(np.uint8), read_labels(batch, label)
     start = 0
     for row in [*wrong.tolist(), len(pixels)]:
         part = slice(start, row)

@@ -215,7 +215,7 @@ def test_jobs_that_run_at_the_same_time_leave_the_client_as_it_was(local: Local)
     waiting: set[int] = set()
     client = Client(local.url)
     client.on_disconnect = print
-    client.on_idle = lambda: waiting.add(get_ident())
+    client.ledger.on_idle = lambda: waiting.add(get_ident())
     threads: list[tuple[Thread, Event]] = []
     for number in (1, 2):
         go_on = Event()

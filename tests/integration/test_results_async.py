@@ -135,7 +135,7 @@ def test_what_on_idle_raises_ends_the_wait(redis_only: Local) -> None:
         raise RuntimeError("no worker will come")
 
     client = Client(redis_only.url)
-    client.on_idle = look
+    client.ledger.on_idle = look
     with pytest.raises(RuntimeError, match="no worker will come"):
         client.classify(DIGITS[0])
     job = client.submit(DIGITS, detached=True)
