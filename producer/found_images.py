@@ -12,7 +12,7 @@ from typing import NamedTuple
 import PIL.Image
 
 from producer.record import Record
-from producer.sources.opening import are_files, open_source, prefix_of, refuse_overlap
+from producer.sources.opening import count_files, open_source, prefix_of, refuse_overlap
 from producer.sources.source import (
     EmptyError,
     Entry,
@@ -102,7 +102,7 @@ def _open_each(
         for id in [*missing]:  # each id is a path; the second of two equal paths ends in #2
             path = id if os.path.lexists(id) else re.sub(r"#\d+$", "", id)
             yield path, [Entry(id, partial(read_file, path))]
-    elif are_files(names):
+    elif count_files(names):
         for name in names:
             yield name, [Entry(printable(name), partial(read_file, name))]
     else:

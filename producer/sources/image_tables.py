@@ -152,18 +152,13 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
     return None if column is None else lambda batch: read_texts(batch.column(column))
 
 
-def _refuse_results(where: object, schema: pa.Schema) -> None:
-    """Raises `UsageError` for a table that digitq wrote."""
-    if {"id", "confidence", "review"} <= {*schema.names}:
-        commands = "`digitq report` and `digitq evaluate`"
-        raise UsageError(f"{where} has results, not images: {commands} take results")
-
-
 def _find_path(where: object, schema: pa.Schema) -> str:
     """The name of the column of paths. Raises `UsageError`."""
     names = [field.name if plain(field.type) in TEXTS else "" for field in schema]
     if (place := find_first(names, PATH_NAMES)) is None:
-        _refuse_results(where, schema)
+        if {"id", "confidence", "review"} <= {*schema.names}:  # digitq wrote the table
+            commands = "`digitq report` and `digitq evaluate`"
+            raise UsageError(f"{where} has results, not images: {commands} take results")
         raise UsageError(
             f"{where} has no image column (bytes, or a struct with `bytes`), no {PIXELS} columns "
             "of whole numbers that may be pixels, and no column `path` of image files; its "

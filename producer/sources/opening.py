@@ -92,7 +92,7 @@ def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) 
     sources = [*map(printable, names)]
     sizes = accumulate(len(source.encode()) for source in sources)
     kept = sum(1 for _ in takewhile(MAX_NAMES_BYTES.__ge__, sizes))
-    if kept < len(sources) and are_files(names):
+    if kept < len(sources) and count_files(names):
         sources, kept = ["-"], 1
     folder = ""
     with suppress(FileNotFoundError):  # it has been removed
@@ -138,13 +138,9 @@ def is_set(name: str) -> bool:
 
 
 def count_files(names: Sequence[str]) -> int | None:
-    """The number of images if each SOURCE is an image file by its name; else None."""
-    return len(names) if all(map(is_image_name, names)) else None
-
-
-def are_files(names: Sequence[str]) -> bool:
-    """Whether each SOURCE is one image file; then its path is the image's id."""
-    return all(is_image_name(name) and not os.path.isdir(name) for name in names)
+    """How many SOURCEs there are if each is one image file, whose path is its id; else None."""
+    are_files = all(is_image_name(name) and not os.path.isdir(name) for name in names)
+    return len(names) if are_files else None
 
 
 def prefix_of(name: str) -> str:
