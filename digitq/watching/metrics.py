@@ -139,7 +139,7 @@ def describe(overview: Overview) -> Iterator[Metric]:
     newest = f"The newest {MAX_ENDED_JOBS:,} jobs and all that have not ended, without single calls"
     by_state = {(state,): states[state] for state in JOB_STATES}
     yield from families(gauge, (("jobs", int, newest),), ("state",), by_state)
-    yield from families(gauge, JOB_GAUGES, ("job", "model"), jobs)
+    yield from families(gauge, JOB_GAUGES, ("job_id", "model"), jobs)
 
 
 def families(

@@ -113,14 +113,16 @@ def test_the_metrics_are_those_of_the_ledger(endpoint: Endpoint) -> None:
     }
     samples = endpoint.read()
     assert {name: samples[f"digitq_{name}", frozenset()] for name in found} == found
+    labels = {name for _, labelled in samples for name, _ in labelled}
+    assert labels and not labels & {"job", "instance"}  # Prometheus sets these itself
     for name, value in (("", 10), ("_failed", 2), ("_review", 3)):
         assert endpoint.value(f"images{name}_total", model="mlp") == value
     for name, value in (("stored", 30), ("done", 10), ("failed", 2)):
-        assert endpoint.value(f"job_images_{name}", job="j", model="mlp") == value
+        assert endpoint.value(f"job_images_{name}", job_id="j", model="mlp") == value
     assert endpoint.value("jobs", state="feeding") == 1
     ledger.submit(SPEC._replace(id="call"), 1, b"chunk")  # it only counts in the backlog
     assert endpoint.value("backlog_images") == 21 and endpoint.value("jobs", state="running") == 0
-    assert [one["job"] for one in endpoint.labels("job_images_done")] == ["j"]
+    assert [one["job_id"] for one in endpoint.labels("job_images_done")] == ["j"]
     ledger.cancel("call")
     ledger.cancel("j")
     assert endpoint.value("jobs", state="cancelled") == 1
@@ -150,7 +152,7 @@ def test_of_many_jobs_the_oldest_hundred_are_shown(endpoint: Endpoint) -> None:
     ledger = Client(endpoint.local.url).ledger
     for number in range(105):
         ledger.open(SPEC._replace(id=f"j{number}"))
-    shown = {labels["job"] for labels in endpoint.labels("job_images_done")}
+    shown = {labels["job_id"] for labels in endpoint.labels("job_images_done")}
     assert shown == {f"j{number}" for number in range(100)}
     assert endpoint.value("jobs", state="feeding") == 105
 
