@@ -527,6 +527,21 @@ def test_no_jobs_are_said_to_be_none(redis_only: Local, ask: Ask) -> None:
     assert ask("jobs", "--json", "--broker", redis_only.url)[1:] == ("", "")
 
 
+def test_older_jobs_are_told_if_the_limit_leaves_some_out(
+    redis_only: Local, tmp_path: Path, ask: Ask
+) -> None:
+    """Jobs that have expired may still be in Redis's list."""
+    broker = ("--broker", redis_only.url)
+    draw_one().save(tmp_path / "1.png")
+    jobs = [ask("submit", tmp_path, *broker)[1].strip() for _ in range(3)]
+    for job in jobs:
+        ask("cancel", job, *broker)
+    assert ask("jobs", "--limit", 1, *broker)[2] == "2 older jobs not shown: --limit shows more\n"
+    with connect(redis_only.url) as redis:
+        redis.delete(record_key(jobs[0]))
+    assert ask("jobs", *broker)[2] == ""
+
+
 def test_a_job_that_nobody_works_on_is_told(
     redis_only: Local, client: Client, tmp_path: Path, ask: Ask
 ) -> None:
@@ -565,6 +580,19 @@ def test_a_password_that_is_wrong(local: Local, ask: Ask) -> None:
     url = local.url.replace("unix://", "unix://guest:wrong@")
     status, _, err = ask("jobs", "--broker", url)
     assert status == 3 and "refuses the login" in err and "wrong" not in err.partition("(")[0]
+
+
+def test_a_password_that_is_hidden_leaves_the_next_command_whole(
+    redis_only: Local, tmp_path: Path
+) -> None:
+    draw_one().save(tmp_path / "1.png")
+    with connect(redis_only.url) as redis:
+        redis.acl_setuser(
+            "guest", enabled=True, passwords=["+right"], categories=["+@all"], keys="*"
+        )
+    url = redis_only.url.replace("unix://", "unix://guest:right@")
+    _, job, err = run("submit", tmp_path, "--broker", url)
+    assert f"`digitq collect {job.strip()} -o OUT --broker URL`" in err
 
 
 def test_evaluate_prints_the_matrix(local: Local, ask: Ask) -> None:
