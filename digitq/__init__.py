@@ -45,12 +45,8 @@ def __dir__() -> list[str]:
 def describe_foreign_module() -> str | None:
     """Which file of the user hides digitq's `producer` or `protocol`, and what to do about it."""
     for name in ("producer", "protocol"):
-        try:
-            spec = find_spec(name)
-        except ValueError:  # a module of this name was made without an import
-            spec = None
-        if spec is None:
-            return f"its package `{name}` is missing: install digitq again"
+        if not (spec := find_spec(name)):
+            continue  # Python's own error says that the package is missing
         # A folder without an __init__.py has no origin
         path = Path(spec.origin or next(iter(spec.submodule_search_locations or ()))).resolve()
         if path != Path(__file__).resolve().parents[1] / name / "__init__.py":

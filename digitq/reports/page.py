@@ -21,7 +21,7 @@ from digitq.reports.corrections import checksum
 from digitq.reports.scores import percent
 from digitq.reports.survey import CONFIDENCE_BINS, Group, Survey
 from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
-from producer.found_images import FoundImage, find_images
+from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
 from protocol.chunk import CLASSES, CORRECTED
@@ -126,28 +126,22 @@ def add_pictures(
     has_worker = find_spec("cv2") is not None
     with closing(Eye()) as eye:
         for found in find_images(results.record, sources, [*by_id]):
-            thumbnail, problem = show(found)
+            picture = make_thumbnail(found.content) if found.content else None
+            if problem := found.problem or (None if picture else "can't be shown"):
+                problem = shorten(in_one_line(problem), MAX_PROBLEM, placeholder=" …")
+                problems[problem].append(found.id)
             seen = None
             # The network sees an array as it is, and a whole number not as 28×28 px
             if found.content and not (found.is_array or results.reads_numbers) and has_worker:
                 seen = eye.look(found.content)
-            if problem:
-                problems[problem].append(found.id)
             for image in by_id[found.id]:
-                image.picture, image.seen, image.problem = thumbnail, seen, problem
+                image.picture, image.seen, image.problem = picture, seen, problem
     commonest = sorted(problems.items(), key=lambda found: -len(found[1]))
     for problem, ids in commonest[:MAX_LISTED]:
         what = in_one_line(ids[0]) if len(ids) == 1 else plural(len(ids), "picture")
         yield f"{what}: {problem}"
     if not (has_worker or results.reads_numbers):
         yield "what the network saw is not shown, as the extra `worker` is not installed"
-
-
-def show(found: FoundImage) -> tuple[Thumbnail | None, str | None]:
-    """The small picture, and what a person must know of it."""
-    thumbnail = make_thumbnail(found.content) if found.content else None
-    problem = found.problem or (None if thumbnail else "can't be shown")
-    return thumbnail, problem and shorten(in_one_line(problem), MAX_PROBLEM, placeholder=" …")
 
 
 def list_tabs(survey: Survey, images: Sequence[PageImage]) -> list[Tab]:

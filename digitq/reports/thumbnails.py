@@ -137,8 +137,7 @@ class Eye:
         if pixels is None:
             return None
         file = io.BytesIO()
-        grey = np.frombuffer(pixels, np.uint8).reshape(SEEN_SIDE, SEEN_SIDE)
-        PIL.Image.fromarray(grey).save(file, "PNG", optimize=True)
+        PIL.Image.frombytes("L", (SEEN_SIDE, SEEN_SIDE), pixels).save(file, "PNG", optimize=True)
         return data_uri(file.getvalue(), "png")
 
     def close(self) -> None:

@@ -44,11 +44,7 @@ GAUGES = (
         "backlog_images",
         f"Images that are stored and not done, or wait for room in Redis{UNREAD}",
     ),
-    (
-        "backlog_seconds",
-        "backlog_seconds",
-        "Time that the living workers need for the backlog",
-    ),
+    ("backlog_seconds", "backlog_seconds", "Time that the living workers need for the backlog"),
     (
         "backlog_process_seconds",
         "backlog_process_seconds",
