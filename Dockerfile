@@ -51,7 +51,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     else pip install --no-deps --index-url "$TORCH_INDEX" torch torchvision; fi
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=bind,from=hollow,source=/dist,target=/dist \
-    pip install "$(echo /dist/*.whl)[worker,plot]"
+    pip install "$(echo /dist/*.whl)[worker]"
 
 FROM dependencies AS producer
 # It has `mnist:sample`; what it needs itself is large, and not needed for that.

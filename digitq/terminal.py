@@ -12,7 +12,6 @@ from protocol.text import in_one_line
 EXTRAS = {
     "worker": ("torch", "onnxruntime", "cv2"),
     "flower": ("flower",),
-    "plot": ("matplotlib",),
 }
 
 

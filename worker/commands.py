@@ -10,12 +10,9 @@ from typing import Any
 
 import click
 
-from protocol.errors import DigitqError, OutputError, UsageError
-from protocol.settings import INSPECT_SUFFIX, MODELS, NUMBER, use_weights
+from protocol.errors import DigitqError, OutputError
+from protocol.settings import NUMBER
 from protocol.text import in_one_line
-
-PATH = click.Path(path_type=Path)
-RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,76 +21,29 @@ def commands() -> None:
 
 
 @commands.command()
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, here]",
-)
-@click.option("--model", type=click.Choice(MODELS), help="the network to use [DIGITQ_MODEL]")
-@click.option(
-    "--weights",
-    type=PATH,
-    metavar="DIR",
-    help="folder of `digitq train` with networks to use [DIGITQ_WEIGHTS, else digitq's own]",
-)
-@click.option(
-    "--read",
-    type=click.Choice(["digit", "number"]),
-    default="digit",
-    show_default=True,
-    help="what is read in each IMAGE: one digit, or the whole number",
-)
-@click.option("--length", metavar="N", help="how many digits the number has, such as 9 or 3-6")
-@click.option(
-    "--allowed", type=PATH, metavar="FILE", help="the numbers that there can be, one on each line"
-)
-def inspect(
-    images: tuple[Path, ...],
-    out: Path | None,
-    model: str | None,
-    weights: Path | None,
-    read: str,
-    length: str | None,
-    allowed: Path | None,
-) -> None:
-    """Show how each IMAGE came to its answer.
+@click.argument("task", type=json.loads)
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
+    """Show how each image came to its answer.
 
-    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
-    a whole number it draws a box around each digit, and prints what else the number may be.
-    Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
-    written.
+    The task, in JSON, has the picture's name, or none, as `out`; the `model`; and as `known` the
+    descriptor of a file with what is known of numbers.
     """
-    if not sys.stdout:  # `>&-`
-        print("digitq: stdout is closed", file=sys.stderr)
-        sys.exit(3)
-    from protocol.known import Known, read_lines
-    from protocol.reading import choose_reading
+    from protocol.known import Known
     from worker.sight.inspection import inspect_image, inspect_number
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        if results := [image for image in images if image.suffix.lower() in RESULT_SUFFIXES]:
-            raise UsageError(
-                f"{results[0]} is a table: `inspect` takes images; "
-                f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
-            )
-        if out and len(images) > 1:
-            raise UsageError("--out takes one IMAGE only")
-        lines = None if allowed is None else read_lines(allowed)
-        reading = choose_reading(model, read, length, lines)
-        use_weights(weights, reading.model)
-    except UsageError as error:
-        print(f"digitq: {error}", file=sys.stderr)
-        sys.exit(2)
+    out, model, known = task["out"] and Path(task["out"]), task["model"], Known()
+    if model == NUMBER:
+        with open(task["known"], "rb", closefd=False) as file:
+            known = Known.decode(file.read())
     status = 0
     for image in images:
         try:
-            if reading.what == "number":
-                status = max(status, inspect_number(image, out, Known.decode(reading.known)))
+            if model == NUMBER:
+                status = max(status, inspect_number(image, out, known))
             else:
-                status = max(status, inspect_image(image, out, reading.model))
+                status = max(status, inspect_image(image, out, model))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)

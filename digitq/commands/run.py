@@ -1,8 +1,9 @@
-"""`worker`, `flower`, `metrics`, `up`, `doctor` and `inspect`, the worker's own."""
+"""`worker`, `flower`, `metrics`, `up`, `doctor`, and `inspect`, which runs the worker's own."""
 
 import json
 import logging
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NoReturn
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,11 +21,16 @@ from digitq import options
 from digitq.check import CHECKS, check_worker
 from digitq.terminal import echo_err, require
 from protocol.broker.address import read_address
-from protocol.errors import UsageError
+from protocol.errors import OutputError, UsageError
 from protocol.host.cores import usable_cores
 from protocol.logs import JsonFormatter, start_log
-from protocol.settings import DEFAULT_BROKER, read_settings, settings
+from protocol.settings import DEFAULT_BROKER, INSPECT_SUFFIX, read_settings, settings
 from protocol.text import plural
+
+if TYPE_CHECKING:
+    from protocol.reading import Reading
+
+RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
 
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
@@ -41,13 +49,6 @@ class WithOthers(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.help_option_names = ["--help"]  # click would find a `-h` in Celery's `-Pthreads`
         return super().parse_args(ctx, ["--help" if part == "-h" else part for part in args])
-
-
-class PassThrough(click.Command):
-    """A command that passes on all of its arguments, even `--` and `-h`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["--", *args])
 
 
 # A shell completes it to files, but it may be anything
@@ -185,13 +186,42 @@ def doctor(broker: str | None, flower: str | None, as_json: bool) -> None:
     sys.exit(1 if findings else 0)
 
 
-@click.command(cls=PassThrough)
-@others_argument()
-def inspect(passed_on: tuple[str, ...]) -> None:
-    """Show how images came to their answers."""
+@click.command()
+@click.argument(
+    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False),
+    help=f"the picture of one IMAGE, a .png [its name with {INSPECT_SUFFIX}, here]",
+)
+@options.reading
+@options.weights
+def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> None:
+    """Show how images came to their answers.
+
+    Draws the steps to the 28×28 pixels that the network sees, and prints the ten probabilities. Of
+    a whole number it draws a box around each digit, and prints what else the number may be.
+    Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
+    written.
+    """
     require("worker")
-    require("plot")
-    exec_module(None, "worker", "inspect", *passed_on)
+    if results := [image for image in images if image.suffix.lower() in RESULT_SUFFIXES]:
+        raise UsageError(
+            f"{results[0]} is a table: `inspect` takes images; "
+            f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
+        )
+    if out and len(images) > 1:
+        raise UsageError("--out takes one IMAGE only")
+    if not sys.stdout:  # `>&-`: the file below would take its place
+        raise OutputError("stdout is closed")
+    with TemporaryFile() as file:  # an argument has no room for a million allowed numbers
+        file.write(reading.known)
+        file.seek(0)
+        os.set_inheritable(file.fileno(), True)
+        task = {"out": out, "model": reading.model, "known": file.fileno()}
+        exec_module(None, "worker", "inspect", json.dumps(task), "--", *map(str, images))
 
 
 def choose_log_format(option: str | None) -> str | None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from digitq.cli import COMPLETE, SECTIONS, digitq, main
+from digitq.cli import COMPLETE, SECTIONS, main
 from digitq.commands.run import read_flower_options
 from digitq.private.processes import find_free_port, find_redis_server
 from digitq.summary import report_interruption
@@ -127,7 +127,7 @@ def test_a_stream_that_is_closed(closed: str, images: Path) -> None:
     ("command", "at_closed"),
     [
         ("digitq --version", 128 + signal.SIGPIPE),
-        ("worker inspect 1.png", 128 + signal.SIGPIPE),
+        ('worker inspect {"out":null,"model":"mlp"} 1.png', 128 + signal.SIGPIPE),
         ("worker inspect --help", 1),  # as click has it
     ],
 )
@@ -427,12 +427,6 @@ def test_flower_is_for_this_host_alone_unless_it_is_told_else(
     assert started[0][-3:] == ["--address=127.0.0.1", "--port=0", "--address=0.0.0.0"]
 
 
-@pytest.mark.parametrize("options", [("--", "-x.png"), ("-h",), ("a.png", "--out", "-b.png")])
-def test_options_of_inspect_are_passed_on(options: tuple[str, ...]) -> None:
-    context = digitq.commands["inspect"].make_context("inspect", list(options))
-    assert context.params["passed_on"] == options
-
-
 @pytest.fixture
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tornado's options, one set for the process, as they were before."""
@@ -582,7 +576,6 @@ def test_a_wrong_setting_of_what_digitq_becomes(command: str, name: str, value: 
         ("torch", "worker", ["bench"]),
         ("torch", "worker", ["train", "mlp", "--data", "x", "--out", "new"]),
         ("cv2", "worker", ["inspect", "x.png"]),
-        ("matplotlib", "plot", ["inspect", "x.png"]),
         ("torch", "worker", ["classify", "IMAGES"]),
     ],
 )

@@ -22,7 +22,6 @@ from protocol import errors
 from protocol.chunk import REASONS
 from protocol.overview import Overview
 from protocol.settings import Settings
-from worker.commands import commands as worker_commands
 from worker.sight.normalisation.steps import STEPS
 from worker.sight.normalisation.views import VIEWS
 
@@ -70,11 +69,6 @@ def options_of(command: click.Command) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
 
 
-def find_command(name: str) -> click.Command:
-    """`inspect` is only passed on by the command line."""
-    return worker_commands.commands[name] if name == "inspect" else cli.commands[name]
-
-
 # Commands
 
 
@@ -89,7 +83,7 @@ def test_a_shown_command_exists_with_its_options(command: str) -> None:
     if name.startswith("-"):
         assert name in {"-h", "--help", "--version"}
         return
-    found = find_command(name)
+    found = cli.commands[name]
     takes_any = any(parameter.name == "passed_on" for parameter in found.params)
     for argument in arguments:
         if re.match("--?[a-z]", argument) and not takes_any:
@@ -97,7 +91,7 @@ def test_a_shown_command_exists_with_its_options(command: str) -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = set().union(*(options_of(find_command(name)) for name in cli.commands))
+    known = set().union(*(options_of(cli.commands[name]) for name in cli.commands))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"```.*?```", "", ALL)))
     assert named - known - OTHERS_OPTIONS <= {"--help", "--version"}
 

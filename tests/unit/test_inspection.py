@@ -7,43 +7,33 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
-import matplotlib
 import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
-from matplotlib.figure import Figure
 
 from protocol.chunk import Chunk
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.inspecting import inspect
 from tests.reading import read_digit
-from worker import commands
 from worker.classify import classify_chunk
+from worker.models.card import WEIGHTS_FOLDER
 from worker.models.model import load_model
 from worker.service.limits import Watch
 from worker.sight.inspection import (
+    PANEL_WIDTH,
+    Panels,
     draw_blocks,
-    draw_figure,
+    draw_steps,
     list_probabilities,
     shows_colours,
-    to_array,
+    to_shown,
 )
 from worker.sight.normalisation.steps import Step
-
-
-@pytest.fixture
-def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small figures without a layout, for tests of their files' names."""
-    monkeypatch.setattr(Figure, "set_layout_engine", lambda *_, **__: None)
-    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 10)
-
-
-def inspect(path: Path, *options: str) -> Result:
-    return CliRunner().invoke(commands.inspect, [str(path), *options])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
@@ -59,23 +49,18 @@ def test_a_picture_shows_the_steps_and_the_answer(mode: str, tmp_path: Path) -> 
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 
 
-def test_the_picture_s_name_is_the_image_s(
-    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_picture_s_name_is_the_image_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
     assert inspect(Path("one.png")).exit_code == 0
     assert (tmp_path / "one.inspect.png").is_file()
 
 
-def test_a_long_name_is_wrapped_and_no_formula() -> None:
-    panels = [[("grey", np.zeros((9, 9), np.uint8))]]
-    heights = []
-    for name in ("one.png", f"{'Größe $x$ ' * 20}.png"):
-        figure = draw_figure(panels, None, name)
-        heights.append(figure.get_figheight())
-        assert figure.get_suptitle().split() == name.split()
-    assert heights[0] < heights[1] < heights[0] + 1
+def test_a_long_name_is_wrapped() -> None:
+    panels: Panels = [[("grey", PIL.Image.new("L", (9, 9)))]]
+    short, long = (draw_steps(panels, None, name) for name in ("one.png", "a name " * 20))
+    assert short.height < long.height < short.height + 50
+    assert np.asarray(long)[:, -10:].min() == 255  # no letter is cut off
 
 
 @pytest.mark.parametrize("name", ["a $\\frac$ b.png", "数字.png"])
@@ -91,9 +76,7 @@ def test_a_large_picture_is_no_bomb(tmp_path: Path, recwarn: pytest.WarningsReco
     assert not recwarn.list
 
 
-def test_it_replaces_its_own_pictures_only(
-    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_replaces_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     draw_one().save("one.png")
     for _ in range(2):
@@ -107,7 +90,7 @@ def test_it_replaces_its_own_pictures_only(
 
 
 def test_one_image_s_picture_does_not_replace_another_s(
-    quick_drawing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "7").mkdir()
@@ -156,7 +139,7 @@ def test_ctrl_c_leaves_no_part_of_a_picture(
 
 def test_a_closed_stdout_is_no_bad_image(tmp_path: Path) -> None:
     draw_one().save(tmp_path / "one.png")
-    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "worker", "inspect", "one.png"]
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "digitq", "inspect", "one.png"]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=False
@@ -171,8 +154,13 @@ UNSURE, ALMOST, SURE = draw_tight_ring(), draw_tight_ring(35, 16), np.array(draw
 def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: drawn.append(figure))
+    drawn: list[Panels] = []
+
+    def note(panels: Panels, *others: Any) -> PIL.Image.Image:
+        drawn.append(panels)
+        return draw_steps(panels, *others)
+
+    monkeypatch.setattr("worker.sight.inspection.draw_steps", note)
     file = encode_image(PIL.Image.fromarray(image))
     (tmp_path / "digit.png").write_bytes(file)
     result = inspect(tmp_path / "digit.png", "--out", str(tmp_path / "steps.png"))
@@ -183,9 +171,9 @@ def test_the_answer_is_a_worker_s_and_its_other_views_are_drawn(
     first = f"digit.png: {row['label']}, {row['confidence']:.2%} sure by mlp{review}"
     assert result.stdout.splitlines()[0] == first
     assert result.stdout.splitlines()[1:] == list_probabilities(np.array(row["probabilities"]))
-    (figure,) = drawn
-    titles = [axes.get_title(loc="left").partition("\n")[0] for axes in figure.axes]
-    assert titles[0] == "original" and titles[-1] == ""
+    (panels,) = drawn
+    titles = [title.partition("\n")[0] for scale in panels for title, _ in scale]
+    assert titles[0] == "original"
     assert "seen" in titles and ("softened" in titles) == (image is not SURE)
 
 
@@ -265,7 +253,11 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         ("one.png", ["--out", "one.png"], "one.png exists, and `inspect` has not made it"),
         ("one.png", ["--out", "steps.jpg"], "--out steps.jpg must end in .png"),
         ("rows.csv", [], "`digitq report rows.csv` shows results with their images"),
-        ("one.png", ["--weights", "mine", "rows.Parquet"], "`digitq report rows.Parquet` shows"),
+        (
+            "one.png",
+            ["--weights", str(WEIGHTS_FOLDER), "rows.Parquet"],
+            "`digitq report rows.Parquet` shows",
+        ),
     ],
 )
 def test_wrong_usage_is_said(
@@ -320,9 +312,24 @@ def test_a_terminal_without_colours_shows_none(
 def test_images_are_drawn_as_they_are() -> None:
     grey = np.asarray(draw_one())
     deep = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
-    assert np.array_equal(to_array(deep), grey)
+    assert np.array_equal(to_shown(deep), grey)
     clear = PIL.Image.new("LA", (3, 2), (9, 0))
-    assert np.array_equal(to_array(clear)[0, 0], (9, 9, 9, 0))
+    assert np.array_equal(np.asarray(to_shown(clear))[0, 0], (9, 9, 9, 0))
+
+
+def test_the_picture_shows_each_step_and_each_probability() -> None:
+    half = np.zeros((28, 14), np.uint8)
+    half[:14] = 255
+    panels: Panels = [[("half", PIL.Image.fromarray(half)), ("clear", PIL.Image.new("LA", (9, 9)))]]
+    probabilities = np.array([0.5, 0.25, 0.25] + [0.0] * 7, np.float32)
+    picture = np.asarray(draw_steps(panels, probabilities, "one.png"))
+    first, second = (picture[:, start : start + PANEL_WIDTH] for start in (0, PANEL_WIDTH))
+    black = (first == 0).all(2).sum()
+    assert 93 * 93 <= black < 93 * 93 + 1000  # half of 186 × 93 px, and the letters
+    grey = (second == 0xCC).all(2).sum()  # what is transparent, and pixels of the letters
+    assert 164 * 164 <= grey < 164 * 164 + 50
+    is_bar = (picture == (0x2B, 0x6C, 0xB0)).all(2).sum(1)
+    assert [is_bar.max(), np.median(is_bar[is_bar > 10])] == pytest.approx([485, 243], abs=1)
 
 
 def test_a_terminal_shows_the_digit_in_half_blocks() -> None:

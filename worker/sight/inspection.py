@@ -7,16 +7,18 @@ import sys
 import textwrap
 import warnings
 from contextlib import suppress
+from functools import cache
 from itertools import chain, count, zip_longest
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL.ImageDraw import Draw, ImageDraw
+from PIL.ImageFont import FreeTypeFont, ImageFont, load_default, truetype
+from PIL.PngImagePlugin import PngInfo
 
-from protocol.chunk import Reason
+from protocol.chunk import FoundDigit, Reason
 from protocol.errors import OutputError, UsageError
 from protocol.known import Known
 from protocol.settings import INSPECT_SUFFIX, settings
@@ -30,8 +32,17 @@ from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
 from worker.sight.types import Grey, error_of_row
 
-PANEL_PIXELS = 168  # the shorter side to which the original is decoded
+ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6
+WIDTH = 1100  # px: the width of the picture
+PANEL_WIDTH, PANEL_HEIGHT = 180, 236  # px: with the caption and the space to the next one
+CAPTION_HEIGHT = 36  # px: two lines
+PANEL_SIDES = (164, 186)  # px: a step's image is as large as it fits into these
+NUMBER_HEIGHT = 900  # px: the picture of a number is at most as high
+MARGIN = 12  # px
+BAR_WIDTH, BAR_HEIGHT = 970, 20  # px: for a probability of 1; with the space to the next one
+TITLE_FONT, FONT = 18, 13  # px
+FONTS = ("DejaVuSans.ttf", "Arial.ttf")  # a system has one of these; PIL's own is ASCII only
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
@@ -41,7 +52,7 @@ DOUBTS: dict[Reason, str] = {  # the reasons for a review that an image's steps 
     "pages": "the file has more pages than this",
 }
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
-Panels = list[list[tuple[str, NDArray[np.uint8]]]]  # names and images, a list for each scale
+Panels = list[list[tuple[str, PIL.Image.Image]]]  # names and images, a list for each scale
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
@@ -51,24 +62,25 @@ def collect_panels(content: bytes, panels: Panels) -> Step:
     """
     watch.forget()
     with watch.running(), watch.on(0):
-        original = decode_image(content, PANEL_PIXELS)
+        original = decode_image(content, ORIGINAL_SIDE)
     watch.forget()  # a worker does not decode the original
     with warnings.catch_warnings(action="ignore"), PIL.Image.open(io.BytesIO(content)) as file:
-        panels.append([(f"original\n{file.width} × {file.height}", to_array(original))])
+        panels.append([(f"original\n{file.width} x {file.height}", to_shown(original))])
     with watch.running(), watch.on(0):
         for step in trace_digit(content):
             if step.name in list(SCALES)[1:]:
                 panels.append([])
             height, width = step.image.shape
             name = STEP_NAMES.get(step.name, step.name.replace("_", " "))
-            panels[-1].append((f"{name}\n{width} × {height}", step.image))
+            shown = PIL.Image.fromarray(step.image)
+            panels[-1].append((f"{name}\n{width} x {height}", shown))
     return step
 
 
-def to_array(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """The image as matplotlib draws it: grey, or red, green, blue and alpha."""
+def to_shown(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The image in grey, or in colours with an alpha channel."""
     deep = image.mode.startswith(("I", "F"))
-    return to_picture(image) if deep else np.asarray(image.convert("RGBA"))
+    return PIL.Image.fromarray(to_picture(image)) if deep else image.convert("RGBA")
 
 
 def answer(
@@ -89,46 +101,93 @@ def answer(
         panels.append([])
         for (name, view), row in zip(seen.items(), answers, strict=True):
             title = f"{name.replace('_', ' ')}\n{row.argmax()}, {row.max():.0%} sure"
-            panels[-1].append((title, view))
+            panels[-1].append((title, PIL.Image.fromarray(view)))
     return float(first.max()), combine_views(model, first, views)
 
 
-def draw_figure(panels: Panels, probabilities: NDArray[np.float32] | None, headline: str) -> Figure:
+def start_picture(headline: str, height: int) -> tuple[PIL.Image.Image, ImageDraw, int]:
+    """A picture with its headline and this height below it; and where that begins, in px."""
+    title = textwrap.fill(headline, HEADLINE_CHARACTERS)
+    top = 2 * MARGIN + round(1.3 * TITLE_FONT) * (1 + title.count("\n"))
+    picture = PIL.Image.new("RGB", (WIDTH, top + height), "white")
+    draw = Draw(picture)
+    draw.text((MARGIN, MARGIN), title, "black", load_font(TITLE_FONT))
+    return picture, draw, top
+
+
+@cache
+def load_font(size: int) -> FreeTypeFont | ImageFont:
+    for name in FONTS:
+        with suppress(OSError):
+            return truetype(name, size)
+    return load_default(size)
+
+
+def place(
+    picture: PIL.Image.Image, image: PIL.Image.Image, left: int, top: int, sides: tuple[int, int]
+) -> float:
+    """Draw an image with a frame, as large as it fits into the sides; gives its enlargement."""
+    factor = min(larger / side for larger, side in zip(sides, image.size, strict=True))
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    how = PIL.Image.Resampling.NEAREST if factor > 1 else PIL.Image.Resampling.BOX
+    image = image.convert("RGBA").resize((width, height), how)
+    frame = (left - 1, top - 1, left + width, top + height)
+    Draw(picture).rectangle(frame, fill="#cccccc", outline="#bbbbbb")
+    picture.paste(image, (left, top), image)
+    return factor
+
+
+def draw_steps(
+    panels: Panels, probabilities: NDArray[np.float32] | None, headline: str
+) -> PIL.Image.Image:
     """Draw the panels in rows, and below them the ten probabilities as horizontal bars."""
     rows = [
         scale[start : start + PANELS_A_ROW]
         for scale in panels
         for start in range(0, len(scale), PANELS_A_ROW)
     ]
-    title = textwrap.fill(headline, HEADLINE_CHARACTERS)
-    heights = [2.3] * len(rows) + [2.6] * (probabilities is not None)  # inches
-    figure = Figure(figsize=(11, sum(heights) + 0.5 + 0.2 * title.count("\n")))
-    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
-    grid = figure.add_gridspec(len(heights), PANELS_A_ROW, height_ratios=heights)
-    for row, scale in enumerate(rows):
-        for column, (name, image) in enumerate(scale):
-            axes = figure.add_subplot(grid[row, column], facecolor="#cccccc", xticks=[], yticks=[])
-            axes.set_title(name, loc="left", fontsize=9, parse_math=False)
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axes.spines[:].set_color("#bbbbbb")
-    if probabilities is not None:
-        axes = figure.add_subplot(grid[-1, :])
-        bars = axes.barh(range(10), probabilities, color="#2b6cb0")
-        axes.bar_label(bars, [f"{probability:.2%}" for probability in probabilities], padding=4)
-        axes.set(xlim=(0, 1.08), xticks=[], yticks=range(10))
-        axes.invert_yaxis()
-        axes.tick_params(left=False)
-        axes.spines[:].set_visible(False)
-    return figure
+    bars = [] if probabilities is None else probabilities.tolist()
+    height = PANEL_HEIGHT * len(rows) + BAR_HEIGHT * len(bars) + MARGIN
+    picture, draw, top = start_picture(headline, height)
+    font = load_font(FONT)
+    for row in rows:
+        for column, (name, image) in enumerate(row):
+            left = MARGIN + column * PANEL_WIDTH
+            draw.text((left, top), name, "black", font)
+            place(picture, image, left, top + CAPTION_HEIGHT, PANEL_SIDES)
+        top += PANEL_HEIGHT
+    for digit, probability in enumerate(bars):
+        left, middle = 3 * MARGIN, top + BAR_HEIGHT // 2
+        end = left + round(probability * BAR_WIDTH)
+        draw.rectangle((left, top + 2, end, top + BAR_HEIGHT - 3), "#2b6cb0")
+        draw.text((MARGIN, middle), f"{digit}", "black", font, "lm")
+        draw.text((end + MARGIN // 2, middle), f"{probability:.2%}", "black", font, "lm")
+        top += BAR_HEIGHT
+    return picture
 
 
-def save_figure(figure: Figure, out: Path, source: str) -> None:
-    """Write the figure as a PNG that names its image. Raises `OutputError`."""
-    partial, content = out.with_name(out.name + ".partial"), io.BytesIO()
-    metadata = {"Software": SOFTWARE, "Source": source}
-    with warnings.catch_warnings(action="ignore"):  # letters that the font lacks become boxes
-        figure.savefig(content, format="png", metadata=metadata)
+def draw_boxes(
+    image: NDArray[np.uint8], size: tuple[int, int], digits: list[FoundDigit], headline: str
+) -> PIL.Image.Image:
+    """Draw an image with a box around each digit, in px of the image's `size` in its file."""
+    sides, shown = (WIDTH - 2 * MARGIN, NUMBER_HEIGHT), PIL.Image.fromarray(image)
+    height = min(sides[1], round(sides[0] * shown.height / shown.width))
+    picture, draw, top = start_picture(headline, height + MARGIN)
+    factor = place(picture, shown, MARGIN, top, sides) * shown.width / size[0]
+    for digit in digits:
+        corners = [factor * side for side in digit[2:]]
+        box = [start + side for start, side in zip((MARGIN, top) * 2, corners, strict=True)]
+        draw.rectangle(box, outline="red", width=2)
+        draw.text((box[0], box[1] - 3), f"{digit.digit}", "red", load_font(TITLE_FONT), "lb")
+    return picture
+
+
+def save_picture(picture: PIL.Image.Image, out: Path, source: str) -> None:
+    """Write the picture as a PNG that names its image. Raises `OutputError`."""
+    partial, content, info = out.with_name(out.name + ".partial"), io.BytesIO(), PngInfo()
+    info.add_text("Software", SOFTWARE)
+    info.add_text("Source", source)
+    picture.save(content, "PNG", pnginfo=info)
     # Ctrl-C ends this process at once; here it waits until the partial file is gone
     interrupts: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
@@ -244,17 +303,8 @@ def inspect_number(path: Path, out: Path | None, known: Known) -> int:
     headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
     if reading.reason:
         headline += f", to review: {reading.reason}"
-    tall = 1.5 + min(9, 10 * picture.shape[0] / picture.shape[1])  # inches
-    figure = Figure(figsize=(11, tall), layout="constrained")
-    figure.suptitle(headline, x=0.01, ha="left", fontsize=13, parse_math=False)
-    axes = figure.add_subplot(xticks=[], yticks=[])
-    width, height = size_of(content, picture.shape)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    for digit in reading.digits:
-        _, _, left, top, right, bottom = digit
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red"))
-        axes.text(left, top, f"{digit.digit}", color="red", fontsize=11, va="bottom")
-    save_figure(figure, out, source)
+    size = size_of(content, picture.shape)
+    save_picture(draw_boxes(picture, size, reading.digits, headline), out, source)
     print(headline)
     for digit in reading.digits:
         box = " ".join(f"{side:g}" for side in digit[2:])
@@ -292,7 +342,7 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
         if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
             headline += f", to review: {doubt}"
     if panels:
-        save_figure(draw_figure(panels, probabilities, headline), out, source)
+        save_picture(draw_steps(panels, probabilities, headline), out, source)
     print(headline)
     if probabilities is not None:
         is_utf = sys.stdout.encoding.lower().startswith("utf")
