@@ -23,15 +23,16 @@ from training.epochs import SceneLearner, ScenesRecipe, train
 from training.rendered import Scene, collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning import column_batches
-from worker.learning.calibration import fit_logistic, measure_share
-from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
-from worker.learning.columns import Columns, fold
-from worker.learning.number_calibration import (
+from worker.learning.calibration import (
     NumberPicture,
     calibrate_card,
+    fit_logistic,
     measure_gaps,
+    measure_share,
     read_pictures,
 )
+from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
+from worker.learning.columns import Columns, fold
 from worker.learning.own import make_writable, write_model
 from worker.models.card import Card, card_path, read_card
 from worker.models.network import NUMBER_READER

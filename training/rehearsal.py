@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from training.rendered import collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
-from worker.learning.rehearsal import REHEARSAL_FILE
+from worker.learning.own_numbers import REHEARSAL_FILE
 from worker.sight.types import Grey
 
 STRIP_SCENES = 2_300  # about a fifth of them has no clear number

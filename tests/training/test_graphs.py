@@ -11,8 +11,7 @@ from training.detector import Detector
 from training.graphs import to_onnx
 from training.number_trainer import read_networks
 from worker.learning.columns import Columns, Residual, fold
-from worker.models.number import GRAPHS_FOLDER, load_networks
-from worker.models.runtime import make_session
+from worker.models.number import GRAPHS_FOLDER, load_networks, make_session
 
 
 def test_the_installed_graphs_are_those_of_the_networks() -> None:

@@ -8,18 +8,16 @@ import torch
 
 from protocol.chunk import CLASSES
 from worker.learning.calibration import (
-    REVIEWED_SHARE,
-    choose_digit_threshold,
-    choose_temperature,
-    measure,
-    measure_calibration_error,
-)
-from worker.learning.number_calibration import (
     MARKED_SHARE,
+    REVIEWED_SHARE,
     Answers,
     calibrate_card,
     calibrated,
+    choose_digit_threshold,
+    choose_temperature,
     choose_threshold,
+    measure,
+    measure_calibration_error,
     measure_gaps,
 )
 from worker.models.card import Card

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import PIL.Image
@@ -17,7 +16,7 @@ import pytest
 
 from protocol.chunk import Chunk
 from protocol.settings import settings
-from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
+from tests.drawing import draw_one, draw_tight_ring, encode_image
 from tests.inspecting import inspect
 from tests.reading import read_digit
 from worker.classify import classify_chunk
@@ -27,10 +26,8 @@ from worker.service.limits import Watch
 from worker.sight.inspection import (
     PANEL_WIDTH,
     Panels,
-    draw_blocks,
     draw_steps,
     list_probabilities,
-    shows_colours,
     to_shown,
 )
 from worker.sight.normalisation.steps import Step
@@ -294,21 +291,6 @@ def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
     assert r"no\x1b[31mne.png can't be read" in inspect(Path("no\x1b[31mne.png")).stderr
 
 
-@pytest.mark.parametrize(
-    ("variables", "shown"),
-    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False)],
-)
-def test_a_terminal_without_colours_shows_none(
-    variables: dict[str, str], shown: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    for is_terminal in (True, False):
-        monkeypatch.setattr(sys, "stdout", Mock(isatty=lambda: is_terminal))  # noqa: B023
-        assert shows_colours() == (shown and is_terminal)
-
-
 def test_images_are_drawn_as_they_are() -> None:
     grey = np.asarray(draw_one())
     deep = PIL.Image.fromarray(grey.astype(np.uint16) * 257)
@@ -330,12 +312,6 @@ def test_the_picture_shows_each_step_and_each_probability() -> None:
     assert 164 * 164 <= grey < 164 * 164 + 50
     is_bar = (picture == (0x2B, 0x6C, 0xB0)).all(2).sum(1)
     assert [is_bar.max(), np.median(is_bar[is_bar > 10])] == pytest.approx([485, 243], abs=1)
-
-
-def test_a_terminal_shows_the_digit_in_half_blocks() -> None:
-    (digit,) = random_digits(1)
-    lines = draw_blocks(digit)
-    assert len(lines) == 14 and all(line.count("▀") == 28 for line in lines)
 
 
 def test_the_bars_are_as_long_as_the_probabilities() -> None:

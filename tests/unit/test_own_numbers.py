@@ -17,8 +17,7 @@ from protocol.chunk import FILES_SCHEMA, Chunk, write_chunk
 from worker.commands import train
 from worker.learning import own_numbers
 from worker.learning.own import Trained
-from worker.learning.own_numbers import place_digits
-from worker.learning.rehearsal import REHEARSAL_FILE, load_rehearsal
+from worker.learning.own_numbers import REHEARSAL_FILE, load_rehearsal, place_digits
 from worker.models.card import read_card
 from worker.models.number import STRIDE, STRIP_HEIGHT, load_networks, read_number_weights
 

@@ -1,13 +1,29 @@
-"""Measures accuracy and calibration, and chooses the temperature and the review threshold."""
+"""Measures accuracy and calibration, and chooses temperatures and review thresholds."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from protocol.chunk import CALIBRATION_BINS
+from protocol.chunk import CALIBRATION_BINS, Reason
+from protocol.known import Known
+from worker.models.card import Card
 from worker.models.network import Network
+from worker.models.number import NumberReader
+from worker.sight.numbers.recognition import choose_readings, look
+from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
+from worker.sight.types import Grey, ImageError
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
+NO_READING = Proposal("?", 0.0)  # no reading: it is never right
+MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
+MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
 
 
 def classify(network: nn.Module, images: Tensor) -> Tensor:
@@ -74,3 +90,94 @@ def choose_temperature(network: Network, images: Tensor, labels: Tensor) -> floa
 def choose_digit_threshold(probabilities: Tensor) -> float:
     """The confidence below which `REVIEWED_SHARE` of the answers are: (N, 10)."""
     return round(probabilities.amax(1).quantile(REVIEWED_SHARE).item(), 4)
+
+
+class NumberPicture(NamedTuple):
+    """A picture, and the number in it."""
+
+    picture: Grey
+    number: str
+    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)  # of its digits, if they are known
+
+
+class Answers(NamedTuple):
+    """What was read in N pictures, freely and with the length known: (N,) each."""
+
+    chances: Tensor  # the probability of the free reading, 0 if there is none
+    digits: Tensor  # how many digits it has, 1 if there is none
+    is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
+    is_right: Tensor
+    known_chances: Tensor  # the probability of the reading of the right length, 0 if there is none
+    is_known_right: Tensor
+
+
+def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> Answers:
+    """Read the number in each picture."""
+    rows = []
+    for picture, number, _ in pictures:
+        free = known = NO_READING
+        reason: Reason = ""
+        with suppress(ImageError):  # nothing was found
+            seen = look(reader, picture)
+            (free, *_), reason, _ = choose_readings(seen, NOTHING_KNOWN)
+            length = len(number)
+            (best, *_), _, is_free = choose_readings(seen, Known((length, length)))
+            known = NO_READING if is_free else best
+        is_right, is_known_right = (one.number == number for one in (free, known))
+        digits = len(free.number)
+        rows.append((free.chance, digits, reason != "", is_right, known.chance, is_known_right))
+    return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
+
+
+def calibrate_card(card: Card, answers: Answers) -> Card:
+    """The card with what makes confidence match accuracy, and the threshold for `review`.
+
+    The confidence of a free reading also depends on its count of digits. A reading whose length was
+    known has a confidence of its own: no other length takes a part of its probability, so that is
+    too high more often.
+    """
+    lengths = answers.digits.double().log()
+    slope, length_factor, offset = fit_odds(answers, answers.chances, answers.is_right, lengths)
+    known_slope, known_offset = fit_odds(answers, answers.known_chances, answers.is_known_right)
+    card = replace(
+        card,
+        temperature=round(1 / slope, 4),
+        offset=round(offset, 4),
+        length_factor=round(length_factor, 4),
+        known_temperature=round(1 / known_slope, 4),
+        known_offset=round(known_offset, 4),
+    )
+    return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
+
+
+def fit_odds(answers: Answers, chances: Tensor, is_right: Tensor, *features: Tensor) -> list[float]:
+    """The slopes of the chances' log-odds and of other features, (N,) each, and the offset.
+
+    They are for readings without another doubt: a clear number that looks doubtful is mostly read
+    wrongly, one with another line is not.
+    """
+    kept = ~answers.is_doubted & (chances > 0)
+    inputs = torch.stack([torch.logit(chances.double(), 1e-6), *features], 1)
+    return fit_logistic(inputs[kept], is_right[kept].double())
+
+
+def calibrated(card: Card, answers: Answers) -> Tensor:
+    """The confidence of each reading, (N,)."""
+    pairs = zip(answers.chances.tolist(), answers.digits.tolist(), strict=True)
+    return torch.tensor([card.calibrate(chance, digits) for chance, digits in pairs])
+
+
+def measure_gaps(card: Card, answers: Answers) -> float:
+    """The expected calibration error of the free readings."""
+    is_read = answers.chances > 0
+    return measure_calibration_error(calibrated(card, answers)[is_read], answers.is_right[is_read])
+
+
+def choose_threshold(confidence: Tensor, answers: Answers) -> float:
+    """The confidence below which a number is to be reviewed, from those of readings, (N,).
+
+    It is at least `MIN_THRESHOLD`: a network that has hardly learned is never confident.
+    """
+    wrong = confidence.masked_fill(answers.is_doubted, 0.0)[~answers.is_right]
+    threshold = wrong.quantile(MARKED_SHARE).item() if len(wrong) else 0.0
+    return round(max(MIN_THRESHOLD, threshold), 4)

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -17,7 +20,14 @@ from protocol.chunk import Chunk, kind_of
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from worker.classify import Outcome, as_file, read_image, read_images
-from worker.learning.calibration import measure_share
+from worker.learning.calibration import (
+    Answers,
+    NumberPicture,
+    calibrate_card,
+    measure_gaps,
+    measure_share,
+    read_pictures,
+)
 from worker.learning.column_batches import (
     LearnedStrip,
     NumberRecipe,
@@ -31,18 +41,11 @@ from worker.learning.column_batches import (
 )
 from worker.learning.columns import Columns, fold
 from worker.learning.learner import Learner
-from worker.learning.number_calibration import (
-    Answers,
-    NumberPicture,
-    calibrate_card,
-    measure_gaps,
-    read_pictures,
-)
 from worker.learning.own import Trained, leave_out, read_own
-from worker.learning.rehearsal import load_rehearsal
 from worker.models.number import NumberReader, make_reader, read_number_weights, take_weights
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
+from worker.sight.numbers.finding import equalise
 from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
@@ -51,6 +54,34 @@ RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=
 OWN_SHARE = 0.5  # so many own numbers are learned for each rehearsed one
 MAX_MISSED = 1  # the detector may see so many digits more or fewer than the number has
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
+REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
+
+
+class Rehearsal(NamedTuple):
+    """Rendered numbers, so that the network does not forget them while it learns others."""
+
+    strips: list[LearnedStrip]
+    pictures: list[NumberPicture]
+
+
+def load_rehearsal() -> Rehearsal:
+    """The strips and whole pictures of the file, which `python -m training rehearsal` made.
+
+    Its Arrow table has `image`, a WebP picture of grey values; `number`; and `middles`, where the
+    middle of each digit is in a strip, in px. A row without `middles` is a whole picture.
+    """
+    strips, pictures = [], []
+    with pa.ipc.open_file(REHEARSAL_FILE) as file:
+        rows = file.read_all().to_pylist()
+    for row in rows:
+        number, content = row["number"], np.frombuffer(row["image"], np.uint8)
+        grey = np.asarray(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE), np.uint8)
+        if row["middles"] is None:
+            pictures.append(NumberPicture(grey, number))
+        else:
+            middles = np.array(row["middles"], np.float64)
+            strips.append(LearnedStrip(equalise(grey), middles, [*map(int, number)]))
+    return Rehearsal(strips, pictures)
 
 
 def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:

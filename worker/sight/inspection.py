@@ -8,7 +8,7 @@ import textwrap
 import warnings
 from contextlib import suppress
 from functools import cache
-from itertools import chain, count, zip_longest
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from worker.sight.decoding.pillow import decode_image, prepare_libraries, to_pic
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import SCALES, Step, Views
 from worker.sight.numbers.recognition import DECODED_SIDE, read_number, size_of
-from worker.sight.types import Grey, error_of_row
+from worker.sight.types import error_of_row
 
 ORIGINAL_SIDE = 168  # px: the shorter side to which the original is decoded
 PANELS_A_ROW = 6
@@ -42,7 +42,7 @@ NUMBER_HEIGHT = 900  # px: the picture of a number is at most as high
 MARGIN = 12  # px
 BAR_WIDTH, BAR_HEIGHT = 970, 20  # px: for a probability of 1; with the space to the next one
 TITLE_FONT, FONT = 18, 13  # px
-FONTS = ("DejaVuSans.ttf", "Arial.ttf")  # a system has one of these; PIL's own is ASCII only
+FONT_FILES = ("DejaVuSans.ttf", "Arial.ttf")  # a system has one of these; PIL's own is ASCII only
 HEADLINE_CHARACTERS = 100  # a longer headline is wrapped
 BAR_CHARACTERS = 40  # the length of the bar of a probability of 1, in the terminal
 SOFTWARE = "digitq inspect"  # the program's name in the PNG file
@@ -117,7 +117,7 @@ def start_picture(headline: str, height: int) -> tuple[PIL.Image.Image, ImageDra
 
 @cache
 def load_font(size: int) -> FreeTypeFont | ImageFont:
-    for name in FONTS:
+    for name in FONT_FILES:
         with suppress(OSError):
             return truetype(name, size)
     return load_default(size)
@@ -202,15 +202,6 @@ def save_picture(picture: PIL.Image.Image, out: Path, source: str) -> None:
         signal.signal(signal.SIGINT, handler)
     if interrupts:
         signal.raise_signal(signal.SIGINT)
-
-
-def draw_blocks(digit: Grey) -> list[str]:
-    """28×28 grey values as 14 lines of half blocks, each of which shows two rows of pixels."""
-    levels = 232 + digit.astype(int) * 23 // 255  # the codes of a terminal's 24 greys
-    return [
-        "".join(f"\033[38;5;{a};48;5;{b}m▀" for a, b in zip(upper, lower, strict=True)) + "\033[0m"
-        for upper, lower in zip(levels[::2], levels[1::2], strict=True)
-    ]
 
 
 def list_probabilities(probabilities: NDArray[np.float32], block: str = "█") -> list[str]:
@@ -315,12 +306,6 @@ def inspect_number(path: Path, out: Path | None, known: Known) -> int:
     return 0
 
 
-def shows_colours() -> bool:
-    """Whether stdout is a terminal with colours, and `NO_COLOR` is not set."""
-    plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
-    return sys.stdout.isatty() and not plain
-
-
 def inspect_image(path: Path, out: Path | None, name: str) -> int:
     """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
 
@@ -346,10 +331,7 @@ def inspect_image(path: Path, out: Path | None, name: str) -> int:
     print(headline)
     if probabilities is not None:
         is_utf = sys.stdout.encoding.lower().startswith("utf")
-        drawn = draw_blocks(digit.image) if is_utf and shows_colours() else []
-        bars = list_probabilities(probabilities, "█" if is_utf else "#")
-        for line in zip_longest(drawn, bars, fillvalue="") if drawn else zip(bars):
-            print(*line, sep="  ")
+        print(*list_probabilities(probabilities, "█" if is_utf else "#"), sep="\n")
     if panels:
         print(f"the picture of the steps is {in_one_line(str(out))}", file=sys.stderr)
     return int(probabilities is None)
