@@ -530,7 +530,7 @@ class Ledger:
         results of the chunks in `drop` are deleted first."""
         key = record_key(job_id) + ":results"
         drops = [("HDEL", key, *drop)] if drop else []
-        *_, found = self.redis.transact(*drops, ("HMGET", key, *range(start, start + count)))
+        *_, found = self.redis.read(*drops, ("HMGET", key, *range(start, start + count)))
         return cast(list[bytes | None], found)
 
     def take(self, job_id: str) -> bytes | None:

@@ -131,7 +131,7 @@ class RetryingRedis(redis.Redis):
 
     def read(self, *commands: Command, is_transaction: bool = False) -> list[Any]:
         """Run commands in one round trip; returns their replies. A Redis that is full lets those
-        pass that only read, unless they are a transaction."""
+        pass that only read or delete, which Redis 6 refuses in a transaction."""
 
         def send() -> list[Any]:
             with cast(Any, self.pipeline(is_transaction)) as pipeline:

@@ -353,8 +353,8 @@ def test_slow_chunks_raise_their_deadline(ledger: Ledger) -> None:
     assert take_messages(ledger) == [1]
 
 
-def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
-    """Only workers can make room."""
+def test_workers_and_collectors_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
+    """Only they can make room."""
     store(ledger, 0)
     ledger.submit(SPEC._replace(id="i"), 10, b"chunk 0")
     ledger.redis.config_set("maxmemory", 1)
@@ -370,6 +370,9 @@ def test_workers_go_on_where_redis_is_out_of_memory(ledger: Ledger) -> None:
         assert complete(ledger, 0)
         with pytest.raises(BrokerError, match="maxmemory"):
             store(ledger, 1)
+        assert ledger.results("j", 0, 1, drop=[]) == [b"result 0"]
+        assert ledger.results("j", 0, 1, drop=[0]) == [None]
+        ledger.free("j", 1, 10)
         ledger.cancel("i")  # this makes room, too
         assert ledger.record("i").state == "cancelled"
     finally:
