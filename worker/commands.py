@@ -30,7 +30,7 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
     descriptor of a file with what is known of numbers.
     """
     from protocol.known import Known
-    from worker.sight.inspection import inspect_image, inspect_number
+    from worker.sight.inspection import inspect as inspect_one
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     out, model, known = task["out"] and Path(task["out"]), task["model"], Known()
@@ -40,10 +40,7 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
     status = 0
     for image in images:
         try:
-            if model == NUMBER:
-                status = max(status, inspect_number(image, out, known))
-            else:
-                status = max(status, inspect_image(image, out, model))
+            status = max(status, inspect_one(image, out, model, known))
             sys.stdout.flush()
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)

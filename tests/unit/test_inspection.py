@@ -97,8 +97,8 @@ def test_one_image_s_picture_does_not_replace_another_s(
         result = inspect(Path("one.png"), "7/one.png")
         assert result.exit_code == 0
         assert result.stderr.splitlines() == [
-            "the picture of the steps is one.inspect.png",
-            "the picture of the steps is one-2.inspect.png",
+            "the picture is one.inspect.png",
+            "the picture is one-2.inspect.png",
         ]
     assert inspect(Path("7/one.png"), "-o", "one.inspect.png").exit_code == 0
     assert inspect(Path("one.png"), "7/one.png", "-o", "one.inspect.png").exit_code == 2
@@ -285,9 +285,7 @@ def test_names_are_shown_in_plain_characters(tmp_path: Path) -> None:
     out = tmp_path / "\x1b[0m.png"
     result = inspect(path, "--out", str(out))
     assert result.stdout.startswith(r"a\x1b[31m\u202e\n1.png: 1, ")
-    assert (
-        result.stderr == f"the picture of the steps is {tmp_path}/\\x1b[0m.png\n" and out.exists()
-    )
+    assert result.stderr == f"the picture is {tmp_path}/\\x1b[0m.png\n" and out.exists()
     assert r"no\x1b[31mne.png can't be read" in inspect(Path("no\x1b[31mne.png")).stderr
 
 

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from protocol.chunk import FoundDigit, Reason
 from protocol.errors import OutputError, UsageError
 from protocol.known import Known
-from protocol.settings import INSPECT_SUFFIX, settings
+from protocol.settings import INSPECT_SUFFIX, NUMBER, settings
 from protocol.text import in_one_line, too_large
 from worker.classify import MIN_DIGIT_CONFIDENCE, TTA_BELOW, combine_views, watch
 from worker.models.model import Model, load_model
@@ -53,6 +53,8 @@ DOUBTS: dict[Reason, str] = {  # the reasons for a review that an image's steps 
 }
 STEP_NAMES = {"centre": "seen"}  # a clearer name than the step's function has
 Panels = list[list[tuple[str, PIL.Image.Image]]]  # names and images, a list for each scale
+# What is printed, the picture if there is one, and the exit status
+Inspected = tuple[list[str], PIL.Image.Image | None, int]
 
 
 def collect_panels(content: bytes, panels: Panels) -> Step:
@@ -263,75 +265,64 @@ def read(path: Path) -> bytes:
     return content
 
 
-def prepare(path: Path, out: Path | None) -> tuple[bytes, str, Path]:
-    """The bytes of an image, the name by which its picture knows it, and where that is written.
+def inspect(path: Path, out: Path | None, name: str, known: Known) -> int:
+    """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
 
-    Raises `UsageError`.
+    Raises `UsageError`, `OutputError`.
     """
     prepare_libraries()  # `check_out` and `choose_out` open pictures, too
     if out:
         check_out(out)
-    content = read(path)
+    content, title = read(path), in_one_line(path.name)
     source = ascii(os.path.realpath(path))[1:-1]
-    return content, source, out or choose_out(path, source)
+    out = out or choose_out(path, source)
+    if name == NUMBER:
+        lines, picture, status = inspect_number(content, title, known)
+    else:
+        lines, picture, status = inspect_digit(content, title, name)
+    if picture:
+        save_picture(picture, out, source)
+    print(*lines, sep="\n")
+    if picture:
+        print(f"the picture is {in_one_line(str(out))}", file=sys.stderr)
+    return status
 
 
-def inspect_number(path: Path, out: Path | None, known: Known) -> int:
-    """Draw the picture with a box around each digit, and print the number and its alternatives.
-
-    Gives the exit status, 1 if the image can't be read. Raises `UsageError`, `OutputError`.
-    """
-    content, source, out = prepare(path, out)
-    title = in_one_line(path.name)
+def inspect_number(content: bytes, title: str, known: Known) -> Inspected:
+    """The number with its alternatives, and the picture with a box around each digit."""
     watch.forget()
     try:
         with watch.running(), watch.on(0):
             reading = read_number(content, known)
             picture = read_picture(content, DECODED_SIDE)
     except Exception as error:
-        print(f"{title}: {error_of_row(error)}")
-        return 1
+        return [f"{title}: {error_of_row(error)}"], None, 1
     headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
     if reading.reason:
         headline += f", to review: {reading.reason}"
-    size = size_of(content, picture.shape)
-    save_picture(draw_boxes(picture, size, reading.digits, headline), out, source)
-    print(headline)
+    lines = [headline]
     for digit in reading.digits:
         box = " ".join(f"{side:g}" for side in digit[2:])
-        print(f"{digit.digit}  {digit.confidence:7.2%}  at {box}")
-    for number, probability in reading.alternatives:
-        print(f"or {number}  {probability:.2%}")
-    print(f"the picture is {in_one_line(str(out))}", file=sys.stderr)
-    return 0
+        lines.append(f"{digit.digit}  {digit.confidence:7.2%}  at {box}")
+    lines += [f"or {number}  {probability:.2%}" for number, probability in reading.alternatives]
+    size = size_of(content, picture.shape)
+    return lines, draw_boxes(picture, size, reading.digits, headline), 0
 
 
-def inspect_image(path: Path, out: Path | None, name: str) -> int:
-    """Draw the picture and print the answer; gives the exit status, 1 if the image can't be read.
-
-    Raises `UsageError`, `OutputError`.
-    """
-    content, source, out = prepare(path, out)
-    title = in_one_line(path.name)
+def inspect_digit(content: bytes, title: str, name: str) -> Inspected:
+    """The digit with its probabilities, and the picture of the steps as far as they went."""
     panels: Panels = []
-    probabilities = None
     try:
         digit = collect_panels(content, panels)
     except Exception as error:
         headline = f"{title}: {error_of_row(error)}"
-    else:
-        model = load_model(name)
-        first, probabilities = answer(content, digit, model, panels)
-        confidence = float(probabilities.max())
-        headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}"
-        if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
-            headline += f", to review: {doubt}"
-    if panels:
-        save_picture(draw_steps(panels, probabilities, headline), out, source)
-    print(headline)
-    if probabilities is not None:
-        is_utf = sys.stdout.encoding.lower().startswith("utf")
-        print(*list_probabilities(probabilities, "█" if is_utf else "#"), sep="\n")
-    if panels:
-        print(f"the picture of the steps is {in_one_line(str(out))}", file=sys.stderr)
-    return int(probabilities is None)
+        return [headline], draw_steps(panels, None, headline) if panels else None, 1
+    model = load_model(name)
+    first, probabilities = answer(content, digit, model, panels)
+    confidence = float(probabilities.max())
+    headline = f"{title}: {probabilities.argmax()}, {confidence:.2%} sure by {name}"
+    if doubt := find_doubt(first, confidence, model.card.review_below, digit.review_reason):
+        headline += f", to review: {doubt}"
+    is_utf = sys.stdout.encoding.lower().startswith("utf")
+    lines = [headline, *list_probabilities(probabilities, "█" if is_utf else "#")]
+    return lines, draw_steps(panels, probabilities, headline), 0
