@@ -45,12 +45,9 @@ def inspect(task: dict[str, Any], images: tuple[Path, ...]) -> None:
         except DigitqError as error:
             print(f"digitq: {in_one_line(str(error))}", file=sys.stderr)
             status = max(status, 3 if isinstance(error, OutputError) else 2)
-        except OSError as error:  # stdout can't be written
+        except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
-                sys.exit(128 + signal.SIGPIPE)
-            print(f"digitq: {error}", file=sys.stderr)
-            sys.exit(3)
+            sys.exit(128 + signal.SIGPIPE)
     sys.exit(status)
 
 

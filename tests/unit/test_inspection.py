@@ -23,6 +23,7 @@ from worker.classify import classify_chunk
 from worker.models.card import WEIGHTS_FOLDER
 from worker.models.model import load_model
 from worker.service.limits import Watch
+from worker.sight import inspection
 from worker.sight.inspection import (
     PANEL_WIDTH,
     Panels,
@@ -60,10 +61,16 @@ def test_a_long_name_is_wrapped() -> None:
     assert np.asarray(long)[:, -10:].min() == 255  # no letter is cut off
 
 
-@pytest.mark.parametrize("name", ["a $\\frac$ b.png", "数字.png"])
-def test_any_name_can_be_drawn(name: str, tmp_path: Path) -> None:
-    draw_one().save(tmp_path / name)
-    assert inspect(tmp_path / name, "--out", str(tmp_path / "steps.png")).exit_code == 0
+@pytest.mark.parametrize("fonts", [inspection.FONT_FILES, ()], ids=["fonts", "no fonts"])
+def test_any_name_can_be_drawn(
+    fonts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "FONT_FILES", fonts)
+    inspection.load_font.cache_clear()
+    path = tmp_path / "Größe 数字.png"
+    draw_one().save(path)
+    assert inspect(path, "--out", str(tmp_path / "steps.png")).exit_code == 0
+    inspection.load_font.cache_clear()
     assert (tmp_path / "steps.png").is_file()
 
 
