@@ -7,20 +7,20 @@ from digitq import describe_foreign_module
 
 
 def hide_password() -> None:
-    """If `--broker` has a password, put it into the environment and start this program anew without
-    it: everyone on this host sees the arguments of a process."""
-    from protocol.broker.address import without_password
+    """If `--broker` has a password, put the URL into the environment and start this program anew
+    with `***` in its place: everyone on this host sees the arguments of a process."""
+    from protocol.broker.address import HIDDEN_URL, without_password
 
-    url, rest, parts = "", list[str](), iter(sys.orig_argv)
-    for part in parts:
-        name, equals, value = part.partition("=")
-        if name == "--broker":
-            url = value if equals else next(parts, "")
-        else:
-            rest.append(part)
-    if without_password(url) != url:
-        os.environ["DIGITQ_BROKER_URL"] = url
-        os.execv(sys.executable, rest)
+    url, arguments = "", [*sys.orig_argv]
+    for place, part in enumerate(sys.orig_argv):
+        option, equals, value = part.partition("=")
+        if option == "--broker" and equals:
+            url, arguments[place] = value, f"{option}={without_password(value)}"
+        elif sys.orig_argv[max(0, place - 1)] == "--broker":
+            url, arguments[place] = part, without_password(part)
+    if arguments != sys.orig_argv:
+        os.environ[HIDDEN_URL] = url
+        os.execv(sys.executable, arguments)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Options and arguments that several commands share: `from digitq import options`."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import click
 
+from protocol.broker.address import HIDDEN_URL
 from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.settings import DEFAULT_BROKER, LOG_FORMATS, MODELS, settings, use_weights
@@ -18,8 +20,18 @@ SOURCES_HELP = (
 )
 BROKER_HELP = "Redis to use [DIGITQ_BROKER_URL, else {}]"
 
-broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format(DEFAULT_BROKER))
-private_broker = click.option("--broker", metavar="URL", help=BROKER_HELP.format("a private one"))
+
+def broker_option(default: str) -> Callable[[Any], Any]:
+    """`--broker`, whose URL is in the environment if it has a password, see `digitq.__main__`."""
+
+    def find_url(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
+        return os.environ.pop(HIDDEN_URL, url)
+
+    help = BROKER_HELP.format(default)
+    return click.option("--broker", metavar="URL", help=help, callback=find_url)
+
+
+broker, private_broker = broker_option(DEFAULT_BROKER), broker_option("a private one")
 model = click.option(
     "--model", type=click.Choice(MODELS), help="network that classifies [DIGITQ_MODEL, else mlp]"
 )

@@ -17,7 +17,7 @@ from digitq.summary import open_sink, report_interruption, report_rows, report_t
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
 from protocol.errors import DigitqError, UsageError
-from protocol.settings import DEFAULT_BROKER, read_by
+from protocol.settings import read_by
 from protocol.text import plural
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def submit(
 
     source = digitq.open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     client = digitq.Client(broker)
-    is_named = broker or client.url != DEFAULT_BROKER  # it may also be in the environment
-    at_broker = f" --broker {url_in_command(client.url)}" if is_named else ""
+    at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     memory = client.ledger.memory()
     images = source.count() if memory.limit_bytes else None
     if images and (shortage := memory.describe_shortage(images, reading.what)):

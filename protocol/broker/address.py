@@ -28,6 +28,7 @@ NO_URL = (
 )
 LOGIN = re.compile(r"^(\w[\w+.-]*://|//)?.*@", re.DOTALL)
 SECRET = re.compile(r"([?&][^?&=]*password[^?&=]*=)[^&]*", re.IGNORECASE)
+HIDDEN_URL = "_DIGITQ_HIDDEN_URL"  # the variable with a URL whose password the arguments hide
 
 
 class Sentinels(NamedTuple):

@@ -582,9 +582,7 @@ def test_a_password_that_is_wrong(local: Local, ask: Ask) -> None:
     assert status == 3 and "refuses the login" in err and "wrong" not in err.partition("(")[0]
 
 
-def test_a_password_that_is_hidden_leaves_the_next_command_whole(
-    redis_only: Local, tmp_path: Path
-) -> None:
+def test_a_password_that_is_hidden_changes_no_command(redis_only: Local, tmp_path: Path) -> None:
     draw_one().save(tmp_path / "1.png")
     with connect(redis_only.url) as redis:
         redis.acl_setuser(
@@ -593,6 +591,10 @@ def test_a_password_that_is_hidden_leaves_the_next_command_whole(
     url = redis_only.url.replace("unix://", "unix://guest:right@")
     _, job, err = run("submit", tmp_path, "--broker", url)
     assert f"`digitq collect {job.strip()} -o OUT --broker URL`" in err
+    status, _, err = run("classify", tmp_path, f"--broker={url}", "--workers", 2)
+    assert status == 2 and "it does not go with --broker" in err
+    status, _, err = run("report", tmp_path / "none.csv", "--broker", url)
+    assert status == 2 and "No such option '--broker'" in err
 
 
 def test_evaluate_prints_the_matrix(local: Local, ask: Ask) -> None:
