@@ -16,6 +16,9 @@ AT_FIRST_SECONDS = 0.2  # until the fault strikes, at most; then much of the run
 # Faults that do nearly the same as another one, or that another test has
 ALIKE = {
     "a worker's main process is killed",
+    "all workers are killed at once",
+    "a worker is told to end",
+    "Redis's disk is full",
     "a worker's child stands still",
     "a worker's main process stands still",
     "the producer is killed",
