@@ -64,6 +64,12 @@ class Served(Local):
             self._start_worker(name)
         self.workers += len(names)
 
+    def wait_until_ready(self, workers: int | None = None) -> None:
+        """Wait until all workers say so, too: their first heartbeat comes before they are ready."""
+        super().wait_until_ready(workers)
+        with Client(self.url) as client:
+            wait_for(lambda: not any(one.missing for one in client.ledger.workers()))
+
     def start_flower(self, *options: str) -> str:
         """Gives its URL once it answers."""
         self._flower_port = port = find_free_port()
