@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -27,6 +28,7 @@ from digitq.private.processes import FLOWER_CONF, Local, find_free_port, find_re
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.broker.connection import connect
+from protocol.errors import BrokerError
 from protocol.heartbeat import WorkerState
 from protocol.ledger import JobRecord, JobSpec
 from protocol.overview import look_around
@@ -57,7 +59,13 @@ class Served(Local):
         folder, port = str(self.folder), str(self.port)
         options = ("--dir", folder, "--port", port, "--save", "", *self.options)
         self._start("redis", find_redis_server(), *options)
-        wait_for(self._answers)
+
+        def answers() -> bool:
+            with suppress(BrokerError), connect(self.url) as client:
+                return bool(client.ping())
+            return False
+
+        wait_for(answers)
 
     def start_workers(self, *names: str) -> None:
         for name in names:
