@@ -20,6 +20,7 @@ from protocol.text import printable
 
 FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or workers need more
 HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
+UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
 LACK_OF_ROOM = f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
 EXIT_SECONDS = 0.5  # an exiting process waits so long for feeders and for each answer of Redis
 
@@ -65,6 +66,7 @@ class Feeder(threading.Thread):
         self._key = record_key(spec.id)
         self._chunks = chunks
         self._window: dict[int, StoredChunk] = {}
+        self._unlimited_until = 0.0  # Redis is not asked for its maxmemory before this time
         self._base = (0, 0)  # the oldest chunk not collected, and how many images are before it
         self._max_chunks = settings().window_chunks  # the size of the window
         self._changed = threading.Condition()
@@ -211,7 +213,12 @@ class Feeder(threading.Thread):
             held = int(self._ledger.redis.hget(self._key, "bytes") or 0) - len(self._spec.known)
             if held >= settings().budget_bytes:
                 return f"workers: {held / 2**20:.0f} MB of images are queued"
-        return LACK_OF_ROOM if self._ledger.memory().is_full else None
+        if time.monotonic() < self._unlimited_until:
+            return None
+        memory = self._ledger.memory()
+        if not memory.limit_bytes:
+            self._unlimited_until = time.monotonic() + UNLIMITED_SECONDS
+        return LACK_OF_ROOM if memory.is_full else None
 
     def _send(self, stored_chunk: StoredChunk) -> None:
         with self._sending:

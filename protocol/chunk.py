@@ -152,7 +152,7 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     schema = pa.ipc.read_schema(stream)
     message = pa.ipc.read_message(stream)
     if is_compressed(message):  # a small stream could fill the memory
-        raise pa.ArrowInvalid("the Arrow stream is compressed: send it without compression")
+        raise pa.ArrowInvalid("the Arrow stream is compressed, or older than version 5 of Arrow")
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)  # a process that follows a wrong offset could crash
     return batch

@@ -167,4 +167,4 @@ def test_workers_stay_while_a_submitter_waits_for_room_in_redis(endpoint: Endpoi
     autoscaler = Autoscaler(number=1)
     autoscaler.look(COOLDOWN, look(endpoint))
     assert autoscaler.number == 2 == ceil(look(endpoint) / TARGET)
-    assert endpoint.value("job_images_held", job="large", model="mlp") == CHUNK_IMAGES
+    assert endpoint.value("job_images_held", job_id="large", model="mlp") == CHUNK_IMAGES

@@ -54,5 +54,5 @@ def test_a_compressed_stream_is_refused(options: dict[str, Any]) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_batch(batch)
-    with pytest.raises(pa.ArrowInvalid, match="is compressed: send it without compression"):
+    with pytest.raises(pa.ArrowInvalid, match="is compressed, or older"):
         decode(sink.getvalue())
