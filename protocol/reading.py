@@ -39,7 +39,9 @@ def choose_reading(
             )
         return Reading(NUMBER, Known.check(length, allowed).encode())
     if length is not None or allowed is not None:
-        raise UsageError("a length and allowed numbers go with `read` number (--read number) only")
+        raise UsageError(
+            'a length and allowed numbers need whole numbers: --read number, or read="number"'
+        )
     model = model or settings().model
     if model not in MODELS:
         raise UsageError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")

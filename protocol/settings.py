@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         30, description="a chunk is queued again if its worker is silent for this long"
     )
     broker_retry_seconds: PositiveFloat = Field(
-        120, description="how long to wait for a lost Redis"
+        120, description="how long to wait for a lost Redis, in seconds"
     )
     job_ttl_seconds: PositiveInt = Field(
         7 * 86400,

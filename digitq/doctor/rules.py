@@ -21,7 +21,7 @@ from protocol.text import plural
 MAX_CLOCK_SKEW_SECONDS = 1.0  # clocks that differ by less are taken to show the same time
 MAX_MISSED_HEARTBEATS = 4  # a worker that misses more of them is frozen or dead
 MIN_PASSWORD_CHARACTERS = 12  # others can try thousands of passwords each second
-SET = "in redis.conf, and at once with `CONFIG SET`, which an administrator may"
+SET = "in redis.conf; an administrator can also set it at once, with `CONFIG SET`"
 
 Fault = Mapping[str, object]  # what fills the blanks of a rule's text
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.lib.format import MAGIC_PREFIX
 
 from producer.sources.source import (
     EmptyError,
@@ -96,10 +97,10 @@ def array_source(path: Path, prefix: str) -> Source:
 
 def _open_npy(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     """The number of images, and parts (N, 784). Raises `ValueError`, and what numpy raises."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+            raise ValueError("it is not one array in NumPy's format")
     array = np.load(path, mmap_mode="r")
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError("it holds several arrays, as .npz files do")
     if array.dtype != np.uint8 or array.shape[1:] not in ((28, 28), (PIXELS,)):
         raise ValueError(
             f"it holds {array.dtype}{array.shape}, but it must hold uint8 of the shape "

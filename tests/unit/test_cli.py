@@ -257,7 +257,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "leave out the model 'cnn'", ["classify", "IMAGES", *NUMBERS, "--model", "cnn"]),
         (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
         (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
-        (2, "go with `read` number", ["submit", "IMAGES", "--length", "9"]),
+        (2, "need whole numbers: --read number", ["submit", "IMAGES", "--length", "9"]),
         (2, "can't read nowhere", ["submit", "IMAGES", *NUMBERS, "--allowed", "nowhere"]),
         (
             2,

@@ -81,8 +81,8 @@ def test_what_to_read_decides_the_model() -> None:
     [
         ({"model": "cnn", "read": "number"}, "leave out the model 'cnn'"),
         ({"model": "number"}, "there is no model 'number'"),
-        ({"length": "9"}, "a length and allowed numbers go with"),
-        ({"allowed": ["9"]}, "a length and allowed numbers go with"),
+        ({"length": "9"}, "a length and allowed numbers need"),
+        ({"allowed": ["9"]}, "a length and allowed numbers need"),
         ({"read": "word"}, "must be digit or number"),
     ],
 )
