@@ -256,6 +256,8 @@ def guarded() -> Iterator[Served]:
     """A sound Redis without workers, which others reach. The user `admin` may do all."""
     with Served(*SOUND, "--user", *f"admin on >{PASSWORD} ~* &* +@all".split()) as served:
         served.password = f"admin:{PASSWORD}"
+        with connect(served.url) as redis:  # nobody else can log in
+            redis.execute_command("ACL SETUSER", "default", "reset", "~*", "&*", "+@all")
         yield served
 
 

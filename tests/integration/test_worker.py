@@ -146,6 +146,7 @@ def test_the_chunk_of_a_process_that_died_is_begun_again_long_before_its_deadlin
     (death,) = worker.lines(event="death", job=job.id)
     again = {"event": "chunk", "job": job.id, "chunk": death["chunk"], "attempt": 2}
     wait_for(lambda: worker.lines(**again))  # it is logged a moment after the job is done
+    wait_for(lambda: worker.lines(event="job end", job=job.id))
 
 
 def test_a_single_call_is_one_line(worker: Worker) -> None:
