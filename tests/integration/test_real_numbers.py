@@ -158,7 +158,7 @@ def test_inspect_takes_what_is_known(folder: Path, monkeypatch: pytest.MonkeyPat
     result = inspect("86.png", "--read", "number", "--length", "2", "--allowed", "ids.txt")
     assert result.exit_code == 0 and result.stdout.startswith("86.png: 86, 99.")
     for options, message in (
-        (["--length", "2"], "(--read number) only"),
+        (["--length", "2"], "need whole numbers: --read number"),
         (["--read", "number", "--length", "0"], "must be like 9 or 3-6"),
         (["--read", "number", "--allowed", "none.txt"], "can't read none.txt"),
     ):
