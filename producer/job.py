@@ -26,6 +26,7 @@ from protocol.errors import (
 from protocol.host.thread import DaemonThread
 from protocol.ledger import JobRecord, Ledger
 from protocol.origin import Origin
+from protocol.room import FREE_FILL
 from protocol.settings import read_by, settings
 from protocol.text import in_one_line, plural
 
@@ -177,7 +178,7 @@ class Job:
     def _fetch(self, cursor: Cursor) -> list[pa.RecordBatch] | None:
         """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
         self._check_reader(cursor.number)
-        if cursor.sync and self._ledger.memory().is_full:
+        if cursor.sync and self._ledger.memory().is_above(FREE_FILL):
             cursor.sync()
             self._ledger.free(self.id, cursor.number, cursor.images)
         if (state := self._state(cursor.number)) == "collected":

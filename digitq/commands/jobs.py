@@ -147,9 +147,9 @@ def collect(
 ) -> None:
     """Write the results of a submitted job.
 
-    It waits for results that are still missing. You can collect a job again within an hour. But if
-    Redis has no room for more images, results that are safe in OUT are deleted from Redis; --keep
-    prevents this. The exit status is that of `classify`.
+    It waits for results that are still missing. You can collect a job again within an hour. But
+    while over half of Redis's maxmemory is used, results that are safe in OUT are deleted from
+    Redis; --keep prevents this. The exit status is that of `classify`.
     """
     from digitq.backend import take_results
     from producer.sinks.resumable import FileSink

@@ -11,7 +11,6 @@ import pytest
 from digitq.cli import main
 from digitq.private.processes import Local
 from producer import Client
-from protocol import room
 from protocol.errors import ResultsExpiredError
 from protocol.overview import look_around
 from protocol.settings import settings
@@ -86,7 +85,7 @@ def test_results_stay_for_other_collectors_if_they_are_to(
 ) -> None:
     job = small.submit(DIGITS, detached=True)
     wait_for(lambda: job.progress().state == "done")
-    monkeypatch.setattr(room, "MAX_FILL", 0.0)  # then Redis never has room
+    monkeypatch.setattr("producer.job.FREE_FILL", 0.0)  # then Redis never has room
     for name, options in (("first.csv", ["--keep"]), ("-", []), ("second.csv", [])):
         assert not job.progress().freed_images
         out = name if name == "-" else tmp_path / name
