@@ -15,7 +15,7 @@ from digitq.private.processes import Local
 from producer import Client
 from protocol.broker.address import read_address
 from protocol.celery import CLASSIFY_IMAGE
-from protocol.ledger import IMAGES_QUEUE
+from protocol.keys import IMAGES_QUEUE
 
 CALLS = 64
 ROUNDS = 4  # the first one warms up

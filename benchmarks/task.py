@@ -25,8 +25,9 @@ from protocol.broker.connection import connect
 from protocol.celery import app
 from protocol.chunk import Chunk, untimed_rows
 from protocol.host.cores import usable_cores
-from protocol.ledger import JobSpec, Ledger
+from protocol.ledger import Ledger
 from protocol.mnist import load_mnist
+from protocol.records import JobSpec
 from protocol.settings import MODELS
 from worker import classify, tasks
 from worker.celery import keep_freed_memory

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from producer.counts import Counts
     from producer.sinks.sink import Sink
     from producer.sources.source import TruthGaps
-    from protocol.ledger import JobRecord
+    from protocol.records import JobRecord
 
 FEW_IMAGES = 100  # if there are fewer, the seconds say more than images per second
 

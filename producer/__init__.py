@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from producer.prediction import Prediction as Prediction
     from producer.sources.opening import open_sources as open_sources
     from protocol.errors import *  # noqa: F403 (all of them)
-    from protocol.ledger import JobRecord as JobRecord
+    from protocol.records import JobRecord as JobRecord
 
 MODULES = {
     "Client": "producer.client",
     "Job": "producer.job",
-    "JobRecord": "protocol.ledger",
+    "JobRecord": "protocol.records",
     "NumberPrediction": "producer.prediction",
     "Prediction": "producer.prediction",
     "open_sources": "producer.sources.opening",

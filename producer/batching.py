@@ -23,8 +23,9 @@ from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
 from protocol.chunk import PIXELS, Chunk, decode, untimed_rows
 from protocol.errors import UnknownJobError, UsageError
-from protocol.ledger import JobSpec, Ledger
+from protocol.ledger import Ledger
 from protocol.reading import Reading
+from protocol.records import JobSpec
 from protocol.settings import settings
 from protocol.text import plural
 

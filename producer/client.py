@@ -18,8 +18,9 @@ from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import describe_known
-from protocol.ledger import JobRecord, JobSpec, Ledger
+from protocol.ledger import Ledger
 from protocol.reading import Reading, choose_reading
+from protocol.records import JobRecord, JobSpec
 from protocol.settings import DEFAULT_BROKER, What, settings
 from protocol.text import printable
 

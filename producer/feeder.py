@@ -13,7 +13,9 @@ from weakref import WeakSet
 from protocol.broker.connection import connect
 from protocol.chunk import KINDS, Chunk
 from protocol.errors import BrokerError, DigitqError, JobCancelledError, JobFailedError
-from protocol.ledger import QUEUE, SUBMITTER_SECONDS, JobSpec, Ledger, record_key
+from protocol.keys import QUEUE, record_key
+from protocol.ledger import Ledger
+from protocol.records import SUBMITTER_SECONDS, JobSpec
 from protocol.room import MAX_FILL
 from protocol.settings import settings
 from protocol.text import printable

@@ -24,8 +24,9 @@ from protocol.errors import (
     UsageError,
 )
 from protocol.host.thread import DaemonThread
-from protocol.ledger import JobRecord, Ledger
+from protocol.ledger import Ledger
 from protocol.origin import Origin
+from protocol.records import JobRecord
 from protocol.room import FREE_FILL
 from protocol.settings import read_by, settings
 from protocol.text import in_one_line, plural

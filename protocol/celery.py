@@ -7,7 +7,7 @@ from kombu.entity import Exchange, Queue
 
 from protocol.broker.address import Address, read_address
 from protocol.broker.connection import TIMEOUT_SECONDS
-from protocol.ledger import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED
+from protocol.keys import CALLS_PRIORITY, IMAGES_QUEUE, PRIORITIES, QUEUE, UNACKED
 from protocol.settings import DEFAULT_BROKER, settings
 
 CLASSIFY = "digitq.classify"

@@ -7,8 +7,8 @@
 -- then completed. The first to complete it wins; all other messages for it change nothing.
 -- A step removes before it adds: if Redis is out of memory, it refuses a script whose first write adds
 -- something, but lets one go on that began by removing.
--- ledger.py gives a step its arguments by the names of its parameters.
--- ledger.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
+-- script.py gives a step its arguments by the names of its parameters.
+-- script.py defines PATIENCE, QUICK_ATTEMPTS, WORKER, JOB, KNOWN and MAX_SWEPT in front of this file.
 local record, watermark, queue, active, jobs, calls_queue, ended, counters, workers, sweeping = unpack(KEYS)
 local chunks, rows, queued, running, results, done, attempts, poison_rows, failures, known, begun, work
 

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from protocol.heartbeat import WorkerState
-from protocol.ledger import JobRecord, Ledger, RunningChunk
+from protocol.ledger import Ledger
+from protocol.records import JobRecord, RunningChunk
 
 MAX_ENDED_JOBS = 1000  # so many of the newest jobs are read, and all that have not ended
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost

@@ -22,7 +22,8 @@ from protocol.chunk import (
 )
 from protocol.errors import BrokerError
 from protocol.known import Known
-from protocol.ledger import Begun, BegunCall, ChunkResult, Ledger
+from protocol.ledger import Ledger
+from protocol.records import Begun, BegunCall, ChunkResult
 from protocol.settings import settings
 from protocol.text import plural
 from worker.classify import Read, Reader, T, classify_chunk, watch

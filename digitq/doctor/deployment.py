@@ -24,7 +24,7 @@ from protocol.broker.address import Address, read_address, without_password
 from protocol.broker.connection import TIMEOUT_SECONDS, RetryingRedis, connect
 from protocol.errors import BrokerError, UsageError
 from protocol.heartbeat import seconds_ahead
-from protocol.ledger import JOBS, QUEUE, record_key
+from protocol.keys import JOBS, QUEUE, record_key
 from protocol.overview import Overview, look_around
 from protocol.text import plural
 

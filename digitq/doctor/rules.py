@@ -13,8 +13,8 @@ from digitq.doctor.deployment import Deployment
 from protocol.broker.address import url_in_command
 from protocol.broker.connection import OLDEST_REDIS
 from protocol.heartbeat import MAX_HEARTBEAT_AGE_SECONDS, WORKER_HEARTBEAT_SECONDS
-from protocol.ledger import PATIENCE
 from protocol.room import MAX_FILL
+from protocol.script import PATIENCE
 from protocol.settings import settings
 from protocol.text import plural
 

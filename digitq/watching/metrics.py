@@ -10,8 +10,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from protocol.errors import DigitqError
-from protocol.ledger import JOB_STATES, Ledger
+from protocol.ledger import Ledger
 from protocol.overview import MAX_ENDED_JOBS, Overview, look_around
+from protocol.records import JOB_STATES
 from protocol.settings import ALL_MODELS
 
 MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own

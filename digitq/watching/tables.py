@@ -17,8 +17,8 @@ from protocol.text import in_one_line, plural
 
 if TYPE_CHECKING:
     from protocol.heartbeat import WorkerState
-    from protocol.ledger import JobRecord
     from protocol.overview import Overview
+    from protocol.records import JobRecord
 
 WIDE_COLUMNS = 100  # a narrower terminal has no room for a table of jobs
 ROOMY_COLUMNS = 80  # a narrower terminal shows less of each worker

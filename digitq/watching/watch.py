@@ -17,8 +17,9 @@ from protocol.broker.address import url_in_command
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.heartbeat import Meter
-from protocol.ledger import JobRecord, Ledger
+from protocol.ledger import Ledger
 from protocol.overview import MAX_READ_SECONDS, Overview, look_around
+from protocol.records import JobRecord
 from protocol.text import plural
 
 LOOK_SECONDS = 1.0  # time between two looks

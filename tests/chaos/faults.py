@@ -9,7 +9,7 @@ from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
 from protocol.celery import CLASSIFY, make_app
-from protocol.ledger import QUEUE, record_key
+from protocol.keys import QUEUE, record_key
 from tests.chaos.deployment import Deployment
 
 Strike = Callable[[Deployment, Random], None]

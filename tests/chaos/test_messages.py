@@ -12,7 +12,7 @@ from digitq.private.processes import Local
 from producer import Client
 from producer.job import Job
 from protocol.celery import CLASSIFY, make_app
-from protocol.ledger import QUEUE
+from protocol.keys import QUEUE
 from protocol.settings import settings
 from tests.drawing import random_digits
 from tests.waiting import wait_for

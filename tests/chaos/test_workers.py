@@ -17,7 +17,7 @@ from digitq.private.processes import Local
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
 from protocol.errors import JobCancelledError
-from protocol.ledger import QUEUE, SWEEPING
+from protocol.keys import QUEUE, SWEEPING
 from tests.chaos.runs import write_images
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for

@@ -32,7 +32,9 @@ from protocol.broker.connection import (
 )
 from protocol.chunk import PIXELS, Chunk
 from protocol.errors import BrokerError
-from protocol.ledger import JobSpec, Ledger, record_key
+from protocol.keys import record_key
+from protocol.ledger import Ledger
+from protocol.records import JobSpec
 from tests.waiting import wait_for
 from worker import tasks
 from worker.classify import classify_chunk

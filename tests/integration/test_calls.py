@@ -21,7 +21,7 @@ from producer import Client
 from producer.batching import MAX_THREADS, PIXELS_LIMITS, CallQueue, read_call
 from protocol.chunk import MODEL_ROWS
 from protocol.errors import BrokerError, JobFailedError, UsageError
-from protocol.ledger import ACTIVE, CALLS_QUEUE, JOBS
+from protocol.keys import ACTIVE, CALLS_QUEUE, JOBS
 from protocol.reading import Reading
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import children_of, wait_for

@@ -40,7 +40,8 @@ from producer.sources.in_memory import Image
 from producer.sources.opening import count_files, open_sources
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError, DigitqError, UsageError
-from protocol.ledger import LIVING, SUBMITTER_SECONDS, record_key
+from protocol.keys import LIVING, record_key
+from protocol.records import SUBMITTER_SECONDS
 from protocol.settings import OTHER_BROKERS
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.integration.test_watch import beat

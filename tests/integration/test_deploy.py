@@ -20,7 +20,8 @@ from digitq.cli import digitq
 from digitq.private.processes import find_free_port, find_redis_server
 from producer import Client
 from protocol.celery import CLASSIFY_IMAGE, make_app
-from protocol.ledger import CALLS_QUEUE, SCRIPT, TASK_EVENTS
+from protocol.keys import CALLS_QUEUE, TASK_EVENTS
+from protocol.script import SCRIPT
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.servers import Server, serve
 from tests.waiting import run_digitq, wait_for

@@ -30,8 +30,8 @@ from protocol.broker.address import read_address
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
 from protocol.heartbeat import WorkerState
-from protocol.ledger import JobRecord, JobSpec
 from protocol.overview import look_around
+from protocol.records import JobRecord, JobSpec
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import DIGITQ, children_of, wait_for

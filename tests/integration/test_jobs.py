@@ -22,7 +22,7 @@ from digitq.private.processes import Local
 from producer import Client, batching, chunking, feeder, open_sources
 from producer.feeder import Feeder
 from producer.job import MAX_RESULTS
-from protocol import ledger
+from protocol import records
 from protocol.errors import (
     BrokerError,
     DigitqError,
@@ -32,7 +32,8 @@ from protocol.errors import (
     UnknownJobError,
     UsageError,
 )
-from protocol.ledger import QUEUE, ChunkResult, record_key
+from protocol.keys import QUEUE, record_key
+from protocol.records import ChunkResult
 from protocol.settings import settings
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
@@ -57,7 +58,7 @@ def test_a_submitter_that_waits_is_not_gone(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeder, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(ledger, "SUBMITTER_SECONDS", 1)
+    monkeypatch.setattr(records, "SUBMITTER_SECONDS", 1)
     go_on = threading.Event()
 
     def slowly() -> Iterator[np.ndarray]:

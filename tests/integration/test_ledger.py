@@ -14,21 +14,11 @@ from protocol.broker.connection import Command, RetryingRedis, connect
 from protocol.celery import CLASSIFY, make_app
 from protocol.chunk import Kind
 from protocol.errors import BrokerError, JobCancelledError, JobFailedError, UnknownJobError
+from protocol.keys import CALLS_QUEUE, COUNTERS, JOBS, QUEUE, SWEEPING, WATERMARK, record_key
 from protocol.known import name_known
-from protocol.ledger import (
-    CALLS_QUEUE,
-    COUNTERS,
-    JOBS,
-    MAX_SWEPT,
-    QUEUE,
-    QUICK_ATTEMPTS,
-    SWEEPING,
-    WATERMARK,
-    ChunkResult,
-    JobSpec,
-    Ledger,
-    record_key,
-)
+from protocol.ledger import Ledger
+from protocol.records import ChunkResult, JobSpec
+from protocol.script import MAX_SWEPT, QUICK_ATTEMPTS
 from worker.celery import log_ends
 
 SPEC = JobSpec("j", "mlp", "test", attached=False, in_flight=2, ttl=60)

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from digitq.private.processes import Local
 from producer.feeder import Feeder, StoredChunk
 from protocol.broker.connection import connect
-from protocol.ledger import QUEUE, ChunkResult, JobSpec, Ledger, record_key
+from protocol.keys import QUEUE, record_key
+from protocol.ledger import Ledger
+from protocol.records import ChunkResult, JobSpec
 
 CHUNKS, ROWS, IN_FLIGHT = 5, 10, 2
 SPEC = JobSpec("j", "mlp", "test", attached=True, in_flight=IN_FLIGHT, ttl=60)

@@ -19,8 +19,9 @@ from digitq.private.processes import Local, find_free_port, kill
 from producer import Client
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
-from protocol.ledger import ChunkResult, JobSpec, Ledger
+from protocol.ledger import Ledger
 from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
+from protocol.records import ChunkResult, JobSpec
 from tests.drawing import random_digits
 from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
 from worker.models.card import WEIGHTS_FOLDER

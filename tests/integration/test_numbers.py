@@ -12,7 +12,8 @@ from producer.client import Client
 from producer.sources.opening import open_sources
 from protocol.broker.connection import connect
 from protocol.errors import BrokerError
-from protocol.ledger import CALLS_QUEUE, Ledger, record_key
+from protocol.keys import CALLS_QUEUE, record_key
+from protocol.ledger import Ledger
 from protocol.settings import settings
 from tests.reading_numbers import reader_of_texts
 from tests.waiting import wait_for

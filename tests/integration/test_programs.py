@@ -27,7 +27,8 @@ from producer import Client
 from protocol.broker.connection import connect
 from protocol.celery import CLASSIFY_IMAGE, RESULT_SECONDS, UNACKED_INDEX
 from protocol.celery import app as worker_app
-from protocol.ledger import IMAGES_QUEUE, UNACKED, Ledger
+from protocol.keys import IMAGES_QUEUE, UNACKED
+from protocol.ledger import Ledger
 from tests.drawing import draw_one, encode_image, random_digits
 from tests.waiting import wait_for
 from worker import images

@@ -24,7 +24,7 @@ from digitq.private.processes import Local, find_free_port
 from producer import Client
 from protocol.celery import make_app
 from protocol.errors import DigitqError
-from protocol.ledger import QUEUE
+from protocol.keys import QUEUE
 from tests.servers import assert_both_find_it
 from tests.waiting import DIGITQ, run_digitq, wait_for
 

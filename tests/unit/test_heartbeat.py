@@ -17,7 +17,7 @@ from digitq.check import check_worker
 from digitq.cli import main
 from protocol.errors import BrokerError
 from protocol.host.probe import MAX_FILE_AGE_SECONDS, HeartbeatFile, node_name
-from protocol.ledger import QUEUE
+from protocol.keys import QUEUE
 from tests.waiting import wait_for
 from worker.service import heartbeat
 

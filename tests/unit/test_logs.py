@@ -7,8 +7,8 @@ import sys
 import pyarrow as pa
 import pytest
 
-from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, give_times_an_offset
+from protocol.records import JobRecord
 from worker.service.worker_log import MAX_ERRORS_NAMED, count_errors, log_chunk, log_end
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from protocol.heartbeat import RATE_SECONDS, Meter, WorkerState
-from protocol.ledger import JobRecord
 from protocol.overview import ASSUMED_IMAGE_SECONDS, Overview
+from protocol.records import JobRecord
 
 NOW = datetime.now(UTC)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from digitq.summary import summarise
 from digitq.watching.tables import describe_job, render, tabulate_jobs
 from producer.counts import Counts, add_ids
-from protocol.ledger import JobRecord
+from protocol.records import JobRecord
 
 
 def test_a_summary_has_what_there_is_to_say() -> None:

@@ -20,8 +20,8 @@ from digitq.watching.tables import (
     tabulate_workers,
 )
 from protocol.heartbeat import WorkerState
-from protocol.ledger import JobRecord, JobState
 from protocol.overview import Overview
+from protocol.records import JobRecord, JobState
 
 NOW = datetime.now(UTC)
 

@@ -12,7 +12,7 @@ import pytest
 from producer.chunking import cut_chunks
 from producer.sources.in_memory import Image, image_source
 from protocol.errors import BrokerError
-from protocol.ledger import Begun
+from protocol.records import Begun
 from protocol.settings import settings
 from tests.drawing import draw_one, draw_tight_ring, encode_image, random_digits
 from worker import classify, tasks

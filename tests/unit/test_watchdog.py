@@ -11,7 +11,7 @@ import pytest
 
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
-from protocol.ledger import QUEUE
+from protocol.keys import QUEUE
 from worker.service import watchdog
 
 RESTARTED = """

@@ -19,7 +19,8 @@ from celery.worker import state
 from protocol.broker.connection import RetryingRedis, connect
 from protocol.celery import CLASSIFY, app
 from protocol.errors import BrokerError
-from protocol.ledger import CALLS_QUEUE, QUEUE, Ledger
+from protocol.keys import CALLS_QUEUE, QUEUE
+from protocol.ledger import Ledger
 from worker.service.worker_log import log_death
 from worker.tasks import ledger_without_retry
 

@@ -10,8 +10,8 @@ from billiard.exceptions import WorkerLostError
 from celery.signals import after_setup_task_logger
 from celery.utils.log import get_logger, get_multiprocessing_logger
 
-from protocol.ledger import JobRecord
 from protocol.logs import JsonFormatter, give_times_an_offset
+from protocol.records import JobRecord
 from protocol.settings import settings
 from protocol.text import in_one_line, plural
 

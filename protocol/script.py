@@ -1,0 +1,24 @@
+"""The Lua script of the ledger, each function of which is one atomic step."""
+
+import re
+from importlib.resources import files
+
+from protocol.broker.connection import Payload
+from protocol.keys import JOB, KNOWN, WORKER
+
+MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
+PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
+QUICK_ATTEMPTS = 5  # so often a chunk whose process died is queued again at once
+CONSTANTS = f"""
+local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
+local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'
+"""
+SCRIPT = CONSTANTS + files("protocol").joinpath("ledger.lua").read_text()
+PARAMETERS = dict(re.findall(r"^function steps\.(\w+)\(\s*(.*?)\)", SCRIPT, re.MULTILINE))
+Argument = Payload | str | float
+
+
+def arrange(step: str, *rest: Argument, **named: Argument) -> list[Argument]:
+    """The arguments of a step in the order of its Lua function, whose parameters are `named`."""
+    position = PARAMETERS[step].split(", ").index
+    return [*(named[name] for name in sorted(named, key=position)), *rest]
