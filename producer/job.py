@@ -46,6 +46,7 @@ class Cursor:
     images: int = 0  # how many images the chunks before it have
     skipped: int = 0  # how many rows the reader leaves out from here on, because it has them
     sync: Callable[[], None] | None = None  # brings the rows so far to the disk of the reader
+    freed: int = 0  # how many chunks have had their results deleted to make room
     last: bytes = b"0"  # the last sign of a result that the reader has seen
     taken: list[int] = field(default_factory=list)  # chunks whose results Redis may delete
 
@@ -134,9 +135,9 @@ class Job:
         you need no more results. If reading the source raises an error, it is raised here; for an
         attached job, after the results of the chunks before it.
 
-        Of a detached job, the first `skipped` rows are left out. If `sync` is given, results that
-        were yielded are deleted whenever Redis has no room for more images. Before that, `sync` is
-        called, which has to bring the rows to the disk: nobody can collect them again.
+        For a detached job, the first `skipped` rows are left out. If `sync` is given and Redis
+        lacks room, results that were yielded are deleted there. `sync` is called before, and must
+        bring the rows to the disk: nobody can collect them again.
 
         Raises `JobCancelledError`, `JobFailedError`, `JobAbandonedError`, `UnknownJobError`,
         `ResultsExpiredError`, `BrokerError`, and `UsageError` if an attached job has two readers.
@@ -174,15 +175,20 @@ class Job:
         freed = record.freed_images
         if skipped < freed:
             self._raise_if_freed(record, 0)
-        return Cursor(record.freed_chunks, freed, skipped - freed, sync)
+        first = record.freed_chunks
+        return Cursor(first, freed, skipped - freed, sync, freed=first)
 
     def _fetch(self, cursor: Cursor) -> list[pa.RecordBatch] | None:
         """The results that are there now; none after a wait of `IDLE_MS`. None at the end."""
         self._check_reader(cursor.number)
-        if cursor.sync and self._ledger.memory().is_above(FREE_FILL):
-            cursor.sync()
-            self._ledger.free(self.id, cursor.number, cursor.images)
-        if (state := self._state(cursor.number)) == "collected":
+        state = self._state(cursor.number)
+        if cursor.sync and cursor.number > cursor.freed:
+            memory = self._ledger.memory()
+            if memory.is_full or state == "feeding" and memory.fill > FREE_FILL:
+                cursor.sync()
+                self._ledger.free(self.id, cursor.number, cursor.images)
+                cursor.freed = cursor.number
+        if state == "collected":
             end = self._ledger.finish if self.attached else self._ledger.release
             end(self.id)
             return None
@@ -273,8 +279,8 @@ class Job:
         if number < record.freed_chunks:
             first = f"the first {plural(record.freed_images, 'image')} of job {self.id}"
             raise ResultsExpiredError(
-                f"Redis had no room: the results of {first} are only in the file of the "
-                "`digitq collect` that took them"
+                f"the results of {first} were deleted from Redis to make room: they are only in "
+                "the file of the `digitq collect` that took them"
             )
 
     def _raise_if_not_whole(self, record: JobRecord) -> None:

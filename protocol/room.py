@@ -6,7 +6,8 @@ from protocol.settings import What
 from protocol.text import plural
 
 MAX_FILL = 0.7  # above this share of Redis's maxmemory, producers wait: workers need the rest
-# Above this share, `collect` frees results: a chunk that Redis has refused finds room again
+# Above this share, the results of a job that is still being stored are freed as they are collected:
+# a small Redis may refuse the next chunk before MAX_FILL is reached
 FREE_FILL = 0.5
 # The memory of Redis for a result, measured for MNIST's 60,000 digits and for photos of numbers
 RESULT_BYTES: dict[What, int] = {"digit": 80, "number": 280}
@@ -22,11 +23,12 @@ class Memory:
     @property
     def is_full(self) -> bool:
         """Whether producers wait before they store more."""
-        return self.is_above(MAX_FILL)
+        return self.fill > MAX_FILL
 
-    def is_above(self, share: float) -> bool:
-        """Whether more than this share of the limit is used."""
-        return self.limit_bytes > 0 and self.used_bytes > share * self.limit_bytes
+    @property
+    def fill(self) -> float:
+        """The share of the limit that is used."""
+        return self.used_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
     def describe_shortage(self, images: int, read: What) -> str:
         """Says that the results of a job will not fit; empty if they do."""

@@ -135,7 +135,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
 @click.option(
     "--keep",
     is_flag=True,
-    help="leave all results in Redis for others who collect, even if Redis has no room for more",
+    help="delete no results from Redis, even if it has no room, so that others can collect them",
 )
 def collect(
     job_id: str,
@@ -147,9 +147,9 @@ def collect(
 ) -> None:
     """Write the results of a submitted job.
 
-    It waits for results that are still missing. You can collect a job again within an hour. But
-    while over half of Redis's maxmemory is used, results that are safe in OUT are deleted from
-    Redis; --keep prevents this. The exit status is that of `classify`.
+    It waits for results that are still missing. You can collect a job again within an hour. But if
+    Redis lacks room, results that are safe in OUT are deleted from it; --keep prevents this. The
+    exit status is that of `classify`.
     """
     from digitq.backend import take_results
     from producer.sinks.resumable import FileSink
@@ -180,7 +180,7 @@ def collect(
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:
             images = plural(freed, "image")
-            echo_err(f"Redis had no room: the results of {images} are no longer in it")
+            echo_err(f"the results of {images} were deleted from Redis to make room")
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

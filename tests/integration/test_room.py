@@ -11,6 +11,7 @@ import pytest
 from digitq.cli import main
 from digitq.private.processes import Local
 from producer import Client
+from protocol import room
 from protocol.errors import ResultsExpiredError
 from protocol.overview import look_around
 from protocol.settings import settings
@@ -66,7 +67,7 @@ def test_a_job_that_redis_has_no_room_for_is_done_as_it_is_collected(
     assert status == 2 and "leave out --overwrite" in said
     status, said = run("collect", job.id, "-o", out, *at, capsys=capsys)
     freed = job.progress().freed_images
-    assert f"Redis had no room: the results of {freed:,} images are no longer in it" in said
+    assert f"the results of {freed:,} images were deleted from Redis to make room" in said
     with open(out) as file:
         rows = [*csv.reader(file)][1:]
     assert [row[0] for row in rows] == [str(number) for number in range(TIMES * len(DIGITS))]
@@ -85,7 +86,7 @@ def test_results_stay_for_other_collectors_if_they_are_to(
 ) -> None:
     job = small.submit(DIGITS, detached=True)
     wait_for(lambda: job.progress().state == "done")
-    monkeypatch.setattr("producer.job.FREE_FILL", 0.0)  # then Redis never has room
+    monkeypatch.setattr(room, "MAX_FILL", 0.0)  # then Redis never has room
     for name, options in (("first.csv", ["--keep"]), ("-", []), ("second.csv", [])):
         assert not job.progress().freed_images
         out = name if name == "-" else tmp_path / name
