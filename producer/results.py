@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
+from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from producer.sources.truth import read_cells
 from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
 from protocol.errors import UsageError
@@ -25,8 +26,6 @@ from protocol.settings import What
 from protocol.text import in_one_line
 
 READ_ROWS = 1 << 13  # rows that are read at a time
-READ_BYTES = 1 << 20  # bytes of a CSV file that are read at a time
-MAX_CELL_CHARACTERS = 40  # an error shows at most so many characters of a wrong cell
 READ_ERRORS = (  # the readers of all formats raise these
     *(OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
     pa.ArrowException,
@@ -85,7 +84,7 @@ class ResultFile:
         _, delimiter = read_head(self.path)
         file = pyarrow.csv.open_csv(
             self.path,
-            pyarrow.csv.ReadOptions(block_size=READ_BYTES, use_threads=False),
+            pyarrow.csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             options,
         )
@@ -153,7 +152,7 @@ def read_names(path: Path) -> Sequence[str]:
 def read_head(path: Path) -> tuple[list[str], str]:
     """The names of a CSV file's columns, and its delimiter."""
     with open(path, newline="", encoding="utf-8-sig") as file:
-        line = file.readline(READ_BYTES)  # the rows may be cut off
+        line = file.readline(CSV_BLOCK_BYTES)  # the rows may be cut off
     reader = read_cells(io.StringIO(line, newline=""))
     try:
         names: list[str] = next(reader, [])

@@ -27,7 +27,7 @@ from protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images
 Build: TypeAlias = Callable[[pa.Array, Any], Iterable[SourceItem]]  # its arguments: ids and rows
-BLOCK_BYTES = 1 << 20  # this much is read at a time; if gzip data is damaged, earlier blocks count
+ARRAY_BLOCK_BYTES = 1 << 20  # one read; if gzip data is damaged, the blocks before it count
 ARRAY_SUFFIXES = (".npy", "idx3-ubyte", "idx3-ubyte.gz")
 SHAPE = (28).to_bytes(4, "big") * 2  # the end of the header of a file of images
 MNIST_NAMES = "mnist:test, mnist:train and mnist:sample"
@@ -130,7 +130,7 @@ def _read_all(file: IO[bytes], size: int) -> bytes:
     """The next `size` bytes; fewer if the file ends early or is damaged."""
     blocks = []
     with suppress(OSError, EOFError, zlib.error):
-        while size and (block := cast(Any, file).read1(min(size, BLOCK_BYTES))):
+        while size and (block := cast(Any, file).read1(min(size, ARRAY_BLOCK_BYTES))):
             blocks.append(block)
             size -= len(block)
     return b"".join(blocks)

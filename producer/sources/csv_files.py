@@ -14,7 +14,7 @@ from producer.sources.source import EmptyError
 from producer.sources.truth import ID_NAMES, choose_delimiter
 from protocol.errors import UsageError
 
-BLOCK_BYTES = 1 << 20  # this many bytes are parsed at a time; a row must fit in
+CSV_BLOCK_BYTES = 1 << 20  # this many bytes are parsed at a time; a row must fit in
 MAX_COLUMNS = 8192  # Arrow takes 14 kB of memory for each column
 MAX_CELL_CHARACTERS = 40  # a message shows at most this many characters of a cell
 
@@ -22,7 +22,7 @@ MAX_CELL_CHARACTERS = 40  # a message shows at most this many characters of a ce
 def find_delimiter(path: Path) -> str:
     """What separates the cells. Raises `UsageError` if there are too many columns."""
     with open(path, "rb") as file:
-        lines = file.read(BLOCK_BYTES).splitlines()
+        lines = file.read(CSV_BLOCK_BYTES).splitlines()
     first = lines[0].decode(errors="replace") if lines else ""
     delimiter = choose_delimiter(first)
     if first.count(delimiter) >= MAX_COLUMNS:
@@ -93,7 +93,7 @@ def _open(
         with open(path, "rb") as file:  # Arrow opens no file whose name is not UTF-8
             yield pyarrow.csv.open_csv(
                 file,
-                pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+                pyarrow.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
                 pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 pyarrow.csv.ConvertOptions(
                     check_utf8=False,  # the name of a file may have any bytes

@@ -200,7 +200,7 @@ def test_a_list_that_is_no_csv_from_some_row_on_says_so(
         file.write("a.png,3\n")
     with pytest.raises(UsageError, match="line 5 has 2 cells, but the first line has 1"):
         open_sources(path)
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK_BYTES", 16)
     *whole, (last, error, _) = rows_of(open_sources(path))
     assert [id for id, _, _ in whole] == ["a.png", "a.png#2", "a.png#3"][: len(whole)] and whole
     assert last == str(len(whole))

@@ -81,7 +81,7 @@ def read_digits(labels: list[str | int | None]) -> list[int | None]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CSV is parsed in blocks of about 100 rows of random digits."""
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(csv_files, "CSV_BLOCK_BYTES", 1 << 18)
 
 
 @pytest.mark.parametrize(
