@@ -60,13 +60,13 @@ def train(task: dict[str, Any]) -> None:
     the images in chunks.
     """
     from protocol.chunk import read_chunks
-    from worker.learning.own import make_writable, write_if_better
+    from worker.learning.own import check_writable, write_if_better
     from worker.learning.own_digits import train_own_digits
     from worker.learning.own_numbers import train_own_numbers
 
     name, out, seed = task["name"], Path(task["out"]), task["seed"]
     try:
-        make_writable(out, name)
+        check_writable(out, name)
         with open(task["images"], "rb") as file:
             chunks = read_chunks(file)
             if name == NUMBER:

@@ -128,7 +128,7 @@ def test_too_little_to_learn_from(
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.output
-    assert not [*(tmp_path / "new").iterdir()]
+    assert not (tmp_path / "new").exists()
 
 
 def test_weights_that_became_worse_are_not_written(

@@ -90,13 +90,12 @@ def hold_back(labels: NDArray[Any], seed: int) -> tuple[NDArray[np.intp], NDArra
     return np.flatnonzero(~is_held_back), np.flatnonzero(is_held_back)
 
 
-def make_writable(folder: Path, name: str) -> None:
-    """Make the folder. Raises `UsageError` if it can't be written to, or has this model already."""
+def check_writable(folder: Path, name: str) -> None:
+    """Raises `UsageError` if a folder can't be made or written to, or has this model already."""
     if (folder / f"{name}.safetensors").exists():
         raise UsageError(f"{folder / name}.safetensors exists: choose another --out")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
+        TemporaryFile(dir=next(one for one in (folder, *folder.parents) if one.exists())).close()
     except OSError as error:
         raise UsageError(f"can't write to {folder}: {error.strerror or error}") from None
 
@@ -110,6 +109,7 @@ def write_model(out: Path, card: Card, weights: dict[str, Tensor]) -> Card:
     card = replace(card, sha256=hashlib.sha256(content).hexdigest())
     path = out / f"{card.name}.safetensors"
     try:
+        out.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         card.write(out / f"{card.name}.json")
     except OSError as error:
