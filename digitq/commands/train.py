@@ -138,7 +138,8 @@ def spool_labelled(
         )
     notes = [f"{plural(labelled, 'image')} with a right answer"]
     if seen > labelled:
-        notes.append(f"{seen - labelled:,} without one left out")
+        verb = "is" if seen - labelled == 1 else "are"
+        notes.append(f"{seen - labelled:,} without one {verb} left out")
     if skipped := source.skipped.describe():
         notes.append(f"{skipped} skipped")
     echo_err(", ".join(notes))

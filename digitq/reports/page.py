@@ -186,7 +186,7 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
         ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
         ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),
-        ("workers", ", ".join(all_fingerprints(record.parts))),
+        ("workers' fingerprint", ", ".join(all_fingerprints(record.parts))),
         ("digitq", record.digitq),
     ]
     return [(name, value) for name, value in facts if value]

@@ -140,7 +140,7 @@ def tabulate_workers(workers: "Iterable[WorkerState]", columns: int) -> Table:
     is_roomy = columns >= ROOMY_COLUMNS
     for name in ("PROCESSES", "DONE") if is_roomy else ():
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("VERSION", *(["KIND"] if is_roomy else []), "HEARD"):
+    for name in ("VERSION", *(["FINGERPRINT"] if is_roomy else []), "HEARD"):
         table.add_column(name, no_wrap=True)
     for worker in workers:
         more = [f"{worker.processes}", f"{worker.images:,}"] if is_roomy else []

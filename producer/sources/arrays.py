@@ -22,7 +22,7 @@ from producer.sources.source import (
 )
 from protocol.chunk import ID, PIXELS, PIXELS_FIELD
 from protocol.errors import UsageError
-from protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, load_mnist
+from protocol.mnist import IMAGES_HEADER, IMAGES_MAGIC, MNIST_PARTS, NoMnistError, load_mnist
 from protocol.text import plural, printable
 
 PIECE_ROWS = 16384  # one record batch has at most this many images
@@ -155,6 +155,9 @@ def mnist_source(name: str) -> Source:
     if the images can't be loaded."""
     if name not in MNIST_PARTS:
         raise UsageError(f"MNIST has no part {name!r}: there are {MNIST_NAMES}")
-    images, labels = load_mnist(name)
+    try:
+        images, labels = load_mnist(name)
+    except NoMnistError as error:
+        raise NoMnistError(f"{error}; mnist:sample has 5,000 of its images") from None
     items = label_batches(f"mnist/{name}/", images, labels)
     return Source(f"mnist:{name}", items, has_truth=True, count=lambda: len(labels))

@@ -146,10 +146,12 @@ class Naming:
         """The same entries. Raises `EmptyError` if there are none."""
         first = next(entries, None)
         if first is None:
+            if not self.skipped:
+                raise EmptyError(f"no image in {where}: it has no files")
             raise EmptyError(
-                f"no image in {where}, {self.skipped.describe() or 'nor anything else'}: "
-                f"images end in {' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set "
-                "of images in it as a SOURCE of its own"
+                f"no image in {where}, but {self.skipped.describe()}: images end in "
+                f"{' '.join(IMAGE_SUFFIXES)}; give an archive, a table or a set of images in it as "
+                "a SOURCE of its own"
             )
         return chain([first], entries)
 

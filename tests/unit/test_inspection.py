@@ -247,7 +247,7 @@ def test_a_blank_image_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gone.png", [], "can't be read: No such file"),
+        ("gone.png", [], "no such file or folder: gone.png"),
         (
             "one.png",
             ["--out", "/nowhere/steps.png"],

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
+from producer.sources.opening import open_sources
 from protocol import mnist
 from protocol.errors import UsageError
 from protocol.mnist import (
@@ -183,11 +184,10 @@ def test_hosts_that_refuse_are_told_in_one_line(
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
         monkeypatch.setattr(mnist, "MIRRORS", [url])
         with pytest.raises(NoMnistError) as caught:
-            ensure_mnist()
-    assert len(str(caught.value).splitlines()) == 1
-    assert "Connection refused): connect once to the internet, or set DIGITQ_MNIST" in str(
-        caught.value
-    )
+            open_sources("mnist:test")
+    (line,) = str(caught.value).splitlines()
+    assert "Connection refused): connect once to the internet, or set DIGITQ_MNIST" in line
+    assert line.endswith("; mnist:sample has 5,000 of its images")
 
 
 def test_hosts_that_never_answer_are_given_up(

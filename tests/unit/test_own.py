@@ -52,7 +52,7 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
     options = ("--data", hand, "--truth", "parent", "--epochs", 6, "--seed", 1)
     status, err = run("train", "mlp", *options, "--out", new)
     assert status == 0, err
-    assert "151 images with a right answer, 1 without one left out, 1 other file (.txt)" in err
+    assert "151 images with a right answer, 1 without one is left out, 1 other file (.txt)" in err
     assert "1 image left out (can't be read): 3/empty.png (the file is empty)" in err
     assert err.splitlines()[-1].endswith(f"--model mlp --weights '{new}'")
 

@@ -120,7 +120,7 @@ def test_a_worker_is_a_line_at_any_width() -> None:
     (row,) = lines_at(40, tabulate_workers([long], 40))[1:]
     assert row.startswith("worker1@gpu") and row.endswith("… 144 0.2.0 1 s ago")
     header, row = lines_at(100, tabulate_workers([long], 100))
-    assert header == "WORKER IMAGES/S PROCESSES DONE VERSION KIND HEARD"
+    assert header == "WORKER IMAGES/S PROCESSES DONE VERSION FINGERPRINT HEARD"
     assert row == f"{long.name} 144 2 1,000 0.2.0 f 1 s ago"
 
 

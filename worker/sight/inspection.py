@@ -258,8 +258,10 @@ def read(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise UsageError(f"no such file or folder: {path}") from None
     except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+        raise UsageError(f"can't read {path}: {error.strerror}") from None
     if len(content) > limit:
         raise UsageError(f"{path} is {too_large(limit)}")
     return content
