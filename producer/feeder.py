@@ -24,7 +24,7 @@ FEEDER_POLL_SECONDS = 0.2  # how often a feeder checks whether Redis has room or
 HEARTBEAT_SECONDS = SUBMITTER_SECONDS / 3  # how often the submitter sends a heartbeat
 UNLIMITED_SECONDS = 1.0  # how often a Redis without maxmemory is asked whether it has one now
 LACK_OF_ROOM = f"room in Redis: over {MAX_FILL:.0%} of its maxmemory is used"
-EXIT_SECONDS = 0.5  # an exiting process waits so long for feeders and for each answer of Redis
+EXIT_SECONDS = 0.5  # an exiting process waits this long for feeders, and for each reply of Redis
 
 logger = logging.getLogger(__name__)
 

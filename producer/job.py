@@ -42,12 +42,12 @@ logger = logging.getLogger(__name__)
 class Cursor:
     """How far a reader of a job's results is."""
 
-    number: int  # of the chunk whose result comes next
+    number: int  # the number of the chunk whose result comes next
     images: int = 0  # how many images the chunks before it have
     skipped: int = 0  # how many rows the reader leaves out from here on, because it has them
     sync: Callable[[], None] | None = None  # brings the rows so far to the disk of the reader
     freed: int = 0  # how many chunks have had their results deleted to make room
-    last: bytes = b"0"  # the last sign of a result that the reader has seen
+    last: bytes = b"0"  # the latest of the job's events that the reader has seen
     taken: list[int] = field(default_factory=list)  # chunks whose results Redis may delete
 
 

@@ -41,9 +41,9 @@ class WorkerState:
     @staticmethod
     def parse(name: str, fields: Mapping[str, str], now: float) -> "WorkerState":
         """The state from the fields of its hash in Redis, whose clock shows `now`."""
-        told = {**fields, **json.loads(fields.get("about", "{}"))}
+        about = json.loads(fields.get("about", "{}"))
         own = {"name": name, "silent_seconds": now - float(fields["heard"])}
-        return STATE.validate_python({**told, **own})
+        return STATE.validate_python({**fields, **about, **own})
 
 
 STATE = TypeAdapter(WorkerState)

@@ -2,7 +2,7 @@
 -- the beginning of the channels on which Flower hears of tasks.
 -- KEYS: the job's record, the watermark (when the latest begun chunk was published), Celery's queue,
 -- the set of active jobs, all jobs by creation time, the queue of single calls, the jobs whose end no
--- worker has logged, what is counted of all jobs, the workers that live, and when who swept which jobs.
+-- worker has logged, what is counted of all jobs, the workers that live, and how far the last sweep came.
 -- A chunk is stored, then published (queued: its message is in Celery's queue), then begun (running),
 -- then completed. The first to complete it wins; all other messages for it change nothing.
 -- A step removes before it adds: if Redis is out of memory, it refuses a script whose first write adds
@@ -119,8 +119,7 @@ local function publish_next()
   touch()
 end
 
--- Has a worker log that the job has ended: once a job, so that its chunks cost nothing more. Workers
--- may log failures only, so these come first.
+-- Has a worker log that the job has ended. Some workers log failures only, so these come first.
 local function tell_end()
   if get('call') then return end
   redis.call(get('state') == 'failed' and 'LPUSH' or 'RPUSH', ended, get('id'))
@@ -211,10 +210,10 @@ function steps.heartbeat(held)
   touch()
 end
 
--- Returns the model, how often the chunk was begun, the name of what is known of the job's numbers,
--- if it is the first chunk of a job that is no single call, the job's source, and whether
--- `begin_calls` may find other calls for it; nothing if there is nothing to do. (The worker reads the
--- payload in the same round trip.)
+-- Begins a chunk, whose payload the worker reads in the same round trip. Returns the model; how often
+-- the chunk was begun; the name of what is known of the job's numbers; the job's source, if this is its
+-- first chunk and it is no single call; and whether `begin_calls` may find other calls for it. Returns
+-- an empty table if there is nothing to do.
 function steps.begin(n, worker)
   local published, model = redis.call('ZSCORE', queued, n), get('model')
   if not published or not model or redis.call('HEXISTS', chunks, n) == 0 then return {} end
@@ -281,7 +280,7 @@ function steps.fail(n)
   return count
 end
 
--- Notes which kind of worker has answered; of more than eight kinds, the first ones.
+-- Notes which kind of worker has answered, up to eight kinds.
 local function note_fingerprint(fingerprint)
   local noted = get('fingerprints') or ''
   if #noted < 8 * (#fingerprint + 1) and not string.find(noted, fingerprint, 1, true) then
@@ -300,8 +299,8 @@ function steps.count(model, count, failed, review, work_seconds, worker)
   end
 end
 
--- Takes the first result of a chunk, of which `ChunkResult` says what it has, and returns how far the
--- job is then; false if this is not the first. The worker measures its longest silence, since the time
+-- Takes the first result of a chunk, whose parts `ChunkResult` explains, and returns how far the job
+-- is then; false if it is not the first. The worker measures its longest silence, since the time
 -- that a result waits for a stalled Redis does not count.
 function steps.complete(
   n, payload, failed, kind, image_seconds, silent_seconds, review, work_seconds, worker, fingerprint)

@@ -39,8 +39,8 @@ from protocol.records import Begun, BegunCall, ChunkResult, JobRecord, JobSpec, 
 from protocol.room import Memory
 from protocol.script import SCRIPT, Argument, arrange
 
-READ_RECORDS = 1000  # records that are read in one round trip
-MAX_SHARED_CALLS = 63  # so many calls may join one; then the step takes Redis some 2 ms
+READ_RECORDS = 1000  # one round trip reads at most this many records
+MAX_SHARED_CALLS = 63  # at most this many calls join another one, which takes Redis some 2 ms
 COLLECTED_TTL_SECONDS = 3600  # the results of a collected job can be collected again for this long
 
 
@@ -236,8 +236,8 @@ class Ledger:
     def note_worker(self, name: str, about: Mapping[str, Any]) -> tuple[int, float]:
         """Give a worker's heartbeat; `about` has the fields of `WorkerState` that it knows. Returns
         how many images it has classified since its first one, and the time by Redis's clock."""
-        told, seconds = json.dumps(about), MAX_HEARTBEAT_AGE_SECONDS
-        images, now = self._run("", "note_worker", name=name, seconds=seconds, about=told)
+        fields, seconds = json.dumps(about), MAX_HEARTBEAT_AGE_SECONDS
+        images, now = self._run("", "note_worker", name=name, seconds=seconds, about=fields)
         return int(images), float(now)
 
     def workers(self) -> list[WorkerState]:

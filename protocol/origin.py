@@ -11,6 +11,6 @@ class Origin:
     folder: str = ""  # the folder that they are relative to
     truth: str | None = None  # `parent`, or the file of right answers
     limit: int | None = None  # only the first images were taken
-    length: str | None = None  # of whole numbers, such as 9 or 3-6
+    length: str | None = None  # that of whole numbers, such as 9 or 3-6
     allowed: int | None = None  # how many whole numbers were allowed
-    more_sources: int = 0  # so many more SOURCEs than `sources` has
+    more_sources: int = 0  # how many more SOURCEs there were

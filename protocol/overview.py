@@ -10,9 +10,9 @@ from protocol.heartbeat import WorkerState
 from protocol.ledger import Ledger
 from protocol.records import JobRecord, RunningChunk
 
-MAX_ENDED_JOBS = 1000  # so many of the newest jobs are read, and all that have not ended
+MAX_ENDED_JOBS = 1000  # the newest jobs are read, up to this many, and all that have not ended
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
-ASSUMED_IMAGE_SECONDS = 0.01  # what a process may need for an image, while nothing was measured
+ASSUMED_IMAGE_SECONDS = 0.01  # a process is taken to need this for an image if none was measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Overview:
     """All that an operator may want to see at once."""
 
     jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
-    running: tuple[RunningChunk, ...]  # of all jobs
+    running: tuple[RunningChunk, ...]
     workers: tuple[WorkerState, ...]  # those that live, by name
     counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
-    queued_images: int  # of programs without digitq, that are not answered
+    queued_images: int  # images of programs without digitq that have no answer yet
     memory_bytes: int  # that Redis uses
     memory_limit_bytes: int  # its `maxmemory`; 0 if it has none
 

@@ -25,7 +25,7 @@ class Begun(NamedTuple):
     attempt: int  # how often the chunk was begun, now included
     time: float  # when it was begun, by `time.monotonic`
     known: str = ""  # the name of what `Ledger.known` gives; empty if nothing is known
-    source: str | None = None  # of the job, if this is its first chunk; a single call has none
+    source: str | None = None  # the job's, if this is its first chunk; None for a single call
     shares: bool = False  # whether it is a single call, and others wait
 
 
@@ -52,13 +52,13 @@ class ChunkResult(NamedTuple):
 
 
 class RunningChunk(NamedTuple):
-    """A chunk that a worker is at. The worker may have died since."""
+    """A chunk that a worker has begun and not completed. The worker may have died since."""
 
     job_id: str
     number: int
     worker: str  # its name; empty if it is of an older version
     seconds: float  # since the chunk was begun
-    silent_seconds: float  # since its worker last said that it goes on
+    silent_seconds: float  # since its worker last renewed its deadline
 
 
 class JobSpec(NamedTuple):
@@ -70,7 +70,7 @@ class JobSpec(NamedTuple):
     attached: bool  # whether the job lives no longer than its submitter
     in_flight: int  # how many chunks may be queued or running at a time
     ttl: int  # seconds that Redis keeps the job after its last change
-    known: bytes = b""  # what is known of its numbers; the record only has whether there is any
+    known: bytes = b""  # what is known of its numbers; the record only has a name of it
     origin: Origin = Origin()
 
     def flat(self) -> list[str | int]:
@@ -110,7 +110,7 @@ class JobRecord:
     most_attempts: int = 0  # the most times that any of its chunks was begun
     sent_again: int = 0  # how often one of its chunks was queued again
     image_seconds: float = 0  # the mean time that a process spent on an image; 0 if none is done
-    fingerprints: tuple[str, ...] = ()  # of the workers that answered; of more than 8, the first
+    fingerprints: tuple[str, ...] = ()  # those of the workers that answered, at most 8
     attached: bool
     silent_seconds: float = 0  # the longest time in which a worker at a chunk was silent
     is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`

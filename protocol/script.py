@@ -8,7 +8,7 @@ from protocol.keys import JOB, KNOWN, WORKER
 
 MAX_SWEPT = 500  # a sweep looks at this many jobs, so that it takes Redis some milliseconds
 PATIENCE = 3  # a job's deadline is at least this many times its workers' longest silence
-QUICK_ATTEMPTS = 5  # so often a chunk whose process died is queued again at once
+QUICK_ATTEMPTS = 5  # a chunk whose process died is queued again at once this many times
 CONSTANTS = f"""
 local PATIENCE, QUICK_ATTEMPTS, MAX_SWEPT = {PATIENCE}, {QUICK_ATTEMPTS}, {MAX_SWEPT}
 local WORKER, JOB, KNOWN = '{WORKER}', '{JOB}', '{KNOWN}'

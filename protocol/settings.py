@@ -21,8 +21,8 @@ OTHER_BROKERS = (
     "CELERY_RESULT_BACKEND",
 )
 WORKER_INDEX = "_DIGITQ_WORKER_INDEX"  # the variable with a worker's number in its command, from 0
-Model = Literal["mlp", "cnn", "random"]
-MODELS: tuple[str, ...] = get_args(Model)  # every worker has them
+ModelName = Literal["mlp", "cnn", "random"]
+MODELS: tuple[str, ...] = get_args(ModelName)  # every worker has them
 NUMBER = "number"  # the network of `--read number`
 ALL_MODELS = (*MODELS, NUMBER)
 What = Literal["digit", "number"]  # what a job reads in its images
@@ -47,7 +47,9 @@ class Settings(BaseSettings):
         "`classify`, `evaluate` and `bench` start a private one (`demo` and `up` always do), and "
         f"all other commands and `Client` use `{DEFAULT_BROKER}`",
     )
-    model: Model = Field("mlp", description="network that classifies, unless `--model` is given")
+    model: ModelName = Field(
+        "mlp", description="network that classifies, unless `--model` is given"
+    )
     weights: Path | None = Field(
         None,
         description="folder with networks from `digitq train`, which workers use instead of "

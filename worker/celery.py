@@ -102,14 +102,14 @@ def follow_celery(conf: Any) -> None:
     own = read_address(conf.digitq_database_url)
     if conf.broker_read_url == own.celery_url:
         return
-    told = read_address(conf.broker_read_url, origin)
-    if told != own and settings().broker_url:
+    named = read_address(conf.broker_read_url, origin)
+    if named != own and settings().broker_url:
         raise UsageError(f"{origin} names another broker than DIGITQ_BROKER_URL: leave one out")
-    conf.digitq_database_url = told.redis_url
-    conf.broker_transport_options.update(sentinel_options(told))
-    conf.update(result_options(told))
-    os.environ["DIGITQ_BROKER_URL"] = told.redis_url  # for processes that are not forks
-    os.environ["CELERY_BROKER_URL"] = told.celery_url  # kombu reads some URLs differently
+    conf.digitq_database_url = named.redis_url
+    conf.broker_transport_options.update(sentinel_options(named))
+    conf.update(result_options(named))
+    os.environ["DIGITQ_BROKER_URL"] = named.redis_url  # for processes that are not forks
+    os.environ["CELERY_BROKER_URL"] = named.celery_url  # kombu reads some URLs differently
 
 
 def keep_freed_memory() -> None:

@@ -27,7 +27,7 @@ from protocol.chunk import (
 from protocol.errors import BrokerError, DigitqError
 from protocol.known import Known
 from protocol.settings import read_by
-from worker.models.card import fingerprint
+from worker.models.card import hash_card
 from worker.models.model import Model, load_on_device
 from worker.models.number import load_networks
 from worker.service.limits import Watch
@@ -97,7 +97,7 @@ def classify_chunk(
 @cache
 def describe_weights(model: str) -> str:
     """The first digits of the SHA-256 of the model's card, which has that of its weights."""
-    return fingerprint(model)[:WEIGHTS_DIGITS]
+    return hash_card(model)[:WEIGHTS_DIGITS]
 
 
 def classify_digits(chunk: Chunk, model: Model, read: Read) -> pa.RecordBatch:

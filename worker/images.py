@@ -24,7 +24,7 @@ from worker.service.limits import MAX_CLOCK_SECONDS
 from worker.service.worker_log import log_chunk, log_trouble
 from worker.tasks import FATAL_DEATHS, ledger_without_retry
 
-MAX_STORE_SECONDS = 60.0  # for so long an answer is tried again that Redis does not take
+MAX_STORE_SECONDS = 60.0  # for this long, an answer that Redis refuses is tried again
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 1.0  # the pause between two attempts, which doubles
 
 
@@ -35,9 +35,8 @@ class ImageRequest(Request):
 
     @property
     def argsrepr(self) -> str:
-        return (
-            f"image of {0.75 * len(self.message.body) / 1000:,.1f} kB"  # base64 takes a third more
-        )
+        kilobytes = 0.75 * len(self.message.body) / 1000  # base64 takes a third more
+        return f"image of {kilobytes:,.1f} kB"
 
 
 @app.task(
@@ -46,7 +45,7 @@ class ImageRequest(Request):
     Request=f"{__name__}:{ImageRequest.__name__}",
     ignore_result=False,
     acks_late=True,
-    reject_on_worker_lost=True,  # it is sent again, and `count_attempts` gives it up some time
+    reject_on_worker_lost=True,  # it is sent again, and `count_attempts` counts how often
     time_limit=3 * MAX_CLOCK_SECONDS,  # for a process that hangs in spite of its limits
     resultrepr_maxsize=130,  # characters that Flower shows: label, confidence and error
 )

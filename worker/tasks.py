@@ -37,10 +37,10 @@ CAREFUL_ATTEMPT = 2  # from this attempt at a chunk on, each image is noted befo
 MAX_FAILURES = 5  # if a chunk fails this often, its job fails
 MAX_ATTEMPTS = 50  # if a chunk was begun this often, for whatever reason, its job fails
 FATAL_DEATHS = 2  # an image is given up after this many deaths; one may have had another cause
-KEPT_LISTS = 4  # so many lists of allowed numbers are kept; a million numbers take 20 MB
+MAX_LISTS = 4  # at most this many lists of allowed numbers are kept; a million numbers take 20 MB
 DISCARDED = "discarded: another worker was first, or the job has ended"
 
-lists: dict[str, Known] = {}  # by name, the one that was used last at the end
+lists: dict[str, Known] = {}  # by name; the one that was used last is at the end
 own = threading.local()  # `--pool threads` runs tasks in several threads
 
 
@@ -73,11 +73,11 @@ def classify(job_id: str, number: int) -> str:
         return DISCARDED
     if begun.shares:
         return classify_calls(job_id, begun, worker)
-    heartbeat = Heartbeat(job_id, number, begun.time)
+    deadline = Deadline(job_id, number, begun.time)
     try:
         chunk = Chunk.decode(begun.payload)
         is_careful = begun.attempt >= CAREFUL_ATTEMPT
-        read = careful_reader(heartbeat) if is_careful else heartbeat.read
+        read = careful_reader(deadline) if is_careful else deadline.read
         known = fetch_known(job_id, begun.known) if begun.known else Known()
         result = classify_chunk(chunk, begun.model, read, known)
     except Dropped:
@@ -89,7 +89,7 @@ def classify(job_id: str, number: int) -> str:
             why = f"a worker can't classify chunk {number}: {describe(error)}"
             ledger().give_up(job_id, why)
         raise
-    seconds, gap = time.monotonic() - begun.time, heartbeat.longest_gap()
+    seconds, gap = time.monotonic() - begun.time, deadline.longest_gap()
     answer = measure(result, kind_of(chunk.batch), seconds, gap, worker)
     progress = ledger().complete(job_id, number, answer)
     if progress is None:
@@ -150,7 +150,7 @@ def fetch_known(job_id: str, name: str) -> Known:
     found = lists.pop(name, None) or Known.decode(ledger().known(job_id, name))
     if found.allowed is not None:
         lists[name] = found  # it is now the latest
-        if len(lists) > KEPT_LISTS:
+        if len(lists) > MAX_LISTS:
             lists.pop(next(iter(lists)))
     return found
 
@@ -159,7 +159,7 @@ class Dropped(BaseException):
     """Raised when the current chunk is no longer wanted. It must not become an image's error."""
 
 
-class Heartbeat:
+class Deadline:
     """Renews a chunk's deadline while it is classified, and measures the gaps between renewals."""
 
     def __init__(self, job_id: str, number: int, begun: float) -> None:
@@ -189,17 +189,17 @@ class Heartbeat:
             self.renew()
 
 
-def careful_reader(heartbeat: Heartbeat) -> Read:
+def careful_reader(deadline: Deadline) -> Read:
     """A function that reads one image at a time, and notes each before it is read.
 
     An image that killed two workers becomes an error row. If they died while they read other views
     of it, it is classified without these.
     """
-    deaths = ledger().poison_rows(*heartbeat.chunk)
+    deaths = ledger().poison_rows(*deadline.chunk)
 
     def note(poison_rows: list[int]) -> None:
         with watch.on(None):  # if Redis is lost, the wait is not the image's time
-            ledger().note_poison_rows(*heartbeat.chunk, poison_rows)
+            ledger().note_poison_rows(*deadline.chunk, poison_rows)
 
     def read(row: int, content: bytes, reader: Reader[T]) -> Iterator[T]:
         mark = ~row if reader is trace_other_views else row
@@ -207,7 +207,7 @@ def careful_reader(heartbeat: Heartbeat) -> Read:
             raise ImageError("this image crashes workers")
         note([*deaths, mark])
         try:
-            *_, outcome = heartbeat.read(row, content, reader)
+            *_, outcome = deadline.read(row, content, reader)
         finally:
             note(deaths)
         yield outcome

@@ -199,12 +199,12 @@ def cancel(job_id: str, broker: str | None) -> None:
 
 def watch(client: "digitq.Client", as_json: bool, job_id: str | None = None) -> None:
     """Show all jobs, or one, until Ctrl-C. Raises `UsageError` for JSON, which is not watched."""
-    from digitq.watching.watch import Watch
+    from digitq.watching.watch import LiveView
 
     if as_json:
         raise UsageError("--json prints once: leave out --watch")
     client.close()
-    Watch(client.url, job_id).run()
+    LiveView(client.url, job_id).run()
 
 
 def _report_problems(client: "digitq.Client", records: "Sequence[digitq.JobRecord]") -> None:

@@ -1,4 +1,4 @@
-"""The rules of `digitq doctor` as a table: what is looked at, the limit, and what is said."""
+"""The rules of `digitq doctor` as a table: what they look at, the limit, and the message."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -55,8 +55,8 @@ def examine(d: Deployment) -> list[Finding]:
         name, _, rest = text.partition(": ")
         faults = find(d)
         for fault in [{}] if faults is True else faults or ():
-            told = [Text().format(part, d=d, **fault) for part in rest.split("; ", 1)]
-            findings.append(Finding(name, *told))
+            parts = [Text().format(part, d=d, **fault) for part in rest.split("; ", 1)]
+            findings.append(Finding(name, *parts))
     return findings
 
 

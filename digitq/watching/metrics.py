@@ -15,7 +15,7 @@ from protocol.overview import MAX_ENDED_JOBS, Overview, look_around
 from protocol.records import JOB_STATES
 from protocol.settings import ALL_MODELS
 
-MAX_JOBS_SHOWN = 100  # of more jobs, only the oldest have metrics of their own
+MAX_JOBS_SHOWN = 100  # at most this many jobs, the oldest, have metrics of their own
 UNREAD = "; of an attached job, what its submitter has not read yet is unknown"
 
 Described = tuple[str, str | Callable[[Any], float], str]

@@ -46,8 +46,8 @@ def render(*parts: RenderableType) -> str:
 
 
 def describe_job(record: "JobRecord", rate: float | None = None) -> str:
-    """Three lines about one job, one if workers were at odds, and one with the reason if it is
-    known why the job stopped. `rate` is in images per second."""
+    """Three lines about one job, one more if workers of several kinds answered, and one more if it
+    is known why the job stopped. `rate` is in images per second."""
     reading = "whole numbers" if read_by(record.model) == "number" else f"model {record.model}"
     lines = [
         f"job {record.id}: {record.state}, {reading}, {record.source}",
@@ -112,7 +112,7 @@ def tabulate_jobs(records: "Iterable[JobRecord]", rates: Rates | None = None) ->
 
 
 def stack_jobs(records: "Iterable[JobRecord]", rates: Rates) -> Group:
-    """The same for a narrow terminal: a line with a bar, and what is to be said, below it."""
+    """The same for a narrow terminal: for each job a line with a bar, and its progress below."""
     blocks: list[RenderableType] = []
     for record in records:
         line = Table.grid(padding=(0, 1, 0, 0), expand=True)

@@ -25,8 +25,8 @@ from protocol.text import plural
 LOOK_SECONDS = 1.0  # time between two looks
 
 
-class Watch:
-    """What is seen of a Redis: of all jobs, or of one."""
+class LiveView:
+    """The state of a Redis with all jobs, or with one."""
 
     def __init__(self, url: str, job_id: str | None = None) -> None:
         """Raises `BrokerError`, and `UnknownJobError` if there is no such job."""

@@ -13,16 +13,16 @@ from pathlib import Path
 MAX_FILE_AGE_SECONDS = 10.0  # a worker whose file is older is not live
 
 
-def node_name(given: str | None = None) -> str:
-    """The name of a worker that was started with `--hostname GIVEN`, as Celery makes it."""
-    host = socket.gethostname()
-    name, at, place = (given or "").partition("@")
+def node_name(hostname: str | None = None) -> str:
+    """The name of a worker that was started with `--hostname HOSTNAME`, as Celery makes it."""
+    own = socket.gethostname()
+    name, at, host = (hostname or "").partition("@")
     if not at:
-        name, place = "", name
-    short, _, domain = host.partition(".")
+        name, host = "", name
+    short, _, domain = own.partition(".")
     # %i and %I number the processes of the pool, and this is the main process
-    known = {"%h": host, "%n": short, "%d": domain, "%i": "0", "%I": ""}
-    return re.sub("%[hndiI]", lambda found: known[found[0]], f"{name or 'celery'}@{place or host}")
+    codes = {"%h": own, "%n": short, "%d": domain, "%i": "0", "%I": ""}
+    return re.sub("%[hndiI]", lambda found: codes[found[0]], f"{name or 'celery'}@{host or own}")
 
 
 class HeartbeatFile:

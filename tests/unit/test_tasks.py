@@ -1,4 +1,4 @@
-"""What a worker does besides reading images: heartbeats, notes, giving up."""
+"""What a worker does besides reading images: deadlines, notes, giving up."""
 
 import signal
 import time
@@ -49,7 +49,7 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)  # at every step
-    steps = tasks.Heartbeat(*RENEWAL).read(0, b"", lambda content: iter("abc"))
+    steps = tasks.Deadline(*RENEWAL).read(0, b"", lambda content: iter("abc"))
     for count, step in enumerate("abc", 1):
         assert next(steps) == step
         assert ledger.renew.mock_calls == [call("job", 4)] * count
@@ -58,7 +58,7 @@ def test_a_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 
 
 def test_a_worker_says_so_no_more_often_than_it_needs_to(ledger: Mock) -> None:
-    answer([SURE] * 3, tasks.Heartbeat("job", 4, time.monotonic()).read)
+    answer([SURE] * 3, tasks.Deadline("job", 4, time.monotonic()).read)
     assert ledger.renew.mock_calls == []
 
 
@@ -69,10 +69,10 @@ def test_a_worker_says_so_well_within_a_short_deadline(
     settings.cache_clear()
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
-    heartbeat = tasks.Heartbeat("job", 4, 0.0)
+    deadline = tasks.Deadline("job", 4, 0.0)
     for now, said in [(0.09, False), (0.11, True)]:
         clock.monotonic.return_value = now
-        heartbeat.renew()
+        deadline.renew()
         assert ledger.renew.called == said
 
 
@@ -83,7 +83,7 @@ def test_a_chunk_that_is_nobody_s_any_more_is_dropped(
     ledger.renew.side_effect = [True, True, False]
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(tasks.Dropped):
-        answer([SURE] * 3, tasks.Heartbeat(*RENEWAL).read)
+        answer([SURE] * 3, tasks.Deadline(*RENEWAL).read)
     assert signal.getsignal(signal.SIGALRM) == before
 
 
@@ -94,14 +94,14 @@ def test_of_a_chunk_only_the_longest_silence_counts(
     clock = Mock()
     monkeypatch.setattr(tasks, "time", clock)
     clock.monotonic.return_value = 0.0
-    heartbeat = tasks.Heartbeat("job", 4, 0.0)
+    deadline = tasks.Deadline("job", 4, 0.0)
     for now in (0.5, 2.0, 5.0, 6.5):
         clock.monotonic.return_value = now
-        heartbeat.renew()
+        deadline.renew()
     assert ledger.renew.call_count == 3
-    assert heartbeat.longest_gap() == 3.0
+    assert deadline.longest_gap() == 3.0
     clock.monotonic.return_value = 10.5
-    assert heartbeat.longest_gap() == 4.0
+    assert deadline.longest_gap() == 4.0
 
 
 def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
@@ -109,7 +109,7 @@ def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 ) -> None:
     """Otherwise a slow worker would be taken for dead, and its image for the cause."""
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
-    steps = tasks.careful_reader(tasks.Heartbeat(*RENEWAL))(0, b"", lambda content: iter("abc"))
+    steps = tasks.careful_reader(tasks.Deadline(*RENEWAL))(0, b"", lambda content: iter("abc"))
     assert [*steps] == ["c"]
     assert ledger.mock_calls == [
         call.poison_rows("job", 4),
@@ -122,7 +122,7 @@ def test_a_careful_worker_says_between_two_steps_of_an_image_that_it_goes_on(
 def test_the_work_goes_on_without_redis(ledger: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "RENEW_SECONDS", -1.0)
     ledger.renew.side_effect = BrokerError("can't reach Redis")
-    result = answer([SURE], tasks.Heartbeat(*RENEWAL).read)
+    result = answer([SURE], tasks.Deadline(*RENEWAL).read)
     assert result.column("error").to_pylist() == [None]
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_image_says_nothing_of_the_pace(ledger: Mock) -> None:
 def test_where_a_worker_died_each_image_is_noted_as_long_as_it_is_at_hand(ledger: Mock) -> None:
     ledger.poison_rows.return_value = [3]
     answer(
-        [SURE, UNSURE, b"text"], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+        [SURE, UNSURE, b"text"], tasks.careful_reader(tasks.Deadline("job", 4, time.monotonic()))
     )
     notes = [[3, 0], [3], [3, 1], [3], [3, 2], [3], [3, ~1], [3]]
     assert ledger.note_poison_rows.mock_calls == [call("job", 4, note) for note in notes]
@@ -209,7 +209,7 @@ def test_an_image_is_given_up_or_its_other_views_are(
 ) -> None:
     ledger.poison_rows.return_value = deaths
     result = answer(
-        [SURE, UNSURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic()))
+        [SURE, UNSURE], tasks.careful_reader(tasks.Deadline("job", 4, time.monotonic()))
     )
     assert result.column("error").to_pylist() == errors
     assert (call("job", 4, [*deaths, ~1]) in ledger.note_poison_rows.mock_calls) == views
@@ -222,7 +222,7 @@ def test_whatever_happens_to_an_image_it_is_noted_no_longer(
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(classify, "trace_digit", fail)
-    answer([SURE], tasks.careful_reader(tasks.Heartbeat("job", 4, time.monotonic())))
+    answer([SURE], tasks.careful_reader(tasks.Deadline("job", 4, time.monotonic())))
     assert ledger.note_poison_rows.mock_calls[-1] == call("job", 4, [])
 
 
@@ -238,7 +238,7 @@ def test_waiting_for_redis_takes_no_image_s_time(
         return True
 
     getattr(ledger, step).side_effect = wait_long
-    result = answer([SURE], tasks.careful_reader(tasks.Heartbeat(*RENEWAL)))
+    result = answer([SURE], tasks.careful_reader(tasks.Deadline(*RENEWAL)))
     assert getattr(ledger, step).call_count >= 2
     assert result.column("error").to_pylist() == [None]
 

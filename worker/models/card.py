@@ -79,7 +79,7 @@ def card_path(name: str) -> Path:
     return settings().own_card(name) or WEIGHTS_FOLDER / f"{name}.json"
 
 
-def fingerprint(name: str) -> str:
+def hash_card(name: str) -> str:
     """The SHA-256 of a model's card, which contains that of its weights; "" without a card."""
     with suppress(DigitqError, OSError):
         return hashlib.sha256(card_path(name).read_bytes()).hexdigest()

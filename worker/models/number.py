@@ -43,7 +43,7 @@ Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
 
 class Maps(NamedTuple, Generic[Array]):
-    """What the network gives for each cell of N pictures, or of N cells alone."""
+    """The answer of the network for each cell of N pictures, or for N single cells."""
 
     middle: Array  # (N, height, width): the logit of a sign's middle being there
     signs: Array  # (N, 11, height, width): the logits of the ten digits and of `OTHER`
@@ -86,10 +86,10 @@ def make_session(graph: Path, weights: Weights) -> Callable[[Tensor], Tensor]:
     ]
     options.add_external_initializers([*weights], values)
     session = onnxruntime.InferenceSession(graph.read_bytes(), options, ["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
+    (parameter,) = session.get_inputs()
 
     def answer(images: Tensor, weights: object = values) -> Tensor:  # the session has no copy
-        (answers,) = session.run(None, {given.name: images.numpy()})
+        (answers,) = session.run(None, {parameter.name: images.numpy()})
         return torch.from_numpy(answers)
 
     return answer

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 
 from protocol.settings import ALL_MODELS
-from worker.models.card import fingerprint
+from worker.models.card import hash_card
 from worker.models.fast import has_byte_products
 from worker.models.model import count_gpus
 
@@ -24,7 +24,7 @@ def own_kind() -> str:
     processor's instructions, whether there is a GPU, and weights."""
     instructions = torch.backends.cpu.get_cpu_capability() + " VNNI" * has_byte_products()
     device = "GPU" if count_gpus() else "CPU"
-    weights = shorten("".join(map(fingerprint, ALL_MODELS)))
+    weights = shorten("".join(map(hash_card, ALL_MODELS)))
     return (
         f"digitq {version('digitq')}, torch {torch.__version__}, ONNX Runtime "
         f"{onnxruntime.__version__}, {device} {instructions}, weights {weights}"

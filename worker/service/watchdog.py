@@ -45,7 +45,7 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._end_with_parent = parent_death_signal()
         self._hanging: dict[str, float] = {}  # when each request began to hang, by Celery's id
-        self._taken = 0  # so many messages had arrived at the last look
+        self._taken = 0  # how many messages had arrived at the last look
         self._busy = time.monotonic()  # when the worker was last seen to be well
 
     def run(self) -> None:
@@ -99,7 +99,7 @@ def requeue_chunk(sender: Any, args: Any, exception: BaseException, **_: Any) ->
 
 
 @worker_ready.connect
-def watch(**_: Any) -> None:
+def start_watchdog(**_: Any) -> None:
     """Start the watchdog when the worker starts to read the queue."""
     Watchdog().start()
 
