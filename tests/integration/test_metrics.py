@@ -244,19 +244,3 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             first.kill()
             wait_for(lambda: endpoint.value("workers") == 1, seconds=20)
             assert [one["worker"] for one in endpoint.labels("worker_processes")] == ["second@h"]
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_gone_within_half_a_minute(redis_only: Local, tmp_path: Path) -> None:
-    client = Client(redis_only.url)
-    log = tmp_path / "log"
-    with run_digitq(log, "worker", "--broker", redis_only.url, "--concurrency", "1") as process:
-        wait_for(client.ledger.workers)
-        time.sleep(20)
-        assert client.ledger.workers()  # it goes on
-        children = children_of(process.pid)
-        process.kill()
-        for child in children:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-    wait_for(lambda: not client.ledger.workers(), seconds=30)
