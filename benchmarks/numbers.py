@@ -107,10 +107,10 @@ def by_worker(files: list[bytes]) -> pa.RecordBatch:
 def by_network(files: list[bytes]) -> None:
     detector = load_networks()[0].detector
     for _ in files:
-        find_candidates(detector, BLANK, FIRST_LOOK / FIELD[1])
+        find_candidates(detector, BLANK_FIELD, FIRST_LOOK / FIELD[1])
 
 
-BLANK = np.full(FIELD[::-1], 255, np.uint8)
+BLANK_FIELD = np.full(FIELD[::-1], 255, np.uint8)
 READERS: dict[str, Callable[[list[bytes]], object]] = {"a worker": by_worker, "network": by_network}
 
 

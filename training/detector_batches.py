@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.rendered import Scene
-from worker.learning.column_batches import answer
+from worker.learning.column_batches import Rng, answer
 from worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.sight.numbers.finding import equalise, shrink_by_factor
+from worker.sight.numbers.line_strip import Boxes
 
 MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 400_000  # a batch has as many scenes as fit
@@ -23,9 +24,6 @@ CLEARLY_SEEN = 0.85  # the heat is not learned of a digit if less than this shar
 BUMP, MIN_BUMP = 0.11, 2.2  # the heat's deviation is this share of the box, and at least so many px
 NEAR = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # cells that learn a digit and its edges
 PADDING = 8  # px: rounding up to a multiple of 16 adds about this much to a side
-
-Boxes = NDArray[np.float32]
-Rng = np.random.Generator
 
 
 class Batch(NamedTuple):

@@ -5,15 +5,14 @@ a random generator give a picture. `UNANSWERABLE` are the kinds for which no ans
 digits, or none. A worker should mark them for review.
 """
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
 from training.synthetic.scenes import (
     IN_A_FORM,
+    Kind,
+    PhotoRanges,
     Rng,
-    Scene,
     blurred,
     compress,
     draw_line,
@@ -23,9 +22,8 @@ from training.synthetic.scenes import (
 )
 from worker.sight.types import Mask, Picture
 
-Kind = Callable[[Mask, Mask, Rng], Picture]
-CLEAN = Scene((200, 255), (5, 90), 0.1, 3, 0.2)
-BOARD = Scene((20, 90), (170, 250), 0.5, 5, 0)
+CLEAN = PhotoRanges((200, 255), (5, 90), 0.1, 3, 0.2)
+BOARD = PhotoRanges((20, 90), (170, 250), 0.5, 5, 0)
 
 
 def centred(mask: Mask, rng: Rng, share: float, side: int = 0) -> tuple[Mask, int]:
@@ -38,9 +36,9 @@ def centred(mask: Mask, rng: Rng, share: float, side: int = 0) -> tuple[Mask, in
     return canvas, side
 
 
-def shoot(canvas: Mask, rng: Rng, scene: Scene = CLEAN) -> Picture:
+def shoot(canvas: Mask, rng: Rng, ranges: PhotoRanges = CLEAN) -> Picture:
     """A photo or scan of ink on paper."""
-    image = photograph(blurred(canvas, rng, len(canvas) / 150), scene, rng)
+    image = photograph(blurred(canvas, rng, len(canvas) / 150), ranges, rng)
     return compress(image, rng, 60) if rng.random() < 0.5 else image
 
 
@@ -88,7 +86,7 @@ def pale_in_form(mask: Mask, other: Mask, rng: Rng) -> Picture:
         draw_line(canvas, (0, place * side), (side, place * side), 1, pen(side, rng))
         if rng.random() < 0.5:
             draw_line(canvas, (place * side, 0), (place * side, side), 1, pen(side, rng))
-    return shoot(canvas, rng, Scene((200, 255), (0, 40), 0.1, 2, 0))
+    return shoot(canvas, rng, PhotoRanges((200, 255), (0, 40), 0.1, 2, 0))
 
 
 def underlined(mask: Mask, other: Mask, rng: Rng) -> Picture:
@@ -147,7 +145,9 @@ def on_board(mask: Mask, other: Mask, rng: Rng) -> Picture:
 def in_shadow(mask: Mask, other: Mask, rng: Rng) -> Picture:
     """A photo whose light falls off strongly, most of it in a shadow with an edge."""
     canvas, side = centred(mask, rng, rng.uniform(0.35, 0.6))
-    picture = photograph(blurred(canvas, rng, 1), Scene((180, 255), (10, 90), 0.4, 4, 0.1), rng)
+    picture = photograph(
+        blurred(canvas, rng, 1), PhotoRanges((180, 255), (10, 90), 0.4, 4, 0.1), rng
+    )
     along = np.add.outer(*(np.linspace(0, rng.uniform(0, 1), side) for _ in range(2)))
     edge = 1 / (1 + np.exp(-(along - rng.uniform(0.2, 0.8)) * rng.uniform(10, 80)))
     light = 1 - rng.uniform(0.3, 0.65) * edge

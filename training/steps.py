@@ -48,7 +48,7 @@ STEP_MODULES = (
     background, colours, doubts, line_finding, lines, measuring, panels, placing, shapes, steps,
     views,
 )  # fmt: skip
-Sample = tuple[Picture, int, str]  # an image, its digit, its kind
+LabelledPicture = tuple[Picture, int, str]  # an image, its digit, its kind
 
 
 def is_mostly_dark(grey: Grey) -> bool:
@@ -130,7 +130,7 @@ def without(rule: str) -> Iterator[None]:
         yield
 
 
-def render_samples(count: int, chosen: list[str] | None) -> Iterator[Sample]:
+def render_samples(count: int, chosen: list[str] | None) -> Iterator[LabelledPicture]:
     """Pictures of the first test images of MNIST, so many of each kind."""
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
     kinds = [*PICTURE_KINDS.values(), *step_kinds.ONE_DIGIT, *step_kinds.UNANSWERABLE]
@@ -155,7 +155,7 @@ def classify(network: str, digit: bytes) -> np.ndarray:
     return np.asarray(load_model(network).classify_together(pixels)[0])
 
 
-class Reading(NamedTuple):
+class SeenPicture(NamedTuple):
     """What a worker reads of a picture; without a digit where it sees none."""
 
     digit: bytes = b""
@@ -163,18 +163,18 @@ class Reading(NamedTuple):
     views: dict[str, Grey] = {}
 
 
-def read(picture: Picture) -> Reading:
+def read(picture: Picture) -> SeenPicture:
     try:
         *_, last = steps.trace_steps(lambda side: picture)
     except ImageError:
-        return Reading()
+        return SeenPicture()
     digit, others = last.image.tobytes(), {}
     if any(classify(network, digit).max() < TTA_BELOW for network in COMPARED):
         *_, others = steps.trace_views(lambda side: picture)
-    return Reading(digit, not last.review_reason, others)
+    return SeenPicture(digit, not last.review_reason, others)
 
 
-def answer(reading: Reading, network: str, has_views: bool) -> tuple[int, bool]:
+def answer(reading: SeenPicture, network: str, has_views: bool) -> tuple[int, bool]:
     """A worker's answer, and whether it marks it, as `worker/classify.py` finds them."""
     if not reading.digit:
         return NO_ANSWER, True
@@ -188,7 +188,7 @@ def answer(reading: Reading, network: str, has_views: bool) -> tuple[int, bool]:
 
 
 def measure(
-    readings: list[Reading], samples: list[Sample], has_views: bool = True
+    readings: list[SeenPicture], samples: list[LabelledPicture], has_views: bool = True
 ) -> dict[str, np.ndarray]:
     """For each kind, and all of one digit, (networks, 3): % right, to review, and missed."""
     labels = np.array([label for _, label, _ in samples])

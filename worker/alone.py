@@ -24,7 +24,10 @@ from worker.sight.numbers.search import FIRST_LOOK
 
 CACHED_ROWS = 512  # images in a batch; the sums of 1024 no longer fit the processor's cache
 WARM_UP_BATCHES = 10
-FIELD = (FIRST_LOOK, 3 * FIRST_LOOK)  # px: height and width of a whole number at the first look
+LOOK_SHAPE = (
+    FIRST_LOOK,
+    3 * FIRST_LOOK,
+)  # px: height and width of a whole number
 AnswerAll = Callable[[Iterable[Tensor]], Iterable[Tensor]]  # a network's answers to many batches
 
 
@@ -51,7 +54,7 @@ def measure(answer: AnswerAll, batches: Iterable[Tensor], warm_up: Tensor) -> No
 if __name__ == "__main__":
     model, images, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if model == NUMBER:
-        field = torch.zeros(1, 1, *FIELD)
+        field = torch.zeros(1, 1, *LOOK_SHAPE)
         with ThreadPoolExecutor(threads) as pool:
             answer = partial(pool.map, load_networks()[0].detector)
             measure(answer, [field] * images, field)

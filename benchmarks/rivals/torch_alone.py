@@ -22,7 +22,7 @@ from worker.models.model import load_model
 
 TUTORIAL_ROWS = 64  # images in a batch, as in torch's own MNIST example
 
-Labelled = Iterable[tuple[Tensor, Tensor]]  # images (N, 1, 28, 28) and labels (N,)
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, 1, 28, 28) and labels (N,)
 
 
 def to_network_input(card: Card) -> Compose:
@@ -30,7 +30,7 @@ def to_network_input(card: Card) -> Compose:
     return Compose([ToTensor(), Normalize((card.mean,), (card.std,))])
 
 
-def load_dataset(images: int, card: Card) -> Labelled:
+def load_dataset(images: int, card: Card) -> Batches:
     """The loop over `datasets.MNIST`, in the process that classifies."""
     dataset = MNIST(ensure_mnist(), train=True, transform=to_network_input(card))
     return DataLoader(Subset(dataset, range(min(images, len(dataset)))), TUTORIAL_ROWS)
@@ -48,12 +48,12 @@ def load_folder(folder: Path, card: Card, threads: int) -> Iterator[tuple[Tensor
 def main(loop: str, source: str, model_name: str, threads: int) -> None:
     model = load_model(model_name)
     model.network.scale, model.network.shift = 1.0, 0.0  # `Normalize` has done it
-    labelled: Labelled
+    batches: Batches
     if loop == "dataloader":
-        labelled = load_dataset(int(source), model.card)
+        batches = load_dataset(int(source), model.card)
     else:
-        labelled = load_folder(Path(source), model.card, threads)
-    pixels = (images.view(-1, PIXELS) for images, _ in labelled)
+        batches = load_folder(Path(source), model.card, threads)
+    pixels = (images.view(-1, PIXELS) for images, _ in batches)
     measure_network(model.network, pixels, torch.zeros(TUTORIAL_ROWS, PIXELS), threads)
 
 

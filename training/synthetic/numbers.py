@@ -20,6 +20,7 @@ from training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
 from training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
 from worker.models.number import OTHER
+from worker.sight.numbers.line_strip import Boxes
 from worker.sight.types import Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
@@ -28,7 +29,6 @@ MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the 
 # that reached to the horizon would need an endless sheet
 MAX_DEPTH = 2
 Matrix = NDArray[np.float64]  # (3, 3), of a line's px to the picture's
-Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px of the picture
 DOUBT_SHARES = {  # why a person should look at the number, and the share of each
     "several lines": 0.03,
     "several numbers": 0.03,

@@ -9,7 +9,6 @@ from threading import Thread
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -18,12 +17,11 @@ from protocol.host.process import end_at_once
 from training.synthetic.handwriting import SHAPE_SIDE
 from training.synthetic.outliers import NEGATIVES
 from training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
+from training.synthetic.writing import Images, Labels
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import normalise
 from worker.sight.types import INPUT_SIDE, Grey, ImageError
 
-Images = NDArray[np.uint8]  # (N, 28, 28)
-Labels = NDArray[np.int64]  # (N,)
 Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit
 # Python's resource tracker removes what a killed process leaves, and need not warn of it

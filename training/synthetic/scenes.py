@@ -144,7 +144,7 @@ def light_unevenly(height: int, width: int, strength: float, rng: Rng) -> NDArra
 
 
 @dataclass(frozen=True)
-class Scene:
+class PhotoRanges:
     """The ranges from which the properties of a photo are drawn."""
 
     paper: tuple[float, float]  # the range of its grey value
@@ -154,27 +154,27 @@ class Scene:
     coloured: float  # the share of coloured pens
 
 
-ON_PAPER = Scene((140, 255), (5, 110), 0.5, 7, 0.4)
-IN_PENCIL = Scene((170, 255), (30, 150), 0.15, 4, 0.1)
-IN_A_FORM = Scene((170, 255), (0, 110), 0.15, 6, 0.25)
+ON_PAPER = PhotoRanges((140, 255), (5, 110), 0.5, 7, 0.4)
+IN_PENCIL = PhotoRanges((170, 255), (30, 150), 0.15, 4, 0.1)
+IN_A_FORM = PhotoRanges((170, 255), (0, 110), 0.15, 6, 0.25)
 
 
-def photograph(ink: NDArray[np.float32], scene: Scene, rng: Rng) -> Picture:
+def photograph(ink: NDArray[np.float32], ranges: PhotoRanges, rng: Rng) -> Picture:
     """Ink of 0..1 on paper, under uneven light, with grain; in colour or grey."""
     height, width = ink.shape
     tint = np.array([1, 1, 1]) - rng.uniform(0, 0.25, 3) * (rng.random() < 0.4)
-    background = rng.uniform(*scene.paper) * tint
-    pen = rng.uniform(*scene.pen) * np.ones(3) * tint
-    if rng.random() < scene.coloured:
+    background = rng.uniform(*ranges.paper) * tint
+    pen = rng.uniform(*ranges.pen) * np.ones(3) * tint
+    if rng.random() < ranges.coloured:
         pen = background * (rng.uniform(0, 1, 3) ** 1.5)
         pen[rng.integers(3)] *= rng.uniform(0, 0.4)
     image = background + ink[..., None] * (pen - background)
-    grain = rng.normal(0, rng.uniform(0, scene.grain), (height, width, 1)).astype(np.float32)
+    grain = rng.normal(0, rng.uniform(0, ranges.grain), (height, width, 1)).astype(np.float32)
     if rng.random() < 0.5:
         rough = rng.normal(0, 1, (max(2, height // 4), max(2, width // 4))).astype(np.float32)
         rough = cv2.resize(rough, (width, height), interpolation=cv2.INTER_LINEAR)
-        grain = grain + rough[..., None] * rng.uniform(0, scene.grain)
-    lit = (image + grain) * light_unevenly(height, width, scene.shade, rng)[..., None]
+        grain = grain + rough[..., None] * rng.uniform(0, ranges.grain)
+    lit = (image + grain) * light_unevenly(height, width, ranges.shade, rng)[..., None]
     picture = np.clip(lit, 0, 255).astype(np.uint8)
     return picture if rng.random() < 0.5 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worker.learning.learner import Recipe, has_bfloat16
 from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
-from worker.sight.numbers.line_strip import cut_strip, fit_line
+from worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
 from worker.sight.types import Grey
 
 BATCH_STRIPS = 48
@@ -22,7 +22,6 @@ AT_DIGIT, NEAR_DIGIT = 1.6, 3.6  # px: columns so near to a digit's middle are i
 BLANK_WEIGHT = 0.5  # of a column that is no digit's, among columns with a known class
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
-Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
 Rng = np.random.Generator
 MakeBatches = Callable[[Sequence[Any], Rng], list[Any]]
 
@@ -61,16 +60,16 @@ def cut_inexactly(
 
     If it is not alone in its picture, the strip shows little beyond its ends.
     """
-    place = fit_line(boxes)
-    place = place._replace(
-        y=place.y + rng.normal(0, 0.07) * place.height,
-        height=place.height * np.exp(rng.normal(0.03, 0.1)),
-        slope=place.slope + rng.normal(0, 0.025),
+    line = fit_line(boxes)
+    line = line._replace(
+        y=line.y + rng.normal(0, 0.07) * line.height,
+        height=line.height * np.exp(rng.normal(0.03, 0.1)),
+        slope=line.slope + rng.normal(0, 0.025),
     )
     margins = rng.uniform(0.35, 1.3 if is_alone else 0.5, 2)
     if is_alone and rng.random() < 0.4:  # an empty cell was taken for a digit's
         margins[int(rng.integers(2))] = rng.uniform(1.3, 5)
-    values, matrix = cut_strip(picture, place, *margins)
+    values, matrix = cut_strip(picture, line, *margins)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[0, :2] + matrix[0, 2]
     return LearnedStrip(values, middles, [*map(int, number)])
 

@@ -53,19 +53,19 @@ OLD_SHARE = {"mlp": 0.0, "cnn": 0.15}
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
 SAMPLE_VALIDATION = 1_000  # so many images of MNIST's sample are held back
 
-Labelled = tuple[Tensor, Tensor]  # images, (N, 28, 28) uint8, with labels, (N,)
-Seen = tuple[NDArray[np.uint8], Views]  # what the network sees of an image, (784,); other views
+LabelledTensors = tuple[Tensor, Tensor]  # images, (N, 28, 28) uint8, with labels, (N,)
+SeenDigit = tuple[NDArray[np.uint8], Views]  # what the network sees, (784,), and other views
 
 
 class Rehearsed(NamedTuple):
     """MNIST's images to learn, those held back, and its test images if they can be had."""
 
-    learned: Labelled
-    held_back: Labelled
-    test: Labelled | None
+    learned: LabelledTensors
+    held_back: LabelledTensors
+    test: LabelledTensors | None
 
 
-def read_digits(batch: pa.RecordBatch) -> Iterator[Outcome[Seen]]:
+def read_digits(batch: pa.RecordBatch) -> Iterator[Outcome[SeenDigit]]:
     """What the network sees of each image, or its error."""
     pixels, errors, _ = read_pixels(batch, read_image)
     views: dict[int, Views] = {}
@@ -92,7 +92,7 @@ def load_rehearsed() -> Rehearsed:
     )
 
 
-def mix(own: Sequence[OwnImage[Seen]], known: Rehearsed) -> DigitData:
+def mix(own: Sequence[OwnImage[SeenDigit]], rehearsed: Rehearsed) -> DigitData:
     """What there is to learn: own images and their other views, and MNIST's."""
     shown, labels = [], []
     for _, (pixels, views), label in own:
@@ -103,8 +103,8 @@ def mix(own: Sequence[OwnImage[Seen]], known: Rehearsed) -> DigitData:
     return DigitData(
         images.repeat_interleave(times, 0),
         targets.repeat_interleave(times, 0),
-        known.learned[0],
-        name_exactly(known.learned[1]),
+        rehearsed.learned[0],
+        name_exactly(rehearsed.learned[1]),
     )
 
 
@@ -113,7 +113,7 @@ def name_exactly(labels: Tensor) -> Tensor:
     return F.one_hot(labels, CLASSES).float()
 
 
-def measure_own(model: Model, own: Sequence[OwnImage[Seen]]) -> float:
+def measure_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> float:
     """The share of own images on which a worker would be right."""
     probabilities = model.classify(np.stack([pixels for _, (pixels, _), _ in own]))
     for row in np.flatnonzero(find_best(probabilities)[1] < TTA_BELOW).tolist():
@@ -127,8 +127,8 @@ def train_own_digits(name: str, chunks: Iterable[Chunk], seed: int, epochs: int 
     """Go on training `mlp` or `cnn`."""
     before = load_model(name)  # sets torch to one thread
     learned, held_back, left_out = read_own(chunks, read_digits, "digit", seed)
-    known = load_rehearsed()
-    data, recipe = mix(learned, known), OWN_RECIPES[name]
+    rehearsed = load_rehearsed()
+    data, recipe = mix(learned, rehearsed), OWN_RECIPES[name]
     share = min(1.0, MNIST_TIMES[name] * len(data.images) / len(data.more_images))
     recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
     torch.manual_seed(seed)
@@ -142,7 +142,7 @@ def train_own_digits(name: str, chunks: Iterable[Chunk], seed: int, epochs: int 
     for key, value in before.network.state_dict().items():
         weights[key].lerp_(value, OLD_SHARE[name])
     print("calibrating and testing …", file=sys.stderr)
-    images, labels = known.held_back
+    images, labels = rehearsed.held_back
     own = np.stack([pixels for _, (pixels, _), _ in held_back])
     network.temperature = choose_temperature(
         network,
@@ -150,13 +150,13 @@ def train_own_digits(name: str, chunks: Iterable[Chunk], seed: int, epochs: int 
         torch.cat([labels, torch.tensor([label for _, _, label in held_back])]),
     )
     validation = classify(network, images)
-    test_images, test_labels = known.test or known.held_back
+    test_images, test_labels = rehearsed.test or rehearsed.held_back
     test = measure(classify(network, test_images), test_labels)
     card = replace(
         before.card,
         validation_accuracy=measure(validation, labels)[0],
-        test_accuracy=test[0] if known.test else None,
-        test_calibration_error=test[1] if known.test else None,
+        test_accuracy=test[0] if rehearsed.test else None,
+        test_calibration_error=test[1] if rehearsed.test else None,
         temperature=network.temperature,
         review_below=choose_digit_threshold(validation),
         own_images=len(learned),
@@ -165,6 +165,6 @@ def train_own_digits(name: str, chunks: Iterable[Chunk], seed: int, epochs: int 
         own_accuracy_before=measure_own(before, held_back),
     )
     card = replace(card, own_accuracy=measure_own(build_model(network, card), held_back))
-    what = "MNIST's test images" if known.test else f"{len(labels):,} images of MNIST's sample"
+    what = "MNIST's test images" if rehearsed.test else f"{len(labels):,} images of MNIST's sample"
     was = measure(classify(before.network, test_images), test_labels)[0]
     return Trained(before.card, card, weights, (what, was, test[0]))

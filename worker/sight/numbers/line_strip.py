@@ -14,7 +14,7 @@ from worker.sight.types import Grey
 DIGIT_HEIGHT = 17  # px: the usual height of a digit in a strip
 MIN_STRIP, MAX_STRIP = 16, 1200  # px: the least and the greatest width of a strip
 BEYOND_EDGE = 0.25  # a strip shows at most this share of a digit's height beyond the picture
-Boxes = NDArray[np.float32]
+Boxes = NDArray[np.float32]  # (N, 4): left, top, right and bottom, in px
 
 
 class TextLine(NamedTuple):
@@ -28,7 +28,7 @@ class TextLine(NamedTuple):
 
 
 def fit_line(boxes: Boxes) -> TextLine:
-    """The line through the boxes of digits, (N, 4), from left to right."""
+    """The line through the boxes of digits, from left to right."""
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     height = max(1.0, find_median(boxes[:, 3] - boxes[:, 1]))
     across = middles[:, 0] - middles[:, 0].mean()
