@@ -20,8 +20,8 @@ MAX_SIZE = (128, 352)  # px: a larger scene is cut to this height and width
 BATCH_PIXELS = 400_000  # a batch has as many scenes as fit
 DIGIT_HEIGHTS = (12, 42)  # px: the heights of digits at which the detector works
 MIN_SEEN = 0.5  # a digit counts as background if less than this share of it can be seen
-CLEARLY_SEEN = 0.85  # the heat is not learned of a digit if less than this share can be seen
-BUMP, MIN_BUMP = 0.11, 2.2  # the heat's deviation is this share of the box, and at least so many px
+CLEARLY_SEEN = 0.85  # a digit's heat is learned if at least this share of it can be seen
+BUMP, MIN_BUMP = 0.11, 2.2  # the heat's deviation is this share of the box, at least this in px
 NEAR = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # cells that learn a digit and its edges
 PADDING = 8  # px: rounding up to a multiple of 16 adds about this much to a side
 

@@ -34,7 +34,7 @@ class ScenesRecipe(NumberRecipe):
 class SceneLearner(Learner):
     """A network that learns from rendered scenes.
 
-    Each epoch shows it the new scenes, and those of the epochs before: of `shown_epochs` in all.
+    Each epoch shows it the scenes of the last `shown_epochs` epochs.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SceneLearner(Learner):
         super().__init__(network, measure_losses, recipe, [*self.named.values()])
 
     def show_scenes(self, scenes: Sequence[Scene], epoch: int, seed: int, threads: int) -> str:
-        """Train one epoch on scenes, on so many threads; gives the mean of each loss."""
+        """Train one epoch on scenes; gives the mean of each loss."""
         torch.set_num_threads(threads)
         return self.show(draw_batches(scenes, self.make_batches, seed, epoch), epoch)
 

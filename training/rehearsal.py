@@ -15,8 +15,7 @@ from worker.sight.types import Grey
 
 STRIP_SCENES = 2_300  # about a fifth of them has no clear number
 PICTURE_SCENES = 400
-QUALITY = 80  # of WebP
-
+WEBP_QUALITY = 80
 SCHEMA = pa.schema({"image": pa.binary(), "number": pa.string(), "middles": pa.list_(pa.float32())})
 
 
@@ -48,4 +47,4 @@ def write_rehearsal(out: Path, seed: int) -> None:
 
 def encode(grey: Grey) -> bytes:
     """The picture as a WebP file."""
-    return cv2.imencode(".webp", grey, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()
+    return cv2.imencode(".webp", grey, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])[1].tobytes()

@@ -87,9 +87,8 @@ def no_mask(first: np.ndarray, *_: object) -> np.ndarray:
     return np.zeros_like(first)
 
 
-STEP_RULES: dict[
-    str, tuple[Callable[..., Any], Callable[..., Any]]
-] = {  # and what takes their place
+Function = Callable[..., Any]
+STEP_RULES: dict[str, tuple[Function, Function]] = {  # each rule, and what takes its place
     "colours by their own line": (colours.project_colours, luma),
     "which is background": (background.is_background_dark, is_mostly_dark),
     "uneven light": (background.estimate_background, even_background),
@@ -131,7 +130,7 @@ def without(rule: str) -> Iterator[None]:
 
 
 def render_samples(count: int, chosen: list[str] | None) -> Iterator[LabelledPicture]:
-    """Pictures of the first test images of MNIST, so many of each kind."""
+    """`count` pictures of each kind, of the first test images of MNIST."""
     digits, labels = (tensor.numpy() for tensor in load_mnist("test"))
     kinds = [*PICTURE_KINDS.values(), *step_kinds.ONE_DIGIT, *step_kinds.UNANSWERABLE]
     for place, render in enumerate(kinds):

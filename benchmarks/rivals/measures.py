@@ -25,7 +25,7 @@ from digitq.bench.rounds import Ratios, Rows, rotate
 from digitq.private.processes import Local
 from producer.sources.opening import open_sources
 
-CALLS_IN_A_ROW = 200  # of one program, before the other one calls
+CALLS_IN_A_ROW = 200  # one program calls this often before the other one does
 PLAIN_ANSWER_SECONDS = 60  # without an answer for so long, a worker of plain Celery has died
 RIVAL_RATIOS: Ratios = {
     "queue": {"of_torch": "torch", "of_celery": "celery"},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 SHAPE_SIDE = 112  # px: the side of the square in which a digit is drawn
 GLYPH_SIDE = 80  # px: the side of the box in its middle that holds the control points
-CURVE_POINTS = 12  # a curve has so many points from one control point to the next
+CURVE_POINTS = 12  # a curve has this many points from one control point to the next
 
 Shape = NDArray[np.uint8]  # (height, width), ink 255 on 0
 Points = NDArray[np.float64]  # (N, 2): x, y, where 0 is left or top, and 1 is right or bottom

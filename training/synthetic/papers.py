@@ -55,7 +55,7 @@ def draw_waves(height: int, width: int, tall: float, rng: Rng) -> Layer:
         if rng.random() < 0.3:  # each line has a phase of its own
             phase = phase + np.float32(0.3 * tall) * np.sin(y / tall * rng.uniform(0.5, 3))
         phase = phase / np.float32(pitch)
-    share = rng.uniform(0.15, 0.6)  # of the pitch is inked
+    share = rng.uniform(0.15, 0.6)  # this share of the pitch is inked
     wave = np.cos(np.linspace(0, 2 * np.pi, WAVE_STEPS, endpoint=False)) - np.cos(np.pi * share)
     table = np.clip(0.5 + wave * rng.uniform(0.8, 3), 0, 1).astype(np.float32)
     return np.asarray(table[(phase * WAVE_STEPS).astype(np.int32) & (WAVE_STEPS - 1)])

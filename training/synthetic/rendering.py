@@ -26,7 +26,7 @@ Labelled = tuple[Images, Labels]
 NO_DIGIT = -1  # the label of a picture without a digit
 # Python's resource tracker removes what a killed process leaves, and need not warn of it
 SILENT_TRACKER = "ignore:resource_tracker:UserWarning"
-BLOCK_IMAGES = 1000  # a process renders so many at a time; each block has a seed of its own
+BLOCK_IMAGES = 1000  # a process renders this many at a time; each block has a seed of its own
 
 
 def render_digit(digit: Grey, label: int, other: Grey, rng: Rng) -> Grey:

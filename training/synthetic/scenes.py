@@ -18,7 +18,7 @@ T = TypeVar("T")
 Rng = np.random.Generator
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
-DEFAULT_DRAWN_SHARE = 0.35  # so many digits are drawn, the others are MNIST's
+DEFAULT_DRAWN_SHARE = 0.35  # this share of digits is drawn, the others are MNIST's
 DRAWN_SHARES = {1: 0.6, 7: 0.6}  # more are drawn: 1 and 7 differ most between countries
 
 

@@ -21,7 +21,7 @@ from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
 from worker.sight.types import Grey, ImageError
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
-NO_READING = Proposal("?", 0.0)  # no reading: it is never right
+NO_READING = Proposal("?", 0.0)  # where nothing can be read; it is never right
 MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
 MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
 
@@ -97,7 +97,7 @@ class NumberPicture(NamedTuple):
 
     picture: Grey
     number: str
-    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)  # of its digits, if they are known
+    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)  # its digits', if they are known
 
 
 class Answers(NamedTuple):

@@ -18,8 +18,9 @@ from worker.sight.types import Grey
 
 BATCH_STRIPS = 48
 POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet
-AT_DIGIT, NEAR_DIGIT = 1.6, 3.6  # px: columns so near to a digit's middle are its, or may be
-BLANK_WEIGHT = 0.5  # of a column that is no digit's, among columns with a known class
+AT_DIGIT = 1.6  # px: a column nearer than this to a digit's middle shows the digit ...
+NEAR_DIGIT = 3.6  # ... and one nearer than this may show it; any other is blank
+BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a digit's column 1
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
 Rng = np.random.Generator

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-MeasureLosses = Callable[[Any, Any], tuple[Tensor, ...]]  # of a network for a batch
+MeasureLosses = Callable[[Any, Any], tuple[Tensor, ...]]  # takes a network and a batch
 Batches = Iterable[tuple[float, Any]]  # with the share of the epoch that was shown before
 
 
@@ -75,7 +75,7 @@ class Learner:
         return " ".join(f"{value:.4f}" for value in torch.stack(losses).mean(0).tolist())
 
     def train(self, make_batches: Callable[[int], Batches]) -> Any:
-        """Train all epochs on the batches of each, and tell of each; gives what was learned."""
+        """Train all epochs, and print a line on each; gives what was learned."""
         started = time.monotonic()
         for epoch in range(self.recipe.epochs):
             losses = self.show(make_batches(epoch), epoch)

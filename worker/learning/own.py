@@ -1,4 +1,4 @@
-"""What going on with one's own images has in common: `digitq train NAME --data SOURCE`.
+"""The parts of `digitq train NAME --data SOURCE` that all networks share.
 
 A fifth of the images is held back, to measure the accuracy before and after.
 """
@@ -23,7 +23,7 @@ from protocol.text import name_some, plural
 from worker.classify import Outcome, watch
 from worker.models.card import Card
 
-MIN_OWN_IMAGES = 20  # fewer say nothing of an accuracy
+MIN_OWN_IMAGES = 20  # an accuracy measured with fewer would say nothing
 HELD_BACK_STEP = 5  # every fifth image is held back
 
 T = TypeVar("T")

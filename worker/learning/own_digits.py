@@ -46,12 +46,12 @@ from worker.sight.digits import trace_other_views
 from worker.sight.normalisation.steps import Views
 from worker.sight.types import INPUT_SIDE
 
-OWN_ROWS = 3_000  # own images are repeated until an epoch shows about so many
-MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows so many MNIST images for each own one
+OWN_ROWS = 3_000  # own images are repeated until an epoch shows about this many
+MNIST_TIMES = {"mlp": 4, "cnn": 2}  # an epoch shows this many MNIST images for each own one
 # This share of the old weights stays, so that less of MNIST is forgotten (M. Wortsman et al., 2022)
 OLD_SHARE = {"mlp": 0.0, "cnn": 0.15}
 VALIDATION_IMAGES = 5_000  # the last training images of MNIST are never learned
-SAMPLE_VALIDATION = 1_000  # so many images of MNIST's sample are held back
+SAMPLE_VALIDATION = 1_000  # this many images of MNIST's sample are held back
 
 LabelledTensors = tuple[Tensor, Tensor]  # images, (N, 28, 28) uint8, with labels, (N,)
 SeenDigit = tuple[NDArray[np.uint8], Views]  # what the network sees, (784,), and other views

@@ -51,8 +51,8 @@ from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
-OWN_SHARE = 0.5  # so many own numbers are learned for each rehearsed one
-MAX_MISSED = 1  # the detector may see so many digits more or fewer than the number has
+OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed one
+MAX_MISSED = 1  # the detector may see this many digits more or fewer than the number has
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
 REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
 
@@ -151,7 +151,7 @@ def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) ->
     own_before, rehearsed_before = (
         measure_share(read_pictures(reader, part).is_right) for part in sets
     )
-    recipe = RECIPE if epochs is None else replace(RECIPE, epochs=epochs)
+    recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
     torch.manual_seed(seed)
     columns = fold(Columns())
     old = take_weights(weights, "columns")

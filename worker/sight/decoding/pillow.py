@@ -27,7 +27,7 @@ from worker.sight.types import MIN_CONTRAST, Grey, ImageError, Picture, describe
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"  # the signatures of TIFF and BigTIFF
 TEXT, TEXT_BYTES = re.compile(rb"[\t\r\n -~]{16,}\Z"), 80
-FOREIGN = {  # what a file is that Pillow can't identify, by its first bytes
+FOREIGN = {  # other kinds of files, by their first bytes
     JPEG: "a JPEG that is damaged, or of a rare kind",
     **dict.fromkeys(TIFF, "a TIFF that is damaged, or of a rare kind"),
     b"%PDF": "a PDF",

@@ -11,9 +11,8 @@ SAMPLE_RIM = 10  # px: the sample's rim is this wide; it may show a frame or a d
 RIM_WEIGHT = 0.2  # a pixel of the rim counts this much, one of the inner part counts 1
 SAMPLE_WEIGHTS = np.full((SAMPLED_SIDE, SAMPLED_SIDE, 3), RIM_WEIGHT, np.float32)
 SAMPLE_WEIGHTS[SAMPLE_RIM:-SAMPLE_RIM, SAMPLE_RIM:-SAMPLE_RIM] = 1
-SAME_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[
-    :-1
-]  # whether two neighbouring channels are of one pixel
+# Whether two neighbouring channels belong to one pixel
+SAME_PIXEL = np.tile(np.array([1, 1, 0], np.uint8), SAMPLED_SIDE**2)[:-1]
 LUMA = (0.299, 0.587, 0.114)  # the weights of red, green and blue in ITU-R BT.601
 MIN_CHROMA = 24  # grey value: an image is grey if no channels of a pixel differ by this much
 

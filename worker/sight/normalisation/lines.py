@@ -24,14 +24,12 @@ EDGE_ZONE = 0.15  # a line within this share of an edge may be a frame's, or a b
 MIN_SIDE_INK = 0.85  # a frame has ink in this share of a side's rows or columns
 MIN_FRAMED_HEIGHT = 0.3  # a digit in a frame has at least this share of its height
 MANY_LINES = 3  # this many parallel lines are no strokes of a digit, which may then be small
-MIN_DIGIT = 0.2  # what is left without lines is a digit from this share of a side on ...
+MIN_DIGIT = 0.2  # without lines, the rest is a digit if it has at least this share of a side ...
 MIN_SMALL_DIGIT = 0.08  # ... or this share, if there were many lines
 RIM = 0.2  # a box on the rim is within this share of the image from an edge
 MIN_BAR_WIDTH = 0.7  # a bar of a digit is at least this many times as wide as its other strokes
 END_MARGIN = 0.03  # a line that ends in the image is a bar if the digit ends this near to its edges
-MAX_PART_DISTANCE = (
-    0.14  # pieces within this share of the shorter side of the digit may be parts of it
-)
+MAX_PART_DISTANCE = 0.14  # a piece this near to the digit, as a share of the shorter side, is kept
 
 
 def remove_lines(ink: Grey) -> Grey:

@@ -15,9 +15,7 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 INK_THRESHOLD = 64  # grey value: paler pixels are only the blurred edge of a stroke
 HALF_INK = 127  # grey value: the edge of a stroke, where ink and paper are equal
 FULL_INK = 90  # percentile of the ink that counts as its full strength
-HALVED_FROM = (
-    7  # an image this many times as large as wanted is halved first, in a tenth of the time
-)
+HALVED_FROM = 7  # an image this many times too large is halved first, in a tenth of the time
 MIN_LINEAR = 0.7  # above this factor, linear interpolation looks the same in a quarter of the time
 
 SortedPixels = NDArray[np.uint8]  # (pixels,): grey values from the darkest to the lightest

@@ -44,10 +44,7 @@ MAX_BASE_WIDTH = 1.8  # the base of a 2 is at most this many times as wide as th
 # Print and punched holes
 PRINT_HEIGHTS = 0.12, 0.45  # print has a height between these shares of the digit's length
 MAX_PRINT_ASPECT = 3.0  # print is this many times as wide as high at most; characters may touch
-MIN_HEIGHT_RATIO, MIN_LEVEL_OVERLAP = (
-    0.6,
-    0.8,
-)  # characters in a row have similar heights and levels
+MIN_HEIGHT_RATIO, MIN_LEVEL_OVERLAP = 0.6, 0.8  # characters in a row are level and of one height
 MAX_PUNCHED = 0.4  # a punched hole has at most this share of the digit's size
 MIN_ROUND_ASPECT, MIN_ROUND_FILL = 0.75, 0.7  # a disc is as wide as high, and fills 79 % of its box
 MIN_PUNCHED_SIDE = 48  # px: in a smaller image, strokes break into dots

@@ -61,7 +61,7 @@ class Seen:
     reason: Reason  # why a person should look at it: what else is written in the picture
 
     def weigh(self, known: Known = NOTHING_KNOWN) -> list[Proposal]:
-        """What the line may say, the most probable first; only what is known to be possible.
+        """The numbers that the line may show and `known` allows, the most probable first.
 
         The two networks are independent judges. The product of their probabilities counts, each to
         a power, because they learned from the same scenes.

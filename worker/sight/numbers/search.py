@@ -72,8 +72,8 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
 def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
     """The candidates in the picture, and those of the best line.
 
-    The scale grows until the line is clear.
-    After the first look, a picture is enlarged only if its digits are small or can't be seen.
+    The scale grows until the line is clear. After the first look, a picture is enlarged only if its
+    digits are small or can't be seen.
     """
     max_scale = min(MAX_SCALE, math.sqrt(MAX_LOOK_AREA / picture.size))
     best: tuple[Candidates, Candidates] | None = None

@@ -43,7 +43,7 @@ def propose_numbers(line: Candidates, known: Known = NOTHING_KNOWN) -> list[Prop
             for digit, share in enumerate(shares[candidate])
             if share > MIN_DOUBT
         ]
-        best = max(1 - chance, *(each for _, each in likely))  # of the first path, which has 1
+        best = max(1 - chance, *(each for _, each in likely))  # the best path had probability 1
         # `known` may leave out the most probable numbers, so less probable ones must be kept
         bound = MIN_SHARE * best if known.is_nothing else 0.0
         longer = {number: (before * (1 - chance), last) for number, (before, last) in paths}
