@@ -9,7 +9,7 @@ from protocol.settings import NUMBER
 
 
 def main() -> None:
-    """Train a network, or write what the product takes from here. 2 for bad usage, 3 for a disk."""
+    """Exit status: 0, 2 for bad usage, 3 if the files can't be written."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument(
         "name",
@@ -40,6 +40,10 @@ def main() -> None:
     if options.limit_images is not None and options.limit_images < 60:
         parser.error("--limit-images must be 60 or more")
     try:
+        from worker.learning.own import check_writable
+
+        check_writable(out, name)
+        out.mkdir(parents=True, exist_ok=True)
         if name == "rehearsal":
             from training.rehearsal import write_rehearsal
 

@@ -33,7 +33,7 @@ from worker.learning.calibration import (
 )
 from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from worker.learning.columns import Columns, fold
-from worker.learning.own import check_writable, write_model
+from worker.learning.own import write_model
 from worker.models.card import Card, card_path, read_card
 from worker.models.network import NUMBER_READER
 from worker.models.number import divide, make_reader, read_number_weights
@@ -132,8 +132,6 @@ def train_number(
         epochs=recipe.epochs if epochs is None else epochs,
         scenes=limit_scenes or recipe.scenes,
     )
-    check_writable(out, NUMBER)
-    out.mkdir(parents=True, exist_ok=True)
     before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
     saved = out / "number.partial"
     network = train_networks(seed, recipe, saved, fine_tune).eval()

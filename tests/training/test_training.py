@@ -14,6 +14,7 @@ from protocol.chunk import CLASSES
 from tests.drawing import draw_bars
 from tests.waiting import wait_for
 from training import trainer
+from training.__main__ import main
 from training.recipes import COURSES, Course, init_network
 from training.synthetic import rendering
 from training.synthetic.rendering import NO_DIGIT
@@ -90,11 +91,11 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_writes_weights_and_a_complete_card(
     name: str, mnist_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_model(name, 3, 1, tmp_path / "new", 100)
+    train_model(name, 3, 1, tmp_path, 100)
     shown = capsys.readouterr()
     assert "epoch 1/1" in shown.err and shown.out == ""
 
-    model = read_model(tmp_path / "new" / f"{name}.json")
+    model = read_model(tmp_path / f"{name}.json")
     unknown = [key for key, value in dataclasses.asdict(model.card).items() if value is None]
     assert unknown == ["shorter_runs", "own_accuracy_before", "own_accuracy"]
     assert model.card.seed == 3
@@ -162,3 +163,13 @@ def test_mlp_ships_without_what_its_hidden_softmax_takes_out() -> None:
         assert torch.allclose(shipped(pixels), before, rtol=0, atol=1e-12)
         assert shipped.w1.mean(1).abs().max() < 1e-15
         assert shipped.b1.mean().abs() < 1e-12
+
+
+def test_a_folder_that_can_t_be_made_is_bad_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["training", "graphs", "--out", str(tmp_path / "file" / "a")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "can't write to" in capsys.readouterr().err

@@ -21,11 +21,11 @@ from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
 from protocol.errors import OutputError
 from tests.drawing import draw_one, encode_image
 from tests.waiting import DIGITQ
-from training.recipes import MlpRecipe
 from worker.commands import train
 from worker.dataset import load_mnist
 from worker.learning import own_digits
 from worker.learning.own import Trained, hold_back, write_if_better, write_model
+from worker.learning.recipes import MlpRecipe
 from worker.models.card import Card, read_card
 from worker.models.model import load_model
 
