@@ -16,9 +16,9 @@ from training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, wr
 from training.synthetic.cameras import take
 from training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from training.synthetic.handwriting import Points, Shape
-from training.synthetic.scenes import Rng, pick, pick_by_weight, put
+from training.synthetic.scenes import Images, Labels, Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
-from training.synthetic.writing import Hand, Images, Labels, Sign, choose_hand
+from training.synthetic.writing import Hand, Sign, choose_hand
 from worker.models.number import OTHER
 from worker.sight.numbers.line_strip import Boxes
 from worker.sight.types import Picture

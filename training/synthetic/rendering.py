@@ -16,8 +16,7 @@ from protocol.host.cores import usable_cores
 from protocol.host.process import end_at_once
 from training.synthetic.handwriting import SHAPE_SIDE
 from training.synthetic.outliers import NEGATIVES
-from training.synthetic.scenes import PICTURE_KINDS, Rng, draw_shape, enlarge, warp
-from training.synthetic.writing import Images, Labels
+from training.synthetic.scenes import PICTURE_KINDS, Images, Labels, Rng, draw_shape, enlarge, warp
 from worker.sight.decoding.pillow import prepare_libraries
 from worker.sight.normalisation.steps import normalise
 from worker.sight.types import INPUT_SIDE, Grey, ImageError

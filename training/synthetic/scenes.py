@@ -16,6 +16,8 @@ from worker.sight.types import Picture
 
 T = TypeVar("T")
 Rng = np.random.Generator
+Images = NDArray[np.uint8]  # (N, 28, 28)
+Labels = NDArray[np.int64]  # (N,)
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
 DEFAULT_DRAWN_SHARE = 0.35  # this share of digits is drawn, the others are MNIST's

@@ -15,12 +15,17 @@ from training.synthetic.glyphs import (
     glyph_basis,
 )
 from training.synthetic.handwriting import LETTERS, Points, Shape
-from training.synthetic.scenes import DEFAULT_DRAWN_SHARE, DRAWN_SHARES, Rng, pick, resize
+from training.synthetic.scenes import (
+    DEFAULT_DRAWN_SHARE,
+    DRAWN_SHARES,
+    Images,
+    Labels,
+    Rng,
+    pick,
+    resize,
+)
 from training.synthetic.tracing import lean_of, trace
 from worker.models.number import OTHER
-
-Images = NDArray[np.uint8]  # (N, 28, 28)
-Labels = NDArray[np.int64]  # (N,)
 
 DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.
