@@ -22,7 +22,6 @@ from protocol.errors import BrokerError
 from protocol.keys import CALLS_QUEUE, QUEUE
 from protocol.ledger import Ledger
 from worker.service.worker_log import log_death
-from worker.tasks import ledger_without_retry
 
 IDLE_SECONDS = 60.0  # a process may hang, or a worker ignore the queue, for this long
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2  # the options of prctl(2)
@@ -94,8 +93,9 @@ def requeue_chunk(sender: Any, args: Any, exception: BaseException, **_: Any) ->
     if sender.name == CLASSIFY and isinstance(exception, WorkerLostError) and len(args) == 2:
         job_id, number = args
         log_death(job_id, number, exception)
-        with suppress(BrokerError):  # then the sweep does it
-            ledger_without_retry().requeue(job_id, number, sender.request.hostname)
+        # if Redis is lost, the sweep does it
+        with suppress(BrokerError), connect(app.conf.digitq_database_url) as redis:
+            Ledger(redis).requeue(job_id, number, sender.request.hostname)
 
 
 @worker_ready.connect
