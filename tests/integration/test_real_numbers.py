@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -28,12 +29,17 @@ def run(*arguments: object, text: str = "") -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def write_number(number: str, scale: float = 2) -> np.ndarray:
-    """Digits of MNIST's sample side by side, dark on light."""
+@cache
+def pick_digits() -> list[np.ndarray]:
+    """The second image of each digit in MNIST's sample."""
     images, labels = (tensor.numpy() for tensor in load_mnist("sample"))
-    digits = [images[np.flatnonzero(labels == int(digit))[1]] for digit in number]
-    line = 255 - np.pad(np.hstack(digits), 12)
-    return cv2.resize(line, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return [images[np.flatnonzero(labels == digit)[1]] for digit in range(10)]
+
+
+def write_number(number: str) -> np.ndarray:
+    """Digits of MNIST's sample side by side, dark on light."""
+    line = 255 - np.pad(np.hstack([pick_digits()[int(digit)] for digit in number]), 12)
+    return cv2.resize(line, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
 
 def write_sign(sign: str) -> np.ndarray:
