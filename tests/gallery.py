@@ -14,6 +14,8 @@ from tests.drawing import draw_one, encode_image
 from worker.sight.decoding.pillow import load_heif
 
 READ = ""  # what a file that can be read is expected to say
+LARGE = Path(__file__).parent / "large.zip"  # `python -m tests.gallery` makes it in 10 s
+BEYOND = "beyond.jpeg"
 
 
 def make_gallery(folder: Path) -> dict[str, str]:
@@ -67,21 +69,9 @@ def make_gallery(folder: Path) -> dict[str, str]:
     large.putpalette([0, 0, 0, 255, 255, 255])
     large.paste(0, (4000, 2000, 5000, 8000))
     add("large.png", encode_image(large, transparency=1, compress_level=1))
-    wide = PIL.Image.new("RGB", (900_000, 100), "white")
-    add("wide.png", encode_image(wide, compress_level=1), "blank")
-    for format, mode, side, options in [
-        ("WEBP", "RGB", 5_900, {"lossless": True, "quality": 0, "method": 0}),
-        ("TIFF", "RGBA", 5_900, {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
-        ("TIFF", "RGB", 7_700, {"compression": "tiff_lzw"}),
-        ("JPEG", "CMYK", 5_900, {"progressive": True}),
-        ("JPEG", "RGB", 7_700, {"progressive": True}),
-        ("AVIF", "RGBA", 5_900, {"speed": 10}),
-        ("AVIF", "RGB", 7_700, {"speed": 10}),
-    ]:
-        image = PIL.Image.new(mode, (side, side))
-        add(f"large {mode}.{format.lower()}", encode_image(image, format, **options), "blank")
-    beyond = PIL.Image.new("L", (8_000, 8_000))
-    add("beyond.jpeg", encode_image(beyond, "JPEG", progressive=True), "too large")
+    with zipfile.ZipFile(LARGE) as archive:
+        for name in archive.namelist():
+            add(name, archive.read(name), "too large" if name == BEYOND else "blank")
     add("white.png", encode_image(PIL.Image.new("L", (50, 50), 255)), "blank")
     add("one pixel.png", encode_image(PIL.Image.new("L", (1, 1))), "blank")
     add("line.png", encode_image(PIL.Image.new("L", (30_000, 1)).convert("1")), "blank")
@@ -99,6 +89,27 @@ def make_gallery(folder: Path) -> dict[str, str]:
     (folder / os.fsdecode(b"n\xe4me.png")).write_bytes(encode_image(good))
     expected["n\\xe4me.png"] = READ
     return expected
+
+
+def write_large() -> None:
+    """Write `LARGE`: images of one colour as large as each format may have them, and one beyond."""
+    load_heif()
+    wide = PIL.Image.new("RGB", (900_000, 100), "white")
+    beyond = PIL.Image.new("L", (8_000, 8_000))
+    with zipfile.ZipFile(LARGE, "w", zipfile.ZIP_LZMA) as archive:
+        for format, mode, side, options in [
+            ("WEBP", "RGB", 5_900, {"lossless": True, "quality": 0, "method": 0}),
+            ("TIFF", "RGBA", 5_900, {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
+            ("TIFF", "RGB", 7_700, {"compression": "tiff_lzw"}),
+            ("JPEG", "CMYK", 5_900, {"progressive": True}),
+            ("JPEG", "RGB", 7_700, {"progressive": True}),
+            ("AVIF", "RGBA", 5_900, {"speed": 10}),
+            ("AVIF", "RGB", 7_700, {"speed": 10}),
+        ]:
+            content = encode_image(PIL.Image.new(mode, (side, side)), format, **options)
+            archive.writestr(f"large {mode}.{format.lower()}", content)
+        archive.writestr("wide.png", encode_image(wide, compress_level=1))
+        archive.writestr(BEYOND, encode_image(beyond, "JPEG", progressive=True))
 
 
 def make_zip(path: Path) -> dict[str, str]:
@@ -180,3 +191,7 @@ def tiff_loop() -> bytes:
         + struct.pack("<HHII", 0x8769, 4, 1, 8)
         + struct.pack("<I", 8)
     )
+
+
+if __name__ == "__main__":
+    write_large()
