@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +47,6 @@ PIXELS_LIMITS = BatchLimits(1024, 1, 5.0)
 FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches spread over workers
 
 
-Outcome: TypeAlias = Answer | Exception
-
-
 class Call:
     """One image that waits for its answer: pixels (784,), or a batch of one row with a file.
 
@@ -59,7 +56,7 @@ class Call:
 
     def __init__(self, image: "np.ndarray | pa.RecordBatch") -> None:
         self.image = image
-        self.outcome: Outcome | None = None
+        self.outcome: Answer | Exception | None = None
         self.answered = threading.Lock()
         self.answered.acquire()
         self.awaited: asyncio.Future[Answer] | None = None
@@ -220,7 +217,7 @@ class Batcher:
     def _send_batch(self, queue: CallQueue, calls: list[Call]) -> None:
         try:
             answers = self._classify(put_together(calls), queue)
-            answered: list[tuple[Call, Outcome]] = [*zip(calls, answers, strict=True)]
+            answered: list[tuple[Call, Answer | Exception]] = [*zip(calls, answers, strict=True)]
         except Exception as error:
             answered = [(call, error) for call in calls]
         wake_callers(answered)
@@ -278,7 +275,7 @@ class Batcher:
         return False
 
 
-def wake_callers(answered: list[tuple[Call, Outcome]]) -> None:
+def wake_callers(answered: list[tuple[Call, Answer | Exception]]) -> None:
     """Hand over the answers. Each event loop is woken once for all of its calls."""
     loops: defaultdict[asyncio.AbstractEventLoop, list[Call]] = defaultdict(list)
     for call, outcome in answered:

@@ -78,8 +78,13 @@ class Watchdog(threading.Thread):
                 logger.error("process %d hangs at %s: killing it", pid, where)
                 os.kill(pid, signal.SIGKILL)
         taken = sum(state.total_count.values())
-        told_none = QUEUE not in app.amqp.queues.consume_from
-        if requests or taken != self._taken or told_none or not redis.exists(QUEUE, CALLS_QUEUE):
+        ignores_queue = QUEUE not in app.amqp.queues.consume_from
+        if (
+            requests
+            or taken != self._taken
+            or ignores_queue
+            or not redis.exists(QUEUE, CALLS_QUEUE)
+        ):
             self._busy = now
         self._taken = taken
         if now - self._busy > IDLE_SECONDS:
