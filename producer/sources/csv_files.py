@@ -107,7 +107,7 @@ def _open(
         if match := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
             reason = f"line {match[1]} has {match[3]} cells, but the first line has {match[2]}"
         elif match := re.search(r"column #(\d+): Row #(\d+): [^']*'([^']*)", text):
-            column, cell = [*types][int(match[1])], match[3][:MAX_CELL_CHARACTERS]
+            column, cell = columns[int(match[1])], match[3][:MAX_CELL_CHARACTERS]
             reason = f"line {match[2]} has {cell!r} in the column {column}: no whole number"
         raise pa.ArrowInvalid(reason) from None
 
