@@ -1,4 +1,4 @@
-"""What is counted of result rows: for summaries, exit statuses, records, pages and resuming."""
+"""Counts of result rows: for summaries, exit statuses, records, pages and resuming."""
 
 import zlib
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Counts:
 
     images: int = 0  # one row each
     ids: int = 0  # the checksum of `add_ids`
-    failed: int = 0  # rows without an answer, but those of which a person says: no digit
+    failed: int = 0  # rows without an answer, unless a person says that there is no digit
     labelled: int = 0  # rows with a truth and an answer
     correct: int = 0  # labelled rows whose answer equals the truth
     review: int = 0  # rows with an answer that a person should check

@@ -28,7 +28,7 @@ from protocol.text import printable
 
 
 class FoundImage(NamedTuple):
-    """The image of one row: its bytes. `problem` says why there are none, or that the file may have
+    """The bytes of one row's image. `problem` says why there are none, or that the file may have
     changed."""
 
     id: str
@@ -69,8 +69,8 @@ def find_images(
 def _find(
     names: list[str], finished: float | None, missing: dict[str, str]
 ) -> Iterator[FoundImage]:
-    """The images that can be read, each no longer `missing`; for others it says why. `finished` is
-    when the rows were: None if the user has named the sources."""
+    """The images that can be read. They leave `missing`, which then says why there are no others.
+    `finished` is when the rows were finished; None if the user has named the sources."""
     for name, items in _open_each(names, missing):
         try:
             for item in items:

@@ -35,8 +35,8 @@ class Part:
     started: str = field(default_factory=now)
     seconds: float = 0.0  # from the start to the last row
     images: int = 0
-    weights: Names = ()  # of the networks that answered: the first digits of their cards' SHA-256
-    fingerprints: Names = ()  # of the workers that answered
+    weights: Names = ()  # the networks that answered: the first digits of their cards' SHA-256
+    fingerprints: Names = ()  # the workers that answered
 
     @property
     def images_per_second(self) -> float:
@@ -84,7 +84,7 @@ def own_weights_name(model: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Origin):
-    """What is known of a result file, as a JSON object in `OUT.json` beside it."""
+    """What made the rows of a result file: a JSON object in `OUT.json` beside it."""
 
     digitq: str  # the version
     read: What

@@ -14,7 +14,7 @@ from protocol.text import in_one_line
 
 CSV_WRITE_ROWS = 1 << 13  # Arrow formats this many rows at a time
 LISTS = ("probabilities", "digits", "alternatives")  # columns with several values in each row
-NUMBER_WIDTH = 10  # a whole number has at least so many characters in a line
+NUMBER_WIDTH = 10  # a line has at least this many characters for a whole number
 FORMULA = r"^([=+\-@\t\r\n'])"  # an id that begins so gets an apostrophe
 PLAIN = "^'" + FORMULA[1:]
 Encode = Callable[[pa.RecordBatch, bool], bytes]
@@ -41,7 +41,7 @@ def plain_ids(cells: pa.StringArray) -> pa.StringArray:
 
 
 def plain_id(cell: str) -> str:
-    """The same of one cell."""
+    """The same for one cell."""
     return re.sub(PLAIN, r"\1", cell)
 
 

@@ -1,4 +1,4 @@
-"""The journal of a result file that is being written: what run it is of, and what is written."""
+"""The journal of a result file that is being written: which run writes it, and how far it is."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ Identity = dict[str, str | int | bool | list[str] | None]  # what must be equal 
 class Note:
     """What is written after a batch."""
 
-    size: NonNegativeInt  # of the partial file, in bytes
+    size: NonNegativeInt  # bytes of the partial file
     counts: Counts
     parts: Parts
 
@@ -54,7 +54,7 @@ class Journal(FileIO):
     def open_run(self, run: Identity) -> Note:
         """The last note whose rows are all in the partial file. Begins a journal if there is none.
 
-        Raises `UsageError` if it is of another run, or damaged.
+        Raises `UsageError` if it belongs to another run, or is damaged.
         """
         self.seek(0)
         lines = self.read().splitlines(keepends=True)
@@ -91,7 +91,7 @@ def difference(old: Identity, new: Identity) -> str:
     changed = [name for name in new if old[name] != new[name]]
     if changed == ["modified"]:
         return "a table, a set or the right answers have changed since"
-    words = {  # of these, only a hash is in the journal
+    words = {  # the journal has only hashes for these
         "known": "the length or the allowed numbers were different",
         "weights": f"its weights were {old.get('weights') or 'built in'}, not "
         f"{new.get('weights') or 'those built in'}",

@@ -52,7 +52,7 @@ def read_schema(path: Path, delimiter: str, texts: Sequence[str]) -> pa.Schema:
 def read_rows(
     path: Path, delimiter: str, schema: pa.Schema, columns: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most so many rows of these columns. Raises `pa.ArrowInvalid`."""
+    """Batches of at most `rows` rows of these columns. Raises `pa.ArrowInvalid`."""
     types = {  # anything may be in a column that is not one of pixels
         field.name: field.type if pa.types.is_integer(field.type) else pa.string()
         for field in schema
@@ -75,7 +75,7 @@ def count_rows(path: Path, delimiter: str, column: str) -> int | None:
 
 
 def cut_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of at most so many."""
+    """The same rows in batches of at most `rows`."""
     for batch in batches:
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)

@@ -1,4 +1,4 @@
-"""Image files: all in a folder, or those whose paths are given one by one or on stdin."""
+"""Image files: all in a folder, or those that paths name, one by one or on stdin."""
 
 import codecs
 import os

@@ -148,7 +148,7 @@ def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
 def _to_text(cell: Any) -> str:
     """A cell as text, `3` for the number 3.0; "" if it is None."""
     with suppress(AttributeError, ValueError, RuntimeError):
-        cell = cell.item()  # of an array of one number
+        cell = cell.item()  # the cell is an array of one number
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else str(cell)

@@ -31,7 +31,7 @@ from protocol.text import printable
 
 PathName: TypeAlias = str | os.PathLike[str]
 SET_SUFFIXES = (*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)
-MAX_NAMES_BYTES = 1 << 14  # of SOURCEs' names that are on record, which goes with each chunk
+MAX_NAMES_BYTES = 1 << 14  # the SOURCEs on record take at most this: they go with each chunk
 FOREIGN_SETS = {  # they are refused, because an error row would look like a single bad image
     *(".7z", ".bz2", ".gz", ".rar", ".xz", ".zst"),
     *(".arrow", ".feather", ".h5", ".json", ".jsonl", ".npz", ".orc", ".pkl", ".pt", ".xlsx"),
@@ -87,8 +87,8 @@ def open_sources(
 
 
 def describe_origin(names: Sequence[str], truth: str | None, limit: int | None) -> Origin:
-    """What is on record of these SOURCEs: the first that take `MAX_NAMES_BYTES`. So many image
-    files are `-`, as if their paths were on stdin: the paths are the ids."""
+    """What is on record of these SOURCEs. Names that take more than `MAX_NAMES_BYTES` are cut; if
+    they are image files, they are recorded as `-`, paths on stdin, because each path is an id."""
     sources = [*map(printable, names)]
     sizes = accumulate(len(source.encode()) for source in sources)
     kept = sum(1 for _ in takewhile(MAX_NAMES_BYTES.__ge__, sizes))

@@ -16,8 +16,8 @@ from protocol.known import IS_NUMBER, MAX_DIGITS
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
-GIVEN_NAMES = ("number", "label", "digit")
-ANSWER_NAMES = ("truth", *GIVEN_NAMES)  # the first of these has the right answers
+RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
+ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
 
 
 def read_truths(path: Path) -> dict[str, str]:
@@ -56,11 +56,11 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
     Raises `UsageError` if there is no column for it, or only one with a network's answers.
     """
     answer = find(path, names, ANSWER_NAMES)
-    truth, given, by_person, review, confidence = (
+    truth, result, by_person, review, confidence = (
         find_first(names, wanted)
-        for wanted in (["truth"], GIVEN_NAMES, [CORRECTED.name], ["review"], ["confidence"])
+        for wanted in (["truth"], RESULT_NAMES, [CORRECTED.name], ["review"], ["confidence"])
     )
-    if by_person is None or given is None:
+    if by_person is None or result is None:
         if truth is None and confidence is not None:
             raise UsageError(
                 f"{path} has the answers of a network, not right ones: correct them first"
@@ -68,12 +68,12 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
         return lambda cells: cells[answer].strip()
 
     def find_corrected(cells: list[str]) -> str:
-        said = cells[given].strip()
+        found = cells[result].strip()
         if is_true(cells[by_person]):
-            return said
-        known = "" if truth is None else cells[truth].strip()
+            return found
+        right = "" if truth is None else cells[truth].strip()
         is_doubtful = review is not None and is_true(cells[review])
-        return known or ("" if is_doubtful else said)
+        return right or ("" if is_doubtful else found)
 
     return find_corrected
 
@@ -144,9 +144,9 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) 
     elif truth.type == pa.string() or batch.column(place).type != truth.type:
         texts = pc.cast(batch.column(place), pa.string())
         truths = parse_labels(texts, truth.type)
-        if len(odd := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
-            gaps.invalid += len(odd)
-            gaps.invalid_label = gaps.invalid_label or odd[0].as_py()
+        if len(invalid := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
+            gaps.invalid += len(invalid)
+            gaps.invalid_label = gaps.invalid_label or invalid[0].as_py()
         batch = batch.set_column(place, truth, truths)
     gaps.count_missing(batch)
     return batch
