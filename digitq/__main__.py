@@ -12,12 +12,12 @@ def hide_password() -> None:
     from protocol.broker.address import HIDDEN_URL, without_password
 
     url, arguments = "", [*sys.orig_argv]
-    for place, part in enumerate(sys.orig_argv):
+    for index, part in enumerate(sys.orig_argv):
         option, equals, value = part.partition("=")
         if option == "--broker" and equals:
-            url, arguments[place] = value, f"{option}={without_password(value)}"
-        elif sys.orig_argv[max(0, place - 1)] == "--broker":
-            url, arguments[place] = part, without_password(part)
+            url, arguments[index] = value, f"{option}={without_password(value)}"
+        elif sys.orig_argv[max(0, index - 1)] == "--broker":
+            url, arguments[index] = part, without_password(part)
     if arguments != sys.orig_argv:
         os.environ[HIDDEN_URL] = url
         os.execv(sys.executable, arguments)

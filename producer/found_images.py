@@ -129,9 +129,9 @@ def read_item(item: SourceItem, wanted: Collection[str]) -> Iterator[FoundImage]
                 yield FoundImage(item.id, None, _reason(error))
         return
     kind = kind_of(item)
-    for place, id in enumerate(item.column("id").to_pylist()):
+    for index, id in enumerate(item.column("id").to_pylist()):
         if id in wanted:
-            yield make_found(id, item.column(kind)[place].as_py(), kind)
+            yield make_found(id, item.column(kind)[index].as_py(), kind)
 
 
 def make_found(id: str, content: bytes | None, kind: Kind) -> FoundImage:

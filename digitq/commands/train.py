@@ -172,6 +172,6 @@ def find_wrong(
             ids, truths = [], pa.array([], pa.string())
         answered = pc.fill_null(pc.match_substring_regex(truths, pattern), False)
         is_wrong = pc.and_(answered, parse_labels(truths, kind).is_null())
-        for place in pc.indices_nonzero(is_wrong).to_pylist():
-            wrong.append(f"{ids[place]} ({truths[place]})")
+        for index in pc.indices_nonzero(is_wrong).to_pylist():
+            wrong.append(f"{ids[index]} ({truths[index]})")
         yield item

@@ -51,9 +51,9 @@ def spread_probabilities(batch: pa.RecordBatch) -> pa.RecordBatch:
     numbers = lists.values.slice(lists.offset * CLASSES, len(lists) * CLASSES)
     values = numbers.to_numpy(zero_copy_only=False).reshape(-1, CLASSES)
     none = lists.is_null().to_numpy(zero_copy_only=False)
-    place = batch.schema.get_field_index("probabilities")
+    index = batch.schema.get_field_index("probabilities")
     for digit in reversed(range(CLASSES)):  # Arrow's `list_element` takes ten times as long
-        batch = batch.add_column(place, f"p{digit}", pa.array(values[:, digit], mask=none))
+        batch = batch.add_column(index, f"p{digit}", pa.array(values[:, digit], mask=none))
     return batch
 
 

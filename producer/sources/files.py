@@ -34,11 +34,11 @@ def pad_numbers(text: str) -> str:
     is_digit = characters - ord("0") < 10  # characters below "0" wrap around to large numbers
     edges = np.flatnonzero(np.diff(is_digit, prepend=False, append=False))
     starts, ends = edges[::2], edges[1::2]
-    places = np.ones(len(characters), np.intp)
-    places[starts] += np.maximum(PADDED_DIGITS - (ends - starts), 0)
-    np.cumsum(places, out=places)
-    padded = np.full(places[-1] if len(places) else 0, ord("0"), np.uint8)
-    padded[places - 1] = characters
+    positions = np.ones(len(characters), np.intp)
+    positions[starts] += np.maximum(PADDED_DIGITS - (ends - starts), 0)
+    np.cumsum(positions, out=positions)
+    padded = np.full(positions[-1] if len(positions) else 0, ord("0"), np.uint8)
+    padded[positions - 1] = characters
     return padded.tobytes().decode(errors="surrogatepass")
 
 

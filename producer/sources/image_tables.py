@@ -126,8 +126,8 @@ def _plan(where: object, schema: pa.Schema, folder: str, naming: Naming) -> Plan
         build = partial(build_pixels, *found)
         return Plan(schema.names, PIXEL_ROWS, build, _ids_in(id), label is not None)
     column = _find_image(where, schema) if has_images else _find_path(where, schema)
-    place = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
-    label = None if place is None else names[place]
+    index = find_first(names, ["label"] * has_images + [*ANSWER_NAMES])
+    label = None if index is None else names[index]
     id = id if has_images else id or column
     columns = _require_unique(where, schema, [column, label, id])
     if has_images:
@@ -155,7 +155,7 @@ def _ids_in(column: str | None) -> Callable[[pa.RecordBatch], list[str]] | None:
 def _find_path(where: object, schema: pa.Schema) -> str:
     """The name of the column of paths. Raises `UsageError`."""
     names = [field.name if plain(field.type) in TEXTS else "" for field in schema]
-    if (place := find_first(names, PATH_NAMES)) is None:
+    if (index := find_first(names, PATH_NAMES)) is None:
         if {"id", "confidence", "review"} <= {*schema.names}:  # digitq wrote the table
             commands = "`digitq report` and `digitq evaluate`"
             raise UsageError(f"{where} has results, not images: {commands} take results")
@@ -164,7 +164,7 @@ def _find_path(where: object, schema: pa.Schema) -> str:
             "of whole numbers that may be pixels, and no column `path` of image files; its "
             f"columns: {name_some(schema.names)}"
         )
-    return names[place]
+    return names[index]
 
 
 def _find_image(where: object, schema: pa.Schema) -> str:

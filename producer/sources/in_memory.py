@@ -141,7 +141,7 @@ def _take_apart(number: int, item: Any) -> tuple[str, Any, str | None]:
     found = cells[image]
     if isinstance(found, Mapping):  # a dataset that does not decode its images
         found = found.get("path") if found.get("bytes") is None else found["bytes"]
-    own, truth = (None if place is None else _to_text(cells[place]) for place in (id, label))
+    own, truth = (None if index is None else _to_text(cells[index]) for index in (id, label))
     return own or "", found, truth or None
 
 

@@ -27,7 +27,7 @@ MAX_WHOLE = 2.0**63  # less than this is an int64
 
 
 def find_pixels(where: object, schema: pa.Schema) -> tuple[Sequence[int], int | None] | None:
-    """The places of 784 columns of whole numbers and of the label column, of which the first in
+    """The indices of 784 columns of whole numbers and of the label column, of which the first in
     `LABEL_NAMES` counts; None if there are no pixels.
 
     Columns that are named by numbers are in the order of those numbers. Raises `UsageError` if
@@ -35,17 +35,17 @@ def find_pixels(where: object, schema: pa.Schema) -> tuple[Sequence[int], int | 
     """
     label = find_first(text_columns(schema), LABEL_NAMES)
     if numbered := _find_numbered(schema.names):
-        for place in numbered:
-            if not pa.types.is_integer(schema.field(place).type):
-                name = schema.names[place]
+        for index in numbered:
+            if not pa.types.is_integer(schema.field(index).type):
+                name = schema.names[index]
                 raise UsageError(
                     f"{where} has a column {name} with values that are not whole numbers"
                 )
         return numbered, label
     numbers = [
-        place
-        for place, field in enumerate(schema)
-        if place != label
+        index
+        for index, field in enumerate(schema)
+        if index != label
         and field.name.lower() not in NOT_PIXELS
         and pa.types.is_integer(field.type)
     ]
@@ -55,14 +55,14 @@ def find_pixels(where: object, schema: pa.Schema) -> tuple[Sequence[int], int | 
 
 
 def _find_numbered(names: Sequence[str]) -> list[int]:
-    """The places of 784 columns named by one word and consecutive numbers, in that order, or []."""
+    """The indices of 784 columns named by a word and consecutive numbers, in that order, or []."""
     groups: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if match := NUMBERED.fullmatch(name):
-            groups[match[1]][int(match[2])] = place
-    for places in groups.values():
-        if len(places) == PIXELS and max(places) - min(places) == PIXELS - 1:
-            return [places[number] for number in sorted(places)]
+            groups[match[1]][int(match[2])] = index
+    for indices in groups.values():
+        if len(indices) == PIXELS and max(indices) - min(indices) == PIXELS - 1:
+            return [indices[number] for number in sorted(indices)]
     return []
 
 
@@ -82,10 +82,10 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def build_pixels(
-    places: Sequence[int], label: int | None, ids: pa.Array, batch: pa.RecordBatch
+    indices: Sequence[int], label: int | None, ids: pa.Array, batch: pa.RecordBatch
 ) -> Iterator[SourceItem]:
     """Batches of pixels, and an unreadable entry for each row with a number that is not a pixel."""
-    values = np.column_stack([_to_numbers(batch.column(place)) for place in places])
+    values = np.column_stack([_to_numbers(batch.column(index)) for index in indices])
     wrong = np.flatnonzero(((values < 0) | (values > 255)).any(axis=1))
     pixels, truth = values.astype(np.uint8), read_labels(batch, label)
     start = 0

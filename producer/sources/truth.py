@@ -32,10 +32,10 @@ def read_truths(path: Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = read_cells(file)
             names: list[str] = next(rows, [])
-            id_place, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
+            id_index, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
             for row in rows:
                 cells = row + [""] * (len(names) - len(row))
-                id, answer = plain_id(cells[id_place]), find_answer(cells)
+                id, answer = plain_id(cells[id_index]), find_answer(cells)
                 if answer and not IS_NUMBER(answer):
                     raise UsageError(
                         f"line {rows.line_num} of {path} has the right answer {answer!r}: "
@@ -104,18 +104,18 @@ def why(error: Exception) -> str:
 
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
-    """The place of the first wanted column. Raises `UsageError` if there is none."""
+    """The index of the first wanted column. Raises `UsageError` if there is none."""
     if not names:
         raise UsageError(f"{path} is empty, or its first line is")
-    if (place := find_first(names, wanted)) is None:
+    if (index := find_first(names, wanted)) is None:
         raise UsageError(
             f"the first line of {path} has none of these names of columns: {', '.join(wanted)}"
         )
-    return place
+    return index
 
 
 def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
-    """The place of the first wanted column, in any case of letters; None if there is none."""
+    """The index of the first wanted column, in any case of letters; None if there is none."""
     found = [name.strip().lower() for name in names]
     return next((found.index(name) for name in wanted if name in found), None)
 
@@ -136,18 +136,18 @@ def set_truths(
 
 def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) -> pa.RecordBatch:
     """The batch with this column `truth`, or without one. `gaps` counts what is missing."""
-    place = batch.schema.get_field_index("truth")
+    index = batch.schema.get_field_index("truth")
     if truth is None:
-        return batch if place < 0 else batch.drop_columns(["truth"])
-    if place < 0:
+        return batch if index < 0 else batch.drop_columns(["truth"])
+    if index < 0:
         batch = batch.append_column(truth, pa.nulls(batch.num_rows, truth.type))
-    elif truth.type == pa.string() or batch.column(place).type != truth.type:
-        texts = pc.cast(batch.column(place), pa.string())
+    elif truth.type == pa.string() or batch.column(index).type != truth.type:
+        texts = pc.cast(batch.column(index), pa.string())
         truths = parse_labels(texts, truth.type)
         if len(invalid := texts.filter(pc.and_(truths.is_null(), pc.not_equal(texts, "")))):
             gaps.invalid += len(invalid)
             gaps.invalid_label = gaps.invalid_label or invalid[0].as_py()
-        batch = batch.set_column(place, truth, truths)
+        batch = batch.set_column(index, truth, truths)
     gaps.count_missing(batch)
     return batch
 
