@@ -165,11 +165,11 @@ def take_results(
 
 def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Callable[[], None]:
     """A function that restarts dead private processes and shows what the job waits for."""
-    idle_since, seen, said = time.monotonic(), 0.0, False
+    idle_since, seen, is_reported = time.monotonic(), 0.0, False
     ledger = client.ledger
 
     def look() -> None:
-        nonlocal idle_since, seen, said
+        nonlocal idle_since, seen, is_reported
         if ledger.on_idle:
             ledger.on_idle()
         if seen != progress.tasks[bar].completed:
@@ -181,12 +181,12 @@ def watch_idle(client: Client, job: Job, progress: Progress, bar: TaskID) -> Cal
             idle_since = time.monotonic()
             return
         progress.update(bar, waiting=f"waiting for {what}")
-        if not said and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
+        if not is_reported and time.monotonic() - idle_since > MAX_SILENT_SECONDS:
             if what == "a worker" and not ledger.on_idle:
                 broker = url_in_command(ledger.redis.url)
                 what += f": `digitq worker --broker {broker}` starts one"
             _print_above(progress, f"waiting for {what}")
-            said = True
+            is_reported = True
 
     return look
 

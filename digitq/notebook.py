@@ -22,7 +22,7 @@ from protocol.chunk import result_schema
 from protocol.reading import choose_reading
 from protocol.settings import What
 
-SHOWN_ROWS = 20  # a notebook shows at most so many rows
+MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
 
 
 class Results:
@@ -48,11 +48,11 @@ class Results:
 
     def _repr_html_(self) -> str:
         rows, note = self.table, ""
-        if len(rows) > SHOWN_ROWS:
+        if len(rows) > MAX_SHOWN_ROWS:
             # Rows without an error are the last, as nulls are
             order = [("error", "ascending"), ("review", "descending"), ("confidence", "ascending")]
-            rows = rows.take(pc.sort_indices(rows, order)[:SHOWN_ROWS])
-            note = f". The {SHOWN_ROWS} that most need a look:"
+            rows = rows.take(pc.sort_indices(rows, order)[:MAX_SHOWN_ROWS])
+            note = f". The {MAX_SHOWN_ROWS} that most need a look:"
         # MathJax leaves this class alone: an id may have dollar signs
         summary = f'<div class="tex2jax_ignore"><p>{escape(self._summary)}{note}</p>'
         return f"{summary}{tabulate(rows)}</div>"
@@ -108,7 +108,7 @@ def tabulate(rows: pa.Table) -> str:
 
 
 def open_images(images: Images) -> tuple[Source, int | None]:
-    """The images of `classify` as a source, and their number if it can be told at once.
+    """The images of `classify` as a source, and their number if it is known at once.
 
     Several paths that end as images do are not opened as SOURCEs: one that is missing becomes a row
     with an error. Raises `UsageError`.

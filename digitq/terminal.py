@@ -1,4 +1,4 @@
-"""What every command tells its caller: lines on stderr, and an exit status."""
+"""What every command gives its caller: lines on stderr, and an exit status."""
 
 from enum import IntEnum
 from importlib.util import find_spec

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def report(results: Path, sources: tuple[str, ...], out: Path | None, overwrite:
     """
     from producer.results import open_results
 
-    open_results(results)  # if it is none, that is the first thing to say
+    open_results(results)  # raises before anything else if it is no result file
     out = out or results.with_suffix(".html")
     check_page(out, overwrite)
     show_page(results, sources, out)
@@ -46,8 +47,6 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     CORRECTIONS is the file that the page saves, with the columns `id` and `label`, or `id` and
     `number`. OUT has all rows in order, and a column `corrected`.
     """
-    from dataclasses import replace
-
     from digitq.reports.corrections import (
         checksum,
         correct_rows,
@@ -87,7 +86,7 @@ def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
 
 
 def show_page(results: Path, sources: tuple[str, ...], page: Path) -> None:
-    """Write the page of a result file, and tell what is in it."""
+    """Write the page of a result file, and say what is in it."""
     from digitq.reports.page import write_page
     from producer.results import open_results
 

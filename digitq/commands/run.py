@@ -30,8 +30,6 @@ from protocol.text import plural
 if TYPE_CHECKING:
     from protocol.reading import Reading
 
-RESULT_SUFFIXES = (".csv", ".jsonl", ".parquet")  # as result files end
-
 # Celery puts the current folder first on the path if it is missing there, and would import the
 # user's files from it. So it is put last.
 CELERY = (
@@ -95,9 +93,9 @@ def flower(broker: str | None, passed_on: tuple[str, ...]) -> None:
     from protocol.broker.connection import refuse_unusable
 
     require("flower")
-    given = read_flower_options(passed_on)
+    own = read_flower_options(passed_on)
     refuse_unusable(broker or settings().broker_url or DEFAULT_BROKER)
-    exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *given)
+    exec_module(broker, "celery", "-A", "protocol", "flower", *FLOWER_OPTIONS, *own)
 
 
 @click.command()
@@ -206,8 +204,10 @@ def inspect(images: tuple[Path, ...], out: str | None, reading: "Reading") -> No
     Exit status: 0, 1 if an image can't be read, 2 for bad usage, 3 if a picture or stdout can't be
     written.
     """
+    from producer.sinks.encoders import ENCODERS
+
     require("worker")
-    if results := [image for image in images if image.suffix.lower() in RESULT_SUFFIXES]:
+    if results := [image for image in images if image.suffix.lower() in ENCODERS]:
         raise UsageError(
             f"{results[0]} is a table: `inspect` takes images; "
             f"`digitq report {shlex.quote(str(results[0]))}` shows results with their images"
@@ -248,7 +248,7 @@ def exec_module(broker: str | None, module: str, *arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", *how, *arguments])
 
 
-def read_flower_options(given: Sequence[str]) -> list[str]:
+def read_flower_options(arguments: Sequence[str]) -> list[str]:
     """Flower's options in the only form that it reads, `--port=5556`.
 
     Raises `UsageError` for an unknown option, which Flower would ignore, for a value that it can't
@@ -261,7 +261,7 @@ def read_flower_options(given: Sequence[str]) -> list[str]:
     from digitq.private.processes import is_free
 
     joined: list[str] = []
-    for option in given:
+    for option in arguments:
         if joined and "=" not in joined[-1] and not option.startswith("-"):
             joined[-1] += f"={option}"
         else:

@@ -81,15 +81,15 @@ def train(
     your images, 2 for bad usage or input, 3 if the disk failed.
     """
     require("worker")
-    settings().own_weights()  # what is wrong is better told before the images are read
-    given = {
+    settings().own_weights()  # raises before the images are read
+    others = {
         "--truth": truth,
         "--seed": seed,
         "--epochs": epochs,
         "--limit-images": limit_images,
     }
     words = [part for source in sources for part in ("--data", source)]
-    words += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    words += [str(part) for pair in others.items() if pair[1] is not None for part in pair]
     task = {
         "name": name,
         "out": str(out),
@@ -97,7 +97,7 @@ def train(
         "epochs": epochs,
         "command": shlex.join(["digitq", "train", name, *words, "--out", "DIR"]),
     }
-    with TemporaryFile() as file:  # it has no name, so nobody has to remove it
+    with TemporaryFile() as file:  # it has no name, so nothing has to remove it
         spool_labelled(file, sources, truth, limit_images, name)
         os.set_inheritable(file.fileno(), True)
         exec_module(None, "worker", "train", json.dumps(task | {"images": file.fileno()}))

@@ -1,4 +1,4 @@
-"""The page of a result file: one HTML file without anything from elsewhere."""
+"""The page of a result file: one HTML file that loads nothing."""
 
 import hashlib
 import os
@@ -28,8 +28,8 @@ from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
-MAX_LISTED = 10  # at most so many reasons, errors and problems are listed, the most frequent ones
-MAX_PROBLEM = 300  # a text that says why a picture is not shown has at most so many characters
+MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
+MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
 TEMPLATES = Path(__file__).parent
 MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
@@ -115,7 +115,7 @@ def list_images(survey: Survey) -> list[PageImage]:
 def add_pictures(
     images: Sequence[PageImage], results: ResultFile, sources: Sequence[str]
 ) -> Iterator[str]:
-    """Give the images their pictures, and what the network saw; yields what a person must know.
+    """Give the images their pictures, and what the network saw; yields notes for the page.
 
     Raises `UsageError` if one of `sources` can't be read.
     """
@@ -128,7 +128,7 @@ def add_pictures(
         for found in find_images(results.record, sources, [*by_id]):
             picture = make_thumbnail(found.content) if found.content else None
             if problem := found.problem or (None if picture else "can't be shown"):
-                problem = shorten(in_one_line(problem), MAX_PROBLEM, placeholder=" …")
+                problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
                 problems[problem].append(found.id)
             seen = None
             # The network sees an array as it is, and a whole number not as 28×28 px
@@ -195,7 +195,7 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
 def render(
     results: ResultFile, survey: Survey, images: Sequence[PageImage], notes: Sequence[str]
 ) -> str:
-    """The text of the page. What is from files is escaped; only digitq's own text is markup."""
+    """The text of the page. Text from files is escaped; only digitq's own text is markup."""
     script = "\n" + (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     environment = Environment(
@@ -271,6 +271,6 @@ def replace_file(path: Path, content: str) -> None:
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error.strerror or error}") from None
-    finally:  # Ctrl-C leaves no part of it either
+    finally:  # after Ctrl-C too
         with suppress(OSError):
             partial.unlink()

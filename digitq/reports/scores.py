@@ -14,7 +14,7 @@ from producer.sinks.sink import Sink
 from protocol.chunk import CALIBRATION_BINS, CLASSES, answers, corrected, failures
 from protocol.settings import What
 
-NORMAL_95 = 1.959964  # 95 % of a normal distribution is within so many standard deviations
+NORMAL_95 = 1.959964  # 95 % of a normal distribution is within this many standard deviations
 Figures = dict[str, Any]  # it can be written as JSON
 SHARE_NAMES = {  # the figures that are shares, and what they are called
     "accuracy": "accuracy",
@@ -52,7 +52,7 @@ class ScoreSink(Sink):
         self.answers.update(reasons.to_pylist())
         self.wrong.update(reasons.filter(pc.invert(right)).to_pylist())
         confidence = batch.column("confidence")
-        is_counted = pc.and_not(confidence.is_valid(), corrected(batch))  # a person's have none
+        is_counted = pc.and_not(confidence.is_valid(), corrected(batch))  # a person gives none
         values, hits = (
             column.filter(is_counted).to_numpy(zero_copy_only=False)
             for column in (confidence, right)

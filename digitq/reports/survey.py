@@ -16,7 +16,7 @@ from protocol.chunk import answers, corrected, failures
 from protocol.known import MAX_DIGITS
 from protocol.settings import What
 
-# A page shows at most so many images
+# A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review
 MAX_FAILED = 100  # the first images that failed
 MAX_REST = 200  # a random sample of all other images
@@ -58,7 +58,7 @@ class Smallest:
 
 
 class Survey:
-    """What a page says of all rows, in memory that does not grow with them."""
+    """The figures of a page about all rows, in memory that does not grow with them."""
 
     def __init__(self, read: What) -> None:
         self.scores = ScoreSink(read)

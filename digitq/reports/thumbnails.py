@@ -22,7 +22,7 @@ MAX_SHOWN_PIXELS = 100_000_000  # a larger picture would take too much memory
 JPEG_QUALITY = 72
 SEEN_SIDE = 28  # px: height and width of what the network sees
 SEE = [sys.executable, "-P", "-m", "worker", "see"]
-MAX_ENDED = 5  # if so many images in a row end the process, it is broken itself
+MAX_ENDED = 5  # if this many images in a row end the process, no image is to blame
 QUESTION = pa.schema([("image", pa.binary())])
 # Pillow reads these itself; for other formats, such as EPS, it may start programs
 THUMBNAIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
@@ -144,6 +144,6 @@ class Eye:
         """End the process."""
         if self._process:
             self._process.kill()
-            with suppress(OSError):  # bytes that were not sent are not needed any more
+            with suppress(OSError):  # bytes that were not sent do not matter
                 self._process.communicate()
             self._process = self._reader = None
