@@ -9,8 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from protocol.chunk import CLASSES
-from worker.models.number import STRIP_HEIGHT
+from worker.models.number import BLANK, STRIP_HEIGHT
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -66,10 +65,10 @@ class Columns(nn.Module):
             *normalised(d, width, kernel_size=(rows, 1), padding=0), nn.ReLU(inplace=True)
         )
         self.along = nn.Sequential(*(along(width, dilation) for dilation in (1, 2, 4, 1)))
-        self.head = nn.Conv2d(width, CLASSES + 1, 1)
+        self.head = nn.Conv2d(width, BLANK + 1, 1)
 
     def forward(self, strips: Tensor) -> Tensor:
-        """(N, 1, 28, W), W even → logits (N, 11, 1, W / 2)."""
+        """(N, 1, 28, W), W even → logits (N, 18, 1, W / 2)."""
         return cast(Tensor, self.head(self.along(self.join(self.shrink(strips)))))
 
 

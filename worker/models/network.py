@@ -116,5 +116,5 @@ class TwoViewCnn(Cnn):
 
 
 # The architecture of `number`, see `worker/models/number.py`
-NUMBER_READER = "detector and columns, version 2"
+NUMBER_READER = "detector and columns, version 3"
 NETWORKS: dict[str, type[Network]] = {kind.architecture: kind for kind in (Mlp, Cnn, TwoViewCnn)}

@@ -4,9 +4,9 @@ The detector finds digits in a grey picture: a heat map of their middles. A cell
 4×4 px. For each it gives how likely the middle of a sign is there, which digit that is, if it is
 one, and where its edges are (X. Zhou et al., "Objects as Points", 2019).
 
-The network of columns reads a line of digits column by column. For every second column of a strip
-it gives how likely the middle of each digit is there, or of none (A. Graves et al., "Connectionist
-Temporal Classification", 2006).
+The network of columns reads a line column by column. For every second column of a strip it gives
+how likely the middle of each digit or sign of `ALPHABET` is there, or of none (A. Graves et al.,
+"Connectionist Temporal Classification", 2006).
 """
 
 from collections.abc import Callable
@@ -35,7 +35,8 @@ SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are le
 
 STRIP_HEIGHT = 28  # px
 STRIDE = 2  # px: a column of the answer covers this much of the strip's width
-BLANK = CLASSES  # the class, after the ten digits, of a column that is no digit's middle
+ALPHABET = "0123456789.,-+/:%"  # what a value is written with: the classes of a column
+BLANK = len(ALPHABET)  # the class, after these, of a column that is the middle of none of them
 
 GRAPHS_FOLDER = Path(__file__).parent / "graphs"
 Weights = dict[str, NDArray[np.float32]]  # the names of both networks' weights have a prefix
