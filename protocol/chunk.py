@@ -33,6 +33,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Reason = Literal[
     "",
     "unsure",
+    "unsure at first",
     "no digit",
     "several digits",
     "several lines",

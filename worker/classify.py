@@ -54,7 +54,9 @@ INTERLEAVED_IMAGES = 24  # this many take turns, because a step's code then stay
 TTA_BELOW = 0.95  # below this confidence the network also sees other views of an image
 SHARPNESS = 1.2  # with this exponent of the views' mean square, confidence matches accuracy
 MIN_DIGIT_CONFIDENCE = 0.2  # below this an image shows no digit: the networks learned 0.1 for each
-NO_REASON, UNSURE, NOT_A_DIGIT, FAILED = map(REASONS.index, ("", "unsure", "no digit", "error"))
+NO_REASON, UNSURE, UNSURE_AT_FIRST, NOT_A_DIGIT, FAILED = map(
+    REASONS.index, ("", "unsure", "unsure at first", "no digit", "error")
+)
 REASON_TEXTS = pa.array([word or None for word in REASONS])
 PGM = b"P5 %d %d 255\n" % (INPUT_SIDE, INPUT_SIDE)  # makes 28×28 pixels a file
 FROM_END = np.arange(CLASSES, 0, -1, dtype=np.uint8)[:, None]  # 10 for class 0, 1 for class 9
@@ -112,7 +114,7 @@ def classify_digits(chunk: Chunk, model: Model, read: Read) -> pa.RecordBatch:
     if kind_of(chunk.batch) == "image":
         _, confidence = find_best(probabilities)
         # Other views do not make up for an unsure first answer
-        reasons[(reasons == NO_REASON) & (confidence < below)] = UNSURE
+        reasons[(reasons == NO_REASON) & (confidence < below)] = UNSURE_AT_FIRST
         read_well = errors.is_null().to_numpy(zero_copy_only=False)
         unsure = np.flatnonzero(read_well & (confidence < TTA_BELOW)).tolist()
         outcomes = read_rows(chunk.batch.column("image"), unsure, trace_other_views, read)
@@ -263,7 +265,8 @@ def build_result(
     the image has one of the `reasons`, or the confidence is below `review_below`.
     """
     label, confidence = find_best(probabilities)
-    reasons = np.where((reasons == NO_REASON) & (confidence < review_below), UNSURE, reasons)
+    is_else_fine = np.isin(reasons, (NO_REASON, UNSURE_AT_FIRST))
+    reasons = np.where(is_else_fine & (confidence < review_below), UNSURE, reasons)
     reasons[confidence < MIN_DIGIT_CONFIDENCE] = NOT_A_DIGIT
     mask = None
     if errors.null_count < len(errors):

@@ -40,6 +40,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "several digits": "another shape may be a digit, too",
     "too solid": "the ink is too solid for strokes",
     "unsure": "the confidence is lower than that of most right answers",
+    "unsure at first": "other views of the image made the network sure, the first did not",
 }
 
 
