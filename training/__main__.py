@@ -31,6 +31,14 @@ def main() -> None:
         action="store_true",
         help=f"`{NUMBER}` begins with the weights in use; with --epochs 0 it is calibrated anew",
     )
+    parser.add_argument(
+        "--hands",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="real handwriting to learn from as well; the option may be repeated",
+    )
     options = parser.parse_args()
     name, seed, out = options.name, options.seed, options.out
     if options.fine_tune and name != NUMBER:
@@ -55,7 +63,14 @@ def main() -> None:
         if name == NUMBER:
             from training.number_trainer import train_number
 
-            card = train_number(seed, options.epochs, out, options.limit_images, options.fine_tune)
+            card = train_number(
+                seed,
+                options.epochs,
+                out,
+                options.limit_images,
+                options.fine_tune,
+                tuple(options.hands),
+            )
         else:
             from training.trainer import train_model
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -78,14 +78,18 @@ def train(
     seed: int,
     saved: Path | None = None,
     begun_with: str | None = None,
+    hands: tuple[Path, ...] = (),
+    prepare: Callable[[int], None] = lambda epoch: None,
 ) -> None:
     """Train networks side by side with the same scenes, while other processes render.
+
+    Scenes are also written by real `hands`. Before each epoch, `prepare` is called with its number.
 
     The state is `saved` after each epoch. If the file has a state, the training continues with it.
     Raises `UsageError` if that is of another training. `begun_with` is the SHA-256 of the weights
     that the networks have. In the end, torch has one thread.
     """
-    run = [seed, recipe.epochs, recipe.scenes, begun_with]
+    run = [seed, recipe.epochs, recipe.scenes, begun_with, *(folder.name for folder in hands)]
     first, last = 0, recipe.epochs
     if saved and saved.exists():
         first = resume(learners, run, saved)
@@ -102,7 +106,7 @@ def train(
     most = max(learner.shown_epochs for learner in learners.values())
     earliest = max(0, first - most + 1)
     with start_processes() as pool, ThreadPoolExecutor(len(learners)) as side_by_side:
-        render = partial(start_rendering, pool, False, count=recipe.scenes)
+        render = partial(start_rendering, pool, False, hands, count=recipe.scenes)
         coming = [render(seed=(seed, epoch)) for epoch in range(earliest, min(first + 1, last))]
         for epoch in range(earliest, last if first < last else 0):
             if first <= epoch + 1 < last and len(coming) < 2:
@@ -110,6 +114,7 @@ def train(
             shown = [*shown, collect(coming.pop(0))][-most:]
             if epoch < first:
                 continue
+            prepare(epoch)
             shows = [
                 side_by_side.submit(
                     learner.show_scenes,

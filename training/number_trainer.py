@@ -8,6 +8,7 @@ calibrated anew.
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,14 @@ from protocol.settings import NUMBER
 from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train
+from training.hands import load_numbers
+from training.real_numbers import (
+    PlacedNumber,
+    choose_numbers,
+    cut_number,
+    place_numbers,
+    to_scene,
+)
 from training.rendered import Scene, collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning import column_batches
@@ -40,7 +49,8 @@ from worker.models.number import divide, make_reader, read_number_weights
 
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)
-TUNING_RECIPE = ScenesRecipe(epochs=20, learning_rate=6e-4)
+TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
+REAL_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
 
 
@@ -63,35 +73,80 @@ def read_networks() -> tuple[NumberNetwork, Card]:
     return network, card
 
 
-def make_strip_batches(scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
-    """What the network of columns learns from scenes."""
-    return batch_strips([vary(strip, rng) for strip in cut_strips(scenes, rng)], rng)
+class RealNumbers:
+    """Real numbers to learn from, once the networks in training can find their digits."""
+
+    def __init__(self, hands: Sequence[Path]) -> None:
+        self.numbers = [*load_numbers(hands, held_back=False)]
+        self.placed: list[PlacedNumber] = []
+        self.exact: list[PlacedNumber] = []
+
+    def place(self, detector: nn.Module, columns: nn.Module) -> None:
+        """Find the digits with networks, whose weights stay as they are."""
+        learned = NumberNetwork(fold(deepcopy(detector)), fold(deepcopy(columns)))
+        reader = make_reader({name: value.numpy() for name, value in learned.state_dict().items()})
+        self.placed = place_numbers(reader, self.numbers)
+        self.exact = [one for one in self.placed if one.is_exact]
+        print(
+            f"{len(self.placed)} of {len(self.numbers)} real numbers are found, "
+            f"{len(self.exact)} of them digit by digit",
+            file=sys.stderr,
+        )
+
+    def make_detector_batches(
+        self, scenes: Sequence[Scene], rng: Rng
+    ) -> list[detector_batches.Batch]:
+        """What the detector learns from rendered scenes and from real numbers."""
+        chosen = choose_numbers(self.exact, round(REAL_SHARE * len(scenes)), rng)
+        return detector_batches.make_batches([*scenes, *map(to_scene, chosen)], rng)
+
+    def make_strip_batches(self, scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
+        """What the network of columns learns from these."""
+        chosen = choose_numbers(self.placed, round(REAL_SHARE * len(scenes)), rng)
+        strips = [*cut_strips(scenes, rng), *(cut_number(one, rng) for one in chosen)]
+        return batch_strips([vary(strip, rng) for strip in strips], rng)
 
 
 def train_networks(
-    seed: int, recipe: ScenesRecipe, saved: Path, fine_tune: bool = False
+    seed: int,
+    recipe: ScenesRecipe,
+    saved: Path,
+    fine_tune: bool = False,
+    hands: tuple[Path, ...] = (),
 ) -> NumberNetwork:
-    """Train both networks side by side, from the installed weights on if `fine_tune` is true."""
+    """Train both networks side by side, from the installed weights on if `fine_tune` is true.
+
+    Real numbers of `hands` are learned after a third of the epochs, or from the beginning on if the
+    networks can find them then.
+    """
     torch.manual_seed(seed)
     network, begun_with = NumberNetwork(Detector(), Columns()), None
     if fine_tune:
         network, card = read_networks()
         begun_with = card.sha256
+    real = RealNumbers(hands)
     detector = SceneLearner(
         network.detector,
-        detector_batches.make_batches,
+        real.make_detector_batches,
         detector_batches.measure_losses,
         recipe,
         shown_epochs=1,
     )
     columns = SceneLearner(
         network.columns,
-        make_strip_batches,
+        real.make_strip_batches,
         column_batches.measure_losses,
         recipe,
         shown_epochs=3,
     )
-    train({"detector": detector, "columns": columns}, recipe, seed, saved, begun_with)
+
+    def place(epoch: int) -> None:
+        is_able = fine_tune or epoch >= recipe.epochs // 3
+        if real.numbers and is_able and (not real.placed or epoch == recipe.epochs // 3):
+            real.place(detector.learned, columns.learned)
+
+    learners = {"detector": detector, "columns": columns}
+    train(learners, recipe, seed, saved, begun_with, hands, place)
     return NumberNetwork(fold(detector.learned), fold(columns.learned))
 
 
@@ -120,7 +175,12 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
 
 
 def train_number(
-    seed: int, epochs: int | None, out: Path, limit_scenes: int | None, fine_tune: bool = False
+    seed: int,
+    epochs: int | None,
+    out: Path,
+    limit_scenes: int | None,
+    fine_tune: bool = False,
+    hands: tuple[Path, ...] = (),
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
@@ -134,11 +194,11 @@ def train_number(
     )
     before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
     saved = out / "number.partial"
-    network = train_networks(seed, recipe, saved, fine_tune).eval()
+    network = train_networks(seed, recipe, saved, fine_tune, hands).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
-        sets = [start_rendering(pool, True, (seed, part), count) for part in (1, 2)]
+        sets = [start_rendering(pool, True, hands, (seed, part), count) for part in (1, 2)]
         validation, test = ([s for s in collect(blocks) if not s.doubt] for blocks in sets)
     if recipe.epochs:
         calibrate_candidates(network.detector, validation, seed)
@@ -156,6 +216,7 @@ def train_number(
         seed=seed,
         command=f"{before}python -m training {NUMBER} --seed {seed} --epochs {recipe.epochs}"
         + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
+        + "".join(f" --hands {folder.name}" for folder in hands)
         + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
         validation_accuracy=measure_share(answers.is_right),
     )

@@ -26,7 +26,7 @@ def write_rehearsal(out: Path, seed: int) -> None:
     """
     with start_processes() as pool:
         learned, held_back = (
-            collect(start_rendering(pool, is_held_back, (seed, is_held_back), count))
+            collect(start_rendering(pool, is_held_back, (), (seed, is_held_back), count))
             for is_held_back, count in ((False, STRIP_SCENES), (True, PICTURE_SCENES))
         )
 

@@ -3,17 +3,20 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from training.hands import load_glyphs, load_papers
 from training.synthetic.numbers import render_number
+from training.synthetic.writing import Scripts
 from worker.dataset import load_mnist
 from worker.learning.column_batches import LearnedStrip, Rng, cut_inexactly
 from worker.learning.own_digits import VALIDATION_IMAGES
 from worker.sight.decoding.pillow import prepare_libraries
+from worker.sight.numbers.line_strip import Boxes
 from worker.sight.types import Grey
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
@@ -23,8 +26,10 @@ TIGHT = ("several lines", "several numbers")  # their strips must not show the o
 class Scene(NamedTuple):
     picture: Grey
     signs: list[int]  # the number's digits, then other digits, and `OTHER`
-    boxes: NDArray[np.float32]  # (N, 4)
-    number: str
+    boxes: Boxes  # of these
+    number: str  # the number's digits
+    text: str  # these and the signs that are read
+    text_boxes: Boxes
     doubt: str
 
 
@@ -32,27 +37,29 @@ Blocks = list["Future[list[Scene]]"]
 
 
 @cache
-def load_digits(held_back: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """MNIST's last training images with their labels, or all others."""
+def load_scripts(held_back: bool, hands: tuple[Path, ...]) -> Scripts:
+    """MNIST's last training images and the writers that are held back, or all others."""
     images, labels = (tensor.numpy() for tensor in load_mnist("train"))
     part = slice(-VALIDATION_IMAGES, None) if held_back else slice(-VALIDATION_IMAGES)
-    return images[part], labels[part]
+    return Scripts(images[part], labels[part], load_glyphs(hands, held_back))
 
 
-def render_scenes(held_back: bool, seed: tuple[int, ...], count: int) -> list[Scene]:
-    """Render scenes of MNIST's training digits, or of those that are held back."""
+def render_scenes(
+    held_back: bool, hands: tuple[Path, ...], seed: tuple[int, ...], count: int
+) -> list[Scene]:
+    """Render scenes of digits to learn from, or of those that are held back."""
     prepare_libraries()
-    images, labels = load_digits(held_back)
+    scripts, papers = load_scripts(held_back, hands), load_papers(hands)
     rng = np.random.default_rng(seed)
     scenes = []
     for _ in range(count):
-        scene = render_number(images, labels, rng)
+        scene = render_number(scripts, rng, papers=papers)
         picture = scene.picture
         grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         signs = [*scene.digits, *scene.other_signs]
         boxes = np.concatenate([scene.boxes, scene.other_boxes])
         number = "".join(map(str, scene.digits))
-        scenes.append(Scene(grey, signs, boxes, number, scene.doubt))
+        scenes.append(Scene(grey, signs, boxes, number, scene.text, scene.text_boxes, scene.doubt))
     return scenes
 
 
@@ -61,16 +68,22 @@ def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
     for scene in scenes:
         is_alone = scene.doubt not in TIGHT
         if scene.number and not (scene.doubt and is_alone):
-            boxes = scene.boxes[: len(scene.number)]
-            yield cut_inexactly(scene.picture, boxes, scene.number, rng, is_alone)
+            digits = scene.boxes[: len(scene.number)]
+            yield cut_inexactly(scene.picture, digits, scene.text, scene.text_boxes, rng, is_alone)
 
 
 def start_rendering(
-    pool: ProcessPoolExecutor, held_back: bool, seed: tuple[int, ...], count: int
+    pool: ProcessPoolExecutor,
+    held_back: bool,
+    hands: tuple[Path, ...],
+    seed: tuple[int, ...],
+    count: int,
 ) -> Blocks:
-    """Begin to render scenes in blocks, in other processes."""
+    """Begin to render scenes in blocks, in other processes, with MNIST's digits and `hands`."""
     return [
-        pool.submit(render_scenes, held_back, (*seed, start), min(BLOCK_SCENES, count - start))
+        pool.submit(
+            render_scenes, held_back, hands, (*seed, start), min(BLOCK_SCENES, count - start)
+        )
         for start in range(0, count, BLOCK_SCENES)
     ]
 

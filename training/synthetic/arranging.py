@@ -17,6 +17,7 @@ HEIGHTS = (14, 60)  # px, the least and the most of a digit
 # How often a number has 1, 2, … 20 digits
 LENGTH_WEIGHTS = dict(enumerate([5, 11, 13, 14, 13, 12, 9, 8, 5, 4, 2, 1.5, 1, *[0.4] * 7], 1))
 SEPARATORS = ("comma", "comma", "point", "point", "apostrophe", "dash", "space", "space")
+DATE_SEPARATORS = ("slash", "slash", "point", "point", "dash", "colon")
 MARKS_BEFORE = (
     *("dollar", "dollar", "bars", "tipped", "slanted", "euro", "pound", "hash", "dash", "star"),
     *("equals", "open", "colon", "wave", "point", "cross", "long"),
@@ -76,21 +77,21 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         signs.append(print_unit(height, hand, rng))
     elif rng.random() < 0.16:
         _add_marks(signs, MARKS_BEFORE, height, hand, rng)
+    elif rng.random() < 0.12:
+        sign = write_mark(pick(("dash", "dash", "plus"), rng), height, hand, rng)
+        append(signs, sign, height, 0)
     base, spread = choose_spacing(hand.pen, rng)
-    separator = pick(SEPARATORS, rng)
-    every = pick((3, 3, 3, 2, 4), rng)
-    separated = rng.random() < 0.25
+    separators = choose_separators(len(digits), rng)
     cents = rng.uniform(0.5, 0.8) if len(digits) > 3 and rng.random() < 0.05 else 0.0  # raised
     drift, bend = rng.normal(0, 0.02), rng.normal(0, 0.01)
     for number, digit in enumerate(digits):
         gap = base + rng.normal(0, spread)
-        if number and separated and (len(digits) - number) % every == 0:
-            if separator == "space":
-                gap += rng.uniform(0.3, 0.6)
-            else:
-                mark = write_mark(separator, height, hand, rng)
-                append(signs, mark, height, rng.uniform(0.03, 0.15))
-                gap = max(gap, 0.05)
+        if (separator := separators.get(number)) == "space":
+            gap += rng.uniform(0.3, 0.6)
+        elif separator:
+            tight = -0.05 if rng.random() < 0.25 else 0.03  # some marks touch a digit
+            append(signs, write_mark(separator, height, hand, rng), height, rng.uniform(tight, 0.2))
+            gap = max(gap, rng.uniform(tight, 0.1))
         along = number - len(digits) / 2
         raised = cents and number >= len(digits) - 2
         sign = write_digit(digit, height * (cents if raised else 1), hand, rng)
@@ -99,9 +100,32 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         drop = (drift * along + bend * along**2 / max(1, len(digits) / 4)) * height
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
-    if rng.random() < 0.2:
+    kind = rng.random()
+    if kind < 0.15:
         _add_marks(signs, MARKS_AFTER, height, hand, rng)
+    elif kind < 0.2:
+        append(signs, write_mark("percent", height, hand, rng), height, rng.uniform(0, 0.3))
     return Line(signs, strokes, [])
+
+
+def choose_separators(digits: int, rng: Rng) -> dict[int, str]:
+    """The marks between digits, by the index of the digit after them; often none.
+
+    They are those of thousands, of a decimal, of a date or a time, or of a fraction.
+    """
+    kind = rng.random()
+    if kind < 0.2:
+        every, separator = pick((3, 3, 3, 2, 4), rng), pick(SEPARATORS, rng)
+        return {at: separator for at in range(1, digits) if (digits - at) % every == 0}
+    if kind < 0.4 and digits > 1:
+        at = digits - int(rng.integers(1, min(digits, 4)))
+        return {at: pick(("point", "point", "comma"), rng)}
+    if kind < 0.5 and digits > 2:
+        first, separator = int(rng.integers(1, 3)), pick(DATE_SEPARATORS, rng)
+        return dict.fromkeys([at for at in (first, first + 2) if at < digits], separator)
+    if kind < 0.54 and digits > 1:
+        return {int(rng.integers(1, digits)): "slash"}
+    return {}
 
 
 def _add_marks(

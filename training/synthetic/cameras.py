@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from training.synthetic.handwriting import Shape
 from training.synthetic.papers import Layer, cut_noise, draw_clouds, draw_pattern
 from training.synthetic.scenes import Rng, compress, light_unevenly, pick
-from worker.sight.types import Picture
+from worker.sight.types import Grey, Picture
 
 MIN_PEN_CONTRAST = 40  # grey values between paper and pen, before the light and the camera
 MIN_LIGHT = 0.35  # share of full light in the darkest shadow
@@ -76,10 +76,12 @@ def wear(ink: Shape, tall: float, rng: Rng) -> Layer:
     return soft
 
 
-def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng) -> Layer:
+def lay_layers(
+    ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng, paper: Grey | None = None
+) -> Layer:
     """Paper, pattern, form and ink in colour or grey: (height, width, 3 or 1)."""
     layers = [(form * np.float32(1 / 255), colours.form), (wear(ink, tall, rng), colours.pen)]
-    pattern = draw_pattern(ink, tall, rng)
+    pattern = draw_pattern(ink, tall, rng) if paper is None else cover(paper, *ink.shape)
     if pattern is not None:  # less contrast than the ink has
         loudest = pattern.max() * np.abs(colours.pattern - colours.paper).mean()
         share = rng.uniform(0.05, 0.5) if rng.random() < 0.9 else 0.65
@@ -94,13 +96,34 @@ def lay_layers(ink: Shape, form: Shape, colours: Colours, tall: float, rng: Rng)
     return cv2.merge(planes) if len(planes) > 1 else planes[0][..., None]
 
 
-def take(ink: Shape, form: Shape, outside: Shape | None, tall: float, rng: Rng) -> Picture:
-    """Photograph or scan the layers of a sheet; where `outside` is 255, there is no paper."""
+def cover(paper: Grey, height: int, width: int) -> Layer:
+    """How dark a picture of paper is, 0..1, enlarged to at least this size and cut to it."""
+    scale = max(height / paper.shape[0], width / paper.shape[1])
+    size = [
+        max(part, round(side * scale))
+        for part, side in zip((width, height), paper.shape[::-1], strict=True)
+    ]
+    dark = 255 - cv2.resize(paper, size)[:height, :width].astype(np.float32)
+    return np.clip((dark - dark.min()) / 255, 0, 1)
+
+
+def take(
+    ink: Shape,
+    form: Shape,
+    outside: Shape | None,
+    tall: float,
+    rng: Rng,
+    paper: Grey | None = None,
+) -> Picture:
+    """Photograph or scan the layers of a sheet; where `outside` is 255, there is no paper.
+
+    The sheet may look like a picture of `paper`.
+    """
     if rng.random() < 0.08:
         return draw_on_screen(ink, form, rng)
     height, width = ink.shape
     colours = choose_colours(rng)
-    image = lay_layers(ink, form, colours, tall, rng)
+    image = lay_layers(ink, form, colours, tall, rng, paper)
     if outside is not None:
         dark = rng.uniform(0, 60) if rng.random() < 0.7 else rng.uniform(0, 255)
         cover = (outside * np.float32(1 / 255))[..., None]

@@ -57,7 +57,7 @@ ANGULAR_TABLE = """\
 9  95,50 5,50 5,50 5,0 5,0 95,0 95,0 95,100 95,100 5,100
 """
 SLASHED_ZEROS = [f"{zero} / 95,5 5,95" for zero in GLYPHS[0]]
-# What is passed over: name, height, width and the foot's depth below the baseline in heights of a
+# Marks: name, height, width and the foot's depth below the baseline in heights of a
 # digit, and strokes.
 MARK_TABLE = """\
 comma 0.25 0.12 0.15  60,0 60,40 10,100
@@ -67,6 +67,7 @@ dash 0.06 0.5 -0.4  0,50 100,45
 slash 1.1 0.4 0.1  100,0 0,100
 steep 1.15 0.2 0.1  100,0 0,100
 joined 1.1 0.8 0.1  50,0 0,100 / 10,60 100,55
+plus 0.5 0.5 -0.2  50,0 50,100 / 0,50 100,50
 equals 0.22 0.6 -0.35  0,15 100,10 / 0,90 100,85
 star 0.5 0.45 -0.3  50,0 50,100 / 5,25 95,75 / 95,25 5,75
 dollar 1.2 0.6 0.1  90,15 40,5 15,30 85,65 60,95 5,85 / 55,-15 45,115
@@ -96,6 +97,10 @@ ROUND_DIGITS = {digit: GLYPHS[digit] + more for digit, more in _read(DIGIT_TABLE
 ANGULAR_DIGITS = _read(ANGULAR_TABLE)
 _MARKS = [line.split("  ") for line in MARK_TABLE.splitlines()]
 MARKS = {head.split()[0]: strokes for head, strokes in _MARKS}
+MARK_TEXTS = {  # those that are read; all others are passed over
+    **{"comma": ",", "point": ".", "dash": "-", "plus": "+", "colon": ":", "percent": "%"},
+    **{"slash": "/", "steep": "/"},
+}
 MARK_SIZES = {head.split()[0]: tuple(map(float, head.split()[1:])) for head, _ in _MARKS}
 
 

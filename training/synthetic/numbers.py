@@ -4,6 +4,7 @@ The shares were chosen by eye, so that the pictures cover more than what real on
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +17,15 @@ from training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, wr
 from training.synthetic.cameras import take
 from training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
 from training.synthetic.handwriting import Points, Shape
-from training.synthetic.scenes import Images, Labels, Rng, pick, pick_by_weight, put
+from training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
-from training.synthetic.writing import Hand, Sign, choose_hand
+from training.synthetic.writing import Hand, Scripts, Sign, choose_hand
 from worker.models.number import OTHER
 from worker.sight.numbers.line_strip import Boxes
-from worker.sight.types import Picture
+from worker.sight.types import Grey, Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
+PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
 # The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
 # that reached to the horizon would need an endless sheet
@@ -46,20 +48,24 @@ class NumberScene:
     picture: Picture
     digits: list[int]  # in reading order; none if the picture has no number
     boxes: Boxes  # of each digit's ink
+    text: str  # the digits with the signs between and beside them, as it is to be read
+    text_boxes: Boxes  # of the ink of each of these
     doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
     other_signs: list[int]  # digits of another number; `OTHER` if a letter, or crossed out
     other_boxes: Boxes
 
 
-def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = None) -> NumberScene:
-    """Render a number of 1 to 20 digits, written with MNIST's digits and drawn ones.
+def render_number(
+    scripts: Scripts, rng: Rng, form: str | None = None, papers: Sequence[Grey] = ()
+) -> NumberScene:
+    """Render a number of 1 to 20 digits, on one of `FORMS`, by default any.
 
-    It is on one of `FORMS`, by default any.
+    Some are written on one of the `papers`.
     """
     drawn = pick_by_weight({name: share for name, (_, share) in FORMS.items()}, rng)
     form = form or drawn
     doubt = pick_by_weight(DOUBT_SHARES, rng)
-    hand = choose_hand(shapes, labels, rng, angular=form == "cells" and rng.random() < 0.08)
+    hand = choose_hand(scripts, rng, angular=form == "cells" and rng.random() < 0.08)
     line, height = write_number(form == "cells", hand, rng)
     write = strays.WRITE_OTHERS.get(doubt)
     is_mixed = doubt == "letters" and not line.cells and rng.random() < 0.5
@@ -93,10 +99,14 @@ def render_number(shapes: Images, labels: Labels, rng: Rng, form: str | None = N
     clear = [sign for sign in line.digits if sign.digit != OTHER]
     rest = [sign for sign in line.digits if sign.digit == OTHER]
     rest += [sign for other in others for sign in other.digits]
-    digits, boxes = _find(clear, sheet)
-    other_signs, other_boxes = _find(rest, sheet)
-    picture = take(*_show(sheet, rng), scale * height, rng)
-    return NumberScene(picture, digits, boxes, doubt, other_signs, other_boxes)
+    seen, boxes = _find(clear, sheet)
+    written, text_boxes = _find([sign for sign in line.signs if sign.text], sheet)
+    others_seen, other_boxes = _find(rest, sheet)
+    paper = pick(papers, rng) if papers and rng.random() < PAPER_SHARE else None
+    picture = take(*_show(sheet, rng), scale * height, rng, paper)
+    text = "".join(sign.text for sign in written)
+    digits, other_signs = ([sign.digit or 0 for sign in part] for part in (seen, others_seen))
+    return NumberScene(picture, digits, boxes, text, text_boxes, doubt, other_signs, other_boxes)
 
 
 def _choose_view(bounds: Bounds, rng: Rng) -> Matrix:
@@ -205,12 +215,11 @@ def _show(sheet: Sheet, rng: Rng) -> tuple[Shape, Shape, Shape | None]:
     return ink, form, others[0] if others else None
 
 
-def _find(signs: list[Sign], sheet: Sheet) -> tuple[list[int], Boxes]:
-    """Which digits the signs are, and the box of each in the picture; most of it must be inside."""
+def _find(signs: list[Sign], sheet: Sheet) -> tuple[list[Sign], Boxes]:
+    """The signs that are mostly inside of the picture, and the box of each there."""
     places = [move(hull_of(sign), sheet.view) for sign in signs]
     boxes = np.array([[*m.min(axis=0), *m.max(axis=0)] for m in places], np.float32).reshape(-1, 4)
     seen = np.clip(boxes, 0, np.array([*sheet.size, *sheet.size], np.float32))
     shares = [(sides[:, 2:] - sides[:, :2]).prod(1) for sides in (seen, boxes)]
     is_seen = shares[0] >= shares[1] / 2
-    found = np.array([sign.digit for sign in signs], int)
-    return found[is_seen].tolist(), seen[is_seen]
+    return [sign for sign, is_kept in zip(signs, is_seen, strict=True) if is_kept], seen[is_seen]

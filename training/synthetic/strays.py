@@ -16,7 +16,7 @@ from training.synthetic.arranging import (
 from training.synthetic.handwriting import Points, smooth
 from training.synthetic.scenes import Rng, crop, pick
 from training.synthetic.sheets import OUTWARD, Sheet, corners_of, print_text
-from training.synthetic.writing import Hand, Sign, write_digit, write_letter, write_mark
+from training.synthetic.writing import Hand, Sign, write_digit, write_letter
 from worker.models.number import OTHER
 
 MAX_VISIBLE = 0.45  # the share of a neighbour's width or height inside of the picture
@@ -203,18 +203,16 @@ def cross_out(line: Line, rng: Rng) -> Line:
         strokes.append(low + np.column_stack([x, y]) * (high - low))
     signs = [*line.signs]
     for number in numbers:
-        signs[number] = replace(signs[number], digit=OTHER)
+        signs[number] = replace(signs[number], digit=OTHER, text="")
     return replace(line, signs=signs, strokes=strokes)
 
 
 def mix_in_letters(line: Line, height: float, hand: Hand, rng: Rng) -> Line:
-    """Write a letter in the place of a digit or two, or a slash between two others."""
+    """Write a letter in the place of a digit or two."""
     numbers = [number for number, sign in enumerate(line.signs) if sign.digit is not None]
     signs = [*line.signs]
     for number in rng.choice(numbers, min(len(numbers), int(rng.integers(1, 3))), False).tolist():
         old, new = signs[number], choose_letter(height, hand, rng)
-        if number not in (numbers[0], numbers[-1]) and rng.random() < 0.4:
-            new = replace(write_mark("slash", 1.2 * height, hand, rng), digit=OTHER)
         middle = old.left + (old.mask.shape[1] - new.mask.shape[1]) // 2
         signs[number] = replace(new, left=middle)
     return replace(line, signs=signs)

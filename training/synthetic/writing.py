@@ -1,14 +1,18 @@
 """Writes digits as one person does: with one pen, one slant, and one form for each digit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.hands import Writers
 from training.synthetic.glyphs import (
     ANGULAR_DIGITS,
     MARK_SIZES,
+    MARK_TEXTS,
     MARKS,
     ROUND_DIGITS,
     SLASHED_ZEROS,
@@ -31,6 +35,7 @@ DRAWN_HEIGHT = 64  # px, of the digit while its strokes are drawn
 # An MNIST digit's mean shift to the right per px of height; a 1, which is one stroke, leans 0.26.
 MEAN_LEANS = np.array([0.23, 0.26, 0.13, 0.085, 0.07, 0.24, 0.04, 0.04, 0.19, 0.0]) - 0.2
 MIN_PEN_WIDTH = 1.1  # px
+REAL_SHARE = 0.6  # of the writers, if there are real ones
 PICKS = 160  # MNIST digits that are looked at to find some of each value
 
 
@@ -59,6 +64,7 @@ class Sign:
     left: int
     top: int
     digit: int | None = None  # None for a mark; `OTHER` for a letter or a crossed-out digit
+    text: str = ""  # of a digit, or of a mark that is read; "" for all others
     ends: tuple[Points, Points] | None = None  # where a drawn glyph begins and ends, in the mask
 
     @property
@@ -68,21 +74,37 @@ class Sign:
         return self.left, self.top, self.left + width, self.top + height
 
 
-def choose_hand(shapes: Images, labels: Labels, rng: Rng, angular: bool = False) -> Hand:
-    """Draw a writer at random; most write with MNIST's digits, others with drawn ones.
+class Scripts(NamedTuple):
+    """The digits to write with: MNIST's, and those of real writers, source by source."""
+
+    shapes: Images
+    labels: Labels
+    sources: Sequence[Writers] = ()
+
+
+def choose_hand(scripts: Scripts, rng: Rng, angular: bool = False) -> Hand:
+    """Draw a writer at random: a real one, or one who writes with MNIST's and drawn digits.
 
     Those who write along printed guides have `angular` digits.
     """
-    factor = pick((0.0, 1.0, 1.0, 3.0), rng)  # of the shares of drawn digits
+    shapes, labels, sources = scripts
+    real: list[Images] = []
+    if sources and not angular and rng.random() < REAL_SHARE:
+        real = pick(sources, rng).choose_digits(rng)
+    factor = 0.0 if real else pick((0.0, 1.0, 1.0, 3.0), rng)  # of the shares of drawn digits
     picks = rng.integers(len(labels), size=PICKS)
     found = labels[picks]
     glyphs, examples = [], []
     for digit, forms in (ANGULAR_DIGITS if angular else ROUND_DIGITS).items():
         glyphs.append(pick(forms, rng))
         drawn = angular or rng.random() < factor * DRAWN_SHARES.get(digit, DEFAULT_DRAWN_SHARE)
-        examples.append(shapes[picks[found == digit][: 0 if drawn else rng.integers(1, 4)]])
+        some = 0 if drawn else int(rng.integers(1, 4))
+        if real and len(real[digit]):
+            examples.append(real[digit][rng.permutation(len(real[digit]))[:some]])
+        else:
+            examples.append(shapes[picks[found == digit][:some]])
     habit = rng.random()
-    if habit < 0.12 and not angular:  # a 1 as a bare stroke
+    if habit < 0.12 and not angular and not real:  # a 1 as a bare stroke
         glyphs[1], examples[1] = "50,0 50,100", shapes[:0]
     elif habit < 0.17:
         glyphs[0], examples[0] = pick(SLASHED_ZEROS, rng), shapes[:0]
@@ -159,7 +181,7 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
         mask = cv2.dilate(cv2.copyMakeBorder(mask, rim, rim, rim, rim, 0), hand.nib)
     mask = resize(mask, tall)
     foot = (hand.drops[digit] + rng.normal(0, hand.jitter)) * height
-    return Sign(mask, 0, round(foot) - mask.shape[0], digit, ends)
+    return Sign(mask, 0, round(foot) - mask.shape[0], digit, str(digit), ends)
 
 
 def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
@@ -168,7 +190,8 @@ def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
     size = height * np.exp(rng.normal(0, 0.2))
     thickness = max(1, round(hand.pen * height))
     mask, *_ = draw_strokes(MARKS[name], (wide * size, tall * size), thickness, hand, rng)
-    return Sign(mask, 0, round((foot + rng.normal(0, 0.05)) * height) - mask.shape[0])
+    top = round((foot + rng.normal(0, 0.05)) * height) - mask.shape[0]
+    return Sign(mask, 0, top, text=MARK_TEXTS.get(name, ""))
 
 
 def write_letter(height: float, hand: Hand, rng: Rng) -> Sign:

@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from protocol.chunk import CLASSES
 from worker.learning.learner import Recipe, has_bfloat16
-from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
+from worker.models.number import ALPHABET, BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
 from worker.sight.types import Grey
 
 BATCH_STRIPS = 48
 POOLED = 2_000  # batches are made of this many pictures, so that those of one size meet
-AT_DIGIT = 1.6  # px: a column nearer than this to a digit's middle shows the digit ...
-NEAR_DIGIT = 3.6  # ... and one nearer than this may show it; any other is blank
-BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a digit's column 1
+AT_SIGN = 1.6  # px: a column nearer than this to a sign's middle shows the sign ...
+NEAR_SIGN = 3.6  # ... and one nearer than this may show it; any other is blank
+BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
 Rng = np.random.Generator
@@ -42,26 +43,29 @@ class LearnedStrip(NamedTuple):
     """The line of a number, as it was cut out of its picture."""
 
     values: NDArray[np.float32]  # (STRIP_HEIGHT, W), normalised
-    middles: NDArray[np.float64]  # px: where the middle of each digit is
-    digits: list[int]
+    middles: NDArray[np.float64]  # px: where the middle of each sign is; none if that is unknown
+    text: str  # its digits, and its signs if they are known
+    knows_signs: bool = True
 
 
 class StripBatch(NamedTuple):
     images: Tensor  # (N, 1, STRIP_HEIGHT, W)
     columns: Tensor  # (N, W / 2): the class of each column, or NOT_LEARNED
     widths: Tensor  # (N,): how many columns are the strip's own
-    digits: Tensor  # (M,): those of all numbers, one after the other
+    classes: Tensor  # (M,): those of all texts, one after the other
     lengths: Tensor  # (N,)
+    knows_signs: Tensor  # (N,): whether signs are learned, or passed over like a blank column
 
 
 def cut_inexactly(
-    picture: Grey, boxes: Boxes, number: str, rng: Rng, is_alone: bool = True
+    picture: Grey, digits: Boxes, text: str, boxes: Boxes, rng: Rng, is_alone: bool = True
 ) -> LearnedStrip:
-    """Cut a number out as inexactly as a line that was found; the digits' boxes are known.
+    """Cut a number out as inexactly as a line that was found.
 
-    If it is not alone in its picture, the strip shows little beyond its ends.
+    The boxes of the digits place the line; those of all signs of the text are learned, if there are
+    any. If the number is not alone in its picture, the strip shows little beyond its ends.
     """
-    line = fit_line(boxes)
+    line = fit_line(digits)
     line = line._replace(
         y=line.y + rng.normal(0, 0.07) * line.height,
         height=line.height * np.exp(rng.normal(0.03, 0.1)),
@@ -72,7 +76,10 @@ def cut_inexactly(
         margins[int(rng.integers(2))] = rng.uniform(1.3, 5)
     values, matrix = cut_strip(picture, line, *margins)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[0, :2] + matrix[0, 2]
-    return LearnedStrip(values, middles, [*map(int, number)])
+    inside = (middles > 0) & (middles < values.shape[1])
+    if len(boxes):
+        text = "".join(sign for sign, is_inside in zip(text, inside, strict=True) if is_inside)
+    return LearnedStrip(values, middles[inside], text)
 
 
 def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
@@ -88,13 +95,13 @@ def vary(strip: LearnedStrip, rng: Rng) -> LearnedStrip:
         values = (values - values.mean()) / (values.std() + 1e-3)
     if rng.random() < 0.3:
         values = values + rng.normal(0, rng.uniform(0, 0.25), values.shape)
-    return LearnedStrip(values.astype(np.float32), strip.middles * (wide / width), strip.digits)
+    return strip._replace(values=values.astype(np.float32), middles=strip.middles * (wide / width))
 
 
 def batch_strips(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
     """Batches of strips of similar widths, in random order."""
-    # Between two digits that are the same there must be a column that is none.
-    strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.digits)]
+    # Between two signs that are the same there must be a column that is none.
+    strips = [one for one in strips if one.values.shape[1] > 2 * STRIDE * len(one.text)]
     strips.sort(key=lambda one: one.values.shape[1])
     groups = [strips[at : at + BATCH_STRIPS] for at in range(0, len(strips), BATCH_STRIPS)]
     return [collate(groups[number]) for number in rng.permutation(len(groups))]
@@ -113,19 +120,22 @@ def collate(strips: Sequence[LearnedStrip]) -> StripBatch:
         torch.from_numpy(images),
         torch.from_numpy(columns),
         torch.tensor([one.values.shape[1] // STRIDE for one in strips]),
-        torch.tensor([digit for one in strips for digit in one.digits]),
-        torch.tensor([len(one.digits) for one in strips]),
+        torch.tensor([ALPHABET.index(sign) for one in strips for sign in one.text]),
+        torch.tensor([len(one.text) for one in strips]),
+        torch.tensor([one.knows_signs for one in strips]),
     )
 
 
 def name_columns(strip: LearnedStrip) -> NDArray[np.int64]:
-    """The class of each column: a digit at its middle, BLANK far from any, else NOT_LEARNED."""
+    """The class of each column: a sign at its middle, BLANK far from any, else NOT_LEARNED."""
+    if not len(strip.middles):
+        return np.full(strip.values.shape[1] // STRIDE, NOT_LEARNED)
     at = (np.arange(strip.values.shape[1] // STRIDE) + 0.5) * STRIDE
     away = np.abs(at[:, None] - strip.middles)
     nearest, least = away.argmin(1), away.min(1)
-    classes = np.where(least < NEAR_DIGIT, NOT_LEARNED, BLANK)
-    is_digit = least < AT_DIGIT
-    classes[is_digit] = np.array(strip.digits)[nearest[is_digit]]
+    classes = np.where(least < NEAR_SIGN, NOT_LEARNED, BLANK)
+    is_sign = least < AT_SIGN
+    classes[is_sign] = np.array([*map(ALPHABET.index, strip.text)])[nearest[is_sign]]
     return classes
 
 
@@ -149,13 +159,24 @@ def answer(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def measure_losses(network: nn.Module, batch: StripBatch) -> tuple[Tensor, Tensor]:
-    """The CTC loss for each digit, and the cross entropy of the columns with a known class."""
-    logits = answer(network, batch.images).squeeze(2)
-    inputs = logits.log_softmax(1).permute(2, 0, 1)
+    """The CTC loss for each sign, and the cross entropy of the columns with a known class."""
+    chances = answer(network, batch.images).squeeze(2).log_softmax(1)
+    passed_over = chances[:, CLASSES:].logsumexp(1, keepdim=True)  # a sign, or none
+    chances = torch.where(
+        batch.knows_signs[:, None, None],
+        chances,
+        torch.cat([chances[:, :BLANK], passed_over], 1),
+    )
     losses = F.ctc_loss(
-        inputs, batch.digits, batch.widths, batch.lengths, BLANK, "none", zero_infinity=True
+        chances.permute(2, 0, 1),
+        batch.classes,
+        batch.widths,
+        batch.lengths,
+        BLANK,
+        "none",
+        zero_infinity=True,
     )
     weights = torch.ones(BLANK + 1)
     weights[BLANK] = BLANK_WEIGHT
-    exact = F.cross_entropy(logits, batch.columns, weights, ignore_index=NOT_LEARNED)
+    exact = F.nll_loss(chances, batch.columns, weights, ignore_index=NOT_LEARNED)
     return (losses / batch.lengths).mean(), exact
