@@ -190,6 +190,8 @@ def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
     size = height * np.exp(rng.normal(0, 0.2))
     thickness = max(1, round(hand.pen * height))
     mask, *_ = draw_strokes(MARKS[name], (wide * size, tall * size), thickness, hand, rng)
+    if not mask.any():  # a fine point
+        mask = np.full((1, 1), 255, np.uint8)
     top = round((foot + rng.normal(0, 0.05)) * height) - mask.shape[0]
     return Sign(mask, 0, top, text=MARK_TEXTS.get(name, ""))
 
