@@ -22,6 +22,7 @@ import pyarrow as pa
 from protocol.known import Known
 from training.synthetic.forms import FORMS
 from training.synthetic.numbers import DOUBT_SHARES, NumberScene, render_number
+from training.synthetic.writing import Scripts
 from worker.classify import read_image, read_numbers
 from worker.dataset import load_mnist
 from worker.models.number import load_networks
@@ -39,11 +40,12 @@ COUNTS = {"300×100 PNG": 200, "4000×3000 JPEG": 8}
 
 def draw_fields(count: int) -> list[np.ndarray]:
     """Rendered numbers of an ordinary shape, resized to a field."""
-    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    images, labels = load_mnist("test")
+    scripts = Scripts(images.numpy(), labels.numpy())
     rng = np.random.default_rng(0)
     fields: list[np.ndarray] = []
     while len(fields) < count:
-        scene = render_number(images, labels, rng)
+        scene = render_number(scripts, rng)
         height, width = scene.picture.shape[:2]
         if not scene.doubt and 2 < width / height < 4:
             fields.append(cv2.resize(scene.picture, FIELD, interpolation=cv2.INTER_AREA))
@@ -52,14 +54,15 @@ def draw_fields(count: int) -> list[np.ndarray]:
 
 def render_scenes() -> dict[str, list[NumberScene]]:
     """Clear numbers on each form, tilted ones, and doubtful ones of each kind."""
-    images, labels = (tensor.numpy() for tensor in load_mnist("test"))
+    images, labels = load_mnist("test")
+    scripts = Scripts(images.numpy(), labels.numpy())
     rng = np.random.default_rng(1)
     scenes: dict[str, list[NumberScene]] = {
         kind: [] for kind in (*FORMS, *filter(None, DOUBT_SHARES))
     }
     for form in FORMS:
         while len(scenes[form]) < SCENES:
-            scene = render_number(images, labels, rng, form)
+            scene = render_number(scripts, rng, form)
             scenes[scene.doubt or form].append(scene)
     for tilt in TILTS:
         scenes[f"plain, {tilt}°"] = [

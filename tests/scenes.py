@@ -14,4 +14,5 @@ def draw_scene(digits: list[int]) -> Scene:
         picture[18:42, left : left + 12] = 0
         boxes.append((left, 18, left + 12, 42))
     found = np.array(boxes, np.float32).reshape(-1, 4)
-    return Scene(picture, digits, found, "".join(map(str, digits)), "")
+    text = "".join(map(str, digits))
+    return Scene(picture, digits, found, text, text, found, "")

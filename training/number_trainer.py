@@ -81,7 +81,7 @@ class RealNumbers:
         self.placed: list[PlacedNumber] = []
         self.exact: list[PlacedNumber] = []
 
-    def place(self, detector: nn.Module, columns: nn.Module) -> None:
+    def place(self, detector: Detector, columns: Columns) -> None:
         """Find the digits with networks, whose weights stay as they are."""
         learned = NumberNetwork(fold(deepcopy(detector)), fold(deepcopy(columns)))
         reader = make_reader({name: value.numpy() for name, value in learned.state_dict().items()})

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.hands import RealNumber
 from training.rendered import Scene
-from worker.learning.column_batches import LearnedStrip, Rng, cut_inexactly
+from worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
 from worker.models.number import NumberReader
 from worker.sight.numbers.line_strip import Boxes
 from worker.sight.numbers.recognition import look
@@ -16,7 +16,6 @@ from worker.sight.types import ImageError
 
 MAX_MISSED = 1  # a number is learned if at most this many digits too few or too many are seen
 BEYOND = 0.8  # heights of a digit: the line of an unsure number is longer by this at both ends
-NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 class PlacedNumber(NamedTuple):

@@ -34,11 +34,10 @@ def write_rehearsal(out: Path, seed: int) -> None:
         for strip in cut_strips(learned, np.random.default_rng(seed)):
             low, high = strip.values.min(), strip.values.max()
             grey = np.round((strip.values - low) * (255 / (high - low))).astype(np.uint8)
-            number = "".join(map(str, strip.digits))
-            yield {"image": encode(grey), "number": number, "middles": strip.middles.tolist()}
+            yield {"image": encode(grey), "number": strip.text, "middles": strip.middles.tolist()}
         for scene in held_back:
             if not scene.doubt:
-                yield {"image": encode(scene.picture), "number": scene.number}
+                yield {"image": encode(scene.picture), "number": scene.text}
 
     table = pa.Table.from_pylist([*rows()], SCHEMA)
     with pa.ipc.new_file(out / REHEARSAL_FILE.name, SCHEMA) as file:

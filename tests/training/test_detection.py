@@ -20,7 +20,7 @@ from training.epochs import SceneLearner, ScenesRecipe, make_optimisers, save
 from training.muon import Muon, make_orthogonal
 from training.number_trainer import (
     TUNING_RECIPE,
-    make_strip_batches,
+    RealNumbers,
     read_networks,
     train_networks,
     train_number,
@@ -75,10 +75,10 @@ def test_folding_and_scaling_keep_the_answers() -> None:
 
 
 def test_scenes_have_all_whole_digits(mnist_root: Path) -> None:
-    scenes = render_scenes(True, (1,), 60)
+    scenes = render_scenes(True, (), (1,), 60)
     assert all(len(scene.signs) == len(scene.boxes) >= len(scene.number) for scene in scenes)
     assert any(scene.number and not scene.doubt for scene in scenes)
-    again = render_scenes(True, (1,), 60)
+    again = render_scenes(True, (), (1,), 60)
     assert all(np.array_equal(a.picture, b.picture) for a, b in zip(scenes, again, strict=True))
 
 
@@ -193,7 +193,7 @@ def test_a_network_sees_the_scenes_of_some_epochs(
         learners = {
             name: SceneLearner(
                 Columns(),
-                make_strip_batches,
+                RealNumbers(()).make_strip_batches,
                 column_batches.measure_losses,
                 recipe,
                 window,

@@ -22,12 +22,12 @@ from training.synthetic.numbers import (
 from training.synthetic.sheets import corners_of, move
 from training.synthetic.strays import mix_in_letters
 from training.synthetic.tracing import thin, trace
-from training.synthetic.writing import Hand, choose_hand, draw_strokes, write_mark
+from training.synthetic.writing import Hand, Scripts, choose_hand, draw_strokes, write_mark
 from worker.models.number import OTHER
 
 SHAPES = np.zeros((40, 28, 28), np.uint8)
 SHAPES[:, 4:24, 12:16] = SHAPES[:, 20:24, 8:20] = 255
-LABELS = np.arange(40) % 10
+SCRIPTS = Scripts(SHAPES, np.arange(40) % 10)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -35,11 +35,11 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def render(seed: int) -> NumberScene:
-    return render_number(SHAPES, LABELS, rng(seed))
+    return render_number(SCRIPTS, rng(seed))
 
 
 def hand(seed: int) -> Hand:
-    return choose_hand(SHAPES, LABELS, rng(seed))
+    return choose_hand(SCRIPTS, rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from protocol.known import Known
 from tests.scenes import draw_scene
-from training.number_trainer import make_strip_batches
+from training.number_trainer import RealNumbers
 from worker.learning.column_batches import NOT_LEARNED, measure_losses
 from worker.learning.columns import Columns, fold
 from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
@@ -147,12 +147,12 @@ def test_any_line_can_be_cut(shape: tuple[int, int], box: tuple[int, ...]) -> No
 def test_each_digit_has_its_columns() -> None:
     scenes = [draw_scene([1, 5, 5, 9][: 1 + number % 4]) for number in range(60)]
     scenes += [draw_scene([]), scenes[0]._replace(doubt="letters")]  # nothing is learned of them
-    batches = make_strip_batches(scenes, np.random.default_rng(0))
+    batches = RealNumbers(()).make_strip_batches(scenes, np.random.default_rng(0))
     assert sum(len(batch.images) for batch in batches) == 60
     for batch in batches:
         start = 0
         for image, columns, length in zip(batch.images, batch.columns, batch.lengths, strict=True):
-            digits = batch.digits[start : start + length].tolist()
+            digits = batch.classes[start : start + length].tolist()
             start += int(length)
             signs = [column for column in columns.tolist() if column != NOT_LEARNED]
             named = [sign for sign, _ in itertools.groupby(signs) if sign != BLANK]
@@ -166,7 +166,7 @@ def test_it_learns_and_folding_keeps_its_answers() -> None:
     torch.manual_seed(0)
     network, rng = Columns(), np.random.default_rng(0)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    (batch,) = make_strip_batches([draw_scene([1, 2, 3])] * 20, rng)
+    (batch,) = RealNumbers(()).make_strip_batches([draw_scene([1, 2, 3])] * 20, rng)
     losses = []
     for _ in range(12):
         loss = torch.stack(measure_losses(network, batch)).sum()

@@ -29,7 +29,7 @@ def test_what_is_rehearsed_can_be_learned() -> None:
     assert len(REHEARSAL.strips) > 1_500 and len(REHEARSAL.pictures) > 250
     for strip in REHEARSAL.strips:
         assert strip.values.shape[0] == STRIP_HEIGHT and strip.values.shape[1] % STRIDE == 0
-        assert len(strip.digits) == len(strip.middles) > 0
+        assert len(strip.text) == len(strip.middles) > 0
         assert (np.diff(strip.middles) > 0).all()
         assert strip.middles.min() > -STRIDE and strip.middles.max() < strip.values.shape[1] + 2
 

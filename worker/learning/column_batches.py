@@ -22,6 +22,7 @@ POOLED = 2_000  # batches are made of this many pictures, so that those of one s
 AT_SIGN = 1.6  # px: a column nearer than this to a sign's middle shows the sign ...
 NEAR_SIGN = 3.6  # ... and one nearer than this may show it; any other is blank
 BLANK_WEIGHT = 0.5  # the loss of a blank column counts this much, that of a sign's column 1
+NO_BOXES: Boxes = np.zeros((0, 4), np.float32)
 NOT_LEARNED = -1  # the class of a column from which nothing is learned
 
 Rng = np.random.Generator

@@ -29,6 +29,7 @@ from worker.learning.calibration import (
     read_pictures,
 )
 from worker.learning.column_batches import (
+    NO_BOXES,
     LearnedStrip,
     NumberRecipe,
     Rng,
@@ -80,7 +81,7 @@ def load_rehearsal() -> Rehearsal:
             pictures.append(NumberPicture(grey, number))
         else:
             middles = np.array(row["middles"], np.float64)
-            strips.append(LearnedStrip(equalise(grey), middles, [*map(int, number)]))
+            strips.append(LearnedStrip(equalise(grey), middles, number))
     return Rehearsal(strips, pictures)
 
 
@@ -120,8 +121,8 @@ def learn_columns(
     def make_batches(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
         chosen = rng.integers(len(own), size=round(OWN_SHARE * len(strips)))
         cut = (
-            cut_inexactly(picture, boxes, number, rng)
-            for picture, number, boxes in (own[row] for row in chosen.tolist())
+            cut_inexactly(picture, digits, text, digits if text.isdecimal() else NO_BOXES, rng)
+            for picture, text, digits in (own[row] for row in chosen.tolist())
         )
         return batch_strips([vary(strip, rng) for strip in (*strips, *cut)], rng)
 
