@@ -50,7 +50,7 @@ from worker.models.number import divide, make_reader, read_number_weights
 # On two free cores with AVX2 an epoch takes about 150 s, so 45 take less than two hours.
 NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
-REAL_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
+LEARNED_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
 HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
 
 
@@ -97,12 +97,12 @@ class RealNumbers:
         self, scenes: Sequence[Scene], rng: Rng
     ) -> list[detector_batches.Batch]:
         """What the detector learns from rendered scenes and from real numbers."""
-        chosen = choose_numbers(self.exact, round(REAL_SHARE * len(scenes)), rng)
+        chosen = choose_numbers(self.exact, round(LEARNED_SHARE * len(scenes)), rng)
         return detector_batches.make_batches([*scenes, *map(to_scene, chosen)], rng)
 
     def make_strip_batches(self, scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
         """What the network of columns learns from these."""
-        chosen = choose_numbers(self.placed, round(REAL_SHARE * len(scenes)), rng)
+        chosen = choose_numbers(self.placed, round(LEARNED_SHARE * len(scenes)), rng)
         strips = [*cut_strips(scenes, rng), *(cut_number(one, rng) for one in chosen)]
         return batch_strips([vary(strip, rng) for strip in strips], rng)
 
