@@ -25,6 +25,7 @@ class Card:
     labels: tuple[str, ...] = tuple(str(digit) for digit in range(CLASSES))
     seed: int = 0
     command: str | None = None  # the command that made the weights
+    sources: dict[str, float] = field(default_factory=dict)  # what was learned, and its share
     validation_accuracy: float | None = None  # measured on the images that chose the epoch
     test_accuracy: float | None = None  # measured once, after that choice
     test_calibration_error: float | None = None  # expected calibration error, 0..1
