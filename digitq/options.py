@@ -155,18 +155,17 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--allowed",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="the whole numbers that there can be, one on each line",
+        metavar="FILE|FILE.csv:COLUMN",
+        help="the whole numbers that there can be: one on each line, or a column of a CSV",
     )
     @wraps(command)
     def run(
-        read: str, model: str | None, length: str | None, allowed: Path | None, **others: Any
+        read: str, model: str | None, length: str | None, allowed: str | None, **others: Any
     ) -> None:
-        from protocol.known import read_lines
+        from producer.sources.truth import read_allowed
         from protocol.reading import choose_reading
 
-        lines = None if allowed is None else read_lines(allowed)
+        lines = None if allowed is None else read_allowed(allowed)
         command(reading=choose_reading(model, read, length, lines), **others)
 
     return run

@@ -1,6 +1,5 @@
 """The result file of a command, and what a person reads about a run or a job."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,6 +121,7 @@ def report_truth(
     `truth` is the value of `--truth`; `gaps` are those of the source, if it was read here.
     """
     from producer.sources.source import TruthGaps
+    from protocol.chunk import is_written
 
     gaps = gaps or TruthGaps()
     if counts.unlabelled:
@@ -130,7 +130,7 @@ def report_truth(
         why = f"; the label of {gaps.invalid:,} is no {read}, {example}" if gaps.invalid else ""
         if truth == "parent":
             why = f": their folders{f', {example},' * bool(gaps.invalid)} are not named by a {read}"
-        if read == "digit" and re.fullmatch("[0-9]+", gaps.invalid_label):
+        if read == "digit" and gaps.invalid_label and is_written(gaps.invalid_label):
             why += "; with `--read number`, digitq reads whole numbers"
         echo_err(
             f"no right answer{where} for {counts.unlabelled:,} of {counts.images:,} images{why}"

@@ -23,8 +23,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class NumberPrediction:
-    """The number in one image, or an error. `number` is text: `007` stays `007`. `confidence` is
-    the probability that all of it is right. `review` and `reason` are as in a `Prediction`."""
+    """The number in one image, or an error. `number` is text as it is written: `007` stays `007`,
+    and it is empty if nothing is written. `confidence` is the probability that all of it is right.
+    `review` and `reason` are as in a `Prediction`."""
 
     number: str | None
     confidence: float | None

@@ -19,9 +19,16 @@ from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from producer.sources.truth import read_cells
-from protocol.chunk import CLASSES, CORRECTED, PROBABILITIES, result_schema, truth_field
+from protocol.chunk import (
+    CLASSES,
+    CORRECTED,
+    PROBABILITIES,
+    WRITTEN_WORDS,
+    are_written,
+    result_schema,
+    truth_field,
+)
 from protocol.errors import UsageError
-from protocol.known import MAX_DIGITS
 from protocol.settings import What
 from protocol.text import in_one_line
 
@@ -172,8 +179,7 @@ def check_rows(path: Path, first: int, batch: pa.RecordBatch) -> None:
         elif name not in ("label", "number", "truth"):
             continue
         elif pa.types.is_string(column.type):
-            is_number = pc.match_substring_regex(column, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
-            wrong, wanted = pc.invert(is_number), f"must be 1 to {MAX_DIGITS} digits"
+            wrong, wanted = pc.invert(are_written(column)), f"must be {WRITTEN_WORDS}"
         else:
             is_digit = pc.and_(pc.greater_equal(column, 0), pc.less(column, CLASSES))
             wrong, wanted = pc.invert(is_digit), "must be a digit"

@@ -1,5 +1,6 @@
 """The formats of chunks and results, which are Arrow IPC streams: schemas, encoding, decoding."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple, Self, get_args
@@ -7,6 +8,7 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from protocol.known import MAX_DIGITS
 from protocol.settings import NUMBER, What, settings
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
@@ -15,6 +17,9 @@ MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a
 PIXELS = 28 * 28
 CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 CLASSES = 10
+MAX_CHARACTERS = 32  # a number has at most this many digits and signs together
+WRITTEN = rf"^([.,\-+/:%]*([0-9][.,\-+/:%]*){{1,{MAX_DIGITS}}})?$"
+WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with .,-+/:% at most {MAX_CHARACTERS} characters"
 
 ID = pa.field("id", pa.string(), nullable=False)
 PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bits each, a light digit on dark
@@ -32,6 +37,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # Why a person should check an answer; "" if there is no need, which is null in a result
 Reason = Literal[
     "",
+    "empty",
     "unsure",
     "unsure at first",
     "no digit",
@@ -105,6 +111,17 @@ def untimed_rows(model: str) -> int:
 def result_schema(read: What) -> pa.Schema:
     """The columns of a job's results, without `truth`."""
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
+
+
+def is_written(text: str) -> bool:
+    """Whether a text can be a whole number as it is written, such as `-12.5`, or nothing at all."""
+    return len(text) <= MAX_CHARACTERS and re.fullmatch(WRITTEN, text) is not None
+
+
+def are_written(texts: pa.StringArray) -> pa.BooleanArray:
+    """The same for each text; null for null."""
+    is_short = pc.less_equal(pc.binary_length(texts), MAX_CHARACTERS)
+    return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 
 
 def truth_field(read: What) -> pa.Field:

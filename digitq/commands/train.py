@@ -110,6 +110,9 @@ def spool_labelled(
 
     Raises `UsageError` for right answers that are no digit or no number.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from producer.chunking import cut_chunks
     from producer.counts import Counts
     from producer.sources.opening import open_sources
@@ -119,11 +122,13 @@ def spool_labelled(
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
     wrong: list[str] = []
-    pattern = "^[0-9]+$" if truth == "parent" else "."  # another folder's images have no answer
+    # Another folder's images have no answer
+    pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."
     labelled = seen = 0
     items = find_wrong(source.items, model, pattern, wrong)
     for chunk in cut_chunks(items, True, model=model, gaps=source.gaps):
-        batch = chunk.batch.filter(chunk.batch.column("truth").is_valid())
+        answers = pc.cast(chunk.batch.column("truth"), pa.string())
+        batch = chunk.batch.filter(pc.not_equal(answers, ""))  # where nothing is written, neither
         if batch.num_rows:
             write_chunk(file, Chunk(labelled, batch))
         labelled, seen = labelled + batch.num_rows, seen + chunk.rows
@@ -171,7 +176,9 @@ def find_wrong(
         else:
             ids, truths = [], pa.array([], pa.string())
         answered = pc.fill_null(pc.match_substring_regex(truths, pattern), False)
-        is_wrong = pc.and_(answered, parse_labels(truths, kind).is_null())
+        right = pc.cast(parse_labels(truths, kind), pa.string())
+        is_learned = pc.match_substring_regex(right, "^[0-9]+$").fill_null(False)
+        is_wrong = pc.and_(answered, pc.invert(is_learned))
         for index in pc.indices_nonzero(is_wrong).to_pylist():
             wrong.append(f"{ids[index]} ({truths[index]})")
         yield item

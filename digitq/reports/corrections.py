@@ -1,7 +1,7 @@
 """The answers that a person gave in a page, and the table with them."""
 
-import csv
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,15 +11,14 @@ import pyarrow.compute as pc
 from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
-from producer.sources.truth import read_cells, why
-from protocol.chunk import CORRECTED, answers
+from producer.sources.truth import open_csv
+from protocol.chunk import CORRECTED, WRITTEN_WORDS, answers, is_written
 from protocol.errors import UsageError
-from protocol.known import IS_NUMBER, MAX_DIGITS
 from protocol.text import in_one_line, name_some, plural
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit
-Corrections = Mapping[str, str]  # right answers by id, each empty if there is no digit
+Corrections = Mapping[str, str | None]  # right answers by id; None if there is no digit
 
 
 def checksum(path: Path) -> str:
@@ -33,17 +32,14 @@ def read_corrections(path: Path, results: ResultFile) -> Corrections:
 
     Raises `UsageError` if the file can't be read, or if it does not go with these results.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            found = parse_lines(read_cells(file), path, results)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UsageError(f"can't read {path}: {why(error)}") from None
+    with open_csv(path) as rows:
+        found = parse_lines(rows, path, results)
     if not found:
         raise UsageError(f"{path} has no corrections")
     return found
 
 
-def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> dict[str, str]:
+def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> Corrections:
     """The answers by id. Raises `UsageError` for missing columns and for a line without answer."""
     column = results.answer_column
     names = [name.strip().lower() for name in next(lines, [])]
@@ -53,8 +49,8 @@ def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> 
         raise UsageError(
             f"the first line of {path} must be id,{column}, as {results.path} has a {column!r}"
         )
-    found: dict[str, str] = {}
-    wanted = f"1 to {MAX_DIGITS} digits" if results.reads_numbers else "a digit"
+    found: dict[str, str | None] = {}
+    wanted = WRITTEN_WORDS if results.reads_numbers else "a digit"
     for number, cells in enumerate(lines, 2):
         row = dict(zip(names, cells, strict=False))
         if not row:
@@ -62,13 +58,14 @@ def parse_lines(lines: Iterator[list[str]], path: Path, results: ResultFile) -> 
         if not {"id", column} <= {*row}:
             raise UsageError(f"row {number:,} of {path} has too few columns")
         id, answer = plain_id(row["id"]), row[column].strip()
-        is_answer = IS_NUMBER(answer) and (results.reads_numbers or len(answer) == 1)
-        if answer and not is_answer:
+        is_answer = is_written(answer) if results.reads_numbers else re.fullmatch("[0-9]?", answer)
+        if not is_answer:
             raise UsageError(
                 f"row {number:,} of {path} has the {column} {answer!r} for {in_one_line(id)}: "
                 f"it must be {wanted}, or empty if there is none"
             )
-        if found.setdefault(id, answer) != answer:
+        right = answer if results.reads_numbers else answer or None
+        if found.setdefault(id, right) != right:
             raise UsageError(f"{path} has two answers for {in_one_line(id)}")
     return found
 
@@ -96,7 +93,7 @@ def find_other_zeros(path: Path, corrections: Corrections, results: ResultFile) 
 def look_up(batch: pa.RecordBatch, corrections: Corrections) -> tuple[pa.Array, pa.Array]:
     """Whether each row has a correction, and the right answer: null if there is no digit."""
     ids = batch.column("id").to_pylist()
-    right = [corrections.get(id) or None for id in ids]
+    right = [corrections.get(id) for id in ids]
     return pa.array([id in corrections for id in ids], pa.bool_()), pa.array(right, pa.string())
 
 

@@ -1,13 +1,14 @@
 "use strict";
 
-const { read, column, results } = document.body.dataset;
+const { read, nothing, column, results } = document.body.dataset;
 const storageKey = `digitq ${results}`;
+const typed = read === "number" ? /[0-9.,\-+/:%]/ : /[0-9]/; // an answer's characters
 const pageSize = 20; // so many cards more are shown at once
 const all = [...document.querySelectorAll(".card")];
 const ids = new Map(all.map((card) => [card, JSON.parse(card.dataset.id)]));
 const part = (selector, within = document) => within.querySelector(selector);
 
-let given = new Map(); // id → the right answer, "" for no digit
+let given = new Map(); // id → the right answer, "" for no digit, or nothing written
 let drafts = new Map(); // id → a number that is being typed
 let cards = []; // those of the group or cell that is chosen
 let current;
@@ -44,10 +45,10 @@ function show(card) {
   const id = ids.get(card);
   const answer = given.get(id);
   const isGiven = given.has(id);
-  const isSame = isGiven && answer !== "" && answer === card.dataset.answer;
+  const isSame = isGiven && answer === card.dataset.answer;
   card.classList.toggle("done", isGiven);
   card.classList.toggle("changed", isGiven && !isSame);
-  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || "no digit";
+  part(".given", card).textContent = !isGiven ? "" : isSame ? "✓" : answer || nothing;
   const field = part("input", card);
   if (field && field !== document.activeElement) field.value = drafts.get(id) ?? answer ?? "";
   for (const button of card.querySelectorAll("[data-give]"))
@@ -76,8 +77,8 @@ function give(card, answer) {
   show(card);
   showProgress();
   if (answer === undefined) say(`${name}: taken back`);
-  else if (answer && answer === was) say(`${name}: ${answer} confirmed`);
-  else say(`${name}: ${answer || "no digit"}${was && ` instead of ${was}`}`);
+  else if (answer === was) say(`${name}: ${answer || nothing} confirmed`);
+  else say(`${name}: ${answer || nothing}${was ? ` instead of ${was}` : ""}`);
 }
 
 /** Give the current card an answer by a key. The card may be out of sight. */
@@ -153,14 +154,15 @@ function chooseCell(button) {
 /** The number that was typed in a card becomes its answer. */
 function takeDraft(card = current) {
   const draft = drafts.get(ids.get(card));
-  if (draft) give(card, draft);
+  if (/[0-9]/.test(draft)) give(card, draft);
+  else if (draft) say(`${draft} is no number: it has no digit`);
   return Boolean(draft);
 }
 
 function confirm() {
   const answer = current.dataset.answer;
   if (!takeDraft() && !given.has(ids.get(current))) {
-    if (!answer) return say("There is no answer to confirm: type it, or x for no digit");
+    if (answer === undefined) return say(`There is no answer to confirm: type it, or x for ${nothing}`);
     giveByKey(answer);
   }
   move(1);
@@ -176,7 +178,7 @@ function cell(text) {
 function save() {
   for (const card of all) takeDraft(card);
   if (!given.size) return say("There is nothing to save yet");
-  const rows = [...given].map(([id, answer]) => `${cell(id)},${answer}\r\n`);
+  const rows = [...given].map(([id, answer]) => `${cell(id)},${/,/.test(answer) ? `"${answer}"` : answer}\r\n`);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([`id,${column}\r\n`, ...rows], { type: "text/csv" }));
   link.download = "corrections.csv";
@@ -192,7 +194,7 @@ document.addEventListener("keydown", (event) => {
   const field = target instanceof HTMLInputElement ? target : undefined;
   const isOther = target.closest("button, a") !== null;
   if (isOther && (key === "Enter" || key === " ")) return;
-  if (/^[0-9]$/.test(key)) {
+  if (key.length === 1 && typed.test(key)) {
     if (field) return;
     if (read === "number") return select(current); // the field takes the key
     giveByKey(key);
@@ -210,7 +212,7 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("input", ({ target }) => {
   const card = target.closest(".card");
-  target.value = target.value.replace(/[^0-9]/g, "");
+  target.value = [...target.value].filter((sign) => typed.test(sign)).join("");
   if (target.value) drafts.set(ids.get(card), target.value);
   else if (given.has(ids.get(card))) give(card, undefined);
   else drafts.delete(ids.get(card));

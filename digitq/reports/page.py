@@ -24,7 +24,7 @@ from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
-from protocol.chunk import CLASSES, CORRECTED
+from protocol.chunk import CLASSES, CORRECTED, MAX_CHARACTERS
 from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
 
@@ -34,6 +34,7 @@ TEMPLATES = Path(__file__).parent
 MEANINGS: dict[str, str] = {  # what each reason to review means
     "no digit": "does not look like a digit",
     "pages": "the file has more pages; one was read",
+    "empty": "nothing is written in the picture",
     "several lines": "there is another line or number",
     "other signs": "letters, something crossed out, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",
@@ -58,7 +59,7 @@ class PageImage:
         row, answer, truth = self.row, self.row.get("number"), self.row.get("truth")
         answer = row.get("label") if answer is None else answer
         self.id, self.name = str(row["id"]), in_one_line(row["id"])
-        self.answer, self.truth = ("" if one is None else str(one) for one in (answer, truth))
+        self.answer, self.truth = (None if one is None else str(one) for one in (answer, truth))
         self.is_corrected = bool(row.get(CORRECTED.name))
         is_shown = row["confidence"] is not None and not self.is_corrected  # it is the network's
         self.confidence = percent(row["confidence"]) if is_shown else ""
@@ -108,7 +109,7 @@ def list_images(survey: Survey) -> list[PageImage]:
         for number, row in rows:
             image = images.setdefault(number, PageImage(row))
             image.groups.append(group)
-            if image.truth and image.answer and image.truth != image.answer:
+            if None not in (image.truth, image.answer) and image.truth != image.answer:
                 image.groups.append("wrong")
     return [*images.values()]
 
@@ -210,6 +211,8 @@ def render(
         name=in_one_line(results.path.name),
         checksum=checksum(results.path),
         read=results.read,
+        nothing="nothing written" if results.reads_numbers else "no digit",
+        max_characters=MAX_CHARACTERS,
         column=results.answer_column,
         script=Markup(script),
         script_hash=f"sha256-{b64encode(digest).decode()}",
@@ -240,7 +243,8 @@ def chart_answers(survey: Survey) -> list[Bar]:
     if not counts.any():
         return []
     is_number = survey.scores.read == "number"
-    shown = range(1, len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
+    first = 0 if counts[0] else 1  # no characters: nothing is written
+    shown = range(first, len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
     return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
-from protocol.chunk import answers, corrected, failures
-from protocol.known import MAX_DIGITS
+from protocol.chunk import MAX_CHARACTERS, answers, corrected, failures
 from protocol.settings import What
 
 # A page shows at most this many images
@@ -65,7 +64,7 @@ class Survey:
         self.reasons: Counter[str] = Counter()  # why answers are to review
         self.errors: Counter[str] = Counter()
         # How many answers there are of each digit, or whole numbers of each length
-        self.answers: Histogram = np.zeros(MAX_DIGITS + 1, np.int64)
+        self.answers: Histogram = np.zeros(MAX_CHARACTERS + 1, np.int64)
         # How many answers have which confidence: those that need no review, and those to review
         self.sure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)
         self.unsure: Histogram = np.zeros(CONFIDENCE_BINS, np.int64)

@@ -108,7 +108,7 @@ def describe_rows(batch: pa.RecordBatch) -> Iterator[tuple[str, str, str, str]]:
             continue
         note = "corrected" if row.get("corrected") else row["reason"] or ""
         if row.get("truth") not in (None, answer):
-            note = f"not {row['truth']}"
+            note = f"not {row['truth'] if row['truth'] != '' else 'empty'}"
         confidence = row["confidence"]  # None if a person gave the answer
         sure = "" if confidence is None else f"{confidence:.2%}"
         yield str(answer), sure, note, in_one_line(row["id"])

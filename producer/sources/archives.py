@@ -23,8 +23,8 @@ from producer.sources.source import (
     read_limited,
     unreadable,
 )
+from protocol.chunk import is_written
 from protocol.errors import UsageError
-from protocol.known import IS_NUMBER
 from protocol.settings import settings
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -121,7 +121,7 @@ def _read_label(read: Callable[[], bytes], size: int) -> str | None:
     """The label in a member of `size` bytes; None if it can't be read or is no number."""
     with suppress(UnreadableImageError, UnicodeDecodeError):
         label = read().decode().strip() if size <= MAX_LABEL_BYTES else ""
-        return label if IS_NUMBER(label) else None
+        return label if is_written(label) else None
     return None
 
 

@@ -106,9 +106,9 @@ def build_entries(
     files = read_texts(batch.column(path))
     for id, file, truth in zip(ids.to_pylist(), files, truths, strict=True):
         read = find_reader(file, folder) if file.strip() else unreadable("the row has no path")
-        yield Entry(
-            id, read, truth or naming.find_truth(os.path.abspath(os.path.join(folder, file)))
-        )
+        if truth is None:
+            truth = naming.find_truth(os.path.abspath(os.path.join(folder, file)))
+        yield Entry(id, read, truth)
 
 
 def _to_numbers(column: pa.Array) -> np.ndarray:
@@ -119,11 +119,13 @@ def _to_numbers(column: pa.Array) -> np.ndarray:
 
 
 def read_labels(batch: pa.RecordBatch, label: int | str | None) -> pa.StringArray:
-    """The labels in a column as text, `3` for the number 3.0; null if there is no such column."""
+    """The labels in a column as text, `3` for the number 3.0; null if there is no such column, and
+    for an empty text, unless the column is `number`, where it says that nothing is written."""
     if label is None:
         return pa.nulls(batch.num_rows, pa.string())
     texts = pc.utf8_trim_whitespace(_to_text(_decode(batch.column(label))))
-    return pc.replace_substring_regex(texts, WHOLE_FLOAT, r"\1")
+    is_missing = pc.and_(pc.equal(texts, ""), str(label).strip().lower() != "number")
+    return pc.if_else(is_missing, None, texts)
 
 
 def read_texts(column: pa.Array) -> list[str]:

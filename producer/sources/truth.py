@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,9 +11,10 @@ import pyarrow.compute as pc
 
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, SourceItem, TruthGaps
-from protocol.chunk import CORRECTED, NUMBER_TRUTH
+from protocol.chunk import CORRECTED, NUMBER_TRUTH, WRITTEN_WORDS, are_written, is_written
 from protocol.errors import UsageError
-from protocol.known import IS_NUMBER, MAX_DIGITS
+from protocol.known import read_lines
+from protocol.text import name_some
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
@@ -23,35 +25,33 @@ ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answ
 def read_truths(path: Path) -> dict[str, str]:
     """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
 
-    An id is the whole cell, with any spaces. A row without an answer is left out. In a table that
-    was corrected, a person's answer counts more than `truth`. Without a truth, any answer counts
-    that is not to be reviewed.
+    An id is the whole cell, with any spaces. A row without an answer is left out, but an empty cell
+    in the column `number` says that nothing is written. In a table that was corrected, a person's
+    answer counts more than `truth`. Without a truth, any answer counts that is not to be reviewed.
     """
     truths: dict[str, str] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = read_cells(file)
-            names: list[str] = next(rows, [])
-            id_index, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
-            for row in rows:
-                cells = row + [""] * (len(names) - len(row))
-                id, answer = plain_id(cells[id_index]), find_answer(cells)
-                if answer and not IS_NUMBER(answer):
-                    raise UsageError(
-                        f"line {rows.line_num} of {path} has the right answer {answer!r}: "
-                        f"it must be 1 to {MAX_DIGITS} digits"
-                    )
-                if answer and truths.setdefault(id, answer) != answer:
-                    raise UsageError(f"{path} has two right answers for {id}")
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UsageError(f"can't read the right answers in {path}: {why(error)}") from None
+    with open_csv(path) as rows:
+        names: list[str] = next(rows, [])
+        id_index, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
+        for row in rows:
+            cells = row + [""] * (len(names) - len(row))
+            id, answer = plain_id(cells[id_index]), find_answer(cells)
+            if answer is None or not id:
+                continue
+            if not is_written(answer):
+                raise UsageError(
+                    f"line {rows.line_num} of {path} has the right answer {answer!r}: "
+                    f"it must be {WRITTEN_WORDS}"
+                )
+            if truths.setdefault(id, answer) != answer:
+                raise UsageError(f"{path} has two right answers for {id}")
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
 
 
-def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
-    """What finds the right answer in the cells of a row; it is empty if there is none.
+def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | None]:
+    """What finds the right answer in the cells of a row; it is None if there is none.
 
     Raises `UsageError` if there is no column for it, or only one with a network's answers.
     """
@@ -65,21 +65,39 @@ def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
             raise UsageError(
                 f"{path} has the answers of a network, not right ones: correct them first"
             )
-        return lambda cells: cells[answer].strip()
+        return lambda cells: read_answer(names[answer], cells[answer])
 
-    def find_corrected(cells: list[str]) -> str:
-        found = cells[result].strip()
+    def find_corrected(cells: list[str]) -> str | None:
+        found = read_answer(names[result], cells[result])
         if is_true(cells[by_person]):
             return found
-        right = "" if truth is None else cells[truth].strip()
+        right = None if truth is None else cells[truth].strip()
         is_doubtful = review is not None and is_true(cells[review])
-        return right or ("" if is_doubtful else found)
+        return right or (None if is_doubtful else found)
 
     return find_corrected
 
 
+def read_answer(name: str, cell: str) -> str | None:
+    """The answer in a cell; None for an empty cell, unless the column is `number`."""
+    return cell.strip() or ("" if name.strip().lower() == "number" else None)
+
+
 def is_true(cell: str) -> bool:
     return cell.strip().lower() == "true"
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Any]:
+    """The rows of a CSV file. Raises `UsageError` if it can't be read."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            yield read_cells(file)
+    except UnicodeError:
+        raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read {path}: {reason}") from None
 
 
 def read_cells(file: TextIO) -> Any:
@@ -96,11 +114,25 @@ def choose_delimiter(first: str) -> str:
     return others[0] if others else ","
 
 
-def why(error: Exception) -> str:
-    """Why a CSV file can't be read."""
-    if isinstance(error, UnicodeError):
-        return "it is not in UTF-8: save it as `CSV UTF-8`"
-    return getattr(error, "strerror", None) or str(error)
+def read_allowed(where: str) -> list[str]:
+    """The allowed numbers in a file: one on each line, or for `FILE.csv:COLUMN` those in a column,
+    without the empty cells. Raises `UsageError` if they can't be read, or one is no number.
+    """
+    name, _, column = where.rpartition(":")
+    if not name or Path(where).exists():
+        return read_lines(Path(where))
+    numbers: list[str] = []
+    with open_csv(Path(name)) as rows:
+        index = find(Path(name), next(rows, []), (column.strip().lower(),))
+        for row in rows:
+            number = "".join(row[index : index + 1]).strip()
+            if not is_written(number):
+                raise UsageError(
+                    f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
+                    f"it must be {WRITTEN_WORDS}"
+                )
+            numbers += [number] * bool(number)
+    return numbers
 
 
 def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
@@ -109,7 +141,8 @@ def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
         raise UsageError(f"{path} is empty, or its first line is")
     if (index := find_first(names, wanted)) is None:
         raise UsageError(
-            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}"
+            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
+            f"it has {name_some(names)}"
         )
     return index
 
@@ -153,9 +186,8 @@ def adapt_truth(batch: pa.RecordBatch, truth: pa.Field | None, gaps: TruthGaps) 
 
 
 def parse_labels(labels: pa.StringArray, kind: pa.DataType) -> pa.Array:
-    """The labels as digits (int8) or whole numbers (text); null if one is neither."""
+    """The labels as digits (int8; `3.0` is 3) or numbers as written (text); null if it is none."""
     if kind == NUMBER_TRUTH.type:
-        is_number = pc.match_substring_regex(labels, rf"^[0-9]{{1,{MAX_DIGITS}}}$")
-        return pc.if_else(is_number, labels, None)
-    digits = pc.replace_substring_regex(labels, r"^0*(\d)$", r"\1")
+        return pc.if_else(are_written(labels), labels, None)
+    digits = pc.replace_substring_regex(labels, r"^0*(\d)(\.0*)?$", r"\1")
     return pc.cast(pc.index_in(digits, pa.array("0123456789", pa.string())), kind)

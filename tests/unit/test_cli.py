@@ -265,7 +265,7 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
             ["evaluate", "IMAGES", *NUMBERS, "--allowed", "/dev/null"],
         ),
         (2, "neither `parent` nor a .csv file", ["classify", "IMAGES", "--truth", "x"]),
-        (2, "right answers in nowhere.csv", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
+        (2, "read nowhere.csv: No such file", ["classify", "IMAGES", "--truth", "nowhere.csv"]),
         (2, "has no right answers", ["evaluate", "IMAGES", *NUMBERS]),
         (
             3,

@@ -143,6 +143,21 @@ def test_leading_zeros_that_a_spreadsheet_removed_are_told(
     assert told in err.splitlines()
 
 
+def test_values_are_compared_as_they_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {"a": "12.5", "b": "125", "c": "-45", "d": "", "e": "", "f": "12/05/2024"}
+    rows = make_numbers(*((id, number, None) for id, number in answers.items()))
+    results = write_results(tmp_path / "results.csv", rows)
+    table = tmp_path / "truth.csv"
+    table.write_text("id,number\na,12.5\nb,12.5\nc,-45\nd,\ne,0\nf,12/05/2024\n")
+    status, out, _ = run(capsys, results, "--truth", table, "--json")
+    figures = json.loads(out)
+    assert (status, figures["failed"]) == (0, 0)
+    assert (figures["accuracy"]["count"], figures["accuracy"]["of"]) == (4, 6)
+    assert (figures["digits_right"]["count"], figures["digits_right"]["of"]) == (17, 17)
+
+
 def test_the_figures_of_numbers() -> None:
     rows = [("a", "007", "007"), ("b", "19", "18"), ("c", "1", "12"), ("d", "5", None)]
     figures = make_sink(make_numbers(*rows)).figures()
@@ -173,7 +188,7 @@ def test_a_result_file_is_evaluated_by_its_own_truth(
 def test_a_person_s_answers_are_told_and_no_digit_is_no_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"3/c.png": "3", "x/e.png": "", "5/f.png": ""}
+    given = {"3/c.png": "3", "x/e.png": None, "5/f.png": None}
     path = write_results(tmp_path / "final.csv", correct_batch(make_digits(), given))
     status, out, err = run(capsys, path, "--json")
     figures = json.loads(out)
@@ -287,7 +302,7 @@ def test_a_table_says_which_images_it_lacks_and_which_lack(
         (tmp_path / name).write_bytes(b"1")
     table = tmp_path / "corrections.csv"
     with table.open("w", newline="") as file:
-        csv.writer(file).writerows([("id", "number"), ("a.png", "007"), ("b.png", ""), ("z", "1")])
+        csv.writer(file).writerows([("id", "truth"), ("a.png", "007"), ("b.png", ""), ("z", "1")])
     counts, gaps = count_missing(tmp_path, "number", truth_file=table)
     report_truth(counts, "number", "t.csv", gaps)
     assert capsys.readouterr().err.splitlines() == [

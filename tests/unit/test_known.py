@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from digitq.cli import main
+from producer.sources.truth import read_allowed
 from protocol.errors import UsageError
 from protocol.known import MAX_ALLOWED, Known, read_lines
 from protocol.reading import Reading, choose_reading
@@ -99,3 +101,44 @@ def test_a_file_of_numbers_is_text(tmp_path: Path) -> None:
         read_lines(tmp_path / "odd.txt")
     with pytest.raises(UsageError, match="No such file"):
         read_lines(tmp_path / "gone.txt")
+
+
+def test_allowed_numbers_in_a_column(tmp_path: Path) -> None:
+    table = tmp_path / "ids.csv"
+    table.write_bytes(b"\xef\xbb\xbfname;Student\r\nAda, A.;007\r\n\r\nBob; \r\nCy;12,5\r\nDi\r\n")
+    assert read_allowed(f"{table}:student") == ["007", "12,5"]
+    (tmp_path / "a:b").write_text("12\n")
+    assert read_allowed(f"{tmp_path}/a:b") == ["12"]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("ids.csv:pupil", "has none of these names of columns: pupil; it has name, student"),
+        (
+            "ids.csv:name",
+            "line 2 of ids.csv has 'Ada' in the column name: it must be 1 to 20 digits",
+        ),
+        ("gone.csv:student", "can't read gone.csv: No such file"),
+        ("odd.csv:student", "can't read odd.csv: it is not in UTF-8"),
+        ("none.csv:student", "the list of allowed numbers is empty"),
+        ("empty.csv:student", "empty.csv is empty, or its first line is"),
+        ("gone.csv", "can't read gone.csv: No such file"),
+    ],
+)
+def test_a_column_that_has_no_allowed_numbers(
+    where: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.csv").write_text("name,student\nAda,007\n")
+    Path("odd.csv").write_bytes(b"student\n\xff\n")
+    Path("none.csv").write_text("student\n\n")
+    Path("empty.csv").touch()
+    Path("a.png").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["classify", "a.png", "--read", "number", "--allowed", where])
+    assert ended.value.code == 2 and message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What a report page shows of many rows, its small pictures, and corrections of any format."""
 
 import base64
+import csv
 import io
 import os
 import resource
@@ -93,7 +94,7 @@ def test_a_page_has_room_for_the_least_sure_and_a_sample() -> None:
 def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
     (batch,) = many_rows(1, 100)
     network = batch.slice(0, 90)  # a person goes through the last ten, and finds no digit in one
-    given = dict.fromkeys(batch.column("id").to_pylist()[90:], "5") | {"0/99.png": ""}
+    given = {id: "5" for id in batch.column("id").to_pylist()[90:99]} | {"0/99.png": None}
     before, after = Survey("digit"), Survey("digit")
     before.add(network)
     after.add(correct_batch(batch, given))
@@ -107,6 +108,29 @@ def test_the_confidence_beside_a_person_s_answer_does_not_count() -> None:
 
 def test_each_reason_has_a_meaning() -> None:
     assert {*MEANINGS} == {*REASONS} - {"", "error"}
+
+
+def test_an_empty_number_is_an_answer_of_its_own(tmp_path: Path) -> None:
+    """Unlike a missing one, it is right or wrong, and the page can confirm it."""
+    rows = [("a", "", ""), ("b", "", "1"), ("c", "1" + "." * 31, ""), ("d", None, "2")]
+    batch = pa.RecordBatch.from_pylist(
+        [
+            {"id": id, "number": number, "confidence": 0.9, "review": True, "truth": truth}
+            for id, number, truth in rows
+        ],
+        NUMBER_SCHEMA.append(NUMBER_TRUTH),
+    )
+    survey = Survey.of("number", [batch])
+    counts = survey.counts
+    assert (counts.failed, counts.labelled, counts.correct, counts.other_zeros) == (1, 3, 1, 0)
+    assert [survey.answers[length] for length in (0, 32)] == [2, 1]
+    wrong = {image.id for image in list_images(survey) if "wrong" in image.groups}
+    assert wrong == {"b", "c"}
+    write(tmp_path / "out.csv", batch)
+    assert run("report", tmp_path / "out.csv") == 0
+    page = (tmp_path / "out.html").read_text()
+    assert page.count('data-answer=""') == 2 and page.count("data-answer=") == 3
+    assert page.count('<span class="network">nothing written</span>') == 2
 
 
 def test_the_page_says_which_wrong_numbers_it_has() -> None:
@@ -335,6 +359,29 @@ def test_numbers_are_corrected(
     assert (first["digits"] is None) == (suffix == ".csv")
 
 
+VALUES = ["12.5", "-45", "12/05/2024", "1,5", "50.000", "10:30", "99%", "", "1" * 20 + "." * 12]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_values_stay_as_they_are_written(tmp_path: Path, suffix: str) -> None:
+    """In corrections, in the corrected table, and as right answers. Nothing may be written."""
+    ids = [f"{n}.png" for n in range(len(VALUES))]
+    rows = [{"id": id, "number": "1", "confidence": 0.5, "review": True} for id in ids]
+    write(tmp_path / f"out{suffix}", pa.RecordBatch.from_pylist(rows, NUMBER_SCHEMA))
+    corrections, final = tmp_path / "corrections.csv", tmp_path / f"final{suffix}"
+    with corrections.open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "number"), *zip(ids, VALUES, strict=True)])
+    assert run("correct", tmp_path / f"out{suffix}", corrections, "-o", final) == 0
+    assert [row["number"] for row in rows_of(final)] == VALUES
+    assert {(row["error"], row["review"]) for row in rows_of(final)} == {(None, False)}
+    assert read_truths(corrections) == dict(zip(ids, VALUES, strict=True))
+    if suffix == ".csv":
+        assert read_truths(final) == read_truths(corrections)
+    again = tmp_path / "again.csv"
+    again.write_text(f"id,number\n{ids[0]},-\n")
+    assert run("correct", final, again, "-o", tmp_path / "last.csv") == 2
+
+
 def test_zeros_that_corrections_have_lost_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,7 +393,7 @@ def test_zeros_that_corrections_have_lost_are_told(
     assert told in capsys.readouterr().err
     rows = NUMBERS.set_column(1, "number", pa.array(["00", None]))
     write(tmp_path / "zeros.csv", rows)
-    for said, count in (("", 0), ("0", 1)):
+    for said, count in (("", 0), ("0", 1)):  # nothing written is no lost zero
         write_corrections(corrections, [(id, said)], "number")
         assert run("correct", tmp_path / "zeros.csv", corrections, "-o", tmp_path / "n.csv") == 0
         (tmp_path / "n.csv").unlink()

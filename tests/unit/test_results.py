@@ -175,6 +175,8 @@ def test_rows_that_are_missing_or_changed(tmp_path: Path) -> None:
         (digit_rows(IDS), {"review": None}, "row 2 of .*: review must not be empty"),
         (NUMBERS, {"number": "1" * 21}, "row 2 of .*: number 1+ must be 1 to 20 digits"),
         (NUMBERS, {"number": "1x"}, "row 2 of .*: number 1x must be 1 to 20 digits"),
+        (NUMBERS, {"number": "-"}, "row 2 of .*: number - must be 1 to 20 digits"),
+        (NUMBERS, {"number": "1" + "." * 32}, "row 2 of .* at most 32 characters"),
         (NUMBERS, "[" * 100_000, "can't read the rows of"),
         (NUMBERS, "5", "can't read the rows of"),
         (NUMBERS, "[]", "row 2 of .*: id must not be empty"),

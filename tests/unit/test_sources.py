@@ -227,6 +227,16 @@ def test_an_image_s_number_counts_where_there_is_no_label(
     assert batch.column("truth").to_pylist() == [truth]
 
 
+def test_a_number_is_right_as_it_is_written_in_a_list(tmp_path: Path) -> None:
+    """An empty cell says that nothing is written, if the column is `number`."""
+    for name, empty in (("number", ""), ("truth", None)):
+        (tmp_path / "a.csv").write_text(f'path,{name}\na,12.0\nb,"-4,5"\nc,\nd,-\n')
+        source = open_sources([str(tmp_path / "a.csv")])
+        truths = pa.array([item.truth for item in source.items if isinstance(item, Entry)])
+        assert parse_labels(truths, pa.string()).to_pylist() == ["12.0", "-4,5", empty, None]
+        assert parse_labels(truths, pa.int8()).to_pylist() == [None] * 4
+
+
 def test_zeros_before_a_label_do_not_count(tmp_path: Path) -> None:
     table = pa.table({"image": [b"one"] * 2, "label": ["07", "00"]})
     pq.write_table(table, tmp_path / "a.parquet")
