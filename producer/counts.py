@@ -65,6 +65,5 @@ class Counts:
 def differ_in_zeros(numbers: pa.StringArray, others: pa.StringArray) -> pa.BooleanArray:
     """Whether two numbers differ in leading zeros only; null if either is missing."""
     stripped = (pc.utf8_ltrim(column, characters="0") for column in (numbers, others))
-    are_different = pc.and_(pc.not_equal(numbers, others), pc.equal(*stripped))
     is_nothing = pc.or_(pc.equal(numbers, ""), pc.equal(others, ""))
-    return pc.and_not(are_different, is_nothing)
+    return pc.and_not(pc.equal(*stripped), pc.or_(pc.equal(numbers, others), is_nothing))

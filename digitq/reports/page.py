@@ -243,8 +243,9 @@ def chart_answers(survey: Survey) -> list[Bar]:
     if not counts.any():
         return []
     is_number = survey.scores.read == "number"
-    first = 0 if counts[0] else 1  # no characters: nothing is written
-    shown = range(first, len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
+    shown = (
+        range(int(not counts[0]), len(np.trim_zeros(counts, "b"))) if is_number else range(CLASSES)
+    )
     return [Bar(str(one), int(counts[one]), 100 * counts[one] / counts.max()) for one in shown]
 
 
