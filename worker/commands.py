@@ -72,7 +72,7 @@ def train(task: dict[str, Any]) -> None:
             if name == NUMBER:
                 trained = train_own_numbers(chunks, seed, task["epochs"])
             else:
-                trained = train_own_digits(name, chunks, seed, task["epochs"])
+                trained = train_own_digits(name, chunks, seed, task["epochs"], task["mnist"])
         command = f"{trained.before.command}; {task['command']}"
         if not write_if_better(trained, out, seed=seed, command=command):
             sys.exit(1)

@@ -20,7 +20,7 @@ from protocol.settings import ALL_MODELS, NUMBER, read_by, settings
 from protocol.text import name_some, plural
 
 if TYPE_CHECKING:
-    from producer.sources.source import SourceItem
+    from producer.sources.source import Source, SourceItem
 
 
 @click.command(epilog=options.SOURCES_HELP)
@@ -80,8 +80,13 @@ def train(
     before and after. Exit status: 0 if the weights are written, 1 if they would be no better on
     your images, 2 for bad usage or input, 3 if the disk failed.
     """
+    from producer.sources.opening import open_sources
+
     require("worker")
     settings().own_weights()  # raises before the images are read
+    source = open_sources(sources, truth == "parent", limit_images, options.truth_file(truth))
+    if not source.has_truth:
+        raise UsageError(f"{source.name} has no right answers: name them with --truth")
     others = {
         "--truth": truth,
         "--seed": seed,
@@ -95,17 +100,36 @@ def train(
         "out": str(out),
         "seed": seed,
         "epochs": epochs,
+        "mnist": None if name == NUMBER else choose_mnist(),
         "command": shlex.join(["digitq", "train", name, *words, "--out", "DIR"]),
     }
     with TemporaryFile() as file:  # it has no name, so nothing has to remove it
-        spool_labelled(file, sources, truth, limit_images, name)
+        spool_labelled(file, source, truth, name)
         os.set_inheritable(file.fileno(), True)
         exec_module(None, "worker", "train", json.dumps(task | {"images": file.fileno()}))
 
 
-def spool_labelled(
-    file: IO[bytes], sources: tuple[str, ...], truth: str | None, limit: int | None, model: str
-) -> None:
+def choose_mnist() -> str:
+    """The part of MNIST to rehearse: `train`, or `sample` if the whole is not to be had.
+
+    Raises `UsageError` if neither is.
+    """
+    from protocol.mnist import NoMnistError, ensure_mnist, load_mnist
+
+    try:
+        ensure_mnist()
+        return "train"
+    except NoMnistError as error:
+        reason = str(error)
+    try:
+        load_mnist("sample")
+    except UsageError as error:
+        raise UsageError(f"{reason}; {error}") from None
+    echo_err(f"{reason}; until then, 4,000 of its images are rehearsed")
+    return "sample"
+
+
+def spool_labelled(file: IO[bytes], source: "Source", truth: str | None, model: str) -> None:
     """Write the images that have a right answer to a file, as chunks, and go back to its start.
 
     Raises `UsageError` for right answers that are no digit or no number.
@@ -115,12 +139,8 @@ def spool_labelled(
 
     from producer.chunking import cut_chunks
     from producer.counts import Counts
-    from producer.sources.opening import open_sources
     from protocol.chunk import Chunk, write_chunk
 
-    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
-    if not source.has_truth:
-        raise UsageError(f"{source.name} has no right answers: name them with --truth")
     wrong: list[str] = []
     # Another folder's images have no answer
     pattern = "^[0-9.,+/:%-]+$" if truth == "parent" else "."

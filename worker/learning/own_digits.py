@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.chunk import CLASSES, Chunk, kind_of
-from protocol.mnist import NoMnistError
+from protocol.mnist import Part
 from worker.classify import (
     TTA_BELOW,
     Outcome,
@@ -77,15 +77,11 @@ def read_digits(batch: pa.RecordBatch) -> Iterator[Outcome[SeenDigit]]:
         yield (None, error) if error else ((pixels[row], views.get(row, {})), None)
 
 
-def load_rehearsed() -> Rehearsed:
-    """MNIST; or its sample, if it is not on this machine and can't be downloaded."""
-    try:
-        images, labels = load_mnist("train")
-        test, held_back = load_mnist("test"), VALIDATION_IMAGES
-    except NoMnistError as error:
-        print(f"{error}; until then, 4,000 of its images are rehearsed", file=sys.stderr)
-        images, labels = load_mnist("sample")
-        test, held_back = None, SAMPLE_VALIDATION
+def load_rehearsed(part: Part) -> Rehearsed:
+    """MNIST, if the part is `train`; or its `sample`."""
+    images, labels = load_mnist(part)
+    held_back = VALIDATION_IMAGES if part == "train" else SAMPLE_VALIDATION
+    test = load_mnist("test") if part == "train" else None
     learned, validation = slice(-held_back), slice(-held_back, None)
     return Rehearsed(
         (images[learned], labels[learned]), (images[validation], labels[validation]), test
@@ -123,11 +119,13 @@ def measure_own(model: Model, own: Sequence[OwnImage[SeenDigit]]) -> float:
     return measure_share(torch.from_numpy(probabilities).argmax(1) == torch.tensor(labels))
 
 
-def train_own_digits(name: str, chunks: Iterable[Chunk], seed: int, epochs: int | None) -> Trained:
-    """Go on training `mlp` or `cnn`."""
+def train_own_digits(
+    name: str, chunks: Iterable[Chunk], seed: int, epochs: int | None, mnist: Part
+) -> Trained:
+    """Go on training `mlp` or `cnn`, and rehearse a part of MNIST."""
     before = load_model(name)  # sets torch to one thread
     learned, held_back, left_out = read_own(chunks, read_digits, "digit", seed)
-    rehearsed = load_rehearsed()
+    rehearsed = load_rehearsed(mnist)
     data, recipe = mix(learned, rehearsed), OWN_RECIPES[name]
     share = min(1.0, MNIST_TIMES[name] * len(data.images) / len(data.more_images))
     recipe = replace(recipe, epochs=epochs or recipe.epochs, more_share=share)
