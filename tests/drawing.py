@@ -1,6 +1,7 @@
 """Small images drawn by the tests themselves."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -77,3 +78,15 @@ def add_grain(grey: np.ndarray, sigma: float = 3) -> np.ndarray:
 
 
 RING = 255 - draw_ring()  # as ink
+
+
+def write_glyphs(folder: Path, source: str, writers: int) -> None:
+    """Write a glyph of each digit by each writer, whose number its grey value tells."""
+    glyphs = folder / "glyphs"
+    glyphs.mkdir(exist_ok=True, parents=True)
+    labels = np.tile(np.arange(10), writers)
+    images = np.zeros((len(labels), 48, 48), np.uint8)
+    names = np.repeat([f"w{writer:03}" for writer in range(writers)], 10)
+    for row, label in enumerate(labels):
+        images[row, 4:44, 20 : 24 + 2 * label] = 100 + row // 10
+    np.savez(glyphs / f"{source}.npz", image=images, label=labels, writer=names)

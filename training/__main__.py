@@ -1,7 +1,8 @@
-"""`python -m training NAME --out DIR` trains a network from scratch, as the installed ones were."""
+"""`python -m training NAME --out DIR` trains a network, as the installed ones were."""
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from protocol.errors import DigitqError, OutputError
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--fine-tune",
         action="store_true",
-        help=f"`{NUMBER}` begins with the weights in use; with --epochs 0 it is calibrated anew",
+        help="begin with the weights in use; with --epochs 0 they are only calibrated anew",
     )
     parser.add_argument(
         "--hands",
@@ -41,8 +42,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     name, seed, out = options.name, options.seed, options.out
-    if options.fine_tune and name != NUMBER:
-        parser.error(f"--fine-tune is only for {NUMBER}")
+    if name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
+        parser.error(f"{name} takes neither --fine-tune nor --hands")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
         parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
     if options.limit_images is not None and options.limit_images < 60:
@@ -61,20 +62,19 @@ def main() -> None:
 
             return write_graphs(out)
         if name == NUMBER:
-            from training.number_trainer import train_number
-
-            card = train_number(
-                seed,
-                options.epochs,
-                out,
-                options.limit_images,
-                options.fine_tune,
-                tuple(options.hands),
-            )
+            from training.number_trainer import train_number as train
         else:
             from training.trainer import train_model
 
-            card = train_model(name, seed, options.epochs, out, options.limit_images)
+            train = partial(train_model, name)
+        card = train(
+            seed,
+            options.epochs,
+            out,
+            options.limit_images,
+            options.fine_tune,
+            tuple(options.hands),
+        )
     except DigitqError as error:
         print(f"training: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, OutputError) else 2)

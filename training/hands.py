@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import UsageError
-from training.synthetic.scenes import Images, Rng, pick
+from training.synthetic.scenes import Images, Labels, Rng, pick
 from worker.models.number import ALPHABET
 from worker.sight.types import Grey
 
@@ -43,6 +43,7 @@ class RealNumber(NamedTuple):
 class Writers:
     """The digits of a source's writers."""
 
+    source: str
     writers: list[list[Images]]  # for each writer, the images of each of the ten digits
 
     def choose_digits(self, rng: Rng) -> list[Images]:
@@ -56,6 +57,28 @@ class Writers:
     def _lend(self, digit: int, rng: Rng) -> Images:
         others = [writer[digit] for writer in self.writers if len(writer[digit])]
         return pick(others, rng) if others else self.writers[0][digit]
+
+
+def choose_glyphs(
+    sources: Sequence[Writers], count: int, rng: Rng
+) -> tuple[Images, Labels, dict[str, float]]:
+    """Draw glyphs, (count, 56, 56), and give their labels and the share of each source.
+
+    Of a source with four times as many glyphs, twice as many are drawn.
+    """
+    parts = [
+        (digit, images)
+        for one in sources
+        for own in one.writers
+        for digit, images in enumerate(own)
+    ]
+    sizes = [sum(len(images) for own in one.writers for images in own) for one in sources]
+    shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
+    rows = rng.choice(sum(sizes), count, p=np.repeat(shares / sizes, sizes))
+    labels = np.repeat([digit for digit, _ in parts], [len(images) for _, images in parts])
+    images = np.concatenate([images for _, images in parts])
+    names = [one.source for one in sources]
+    return images[rows], labels[rows], dict(zip(names, shares.tolist(), strict=True))
 
 
 def split_writers(names: Sequence[str], held_back: bool) -> NDArray[np.bool_]:
@@ -87,7 +110,7 @@ def load_glyphs(folders: tuple[Path, ...], held_back: bool) -> list[Writers]:
             for own in by_writer.values()
         ]
         if writers:
-            sources.append(Writers(writers))
+            sources.append(Writers(path.stem, writers))
     return sources
 
 

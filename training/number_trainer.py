@@ -29,6 +29,7 @@ from training.real_numbers import (
     place_numbers,
     to_scene,
 )
+from training.recipes import describe_command
 from training.rendered import Scene, collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning import column_batches
@@ -43,7 +44,7 @@ from worker.learning.calibration import (
 from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from worker.learning.columns import Columns, fold
 from worker.learning.own import write_model
-from worker.models.card import Card, card_path, read_card
+from worker.models.card import Card
 from worker.models.network import NUMBER_READER
 from worker.models.number import divide, make_reader, read_number_weights
 
@@ -192,7 +193,6 @@ def train_number(
         epochs=recipe.epochs if epochs is None else epochs,
         scenes=limit_scenes or recipe.scenes,
     )
-    before = f"{read_card(card_path(NUMBER)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
     saved = out / "number.partial"
     network = train_networks(seed, recipe, saved, fine_tune, hands).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)
@@ -214,10 +214,7 @@ def train_number(
         mean=0.0,
         std=1.0,
         seed=seed,
-        command=f"{before}python -m training {NUMBER} --seed {seed} --epochs {recipe.epochs}"
-        + ("" if limit_scenes is None else f" --limit-images {limit_scenes}")
-        + "".join(f" --hands {folder.name}" for folder in hands)
-        + (" --fine-tune --out NEW" if fine_tune else " --out DIR"),
+        command=describe_command(NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands),
         validation_accuracy=measure_share(answers.is_right),
     )
     card = calibrate_card(card, answers)

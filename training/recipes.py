@@ -1,13 +1,16 @@
-"""How each network is trained from scratch: with the seed, its course decides the weights."""
+"""How each network is trained: with the seed, its course decides the weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from training.normalised_cnn import NormalisedCnn
 from worker.learning.augmentation import Distortion
 from worker.learning.recipes import CnnRecipe, DigitRecipe, MlpRecipe
-from worker.models.network import Mlp, Network
+from worker.models.card import card_path, read_card
+from worker.models.network import Cnn, Mlp, Network
 
 # Standard deviations of the initial weights of both layers of `mlp`; `MlpRecipe` says why they
 # differ. The loss after 30 epochs was 0.104 with a second scale of 8 and a rate of 0.03, and 0.072
@@ -20,9 +23,11 @@ class Course:
     """What a network learns, and from whom."""
 
     recipe: DigitRecipe
-    copies: int = 3  # this many pictures are rendered from each image
+    copies: int = 3  # this many pictures are rendered from an image ...
+    rendered_step: int = 1  # ... of every so many
     teachers: int = 0  # the mean answer of this many networks is learned in place of the labels
     distillation_temperature: float = 2.0
+    corrects_teachers: bool = False  # where their answer is wrong, the label is learned
     fine_tuning: DigitRecipe | None = None  # trains the folded network a third as many epochs
 
 
@@ -51,6 +56,29 @@ COURSES = {
     ),
 }
 
+# How the weights in use learn real hands. They are their own teacher, so that they forget little.
+TUNING_COURSES = {
+    "mlp": Course(
+        MlpRecipe(epochs=60, first_learning_rate=1e-4, second_learning_rate=0.06, ema_decay=0.995),
+        copies=1,
+        rendered_step=3,
+        corrects_teachers=True,
+    ),
+    "cnn": Course(
+        CnnRecipe(
+            epochs=3,
+            bfloat16=False,
+            learning_rate=5e-4,
+            ema_decay=0.99,
+            more_share=0.15,
+            distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
+        ),
+        copies=1,
+        rendered_step=3,
+        corrects_teachers=True,
+    ),
+}
+
 
 def init_network(recipe: DigitRecipe) -> Network:
     """A network with random weights."""
@@ -62,3 +90,28 @@ def init_network(recipe: DigitRecipe) -> Network:
     torch.nn.init.zeros_(network.b1)
     torch.nn.init.zeros_(network.b2)
     return network
+
+
+def copy_network(recipe: DigitRecipe, trained: Network) -> Network:
+    """A network to train, with the weights of one that was trained."""
+    network = (Cnn if isinstance(recipe, CnnRecipe) else Mlp)(recipe.mean, recipe.std)
+    network.load_state_dict(trained.state_dict())
+    return network
+
+
+def describe_command(
+    name: str,
+    seed: int,
+    epochs: int,
+    limit: int | None,
+    fine_tune: bool,
+    hands: Sequence[Path],
+) -> str:
+    """The commands that make the weights, with those that made the weights in use if need be."""
+    before = f"{read_card(card_path(name)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
+    return (
+        f"{before}python -m training {name} --seed {seed} --epochs {epochs}"
+        + ("" if limit is None else f" --limit-images {limit}")
+        + "".join(f" --hands {folder.name}" for folder in hands)
+        + (" --fine-tune --out NEW" if fine_tune else " --out DIR")
+    )

@@ -1,7 +1,8 @@
 """Trains the networks of single digits: `python -m training cnn --out DIR`.
 
-The training set is MNIST, rendered pictures of its digits and of drawn ones, and shapes that are
-no digit. All are distorted anew in each epoch.
+The training set is MNIST, real hands if there are any, rendered pictures of their digits and of
+drawn ones, and shapes that are no digit. All are distorted anew in each epoch. With `--fine-tune` a
+network begins with the weights in use.
 """
 
 import copy
@@ -13,15 +14,31 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from protocol.chunk import CLASSES
+from protocol.errors import UsageError
 from protocol.text import plural
+from training.hands import choose_glyphs, load_glyphs
 from training.normalised_cnn import NormalisedCnn
-from training.recipes import COURSES, Course, init_network
-from training.synthetic.rendering import NO_DIGIT, Labelled, render_set, start_processes
+from training.recipes import (
+    COURSES,
+    TUNING_COURSES,
+    Course,
+    copy_network,
+    describe_command,
+    init_network,
+)
+from training.synthetic.rendering import (
+    NO_DIGIT,
+    Labelled,
+    normalise_glyphs,
+    render_set,
+    start_processes,
+)
 from worker.dataset import load_mnist
 from worker.learning.augmentation import Augmenter
 from worker.learning.calibration import (
@@ -35,8 +52,10 @@ from worker.learning.own import write_model
 from worker.learning.own_digits import VALIDATION_IMAGES
 from worker.learning.recipes import DigitBatch, DigitData, DigitRecipe, draw_batches, measure_loss
 from worker.models.card import Card
+from worker.models.model import load_model
 from worker.models.network import Network, softmax
 
+MNIST_PER_GLYPH = 2  # this many of MNIST's images are learned, and held back, for each real glyph
 LAST_PART = 10  # the best epoch is sought in the last tenth: an earlier one is good by luck
 
 
@@ -49,11 +68,12 @@ class TrainingData(NamedTuple):
     digits: Labelled
     pictures: Labelled
     validation: Labelled
+    sources: dict[str, float]  # the share of each source in what is learned
 
     def name_targets(self) -> tuple[DigitData, list[Tensor]]:
         """The same as tensors, with the probabilities to learn in place of labels."""
         (images, labels), (pictures, more_labels), validation = (
-            [torch.from_numpy(array) for array in part] for part in self
+            [torch.from_numpy(array) for array in part] for part in self[:3]
         )
         targets = target_probabilities(labels), target_probabilities(more_labels)
         return DigitData(images, targets[0], pictures, targets[1]), validation
@@ -65,30 +85,68 @@ def target_probabilities(labels: Tensor) -> Tensor:
     return torch.where((labels == NO_DIGIT)[:, None], 1 / CLASSES, exact)
 
 
-def prepare_data(images: Tensor, labels: Tensor, seed: int, copies: int) -> TrainingData:
-    """Split off the validation images, and render `copies` pictures of each training image.
+def prepare_data(
+    images: Tensor, labels: Tensor, seed: int, course: Course, hands: tuple[Path, ...] = ()
+) -> TrainingData:
+    """Split off the validation images, and render pictures of the training images.
 
-    The images are (N, 28, 28) uint8, the labels (N,) int64.
+    The images are (N, 28, 28) uint8, the labels (N,) int64. Glyphs of real `hands` join both parts.
+    Raises `UsageError` if there are none.
     """
     validation = min(VALIDATION_IMAGES, len(images) // 6)
     pixels, answers = images.numpy(), labels.numpy()
     digits = pixels[:-validation], answers[:-validation]
+    held_back = pixels[-validation:], answers[-validation:]
+    written, sources = [digits], {"MNIST": 1.0}
+    if hands:
+        glyphs, shares = draw_glyphs(hands, len(digits[0]) // MNIST_PER_GLYPH, seed, False)
+        others, _ = draw_glyphs(hands, validation // MNIST_PER_GLYPH, seed, True)
+        written.append(glyphs)
+        learned, unseen = normalise_glyphs(*glyphs), normalise_glyphs(*others)
+        real = len(learned[0]) / (len(digits[0]) + len(learned[0]))
+        sources = {"MNIST": 1 - real} | {name: real * share for name, share in shares.items()}
+        digits, held_back = join([digits, learned]), join([held_back, unseen])
     pictures = pixels[:0], answers[:0]
-    if copies:
-        print(f"drawing {copies * len(digits[0]):,} pictures to learn from …", file=sys.stderr)
-        pictures = render_set(*digits, seed, copies)
-    return TrainingData(digits, pictures, (pixels[-validation:], answers[-validation:]))
+    if course.copies:
+        rendered = [
+            (images[:: course.rendered_step], labels[:: course.rendered_step])
+            for images, labels in written
+        ]
+        count = course.copies * sum(len(images) for images, _ in rendered)
+        print(f"drawing {count:,} pictures to learn from …", file=sys.stderr)
+        pictures = join([render_set(*part, seed, course.copies) for part in rendered])
+    return TrainingData(digits, pictures, held_back, sources)
 
 
-def train_network(data: TrainingData, seed: int, course: Course) -> Network:
-    """Train a network; gives it as it ships.
+def draw_glyphs(
+    hands: tuple[Path, ...], count: int, seed: int, held_back: bool
+) -> tuple[Labelled, dict[str, float]]:
+    """Glyphs of writers that are held back, or of all others, and the share of each source."""
+    sources = load_glyphs(hands, held_back)
+    if not sources:
+        raise UsageError(f"{', '.join(map(str, hands))}: there are no glyphs/*.npz of ten writers")
+    images, labels, shares = choose_glyphs(sources, count, np.random.default_rng(seed))
+    return (images, labels), shares
+
+
+def join(parts: Sequence[Labelled]) -> Labelled:
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def train_network(
+    data: TrainingData, seed: int, course: Course, begin_with: Network | None = None
+) -> Network:
+    """Train a network, or train on one; gives it as it ships.
 
     On the same machine the same seed gives the same weights, since each network has one thread and
     one generator.
     """
     torch.manual_seed(seed)
     teachers = train_teachers(data, seed, course) if course.teachers else []
-    return course.recipe.finish(train_stages(data, course, teachers))
+    if begin_with:
+        teachers = [copy_network(course.recipe, begin_with)]
+    return course.recipe.finish(train_stages(data, course, teachers, begin_with=begin_with))
 
 
 def train_teachers(data: TrainingData, seed: int, course: Course) -> list[Network]:
@@ -108,9 +166,13 @@ def train_teacher(data: TrainingData, course: Course, seed: int) -> Network:
 
 
 def train_stages(
-    data: TrainingData, course: Course, teachers: Sequence[Network] = (), label: str = ""
+    data: TrainingData,
+    course: Course,
+    teachers: Sequence[Network] = (),
+    label: str = "",
+    begin_with: Network | None = None,
 ) -> Network:
-    """Train a network from the start, and fine-tune it if the course says so."""
+    """Train a network, or train on one, and fine-tune it if the course says so."""
     recipe, (known, validation) = course.recipe, data.name_targets()
     measure_each = partial(measure_distillation, course, teachers) if teachers else measure_loss
 
@@ -119,7 +181,8 @@ def train_stages(
         learner = Learner(network, partial(measure_each, recipe), recipe, optimisers)
         return train_best(learner, known, validation, recipe, label)
 
-    network = train_stage(init_network(recipe), recipe, label)
+    network = copy_network(recipe, begin_with) if begin_with else init_network(recipe)
+    network = train_stage(network, recipe, label)
     if isinstance(network, NormalisedCnn):
         network = network.fold()
     if course.fine_tuning:
@@ -155,43 +218,53 @@ def measure_distillation(
 ) -> tuple[Tensor]:
     """The loss if the mean of the teachers' answers for (N, 784) pixels is learned.
 
+    If the course corrects them, the label is learned where the mean is wrong.
     It is taken at a temperature that shows which wrong answers are nearly right, and which images
     are hard (G. Hinton et al., "Distilling the knowledge in a neural network", 2015).
     """
-    (pixels, _), temperature = batch, course.distillation_temperature
+    (pixels, labels), temperature = batch, course.distillation_temperature
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
         logits = network.logits(pixels).float() / temperature
         with torch.no_grad():
             answers = [softmax(each.logits(pixels).float() / temperature) for each in teachers]
         targets = torch.stack(answers).mean(0)
+    if course.corrects_teachers:
+        is_right = labels.gather(1, targets.argmax(1, keepdim=True)) == 1
+        targets = torch.where(is_right, targets, labels)
     return (F.cross_entropy(logits, targets) * temperature**2,)
 
 
 def train_model(
-    name: str, seed: int, epochs: int | None, out: Path, limit_images: int | None
+    name: str,
+    seed: int,
+    epochs: int | None,
+    out: Path,
+    limit_images: int | None,
+    fine_tune: bool = False,
+    hands: tuple[Path, ...] = (),
 ) -> Card:
     """Train, measure the test images once, and write `out/NAME.safetensors` and its card."""
     torch.set_num_threads(1)
-    course = COURSES[name]
-    recipe = replace(course.recipe, epochs=epochs or course.recipe.epochs)
+    course = (TUNING_COURSES if fine_tune else COURSES)[name]
+    recipe = course.recipe if epochs is None else replace(course.recipe, epochs=epochs)
+    begin_with = load_model(name).network if fine_tune else None
     images, labels = (tensor[:limit_images] for tensor in load_mnist("train"))
-    data = prepare_data(images, labels, seed, course.copies)
-    network = train_network(data, seed, replace(course, recipe=recipe))
+    data = prepare_data(images, labels, seed, course, hands)
+    network = train_network(data, seed, replace(course, recipe=recipe), begin_with)
     print("calibrating and testing …", file=sys.stderr)
     images, labels = (torch.from_numpy(array) for array in data.validation)
     network.temperature = choose_temperature(network, images, labels)
     validation = classify(network, images)
     test_images, test_labels = load_mnist("test")
     test_accuracy, test_error = measure(classify(network, test_images), test_labels)
-    command = f"python -m training {name} --seed {seed} --epochs {recipe.epochs}"
-    command += "" if limit_images is None else f" --limit-images {limit_images}"
     card = Card(
         name=name,
         architecture=network.architecture,
         mean=recipe.mean,
         std=recipe.std,
         seed=seed,
-        command=f"{command} --out DIR",
+        command=describe_command(name, seed, recipe.epochs, limit_images, fine_tune, hands),
+        sources={source: round(share, 3) for source, share in data.sources.items()},
         validation_accuracy=measure(validation, labels)[0],
         test_accuracy=test_accuracy,
         test_calibration_error=test_error,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from protocol.chunk import CLASSES
-from tests.drawing import draw_bars
+from tests.drawing import draw_bars, write_glyphs
 from tests.waiting import wait_for
 from training import trainer
 from training.__main__ import main
@@ -27,7 +27,7 @@ from training.trainer import (
 )
 from worker.learning.augmentation import Distortion
 from worker.learning.recipes import CnnRecipe, MlpRecipe
-from worker.models.model import read_model
+from worker.models.model import load_model, read_model
 from worker.models.network import Mlp
 
 torch.set_num_threads(1)  # the cores belong to several processes of tests
@@ -36,8 +36,8 @@ STILL = Distortion(
 )
 MLP = MlpRecipe(batch_rows=50, first_learning_rate=1e-2, ema_decay=0.9, distortion=STILL)
 CNN = CnnRecipe(batch_rows=50, ema_decay=0.9, bfloat16=False, distortion=STILL)
-QUICK_MLP = Course(MLP)
-QUICK_CNN = Course(CNN, fine_tuning=dataclasses.replace(CNN, learning_rate=5e-4))
+QUICK_MLP = Course(MLP, copies=0)
+QUICK_CNN = Course(CNN, copies=0, fine_tuning=dataclasses.replace(CNN, learning_rate=5e-4))
 
 
 def shorten(course: Course, epochs: int, teachers: int = 0) -> Course:
@@ -48,7 +48,7 @@ def shorten(course: Course, epochs: int, teachers: int = 0) -> Course:
 @pytest.mark.parametrize(("course", "epochs"), [(QUICK_MLP, 6), (QUICK_CNN, 5)], ids=["mlp", "cnn"])
 def test_training_learns(course: Course, epochs: int, capsys: pytest.CaptureFixture[str]) -> None:
     images, labels = draw_bars(600)
-    data = prepare_data(images, labels, seed=0, copies=0)
+    data = prepare_data(images, labels, 0, QUICK_MLP)
     network = train_network(data, 0, shorten(course, epochs))
     lines = capsys.readouterr().err.splitlines()
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
@@ -61,18 +61,33 @@ def test_training_learns(course: Course, epochs: int, capsys: pytest.CaptureFixt
 def test_it_is_the_teachers_answers_that_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = draw_bars(600)
     torch.manual_seed(0)
-    data = prepare_data(images, (labels + 1) % CLASSES, seed=0, copies=0)
+    data = prepare_data(images, (labels + 1) % CLASSES, 0, QUICK_MLP)
     teacher = train_stages(data, shorten(QUICK_MLP, 6))
     monkeypatch.setattr(trainer, "train_teachers", lambda *_: [teacher])
-    data = prepare_data(images, labels, seed=0, copies=0)
+    data = prepare_data(images, labels, 0, QUICK_MLP)
     network = train_network(data, 0, shorten(QUICK_CNN, 5, teachers=1))
     answers = network(images.flatten(1)).argmax(1)
     assert (answers == (labels + 1) % CLASSES).float().mean() > 0.95
 
 
+def test_training_on_keeps_right_answers_and_corrects_wrong_ones() -> None:
+    images, labels = draw_bars(600)
+    torch.manual_seed(0)
+    half = torch.where(labels < 5, labels, (labels + 1) % CLASSES)
+    first = train_stages(prepare_data(images, half, 0, QUICK_MLP), shorten(QUICK_MLP, 6))
+    data = prepare_data(images, labels, 0, QUICK_MLP)
+    course = dataclasses.replace(shorten(QUICK_MLP, 12), corrects_teachers=True)
+    before = first(images.flatten(1)).argmax(1)
+    assert (before == half).float().mean() > 0.95
+    network = train_network(data, 0, course, begin_with=first)
+    assert (network(images.flatten(1)).argmax(1) == labels).float().mean() > 0.95
+    still = train_network(data, 0, shorten(course, 0), begin_with=first)
+    assert torch.equal(still(images.flatten(1)).argmax(1), before)
+
+
 @pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_a_seed_decides_the_weights(name: str) -> None:
-    data = prepare_data(*draw_bars(120), seed=0, copies=0)
+    data = prepare_data(*draw_bars(120), 0, QUICK_MLP)
     course = shorten(COURSES[name], 1, teachers=int(name == "cnn"))
     first, again, other = (train_network(data, seed, course).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -104,6 +119,20 @@ def test_training_writes_weights_and_a_complete_card(
     assert model.card.command == f"python -m training {name} {options}"
     assert model.card.test_accuracy is not None and 0.05 < model.card.test_accuracy < 1
     assert model.card.validation_accuracy is not None and 0.05 < model.card.validation_accuracy < 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
+def test_the_weights_in_use_learn_real_hands(mnist_root: Path, tmp_path: Path) -> None:
+    write_glyphs(tmp_path / "hands", "school", 20)
+    card = train_model("mlp", 3, 0, tmp_path, 100, True, (tmp_path / "hands",))
+    assert card.sources == {"MNIST": 0.667, "school": 0.333}
+    assert card.command and card.command.startswith("python -m training mlp --seed 0")
+    options = "--seed 3 --epochs 0 --limit-images 100 --hands hands --fine-tune --out NEW"
+    assert card.command.endswith(f"; DIGITQ_WEIGHTS=DIR python -m training mlp {options}")
+    installed = load_model("mlp").card
+    assert card.test_accuracy == pytest.approx(installed.test_accuracy, abs=2e-4)
+    assert card.review_below != installed.review_below
 
 
 def test_what_is_no_digit_is_to_be_answered_with_all_alike() -> None:

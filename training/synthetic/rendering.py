@@ -34,6 +34,21 @@ def render_digit(digit: Grey, label: int, other: Grey, rng: Rng) -> Grey:
     return normalise(kind(draw_shape(digit, label, rng), warp(enlarge(other, rng), rng), rng))
 
 
+def normalise_glyphs(images: Images, labels: Labels) -> Labelled:
+    """What a worker sees of glyphs that are dark ink on white paper.
+
+    (N, side, side) and (N,) → at most (N, 28, 28), and as many labels.
+    """
+    prepare_libraries()
+    seen: list[tuple[Grey, int]] = []
+    for image, label in zip(images, labels.tolist(), strict=True):
+        large = cv2.resize(image, (SHAPE_SIDE, SHAPE_SIDE), interpolation=cv2.INTER_CUBIC)
+        with suppress(ImageError):
+            seen.append((normalise(255 - large), label))
+    pictures, answers = zip(*seen, strict=True)
+    return np.stack(pictures), np.array(answers)
+
+
 def render_outlier(digit: Grey, other: Grey, rng: Rng) -> Grey:
     """Draw a shape that is no digit, normalised or only resized. Raises `ImageError`."""
     kind = NEGATIVES[rng.integers(len(NEGATIVES))]
@@ -83,7 +98,7 @@ def _await_parent() -> None:
 def render_set(images: Images, labels: Labels, seed: int, copies: int) -> Labelled:
     """Render `copies` pictures of each digit on all cores, and a fifth as many without a digit.
 
-    (N, 28, 28) and (N,) → about (1.2 N · copies, 28, 28) and as many labels.
+    (N, side, side) and (N,) → about (1.2 N · copies, 28, 28) and as many labels.
     """
     starts = [*range(0, len(images), BLOCK_IMAGES)] * copies
     digits, answers = (

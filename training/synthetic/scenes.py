@@ -16,7 +16,7 @@ from worker.sight.types import Picture
 
 T = TypeVar("T")
 Rng = np.random.Generator
-Images = NDArray[np.uint8]  # (N, 28, 28)
+Images = NDArray[np.uint8]  # (N, side, side): 28 px of MNIST, 56 px of real hands
 Labels = NDArray[np.int64]  # (N,)
 Kind = Callable[[Shape, Shape, Rng], Picture]  # draws the first shape; some draw both
 Point = tuple[float, float]
@@ -37,13 +37,13 @@ def pick_by_weight(weights: Mapping[T, float], rng: Rng) -> T:
 
 
 def draw_shape(digit: Shape, label: int, rng: Rng) -> Shape:
-    """The shape of an MNIST digit, (28, 28), or of a drawn digit of that label, distorted."""
+    """The shape of a given digit, (side, side), or of a drawn digit of that label, distorted."""
     drawn = rng.random() < DRAWN_SHARES.get(label, DEFAULT_DRAWN_SHARE)
     return warp(draw_digit(label, rng) if drawn else enlarge(digit, rng), rng)
 
 
 def enlarge(digit: Shape, rng: Rng) -> Shape:
-    """Enlarge a digit to a smooth shape with thinner or thicker strokes: (28, 28) → (112, 112)."""
+    """Enlarge a digit to a smooth shape with thinner or thicker strokes, (112, 112)."""
     large = cv2.resize(digit, (SHAPE_SIDE, SHAPE_SIDE), interpolation=cv2.INTER_CUBIC)
     mask = (cv2.GaussianBlur(large, (0, 0), 2) > 110).astype(np.uint8)
     change = rng.uniform(-1, 1)
