@@ -1,10 +1,10 @@
 """`digitq.classify`: many images in one line, and the `Results` that it gives."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from html import escape
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,7 @@ from producer.sources.in_memory import Images, image_source
 from producer.sources.opening import count_files, open_sources
 from producer.sources.source import Source
 from protocol.chunk import result_schema
+from protocol.known import WhatIsKnown
 from protocol.reading import choose_reading
 from protocol.settings import What
 
@@ -67,9 +68,8 @@ def classify(
     model: str | None = None,
     *,
     read: What = "digit",
-    length: str | int | None = None,
-    allowed: Iterable[str] | None = None,
     client: Client | None = None,
+    **known: Unpack[WhatIsKnown],
 ) -> Results:
     """Classify all images, and wait for the results. A bar shows how far it is.
 
@@ -81,7 +81,7 @@ def classify(
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
-    reading = choose_reading(model, read, length, allowed)
+    reading = choose_reading(model, read, **known)
     source, number = open_images(images)
     sink = TableSink()
     opened: AbstractContextManager[Client] = (

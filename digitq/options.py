@@ -140,7 +140,7 @@ def truth_file(truth: str | None) -> str | None:
 
 
 def reading(command: Callable[..., None]) -> Callable[..., None]:
-    """`--read`, `--model`, `--length` and `--allowed`, which become one argument, a `Reading`."""
+    """`--read`, `--model` and what is known of whole numbers, as one argument, a `Reading`."""
 
     @click.option(
         "--read",
@@ -154,18 +154,30 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         "--length", metavar="N", help="how many digits a whole number has, such as 9 or 3-6"
     )
     @click.option(
+        "--pattern",
+        metavar="REGEX",
+        help="what a whole number looks like: a regular expression of digits and . , - + / : %, or "
+        "integer, decimal, date or time",
+    )
+    @click.option(
         "--allowed",
         metavar="FILE|FILE.csv:COLUMN",
         help="the whole numbers that there can be: one on each line, or a column of a CSV",
     )
     @wraps(command)
     def run(
-        read: str, model: str | None, length: str | None, allowed: str | None, **others: Any
+        read: str,
+        model: str | None,
+        length: str | None,
+        pattern: str | None,
+        allowed: str | None,
+        **others: Any,
     ) -> None:
         from producer.sources.truth import read_allowed
         from protocol.reading import choose_reading
 
         lines = None if allowed is None else read_allowed(allowed)
-        command(reading=choose_reading(model, read, length, lines), **others)
+        reading = choose_reading(model, read, length=length, pattern=pattern, allowed=lines)
+        command(reading=reading, **others)
 
     return run

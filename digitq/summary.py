@@ -121,7 +121,7 @@ def report_truth(
     `truth` is the value of `--truth`; `gaps` are those of the source, if it was read here.
     """
     from producer.sources.source import TruthGaps
-    from protocol.chunk import is_written
+    from protocol.values import is_written
 
     gaps = gaps or TruthGaps()
     if counts.unlabelled:

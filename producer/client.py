@@ -2,10 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, Self, cast, overload
+from typing import Literal, Self, Unpack, cast, overload
 
 from producer.batching import Batcher, is_pixels, read_call
 from producer.chunking import cut_chunks
@@ -17,7 +17,7 @@ from producer.sources.in_memory import Image, Images, image_source
 from producer.sources.source import Source
 from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
-from protocol.known import describe_known
+from protocol.known import WhatIsKnown, describe_known
 from protocol.ledger import Ledger
 from protocol.reading import Reading, choose_reading
 from protocol.records import JobRecord, JobSpec
@@ -75,8 +75,7 @@ class Client:
         detached: bool = False,
         *,
         read: What = "digit",
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        **known: Unpack[WhatIsKnown],
     ) -> Job:
         """Start a job over an image, an iterable of images, or a table.
 
@@ -92,13 +91,15 @@ class Client:
         With `detached=True` the job outlives this process, which exits once all images are
         uploaded; the results stay in Redis until they are collected.
 
-        With `read="number"` the whole number in each image is read. It helps to know its `length`,
-        such as `"9"` or `"3-6"`, or the numbers that are `allowed`, up to a million.
+        With `read="number"` the whole number in each image is read, as it is written. It helps to
+        know its `length`, such as `"9"` or `"3-6"`; its `pattern`, a regular expression such as
+        `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers that are
+        `allowed`, up to a million.
 
         Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
         an image. Errors in an iterable of images are raised by `Job.results`.
         """
-        reading = choose_reading(model, read, length, allowed)
+        reading = choose_reading(model, read, **known)
         return self.start(image_source(images), reading, detached=detached)
 
     def submit_source(
@@ -107,12 +108,11 @@ class Client:
         model: str | None = None,
         *,
         read: What = "digit",
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
         detached: bool = False,
+        **known: Unpack[WhatIsKnown],
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
-        reading = choose_reading(model, read, length, allowed)
+        reading = choose_reading(model, read, **known)
         return self.start(source, reading, detached=detached)
 
     def start(
@@ -127,8 +127,8 @@ class Client:
         (model, known), name = reading, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
-        length, allowed = describe_known(known)
-        origin = replace(source.origin, length=length, allowed=allowed)
+        pattern, allowed = describe_known(known)
+        origin = replace(source.origin, pattern=pattern, allowed=allowed)
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
         items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(
@@ -179,8 +179,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["number"],
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        **known: Unpack[WhatIsKnown],
     ) -> NumberPrediction: ...
 
     def classify(
@@ -190,8 +189,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: What = "digit",
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        **known: Unpack[WhatIsKnown],
     ) -> Answer:
         """Classify one image and wait for the answer. Threads may call it at the same time.
 
@@ -200,7 +198,7 @@ class Client:
         `read="number"` the answer is a `NumberPrediction`; see `submit`. Raises `UsageError` for
         anything but one image, `TimeoutError`, and what `Job.results` raises.
         """
-        reading = choose_reading(model, read, length, allowed)
+        reading = choose_reading(model, read, **known)
         return self._calls.ask(read_call(image), reading, timeout_seconds)
 
     @overload
@@ -221,8 +219,7 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: Literal["number"],
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        **known: Unpack[WhatIsKnown],
     ) -> NumberPrediction: ...
 
     async def classify_async(
@@ -232,10 +229,9 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: What = "digit",
-        length: str | int | None = None,
-        allowed: Iterable[str] | None = None,
+        **known: Unpack[WhatIsKnown],
     ) -> Answer:
         """`classify` for coroutines. Raises as `classify`."""
-        reading = choose_reading(model, read, length, allowed)
+        reading = choose_reading(model, read, **known)
         call = read_call(image) if is_pixels(image) else await asyncio.to_thread(read_call, image)
         return await self._calls.ask_async(call, reading, timeout_seconds)

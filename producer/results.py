@@ -23,7 +23,6 @@ from protocol.chunk import (
     CLASSES,
     CORRECTED,
     PROBABILITIES,
-    WRITTEN_WORDS,
     are_written,
     result_schema,
     truth_field,
@@ -31,6 +30,7 @@ from protocol.chunk import (
 from protocol.errors import UsageError
 from protocol.settings import What
 from protocol.text import in_one_line
+from protocol.values import WRITTEN_WORDS
 
 READ_ROWS = 1 << 13  # rows that are read at a time
 READ_ERRORS = (  # the readers of all formats raise these

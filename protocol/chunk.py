@@ -1,6 +1,5 @@
 """The formats of chunks and results, which are Arrow IPC streams: schemas, encoding, decoding."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple, Self, get_args
@@ -8,8 +7,8 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from protocol.known import MAX_DIGITS
 from protocol.settings import NUMBER, What, settings
+from protocol.values import MAX_CHARACTERS, WRITTEN
 
 TILE_ROWS = 1024  # rows of the largest tile (see `Model.classify`) and of a job's first chunks
 MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a batch of calls
@@ -17,9 +16,6 @@ MODEL_ROWS = {"cnn": 512, NUMBER: 64}  # most rows of a job's first chunks, of a
 PIXELS = 28 * 28
 CALIBRATION_BINS = 15  # the usual number for the expected calibration error
 CLASSES = 10
-MAX_CHARACTERS = 32  # a number has at most this many digits and signs together
-WRITTEN = rf"^([.,\-+/:%]*([0-9][.,\-+/:%]*){{1,{MAX_DIGITS}}})?$"
-WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with .,-+/:% at most {MAX_CHARACTERS} characters"
 
 ID = pa.field("id", pa.string(), nullable=False)
 PIXELS_FIELD = pa.field("pixels", pa.binary(PIXELS))  # 28×28, 8 bits each, a light digit on dark
@@ -113,13 +109,8 @@ def result_schema(read: What) -> pa.Schema:
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
 
 
-def is_written(text: str) -> bool:
-    """Whether a text can be a whole number as it is written, such as `-12.5`, or nothing at all."""
-    return len(text) <= MAX_CHARACTERS and re.fullmatch(WRITTEN, text) is not None
-
-
 def are_written(texts: pa.StringArray) -> pa.BooleanArray:
-    """The same for each text; null for null."""
+    """Whether each text can be a number as it is written, or nothing at all; null for null."""
     is_short = pc.less_equal(pc.binary_length(texts), MAX_CHARACTERS)
     return pc.and_(is_short, pc.match_substring_regex(texts, WRITTEN))
 

@@ -1,51 +1,89 @@
-"""What is known of a job's whole numbers beforehand: their length, and a list of those allowed."""
+"""What is known of a job's whole numbers beforehand: a pattern, and a list of those allowed."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import UsageError
+from protocol.values import (
+    AS_WRITTEN,
+    MAX_DIGITS,
+    WRITTEN_WORDS,
+    Automaton,
+    ListAutomaton,
+    PatternAutomaton,
+    accepts,
+    is_written,
+)
 
-MAX_DIGITS = 20  # a number has at most this many digits
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
-IS_NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}").fullmatch
+
+
+class WhatIsKnown(TypedDict, total=False):
+    """What a person says is known."""
+
+    length: str | int | None  # how many digits a number has, such as 9 or 3-6
+    allowed: Iterable[str] | None  # the numbers that there can be
+    pattern: str | None  # a regular expression, or the name of one
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known beforehand; by default nothing."""
 
-    lengths: tuple[int, int] | None = None  # a number has from so many to so many digits
+    pattern: str | None = None  # a regular expression, or the name of one
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
 
     @property
     def is_nothing(self) -> bool:
-        return self.lengths is None and self.allowed is None
+        return self.pattern is None and self.allowed is None
+
+    @cached_property
+    def automaton(self) -> Automaton:
+        """What says which numbers are possible."""
+        if self.allowed is not None:  # `check` has left out what the pattern does not match
+            return ListAutomaton(self.allowed)
+        return AS_WRITTEN if self.pattern is None else PatternAutomaton(self.pattern)
 
     @property
     def fixes_length(self) -> bool:
-        """Whether one length is known, or the numbers themselves."""
-        return self.allowed is not None or bool(self.lengths and len({*self.lengths}) == 1)
+        """Whether the count of digits is known, or the numbers themselves."""
+        automaton = self.automaton
+        if isinstance(automaton, PatternAutomaton):
+            return automaton.digits[0] == automaton.digits[1]
+        return self.allowed is not None
 
     @classmethod
-    def check(cls, length: str | int | None, allowed: Iterable[str] | None) -> Self:
-        """Build it from what a person gives: a length such as `9` or `3-6`, and allowed numbers.
+    def check(
+        cls,
+        length: str | int | None = None,
+        allowed: Iterable[str] | None = None,
+        pattern: str | None = None,
+    ) -> Self:
+        """Build it from what a person gives: a length such as `9` or `3-6`, allowed numbers, and a
+        pattern, which is a regular expression or the name of one.
 
-        Raises `UsageError` for a length that can't be, a line that is no number, an empty list, and
-        a length that no allowed number has.
+        Raises `UsageError` for a length or a pattern that can't be, a line that is no number, an
+        empty list, and a pattern that no allowed number matches.
         """
-        lengths = None if length is None else parse_lengths(str(length))
+        if length is not None:
+            if pattern is not None:
+                raise UsageError("a length is a pattern of digits: give one of the two")
+            pattern = write_pattern(str(length))
+        known = cls(pattern)
+        automaton = known.automaton
         if allowed is None:
-            return cls(lengths)
+            return known
         if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
             raise UsageError("`allowed` is a list of numbers, not a text or a path")
         listed = [*allowed]
@@ -58,17 +96,17 @@ class Known:
             raise UsageError(
                 f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be"
             )
-        known = np.unique(np.array(numbers, np.bytes_))
-        if lengths:
-            digits = np.strings.str_len(known)
-            known = known[(digits >= lengths[0]) & (digits <= lengths[1])]
-            if not len(known):
-                raise UsageError(f"no allowed number has the length {length}")
-        return cls(lengths, known)
+        if pattern is not None:
+            numbers = [number for number in numbers if accepts(automaton, number)]
+            if not numbers:
+                what = f"the pattern {pattern}" if length is None else f"the length {length}"
+                raise UsageError(f"no allowed number has {what}")
+        return cls(pattern, np.unique(np.array(numbers, np.bytes_)))
 
     def encode(self) -> bytes:
-        """The lengths in the first line, then an allowed number in each line; empty for nothing."""
-        first = b"" if self.lengths is None else b"%d-%d" % self.lengths
+        """The pattern as JSON in the first line, then an allowed number in each line; empty for
+        nothing."""
+        first = b"" if self.pattern is None else json.dumps(self.pattern).encode()
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
 
@@ -76,33 +114,30 @@ class Known:
     def decode(cls, payload: bytes) -> Self:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
-        lengths = parse_lengths(first.decode()) if first else None
-        return cls(lengths, np.array(numbers, np.bytes_) if numbers else None)
+        pattern = json.loads(first) if first else None
+        return cls(pattern, np.array(numbers, np.bytes_) if numbers else None)
 
 
 @lru_cache(maxsize=4)
 def name_known(payload: bytes) -> str:
-    """A name of what is known, the same for the same lengths and list; empty for nothing."""
+    """A name of what is known, the same for the same pattern and list; empty for nothing."""
     return hashlib.sha256(payload).hexdigest()[:16] if payload else ""
 
 
 def describe_known(payload: bytes) -> tuple[str | None, int | None]:
-    """The length that is known, such as 9 or 3-6, and how many numbers are allowed."""
+    """The pattern that is known, and how many numbers are allowed."""
     first, _, rest = payload.partition(b"\n")
-    shortest, _, longest = first.decode().partition("-")
-    length = shortest if shortest == longest else f"{shortest}-{longest}"
-    return length or None, rest.count(b"\n") + 1 if rest else None
+    return json.loads(first or b"null"), rest.count(b"\n") + 1 if rest else None
 
 
-def parse_lengths(text: str) -> tuple[int, int]:
-    """The shortest and the longest length in `9` or `3-6`. Raises `UsageError`."""
-    if match := LENGTHS.fullmatch(text):
-        shortest = int(match[1])
-        longest = int(match[2] or shortest)
+def write_pattern(length: str) -> str:
+    """The pattern of numbers with as many digits as `9` or `3-6` says. Raises `UsageError`."""
+    if match := LENGTHS.fullmatch(length):
+        shortest, longest = int(match[1]), int(match[2] or match[1])
         if 1 <= shortest <= longest <= MAX_DIGITS:
-            return shortest, longest
+            return rf"\d{{{shortest}}}" if not match[2] else rf"\d{{{shortest},{longest}}}"
     how = f"like 9 or 3-6, from 1 to {MAX_DIGITS} digits, the smaller number first"
-    raise UsageError(f"the length {text!r} must be {how}")
+    raise UsageError(f"the length {length!r} must be {how}")
 
 
 def check_number(text: object, line: int) -> str:
@@ -113,9 +148,9 @@ def check_number(text: object, line: int) -> str:
             "at the beginning"
         )
     number = text.strip()
-    if not IS_NUMBER(number):
+    if not number or not is_written(number):
         raise UsageError(
-            f"line {line} of the allowed numbers is {text!r}: it must be 1 to {MAX_DIGITS} digits"
+            f"line {line} of the allowed numbers is {text!r}: it must be {WRITTEN_WORDS}"
         )
     return number
 

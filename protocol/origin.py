@@ -11,6 +11,6 @@ class Origin:
     folder: str = ""  # the folder that they are relative to
     truth: str | None = None  # `parent`, or the file of right answers
     limit: int | None = None  # only the first images were taken
-    length: str | None = None  # that of whole numbers, such as 9 or 3-6
+    pattern: str | None = None  # that of whole numbers: a regular expression, or its name
     allowed: int | None = None  # how many whole numbers were allowed
     more_sources: int = 0  # how many more SOURCEs there were

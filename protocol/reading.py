@@ -1,10 +1,9 @@
 """What a job reads in its images: single digits with a network, or whole numbers."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from protocol.errors import UsageError
-from protocol.known import Known
+from protocol.known import Known, WhatIsKnown
 from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
 
 
@@ -22,8 +21,7 @@ class Reading(NamedTuple):
 def choose_reading(
     model: str | None = None,
     read: str = "digit",
-    length: str | int | None = None,
-    allowed: Iterable[str] | None = None,
+    **known: Unpack[WhatIsKnown],
 ) -> Reading:
     """The reading that a person asks for; the default model for None.
 
@@ -37,10 +35,11 @@ def choose_reading(
             raise UsageError(
                 f"whole numbers have a network of their own: leave out the model {model!r}"
             )
-        return Reading(NUMBER, Known.check(length, allowed).encode())
-    if length is not None or allowed is not None:
+        return Reading(NUMBER, Known.check(**known).encode())
+    if any(value is not None for value in known.values()):
         raise UsageError(
-            'a length and allowed numbers need whole numbers: --read number, or read="number"'
+            "a length, a pattern and allowed numbers need whole numbers: --read number, or "
+            'read="number"'
         )
     model = model or settings().model
     if model not in MODELS:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import UsageError
+from protocol.values import ALPHABET
 from training.synthetic.scenes import Images, Labels, Rng, pick
-from worker.models.number import ALPHABET
 from worker.sight.types import Grey
 
 HELD_BACK_SHARE = 10  # one writer in this many is held back

@@ -12,9 +12,10 @@ from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
 from producer.sources.truth import open_csv
-from protocol.chunk import CORRECTED, WRITTEN_WORDS, answers, is_written
+from protocol.chunk import CORRECTED, answers
 from protocol.errors import UsageError
 from protocol.text import in_one_line, name_some, plural
+from protocol.values import WRITTEN_WORDS, is_written
 
 CHECKSUM_DIGITS = 16  # hexadecimal digits of a file's SHA-256
 NOTHING_THERE = "no digit"  # the error of a row in which a person sees no digit

@@ -24,9 +24,10 @@ from digitq.reports.thumbnails import Eye, Thumbnail, make_thumbnail
 from producer.found_images import find_images
 from producer.record import all_fingerprints, all_weights
 from producer.results import ResultFile
-from protocol.chunk import CLASSES, CORRECTED, MAX_CHARACTERS
+from protocol.chunk import CLASSES, CORRECTED
 from protocol.errors import OutputError
 from protocol.text import in_one_line, plural
+from protocol.values import MAX_CHARACTERS
 
 MAX_LISTED = 10  # this many reasons, errors and problems are listed: the most frequent ones
 MAX_PROBLEM_CHARACTERS = 300  # a longer reason why a picture is not shown is cut
@@ -184,7 +185,7 @@ def list_facts(results: ResultFile) -> list[tuple[str, str]]:
         ("weights", ", ".join(all_weights(record.parts))),
         ("images from", ", ".join(map(in_one_line, record.sources))),
         ("truth", in_one_line(record.truth or "")),
-        ("length", record.length or ""),
+        ("pattern", record.pattern or ""),
         ("allowed", f"{record.allowed:,} numbers" if record.allowed else ""),
         ("took", f"{sum(part.seconds for part in record.parts):,.1f} s"),
         ("job", ", ".join(dict.fromkeys(part.job for part in record.parts))),

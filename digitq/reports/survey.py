@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from digitq.reports.scores import ScoreSink
 from producer.counts import Counts
-from protocol.chunk import MAX_CHARACTERS, answers, corrected, failures
+from protocol.chunk import answers, corrected, failures
 from protocol.settings import What
+from protocol.values import MAX_CHARACTERS
 
 # A page shows at most this many images
 MAX_REVIEW = 500  # the least sure answers of those to review

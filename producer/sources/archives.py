@@ -23,9 +23,9 @@ from producer.sources.source import (
     read_limited,
     unreadable,
 )
-from protocol.chunk import is_written
 from protocol.errors import UsageError
 from protocol.settings import settings
+from protocol.values import is_written
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 OPENERS: dict[bytes, Callable[..., Any]] = {

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, SourceItem, TruthGaps
-from protocol.chunk import CORRECTED, NUMBER_TRUTH, WRITTEN_WORDS, are_written, is_written
+from protocol.chunk import CORRECTED, NUMBER_TRUTH, are_written
 from protocol.errors import UsageError
 from protocol.known import read_lines
 from protocol.text import name_some
+from protocol.values import WRITTEN_WORDS, is_written
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths

@@ -134,6 +134,15 @@ def test_a_folder_of_numbers(local: Local, folder: Path, tmp_path: Path) -> None
     assert 24 <= eight["left"] < eight["right"] <= six["left"] + 8 < 130
 
 
+def test_a_pattern_says_what_is_wanted(local: Local, folder: Path) -> None:
+    """A point that must be there is put in; a number that has no place for it stays as it is."""
+    options = ("--read", "number", "--pattern", r"\d+\.\d{2}", "--broker", local.url)
+    _, out, _ = run("classify", folder, *options)
+    rows = [(row["number"], row["reason"]) for row in csv.DictReader(out.splitlines())]
+    assert rows[0] == ("0.07", "") and rows[2] == ("419.02", "")
+    assert rows[1] == ("86", "not allowed")
+
+
 def test_a_single_call(local: Local, folder: Path) -> None:
     answer = Client(local.url).classify(str(folder / "41902.png"), read="number", length=5)
     assert answer.number == "41902" and len(answer.digits or ()) == 5

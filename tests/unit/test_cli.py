@@ -258,6 +258,13 @@ NO_BROKER = ("--broker", "redis://127.0.0.1:1/0")
         (2, "'number' is not one of", ["classify", "IMAGES", "--model", "number"]),
         (2, "the length '6-3' must be", ["classify", "IMAGES", *NUMBERS, "--length", "6-3"]),
         (2, "need whole numbers: --read number", ["submit", "IMAGES", "--length", "9"]),
+        (2, "needs 'k': only", ["classify", "IMAGES", *NUMBERS, "--pattern", r"\d+kg"]),
+        (2, "missing )", ["submit", "IMAGES", *NUMBERS, "--pattern", "("]),
+        (
+            2,
+            "give one of the two",
+            ["submit", "IMAGES", *NUMBERS, "--pattern", "1", "--length", "1"],
+        ),
         (2, "can't read nowhere", ["submit", "IMAGES", *NUMBERS, "--allowed", "nowhere"]),
         (
             2,

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.chunk import Chunk
-from protocol.known import IS_NUMBER, Known
+from protocol.known import Known
 from protocol.settings import NUMBER
+from protocol.values import is_written
 from tests.drawing import draw_one, encode_image
 from tests.gallery import chunk
 from tests.reading import read_digit
@@ -58,7 +59,7 @@ def read(content: bytes) -> None:
         assert 0 < len(str(error)) < 200 and "\n" not in str(error)
         assert not str(error).startswith(UNFORESEEN)
     else:
-        assert IS_NUMBER(number.number) and 0 <= number.confidence <= 1
+        assert is_written(number.number) and 0 <= number.confidence <= 1
 
 
 def mutate(content: bytes, random: random.Random) -> bytes:

@@ -1,4 +1,4 @@
-"""What is known of whole numbers beforehand: it is checked, and travels as bytes."""
+"""What is known of whole numbers beforehand: patterns, lists; they travel as bytes."""
 
 from pathlib import Path
 
@@ -7,15 +7,17 @@ import pytest
 from digitq.cli import main
 from producer.sources.truth import read_allowed
 from protocol.errors import UsageError
-from protocol.known import MAX_ALLOWED, Known, read_lines
+from protocol.known import MAX_ALLOWED, Known, describe_known, read_lines
 from protocol.reading import Reading, choose_reading
+from protocol.values import accepts
 
 
 @pytest.mark.parametrize(
-    ("length", "lengths"), [("9", (9, 9)), ("3-6", (3, 6)), (4, (4, 4)), (" 1 - 20 ", (1, 20))]
+    ("length", "pattern"),
+    [("9", r"\d{9}"), ("3-6", r"\d{3,6}"), (4, r"\d{4}"), (" 1 - 20 ", r"\d{1,20}")],
 )
-def test_a_length_is_a_number_or_a_range(length: str | int, lengths: tuple[int, int]) -> None:
-    assert Known.check(length, None).lengths == lengths
+def test_a_length_is_a_pattern_of_digits(length: str | int, pattern: str) -> None:
+    assert Known.check(length).pattern == pattern
 
 
 @pytest.mark.parametrize("length", ["", "0", "21", "6-3", "3-", "-3", "x", "3-6-9", "1.5", "٣"])
@@ -42,6 +44,9 @@ def test_only_allowed_numbers_of_the_length_stay() -> None:
         (["1", "", "2"], "line 2 of the allowed numbers is ''"),
         (["", " "], "the list of allowed numbers is empty"),
         (["1" * 21], "it must be 1 to 20 digits"),
+        (["12.5", "12.5 kg"], "line 2 of the allowed numbers is '12.5 kg'"),
+        (["-"], "it must be 1 to 20 digits, with .,-./:% at most 32 characters"),
+        ([f"{'-' * 32}1"], "at most 32 characters"),
         (["1\n2"], "it must be 1 to 20 digits"),
         ([7], "line 1 of the allowed numbers is 7"),
         ("123", "a list of numbers, not a text"),
@@ -59,23 +64,96 @@ def test_a_length_that_no_allowed_number_has() -> None:
         Known.check("9", ["12", "345"])
 
 
-@pytest.mark.parametrize("length", [None, "3-6"])
-@pytest.mark.parametrize("allowed", [None, ["0012", "345"]])
-def test_it_travels_unchanged(length: str | None, allowed: list[str] | None) -> None:
-    known = Known.check(length, allowed)
+def test_only_allowed_numbers_of_the_pattern_stay() -> None:
+    known = Known.check(None, ["12.5", "125", "1.25", "-12.5"], r"\d+\.\d")
+    assert known.allowed is not None and known.allowed.tolist() == [b"12.5"]
+    with pytest.raises(UsageError, match="no allowed number has the pattern date"):
+        Known.check(None, ["12.5"], "date")
+
+
+VALUES = """
+7 12 123 12.5 12,5 .5 5. -45 +3 50.000 3/4 12:30 24:00 9.15.59 40% 1-2
+12/05/2024 1.2.24 32/05/2024 12/13/2024 2024-05-12 12-5-24 12/05-24 12052024
+"""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "possible"),
+    [
+        (r"\d+", "7 12 123 12052024"),
+        ("integer", "7 12 123 12052024"),
+        ("decimal", "7 12 123 12.5 12,5 -45 50.000 12052024"),
+        ("date", "12/05/2024 1.2.24 2024-05-12 12-5-24"),
+        ("time", "12:30 9.15.59"),
+        (r"\d{1,2}\.\d", "12.5"),
+        (r"^\d{1,2}[.,]\d$", "12.5 12,5"),
+        (r"[+-]?\d{,2}", "7 12 -45 +3"),
+        (r"(?:\d{2}\/){2}\d{4}", "12/05/2024 32/05/2024 12/13/2024"),
+        (r"[^.,]\d?\%|a", "40%"),
+        (r"(\d+-)*\d+|\.\d+", "7 12 123 .5 1-2 2024-05-12 12-5-24 12052024"),
+        (r"((\d?){20}:?){2}", "7 12 123 12:30 24:00 12052024"),
+        (r"\d*1\d{7}", "12052024"),
+    ],
+)
+def test_a_pattern_says_which_values_are_possible(pattern: str, possible: str) -> None:
+    automaton = Known.check(pattern=pattern).automaton
+    assert [value for value in VALUES.split() if accepts(automaton, value)] == possible.split()
+
+
+def test_a_list_is_an_automaton_too() -> None:
+    automaton = Known.check(None, ["12.5", "125", "7", "12.50"]).automaton
+    tried = [*VALUES.split(), "125", "12.50", "12.", ""]
+    assert [one for one in tried if accepts(automaton, one)] == ["7", "12.5", "125", "12.50"]
+    assert automaton.signs == "." and Known.check(None, ["12"]).automaton.signs == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("[0-9", "neither a regular expression .unterminated character set at position 0. nor one"),
+        ("dates", "needs 'd': only 0123456789.,-./:% can be read"),
+        (r"\d{2} \d", "needs ' ': only"),
+        (r"\d{21}", "nothing with 1 to 20 digits, and at most 32 characters, matches"),
+        (r"\d{100000}", "nothing with 1 to 20 digits"),
+        (r"\d(\.){40}", "nothing with 1 to 20 digits, and at most 32 characters, matches"),
+        ("[.,-]", "nothing with 1 to 20 digits"),
+        ("", "nothing with 1 to 20 digits"),
+        (r"(\d)\1", "has a part that is not supported"),
+        (r"(?=1)\d", "has a part that is not supported"),
+        (r"(((\d{1,20}){1,20}){1,20})", "repeats too many repetitions"),
+        ("1" * 201, "at most 200 characters"),
+    ],
+)
+def test_a_pattern_that_can_t_be_is_told(pattern: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Known.check(pattern=pattern)
+
+
+def test_a_pattern_with_many_ways_takes_no_time() -> None:
+    """As a table of all states, these would have millions; with backtracking, they never end."""
+    for pattern in (r"\d*2\d{18}", r"(\d{1,20}){1,20}\.", r"(\d*)*\d*-", r"(1|11|111){1,20}:"):
+        automaton = Known.check(pattern=pattern).automaton
+        assert not accepts(automaton, "1" * 20)
+
+
+@pytest.mark.parametrize("pattern", [None, "date", r"\d+\.\d"])
+@pytest.mark.parametrize("allowed", [None, ["001.2", "34.5", "1.1.99"]])
+def test_it_travels_unchanged(pattern: str | None, allowed: list[str] | None) -> None:
+    known = Known.check(None, allowed, pattern)
     payload = known.encode()
     found = Known.decode(payload)
-    assert bool(payload) == bool(length or allowed)
-    assert found.lengths == known.lengths
+    assert bool(payload) == bool(pattern or allowed)
+    assert found.pattern == known.pattern == describe_known(payload)[0]
     listed = [None if one.allowed is None else one.allowed.tolist() for one in (found, known)]
     assert listed[0] == listed[1]
+    assert describe_known(payload)[1] == (listed[0] and len(listed[0]))
 
 
 def test_what_to_read_decides_the_model() -> None:
     assert choose_reading() == Reading("mlp")
     assert choose_reading("cnn") == Reading("cnn")
     assert choose_reading(read="number") == Reading("number")
-    assert choose_reading(read="number", length=9) == Reading("number", b"9-9")
+    assert choose_reading(read="number", length=9) == Reading("number", rb'"\\d{9}"')
 
 
 @pytest.mark.parametrize(
@@ -83,8 +161,10 @@ def test_what_to_read_decides_the_model() -> None:
     [
         ({"model": "cnn", "read": "number"}, "leave out the model 'cnn'"),
         ({"model": "number"}, "there is no model 'number'"),
-        ({"length": "9"}, "a length and allowed numbers need"),
-        ({"allowed": ["9"]}, "a length and allowed numbers need"),
+        ({"length": "9"}, "a length, a pattern and allowed numbers need"),
+        ({"allowed": ["9"]}, "a length, a pattern and allowed numbers need"),
+        ({"pattern": "date"}, "a length, a pattern and allowed numbers need"),
+        ({"read": "number", "length": "9", "pattern": "date"}, "give one of the two"),
         ({"read": "word"}, "must be digit or number"),
     ],
 )

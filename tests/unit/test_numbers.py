@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from protocol.known import Known
+from protocol.values import ALPHABET
 from worker.models.number import BLANK, CELL, SIZE_UNIT, load_networks
 from worker.sight.numbers.finding import (
     Candidates,
@@ -59,8 +60,8 @@ def together(*parts: Candidates) -> Candidates:
     return joined.take(np.argsort(-joined.chances, kind="stable"))
 
 
-def read(found: Candidates, known: Known = Known()) -> str:  # noqa: B008 (frozen)
-    return propose_numbers(choose_line(found), known)[0].number
+def read(found: Candidates) -> str:
+    return propose_numbers(choose_line(found))[0].number
 
 
 def see(line: Candidates, read: Candidates | None = None) -> Seen:
@@ -68,8 +69,22 @@ def see(line: Candidates, read: Candidates | None = None) -> Seen:
     read = read or line
     columns = np.zeros((2 * len(read.chances) + 1, BLANK + 1))
     columns[:, BLANK] = 1
-    columns[1::2, :BLANK] = read.chances[:, None] * read.digits
+    columns[1::2, :10] = read.chances[:, None] * read.digits
     columns[1::2, BLANK] = 1 - read.chances
+    return see_columns(line, columns)
+
+
+def see_signs(value: str, chance: float = 0.99) -> Seen:
+    """A value whose digits the detector sees, too."""
+    columns = np.zeros((2 * len(value) + 1, BLANK + 1))
+    columns[:, BLANK] = 1
+    for place, sign in enumerate(value):
+        if sign != " ":
+            columns[2 * place + 1, [ALPHABET.index(sign), BLANK]] = chance, 1 - chance
+    return see_columns(candidates("".join(filter(str.isdigit, value))), columns)
+
+
+def see_columns(line: Candidates, columns: np.ndarray) -> Seen:
     return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), np.eye(2, 3), "")
 
 
@@ -118,9 +133,8 @@ def test_the_probabilities_of_a_reading_are_multiplied() -> None:
 
 def test_hundreds_of_candidates_have_readings() -> None:
     for length in (None, 20):
-        readings = propose_numbers(
-            candidates("1234" * 300, [0.5] * 1200), Known.check(length, None)
-        )
+        automaton = Known.check(length).automaton
+        readings = propose_numbers(candidates("1234" * 300, [0.5] * 1200), automaton)
         assert len(readings) > 1 and all(1 <= len(one.number) <= 20 for one in readings)
 
 
@@ -151,6 +165,71 @@ def test_what_is_known_helps(length: str | None, allowed: list[str] | None, numb
     assert sum(path.chance for path in readings) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "value", ["12.5", "-45", "50.000", "12/05/2024", "1,250.00", "+3", "40%", "9:15", "1--2"]
+)
+def test_a_value_is_read_as_it_is_written(value: str) -> None:
+    readings, reason, _ = choose_readings(see_signs(value), Known())
+    assert (readings[0].number, reason) == (value, "") and readings[0].chance > 0.9
+
+
+@pytest.mark.parametrize(
+    ("written", "pattern", "allowed", "number"),
+    [
+        ("50.000", "integer", None, "50000"),  # a sign without a place is passed over
+        ("12/05/2024", r"\d{8}", None, "12052024"),
+        ("1,250.00", r"\d+\.\d\d", None, "1250.00"),
+        ("32 6", r"\d+\.\d", None, "32.6"),  # a sign that must be there is put in
+        ("326", r"\d+\.\d", None, "32.6"),
+        ("32,6", r"\d+\.\d", None, "32.6"),
+        ("12 05 2024", r"\d{2}/\d{2}/\d{4}|\d{4}-\d\d-\d\d", None, "12/05/2024"),
+        ("12 05 2024", None, ["12/05/2024", "2/05/2024", "12/5/2024"], "12/05/2024"),
+        ("12/05/2024", "date", None, "12/05/2024"),
+        ("-45", "decimal", None, "-45"),
+        ("45", "decimal", None, "45"),  # one that may be there is not
+        ("4.5", "decimal", None, "4.5"),
+        ("-45", None, ["45", "54"], "45"),
+        ("12.5", None, ["12.5", "125"], "12.5"),
+        ("125", None, ["12.5", "125"], "125"),
+        ("125", None, ["12.5", "13.5", "1.3"], "12.5"),
+        ("12.5", r"\d+", ["12.5", "125"], "125"),
+    ],
+)
+def test_a_pattern_or_a_list_says_what_is_wanted(
+    written: str, pattern: str | None, allowed: list[str] | None, number: str
+) -> None:
+    known = Known.check(None, allowed, pattern)
+    readings, reason, is_free = choose_readings(see_signs(written), known)
+    assert (readings[0].number, reason, is_free) == (number, "", False)
+    assert sum(one.chance for one in readings) == pytest.approx(1)
+
+
+def test_a_sign_is_put_in_though_the_digits_are_unsure() -> None:
+    """Eight readings of the digits alone are more probable than the one with the sign."""
+    seen = see(candidates("3579"))
+    columns = np.exp(seen.answer.T.astype(float))
+    columns[1::2, :10] = 0.1
+    columns[[1, 3, 5, 7], [3, 5, 7, 9]] = 0.2
+    seen = see_columns(candidates("3579"), columns)
+    readings, *_ = choose_readings(seen, Known(r"\d{3}\.\d"))
+    assert readings[0].number == "357.9"
+
+
+def test_the_pattern_does_not_replace_other_digits() -> None:
+    readings, reason, is_free = choose_readings(see_signs("12.57"), Known(r"\d\.\d"))
+    assert (readings[0].number, reason, is_free) == ("12.57", "not allowed", True)
+
+
+def test_found_digits_are_digits_only() -> None:
+    seen = see_signs("-1.5")
+    seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
+    for number in ("-1.5", "15", "1.5"):  # signs are there, passed over, or put in
+        found = list_digits(seen, number, (75, 25), (75, 25))
+        middles = [(digit.left + digit.right) / 2 for digit in found]
+        assert [digit.digit for digit in found] == [1, 5]
+        assert middles == pytest.approx([27.5, 62.5], abs=9) and min(found)[1] > 0.9
+
+
 def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
     readings, reason, is_free = choose_readings(see(candidates("123")), Known.check(None, ["777"]))
     assert (readings[0].number, reason, is_free) == ("123", "not allowed", True)
@@ -158,11 +237,11 @@ def test_where_no_allowed_number_is_plausible_the_free_reading_stays() -> None:
 
 def test_what_is_known_is_not_plausible_where_another_number_is_nearly_certain() -> None:
     line = candidates("12", [0.95, 0.85])
-    for known in (Known.check(1, None), Known.check(None, ["1", "34"])):
+    for known in (Known.check(1), Known.check(None, ["1", "34"])):
         readings, reason, is_free = choose_readings(see(line), known)
         assert (readings[0].number, reason, is_free) == ("1", "", False)
     line = candidates("12", [0.99, 0.999])
-    for known in (Known.check(1, None), Known.check(3, None), Known.check(None, ["1", "34"])):
+    for known in (Known.check(1), Known.check(3), Known.check(None, ["1", "34"])):
         readings, reason, is_free = choose_readings(see(line), known)
         assert (readings[0].number, reason, is_free) == ("12", "not allowed", True)
 
@@ -193,7 +272,7 @@ def test_a_number_whose_length_is_known_is_calibrated_apart(
 def test_a_million_allowed_numbers() -> None:
     numbers = np.arange(0, 1_000_000_000, 1009) + 1_000_000_000
     allowed = numbers.astype("S10").view("S1").reshape(-1, 10)[:, 1:].copy().view("S9").ravel()
-    known = Known((9, 9), allowed)
+    known = Known(None, allowed)
     number = f"{1009 * 123_456:09d}"
     readings, *_ = choose_readings(see(candidates(number)), known)
     assert readings[0].number == number and readings[0].chance > 0.999
@@ -244,10 +323,10 @@ def test_a_box_of_a_turned_picture_is_where_its_middle_was(angle: float) -> None
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
     found = candidates("123", [0.99, 0.99, 0.05])
     line = choose_line(found)
-    assert find_others(found, line, 25) == ""
+    assert find_others(found, line, 25, False) == ""
     found.others[2] = 0.9
-    assert find_others(found, line, 25) == "other signs" and read(found) == "12"
-    assert find_others(found, line, 60) == ""  # it is small beside the line
+    assert find_others(found, line, 25, False) == "other signs" and read(found) == "12"
+    assert find_others(found, line, 60, False) == ""  # it is small beside the line
 
 
 def test_a_one_that_is_taller_than_the_digits_may_be_a_slash() -> None:
@@ -261,22 +340,24 @@ def test_a_one_that_is_taller_than_the_digits_may_be_a_slash() -> None:
         found = candidates(number, [0.99, chance, 0.99, 0.99])
         place = number.find("1") if "1" in number else 1
         found.boxes[place, [1, 3]] += (-grown, grown)
-        assert find_others(found, choose_line(found), 25) == reason
+        line = choose_line(found)
+        assert find_others(found, line, 25, False) == reason
+        assert find_others(found, line, 25, True) == ""
 
 
 def test_other_digits_are_a_reason_if_they_are_as_tall() -> None:
     line = candidates("4567")
-    assert find_others(together(line, candidates("12", top=40)), line, 25) == "several lines"
-    assert find_others(together(line, candidates("12", top=40)), line, 60) == ""
+    assert find_others(together(line, candidates("12", top=40)), line, 25, False) == "several lines"
+    assert find_others(together(line, candidates("12", top=40)), line, 60, False) == ""
 
 
 def test_two_numbers_in_a_line_are_a_reason() -> None:
     apart = together(candidates("123"), candidates("45", left=60 + 30))
     line = choose_line(apart)
-    assert read(line) == "12345" and find_others(line, line, 25) == "several lines"
+    assert read(line) == "12345" and find_others(line, line, 25, False) == "several lines"
     boxes = candidates("12345", pitch=60)  # all gaps are as wide
-    assert find_others(boxes, boxes, 25) == ""
-    assert find_others(boxes.take(np.array([0, 1])), boxes, 25) == ""
+    assert find_others(boxes, boxes, 25, False) == ""
+    assert find_others(boxes.take(np.array([0, 1])), boxes, 25, False) == ""
 
 
 def test_more_digits_than_a_number_can_have_are_an_error() -> None:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from protocol.chunk import CALIBRATION_BINS, Reason
 from protocol.known import Known
+from protocol.values import NUMERALS
 from worker.models.card import Card
 from worker.models.network import Network
 from worker.models.number import NumberReader
 from worker.sight.numbers.recognition import choose_readings, look
-from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal
+from worker.sight.numbers.weighing import Proposal
 from worker.sight.types import Grey, ImageError
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
@@ -101,13 +102,13 @@ class NumberPicture(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What was read in N pictures, freely and with the length known: (N,) each."""
+    """What was read in N pictures, freely and with the form of the number known: (N,) each."""
 
     chances: Tensor  # the probability of the free reading, 0 if there is none
     digits: Tensor  # how many digits it has, 1 if there is none
     is_doubted: Tensor  # whether it is to be reviewed, however sure the networks are
     is_right: Tensor
-    known_chances: Tensor  # the probability of the reading of the right length, 0 if there is none
+    known_chances: Tensor  # the probability of the reading of that form, 0 if there is none
     is_known_right: Tensor
 
 
@@ -119,9 +120,9 @@ def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> An
         reason: Reason = ""
         with suppress(ImageError):  # nothing was found
             seen = look(reader, picture)
-            (free, *_), reason, _ = choose_readings(seen, NOTHING_KNOWN)
-            length = len(number)
-            (best, *_), _, is_free = choose_readings(seen, Known((length, length)))
+            (free, *_), reason, _ = choose_readings(seen, Known())
+            form = "".join(r"\d" if sign in NUMERALS else rf"\{sign}" for sign in number)
+            (best, *_), _, is_free = choose_readings(seen, Known(form))
             known = NO_READING if is_free else best
         is_right, is_known_right = (one.number == number for one in (free, known))
         digits = len(free.number)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from protocol.chunk import CLASSES
+from protocol.values import ALPHABET
 from worker.learning.learner import Recipe, has_bfloat16
-from worker.models.number import ALPHABET, BLANK, STRIDE, STRIP_HEIGHT
+from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
 from worker.sight.numbers.line_strip import Boxes, cut_strip, fit_line
 from worker.sight.types import Grey
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from protocol.chunk import CLASSES
 from protocol.settings import NUMBER
+from protocol.values import ALPHABET
 from worker.models.card import Card, card_path
 from worker.models.model import TORCH_THREADS, read_weights
 
@@ -35,7 +36,6 @@ SIZE_UNIT = 16.0  # px: the distances of the edges from the cell's middle are le
 
 STRIP_HEIGHT = 28  # px
 STRIDE = 2  # px: a column of the answer covers this much of the strip's width
-ALPHABET = "0123456789.,-+/:%"  # what a value is written with: the classes of a column
 BLANK = len(ALPHABET)  # the class, after these, of a column that is the middle of none of them
 
 GRAPHS_FOLDER = Path(__file__).parent / "graphs"

@@ -1,51 +1,88 @@
-"""Reads a line column by column: proposes numbers, weighs any number, and finds its digits.
+"""Reads a line column by column: proposes numbers, weighs any number, and finds its signs.
 
-An `Answer` is what the network gives for a strip, (11, T): the log-probability of each class in
+An `Answer` is what the network gives for a strip, (18, T): the log-probability of each class in
 each column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 """
 
 import math
+from collections import Counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protocol.known import MAX_DIGITS, Known
+from protocol.values import (
+    ALPHABET,
+    AS_WRITTEN,
+    MAX_DIGITS,
+    PUNCTUATION,
+    TO_SHAPE,
+    AnyValue,
+    Automaton,
+    is_written,
+)
 from worker.models.number import BLANK
-from worker.sight.numbers.weighing import MIN_SHARE, NOTHING_KNOWN, Prefixes
+from worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
+MAX_OF_SHAPE = 2  # ... and at least this many of each shape if a sign may have to be put in
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
+MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
 Answer = NDArray[np.float32]
 
 
-def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
-    """The most probable numbers, the best first (A. Hannun et al., prefix beam search, 2014)."""
-    min_length, max_length = known.lengths or (1, MAX_DIGITS)
-    prefixes = Prefixes(known)
-    # a partial number's probability if the last column was blank, and if it showed its last digit
+def pass_over(answer: Answer, automaton: Automaton) -> Answer:
+    """The answer as if the signs that no value of the automaton has were blank.
+
+    If a pattern or a list is known, its signs may be put in where nothing is seen.
+    """
+    is_free = isinstance(automaton, AnyValue)
+    passed = [ALPHABET.index(sign) for sign in PUNCTUATION if sign not in automaton.signs]
+    if is_free and not passed:
+        return answer
+    answer = answer.copy()
+    answer[BLANK] = np.logaddexp.reduce(answer[[BLANK, *passed]])
+    answer[passed] = -math.inf
+    if not is_free:
+        kept = [*map(ALPHABET.index, automaton.signs)]
+        answer[kept] = np.maximum(answer[kept], answer[BLANK] + np.float32(math.log(MIN_SIGN)))
+    return answer
+
+
+def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
+    """The most probable numbers, the best first (A. Hannun et al., prefix beam search, 2014).
+
+    The answer is that of `pass_over`.
+    """
+    is_free = isinstance(automaton, AnyValue)
+    states = {"": automaton.start}  # of each partial number
+    # a partial number's probability if the last column was blank, and if it showed its last sign
     numbers = {"": (1.0, 0.0)}
-    for *digits, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
-        likely = [(str(digit), chance) for digit, chance in enumerate(digits) if chance > MIN_CLASS]
+    for *signs, none in np.exp(answer[:, choose_columns(answer, 0)].astype(float)).T.tolist():
+        likely = [
+            (sign, chance)
+            for sign, chance in zip(ALPHABET, signs, strict=True)
+            if chance > MIN_CLASS or (not is_free and sign in automaton.signs)
+        ]
         after = {number: [sum(chances) * none, 0.0] for number, chances in numbers.items()}
-        for number, (by_none, by_digit) in numbers.items():
-            last, by_any = number[-1:], by_none + by_digit
-            for digit, chance in likely:
+        for number, (by_none, by_sign) in numbers.items():
+            last, by_any = number[-1:], by_none + by_sign
+            for sign, chance in likely:
                 before = by_any
-                if digit == last:  # the same digit goes on, or another one begins
-                    after[number][1] += by_digit * chance
+                if sign == last:  # the same sign goes on, or another one begins
+                    after[number][1] += by_sign * chance
                     before = by_none
-                if before > 0.0 and len(number) < max_length:
-                    more = number + digit
+                more = number + sign
+                if before > 0.0 and (len(more) <= MAX_DIGITS or is_written(more)):
                     if more in after:
                         after[more][1] += before * chance
-                    elif known.allowed is None or prefixes.allow(more):
-                        after[more] = [0.0, before * chance]
-        sums = [(by_none + by_digit, number) for number, (by_none, by_digit) in after.items()]
-        likeliest = sorted(sums, reverse=True)[:MAX_PREFIXES]
+                    elif (state := automaton.step(states[number], sign)) is not None:
+                        after[more], states[more] = [0.0, before * chance], state
+        sums = [(by_none + by_sign, number) for number, (by_none, by_sign) in after.items()]
+        likeliest = keep_likeliest(sums, bool(automaton.signs) and not is_free)
         best = likeliest[0][0] or 1.0  # all are divided by this, or they would become too small
-        # `known` may leave out the most probable numbers, so less probable ones must be kept
-        bound = MIN_SHARE * best if known.is_nothing else 0.0
+        # if the most probable numbers may be left out, less probable ones must be kept
+        bound = MIN_SHARE * best if is_free else 0.0
         numbers = {
             number: (after[number][0] / best, after[number][1] / best)
             for chance, number in likeliest
@@ -54,22 +91,36 @@ def propose(answer: Answer, known: Known = NOTHING_KNOWN) -> list[str]:
     return [
         number
         for number in sorted(numbers, key=lambda number: -sum(numbers[number]))
-        if len(number) >= min_length and prefixes.is_whole(number)
+        if number and is_written(number) and automaton.is_final(states[number])
     ]
 
 
-def spell(answer: Answer) -> list[tuple[int, int]]:
-    """The digits that the likeliest classes of the columns show, each with its clearest column."""
-    digits: list[tuple[int, int]] = []
+def keep_likeliest(sums: list[tuple[float, str]], by_shape: bool) -> list[tuple[float, str]]:
+    """The likeliest partial numbers, the best first, and some of each shape such as `00/0`, because
+    one that has a sign put in is far less likely than those without it.
+    """
+    ordered = sorted(sums, reverse=True)
+    kept = ordered[:MAX_PREFIXES]
+    counts = Counter(number.translate(TO_SHAPE) for _, number in kept)
+    for one in ordered[MAX_PREFIXES:] if by_shape else ():
+        counts[shape := one[1].translate(TO_SHAPE)] += 1
+        if counts[shape] <= MAX_OF_SHAPE:
+            kept.append(one)
+    return kept
+
+
+def spell(answer: Answer) -> list[tuple[str, int]]:
+    """The signs that the likeliest classes of the columns show, each with its clearest column."""
+    signs: list[tuple[str, int]] = []
     before = BLANK
     best = answer.max(0).tolist()
-    for column, digit in enumerate(answer.argmax(0).tolist()):
-        if digit not in (BLANK, before):
-            digits.append((digit, column))
-        elif digit != BLANK and best[column] > best[digits[-1][1]]:
-            digits[-1] = digit, column
-        before = digit
-    return digits
+    for column, each in enumerate(answer.argmax(0).tolist()):
+        if each not in (BLANK, before):
+            signs.append((ALPHABET[each], column))
+        elif each != BLANK and best[column] > best[signs[-1][1]]:
+            signs[-1] = ALPHABET[each], column
+        before = each
+    return signs
 
 
 def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
@@ -77,34 +128,34 @@ def weigh(answer: Answer, numbers: list[str]) -> NDArray[np.float64]:
     lengths = [len(number) for number in numbers]
     columns = answer[:, choose_columns(answer, max(lengths))]
     table = torch.from_numpy(columns.T[:, None].repeat(len(numbers), 1))
-    digits = torch.from_numpy(np.array([*"".join(numbers)], int))
+    signs = torch.tensor([*map(ALPHABET.index, "".join(numbers))])
     widths = [len(table)] * len(numbers)
-    loss = torch.ctc_loss(table, digits, widths, lengths, BLANK, 0)
+    loss = torch.ctc_loss(table, signs, widths, lengths, BLANK, 0)
     return -loss.numpy().astype(float)
 
 
-def choose_columns(answer: Answer, digits: int) -> NDArray[np.intp]:
-    """The columns that may show a digit, and the first column of each gap after one.
+def choose_columns(answer: Answer, signs: int) -> NDArray[np.intp]:
+    """The columns that may show a sign, and the first column of each gap after one.
 
-    If these are too few for so many digits, the result is all columns.
+    If these are too few for so many signs, the result is all columns.
     """
     is_none = answer[BLANK] > math.log(1 - MIN_CLASS)
     is_kept = ~is_none
     is_kept[1:] |= ~is_none[:-1]
     columns = np.flatnonzero(is_kept)
-    return columns if len(columns) > 2 * digits else np.arange(answer.shape[1])
+    return columns if len(columns) > 2 * signs else np.arange(answer.shape[1])
 
 
 def align(answer: Answer, number: str) -> list[int]:
-    """The column in which each digit is clearest, on the number's most probable path (Viterbi).
+    """The column in which each sign is clearest, on the number's most probable path (Viterbi).
 
     The number must have a probability, see `weigh`.
     """
     spelled = spell(answer)
-    if [digit for digit, _ in spelled] == [*map(int, number)]:
+    if "".join(sign for sign, _ in spelled) == number:
         return [column for _, column in spelled]
-    classes = [BLANK, *(each for digit in number for each in (int(digit), BLANK))]
-    # a path may go from a digit to another one without a blank column between them
+    classes = [BLANK, *(each for sign in number for each in (ALPHABET.index(sign), BLANK))]
+    # a path may go from a sign to another one without a blank column between them
     can_skip = [i > 2 and each not in (BLANK, classes[i - 2]) for i, each in enumerate(classes)]
     columns = choose_columns(answer, len(number))
     chances = answer[:, columns].T.astype(float).tolist()
@@ -126,7 +177,7 @@ def align(answer: Answer, number: str) -> list[int]:
     clearest: dict[int, int] = {}
     for index in range(len(chances) - 1, -1, -1):
         if state % 2:
-            digit, other = classes[state], clearest.get(state, index)
-            clearest[state] = index if chances[index][digit] > chances[other][digit] else other
+            each, other = classes[state], clearest.get(state, index)
+            clearest[state] = index if chances[index][each] > chances[other][each] else other
         state -= steps[index][state]
     return [int(columns[clearest[state]]) for state in sorted(clearest)]

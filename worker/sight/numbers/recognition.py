@@ -1,7 +1,7 @@
 """From the bytes of a file to the number in the picture."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from warnings import catch_warnings
@@ -13,16 +13,25 @@ import torch
 from numpy.typing import NDArray
 
 from protocol.chunk import Alternative, FoundDigit, Reason
-from protocol.known import MAX_DIGITS, Known
+from protocol.known import Known
+from protocol.values import (
+    AS_WRITTEN,
+    DIGITS_ONLY,
+    MAX_DIGITS,
+    NO_PUNCTUATION,
+    NUMERALS,
+    Automaton,
+    accepts,
+)
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.ctc import Answer, align, propose, spell
+from worker.sight.numbers.ctc import Answer, align, pass_over, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, fit_line
 from worker.sight.numbers.search import NOTHING_SEEN, FoundLine, find_line, find_others
-from worker.sight.numbers.weighing import NOTHING_KNOWN, Proposal, propose_numbers
+from worker.sight.numbers.weighing import Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
@@ -60,30 +69,36 @@ class Seen:
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the picture
     reason: Reason  # why a person should look at it: what else is written in the picture
 
-    def weigh(self, known: Known = NOTHING_KNOWN) -> list[Proposal]:
-        """The numbers that the line may show and `known` allows, the most probable first.
+    def weigh(
+        self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
+    ) -> list[Proposal]:
+        """The numbers of the automaton, and others, that the line may show, the best first.
 
         The two networks are independent judges. The product of their probabilities counts, each to
-        a power, because they learned from the same scenes.
+        a power, because they learned from the same scenes. The detector judges the digits only: the
+        others have its probability.
         """
-        wanted = self._list(known)
-        chances = wanted if known.is_nothing else self._list(NOTHING_KNOWN) | wanted
-        if not wanted:
+        answer = pass_over(self.answer, automaton)
+        chances = dict(others) | self.list_numbers(automaton, answer)
+        if not chances:
             return []
         numbers = [*chances]
-        scores = COLUMNS_POWER * weigh_columns(self.answer, numbers)
+        scores = COLUMNS_POWER * weigh_columns(answer, numbers)
         scores += DETECTOR_POWER * np.log([*chances.values()])
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares /= max(shares.sum(), 1e-9)
         readings = map(Proposal, numbers, shares.tolist())
-        possible = [one for one in readings if one.chance > 0 and one.number in wanted]
+        possible = [one for one in readings if one.chance > 0]
         return sorted(possible, key=lambda one: -one.chance)
 
-    def _list(self, known: Known) -> dict[str, float]:
+    def list_numbers(self, automaton: Automaton, answer: Answer) -> dict[str, float]:
         """The numbers that either network takes for likely, with the detector's probability."""
-        paths = propose_numbers(self.line, known)[:MAX_PROPOSALS]
+        judged = AS_WRITTEN if automaton.signs else automaton
+        paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        return dict.fromkeys(propose(self.answer, known)[:MAX_PROPOSALS], UNSEEN_CHANCE) | found
+        read = propose(answer, automaton)[:MAX_PROPOSALS]
+        chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
+        return chances | {one: chance for one, chance in found.items() if accepts(automaton, one)}
 
 
 def read_number(content: bytes, known: Known) -> NumberReading:
@@ -131,10 +146,11 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     strip, to_strip = cut_strip(found.picture, fit_line(likely), STRIP_MARGIN, STRIP_MARGIN)
     answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
-    if len(spell(answer)) > MAX_DIGITS:
+    spelled = "".join(sign for sign, _ in spell(answer))
+    if len(spelled.translate(NO_PUNCTUATION)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
-    reason = find_others(found.candidates, line, height)
+    reason = find_others(found.candidates, line, height, "/" in spelled)
     return Seen(line, answer, to_strip, found.to_original, reason)
 
 
@@ -144,21 +160,28 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
     If numbers are known, the probability is that among those. The readings are free if nothing is
     known, and if no known number is plausible. Raises `ImageError` if nothing can be read.
     """
-    wanted = seen.weigh(known)
-    total = sum(one.chance for one in wanted)
-    free = seen.weigh() if total < 0.5 and not known.is_nothing else []
-    if wanted and (not free or wanted[0].chance >= MIN_PLAUSIBLE * free[0].chance):
-        readings = [one._replace(chance=one.chance / total) for one in wanted]
-        return readings, seen.reason, known.is_nothing
+    wanted = seen.weigh(known.automaton)
+    if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
+        return wanted, seen.reason, known.is_nothing
+    free = [] if known.is_nothing else seen.weigh()
     if not free:
         raise ImageError(NOTHING_SEEN)
     return free, seen.reason or "not allowed", True
 
 
+def is_plausible(seen: Seen, number: str) -> bool:
+    """Whether the digits of a number are not much less probable than the likeliest ones."""
+    digits = number.translate(NO_PUNCTUATION)
+    if digits == "".join(sign for sign, _ in spell(pass_over(seen.answer, DIGITS_ONLY))):
+        return True  # mostly
+    chances = dict(seen.weigh(DIGITS_ONLY, [Proposal(digits, UNSEEN_CHANCE)]))
+    return chances.get(digits, 0.0) >= MIN_PLAUSIBLE * max(chances.values(), default=1.0)
+
+
 def list_digits(
     seen: Seen, number: str, decoded: tuple[int, int], size: tuple[int, int]
 ) -> list[FoundDigit]:
-    """The digits of a number; their boxes are in px of the picture in the file.
+    """The digits of a number, without its signs; their boxes are in px of the picture in the file.
 
     `size` is the width and height of that picture, `decoded` that of the one in which the number
     was found. A digit's box is that of a candidate around its middle, else one of the usual width.
@@ -166,6 +189,8 @@ def list_digits(
     """
     found = []
     columns = np.array(align(seen.answer, number))
+    is_digit = [sign in NUMERALS for sign in number]
+    columns, number = columns[is_digit], number.translate(NO_PUNCTUATION)
     to_picture = cv2.invertAffineTransform(seen.to_strip)
     middles = np.outer((columns + 0.5) * STRIDE, to_picture[:, 0])
     middles += to_picture @ (0, STRIP_HEIGHT / 2, 1)

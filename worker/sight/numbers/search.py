@@ -95,8 +95,11 @@ def search(find: Find, picture: Grey) -> tuple[Candidates, Candidates]:
         scale = closer
 
 
-def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
-    """What is written besides the number, nearly as tall: other digits, or other signs."""
+def find_others(found: Candidates, line: Candidates, height: float, has_slash: bool) -> Reason:
+    """What is written besides the number, nearly as tall: other digits, or other signs.
+
+    If the columns show a slash, they tell it from a 1.
+    """
     is_tall = found.heights >= OTHER_HEIGHT * height
     if (is_tall & (found.others >= CLEAR)).any():
         return "other signs"
@@ -107,4 +110,5 @@ def find_others(found: Candidates, line: Candidates, height: float) -> Reason:
     if is_other or has_wide_gap(clear.boxes, height):
         return "several lines"
     may_be_slash = (clear.digits.argmax(1) == 1) & (clear.heights > SLASH_HEIGHT * height)
-    return "other signs" if may_be_slash[1:].any() else ""  # a slash is never the first sign
+    # a slash is never the first sign
+    return "other signs" if may_be_slash[1:].any() and not has_slash else ""

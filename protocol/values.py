@@ -1,0 +1,242 @@
+"""Values as they are written, and the automata that say which of them are possible.
+
+An automaton reads a value sign by sign. From `start`, `step` leads to the next state, or to None
+where no value goes on so; `is_final` says whether a value may end there.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import UsageError
+
+if TYPE_CHECKING:
+    from greenery.rxelems import Mult, Pattern
+
+NUMERALS, PUNCTUATION = "0123456789", ".,-+/:%"
+ALPHABET = NUMERALS + PUNCTUATION  # what a value is written with
+MAX_DIGITS = 20  # a value has at most this many digits
+MAX_CHARACTERS = 32  # ... and this many digits and signs together
+WRITTEN = rf"^([{re.escape(PUNCTUATION)}]*([0-9][{re.escape(PUNCTUATION)}]*){{1,{MAX_DIGITS}}})?$"
+WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
+NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
+TO_SHAPE = str.maketrans(NUMERALS, "0" * len(NUMERALS))
+
+DAY, MONTH, YEAR = r"(0?[1-9]|[12]\d|3[01])", "(0?[1-9]|1[0-2])", r"(\d{4}|\d{2})"
+DATES = [rf"{DAY}{s}{MONTH}{s}{YEAR}|\d{{4}}{s}{MONTH}{s}{DAY}" for s in (r"\.", "/", "-")]
+NAMED_PATTERNS = {
+    "integer": r"\d+",
+    "decimal": r"-?\d+([.,]\d+)?",
+    "date": "|".join(DATES),
+    "time": r"([01]?\d|2[0-3])(:[0-5]\d(:[0-5]\d)?|\.[0-5]\d(\.[0-5]\d)?)",
+}
+MAX_PATTERN = 200  # a pattern has at most this many characters
+MAX_TERMS = 500  # a state of a pattern has at most this many terms
+MAX_STEPS = 1 << 14  # an automaton remembers this many steps
+# What the library reads differently from Python: an escaped sign, a dash at a bracket's edge, {,n}
+PYTHON_ONLY = re.compile(r"\\([^\w\s])|((?<=\[)-|(?<=\[\^)-|-(?=\]))|(?<=\{)(?=,)")
+
+
+def is_written(text: str) -> bool:
+    """Whether a text can be a number as it is written, such as `-12.5`, or nothing at all."""
+    return len(text) <= MAX_CHARACTERS and re.fullmatch(WRITTEN, text) is not None
+
+
+class Automaton(Protocol):
+    start: Any
+    signs: str  # the signs besides digits that occur in its values
+
+    def step(self, state: Any, sign: str) -> Any | None: ...
+
+    def is_final(self, state: Any) -> bool: ...
+
+
+class AnyValue:
+    """The automaton of all values with some signs."""
+
+    start = ""
+
+    def __init__(self, signs: str) -> None:
+        self.signs = signs
+
+    def step(self, state: str, sign: str) -> str | None:
+        return state if sign in NUMERALS or sign in self.signs else None
+
+    def is_final(self, state: str) -> bool:
+        return True
+
+
+AS_WRITTEN, DIGITS_ONLY = AnyValue(PUNCTUATION), AnyValue("")
+
+
+class Part(NamedTuple):
+    """A part of a pattern, which is there `low` to `high` times."""
+
+    inner: "str | tuple[Term, ...]"  # some of the signs, or one of some terms
+    low: int
+    high: float
+
+
+Term = tuple[Part, ...]  # parts that follow one another
+
+
+class PatternAutomaton:
+    """The automaton of a pattern: a state has the terms of which one must follow.
+
+    V. Antimirov, "Partial derivatives of regular expressions", 1996. Steps are found when they are
+    needed: a table of all could fill the memory.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        """Raises `UsageError` for a pattern that can't be read, or that no value matches."""
+        self.pattern, terms = pattern, parse_pattern(pattern)
+        self.start = frozenset(terms)
+        self.step = lru_cache(MAX_STEPS)(self._step)
+        self.signs = "".join(sign for sign in PUNCTUATION if count(terms, sign)[1])
+        self.digits = count(terms, NUMERALS)  # the least and the most that a value has
+        characters = count(terms, ALPHABET)[0]
+        if self.digits[0] > MAX_DIGITS or not self.digits[1] or characters > MAX_CHARACTERS:
+            limits = f"1 to {MAX_DIGITS} digits, and at most {MAX_CHARACTERS} characters"
+            raise UsageError(f"nothing with {limits}, matches the pattern {pattern!r}")
+        accepts(self, "0" * MAX_DIGITS)
+
+    def _step(self, state: frozenset[Term], sign: str) -> frozenset[Term] | None:
+        after: set[Term] = set()
+        for term in state:
+            after.update(advance(term, sign))
+            if len(after) > MAX_TERMS:
+                raise UsageError(f"the pattern {self.pattern!r} repeats too many repetitions")
+        return frozenset(after) or None
+
+    def is_final(self, state: frozenset[Term]) -> bool:
+        return any(not count([term], ALPHABET)[0] for term in state)
+
+
+def advance(term: Term, sign: str) -> Iterator[Term]:
+    """What may follow a sign with which the term begins."""
+    if not term:
+        return
+    (inner, low, high), *rest = term
+    again = [Part(inner, max(low - 1, 0), high - 1)] if high > 1 else []
+    if isinstance(inner, str):
+        if sign in inner:
+            yield (*again, *rest)
+    else:
+        for first in inner:
+            for after in advance(first, sign):
+                yield (*after, *again, *rest)
+    if not low or not isinstance(inner, str) and not count(inner, ALPHABET)[0]:
+        yield from advance(tuple(rest), sign)
+
+
+def count(terms: Iterable[Term], signs: str) -> tuple[float, float]:
+    """The least and the most of these signs in what matches one of the terms."""
+    sums = []
+    for term in terms:
+        least, most = 0.0, 0.0
+        for inner, low, high in term:
+            if isinstance(inner, str):
+                among = [sign in signs for sign in inner]
+                few, many = float(all(among)), float(any(among))
+            else:
+                few, many = count(inner, signs)
+            least += low * few
+            most += high * many if many else 0.0
+        sums.append((least, most))
+    return min(few for few, _ in sums), max(many for _, many in sums)
+
+
+def parse_pattern(pattern: str) -> tuple[Term, ...]:
+    """The terms of a regular expression, or of a named one; a match is one of them.
+
+    Raises `UsageError` if it is none, or if it needs what can't be read.
+    """
+    from greenery.parse import NoMatch, parse  # the library takes 80 ms to import
+
+    text = NAMED_PATTERNS.get(pattern, pattern)
+    if len(pattern) > MAX_PATTERN:
+        raise UsageError(f"a pattern has at most {MAX_PATTERN} characters, not {len(pattern)}")
+    try:
+        re.compile(text)
+    except re.error as error:
+        names = ", ".join(NAMED_PATTERNS)
+        raise UsageError(
+            f"the pattern {pattern!r} is neither a regular expression ({error}) nor one of {names}"
+        ) from None
+    text = PYTHON_ONLY.sub(translate, text).removeprefix("^").removesuffix("$")
+    unreadable: list[str] = []
+    try:
+        terms = convert(parse(text), unreadable)
+    except (NoMatch, ValueError, IndexError, RecursionError):
+        raise UsageError(
+            f"the pattern {pattern!r} has a part that is not supported: it may have groups, |, "
+            "[…], \\d, ., and ?, *, + or {…}"
+        ) from None
+    if not terms:
+        needs = f"the pattern {pattern!r} needs {unreadable[0]!r}"
+        raise UsageError(f"{needs}: only {ALPHABET} can be read")
+    return terms
+
+
+def convert(pattern: "Pattern", unreadable: list[str]) -> tuple[Term, ...]:
+    """The terms of what the library read, but for those that need signs that can't be read."""
+    terms = (convert_term(term.mults, unreadable) for term in pattern.concs)
+    return tuple(term for term in terms if term is not None)
+
+
+def convert_term(parts: "tuple[Mult, ...]", unreadable: list[str]) -> Term | None:
+    """The same for one term; None if it needs a sign that can't be read, which is listed."""
+    term = []
+    for part in parts:
+        low, high, inner = part.multiplier.min.v, part.multiplier.max.v, part.multiplicand
+        if hasattr(inner, "concs"):
+            found: Any = convert(inner, unreadable)
+        else:
+            found = "".join(filter(inner.accepts, ALPHABET))
+            unreadable += [str(inner)] * (not found)
+        if found and high != 0:
+            term.append(Part(found, low, math.inf if high is None else high))
+        elif low:
+            return None
+    return tuple(term)
+
+
+def translate(match: re.Match[str]) -> str:
+    """What the library reads as Python reads the match: the code of a sign, or a 0 before {,n}."""
+    sign = match[1] or match[2]
+    return f"\\x{ord(sign):02x}" if sign else "0"
+
+
+class ListAutomaton:
+    """The automaton of the values in a list, which is sorted: it goes through its beginnings."""
+
+    def __init__(self, values: NDArray[np.bytes_]) -> None:
+        self.values = values
+        self.start = "", 0, len(values)  # a beginning; the values from `low` to `high` have it
+        self.step = lru_cache(MAX_STEPS)(self._step)
+        counts = np.bincount(values.view(np.uint8), minlength=128)
+        self.signs = "".join(sign for sign in PUNCTUATION if counts[ord(sign)])
+
+    def _step(self, state: tuple[str, int, int], sign: str) -> tuple[str, int, int] | None:
+        before, low, high = state
+        text = before + sign
+        ends = np.array([text, f"{text}~"], np.bytes_)  # in ASCII, the tilde follows all signs
+        first, end = self.values[low:high].searchsorted(ends).tolist()
+        return (text, low + first, low + end) if first < end else None
+
+    def is_final(self, state: tuple[str, int, int]) -> bool:
+        return bool(self.values[state[1]] == state[0].encode())
+
+
+def accepts(automaton: Automaton, number: str) -> bool:
+    """Whether the number is possible."""
+    state = automaton.start
+    for sign in number:
+        if (state := automaton.step(state, sign)) is None:
+            return False
+    return automaton.is_final(state)
