@@ -169,7 +169,7 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
         shear = hand.slant + MEAN_LEANS[digit] - lean_of(example) + rng.normal(0, 0.03)
         aspect = hand.aspect * np.exp(rng.normal(0, 0.05))
         mask = trace(example, 0 if hand.natural else pen, shear, aspect)
-    else:
+    if not len(examples) or not mask.any():  # a faint example leaves nothing
         width = (0.45 if digit == 1 else 0.68) * hand.aspect * np.exp(rng.normal(0, 0.05))
         size = (width * DRAWN_HEIGHT, DRAWN_HEIGHT)
         thickness = max(2, round(pen * DRAWN_HEIGHT))
