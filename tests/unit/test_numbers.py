@@ -10,7 +10,7 @@ import torch
 
 from protocol.known import Known
 from protocol.values import ALPHABET
-from worker.models.number import BLANK, CELL, SIZE_UNIT, load_networks
+from worker.models.number import BLANK, CELL, SIZE_UNIT, NumberReader, load_networks
 from worker.sight.numbers.finding import (
     Candidates,
     doubt_faint_ones,
@@ -27,10 +27,11 @@ from worker.sight.numbers.recognition import (
     list_digits,
     look,
     map_box,
+    read_line,
     read_number,
     trace_number,
 )
-from worker.sight.numbers.search import FIRST_LOOK, find_others, search
+from worker.sight.numbers.search import FIRST_LOOK, FoundLine, find_others, search
 from worker.sight.numbers.text_line import choose_line, measure_tilt
 from worker.sight.numbers.weighing import Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
@@ -85,7 +86,31 @@ def see_signs(value: str, chance: float = 0.99) -> Seen:
 
 
 def see_columns(line: Candidates, columns: np.ndarray) -> Seen:
-    return Seen(line, np.log(columns + 1e-9).T.astype(np.float32), np.eye(2, 3), np.eye(2, 3), "")
+    answer = np.log(columns + 1e-9).T.astype(np.float32)
+    return Seen(line, [answer], np.eye(2, 3), np.eye(2, 3), "")
+
+
+@pytest.mark.parametrize(("chance", "number", "looks"), [(0.48, "7", 3), (0.95, "1", 1)])
+def test_a_line_that_is_unsure_is_read_in_other_views(
+    chance: float, number: str, looks: int
+) -> None:
+    """The first look shows a 1 with a chance, else a 7; the other ones show a 7."""
+    seen = []
+
+    def show(strips: torch.Tensor) -> torch.Tensor:
+        seen.append(strips.shape)
+        chances = torch.full((BLANK + 1, strips.shape[3] // 2), 1e-6)
+        chances[BLANK] = 1
+        first = chance if len(seen) == 1 else 0.1
+        chances[:, 4] = 1e-6
+        chances[1, 4], chances[7, 4], chances[9, 4] = first, 0.8 * (1 - first), 0.2 * (1 - first)
+        return chances.log()[None, :, None]
+
+    line = candidates("1")._replace(digits=np.full((1, 10), 0.1, np.float32))
+    picture = np.full((40, 60), 200, np.uint8)
+    found = FoundLine(picture, np.eye(2, 3), line, line)
+    (best, *_) = read_line(NumberReader(show, show), found).weigh()
+    assert best.number == number and len(seen) == looks
 
 
 def test_a_line_is_read_from_left_to_right() -> None:
@@ -207,7 +232,7 @@ def test_a_pattern_or_a_list_says_what_is_wanted(
 def test_a_sign_is_put_in_though_the_digits_are_unsure() -> None:
     """Eight readings of the digits alone are more probable than the one with the sign."""
     seen = see(candidates("3579"))
-    columns = np.exp(seen.answer.T.astype(float))
+    columns = np.exp(seen.answers[0].T.astype(float))
     columns[1::2, :10] = 0.1
     columns[[1, 3, 5, 7], [3, 5, 7, 9]] = 0.2
     seen = see_columns(candidates("3579"), columns)

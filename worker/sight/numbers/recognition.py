@@ -1,6 +1,7 @@
 """From the bytes of a file to the number in the picture."""
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -29,7 +30,7 @@ from worker.sight.normalisation.colours import to_grey
 from worker.sight.numbers.ctc import Answer, align, pass_over, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
-from worker.sight.numbers.line_strip import DIGIT_HEIGHT, cut_strip, fit_line
+from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
 from worker.sight.numbers.search import NOTHING_SEEN, FoundLine, find_line, find_others
 from worker.sight.numbers.weighing import Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
@@ -39,6 +40,11 @@ LIKELY = 0.3  # the strip follows the line's candidates with at least this chanc
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
 # The exponents of both networks' probabilities: cross entropy on rendered numbers is least
 DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8
+# If the likeliest classes of all columns are together less probable than this, other views are
+# read, in which the digits are higher or lower by these factors; their mean counts
+SURE_PATH = 0.5
+VIEW_HEIGHTS = (0.9, 1.12)
+MIN_VIEW = -60.0  # the least log-probability of a number in another view
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
 UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
 MIN_DETECTOR_CHANCE = 1e-9  # a lower probability would only show how the detector is calibrated
@@ -64,7 +70,7 @@ class Seen:
     """The line that was found in a picture, before its readings are weighed."""
 
     line: Candidates  # the candidates of its line, from left to right
-    answer: Answer  # the network of columns about it
+    answers: list[Answer]  # the network of columns about it, and about other views if it is unsure
     to_strip: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the strip
     to_original: NDArray[np.float64]  # (2, 3): from px of the candidates to px of the picture
     reason: Reason  # why a person should look at it: what else is written in the picture
@@ -78,12 +84,13 @@ class Seen:
         a power, because they learned from the same scenes. The detector judges the digits only: the
         others have its probability.
         """
-        answer = pass_over(self.answer, automaton)
-        chances = dict(others) | self.list_numbers(automaton, answer)
+        answers = [pass_over(answer, automaton) for answer in self.answers]
+        chances = dict(others) | self.list_numbers(automaton, answers)
         if not chances:
             return []
         numbers = [*chances]
-        scores = COLUMNS_POWER * weigh_columns(answer, numbers)
+        first, *more = (weigh_columns(answer, numbers) for answer in answers)
+        scores = COLUMNS_POWER * np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
         scores += DETECTOR_POWER * np.log([*chances.values()])
         shares = np.exp(scores - max(scores.max(), -1e9))  # the line may be too short for them all
         shares /= max(shares.sum(), 1e-9)
@@ -91,12 +98,12 @@ class Seen:
         possible = [one for one in readings if one.chance > 0]
         return sorted(possible, key=lambda one: -one.chance)
 
-    def list_numbers(self, automaton: Automaton, answer: Answer) -> dict[str, float]:
+    def list_numbers(self, automaton: Automaton, answers: Iterable[Answer]) -> dict[str, float]:
         """The numbers that either network takes for likely, with the detector's probability."""
         judged = AS_WRITTEN if automaton.signs else automaton
         paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        read = propose(answer, automaton)[:MAX_PROPOSALS]
+        read = [number for each in answers for number in propose(each, automaton)[:MAX_PROPOSALS]]
         chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
         return chances | {one: chance for one, chance in found.items() if accepts(automaton, one)}
 
@@ -144,14 +151,27 @@ def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     line = found.line
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
-    strip, to_strip = cut_strip(found.picture, fit_line(likely), STRIP_MARGIN, STRIP_MARGIN)
-    answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
+    fitted = fit_line(likely)
+    answer, to_strip = read_strip(reader, found.picture, fitted)
+    answers = [answer]
+    if answer.max(0).sum() < math.log(SURE_PATH):
+        views = [fitted._replace(height=fitted.height * factor) for factor in VIEW_HEIGHTS]
+        answers += [read_strip(reader, found.picture, view)[0] for view in views]
     spelled = "".join(sign for sign, _ in spell(answer))
     if len(spelled.translate(NO_PUNCTUATION)) > MAX_DIGITS:
         raise ImageError(f"the line has more than {MAX_DIGITS} digits")
     height = find_median(likely[:, 3] - likely[:, 1])
     reason = find_others(found.candidates, line, height, "/" in spelled)
-    return Seen(line, answer, to_strip, found.to_original, reason)
+    return Seen(line, answers, to_strip, found.to_original, reason)
+
+
+def read_strip(
+    reader: NumberReader, picture: Grey, line: TextLine
+) -> tuple[Answer, NDArray[np.float64]]:
+    """What the network of columns sees in a line, and the (2, 3) matrix to px of its strip."""
+    strip, to_strip = cut_strip(picture, line, STRIP_MARGIN, STRIP_MARGIN)
+    answer = reader.columns(torch.from_numpy(strip)[None, None])[0, :, 0].log_softmax(0).numpy()
+    return answer, to_strip
 
 
 def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, bool]:
@@ -172,7 +192,7 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
 def is_plausible(seen: Seen, number: str) -> bool:
     """Whether the digits of a number are not much less probable than the likeliest ones."""
     digits = number.translate(NO_PUNCTUATION)
-    if digits == "".join(sign for sign, _ in spell(pass_over(seen.answer, DIGITS_ONLY))):
+    if digits == "".join(sign for sign, _ in spell(pass_over(seen.answers[0], DIGITS_ONLY))):
         return True  # mostly
     chances = dict(seen.weigh(DIGITS_ONLY, [Proposal(digits, UNSEEN_CHANCE)]))
     return chances.get(digits, 0.0) >= MIN_PLAUSIBLE * max(chances.values(), default=1.0)
@@ -188,13 +208,14 @@ def list_digits(
     Parts of it beyond the picture's edges are left out.
     """
     found = []
-    columns = np.array(align(seen.answer, number))
+    answer = seen.answers[0]
+    columns = np.array(align(answer, number))
     is_digit = [sign in NUMERALS for sign in number]
     columns, number = columns[is_digit], number.translate(NO_PUNCTUATION)
     to_picture = cv2.invertAffineTransform(seen.to_strip)
     middles = np.outer((columns + 0.5) * STRIDE, to_picture[:, 0])
     middles += to_picture @ (0, STRIP_HEIGHT / 2, 1)
-    chances = np.exp(seen.answer[[*map(int, number)], columns]).tolist()
+    chances = np.exp(answer[[*map(int, number)], columns]).tolist()
     candidates = [*zip(seen.line.chances.tolist(), seen.line.boxes.tolist(), strict=True)]
     half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
     for digit, chance, (x, y) in zip(map(int, number), chances, middles.tolist(), strict=True):
