@@ -40,10 +40,20 @@ def main() -> None:
         metavar="DIR",
         help="real handwriting to learn from as well; the option may be repeated",
     )
+    parser.add_argument(
+        "--judge",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help=f"real handwriting that calibrates `{NUMBER}`, and is not learned; may be repeated",
+    )
     options = parser.parse_args()
     name, seed, out = options.name, options.seed, options.out
     if name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
         parser.error(f"{name} takes neither --fine-tune nor --hands")
+    if name != NUMBER and options.judge:
+        parser.error(f"--judge is only for {NUMBER}")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
         parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
     if options.limit_images is not None and options.limit_images < 60:
@@ -62,7 +72,9 @@ def main() -> None:
 
             return write_graphs(out)
         if name == NUMBER:
-            from training.number_trainer import train_number as train
+            from training.number_trainer import train_number
+
+            train = partial(train_number, judges=tuple(options.judge))
         else:
             from training.trainer import train_model
 

@@ -7,6 +7,7 @@ calibrated anew.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -21,7 +22,7 @@ from protocol.settings import NUMBER
 from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train
-from training.hands import load_numbers
+from training.hands import load_glyphs, load_numbers
 from training.real_numbers import (
     PlacedNumber,
     choose_numbers,
@@ -32,8 +33,10 @@ from training.real_numbers import (
 from training.recipes import describe_command
 from training.rendered import Scene, collect, cut_strips, start_rendering
 from training.synthetic.rendering import start_processes
+from training.synthetic.writing import REAL_SHARE
 from worker.learning import column_batches
 from worker.learning.calibration import (
+    Answers,
     NumberPicture,
     calibrate_card,
     fit_logistic,
@@ -175,6 +178,20 @@ def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) 
         network.scale(slope, offset, factors[torch.stack(losses).argmin()].item())
 
 
+def name_shares(hands: tuple[Path, ...]) -> dict[str, float]:
+    """The share of each source in what is learned: glyphs to write with, and whole numbers."""
+    glyphs = [each.source for each in load_glyphs(hands, held_back=False)]
+    numbers = Counter(one.source for one in load_numbers(hands, held_back=False))
+    real = LEARNED_SHARE / (1 + LEARNED_SHARE) if numbers else 0.0
+    written = REAL_SHARE if glyphs else 0.0
+    shares = {"MNIST and drawn digits": (1 - real) * (1 - written)}
+    shares |= {f"digits of {name}": (1 - real) * written / len(glyphs) for name in glyphs}
+    roots = {name: count**0.5 for name, count in numbers.items()}
+    for name, root in roots.items():
+        shares[f"numbers of {name}"] = real * root / sum(roots.values())
+    return {name: round(share, 3) for name, share in shares.items()}
+
+
 def train_number(
     seed: int,
     epochs: int | None,
@@ -182,10 +199,13 @@ def train_number(
     limit_scenes: int | None,
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
+    judges: tuple[Path, ...] = (),
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
-    The scenes with which the accuracy is measured have no doubtful number.
+    The scenes with which the accuracy is measured have no doubtful number. Real numbers of `judges`
+    are not learned: the confidence is calibrated with them as well, and they alone choose the
+    threshold for `review`.
     """
     recipe = TUNING_RECIPE if fine_tune else NUMBER_RECIPE
     recipe = replace(
@@ -205,19 +225,27 @@ def train_number(
     weights = network.state_dict()
     reader = make_reader({name: value.numpy() for name, value in weights.items()})
     answers, tested = (
-        read_pictures(reader, (NumberPicture(scene.picture, scene.number) for scene in part))
+        read_pictures(reader, (NumberPicture(scene.picture, scene.text) for scene in part))
         for part in (validation, test)
     )
+    judged = answers
+    if judges:
+        numbers = load_numbers(judges, None)
+        judged = read_pictures(reader, (NumberPicture(one.picture, one.text) for one in numbers))
+        answers = Answers(*(torch.cat(parts) for parts in zip(answers, judged, strict=True)))
     card = Card(
         name=NUMBER,
         architecture=NUMBER_READER,
         mean=0.0,
         std=1.0,
         seed=seed,
-        command=describe_command(NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands),
-        validation_accuracy=measure_share(answers.is_right),
+        command=describe_command(
+            NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges
+        ),
+        validation_accuracy=measure_share(judged.is_right),
+        sources=name_shares(hands),
     )
-    card = calibrate_card(card, answers)
+    card = calibrate_card(card, answers, judged)
     card = replace(
         card,
         test_accuracy=measure_share(tested.is_right),

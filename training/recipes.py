@@ -106,6 +106,7 @@ def describe_command(
     limit: int | None,
     fine_tune: bool,
     hands: Sequence[Path],
+    judges: Sequence[Path] = (),
 ) -> str:
     """The commands that make the weights, with those that made the weights in use if need be."""
     before = f"{read_card(card_path(name)).command}; DIGITQ_WEIGHTS=DIR " if fine_tune else ""
@@ -113,5 +114,6 @@ def describe_command(
         f"{before}python -m training {name} --seed {seed} --epochs {epochs}"
         + ("" if limit is None else f" --limit-images {limit}")
         + "".join(f" --hands {folder.name}" for folder in hands)
+        + "".join(f" --judge {folder.name}" for folder in judges)
         + (" --fine-tune --out NEW" if fine_tune else " --out DIR")
     )

@@ -130,8 +130,10 @@ def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> An
     return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 
 
-def calibrate_card(card: Card, answers: Answers) -> Card:
+def calibrate_card(card: Card, answers: Answers, judged: Answers | None = None) -> Card:
     """The card with what makes confidence match accuracy, and the threshold for `review`.
+
+    The threshold is chosen by the `judged` answers, or by all.
 
     The confidence of a free reading also depends on its count of digits. A reading whose length was
     known has a confidence of its own: no other length takes a part of its probability, so that is
@@ -148,7 +150,8 @@ def calibrate_card(card: Card, answers: Answers) -> Card:
         known_temperature=round(1 / known_slope, 4),
         known_offset=round(known_offset, 4),
     )
-    return replace(card, review_below=choose_threshold(calibrated(card, answers), answers))
+    judged = judged or answers
+    return replace(card, review_below=choose_threshold(calibrated(card, judged), judged))
 
 
 def fit_odds(answers: Answers, chances: Tensor, is_right: Tensor, *features: Tensor) -> list[float]:
