@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.rendered import Scene
+from worker.learning.scenes import Scene
 
 
 def draw_scene(digits: list[int]) -> Scene:

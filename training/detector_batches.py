@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.rendered import Scene
 from worker.learning.column_batches import Rng, answer
+from worker.learning.scenes import Scene
 from worker.models.number import CELL, EDGES, MULTIPLE, SIZE_UNIT, divide
 from worker.sight.numbers.finding import equalise, shrink_by_factor
 from worker.sight.numbers.line_strip import Boxes

@@ -18,10 +18,11 @@ from protocol.errors import UsageError
 from protocol.host.cores import usable_cores
 from protocol.text import plural
 from training.muon import Muon
-from training.rendered import Scene, collect, start_rendering
+from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning.column_batches import MakeBatches, NumberRecipe, draw_batches
 from worker.learning.learner import Learner, MeasureLosses, report_epoch
+from worker.learning.scenes import Scene
 
 
 @dataclass(frozen=True)

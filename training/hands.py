@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,20 +22,12 @@ from numpy.typing import NDArray
 from protocol.errors import UsageError
 from protocol.values import ALPHABET
 from training.synthetic.scenes import Images, Labels, Rng, pick
+from worker.learning.scenes import RealNumber
 from worker.sight.types import Grey
 
 HELD_BACK_SHARE = 10  # one writer in this many is held back
 GLYPH_MARGIN = 4  # px: with it, digits fill as much of their squares as MNIST's
 DIGITS = range(10)
-
-
-class RealNumber(NamedTuple):
-    """The picture of a number that somebody wrote."""
-
-    picture: Grey
-    text: str  # its digits, and its signs if they are known
-    knows_signs: bool
-    source: str
 
 
 @dataclass(frozen=True)

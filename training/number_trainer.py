@@ -23,15 +23,8 @@ from training import detector_batches
 from training.detector import Detector
 from training.epochs import SceneLearner, ScenesRecipe, train
 from training.hands import load_glyphs, load_numbers
-from training.real_numbers import (
-    PlacedNumber,
-    choose_numbers,
-    cut_number,
-    place_numbers,
-    to_scene,
-)
 from training.recipes import describe_command
-from training.rendered import Scene, collect, cut_strips, start_rendering
+from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
 from training.synthetic.writing import REAL_SHARE
 from worker.learning import column_batches
@@ -47,6 +40,14 @@ from worker.learning.calibration import (
 from worker.learning.column_batches import Rng, StripBatch, batch_strips, vary
 from worker.learning.columns import Columns, fold
 from worker.learning.own import write_model
+from worker.learning.scenes import (
+    PlacedNumber,
+    Scene,
+    cut_number,
+    cut_strips,
+    place_numbers,
+    to_scene,
+)
 from worker.models.card import Card
 from worker.models.network import NUMBER_READER
 from worker.models.number import divide, make_reader, read_number_weights
@@ -75,6 +76,16 @@ def read_networks() -> tuple[NumberNetwork, Card]:
     network = NumberNetwork(fold(Detector()), fold(Columns()))
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return network, card
+
+
+def choose_numbers(numbers: Sequence[PlacedNumber], count: int, rng: Rng) -> list[PlacedNumber]:
+    """Draw numbers; of a source with four times as many numbers, twice as many are drawn."""
+    if not numbers:
+        return []
+    names, places = np.unique([one.real.source for one in numbers], return_inverse=True)
+    shares = np.bincount(places, minlength=len(names))[places] ** -0.5
+    chosen = rng.choice(len(numbers), count, p=shares / shares.sum())
+    return [numbers[row] for row in chosen.tolist()]
 
 
 class RealNumbers:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from training.rendered import collect, cut_strips, start_rendering
+from training.rendered import collect, start_rendering
 from training.synthetic.rendering import start_processes
 from worker.learning.own_numbers import REHEARSAL_FILE
+from worker.learning.scenes import cut_strips
 from worker.sight.types import Grey
 
 STRIP_SCENES = 2_300  # about a fifth of them has no clear number

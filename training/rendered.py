@@ -1,10 +1,8 @@
 """Renders scenes of numbers in other processes, while a network learns."""
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,24 +11,11 @@ from training.hands import load_glyphs, load_papers
 from training.synthetic.numbers import render_number
 from training.synthetic.writing import Scripts
 from worker.dataset import load_mnist
-from worker.learning.column_batches import LearnedStrip, Rng, cut_inexactly
 from worker.learning.own_digits import VALIDATION_IMAGES
+from worker.learning.scenes import Scene
 from worker.sight.decoding.pillow import prepare_libraries
-from worker.sight.numbers.line_strip import Boxes
-from worker.sight.types import Grey
 
 BLOCK_SCENES = 250  # a process renders this many scenes at a time, from a seed of their own
-TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
-
-
-class Scene(NamedTuple):
-    picture: Grey
-    signs: list[int]  # the number's digits, then other digits, and `OTHER`
-    boxes: Boxes  # of these
-    number: str  # the number's digits
-    text: str  # these and the signs that are read
-    text_boxes: Boxes
-    doubt: str
 
 
 Blocks = list["Future[list[Scene]]"]
@@ -61,15 +46,6 @@ def render_scenes(
         number = "".join(map(str, scene.digits))
         scenes.append(Scene(grey, signs, boxes, number, scene.text, scene.text_boxes, scene.doubt))
     return scenes
-
-
-def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
-    """The lines of the scenes with a clear number, and of those where another one is near."""
-    for scene in scenes:
-        is_alone = scene.doubt not in TIGHT
-        if scene.number and not (scene.doubt and is_alone):
-            digits = scene.boxes[: len(scene.number)]
-            yield cut_inexactly(scene.picture, digits, scene.text, scene.text_boxes, rng, is_alone)
 
 
 def start_rendering(

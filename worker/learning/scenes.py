@@ -1,21 +1,42 @@
-"""Real numbers among the rendered ones: the networks in training find the digits in them."""
+"""What both networks of `number` learn from: scenes whose signs are known, and real numbers.
 
-from collections.abc import Iterable, Sequence
+The networks find the digits of a real number themselves.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from training.hands import RealNumber
-from training.rendered import Scene
 from worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
 from worker.models.number import NumberReader
 from worker.sight.numbers.line_strip import Boxes
 from worker.sight.numbers.recognition import look
 from worker.sight.numbers.search import CLEAR
-from worker.sight.types import ImageError
+from worker.sight.types import Grey, ImageError
 
+TIGHT = ("several lines", "several numbers")  # their strips must not show the other number
 MAX_MISSED = 1  # a number is learned if at most this many digits too few or too many are seen
 BEYOND = 0.8  # heights of a digit: the line of an unsure number is longer by this at both ends
+
+
+class Scene(NamedTuple):
+    picture: Grey
+    signs: list[int]  # the number's digits, then other digits, and `OTHER`
+    boxes: Boxes  # of these
+    number: str  # the number's digits
+    text: str  # these and the signs that are read
+    text_boxes: Boxes
+    doubt: str
+
+
+class RealNumber(NamedTuple):
+    """The picture of a number that somebody wrote."""
+
+    picture: Grey
+    text: str  # its digits, and its signs if they are known
+    knows_signs: bool
+    source: str
 
 
 class PlacedNumber(NamedTuple):
@@ -43,21 +64,20 @@ def place_numbers(reader: NumberReader, numbers: Iterable[RealNumber]) -> list[P
     return placed
 
 
-def choose_numbers(numbers: Sequence[PlacedNumber], count: int, rng: Rng) -> list[PlacedNumber]:
-    """Draw numbers; of a source with four times as many numbers, twice as many are drawn."""
-    if not numbers:
-        return []
-    names, places = np.unique([one.real.source for one in numbers], return_inverse=True)
-    shares = np.bincount(places, minlength=len(names))[places] ** -0.5
-    chosen = rng.choice(len(numbers), count, p=shares / shares.sum())
-    return [numbers[row] for row in chosen.tolist()]
-
-
 def to_scene(placed: PlacedNumber) -> Scene:
     """The picture of an exactly placed number as the detector learns it."""
     text = "".join(sign for sign in placed.real.text if sign.isdecimal())
     signs = [*map(int, text)]
     return Scene(placed.real.picture, signs, placed.digits, text, text, placed.digits, "")
+
+
+def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
+    """The lines of the scenes with a clear number, and of those where another one is near."""
+    for scene in scenes:
+        is_alone = scene.doubt not in TIGHT
+        if scene.number and not (scene.doubt and is_alone):
+            digits = scene.boxes[: len(scene.number)]
+            yield cut_inexactly(scene.picture, digits, scene.text, scene.text_boxes, rng, is_alone)
 
 
 def cut_number(placed: PlacedNumber, rng: Rng) -> LearnedStrip:
