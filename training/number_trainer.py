@@ -45,7 +45,7 @@ from worker.learning.scenes import (
     Scene,
     cut_number,
     cut_strips,
-    place_numbers,
+    place_number,
     to_scene,
 )
 from worker.models.card import Card
@@ -100,7 +100,8 @@ class RealNumbers:
         """Find the digits with networks, whose weights stay as they are."""
         learned = NumberNetwork(fold(deepcopy(detector)), fold(deepcopy(columns)))
         reader = make_reader({name: value.numpy() for name, value in learned.state_dict().items()})
-        self.placed = place_numbers(reader, self.numbers)
+        placed = (place_number(reader, real) for real in self.numbers)
+        self.placed = [one for one in placed if one]
         self.exact = [one for one in self.placed if one.is_exact]
         print(
             f"{len(self.placed)} of {len(self.numbers)} real numbers are found, "

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 from unittest.mock import patch
 
 import cv2
@@ -28,6 +29,7 @@ from tests.waiting import DIGITQ
 from worker.commands import train
 from worker.dataset import load_mnist
 from worker.learning import own_digits
+from worker.learning.learner import Learner
 from worker.learning.own import Trained, hold_back, write_if_better, write_model
 from worker.learning.recipes import MlpRecipe
 from worker.models.card import Card, read_card
@@ -148,6 +150,26 @@ def test_weights_that_became_worse_are_not_written(
     assert result.exit_code == 1
     assert "worse than before, so nothing is written" in result.stderr.splitlines()[-1]
     assert not [*tmp_path.iterdir()]
+
+
+class Idle(Learner):
+    """Learns nothing."""
+
+    def train(self, make_batches: Any) -> Any:
+        return self.network
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_weights_that_became_no_better_are_not_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_digits, "Learner", Idle)
+    images, labels = load_mnist("sample")
+    contents = [cv2.imencode(".png", image)[1].tobytes() for image in images[:20].numpy()]
+    result = run_own([files(contents, labels[:20].tolist())], tmp_path / "new", name)
+    assert result.exit_code == 1
+    assert "no better than before, so nothing is written" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.5])

@@ -5,10 +5,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from protocol.chunk import CALIBRATION_BINS, Reason
@@ -98,7 +96,6 @@ class NumberPicture(NamedTuple):
 
     picture: Grey
     number: str
-    boxes: NDArray[np.float32] = np.zeros((0, 4), np.float32)  # its digits', if they are known
 
 
 class Answers(NamedTuple):
@@ -115,7 +112,7 @@ class Answers(NamedTuple):
 def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> Answers:
     """Read the number in each picture."""
     rows = []
-    for picture, number, _ in pictures:
+    for picture, number in pictures:
         free = known = NO_READING
         reason: Reason = ""
         with suppress(ImageError):  # nothing was found

@@ -1,7 +1,7 @@
 """Goes on training `number` with one's own numbers.
 
-The detector stays as it is, and cuts out the line of each number. The network of columns learns
-these lines beside rendered ones.
+The networks find the digits of each number. The detector stays as it is. The network of columns
+learns the lines of the numbers beside rendered ones.
 """
 
 import sys
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -29,13 +28,10 @@ from worker.learning.calibration import (
     read_pictures,
 )
 from worker.learning.column_batches import (
-    NO_BOXES,
-    LearnedStrip,
     NumberRecipe,
     Rng,
     StripBatch,
     batch_strips,
-    cut_inexactly,
     draw_batches,
     measure_losses,
     vary,
@@ -43,46 +39,43 @@ from worker.learning.column_batches import (
 from worker.learning.columns import Columns, fold
 from worker.learning.learner import Learner
 from worker.learning.own import Trained, leave_out, read_own
-from worker.models.number import NumberReader, make_reader, read_number_weights, take_weights
+from worker.learning.scenes import (
+    PlacedNumber,
+    RealNumber,
+    Scene,
+    cut_number,
+    cut_strips,
+    place_number,
+)
+from worker.models.number import Weights, make_reader, read_number_weights, take_weights
 from worker.sight.decoding.any_file import read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.finding import equalise
-from worker.sight.numbers.recognition import DECODED_SIDE, list_digits, look
-from worker.sight.numbers.search import CLEAR
-from worker.sight.types import Grey, ImageError
+from worker.sight.numbers.recognition import DECODED_SIDE
+from worker.sight.types import Grey
 
 RECIPE = NumberRecipe(epochs=4, learning_rate=5e-4, warm_up_steps=20, ema_decay=0.98)
-OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed one
-MAX_MISSED = 1  # the detector may see this many digits more or fewer than the number has
+OWN_SHARE = 0.5  # this many own numbers are learned for each rehearsed scene
 MISCOUNTED = "the detector misses two digits or more, or sees as many too many"
 REHEARSAL_FILE = Path(__file__).parent / "rehearsal.arrow"
 
 
-class Rehearsal(NamedTuple):
-    """Rendered numbers, so that the network does not forget them while it learns others."""
+def load_rehearsal() -> tuple[list[Scene], list[Scene]]:
+    """Rendered scenes to learn from, so that no network forgets them, and others to test with.
 
-    strips: list[LearnedStrip]
-    pictures: list[NumberPicture]
-
-
-def load_rehearsal() -> Rehearsal:
-    """The strips and whole pictures of the file, which `python -m training rehearsal` made.
-
-    Its Arrow table has `image`, a WebP picture of grey values; `number`; and `middles`, where the
-    middle of each digit is in a strip, in px. A row without `middles` is a whole picture.
+    They are in a file, which `python -m training rehearsal` made.
     """
-    strips, pictures = [], []
+    learned: list[Scene] = []
+    held_back: list[Scene] = []
     with pa.ipc.open_file(REHEARSAL_FILE) as file:
         rows = file.read_all().to_pylist()
     for row in rows:
-        number, content = row["number"], np.frombuffer(row["image"], np.uint8)
-        grey = np.asarray(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE), np.uint8)
-        if row["middles"] is None:
-            pictures.append(NumberPicture(grey, number))
-        else:
-            middles = np.array(row["middles"], np.float64)
-            strips.append(LearnedStrip(equalise(grey), middles, number))
-    return Rehearsal(strips, pictures)
+        part = held_back if row.pop("is_held_back") else learned
+        content = np.frombuffer(row["picture"], np.uint8)
+        row["picture"] = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        for name in ("boxes", "text_boxes"):
+            row[name] = np.array(row[name], np.float32).reshape(-1, 4)
+        part.append(Scene(**row))
+    return learned, held_back
 
 
 def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
@@ -95,45 +88,34 @@ def read_own_pictures(batch: pa.RecordBatch) -> list[Outcome[Grey]]:
     return read_images(batch, reader, read_image)
 
 
-def place_digits(reader: NumberReader, own: NumberPicture) -> NumberPicture | None:
-    """The picture with the box of each digit; None if the detector sees too few or too many."""
-    try:
-        seen = look(reader, own.picture)
-    except ImageError:
-        return None
-    count = int((seen.line.chances >= CLEAR).sum())
-    if abs(count - len(own.number)) > MAX_MISSED:
-        return None
-    height, width = own.picture.shape
-    found = list_digits(seen, own.number, (width, height), (width, height))
-    return own._replace(boxes=np.array([digit[2:] for digit in found], np.float32))
+def mix_strips(own: Sequence[PlacedNumber], scenes: Sequence[Scene], rng: Rng) -> list[StripBatch]:
+    """What the network of columns learns: lines of rehearsed scenes, and of own numbers."""
+    chosen = rng.integers(len(own), size=round(OWN_SHARE * len(scenes)))
+    strips = *cut_strips(scenes, rng), *(cut_number(own[row], rng) for row in chosen.tolist())
+    return batch_strips([vary(strip, rng) for strip in strips], rng)
 
 
 def learn_columns(
-    columns: Columns,
-    own: Sequence[NumberPicture],
-    rehearsed: Sequence[LearnedStrip],
+    weights: Weights,
+    own: Sequence[PlacedNumber],
+    scenes: Sequence[Scene],
     seed: int,
     recipe: NumberRecipe,
-) -> Columns:
-    """Train the network of columns with own pictures, which have boxes, beside rehearsed strips."""
-
-    def make_batches(strips: Sequence[LearnedStrip], rng: Rng) -> list[StripBatch]:
-        chosen = rng.integers(len(own), size=round(OWN_SHARE * len(strips)))
-        cut = (
-            cut_inexactly(picture, digits, text, digits if text.isdecimal() else NO_BOXES, rng)
-            for picture, text, digits in (own[row] for row in chosen.tolist())
-        )
-        return batch_strips([vary(strip, rng) for strip in (*strips, *cut)], rng)
-
+) -> Weights:
+    """Train the network of columns; gives the weights with its new ones."""
+    torch.manual_seed(seed)
+    columns = fold(Columns())
+    old = take_weights(weights, "columns")
+    columns.load_state_dict({name: torch.from_numpy(value) for name, value in old.items()})
     optimiser = torch.optim.AdamW(
         columns.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     learner = Learner(columns, measure_losses, recipe, [optimiser])
     torch.set_num_threads(usable_cores())
-    learned: Columns = learner.train(partial(draw_batches, rehearsed, make_batches, seed))
+    columns = learner.train(partial(draw_batches, scenes, partial(mix_strips, own), seed))
     torch.set_num_threads(1)
-    return fold(learned)
+    new = {f"columns.{name}": value.numpy() for name, value in columns.state_dict().items()}
+    return weights | new
 
 
 def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) -> Trained:
@@ -142,25 +124,24 @@ def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) ->
     weights, before = read_number_weights()
     own, held_back, left_out = read_own(chunks, read_own_pictures, "number", seed)
     reader = make_reader(weights)
-    placed = [(id, place_digits(reader, NumberPicture(*shown))) for id, *shown in own]
+    knows_signs = not all(text.isdecimal() for _, _, text in own)
+    real = ((id, RealNumber(picture, text, knows_signs, "")) for id, picture, text in own)
+    placed = [(id, place_number(reader, one)) for id, one in real]
     learned = [one for _, one in placed if one]
     left_out |= leave_out([id for id, one in placed if not one], MISCOUNTED)
     if not learned:
         raise UsageError("in no image the detector sees as many digits as the right answer has")
-    rehearsal = load_rehearsal()
-    sets = [NumberPicture(*shown) for _, *shown in held_back], rehearsal.pictures
+    scenes, tested = load_rehearsal()
+    sets = (
+        [NumberPicture(picture, number) for _, picture, number in held_back],
+        [NumberPicture(scene.picture, scene.text) for scene in tested if not scene.doubt],
+    )
     own_before, rehearsed_before = (
         measure_share(read_pictures(reader, part).is_right) for part in sets
     )
     recipe = replace(RECIPE, epochs=epochs or RECIPE.epochs)
-    torch.manual_seed(seed)
-    columns = fold(Columns())
-    old = take_weights(weights, "columns")
-    columns.load_state_dict({name: torch.from_numpy(value) for name, value in old.items()})
-    columns = learn_columns(columns, learned, rehearsal.strips, seed, recipe)
+    weights = learn_columns(weights, learned, scenes, seed, recipe)
     print("calibrating and testing …", file=sys.stderr)
-    new = {f"columns.{name}": value.numpy() for name, value in columns.state_dict().items()}
-    weights = weights | new
     read = [read_pictures(make_reader(weights), part) for part in sets]
     both = Answers(*(torch.cat(parts) for parts in zip(*read, strict=True)))
     own_after, rehearsed_after = (measure_share(answers.is_right) for answers in read)
@@ -176,6 +157,6 @@ def train_own_numbers(chunks: Iterable[Chunk], seed: int, epochs: int | None) ->
         own_accuracy_before=own_before,
         own_accuracy=own_after,
     )
-    others = f"{len(rehearsal.pictures)} rendered numbers", rehearsed_before, rehearsed_after
+    others = f"{len(sets[1])} rendered numbers", rehearsed_before, rehearsed_after
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     return Trained(before, card, tensors, others)

@@ -47,21 +47,18 @@ class PlacedNumber(NamedTuple):
     is_exact: bool  # these are the number's digits, one by one
 
 
-def place_numbers(reader: NumberReader, numbers: Iterable[RealNumber]) -> list[PlacedNumber]:
-    """Find the lines of numbers; those of which too many or too few digits are seen are dropped."""
-    placed = []
-    for real in numbers:
-        try:
-            line = look(reader, real.picture).line.likely(CLEAR)
-        except ImageError:
-            continue
-        digits = [sign for sign in real.text if sign.isdecimal()]
-        order = line.middles[:, 0].argsort()
-        seen, boxes = line.digits[order].argmax(1), line.boxes[order]
-        is_exact = [*map(str, seen.tolist())] == digits
-        if len(boxes) and abs(len(boxes) - len(digits)) <= MAX_MISSED:
-            placed.append(PlacedNumber(real, boxes, is_exact))
-    return placed
+def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
+    """Find the line of a number; None if too many or too few of its digits are seen."""
+    digits = [sign for sign in real.text if sign.isdecimal()]
+    try:
+        line = look(reader, real.picture).line.likely(CLEAR)
+    except ImageError:
+        return None
+    if not (digits and len(line.boxes)) or abs(len(line.boxes) - len(digits)) > MAX_MISSED:
+        return None
+    order = line.middles[:, 0].argsort()
+    seen = line.digits[order].argmax(1)
+    return PlacedNumber(real, line.boxes[order], [*map(str, seen.tolist())] == digits)
 
 
 def to_scene(placed: PlacedNumber) -> Scene:
