@@ -164,6 +164,11 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         metavar="FILE|FILE.csv:COLUMN",
         help="the whole numbers that there can be: one on each line, or a column of a CSV",
     )
+    @click.option(
+        "--fill",
+        metavar="MARKS",
+        help="marks that fill unused boxes, and are passed over: some of X, - and /, such as X-",
+    )
     @wraps(command)
     def run(
         read: str,
@@ -171,13 +176,16 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         length: str | None,
         pattern: str | None,
         allowed: str | None,
+        fill: str | None,
         **others: Any,
     ) -> None:
         from producer.sources.truth import read_allowed
+        from protocol.known import WhatIsKnown
         from protocol.reading import choose_reading
 
         lines = None if allowed is None else read_allowed(allowed)
-        reading = choose_reading(model, read, length=length, pattern=pattern, allowed=lines)
+        known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
+        reading = choose_reading(model, read, **known)
         command(reading=reading, **others)
 
     return run

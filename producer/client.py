@@ -94,7 +94,7 @@ class Client:
         With `read="number"` the whole number in each image is read, as it is written. It helps to
         know its `length`, such as `"9"` or `"3-6"`; its `pattern`, a regular expression such as
         `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers that are
-        `allowed`, up to a million.
+        `allowed`, up to a million. `fill` names marks that fill unused boxes, such as `"X-"`.
 
         Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
         an image. Errors in an iterable of images are raised by `Job.results`.

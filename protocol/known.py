@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from protocol.errors import UsageError
 from protocol.values import (
-    AS_WRITTEN,
     MAX_DIGITS,
+    PUNCTUATION,
     WRITTEN_WORDS,
+    AnyValue,
     Automaton,
     ListAutomaton,
     PatternAutomaton,
@@ -26,6 +27,7 @@ from protocol.values import (
 
 MAX_LIST_BYTES = 64 << 20  # a file of allowed numbers is at most this large
 MAX_ALLOWED = 1_000_000  # a list of allowed numbers has at most this many
+FILL_MARKS = "X-/"
 LENGTHS = re.compile(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?")
 
 
@@ -35,6 +37,7 @@ class WhatIsKnown(TypedDict, total=False):
     length: str | int | None  # how many digits a number has, such as 9 or 3-6
     allowed: Iterable[str] | None  # the numbers that there can be
     pattern: str | None  # a regular expression, or the name of one
+    fill: str | None  # marks that fill unused boxes: X, - and /
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Known:
 
     pattern: str | None = None  # a regular expression, or the name of one
     allowed: NDArray[np.bytes_] | None = None  # sorted as text, each number once, in ASCII
+    fill: str = ""  # those of `FILL_MARKS` that fill unused boxes, and are passed over
 
     @property
     def is_nothing(self) -> bool:
@@ -53,7 +57,9 @@ class Known:
         """What says which numbers are possible."""
         if self.allowed is not None:  # `check` has left out what the pattern does not match
             return ListAutomaton(self.allowed)
-        return AS_WRITTEN if self.pattern is None else PatternAutomaton(self.pattern)
+        if self.pattern is not None:
+            return PatternAutomaton(self.pattern)
+        return AnyValue("".join(sign for sign in PUNCTUATION if sign not in self.fill))
 
     @property
     def fixes_length(self) -> bool:
@@ -69,44 +75,36 @@ class Known:
         length: str | int | None = None,
         allowed: Iterable[str] | None = None,
         pattern: str | None = None,
+        fill: str | None = None,
     ) -> Self:
-        """Build it from what a person gives: a length such as `9` or `3-6`, allowed numbers, and a
-        pattern, which is a regular expression or the name of one.
+        """Build it from what a person gives, see `WhatIsKnown`.
 
-        Raises `UsageError` for a length or a pattern that can't be, a line that is no number, an
-        empty list, and a pattern that no allowed number matches.
+        Raises `UsageError` for a length, a pattern or marks that can't be, a line that is no
+        number, an empty list, and a pattern that no allowed number matches.
         """
         if length is not None:
             if pattern is not None:
                 raise UsageError("a length is a pattern of digits: give one of the two")
             pattern = write_pattern(str(length))
-        known = cls(pattern)
+        fill = (fill or "").upper()
+        if not set(fill) <= set(FILL_MARKS):
+            raise UsageError(f"the fill {fill!r} must be some of {', '.join(FILL_MARKS)}")
+        known = cls(pattern, None, fill)
         automaton = known.automaton
         if allowed is None:
             return known
-        if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
-            raise UsageError("`allowed` is a list of numbers, not a text or a path")
-        listed = [*allowed]
-        while listed and isinstance(listed[-1], str) and not listed[-1].strip():
-            listed.pop()  # a file may end in blank lines
-        numbers = [check_number(text, line) for line, text in enumerate(listed, 1)]
-        if not numbers:
-            raise UsageError("the list of allowed numbers is empty")
-        if len(numbers) > MAX_ALLOWED:
-            raise UsageError(
-                f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be"
-            )
+        numbers = check_numbers(allowed)
         if pattern is not None:
             numbers = [number for number in numbers if accepts(automaton, number)]
             if not numbers:
                 what = f"the pattern {pattern}" if length is None else f"the length {length}"
                 raise UsageError(f"no allowed number has {what}")
-        return cls(pattern, np.unique(np.array(numbers, np.bytes_)))
+        return cls(pattern, np.unique(np.array(numbers, np.bytes_)), fill)
 
     def encode(self) -> bytes:
-        """The pattern as JSON in the first line, then an allowed number in each line; empty for
-        nothing."""
-        first = b"" if self.pattern is None else json.dumps(self.pattern).encode()
+        """The pattern and the marks as JSON in the first line, then an allowed number in each line;
+        empty for nothing."""
+        first = json.dumps([self.pattern, self.fill]).encode() if self.pattern or self.fill else b""
         numbers = [] if self.allowed is None else self.allowed.tolist()
         return b"\n".join([first, *numbers])
 
@@ -114,8 +112,8 @@ class Known:
     def decode(cls, payload: bytes) -> Self:
         """What `encode` encoded."""
         first, *numbers = payload.split(b"\n")
-        pattern = json.loads(first) if first else None
-        return cls(pattern, np.array(numbers, np.bytes_) if numbers else None)
+        pattern, fill = json.loads(first or b'[null, ""]')
+        return cls(pattern, np.array(numbers, np.bytes_) if numbers else None, fill)
 
 
 @lru_cache(maxsize=4)
@@ -127,7 +125,7 @@ def name_known(payload: bytes) -> str:
 def describe_known(payload: bytes) -> tuple[str | None, int | None]:
     """The pattern that is known, and how many numbers are allowed."""
     first, _, rest = payload.partition(b"\n")
-    return json.loads(first or b"null"), rest.count(b"\n") + 1 if rest else None
+    return json.loads(first or b"[null]")[0], rest.count(b"\n") + 1 if rest else None
 
 
 def write_pattern(length: str) -> str:
@@ -138,6 +136,21 @@ def write_pattern(length: str) -> str:
             return rf"\d{{{shortest}}}" if not match[2] else rf"\d{{{shortest},{longest}}}"
     how = f"like 9 or 3-6, from 1 to {MAX_DIGITS} digits, the smaller number first"
     raise UsageError(f"the length {length!r} must be {how}")
+
+
+def check_numbers(allowed: Iterable[str]) -> list[str]:
+    """The allowed numbers without spaces around them. Raises `UsageError` as `Known.check`."""
+    if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
+        raise UsageError("`allowed` is a list of numbers, not a text or a path")
+    listed = [*allowed]
+    while listed and isinstance(listed[-1], str) and not listed[-1].strip():
+        listed.pop()  # a file may end in blank lines
+    numbers = [check_number(text, line) for line, text in enumerate(listed, 1)]
+    if not numbers:
+        raise UsageError("the list of allowed numbers is empty")
+    if len(numbers) > MAX_ALLOWED:
+        raise UsageError(f"{len(numbers):,} numbers are allowed: at most {MAX_ALLOWED:,} can be")
+    return numbers
 
 
 def check_number(text: object, line: int) -> str:

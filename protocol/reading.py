@@ -38,7 +38,7 @@ def choose_reading(
         return Reading(NUMBER, Known.check(**known).encode())
     if any(value is not None for value in known.values()):
         raise UsageError(
-            "a length, a pattern and allowed numbers need whole numbers: --read number, or "
+            "a length, a pattern, a fill and allowed numbers need whole numbers: --read number, or "
             'read="number"'
         )
     model = model or settings().model

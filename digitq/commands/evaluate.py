@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from producer.sources.source import TruthGaps
     from protocol.reading import Reading
 
-RUN_OPTIONS = ("read", "model", "length", "pattern", "allowed", "own_weights", "workers", "broker")
+RUN_OPTIONS = (
+    *("read", "model", "length", "pattern", "allowed", "fill"),
+    *("own_weights", "workers", "broker"),
+)
 
 
 @click.command(epilog=options.SOURCES_HELP)

@@ -55,7 +55,7 @@ def test_a_cancelled_job_leaves_nothing_that_was_known(number_client: Client) ->
     job = number_client.submit([b"1"], read="number", length="3-6", detached=True)
     assert job.wait_until_stored(20)
     key = f"{record_key(job.id)}:known"
-    assert number_client.ledger.redis.get(key) == rb'"\\d{3,6}"'
+    assert number_client.ledger.redis.get(key) == rb'["\\d{3,6}", ""]'
     job.cancel()
     assert not number_client.ledger.redis.exists(key)
 
@@ -71,7 +71,7 @@ def test_what_redis_lost_is_no_free_reading(number_client: Client) -> None:
     redis.flushall()
     assert job._attached_feeder
     job._attached_feeder.repair()
-    assert redis.get(f"{record_key(job.id)}:known") == rb'"\\d{1}"'
+    assert redis.get(f"{record_key(job.id)}:known") == rb'["\\d{1}", ""]'
     assert "1 of 1 (100 %)" in tasks.classify(job.id, 0)
     assert job.table().column("number").to_pylist() == ["1"]
 

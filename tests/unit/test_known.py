@@ -138,11 +138,12 @@ def test_a_pattern_with_many_ways_takes_no_time() -> None:
 
 @pytest.mark.parametrize("pattern", [None, "date", r"\d+\.\d"])
 @pytest.mark.parametrize("allowed", [None, ["001.2", "34.5", "1.1.99"]])
-def test_it_travels_unchanged(pattern: str | None, allowed: list[str] | None) -> None:
-    known = Known.check(None, allowed, pattern)
+@pytest.mark.parametrize("fill", ["", "X-"])
+def test_it_travels_unchanged(pattern: str | None, allowed: list[str] | None, fill: str) -> None:
+    known = Known.check(None, allowed, pattern, fill)
     payload = known.encode()
     found = Known.decode(payload)
-    assert bool(payload) == bool(pattern or allowed)
+    assert bool(payload) == bool(pattern or allowed or fill) and found.fill == fill
     assert found.pattern == known.pattern == describe_known(payload)[0]
     listed = [None if one.allowed is None else one.allowed.tolist() for one in (found, known)]
     assert listed[0] == listed[1]
@@ -153,7 +154,7 @@ def test_what_to_read_decides_the_model() -> None:
     assert choose_reading() == Reading("mlp")
     assert choose_reading("cnn") == Reading("cnn")
     assert choose_reading(read="number") == Reading("number")
-    assert choose_reading(read="number", length=9) == Reading("number", rb'"\\d{9}"')
+    assert choose_reading(read="number", length=9) == Reading("number", rb'["\\d{9}", ""]')
 
 
 @pytest.mark.parametrize(
@@ -161,10 +162,12 @@ def test_what_to_read_decides_the_model() -> None:
     [
         ({"model": "cnn", "read": "number"}, "leave out the model 'cnn'"),
         ({"model": "number"}, "there is no model 'number'"),
-        ({"length": "9"}, "a length, a pattern and allowed numbers need"),
-        ({"allowed": ["9"]}, "a length, a pattern and allowed numbers need"),
-        ({"pattern": "date"}, "a length, a pattern and allowed numbers need"),
+        ({"length": "9"}, "a length, a pattern, a fill and allowed numbers need"),
+        ({"allowed": ["9"]}, "a length, a pattern, a fill and allowed numbers need"),
+        ({"pattern": "date"}, "a length, a pattern, a fill and allowed numbers need"),
         ({"read": "number", "length": "9", "pattern": "date"}, "give one of the two"),
+        ({"read": "number", "fill": "x="}, "the fill 'X=' must be some of X, -, /"),
+        ({"fill": "X"}, "a length, a pattern, a fill and allowed numbers need"),
         ({"read": "word"}, "must be digit or number"),
     ],
 )

@@ -27,6 +27,7 @@ from worker.sight.numbers.recognition import (
     list_digits,
     look,
     map_box,
+    measure_emptiness,
     read_line,
     read_number,
     trace_number,
@@ -394,11 +395,84 @@ def test_more_digits_than_a_number_can_have_are_an_error() -> None:
         read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
 
 
-def test_where_nothing_can_be_read_that_is_an_error() -> None:
-    with pytest.raises(ImageError, match="no number can be seen"):
-        choose_readings(see(candidates("")), Known())
-    with pytest.raises(ImageError, match="no number can be seen"):  # for so many, it is too short
-        choose_readings(see(candidates("11111"), candidates("")), Known())
+def encode(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def draw_form(lines: list[tuple[int, int, int, int]], thickness: int = 2) -> np.ndarray:
+    picture = np.full((80, 300), 235, np.uint8)
+    for left, top, right, bottom in lines:
+        cv2.line(picture, (left, top), (right, bottom), 60, thickness, cv2.LINE_AA)
+    return picture
+
+
+BOXES = [(10, 10, 290, 10), (10, 70, 290, 70), *((x, 10, x, 70) for x in range(10, 291, 56))]
+CROSSES = [(90, 30, 120, 55), (120, 30, 90, 55), (190, 28, 215, 52), (214, 26, 189, 54)]
+
+
+@pytest.mark.parametrize("known", [Known(), Known(r"\d{3}"), Known.check(None, ["12.5", "7"])])
+@pytest.mark.parametrize("lines", [[], BOXES, [(5, 60, 295, 60)]])
+def test_nothing_written_is_an_answer(lines: list[tuple[int, int, int, int]], known: Known) -> None:
+    reading = read_number(encode(draw_form(lines)), known)
+    assert (reading.number, reading.reason, reading.digits) == ("", "empty", [])
+    assert 0.8 < reading.confidence <= 1
+
+
+def test_a_page_of_writing_or_a_texture_is_not_empty() -> None:
+    page = np.full((700, 700), 250, np.uint8)
+    for row in range(70):
+        cv2.putText(page, "lorem ipsum dolor sit amet " * 4, (9, 9 + 10 * row), 1, 0.5, 20)
+    texture = np.random.default_rng(0).integers(0, 256, (200, 300), np.uint8)
+    for picture in (page, texture):
+        try:
+            assert read_number(encode(picture), Known()).reason not in ("", "empty")
+        except ImageError as error:
+            assert str(error) in ("no number can be seen", "the line has more than 20 digits")
+
+
+def test_where_a_digit_is_sure_or_too_much_ink_is_seen_that_is_an_error() -> None:
+    blank = np.full((100, 300), 230, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, blank.shape, np.uint8)
+    for picture, chance, other, is_error in (
+        (blank, 0.4, 0.1, False),
+        (blank, 0.99, 0.1, True),
+        (blank, 0.4, 0.9, True),
+        (noise, 0.4, 0.1, True),
+    ):
+        line = candidates("1", [chance])
+        line.others[:] = other
+        found = FoundLine(picture, np.eye(2, 3), line, line)
+        if is_error:
+            with pytest.raises(ImageError, match="no number can be seen"):
+                measure_emptiness(found, 0.8, "")
+        else:
+            assert measure_emptiness(found, 0.8, "") == pytest.approx(0.72)
+    assert measure_emptiness(FoundLine(blank, np.eye(2, 3), line, line), 0.8, "/") > 0
+
+
+def test_in_doubt_something_is_written() -> None:
+    columns = np.zeros((3, BLANK + 1))
+    columns[:, BLANK] = 1
+    for blank, number in ((0.35, "3"), (0.9, "")):
+        columns[1, [3, 5, BLANK]] = 0.5 * (1 - blank), 0.5 * (1 - blank), blank
+        readings = see_columns(candidates("3", [0.5]), columns).weigh()
+        assert readings[0].number == number
+        assert (dict(readings)[""] > 0.5) == (number == "")
+        assert dict(readings)[""] == max(one.chance for one in readings)
+
+
+def test_marks_that_fill_boxes_are_passed_over() -> None:
+    content = encode(draw_form(BOXES + CROSSES, 3))
+    filled = read_number(content, Known(fill="X"))
+    assert (filled.number, filled.reason) == ("", "empty") and filled.confidence > 0.8
+    try:
+        assert read_number(content, Known()).confidence < filled.confidence
+    except ImageError as error:
+        assert str(error) == "no number can be seen"
+    for value, fill, number in (("--45", "-", "45"), ("12/-", "/-", "12"), ("1-2/", "/", "1-2")):
+        assert choose_readings(see_signs(value), Known(fill=fill))[0][0].number == number
+    known = Known("decimal", fill="-")
+    assert choose_readings(see_signs("-4.5"), known)[0][0].number == "-4.5"
 
 
 def test_either_network_may_see_what_the_other_does_not() -> None:

@@ -257,7 +257,7 @@ def test_calls_with_lengths_do_not_displace_a_list(
     ledger: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "lists", {})
-    known = {"list": b"\n7\n8", **{f"length {n}": rb'"\\d{%d}"' % n for n in range(1, 9)}}
+    known = {"list": b"\n7\n8", **{f"length {n}": rb'["\\d{%d}", ""]' % n for n in range(1, 9)}}
     ledger.known.side_effect = lambda job_id, name: known[name]
     for name in (*known, "list"):
         assert tasks.fetch_known("job", name).encode() == known[name]

@@ -122,7 +122,7 @@ def read_pictures(reader: NumberReader, pictures: Iterable[NumberPicture]) -> An
             (best, *_), _, is_free = choose_readings(seen, Known(form))
             known = NO_READING if is_free else best
         is_right, is_known_right = (one.number == number for one in (free, known))
-        digits = len(free.number)
+        digits = max(1, len(free.number))
         rows.append((free.chance, digits, reason != "", is_right, known.chance, is_known_right))
     return Answers(*(torch.tensor(column) for column in zip(*rows, strict=True)))
 

@@ -299,7 +299,7 @@ def inspect_number(content: bytes, title: str, known: Known) -> Inspected:
             picture = read_picture(content, DECODED_SIDE)
     except Exception as error:
         return [f"{title}: {error_of_row(error)}"], None, 1
-    headline = f"{title}: {reading.number}, {reading.confidence:.2%} sure"
+    headline = f"{title}: {reading.number or 'nothing'}, {reading.confidence:.2%} sure"
     if reading.reason:
         headline += f", to review: {reading.reason}"
     lines = [headline]

@@ -29,6 +29,8 @@ MAX_OF_SHAPE = 2  # ... and at least this many of each shape if a sign may have 
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
 MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
 Answer = NDArray[np.float32]
+# A column in which nothing is written
+NO_SIGNS = np.where(np.arange(BLANK + 1) == BLANK, 0.0, -math.inf).astype(np.float32)[:, None]
 
 
 def pass_over(answer: Answer, automaton: Automaton) -> Answer:

@@ -27,12 +27,12 @@ from protocol.values import (
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
 from worker.sight.normalisation.colours import to_grey
-from worker.sight.numbers.ctc import Answer, align, pass_over, propose, spell
+from worker.sight.numbers.ctc import NO_SIGNS, Answer, align, pass_over, propose, spell
 from worker.sight.numbers.ctc import weigh as weigh_columns
 from worker.sight.numbers.finding import Candidates, find_median
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, TextLine, cut_strip, fit_line
-from worker.sight.numbers.search import NOTHING_SEEN, FoundLine, find_line, find_others
-from worker.sight.numbers.weighing import Proposal, propose_numbers
+from worker.sight.numbers.search import CLEAR, FoundLine, find_line, find_others
+from worker.sight.numbers.weighing import MIN_DOUBT, Proposal, propose_numbers
 from worker.sight.types import Grey, ImageError
 
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
@@ -51,6 +51,13 @@ MIN_DETECTOR_CHANCE = 1e-9  # a lower probability would only show how the detect
 MIN_PLAUSIBLE = 0.02  # an allowed number is plausible with this share of the best free one's chance
 MAX_ALTERNATIVES = 5  # this many other numbers are reported at most
 MIN_ALTERNATIVE = 0.001  # a less probable number is not reported
+NOTHING_SEEN = "no number can be seen"
+SURE = 0.95  # where the detector gives a digit at least this chance, something is written
+INK_SIDE = 300  # px: ink is measured in a picture whose longer side is at most this
+INK_CONTRAST = 24  # ink differs from the paper around it by more than this, in grey values
+PAPER_SIDE = 21  # px: the paper around a px is the median of a square with this side
+LINE_LENGTH = 25  # px: ink in a run of this length is a line of a form
+MAX_EMPTY_INK = 0.25  # with a greater share of other ink, the picture is a page or a texture
 USUAL_WIDTH = 0.6  # a digit without a candidate gets a box of this many times its height
 
 
@@ -86,8 +93,6 @@ class Seen:
         """
         answers = [pass_over(answer, automaton) for answer in self.answers]
         chances = dict(others) | self.list_numbers(automaton, answers)
-        if not chances:
-            return []
         numbers = [*chances]
         first, *more = (weigh_columns(answer, numbers) for answer in answers)
         scores = COLUMNS_POWER * np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
@@ -96,15 +101,20 @@ class Seen:
         shares /= max(shares.sum(), 1e-9)
         readings = map(Proposal, numbers, shares.tolist())
         possible = [one for one in readings if one.chance > 0]
-        return sorted(possible, key=lambda one: -one.chance)
+        # in doubt, something is written: "" is the first only if it has more than half
+        return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
     def list_numbers(self, automaton: Automaton, answers: Iterable[Answer]) -> dict[str, float]:
-        """The numbers that either network takes for likely, with the detector's probability."""
+        """The numbers that either network takes for likely, and "" for none, with the detector's
+        probability.
+        """
         judged = AS_WRITTEN if automaton.signs else automaton
         paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
         read = [number for each in answers for number in propose(each, automaton)[:MAX_PROPOSALS]]
         chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
+        no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
+        chances[""] = max(no_digit, MIN_DETECTOR_CHANCE)
         return chances | {one: chance for one, chance in found.items() if accepts(automaton, one)}
 
 
@@ -121,12 +131,19 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
     found = find_line(reader, grey)
+    if "X" in known.fill:
+        candidates = found.candidates
+        found = found._replace(candidates=candidates._replace(others=0 * candidates.others))
     yield None
     seen = read_line(reader, found)
     yield None
     readings, reason, is_free = choose_readings(seen, known)
     yield None
     best = readings[0]
+    if not best.number:
+        confidence = measure_emptiness(found, best.chance, known.fill)
+        yield NumberReading("", confidence, [], [], "empty")
+        return
     confidence = card.calibrate(best.chance, len(best.number), not is_free and known.fixes_length)
     if has_more_pages(content):
         reason = "pages"
@@ -142,14 +159,43 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     )
 
 
+def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
+    """The probability that nothing is written in a picture, where no number is seen.
+
+    `chance` is that of no number. Raises `ImageError` if the picture is a page, or of something
+    else.
+    """
+    other, digit = (
+        float(each.max(initial=0)) for each in (found.candidates.others, found.candidates.chances)
+    )
+    is_digit = digit >= SURE and "/" not in fill  # a stroke looks like a 1 to the detector
+    scale = min(1.0, INK_SIDE / max(found.picture.shape))
+    height, width = (max(1, round(side * scale)) for side in found.picture.shape)
+    small = cv2.resize(found.picture, (width, height), interpolation=cv2.INTER_AREA)
+    contrast = cv2.absdiff(small, cv2.medianBlur(small, PAPER_SIDE))
+    ink = np.asarray(contrast > INK_CONTRAST, np.uint8)
+    along, down = (
+        cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones(shape, np.uint8))
+        for shape in ((1, LINE_LENGTH), (LINE_LENGTH, 1))
+    )
+    if other >= CLEAR or is_digit or (ink > along | down).mean() > MAX_EMPTY_INK:
+        raise ImageError(NOTHING_SEEN)
+    return chance * (1 - other)
+
+
 def look(reader: NumberReader, picture: Grey) -> Seen:
     """Find the line of the number in a picture, and read it. Raises `ImageError` without one."""
-    return read_line(reader, find_line(reader, picture))
+    found = find_line(reader, picture)
+    if not len(found.line.chances):
+        raise ImageError(NOTHING_SEEN)
+    return read_line(reader, found)
 
 
 def read_line(reader: NumberReader, found: FoundLine) -> Seen:
     """Read the line column by column. Raises `ImageError` if it has too many digits."""
     line = found.line
+    if not len(line.chances):
+        return Seen(line, [NO_SIGNS], np.eye(2, 3), found.to_original, "")
     likely = line.boxes[line.chances >= min(LIKELY, line.chances.max())]
     fitted = fit_line(likely)
     answer, to_strip = read_strip(reader, found.picture, fitted)
@@ -242,13 +288,15 @@ def map_box(box: Sequence[float], matrix: NDArray[np.float64]) -> list[float]:
 
 def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alternative]:
     """The numbers after the first; they share what its confidence leaves, and none has more."""
-    total = sum(one.chance for one in readings[1:])
+    rest = [one for one in readings[1:] if one.number]
+    total = sum(one.chance for one in rest)
     if total <= 0:
         return []
-    rest = readings[1 : 1 + MAX_ALTERNATIVES]
     shares = [(one.number, (1 - confidence) * one.chance / total) for one in rest]
     return [
-        Alternative(n, min(share, confidence)) for n, share in shares if share >= MIN_ALTERNATIVE
+        Alternative(number, min(share, confidence))
+        for number, share in shares[:MAX_ALTERNATIVES]
+        if share >= MIN_ALTERNATIVE
     ]
 
 

@@ -19,7 +19,7 @@ from worker.sight.numbers.finding import (
 )
 from worker.sight.numbers.line_strip import turn
 from worker.sight.numbers.text_line import choose_line, has_wide_gap, measure_tilt
-from worker.sight.types import Grey, ImageError
+from worker.sight.types import Grey
 
 FIRST_LOOK = 48  # px: the shorter side at which a picture is first searched
 MIN_ZOOM, MAX_ZOOM = 1.2, 3.0  # the scale grows from look to look by a factor between these
@@ -34,7 +34,6 @@ MIN_TILT = 12  # degrees: the picture is turned if the line is tilted by more th
 MAX_TURNED_SIDE = 2000  # px: a longer picture is not turned
 OTHER_HEIGHT = 0.45  # other writing counts if it has at least this share of the digits' height
 SLASH_HEIGHT = 1.2  # a 1 that is this many times as high as the line's digits may be a slash
-NOTHING_SEEN = "no number can be seen"
 
 Find = Callable[[Grey, float], Candidates]  # finds candidates in a picture, at a scale
 
@@ -49,7 +48,7 @@ class FoundLine(NamedTuple):
 
 
 def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
-    """Find the number's line. Raises `ImageError` if there is none.
+    """Find the number's line; it has no candidates if there is nothing like a digit.
 
     If the line is tilted, the picture is turned and searched again. The second search counts if
     it finds more clear digits.
@@ -64,8 +63,6 @@ def find_line(reader: NumberReader, picture: Grey) -> FoundLine:
         if level.likely(CLEAR).chances.sum() > line.likely(CLEAR).chances.sum():
             picture, found, line = turned, again, level
             to_original = cv2.invertAffineTransform(matrix)
-    if not len(line.chances):
-        raise ImageError(NOTHING_SEEN)
     return FoundLine(picture, to_original, found, doubt_faint_ones(picture, line))
 
 
