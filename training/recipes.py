@@ -59,18 +59,24 @@ COURSES = {
 # How the weights in use learn real hands. They are their own teacher, so that they forget little.
 TUNING_COURSES = {
     "mlp": Course(
-        MlpRecipe(epochs=60, first_learning_rate=1e-4, second_learning_rate=0.06, ema_decay=0.995),
+        MlpRecipe(
+            epochs=20,
+            ema_decay=0.995,
+            more_share=0.3,
+            first_learning_rate=1e-4,
+            second_learning_rate=0.06,
+        ),
         copies=1,
         rendered_step=3,
         corrects_teachers=True,
     ),
     "cnn": Course(
         CnnRecipe(
-            epochs=3,
+            epochs=2,
             bfloat16=False,
-            learning_rate=5e-4,
+            learning_rate=1.5e-3,
             ema_decay=0.99,
-            more_share=0.15,
+            more_share=0.3,
             distortion=Distortion(thresholded_share=0.04, faded_share=0.04),
         ),
         copies=1,

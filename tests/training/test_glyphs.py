@@ -46,7 +46,7 @@ def test_real_hands_are_learned_beside_mnist_and_some_writers_are_held_back(tmp_
     images, labels = draw_bars(120)
     data = prepare_data(images, labels, 0, COURSE, (tmp_path,))
     assert data.sources == pytest.approx({"MNIST": 2 / 3, "large": 2 / 9, "small": 1 / 9})
-    assert [len(part[0]) for part in data[:3]] == [150, 0, 30]
+    assert [len(part[0]) for part in data[:3]] == [150, 0, 30] and data.mnist_rows == 20
     known, (_, held_back) = data.name_targets()
     assert known.images.shape == (150, 28, 28) and known.targets.sum(1).allclose(torch.ones(150))
     assert len(held_back) == 30
