@@ -56,7 +56,7 @@ from worker.models.number import divide, make_reader, read_number_weights
 NUMBER_RECIPE = ScenesRecipe(epochs=45)
 TUNING_RECIPE = ScenesRecipe(epochs=16, learning_rate=1.2e-3, scenes=6_000)
 LEARNED_SHARE = 0.35  # this many real numbers are learned for each rendered scene, if there are any
-HELD_BACK_SCENES = 8_000  # this many scenes calibrate, and as many others are read once, in the end
+HELD_BACK_SCENES = 4_000  # this many scenes calibrate, and as many others are read once, in the end
 
 
 class NumberNetwork(nn.Module):
@@ -231,7 +231,7 @@ def train_number(
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, hands, (seed, part), count) for part in (1, 2)]
-        validation, test = ([s for s in collect(blocks) if not s.doubt] for blocks in sets)
+        validation, test = ([s for s in collect(blocks) if s.number and not s.doubt] for blocks in sets)
     if recipe.epochs:
         calibrate_candidates(network.detector, validation, seed)
     weights = network.state_dict()

@@ -38,15 +38,15 @@ from worker.sight.types import Grey, ImageError
 DECODED_SIDE = 700  # px: the shorter side to which a large picture may be reduced
 LIKELY = 0.3  # the strip follows the line's candidates with at least this chance
 STRIP_MARGIN = 1.0  # the strip shows this many heights of a digit before and after the line
-# The exponents of both networks' probabilities: cross entropy on rendered numbers is least
-DETECTOR_POWER, COLUMNS_POWER = 0.2, 0.8
+# The exponents of both networks' probabilities: most real numbers of other sources are right
+DETECTOR_POWER, COLUMNS_POWER = 0.1, 0.9
 # If the likeliest classes of all columns are together less probable than this, other views are
 # read, in which the digits are higher or lower by these factors; their mean counts
 SURE_PATH = 0.5
 VIEW_HEIGHTS = (0.9, 1.12)
 MIN_VIEW = -60.0  # the least log-probability of a number in another view
 MAX_PROPOSALS = 8  # this many numbers of each network are weighed
-UNSEEN_CHANCE = 1e-4  # the detector's probability of a number that it does not propose
+UNSEEN_CHANCE = 0.01  # the detector's probability of a number that it does not propose
 MIN_DETECTOR_CHANCE = 1e-9  # a lower probability would only show how the detector is calibrated
 MIN_PLAUSIBLE = 0.02  # an allowed number is plausible with this share of the best free one's chance
 MAX_ALTERNATIVES = 5  # this many other numbers are reported at most
