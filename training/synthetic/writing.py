@@ -187,7 +187,7 @@ def write_digit(digit: int, height: float, hand: Hand, rng: Rng) -> Sign:
 def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
     """Write one of `MARKS`; its left is 0."""
     tall, wide, foot = MARK_SIZES[name]
-    size = height * np.exp(rng.normal(0, 0.2))
+    size = height * np.exp(rng.normal(0, 0.4 if tall < 0.3 else 0.2))  # some commas are large
     thickness = max(1, round(hand.pen * height))
     mask, *_ = draw_strokes(MARKS[name], (wide * size, tall * size), thickness, hand, rng)
     if not mask.any():  # a fine point

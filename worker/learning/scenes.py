@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from protocol.values import DIGITS_ONLY, NO_PUNCTUATION
 from worker.learning.column_batches import NO_BOXES, LearnedStrip, Rng, cut_inexactly
 from worker.models.number import NumberReader
+from worker.sight.numbers.ctc import pass_over, spell
 from worker.sight.numbers.line_strip import Boxes
-from worker.sight.numbers.recognition import look
+from worker.sight.numbers.recognition import list_digits, look
 from worker.sight.numbers.search import CLEAR
 from worker.sight.types import Grey, ImageError
 
@@ -43,22 +45,33 @@ class PlacedNumber(NamedTuple):
     """A real number, and where its line is."""
 
     real: RealNumber
-    digits: Boxes  # what the detector took for digits, from left to right
+    digits: Boxes  # its digits from left to right, or what the detector took for them
     is_exact: bool  # these are the number's digits, one by one
 
 
 def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
-    """Find the line of a number; None if too many or too few of its digits are seen."""
-    digits = [sign for sign in real.text if sign.isdecimal()]
+    """Find the line of a number; None if too many or too few of its digits are seen.
+
+    If the network of columns reads its digits, they are placed where it sees them.
+    """
+    digits = real.text.translate(NO_PUNCTUATION)
     try:
-        line = look(reader, real.picture).line.likely(CLEAR)
+        seen = look(reader, real.picture)
     except ImageError:
         return None
+    read = spell(pass_over(seen.answers[0], DIGITS_ONLY))
+    if digits and "".join(sign for sign, _ in read) == digits:
+        size = real.picture.shape[1], real.picture.shape[0]
+        found = list_digits(seen, digits, size, size)
+        boxes = np.array([digit[2:] for digit in found], np.float32)
+        is_apart = bool((np.diff(boxes[:, 0] + boxes[:, 2]) > 0).all())  # else two have one box
+        return PlacedNumber(real, boxes, is_apart)
+    line = seen.line.likely(CLEAR)
     if not (digits and len(line.boxes)) or abs(len(line.boxes) - len(digits)) > MAX_MISSED:
         return None
     order = line.middles[:, 0].argsort()
-    seen = line.digits[order].argmax(1)
-    return PlacedNumber(real, line.boxes[order], [*map(str, seen.tolist())] == digits)
+    spelled = "".join(map(str, line.digits[order].argmax(1).tolist()))
+    return PlacedNumber(real, line.boxes[order], spelled == digits)
 
 
 def to_scene(placed: PlacedNumber) -> Scene:
