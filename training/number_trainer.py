@@ -231,7 +231,9 @@ def train_number(
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
         sets = [start_rendering(pool, True, hands, (seed, part), count) for part in (1, 2)]
-        validation, test = ([s for s in collect(blocks) if s.number and not s.doubt] for blocks in sets)
+        validation, test = (
+            [s for s in collect(blocks) if s.number and not s.doubt] for blocks in sets
+        )
     if recipe.epochs:
         calibrate_candidates(network.detector, validation, seed)
     weights = network.state_dict()
