@@ -56,7 +56,7 @@ def test_signs_of_an_amount_are_no_digits(before: str, after: str) -> None:
         number = "".join(map(str, rng.integers(0, 10, 4)))
         line = write_number(number)[:, 24:-24]
         picture = np.hstack([write_sign(before), line, write_sign(after)])
-        reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known())
+        reading = read_number(cv2.imencode(".png", picture)[1].tobytes(), Known("integer"))
         right += reading.number == number
         missed += reading.number != number and not reading.reason
     assert right >= 15 and missed <= 2

@@ -204,7 +204,7 @@ def test_a_table_of_right_answers(tmp_path: Path) -> None:
     write_images(tmp_path / "images", "a.png", "b.png", "c.png")
     table = tmp_path / "truth.csv"
     table.write_text("kind,path,number\nx,b.png,007\nx,a.png,3\nx,gone.png,1\nx,c.png,\n")
-    for model, truths in [("number", ["3", "007", None]), ("mlp", [3, 7, None])]:
+    for model, truths in [("number", ["3", "007", ""]), ("mlp", [3, 7, None])]:
         source = open_sources([str(tmp_path / "images")], truth_file=table)
         assert source.has_truth and truths_of(source, model) == truths
 

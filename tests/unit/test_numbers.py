@@ -480,7 +480,7 @@ def test_either_network_may_see_what_the_other_does_not() -> None:
     readings = see(line, candidates("123")).weigh()
     assert readings[0].number == "123" and readings[0].chance < 0.99
     readings = see(line, candidates("13", [0.99, 0.6])).weigh()
-    assert readings[0].number == "13" and readings[0].chance > 0.6
+    assert readings[0].number == "13" and readings[0].chance > 0.5
 
 
 def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:

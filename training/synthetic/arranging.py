@@ -23,7 +23,7 @@ MARKS_BEFORE = (
     *("equals", "open", "colon", "wave", "point", "cross", "long"),
 )
 MARKS_AFTER = (
-    *("dash", "dash", "slash", "steep", "joined", "equals", "star", "point", "close"),
+    *("dash", "dash", *["slash"] * 4, *["steep"] * 3, "joined", "equals", "star", "point", "close"),
     *("percent", "hash", "wave", "tick", "comma", "long", "long"),
 )
 UNITS = (*["$"] * 7, "Rs.", "No", "#", "USD", "R$", "S/.")  # printed before numbers
@@ -101,9 +101,9 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.2:
         _add_marks(signs, MARKS_AFTER, height, hand, rng)
-    elif kind < 0.2:
+    elif kind < 0.24:
         append(signs, write_mark("percent", height, hand, rng), height, rng.uniform(0, 0.3))
     return Line(signs, strokes, [])
 
