@@ -54,12 +54,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="fewer for a trial [the recipe's]",
 )
-@click.option(
-    "--limit-images",
-    type=click.IntRange(1),
-    metavar="N",
-    help="take only the first N images",
-)
+@options.limit
 def train(
     name: str,
     out: Path,
@@ -67,7 +62,7 @@ def train(
     truth: str | None,
     seed: int,
     epochs: int | None,
-    limit_images: int | None,
+    limit: int | None,
 ) -> None:
     """Go on training a network with your own images.
 
@@ -86,7 +81,7 @@ def train(
         "--truth": truth,
         "--seed": seed,
         "--epochs": epochs,
-        "--limit-images": limit_images,
+        "--limit": limit,
     }
     words = [part for source in sources for part in ("--data", source)]
     words += [str(part) for pair in others.items() if pair[1] is not None for part in pair]
@@ -98,7 +93,7 @@ def train(
         "command": shlex.join(["digitq", "train", name, *words, "--out", "DIR"]),
     }
     with TemporaryFile() as file:  # it has no name, so nothing has to remove it
-        spool_labelled(file, sources, truth, limit_images, name)
+        spool_labelled(file, sources, truth, limit, name)
         os.set_inheritable(file.fileno(), True)
         exec_module(None, "worker", "train", json.dumps(task | {"images": file.fileno()}))
 

@@ -523,6 +523,7 @@ def test_weights_do_not_go_with_running_workers(
         (["mlp", "--seed", str(2**64)], "is not in the range"),
         (["mlp", "--truth", "parent"], "Missing option '--data'"),
         (["number", "--data", "IMAGES", "--epochs", "0"], "is not in the range"),
+        (["mlp", "--data", "IMAGES", "--limit", "0"], "'--limit': 0 is not in the range"),
         (["mlp", "--data", "IMAGES"], "has no right answers: name them with --truth"),
         (["mlp", "--data", "nowhere"], "no such file or folder: nowhere"),
         (
