@@ -78,7 +78,7 @@ class Alternative(NamedTuple):
 SIDES = [(side, pa.float32()) for side in FoundDigit._fields[2:]]
 FOUND_DIGIT = pa.struct([("digit", pa.int8()), CONFIDENCE, *SIDES])
 ALTERNATIVE = pa.struct([("number", pa.string()), ("probability", pa.float32())])
-NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
+NUMBER_SCHEMA = pa.schema(  # the results of a job that reads whole numbers
     [
         ID,
         ("number", pa.string()),
