@@ -21,7 +21,7 @@ from producer.prediction import Answer, to_predictions
 from producer.sources.arrays import pixels_batch
 from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
-from protocol.chunk import PIXELS, Chunk, decode, untimed_rows
+from protocol.chunk import PIXELS, Chunk, decode_result, untimed_rows
 from protocol.errors import UnknownJobError, UsageError
 from protocol.ledger import Ledger
 from protocol.reading import Reading
@@ -248,7 +248,7 @@ class Batcher:
                     self._ledger.submit(spec, batch.num_rows, payload, is_shared=queue.is_fast)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
-                    return to_predictions(decode(result))
+                    return to_predictions(decode_result(result))
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from producer.feeder import FEEDER_POLL_SECONDS, LACK_OF_ROOM, Feeder
 from protocol.broker.connection import connect
-from protocol.chunk import decode, result_schema
+from protocol.chunk import decode_result, result_schema
 from protocol.errors import (
     DigitqError,
     JobAbandonedError,
@@ -204,7 +204,7 @@ class Job:
         for payload in payloads:
             if payload is None:
                 break
-            batches.append(decode(payload))
+            batches.append(decode_result(payload))
         return batches
 
     def _take(self, cursor: Cursor, batch: pa.RecordBatch) -> None:

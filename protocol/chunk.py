@@ -7,6 +7,7 @@ from typing import IO, Literal, NamedTuple, Self, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from protocol.errors import BrokerError
 from protocol.settings import NUMBER, What, settings
 from protocol.values import MAX_CHARACTERS, WRITTEN
 
@@ -80,7 +81,7 @@ class Alternative(NamedTuple):
 SIDES = [(side, pa.float32()) for side in FoundDigit._fields[2:]]
 FOUND_DIGIT = pa.struct([("digit", pa.int8()), CONFIDENCE, *SIDES])
 ALTERNATIVE = pa.struct([("number", pa.string()), ("probability", pa.float32())])
-NUMBER_SCHEMA = pa.schema(  # of a job that reads whole numbers
+NUMBER_SCHEMA = pa.schema(  # the results of a job that reads whole numbers
     [
         ID,
         ("number", pa.string()),
@@ -165,6 +166,17 @@ def decode(payload: bytes | memoryview) -> pa.RecordBatch:
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)  # a process that follows a wrong offset could crash
     return batch
+
+
+def decode_result(payload: bytes | memoryview) -> pa.RecordBatch:
+    """The result rows of a chunk. Raises `BrokerError` if they are damaged."""
+    try:
+        return decode(payload)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise BrokerError(
+            f"a result in Redis is damaged ({reason}): submit the job again"
+        ) from None
 
 
 def is_compressed(message: pa.ipc.Message) -> bool:

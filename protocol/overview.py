@@ -21,7 +21,7 @@ class Overview:
 
     jobs: tuple[JobRecord, ...]  # the newest ones and all that are active; the oldest first
     running: tuple[RunningChunk, ...]
-    workers: tuple[WorkerState, ...]  # those that live, by name
+    workers: tuple[WorkerState, ...]  # the living ones, by name
     counted: Counter[str]  # what workers have counted of all jobs since Redis began to count
     queued_images: int  # images of programs without digitq that have no answer yet
     memory_bytes: int  # that Redis uses

@@ -110,7 +110,7 @@ class JobRecord:
     most_attempts: int = 0  # the most times that any of its chunks was begun
     sent_again: int = 0  # how often one of its chunks was queued again
     image_seconds: float = 0  # the mean time that a process spent on an image; 0 if none is done
-    fingerprints: tuple[str, ...] = ()  # those of the workers that answered, at most 8
+    fingerprints: tuple[str, ...] = ()  # at most 8 kinds of workers that answered
     attached: bool
     silent_seconds: float = 0  # the longest time in which a worker at a chunk was silent
     is_call: bool = False  # whether it is one chunk of single calls of `Client.classify`

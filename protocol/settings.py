@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         "the chunks that an attached job keeps, in bytes",
     )
     deadline_seconds: PositiveFloat = Field(
-        30, description="a chunk is queued again if its worker is silent for this long"
+        30, description="a chunk is queued again if its worker is silent for this long, in seconds"
     )
     broker_retry_seconds: PositiveFloat = Field(
         120, description="how long to wait for a lost Redis, in seconds"

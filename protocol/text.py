@@ -18,8 +18,8 @@ def printable(name: str) -> str:
 def in_one_line(text: str) -> str:
     """The text in one line, with unprintable characters escaped, as `\\n` or `\\x1b`."""
     return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
-        for sign in printable(text)
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in printable(text)
     )
 
 

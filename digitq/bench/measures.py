@@ -24,7 +24,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from digitq.backend import LocalClient, open_client, take_results
-from digitq.bench.rounds import Figures, Ratios, Rows
+from digitq.bench.rounds import Measured, Ratios, Rows
 from digitq.terminal import find_missing
 from producer.client import Client
 from producer.sinks.resumable import FileSink
@@ -100,7 +100,7 @@ class Bench(ExitStack):
         name: str,
         model: str | None = BENCH_MODEL,
         read: What = "digit",
-    ) -> Figures:
+    ) -> Measured:
         """Classify a source into the result file `name`, as `digitq classify` does."""
         sink = FileSink(self.folder / name, {}, overwrite=True)
         job = client.submit_source(source, model, read=read)
@@ -239,7 +239,7 @@ def time_calls(call: Call, images: NDArray[np.uint8]) -> list[float]:
     return milliseconds
 
 
-def time_callers(call: Call, images: NDArray[np.uint8]) -> Figures:
+def time_callers(call: Call, images: NDArray[np.uint8]) -> Measured:
     """The images shared out to `CALLERS` threads, each with one call at a time."""
     own = np.array(images)  # a view of a memory-mapped file is slower to slice
     parts = [[*own[caller::CALLERS]] for caller in range(CALLERS)]
@@ -249,15 +249,15 @@ def time_callers(call: Call, images: NDArray[np.uint8]) -> Figures:
         return {"images_per_second": len(images) / (time.perf_counter() - started)}
 
 
-def describe_latencies(milliseconds: list[float]) -> Figures:
+def describe_latencies(milliseconds: list[float]) -> Measured:
     """The median and the 99th percentile."""
     median, slow = np.percentile(milliseconds, [50, 99])
     return {"median_ms": float(median), "p99_ms": float(slow)}
 
 
-def run_alone(module: str, *arguments: object) -> Figures:
+def run_alone(module: str, *arguments: object) -> Measured:
     """The faster of two runs of a module that measures torch, each in a process of its own."""
-    runs: list[Figures] = []
+    runs: list[Measured] = []
     for policy in WAIT_POLICIES:
         done = subprocess.run(
             [sys.executable, "-P", "-m", module, *map(str, arguments)],

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from digitq.terminal import echo_err
 
-Figures = dict[str, float]
-Rows = dict[str, Figures]  # the keys are the names of rows
+Measured = dict[str, float]  # each figure of a row by its name, such as `images/s`
+Rows = dict[str, Measured]  # the keys are the names of rows
 Ratios = dict[str, dict[str, str]]  # for each row, its ratios and what they compare it with
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def rotate(items: Sequence[T], number: int) -> list[T]:
 
 def run_rounds(measures: Sequence[Callable[[], Rows]], rounds: int, ratios: Ratios) -> Rows:
     """The medians over the rounds, with their ratios; rows are in the order of `measures`."""
-    samples: dict[str, list[Figures]] = {}
+    samples: dict[str, list[Measured]] = {}
     for number in range(rounds):
         for measure in rotate(measures, number):
             for name, figures in measure().items():
@@ -58,7 +58,7 @@ def tabulate(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def _join(figures: Figures) -> str:
+def _join(figures: Measured) -> str:
     return ", ".join(_describe(figure, value) for figure, value in figures.items())
 
 

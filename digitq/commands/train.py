@@ -54,12 +54,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="fewer for a trial [the recipe's]",
 )
-@click.option(
-    "--limit-images",
-    type=click.IntRange(1),
-    metavar="N",
-    help="take only the first N images",
-)
+@options.limit
 def train(
     name: str,
     out: Path,
@@ -67,7 +62,7 @@ def train(
     truth: str | None,
     seed: int,
     epochs: int | None,
-    limit_images: int | None,
+    limit: int | None,
 ) -> None:
     """Go on training a network with your own images.
 
@@ -84,14 +79,14 @@ def train(
 
     require("worker")
     settings().own_weights()  # raises before the images are read
-    source = open_sources(sources, truth == "parent", limit_images, options.truth_file(truth))
+    source = open_sources(sources, truth == "parent", limit, options.truth_file(truth))
     if not source.has_truth:
         raise UsageError(f"{source.name} has no right answers: name them with --truth")
     others = {
         "--truth": truth,
         "--seed": seed,
         "--epochs": epochs,
-        "--limit-images": limit_images,
+        "--limit": limit,
     }
     words = [part for source in sources for part in ("--data", source)]
     words += [str(part) for pair in others.items() if pair[1] is not None for part in pair]

@@ -216,7 +216,7 @@ class Local:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if is_shown else log,  # Celery's words for people
                 stderr=None if is_shown else log,
-                cwd=self.folder,  # so that no file of the user is imported as a module
+                cwd=self.folder,  # no file of the user is imported from there as a module
                 start_new_session=True,
                 env={
                     **KEEP_FREED_MEMORY,

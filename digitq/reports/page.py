@@ -132,7 +132,9 @@ def add_pictures(
             picture = make_thumbnail(found.content) if found.content else None
             if problem := found.problem or (None if picture else "can't be shown"):
                 problem = shorten(in_one_line(problem), MAX_PROBLEM_CHARACTERS, placeholder=" …")
-                problems[problem].append(found.id)
+                # The error of a row already says that its file has no picture
+                if found.problem or not all(image.row["error"] for image in by_id[found.id]):
+                    problems[problem].append(found.id)
             seen = None
             # The network sees an array as it is, and a whole number not as 28×28 px
             if found.content and not (found.is_array or results.reads_numbers) and has_worker:

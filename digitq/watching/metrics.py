@@ -126,7 +126,7 @@ def describe(overview: Overview) -> Iterator[Metric]:
     workers = {(one.name, one.version, one.fingerprint): one for one in overview.workers}
     states = Counter(job.state for job in overview.listed_jobs)
     active = [job for job in overview.listed_jobs if job.is_active]
-    active.sort(key=lambda job: not job.held_images)  # those that wait for room come first
+    active.sort(key=lambda job: not job.held_images)  # jobs that wait for room come first
     jobs = {(job.id, job.model): job for job in active[:MAX_JOBS_SHOWN]}
     counter, gauge = CounterMetricFamily, GaugeMetricFamily
     yield from families(counter, TOTALS, (), {(): counted})

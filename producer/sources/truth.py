@@ -111,7 +111,7 @@ def read_cells(file: TextIO) -> Any:
 def choose_delimiter(first: str) -> str:
     """What separates the cells of a CSV file with this first line. Without a comma, it is a
     semicolon or a tab, as spreadsheets in some countries write it."""
-    others = [sign for sign in ";\t" if sign in first and "," not in first]
+    others = [one for one in ";\t" if one in first and "," not in first]
     return others[0] if others else ","
 
 

@@ -29,6 +29,10 @@ ALIKE = {
     "streams are cut in half",
     "messages come late",
     "chunks that are done come again",
+    "messages come twice",
+    "messages are dropped",
+    "rubbish in the queue",
+    "messages of another version",
 }
 
 

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from digitq.cli import main
 from digitq.private.processes import Local, find_free_port, kill
 from producer import Client
 from protocol.broker.connection import connect
@@ -22,8 +23,9 @@ from protocol.errors import BrokerError
 from protocol.ledger import Ledger
 from protocol.overview import ASSUMED_IMAGE_SECONDS, look_around
 from protocol.records import ChunkResult, JobSpec
+from protocol.settings import settings
 from tests.drawing import random_digits
-from tests.waiting import DIGITQ, children_of, run_digitq, wait_for
+from tests.waiting import children_of, run_digitq, wait_for
 from worker.models.card import WEIGHTS_FOLDER
 
 # A module that workers import, so that a worker that died is soon missed
@@ -183,12 +185,15 @@ def test_sigterm_ends_the_endpoint_at_once(redis_only: Local, tmp_path: Path) ->
         assert time.monotonic() - started < 1
 
 
-def test_where_it_can_t_listen_it_says_so_in_one_line(endpoint: Endpoint) -> None:
-    command = [*DIGITQ, "metrics", "--broker", endpoint.local.url]
+def test_where_it_can_t_listen_it_says_so_in_one_line(
+    endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["metrics", "--broker", endpoint.local.url]
     for options in (["--port", str(endpoint.port)], ["--address", "nowhere.invalid"]):
-        done = subprocess.run([*command, *options], capture_output=True, text=True)
-        assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.startswith("digitq: can't listen on ") and done.stderr.count("\n") == 1
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, *options])
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("digitq: can't listen on ") and err.count("\n") == 1
 
 
 @contextmanager
@@ -203,22 +208,24 @@ def work(local: Local, folder: Path, name: str) -> Iterator[subprocess.Popen[byt
 
 
 def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
-    redis_only: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One of them has other weights: the same ones, made by another command."""
+    local = endpoint.local
     other = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, other)
     card = json.loads((other / "mlp.json").read_text())
     (other / "mlp.json").write_text(json.dumps({**card, "command": "another"}))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("DIGITQ_CHUNK_ROWS", "10")
-    client = Client(redis_only.url)
-    with (
-        serve_metrics(redis_only, tmp_path / "log") as endpoint,
-        work(redis_only, tmp_path, "first") as first,
-    ):
+    settings.cache_clear()
+    client = Client(local.url)
+    with work(local, tmp_path, "first") as first:
         monkeypatch.setenv("DIGITQ_WEIGHTS", str(other))
-        with work(redis_only, tmp_path, "second"):
+        with work(local, tmp_path, "second"):
             logs = tmp_path / "first", tmp_path / "second"
             wait_for(lambda: all(" ready." in log.read_text() for log in logs), seconds=120)
             wait_for(lambda: endpoint.value("workers") == 2)
@@ -231,10 +238,9 @@ def test_workers_of_two_kinds_are_seen_and_so_is_the_death_of_one(
             assert record.review == job.table().column("review").to_pylist().count(True)
             assert sum(worker.images for worker in workers) == 1000
             for command in (["status", job.id], ["collect", job.id, "-o", tmp_path / "out.csv"]):
-                done = subprocess.run(
-                    [*DIGITQ, *command, "--broker", redis_only.url], capture_output=True, text=True
-                )
-                last = (done.stdout + done.stderr).splitlines()[-1]
+                with pytest.raises(SystemExit, match="0"):
+                    main([*map(str, command), "--broker", local.url])
+                last = "".join(capsys.readouterr()).splitlines()[-1]
                 assert "workers of 2 kinds answered" in last and all(one in last for one in prints)
             labels = endpoint.labels("worker_images_per_second")
             assert {one["fingerprint"] for one in labels} == prints

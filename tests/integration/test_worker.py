@@ -56,6 +56,7 @@ class Worker:
                     "PYTHONPATH": path,
                 },
             )
+        wait_for(self.heartbeat.exists)  # until then, the probe would only take its processor
         wait_for(lambda: self.is_found("ready"))
 
     def check(self, wanted: str, *options: str) -> subprocess.CompletedProcess[str]:

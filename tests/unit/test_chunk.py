@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from producer.sources.arrays import number_ids, pixels_batch
-from protocol.chunk import Chunk, decode, encode
+from protocol.chunk import Chunk, decode, decode_result, encode
+from protocol.errors import BrokerError
 from tests.drawing import random_digits
 
 
@@ -29,6 +30,15 @@ def test_a_slice_is_encoded_alone() -> None:
 def test_what_is_no_stream_is_refused(payload: bytes) -> None:
     with pytest.raises(pa.ArrowInvalid):
         decode(payload)
+
+
+def test_a_damaged_result_is_an_error_with_a_remedy() -> None:
+    payload = bytes(encode(pa.record_batch({"id": ["a", "b"], "label": [1, 2]})))
+    damaged = [payload[:size] for size in range(len(payload) - 16)]  # without the end of a body
+    damaged += [bytes([*payload[:4], byte, *payload[5:]]) for byte in (0, 255)]
+    for part in damaged:
+        with pytest.raises(BrokerError, match="a result in Redis is damaged .*: submit the job ag"):
+            decode_result(part)
 
 
 def test_a_wrong_offset_is_refused_before_it_is_followed() -> None:

@@ -1,8 +1,10 @@
 """A chunk gets one result row per image, in order, whatever other images are in the chunk."""
 
 import resource
+import shutil
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -33,7 +35,8 @@ from worker.classify import (
     read_rows,
     take_turns,
 )
-from worker.models.model import load_model
+from worker.models.card import WEIGHTS_FOLDER
+from worker.models.model import load_model, load_on_device
 from worker.service.limits import Watch
 from worker.sight.digits import trace_digit, trace_other_views
 from worker.sight.normalisation.steps import Step
@@ -100,6 +103,19 @@ def test_a_row_without_an_image_says_so() -> None:
     batch = pa.record_batch({"id": ["a"], "image": pa.array([None], pa.binary())})
     result = classify_chunk(Chunk(0, batch), "mlp")
     assert result.column("error").to_pylist() == ["no image in this row"]
+
+
+def test_weights_that_are_damaged_are_each_row_s_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(WEIGHTS_FOLDER / "cnn.json", tmp_path)
+    (tmp_path / "cnn.safetensors").write_bytes(b"")
+    monkeypatch.setenv("DIGITQ_WEIGHTS", str(tmp_path))
+    for load in (load_model, load_on_device):  # another test may have loaded the model
+        load.cache_clear()
+    result = classify_chunk(pixel_chunk(0, 2), "cnn")
+    assert result.column("id").to_pylist() == ["0", "1"]
+    assert all("SHA-256 differs" in error for error in result.column("error").to_pylist())
 
 
 def test_an_error_of_the_producer_passes_through() -> None:

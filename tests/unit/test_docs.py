@@ -36,7 +36,12 @@ OTHERS_OPTIONS = {"--build", "--wait", "--scale", "--rm", "--user"}  # Docker Co
 OTHERS_OPTIONS |= {"--profile", "--from-env-file", "--dry-run"}  # Docker Compose's and kubectl's
 OTHERS_OPTIONS |= {"--port", "--address", "--conf"}  # Flower's
 OTHERS_OPTIONS |= {"--concurrency", "--hostname", "--no-deps"}  # Celery's, and pip's
-OTHERS_OPTIONS |= {"--fine-tune", "--hands"}  # those of `python -m training`
+OTHERS_OPTIONS |= {
+    "--fine-tune",
+    "--hands",
+    "--judge",
+    "--limit-images",
+}  # those of `python -m training`
 ROOMS = ("digitq", "producer", "protocol", "training", "worker", "tests")
 ROOM = rf"(?:{'|'.join(ROOMS)}|benchmarks|examples|docs|deploy|\.ci|\.github)"
 

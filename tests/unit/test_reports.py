@@ -254,6 +254,20 @@ def test_pictures_that_are_gone_or_changed_are_told(
     ]
 
 
+@pytest.mark.parametrize(("error", "told"), [("the file is empty", False), (None, True)])
+def test_a_picture_that_can_t_be_shown_is_told_unless_its_row_has_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: str | None, told: bool
+) -> None:
+    (tmp_path / "empty.png").touch()
+    batch = digit_rows(["empty.png"])
+    index = batch.schema.get_field_index("error")
+    batch = batch.set_column(index, batch.schema.field(index), pa.array([error], pa.string()))
+    write(tmp_path / "out.csv", batch, Origin((str(tmp_path),)))
+    assert run("report", tmp_path / "out.csv") == 0
+    assert ("empty.png: can't be shown" in capsys.readouterr().err) == told
+    assert "no picture:<br>can&#39;t be shown" in (tmp_path / "out.html").read_text()
+
+
 def test_a_table_without_a_record_has_a_page_without_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,21 +66,21 @@ class Heartbeat(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         missing = partial(find_missing, parent.pool, frozenset(app.amqp.queues.consume_from))
         in_redis = RedisHeartbeat(parent, missing)
-        for beat, watcher in (
+        for write, watcher in (
             (lambda: HeartbeatFile(parent.hostname).write(missing()), "`--check`"),
-            (in_redis.beat, "metrics and `--watch`"),
+            (in_redis.write, "metrics and `--watch`"),
         ):
-            threading.Thread(target=repeat, args=(beat, watcher), daemon=True).start()
+            threading.Thread(target=repeat, args=(write, watcher), daemon=True).start()
 
 
-def repeat(beat: Callable[[], None], watcher: str) -> None:
-    """Give heartbeats until the process ends. Logs once what prevents them; but other parts of the
+def repeat(write: Callable[[], None], watcher: str) -> None:
+    """Write heartbeats until the process ends. Logs once what prevents them; but other parts of the
     worker log that Redis is lost."""
     problem = None
     while True:
         before, problem = problem, None
         try:
-            beat()
+            write()
         except BrokerError:
             problem = before
         except Exception as error:  # Celery's pool may have another form, or be closed already
@@ -98,8 +98,8 @@ class RedisHeartbeat:
         self._ledger = Ledger(connect(app.conf.digitq_database_url))
         self._meter, self._started, self._clock_seconds = Meter(), time.time(), 0.0
 
-    def beat(self) -> None:
-        """Give one. Raises `BrokerError`."""
+    def write(self) -> None:
+        """Write one. Raises `BrokerError`."""
         about = describe_self() | {
             "processes": self._worker.pool.num_processes,
             "started": self._started,
