@@ -25,7 +25,6 @@ MAX_CHARACTERS = 32  # ... and this many digits and signs together
 WRITTEN = rf"^([{re.escape(PUNCTUATION)}]*([0-9][{re.escape(PUNCTUATION)}]*){{1,{MAX_DIGITS}}})?$"
 WRITTEN_WORDS = f"1 to {MAX_DIGITS} digits, with {PUNCTUATION} at most {MAX_CHARACTERS} characters"
 NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
-TO_SHAPE = str.maketrans(NUMERALS, "0" * len(NUMERALS))
 
 DAY, MONTH, YEAR = r"(0?[1-9]|[12]\d|3[01])", "(0?[1-9]|1[0-2])", r"(\d{4}|\d{2})"
 DATES = [rf"{DAY}{s}{MONTH}{s}{YEAR}|\d{{4}}{s}{MONTH}{s}{DAY}" for s in (r"\.", "/", "-")]

@@ -6,6 +6,7 @@ each column (A. Graves et al., "Connectionist Temporal Classification", 2006).
 
 import math
 from collections import Counter
+from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -16,16 +17,16 @@ from protocol.values import (
     AS_WRITTEN,
     MAX_DIGITS,
     PUNCTUATION,
-    TO_SHAPE,
     AnyValue,
     Automaton,
+    PatternAutomaton,
     is_written,
 )
 from worker.models.number import BLANK
 from worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
-MAX_OF_SHAPE = 2  # ... and at least this many of each shape if a sign may have to be put in
+MAX_OF_STATE = 3  # ... or this many of each state of a pattern, if signs are put in
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
 MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
 Answer = NDArray[np.float32]
@@ -33,25 +34,23 @@ Answer = NDArray[np.float32]
 NO_SIGNS = np.where(np.arange(BLANK + 1) == BLANK, 0.0, -math.inf).astype(np.float32)[:, None]
 
 
-def pass_over(answer: Answer, automaton: Automaton) -> Answer:
-    """The answer as if the signs that no value of the automaton has were blank.
-
-    If a pattern or a list is known, its signs may be put in where nothing is seen.
+def pass_over(answer: Answer, automaton: Automaton, puts_in: bool = False) -> Answer:
+    """The answer as if the signs that no value of the automaton has were blank; its own signs may
+    be put in where nothing is seen.
     """
-    is_free = isinstance(automaton, AnyValue)
     passed = [ALPHABET.index(sign) for sign in PUNCTUATION if sign not in automaton.signs]
-    if is_free and not passed:
+    if not passed and not puts_in:
         return answer
     answer = answer.copy()
     answer[BLANK] = np.logaddexp.reduce(answer[[BLANK, *passed]])
     answer[passed] = -math.inf
-    if not is_free:
+    if puts_in:
         kept = [*map(ALPHABET.index, automaton.signs)]
         answer[kept] = np.maximum(answer[kept], answer[BLANK] + np.float32(math.log(MIN_SIGN)))
     return answer
 
 
-def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
+def propose(answer: Answer, automaton: Automaton = AS_WRITTEN, puts_in: bool = False) -> list[str]:
     """The most probable numbers, the best first (A. Hannun et al., prefix beam search, 2014).
 
     The answer is that of `pass_over`.
@@ -64,7 +63,7 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
         likely = [
             (sign, chance)
             for sign, chance in zip(ALPHABET, signs, strict=True)
-            if chance > MIN_CLASS or (not is_free and sign in automaton.signs)
+            if chance > MIN_CLASS or (puts_in and sign in automaton.signs)
         ]
         after = {number: [sum(chances) * none, 0.0] for number, chances in numbers.items()}
         for number, (by_none, by_sign) in numbers.items():
@@ -81,7 +80,11 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
                     elif (state := automaton.step(states[number], sign)) is not None:
                         after[more], states[more] = [0.0, before * chance], state
         sums = [(by_none + by_sign, number) for number, (by_none, by_sign) in after.items()]
-        likeliest = keep_likeliest(sums, bool(automaton.signs) and not is_free)
+        likeliest = sorted(sums, reverse=True)
+        if puts_in:
+            likeliest = keep_of_each_state(likeliest, automaton, states)
+        else:
+            likeliest = likeliest[:MAX_PREFIXES]
         best = likeliest[0][0] or 1.0  # all are divided by this, or they would become too small
         # if the most probable numbers may be left out, less probable ones must be kept
         bound = MIN_SHARE * best if is_free else 0.0
@@ -97,17 +100,19 @@ def propose(answer: Answer, automaton: Automaton = AS_WRITTEN) -> list[str]:
     ]
 
 
-def keep_likeliest(sums: list[tuple[float, str]], by_shape: bool) -> list[tuple[float, str]]:
-    """The likeliest partial numbers, the best first, and some of each shape such as `00/0`, because
-    one that has a sign put in is far less likely than those without it.
+def keep_of_each_state(
+    ordered: list[tuple[float, str]], automaton: Automaton, states: dict[str, Hashable]
+) -> list[tuple[float, str]]:
+    """The likeliest partial numbers of each state of a pattern, or of each length in a list: one
+    that has a sign put in is far less likely than many without it.
     """
-    ordered = sorted(sums, reverse=True)
-    kept = ordered[:MAX_PREFIXES]
-    counts = Counter(number.translate(TO_SHAPE) for _, number in kept)
-    for one in ordered[MAX_PREFIXES:] if by_shape else ():
-        counts[shape := one[1].translate(TO_SHAPE)] += 1
-        if counts[shape] <= MAX_OF_SHAPE:
-            kept.append(one)
+    counts: Counter[Hashable] = Counter()
+    kept = []
+    for chance, number in ordered:
+        is_pattern = isinstance(automaton, PatternAutomaton)
+        counts[group := states[number] if is_pattern else len(number)] += 1
+        if counts[group] <= MAX_OF_STATE:
+            kept.append((chance, number))
     return kept
 
 

@@ -83,16 +83,20 @@ class Seen:
     reason: Reason  # why a person should look at it: what else is written in the picture
 
     def weigh(
-        self, automaton: Automaton = AS_WRITTEN, others: Iterable[Proposal] = ()
+        self,
+        automaton: Automaton = AS_WRITTEN,
+        puts_in: bool = False,
+        others: Iterable[Proposal] = (),
     ) -> list[Proposal]:
         """The numbers of the automaton, and others, that the line may show, the best first.
 
-        The two networks are independent judges. The product of their probabilities counts, each to
-        a power, because they learned from the same scenes. The detector judges the digits only: the
-        others have its probability.
+        If `puts_in` is true, its signs are put in where they are not seen. The two networks are
+        independent judges. The product of their probabilities counts, each to a power, because they
+        learned from the same scenes. The detector judges the digits only: the others have its
+        probability.
         """
-        answers = [pass_over(answer, automaton) for answer in self.answers]
-        chances = dict(others) | self.list_numbers(automaton, answers)
+        answers = [pass_over(answer, automaton, puts_in) for answer in self.answers]
+        chances = dict(others) | self.list_numbers(automaton, answers, puts_in)
         numbers = [*chances]
         first, *more = (weigh_columns(answer, numbers) for answer in answers)
         scores = COLUMNS_POWER * np.mean([first, *(each.clip(MIN_VIEW) for each in more)], 0)
@@ -104,14 +108,20 @@ class Seen:
         # in doubt, something is written: "" is the first only if it has more than half
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
-    def list_numbers(self, automaton: Automaton, answers: Iterable[Answer]) -> dict[str, float]:
+    def list_numbers(
+        self, automaton: Automaton, answers: Iterable[Answer], puts_in: bool
+    ) -> dict[str, float]:
         """The numbers that either network takes for likely, and "" for none, with the detector's
         probability.
         """
         judged = AS_WRITTEN if automaton.signs else automaton
         paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        read = [number for each in answers for number in propose(each, automaton)[:MAX_PROPOSALS]]
+        read = [
+            number
+            for each in answers
+            for number in propose(each, automaton, puts_in)[:MAX_PROPOSALS]
+        ]
         chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
         chances[""] = max(no_digit, MIN_DETECTOR_CHANCE)
@@ -226,9 +236,12 @@ def choose_readings(seen: Seen, known: Known) -> tuple[list[Proposal], Reason, b
     If numbers are known, the probability is that among those. The readings are free if nothing is
     known, and if no known number is plausible. Raises `ImageError` if nothing can be read.
     """
-    wanted = seen.weigh(known.automaton)
-    if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
-        return wanted, seen.reason, known.is_nothing
+    automaton = known.automaton
+    can_put_in = bool(automaton.signs) and not known.is_nothing
+    for puts_in in (False, True)[: 1 + can_put_in]:
+        wanted = seen.weigh(automaton, puts_in)
+        if wanted and (known.is_nothing or is_plausible(seen, wanted[0].number)):
+            return wanted, seen.reason, known.is_nothing
     free = [] if known.is_nothing else seen.weigh()
     if not free:
         raise ImageError(NOTHING_SEEN)
@@ -240,7 +253,7 @@ def is_plausible(seen: Seen, number: str) -> bool:
     digits = number.translate(NO_PUNCTUATION)
     if digits == "".join(sign for sign, _ in spell(pass_over(seen.answers[0], DIGITS_ONLY))):
         return True  # mostly
-    chances = dict(seen.weigh(DIGITS_ONLY, [Proposal(digits, UNSEEN_CHANCE)]))
+    chances = dict(seen.weigh(DIGITS_ONLY, others=[Proposal(digits, UNSEEN_CHANCE)]))
     return chances.get(digits, 0.0) >= MIN_PLAUSIBLE * max(chances.values(), default=1.0)
 
 
