@@ -21,7 +21,7 @@ from worker.sight.types import Grey, ImageError
 
 REVIEWED_SHARE = 0.015  # with the threshold chosen, this share of validation images is reviewed
 NO_READING = Proposal("?", 0.0)  # where nothing can be read; it is never right
-MARKED_SHARE = 0.9  # with the review threshold, this share of the wrong numbers is to be reviewed
+MARKED_SHARE = 0.8  # with the review threshold, this share of the wrong numbers is to be reviewed
 MIN_THRESHOLD = 0.5  # a number that is more probably wrong than right is always to be reviewed
 
 
