@@ -28,6 +28,9 @@ from worker.sight.numbers.weighing import MIN_SHARE
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MAX_OF_STATE = 3  # ... or this many of each state of a pattern, if signs are put in
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
+# The log-odds of a sign are raised by this. Beside rendered numbers, many marks are no signs, so the
+# network takes too few for one: with it, most real numbers of other sources are read as written
+SIGN_ODDS = 1.2
 MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
 Answer = NDArray[np.float32]
 # A column in which nothing is written
@@ -39,13 +42,13 @@ def pass_over(answer: Answer, automaton: Automaton, puts_in: bool = False) -> An
     be put in where nothing is seen.
     """
     passed = [ALPHABET.index(sign) for sign in PUNCTUATION if sign not in automaton.signs]
-    if not passed and not puts_in:
-        return answer
+    kept = [*map(ALPHABET.index, automaton.signs)]
     answer = answer.copy()
     answer[BLANK] = np.logaddexp.reduce(answer[[BLANK, *passed]])
     answer[passed] = -math.inf
+    answer[kept] += np.float32(SIGN_ODDS)
+    answer -= np.logaddexp.reduce(answer)
     if puts_in:
-        kept = [*map(ALPHABET.index, automaton.signs)]
         answer[kept] = np.maximum(answer[kept], answer[BLANK] + np.float32(math.log(MIN_SIGN)))
     return answer
 
