@@ -509,7 +509,7 @@ def test_no_box_reaches_beyond_a_picture_that_is_decoded_smaller(width: int, hei
     boxes = [
         one[2:] for one in read_number(cv2.imencode(".png", picture)[1].tobytes(), Known()).digits
     ]
-    assert max(bottom for *_, bottom in boxes) == height
+    assert 0.99 * height < max(bottom for *_, bottom in boxes) <= height
     assert all(right <= width for *_, right, _ in boxes)
 
 
