@@ -28,8 +28,8 @@ from worker.sight.numbers.weighing import MIN_SHARE
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MAX_OF_STATE = 3  # ... or this many of each state of a pattern, if signs are put in
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
-# The log-odds of a sign are raised by this. Beside rendered numbers, many marks are no signs, so the
-# network takes too few for one: with it, most real numbers of other sources are read as written
+# The log-odds of a sign are raised by this. Beside rendered numbers, many marks are no signs, so
+# the network takes too few for one: with it, most real numbers of other sources are right
 SIGN_ODDS = 1.2
 MIN_SIGN = 1e-4  # a sign of a pattern or list has at least this share of a blank's probability
 Answer = NDArray[np.float32]
