@@ -1,8 +1,8 @@
 """How well a worker reads whole numbers, and how long it takes beside its network alone.
 
 `python -m benchmarks.numbers [--rounds N]` renders numbers of MNIST test digits. It prints for each
-form and each doubt how many are read rightly, how many are marked `review`, and how many are wrong
-and not marked. Then it prints ms an image on one core, the median of the rounds, from the file to
+form and each doubt how many are read rightly with the pattern `integer`, how many are marked
+`review`, and how many are wrong and not marked. Then it prints ms an image on one core, the median of the rounds, from the file to
 the row: of fields of 300×100 px as PNG, and of photos of 12 megapixels as JPEG of which the number
 is a small part. The network alone sees each picture once, at the scale of the first look.
 """
@@ -104,7 +104,7 @@ def draw_photo(field: np.ndarray) -> bytes:
 
 def by_worker(files: list[bytes]) -> pa.RecordBatch:
     batch = pa.record_batch({"id": [str(n) for n in range(len(files))], "image": files})
-    return read_numbers(batch, read_image, Known())
+    return read_numbers(batch, read_image, Known("integer"))
 
 
 def by_network(files: list[bytes]) -> None:

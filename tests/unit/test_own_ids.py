@@ -142,7 +142,7 @@ def test_a_csv_of_paths_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "a URL: download it and give the path of the file",
     )
     expected = [
-        *[("1.png", b"set/1.png", "7"), ("sub/2.png", b"set/sub/2.png", "3")],
+        *[("1.png", b"set/1.png", "7"), ("sub/2.png", b"set/sub/2.png", "3.0")],
         *[("3.png", b"here/3.png", ""), (f"{tmp_path}/set/1.png", b"set/1.png", None)],
         *[("gone.png", missing, None), ("5", "the row has no path", "4")],
         *[("1.png#2", b"set/1.png", "007"), ("https://a.org/1.png", url, None)],
