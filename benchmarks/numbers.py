@@ -2,9 +2,10 @@
 
 `python -m benchmarks.numbers [--rounds N]` renders numbers of MNIST test digits. It prints for each
 form and each doubt how many are read rightly with the pattern `integer`, how many are marked
-`review`, and how many are wrong and not marked. Then it prints ms an image on one core, the median of the rounds, from the file to
-the row: of fields of 300×100 px as PNG, and of photos of 12 megapixels as JPEG of which the number
-is a small part. The network alone sees each picture once, at the scale of the first look.
+`review`, and how many are wrong and not marked. Then it prints ms an image on one core, the median
+of the rounds, from the file to the row: of fields of 300×100 px as PNG, and of photos of 12
+megapixels as JPEG of which the number is a small part. The network alone sees each picture once, at
+the scale of the first look.
 """
 
 import argparse
