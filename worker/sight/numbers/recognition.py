@@ -23,6 +23,7 @@ from protocol.values import (
     NUMERALS,
     Automaton,
     accepts,
+    is_written,
 )
 from worker.models.number import STRIDE, STRIP_HEIGHT, NumberReader, load_networks
 from worker.sight.decoding.any_file import has_more_pages, read_picture
@@ -109,7 +110,7 @@ class Seen:
         return sorted(possible, key=lambda one: -one.chance * (one.number > "" or one.chance > 0.5))
 
     def list_numbers(
-        self, automaton: Automaton, answers: Iterable[Answer], puts_in: bool
+        self, automaton: Automaton, answers: Sequence[Answer], puts_in: bool
     ) -> dict[str, float]:
         """The numbers that either network takes for likely, and "" for none, with the detector's
         probability.
@@ -117,11 +118,9 @@ class Seen:
         judged = AS_WRITTEN if automaton.signs else automaton
         paths = propose_numbers(self.line, judged)[:MAX_PROPOSALS]
         found = {path.number: max(path.chance, MIN_DETECTOR_CHANCE) for path in paths}
-        read = [
-            number
-            for each in answers
-            for number in propose(each, automaton, puts_in)[:MAX_PROPOSALS]
-        ]
+        read = propose(answers[0], automaton, puts_in)[:MAX_PROPOSALS]
+        spelled = ("".join(sign for sign, _ in spell(answer)) for answer in answers[1:])
+        read += [one for one in spelled if one and is_written(one) and accepts(automaton, one)]
         chances = {one: found.get(one.translate(NO_PUNCTUATION), UNSEEN_CHANCE) for one in read}
         no_digit = float((1 - self.line.chances.clip(MIN_DOUBT)).prod())
         chances[""] = max(no_digit, MIN_DETECTOR_CHANCE)
