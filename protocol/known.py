@@ -86,6 +86,9 @@ class Known:
             if pattern is not None:
                 raise UsageError("a length is a pattern of digits: give one of the two")
             pattern = write_pattern(str(length))
+        for name, given in (("pattern", pattern), ("fill", fill)):
+            if given is not None and not isinstance(given, str):
+                raise UsageError(f"the {name} is {given!r}: it must be text")
         fill = (fill or "").upper()
         if not set(fill) <= set(FILL_MARKS):
             raise UsageError(f"the fill {fill!r} must be some of {', '.join(FILL_MARKS)}")

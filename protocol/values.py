@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,8 +162,9 @@ def parse_pattern(pattern: str) -> tuple[Term, ...]:
     if len(pattern) > MAX_PATTERN:
         raise UsageError(f"a pattern has at most {MAX_PATTERN} characters, not {len(pattern)}")
     try:
-        re.compile(text)
-    except re.error as error:
+        with catch_warnings(action="ignore"):  # of brackets that a later Python may read otherwise
+            re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
         names = ", ".join(NAMED_PATTERNS)
         raise UsageError(
             f"the pattern {pattern!r} is neither a regular expression ({error}) nor one of {names}"

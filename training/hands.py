@@ -127,7 +127,7 @@ def load_numbers(folders: Sequence[Path], held_back: bool | None) -> Iterator[Re
         knows_signs = not all(text.isdecimal() for text in texts)
         kept = [True] * len(rows) if held_back is None else split_writers(writers, held_back)
         for name, text, is_kept in zip(names, texts, kept, strict=True):
-            if is_kept:
+            if is_kept and any(sign.isdecimal() for sign in text):
                 yield RealNumber(read_grey(path.parent / name), text, knows_signs, path.parent.name)
 
 

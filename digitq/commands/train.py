@@ -192,7 +192,7 @@ def find_wrong(
             ids, truths = [], pa.array([], pa.string())
         answered = pc.fill_null(pc.match_substring_regex(truths, pattern), False)
         right = pc.cast(parse_labels(truths, kind), pa.string())
-        is_learned = pc.match_substring_regex(right, "^[0-9]+$").fill_null(False)
+        is_learned = pc.match_substring_regex(right, "[0-9]").fill_null(False)
         is_wrong = pc.and_(answered, pc.invert(is_learned))
         for index in pc.indices_nonzero(is_wrong).to_pylist():
             wrong.append(f"{ids[index]} ({truths[index]})")

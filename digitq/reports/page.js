@@ -154,7 +154,9 @@ function chooseCell(button) {
 /** The number that was typed in a card becomes its answer. */
 function takeDraft(card = current) {
   const draft = drafts.get(ids.get(card));
-  if (/[0-9]/.test(draft)) give(card, draft);
+  const digits = draft ? draft.replace(/[^0-9]/g, "").length : 0;
+  if (digits > 20) say(`${draft} has more than 20 digits`);
+  else if (digits) give(card, draft);
   else if (draft) say(`${draft} is no number: it has no digit`);
   return Boolean(draft);
 }

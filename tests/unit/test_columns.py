@@ -13,7 +13,16 @@ from training.number_trainer import RealNumbers
 from worker.learning.column_batches import NOT_LEARNED, measure_losses
 from worker.learning.columns import Columns, fold
 from worker.models.number import BLANK, STRIDE, STRIP_HEIGHT
-from worker.sight.numbers.ctc import align, choose_columns, propose, spell, weigh
+from worker.sight.numbers.ctc import (
+    MAX_KEPT,
+    MAX_OF_STATE,
+    align,
+    choose_columns,
+    keep_of_each_state,
+    propose,
+    spell,
+    weigh,
+)
 from worker.sight.numbers.line_strip import DIGIT_HEIGHT, MAX_STRIP, cut_strip, fit_line
 
 
@@ -178,3 +187,13 @@ def test_it_learns_and_folding_keeps_its_answers() -> None:
     with torch.no_grad():
         before = network.eval()(batch.images)
         assert torch.allclose(fold(network)(batch.images), before, atol=1e-3)
+
+
+def test_few_partial_numbers_are_kept_of_a_pattern_with_many_states() -> None:
+    automaton = Known.check(pattern=r"\d+").automaton
+    numbers = [(1 / (place + 1), str(place)) for place in range(2000)]
+    states = {number: number for _, number in numbers}
+    kept = keep_of_each_state(numbers, automaton, states)
+    assert kept == numbers[:MAX_KEPT]
+    same = dict.fromkeys(states, "one state")
+    assert keep_of_each_state(numbers, automaton, same) == numbers[:MAX_OF_STATE]

@@ -1,6 +1,7 @@
 """What is known of whole numbers beforehand: patterns, lists; they travel as bytes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,7 @@ def test_a_list_is_an_automaton_too() -> None:
     ("pattern", "message"),
     [
         ("[0-9", "neither a regular expression .unterminated character set at position 0. nor one"),
+        (r"\d{99999999999}", "neither a regular expression .the repetition number is too large"),
         ("dates", "needs 'd': only 0123456789.,-./:% can be read"),
         (r"\d{2} \d", "needs ' ': only"),
         (r"\d{21}", "nothing with 1 to 20 digits, and at most 32 characters, matches"),
@@ -225,3 +227,9 @@ def test_a_column_that_has_no_allowed_numbers(
     with pytest.raises(SystemExit) as ended:
         main(["classify", "a.png", "--read", "number", "--allowed", where])
     assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [{"pattern": 5}, {"fill": ["X"]}])
+def test_a_pattern_and_a_fill_are_text(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="must be text"):
+        Known.check(**wrong)

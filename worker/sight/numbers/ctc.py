@@ -27,6 +27,7 @@ from worker.sight.numbers.weighing import MIN_SHARE
 
 MAX_PREFIXES = 8  # at most this many partial numbers are kept from one column to the next
 MAX_OF_STATE = 3  # ... or this many of each state of a pattern, if signs are put in
+MAX_KEPT = 100  # ... and at most this many in all: some patterns have thousands of states
 MIN_CLASS = 0.003  # a class with a lower probability in a column is taken to be absent there
 # The log-odds of a sign are raised by this. Beside rendered numbers, many marks are no signs, so
 # the network takes too few for one: with it, most real numbers of other sources are right
@@ -116,7 +117,7 @@ def keep_of_each_state(
         counts[group := states[number] if is_pattern else len(number)] += 1
         if counts[group] <= MAX_OF_STATE:
             kept.append((chance, number))
-    return kept
+    return kept[:MAX_KEPT]
 
 
 def spell(answer: Answer) -> list[tuple[str, int]]:
