@@ -1,6 +1,7 @@
 """Waiting for conditions; running commands, and finding the processes they have started."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.01)
+
+
+def freeze(*processes: int) -> None:
+    """Stop processes, and wait until each of their threads stands still: one may finish what it has
+    begun."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in processes:
+        wait_for(lambda pid=pid: {_state(f"{pid}/task/{one}") for one in _threads(pid)} <= {"T"})
 
 
 @contextmanager
@@ -46,11 +56,19 @@ def children_of(parent: int) -> list[int]:
     ]
 
 
+def _state(process: str) -> str:
+    return _read(process, "stat").rpartition(")")[2].split()[0]
+
+
+def _threads(pid: int) -> list[str]:
+    return os.listdir(f"/proc/{pid}/task")
+
+
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _read(pid: int, name: str) -> str:
+def _read(pid: int | str, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except OSError:  # it has just ended

@@ -30,7 +30,7 @@ from protocol.celery import app as worker_app
 from protocol.keys import IMAGES_QUEUE, UNACKED
 from protocol.ledger import Ledger
 from tests.drawing import draw_one, encode_image, random_digits
-from tests.waiting import wait_for
+from tests.waiting import children_of, freeze, wait_for
 from worker import images
 from worker.service.transport import Transport
 
@@ -187,7 +187,7 @@ def test_an_image_outlives_its_worker(
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     redis, process = connect(deployment.url), deployment._processes["worker1"]
-    os.kill(pool_of(process.pid), signal.SIGSTOP)  # so that it takes the image, and doesn't answer
+    freeze(pool_of(process.pid))  # so that it takes the image, and doesn't answer
     result = send(app, TEXT)
     wait_for(lambda: redis.exists(UNACKED))
     os.killpg(process.pid, signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_an_image_that_was_sent_again_keeps_its_answer(
     ledger = Ledger(redis)
     pool = pool_of(deployment._processes["worker1"].pid)
     before = ledger.counters().get("images:mlp", 0)
-    os.kill(pool, signal.SIGSTOP)
+    freeze(pool)
     try:
         result = send(app, TEXT)
         wait_for(lambda: redis.exists(UNACKED))
@@ -225,7 +225,7 @@ def refused(redis: Any) -> int:
 def test_no_answer_is_lost_in_a_full_redis(deployment: Local, app: Celery, redis: Any) -> None:
     """The worker takes one image and tries to store its answer; the others wait in the queue."""
     worker, before = deployment._processes["worker1"], refused(redis)
-    os.killpg(worker.pid, signal.SIGSTOP)
+    freeze(worker.pid, *children_of(worker.pid))
     try:
         results = [send(app, TEXT) for _ in range(3)]
         redis.config_set("maxmemory", 1)

@@ -22,7 +22,7 @@ from producer import Client
 from protocol.celery import make_app
 from protocol.host.probe import MAX_FILE_AGE_SECONDS
 from tests.drawing import draw_one, random_digits
-from tests.waiting import DIGITQ, children_of, wait_for
+from tests.waiting import DIGITQ, children_of, freeze, wait_for
 
 # A module that the worker imports
 QUICK = "from worker.service import heartbeat; heartbeat.WORKER_HEARTBEAT_SECONDS = 0.1"
@@ -176,7 +176,7 @@ def test_a_probe_takes_little_time(worker: Worker) -> None:
 def test_a_frozen_worker_is_not_live(worker: Worker) -> None:
     """Once it has been silent for long enough, which is not waited for here."""
     assert worker.is_found("live")
-    os.kill(worker.process.pid, signal.SIGSTOP)
+    freeze(worker.process.pid)
     try:
         then = time.time() - MAX_FILE_AGE_SECONDS - 1
         os.utime(worker.heartbeat, (then, then))
