@@ -15,4 +15,4 @@ def draw_scene(digits: list[int]) -> Scene:
         boxes.append((left, 18, left + 12, 42))
     found = np.array(boxes, np.float32).reshape(-1, 4)
     text = "".join(map(str, digits))
-    return Scene(picture, digits, found, text, text, found, "")
+    return Scene(picture, digits, found, text, text, found, True, "")

@@ -20,6 +20,7 @@ SCHEMA = pa.schema(
         "number": pa.string(),
         "text": pa.string(),
         "text_boxes": pa.list_(pa.float32()),
+        "knows_signs": pa.bool_(),
         "doubt": pa.string(),
         "is_held_back": pa.bool_(),
     }

@@ -44,7 +44,12 @@ def render_scenes(
         signs = [*scene.digits, *scene.other_signs]
         boxes = np.concatenate([scene.boxes, scene.other_boxes])
         number = "".join(map(str, scene.digits))
-        scenes.append(Scene(grey, signs, boxes, number, scene.text, scene.text_boxes, scene.doubt))
+        scenes.append(
+            Scene(
+                *(grey, signs, boxes, number, scene.text, scene.text_boxes),
+                *(scene.knows_signs, scene.doubt),
+            )
+        )
     return scenes
 
 

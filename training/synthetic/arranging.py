@@ -75,9 +75,9 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
     signs: list[Sign] = []
     if rng.random() < 0.1:
         signs.append(print_unit(height, hand, rng))
-    elif rng.random() < 0.16:
-        _add_marks(signs, MARKS_BEFORE, height, hand, rng)
     elif rng.random() < 0.12:
+        _add_marks(signs, MARKS_BEFORE, height, hand, rng)
+    elif rng.random() < 0.16:
         sign = write_mark(pick(("dash", "dash", "plus"), rng), height, hand, rng)
         append(signs, sign, height, 0)
     base, spread = choose_spacing(hand.pen, rng)
@@ -101,7 +101,7 @@ def write_line(digits: list[int], height: float, hand: Hand, rng: Rng) -> Line:
         append(signs, replace(sign, top=sign.top + round(drop)), height, gap)
     strokes = join(signs, height, rng) if base < 0.15 or rng.random() < 0.1 else []
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.16:
         _add_marks(signs, MARKS_AFTER, height, hand, rng)
     elif kind < 0.24:
         append(signs, write_mark("percent", height, hand, rng), height, rng.uniform(0, 0.3))

@@ -97,9 +97,11 @@ ROUND_DIGITS = {digit: GLYPHS[digit] + more for digit, more in _read(DIGIT_TABLE
 ANGULAR_DIGITS = _read(ANGULAR_TABLE)
 _MARKS = [line.split("  ") for line in MARK_TABLE.splitlines()]
 MARKS = {head.split()[0]: strokes for head, strokes in _MARKS}
+UNCLEAR = "?"  # it may be taken for a sign that is read, or be passed over
 MARK_TEXTS = {  # those that are read; all others are passed over
     **{"comma": ",", "point": ".", "dash": "-", "plus": "+", "colon": ":", "percent": "%"},
     **{"slash": "/", "steep": "/"},
+    **dict.fromkeys(("joined", "long", "wave"), UNCLEAR),
 }
 MARK_SIZES = {head.split()[0]: tuple(map(float, head.split()[1:])) for head, _ in _MARKS}
 

@@ -16,6 +16,7 @@ from training.synthetic import strays
 from training.synthetic.arranging import MAX_WIDTH, Line, bounds_of, hull_of, write_number
 from training.synthetic.cameras import take
 from training.synthetic.forms import FORMS, print_labels, print_shapes, print_small_lines
+from training.synthetic.glyphs import UNCLEAR
 from training.synthetic.handwriting import Points, Shape
 from training.synthetic.scenes import Rng, pick, pick_by_weight, put
 from training.synthetic.sheets import OUTWARD, Bounds, Sheet, corners_of, move
@@ -26,6 +27,9 @@ from worker.sight.types import Grey, Picture
 
 MAX_AREA = 256 * 256  # px, of a picture with much around the number
 PAPER_SHARE = 0.15  # of the numbers, if there are pictures of papers
+SMALL_SIGNS = ".,-"
+AROUND = 3  # px
+NOISE = 4  # of 255: a small sign differs from what is around it by more
 MAX_PERSPECTIVE = 0.15  # the depth changes by this over the longer side of the number
 # The corners of a picture are at most this deep; the middle of the number has depth 1. A picture
 # that reached to the horizon would need an endless sheet
@@ -50,6 +54,7 @@ class NumberScene:
     boxes: Boxes  # of each digit's ink
     text: str  # the digits with the signs between and beside them, as it is to be read
     text_boxes: Boxes  # of the ink of each of these
+    knows_signs: bool  # else there are signs that can't be seen or named, and the text has none
     doubt: str  # one of `DOUBT_SHARES`; "" if the number is clear
     other_signs: list[int]  # digits of another number; `OTHER` if a letter, or crossed out
     other_boxes: Boxes
@@ -77,7 +82,7 @@ def render_number(
     everything = [*line.signs, *(sign for other in others for sign in other.signs)]
     # A tall mark that is cut may look like a digit, and so may a slash without its dash
     has_tall = any(sign.digit is None and len(sign.mask) > height / 2 for sign in line.signs)
-    is_whole = doubt or has_tall or rng.random() < 0.5
+    is_whole = doubt or has_tall or rng.random() < 0.7
     central = bounds_of(everything if is_whole else line.digits)
     turn = _choose_view(central, rng)
     corners = move(corners_of(central), turn)
@@ -106,7 +111,32 @@ def render_number(
     picture = take(*_show(sheet, rng), scale * height, rng, paper)
     text = "".join(sign.text for sign in written)
     digits, other_signs = ([sign.digit or 0 for sign in part] for part in (seen, others_seen))
-    return NumberScene(picture, digits, boxes, text, text_boxes, doubt, other_signs, other_boxes)
+    knows_signs = UNCLEAR not in text and all(
+        is_visible(picture, box)
+        for sign, box in zip(text, text_boxes, strict=True)
+        if sign in SMALL_SIGNS
+    )
+    if not knows_signs:
+        text, text_boxes = "".join(map(str, digits)), boxes
+    return NumberScene(
+        *(picture, digits, boxes, text, text_boxes, knows_signs, doubt),
+        *(other_signs, other_boxes),
+    )
+
+
+def is_visible(picture: Picture, box: NDArray[np.float32]) -> bool:
+    """Whether the inside of a box is darker or brighter than what is around it by more than that
+    varies: a small sign may be lost in a coarse or a noisy picture.
+    """
+    left, top = np.maximum(np.floor(box[:2]), 0).astype(int).tolist()
+    right, bottom = np.ceil(box[2:]).astype(int).tolist()
+    around = np.ones(picture.shape[:2], bool)
+    around[top:bottom, left:right] = False
+    near = np.s_[max(0, top - AROUND) : bottom + AROUND, max(0, left - AROUND) : right + AROUND]
+    ring = picture[near][around[near]].astype(float)
+    middle = np.median(ring)
+    spread = 1.5 * np.median(np.abs(ring - middle)) + NOISE
+    return bool(abs(picture[top:bottom, left:right].mean() - middle) > spread)
 
 
 def _choose_view(bounds: Bounds, rng: Rng) -> Matrix:

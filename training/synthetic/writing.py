@@ -188,11 +188,14 @@ def write_mark(name: str, height: float, hand: Hand, rng: Rng) -> Sign:
     """Write one of `MARKS`; its left is 0."""
     tall, wide, foot = MARK_SIZES[name]
     size = height * np.exp(rng.normal(0, 0.4 if tall < 0.3 else 0.2))  # some commas are large
-    thickness = max(1, round(hand.pen * height))
+    blunt = rng.uniform(1, 2) if name in ("point", "colon") else 1.0  # wider than the pen
+    thickness = max(1, round(blunt * hand.pen * height))
     mask, *_ = draw_strokes(MARKS[name], (wide * size, tall * size), thickness, hand, rng)
     if not mask.any():  # a fine point
         mask = np.full((1, 1), 255, np.uint8)
     top = round((foot + rng.normal(0, 0.05)) * height) - mask.shape[0]
+    if name == "comma":  # it begins at the baseline, however long it is
+        top = round(rng.uniform(-0.2, 0) * height)
     return Sign(mask, 0, top, text=MARK_TEXTS.get(name, ""))
 
 

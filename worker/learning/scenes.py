@@ -29,6 +29,7 @@ class Scene(NamedTuple):
     number: str  # the number's digits
     text: str  # these and the signs that are read
     text_boxes: Boxes
+    knows_signs: bool  # else the text is the number, and there may be signs beside it
     doubt: str
 
 
@@ -78,7 +79,7 @@ def to_scene(placed: PlacedNumber) -> Scene:
     """The picture of an exactly placed number as the detector learns it."""
     text = "".join(sign for sign in placed.real.text if sign.isdecimal())
     signs = [*map(int, text)]
-    return Scene(placed.real.picture, signs, placed.digits, text, text, placed.digits, "")
+    return Scene(placed.real.picture, signs, placed.digits, text, text, placed.digits, False, "")
 
 
 def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
@@ -87,7 +88,9 @@ def cut_strips(scenes: Iterable[Scene], rng: Rng) -> Iterator[LearnedStrip]:
         is_alone = scene.doubt not in TIGHT
         if scene.number and not (scene.doubt and is_alone):
             digits = scene.boxes[: len(scene.number)]
-            yield cut_inexactly(scene.picture, digits, scene.text, scene.text_boxes, rng, is_alone)
+            boxes = scene.text_boxes
+            strip = cut_inexactly(scene.picture, digits, scene.text, boxes, rng, is_alone)
+            yield strip._replace(knows_signs=scene.knows_signs)
 
 
 def cut_number(placed: PlacedNumber, rng: Rng) -> LearnedStrip:
