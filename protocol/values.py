@@ -102,7 +102,7 @@ class PatternAutomaton:
         characters = count(terms, ALPHABET)[0]
         if self.digits[0] > MAX_DIGITS or not self.digits[1] or characters > MAX_CHARACTERS:
             limits = f"1 to {MAX_DIGITS} digits, and at most {MAX_CHARACTERS} characters"
-            raise UsageError(f"nothing with {limits}, matches the pattern {pattern!r}")
+            raise UsageError(f"nothing with {limits}, matches the pattern '{pattern}'")
         accepts(self, "0" * MAX_DIGITS)
 
     def _step(self, state: frozenset[Term], sign: str) -> frozenset[Term] | None:
@@ -110,7 +110,7 @@ class PatternAutomaton:
         for term in state:
             after.update(advance(term, sign))
             if len(after) > MAX_TERMS:
-                raise UsageError(f"the pattern {self.pattern!r} repeats too many repetitions")
+                raise UsageError(f"the pattern '{self.pattern}' repeats too many repetitions")
         return frozenset(after) or None
 
     def is_final(self, state: frozenset[Term]) -> bool:
@@ -167,7 +167,7 @@ def parse_pattern(pattern: str) -> tuple[Term, ...]:
     except (re.error, OverflowError, RecursionError) as error:
         names = ", ".join(NAMED_PATTERNS)
         raise UsageError(
-            f"the pattern {pattern!r} is neither a regular expression ({error}) nor one of {names}"
+            f"the pattern '{pattern}' is neither a regular expression ({error}) nor one of {names}"
         ) from None
     text = PYTHON_ONLY.sub(translate, text).removeprefix("^").removesuffix("$")
     unreadable: list[str] = []
@@ -175,11 +175,11 @@ def parse_pattern(pattern: str) -> tuple[Term, ...]:
         terms = convert(parse(text), unreadable)
     except (NoMatch, ValueError, IndexError, RecursionError):
         raise UsageError(
-            f"the pattern {pattern!r} has a part that is not supported: it may have groups, |, "
+            f"the pattern '{pattern}' has a part that is not supported: it may have groups, |, "
             "[…], \\d, ., and ?, *, + or {…}"
         ) from None
     if not terms:
-        needs = f"the pattern {pattern!r} needs {unreadable[0]!r}"
+        needs = f"the pattern '{pattern}' needs {unreadable[0]!r}"
         raise UsageError(f"{needs}: only {ALPHABET} can be read")
     return terms
 

@@ -33,6 +33,13 @@ def main() -> None:
         help="begin with the weights in use; with --epochs 0 they are only calibrated anew",
     )
     parser.add_argument(
+        "--blend",
+        type=float,
+        metavar="SHARE",
+        help=f"with --fine-tune, `{NUMBER}`'s network of columns is the weights in use, and this "
+        "share of the new ones [1]",
+    )
+    parser.add_argument(
         "--hands",
         type=Path,
         action="append",
@@ -52,8 +59,10 @@ def main() -> None:
     name, seed, out = options.name, options.seed, options.out
     if name in ("rehearsal", "graphs") and (options.fine_tune or options.hands):
         parser.error(f"{name} takes neither --fine-tune nor --hands")
-    if name != NUMBER and options.judge:
-        parser.error(f"--judge is only for {NUMBER}")
+    if name != NUMBER and (options.judge or options.blend is not None):
+        parser.error(f"--judge and --blend are only for {NUMBER}")
+    if options.blend is not None and not (options.fine_tune and 0 < options.blend <= 1):
+        parser.error("--blend goes with --fine-tune, and is above 0 and at most 1")
     if options.epochs is not None and options.epochs < (0 if options.fine_tune else 1):
         parser.error("--epochs must be 1 or more; 0 only with --fine-tune")
     if options.limit_images is not None and options.limit_images < 60:
@@ -74,7 +83,7 @@ def main() -> None:
         if name == NUMBER:
             from training.number_trainer import train_number
 
-            train = partial(train_number, judges=tuple(options.judge))
+            train = partial(train_number, judges=tuple(options.judge), blend=options.blend)
         else:
             from training.trainer import train_model
 

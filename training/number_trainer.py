@@ -129,17 +129,20 @@ def train_networks(
     saved: Path,
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
+    blend: float | None = None,
 ) -> NumberNetwork:
     """Train both networks side by side, from the installed weights on if `fine_tune` is true.
 
     Real numbers of `hands` are learned after a third of the epochs, or from the beginning on if the
-    networks can find them then.
+    networks can find them then. With `blend`, the network of columns becomes a mean of both, with
+    that share of the new weights (M. Wortsman et al., "Robust fine-tuning of zero-shot models").
     """
     torch.manual_seed(seed)
     network, begun_with = NumberNetwork(Detector(), Columns()), None
     if fine_tune:
         network, card = read_networks()
         begun_with = card.sha256
+    begun = deepcopy(network.columns)
     real = RealNumbers(hands)
     detector = SceneLearner(
         network.detector,
@@ -163,7 +166,12 @@ def train_networks(
 
     learners = {"detector": detector, "columns": columns}
     train(learners, recipe, seed, saved, begun_with, hands, place)
-    return NumberNetwork(fold(detector.learned), fold(columns.learned))
+    learned = fold(columns.learned)
+    if blend is not None:
+        with torch.no_grad():
+            for new, old in zip(learned.parameters(), begun.parameters(), strict=True):
+                new.lerp_(old, 1 - blend)
+    return NumberNetwork(fold(detector.learned), learned)
 
 
 def calibrate_candidates(network: Detector, scenes: Sequence[Scene], seed: int) -> None:
@@ -212,6 +220,7 @@ def train_number(
     fine_tune: bool = False,
     hands: tuple[Path, ...] = (),
     judges: tuple[Path, ...] = (),
+    blend: float | None = None,
 ) -> Card:
     """Train, calibrate, read the test scenes once, and write `out/number.safetensors` and its card.
 
@@ -226,7 +235,7 @@ def train_number(
         scenes=limit_scenes or recipe.scenes,
     )
     saved = out / "number.partial"
-    network = train_networks(seed, recipe, saved, fine_tune, hands).eval()
+    network = train_networks(seed, recipe, saved, fine_tune, hands, blend).eval()
     print("calibrating and testing, for some minutes …", file=sys.stderr)
     count = min(HELD_BACK_SCENES, recipe.scenes)
     with start_processes() as pool:
@@ -254,7 +263,7 @@ def train_number(
         std=1.0,
         seed=seed,
         command=describe_command(
-            NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges
+            NUMBER, seed, recipe.epochs, limit_scenes, fine_tune, hands, judges, blend
         ),
         validation_accuracy=measure_share(judged.is_right),
         sources=name_shares(hands),

@@ -222,6 +222,10 @@ def test_fine_tuning_begins_with_the_installed_weights(mnist_root: Path, tmp_pat
     changed = {name for name, value in installed.items() if not torch.equal(trained[name], value)}
     assert changed == {*installed}  # the biases, too
     assert all(value.isfinite().all() for value in trained.values())
+    again = train_networks(0, recipe, tmp_path / "trained", fine_tune=True, blend=0.25)
+    for name, value in again.state_dict().items():
+        share = 0.25 if name.startswith("columns") else 1
+        torch.testing.assert_close(value, installed[name].lerp(trained[name], share))
 
 
 @pytest.mark.usefixtures("no_processes")
