@@ -10,7 +10,7 @@ from training.synthetic.rendering import start_processes
 from worker.learning.own_numbers import REHEARSAL_FILE
 from worker.sight.types import Grey
 
-REHEARSED_SCENES, TESTED_SCENES = 1_100, 400
+REHEARSED_SCENES, TESTED_SCENES = 1_050, 380
 WEBP_QUALITY = 80
 SCHEMA = pa.schema(
     {

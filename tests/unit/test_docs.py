@@ -37,6 +37,7 @@ OTHERS_OPTIONS |= {"--profile", "--from-env-file", "--dry-run"}  # Docker Compos
 OTHERS_OPTIONS |= {"--port", "--address", "--conf"}  # Flower's
 OTHERS_OPTIONS |= {"--concurrency", "--hostname", "--no-deps"}  # Celery's, and pip's
 OTHERS_OPTIONS |= {
+    "--blend",
     "--fine-tune",
     "--hands",
     "--judge",
