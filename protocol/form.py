@@ -1,0 +1,117 @@
+"""A form: which fields and tables a page has, what their values are, and the rules between them."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Literal, Self
+
+from protocol.known import Known
+
+Align = Literal["page", "lines"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in px of the blank
+MAGIC = b"FORM"  # the first bytes of an encoded form
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value on a page."""
+
+    name: str
+    box: Box | None
+    known: Known
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values in rows and columns."""
+
+    name: str
+    box: Box | None  # None: the largest ruled table of the page
+    rows: int
+    columns: tuple[str, ...]  # from left to right; "" is not read
+    known: Known
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule between values, such as `valid + invalid == total`."""
+
+    rule: str
+    within: float  # both sides of an equation may differ by this much
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a page where a value is read."""
+
+    field: str  # the name of the field, or of the column
+    table: str  # "" for a field
+    row: int  # from 1; 0 for a field
+    known: Known
+
+    @property
+    def id(self) -> str:
+        """What follows the page's id: `student`, or `marks/4/c1`."""
+        return f"{self.table}/{self.row}/{self.field}" if self.table else self.field
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields, tables and rules of a page."""
+
+    blank: bytes | None  # the file of the empty form
+    align: Align  # by the blank's printed features, or by the lines of the tables
+    fields: tuple[Field, ...]
+    tables: tuple[Table, ...]
+    checks: tuple[Check, ...]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that is read on a page, in order: the fields, then the tables row by row."""
+        cells = [Cell(one.name, "", 0, one.known) for one in self.fields]
+        for table in self.tables:
+            for row in range(1, table.rows + 1):
+                cells += [
+                    Cell(name, table.name, row, table.known) for name in table.columns if name
+                ]
+        return tuple(cells)
+
+    def encode(self) -> bytes:
+        """A line of JSON, and after it the blank and what is known of each field and table."""
+        known = [one.known for one in self.fields] + [one.known for one in self.tables]
+        parts = [self.blank or b"", *(one.encode() for one in known)]
+        head = {
+            "align": self.align,
+            "fields": [(one.name, one.box) for one in self.fields],
+            "tables": [(one.name, one.box, one.rows, one.columns) for one in self.tables],
+            "checks": [(one.rule, one.within) for one in self.checks],
+            "sizes": [*map(len, parts)],  # in bytes
+        }
+        return b"".join([MAGIC, json.dumps(head).encode(), b"\n", *parts])
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """What `encode` encoded."""
+        line, _, rest = payload.removeprefix(MAGIC).partition(b"\n")
+        head = json.loads(line)
+        ends = pairwise(accumulate(head["sizes"], initial=0))
+        blank, *parts = (rest[start:end] for start, end in ends)
+        known = map(Known.decode, parts)
+        return cls(
+            blank or None,
+            head["align"],
+            tuple(Field(name, to_box(box), next(known)) for name, box in head["fields"]),
+            tuple(
+                Table(name, to_box(box), rows, tuple(columns), next(known))
+                for name, box, rows, columns in head["tables"]
+            ),
+            tuple(Check(rule, within) for rule, within in head["checks"]),
+        )
+
+
+def to_box(sides: list[float] | None) -> Box | None:
+    if sides is None:
+        return None
+    left, top, right, bottom = sides
+    return left, top, right, bottom
