@@ -179,8 +179,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         fill: str | None,
         **others: Any,
     ) -> None:
-        from producer.sources.truth import read_allowed
-        from protocol.known import WhatIsKnown
+        from protocol.known import WhatIsKnown, read_allowed
         from protocol.reading import choose_reading
 
         lines = None if allowed is None else read_allowed(allowed)

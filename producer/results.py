@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
-from producer.sources.truth import read_cells
 from protocol.chunk import (
     CLASSES,
     CORRECTED,
@@ -27,6 +26,7 @@ from protocol.chunk import (
     result_schema,
     truth_field,
 )
+from protocol.csv_rows import read_cells
 from protocol.errors import UsageError
 from protocol.settings import What
 from protocol.text import in_one_line

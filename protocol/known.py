@@ -12,6 +12,7 @@ from typing import Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.csv_rows import find, open_csv
 from protocol.errors import UsageError
 from protocol.values import (
     MAX_DIGITS,
@@ -180,3 +181,24 @@ def read_lines(path: Path) -> list[str]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not in UTF-8"
         raise UsageError(f"can't read {path}: {reason}") from None
+
+
+def read_allowed(where: str) -> list[str]:
+    """The allowed numbers in a file: one on each line, or for `FILE.csv:COLUMN` those in a column,
+    without the empty cells. Raises `UsageError` if they can't be read, or one is no number.
+    """
+    name, _, column = where.rpartition(":")
+    if not name or Path(where).exists():
+        return read_lines(Path(where))
+    numbers: list[str] = []
+    with open_csv(Path(name)) as rows:
+        index = find(Path(name), next(rows, []), (column.strip().lower(),))
+        for row in rows:
+            number = "".join(row[index : index + 1]).strip()
+            if not is_written(number):
+                raise UsageError(
+                    f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
+                    f"it must be {WRITTEN_WORDS}"
+                )
+            numbers += [number] * bool(number)
+    return numbers

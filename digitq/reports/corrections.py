@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from producer.counts import differ_in_zeros
 from producer.results import ResultFile
 from producer.sinks.encoders import plain_id
-from producer.sources.truth import open_csv
 from protocol.chunk import CORRECTED, answers
+from protocol.csv_rows import open_csv
 from protocol.errors import UsageError
 from protocol.text import in_one_line, name_some, plural
 from protocol.values import WRITTEN_WORDS, is_written

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from producer.sources.source import EmptyError
-from producer.sources.truth import ID_NAMES, choose_delimiter
+from producer.sources.truth import ID_NAMES
+from protocol.csv_rows import choose_delimiter
 from protocol.errors import UsageError
 
 CSV_BLOCK_BYTES = 1 << 20  # this many bytes are parsed at a time; a row must fit in

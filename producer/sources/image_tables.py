@@ -30,8 +30,9 @@ from producer.sources.table_rows import (
     read_texts,
     text_columns,
 )
-from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES, find_first
+from producer.sources.truth import ANSWER_NAMES, ID_NAMES, PATH_NAMES
 from protocol.chunk import FILES_SCHEMA, PIXELS
+from protocol.csv_rows import find_first
 from protocol.errors import UsageError
 from protocol.settings import settings
 from protocol.text import name_some, plural, too_large

@@ -24,8 +24,9 @@ from producer.sources.source import (
     unreadable,
 )
 from producer.sources.table_rows import OWN_IDS
-from producer.sources.truth import ANSWER_NAMES, PATH_NAMES, find_first
+from producer.sources.truth import ANSWER_NAMES, PATH_NAMES
 from protocol.chunk import ARRAY, PIXELS
+from protocol.csv_rows import find_first
 from protocol.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from producer.sources.arrays import pixels_batch
 from producer.sources.source import Entry, Naming, SourceItem, find_reader, unreadable
-from producer.sources.truth import find_first
 from protocol.chunk import PIXELS
+from protocol.csv_rows import find_first
 from protocol.errors import UsageError
 
 LABEL_NAMES = ("label", "class", "target", "digit", "y")  # names of a label column beside pixels

@@ -1,10 +1,7 @@
 """Right answers: a CSV file with the id of each image and its digit or number, and their types."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +9,8 @@ import pyarrow.compute as pc
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, SourceItem, TruthGaps
 from protocol.chunk import CORRECTED, NUMBER_TRUTH, are_written
+from protocol.csv_rows import find, find_first, open_csv
 from protocol.errors import UsageError
-from protocol.known import read_lines
-from protocol.text import name_some
 from protocol.values import WRITTEN_WORDS, is_written
 
 ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns has the ids
@@ -86,72 +82,6 @@ def read_answer(name: str, cell: str) -> str | None:
 
 def is_true(cell: str) -> bool:
     return cell.strip().lower() == "true"
-
-
-@contextmanager
-def open_csv(path: Path) -> Iterator[Any]:
-    """The rows of a CSV file. Raises `UsageError` if it can't be read."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            yield read_cells(file)
-    except UnicodeError:
-        raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"can't read {path}: {reason}") from None
-
-
-def read_cells(file: TextIO) -> Any:
-    """The rows of a CSV file from its start."""
-    delimiter = choose_delimiter(file.readline())
-    file.seek(0)
-    return csv.reader(file, delimiter=delimiter)
-
-
-def choose_delimiter(first: str) -> str:
-    """What separates the cells of a CSV file with this first line. Without a comma, it is a
-    semicolon or a tab, as spreadsheets in some countries write it."""
-    others = [one for one in ";\t" if one in first and "," not in first]
-    return others[0] if others else ","
-
-
-def read_allowed(where: str) -> list[str]:
-    """The allowed numbers in a file: one on each line, or for `FILE.csv:COLUMN` those in a column,
-    without the empty cells. Raises `UsageError` if they can't be read, or one is no number.
-    """
-    name, _, column = where.rpartition(":")
-    if not name or Path(where).exists():
-        return read_lines(Path(where))
-    numbers: list[str] = []
-    with open_csv(Path(name)) as rows:
-        index = find(Path(name), next(rows, []), (column.strip().lower(),))
-        for row in rows:
-            number = "".join(row[index : index + 1]).strip()
-            if not is_written(number):
-                raise UsageError(
-                    f"line {rows.line_num} of {name} has {number!r} in the column {column}: "
-                    f"it must be {WRITTEN_WORDS}"
-                )
-            numbers += [number] * bool(number)
-    return numbers
-
-
-def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
-    """The index of the first wanted column. Raises `UsageError` if there is none."""
-    if not names:
-        raise UsageError(f"{path} is empty, or its first line is")
-    if (index := find_first(names, wanted)) is None:
-        raise UsageError(
-            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
-            f"it has {name_some(names)}"
-        )
-    return index
-
-
-def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
-    """The index of the first wanted column, in any case of letters; None if there is none."""
-    found = [name.strip().lower() for name in names]
-    return next((found.index(name) for name in wanted if name in found), None)
 
 
 def set_truths(

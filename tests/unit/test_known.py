@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from digitq.cli import main
-from producer.sources.truth import read_allowed
 from protocol.errors import UsageError
-from protocol.known import MAX_ALLOWED, Known, describe_known, read_lines
+from protocol.known import MAX_ALLOWED, Known, describe_known, read_allowed, read_lines
 from protocol.reading import Reading, choose_reading
 from protocol.values import accepts
 

@@ -1,0 +1,55 @@
+"""The rows and columns of a CSV file."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from protocol.errors import UsageError
+from protocol.text import name_some
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Any]:
+    """The rows of a CSV file. Raises `UsageError` if it can't be read."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            yield read_cells(file)
+    except UnicodeError:
+        raise UsageError(f"can't read {path}: it is not in UTF-8: save it as `CSV UTF-8`") from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"can't read {path}: {reason}") from None
+
+
+def read_cells(file: TextIO) -> Any:
+    """The rows of a CSV file from its start."""
+    delimiter = choose_delimiter(file.readline())
+    file.seek(0)
+    return csv.reader(file, delimiter=delimiter)
+
+
+def choose_delimiter(first: str) -> str:
+    """What separates the cells of a CSV file with this first line. Without a comma, it is a
+    semicolon or a tab, as spreadsheets in some countries write it."""
+    others = [one for one in ";\t" if one in first and "," not in first]
+    return others[0] if others else ","
+
+
+def find(path: Path, names: list[str], wanted: tuple[str, ...]) -> int:
+    """The index of the first wanted column. Raises `UsageError` if there is none."""
+    if not names:
+        raise UsageError(f"{path} is empty, or its first line is")
+    if (index := find_first(names, wanted)) is None:
+        raise UsageError(
+            f"the first line of {path} has none of these names of columns: {', '.join(wanted)}; "
+            f"it has {name_some(names)}"
+        )
+    return index
+
+
+def find_first(names: Iterable[str], wanted: Iterable[str]) -> int | None:
+    """The index of the first wanted column, in any case of letters; None if there is none."""
+    found = [name.strip().lower() for name in names]
+    return next((found.index(name) for name in wanted if name in found), None)
