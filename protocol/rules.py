@@ -1,0 +1,220 @@
+"""Rules between values of a page, such as `valid + invalid == total`; nothing is executed."""
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from protocol.errors import UsageError
+from protocol.text import name_some
+
+MAX_RULE = 500  # a rule has at most this many characters
+MAX_NUMBER = (
+    10**15
+)  # a number in a rule, and what they give together, is p/q with p and q below this
+HOW = (
+    "a rule is like a + b == c, of names, numbers, + - * /, sum(c), parentheses and == != < <= > >="
+)
+ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+Columns = dict[str, dict[int, int]]  # by the table and the row of a name: the index of the place
+Place = tuple[str, str, int]  # the name of a field or column, the table ("" for a field), the row
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Two sides that are compared. A value in them has a key: its name, or `sum(name)`."""
+
+    left: ast.expr
+    comparison: str
+    right: ast.expr
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the single values, sorted."""
+        return [key for key in self.keys if key == name_of(key)]
+
+    @property
+    def sums(self) -> list[str]:
+        return [key for key in self.keys if key != name_of(key)]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return sorted(find_keys(self.left) | find_keys(self.right))
+
+    @cached_property
+    def is_linear(self) -> bool:
+        """Whether no value is multiplied or divided by one."""
+        return is_linear(self.left) and is_linear(self.right)
+
+    @cached_property
+    def coefficients(self) -> dict[str, Fraction]:
+        """What each value of a linear rule is multiplied by in left - right; "" is the constant."""
+        zeros = dict.fromkeys(self.keys, Fraction(0))
+        constant = self.subtract(zeros)
+        found = {key: self.subtract(zeros | {key: Fraction(1)}) - constant for key in zeros}
+        return found | {"": constant}
+
+    def subtract(self, values: Mapping[str, Fraction]) -> Fraction:
+        """The left side without the right one."""
+        left, right = self.measure(values)
+        return Fraction(left - right)
+
+    def measure(self, values: Mapping[str, Any], number: type = Fraction) -> tuple[Any, Any]:
+        """Both sides, for the values by their keys. `number` is the type of the numbers beside."""
+        return measure(self.left, values, number), measure(self.right, values, number)
+
+    def compare(self, difference: Any, within: Any) -> Any:
+        """Whether the rule holds where the left side is more than the right by this difference."""
+        match self.comparison:
+            case "==":
+                return abs(difference) <= within
+            case "!=":
+                return abs(difference) > within
+            case "<":
+                return difference < within
+            case "<=":
+                return difference <= within
+            case ">":
+                return difference > -within
+            case _:
+                return difference >= -within
+
+
+def parse_rule(text: str) -> list[Rule]:
+    """The rules that a text says: `a < b < c` says two. Raises `UsageError`."""
+    if len(text) > MAX_RULE:
+        raise UsageError(f"a rule has at most {MAX_RULE} characters, not {len(text)}")
+    try:
+        compared = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(compared, ast.Compare):
+            raise UsageError(f"{text!r} compares nothing: {HOW}")
+        sides = pairwise([compared.left, *compared.comparators])
+        return [
+            check_rule(Rule(left, COMPARISONS.get(type(kind), ""), right), text)
+            for (left, right), kind in zip(sides, compared.ops, strict=True)
+        ]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or error
+        raise UsageError(f"{text!r} can't be read ({reason}): {HOW}") from None
+
+
+def check_rule(rule: Rule, text: str) -> Rule:
+    if not rule.comparison or not rule.keys:
+        what = "compares no values" if rule.comparison else "has a comparison that is not supported"
+        raise UsageError(f"{text!r} {what}: {HOW}")
+    if rule.is_linear and any(
+        max(abs(one.numerator), one.denominator) > MAX_NUMBER for one in rule.coefficients.values()
+    ):
+        raise UsageError(f"{text!r} has numbers that are too large or have too many decimals")
+    return rule
+
+
+def name_of(key: str) -> str:
+    return key.removeprefix("sum(").removesuffix(")")
+
+
+def find_keys(side: ast.expr) -> set[str]:
+    """The keys of the values in a side. Raises `UsageError` for what a rule can't have."""
+    match side:
+        case ast.Name(id=name):
+            return {name}
+        case ast.Call(ast.Name("sum"), [ast.Name(id=name)], []):
+            return {f"sum({name})"}
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            if abs(value) <= MAX_NUMBER:
+                return set()
+        case ast.UnaryOp(ast.UAdd() | ast.USub(), inner):
+            return find_keys(inner)
+        case ast.BinOp(left, kind, right) if type(kind) in ARITHMETIC:
+            keys = find_keys(right)
+            if isinstance(kind, ast.Div) and not keys and not measure(right, {}, Fraction):
+                raise UsageError(f"`{ast.unparse(side)}` divides by zero")
+            return find_keys(left) | keys
+    raise UsageError(f"`{ast.unparse(side)}` is not supported: {HOW}")
+
+
+def is_linear(side: ast.expr) -> bool:
+    match side:
+        case ast.UnaryOp(_, inner):
+            return is_linear(inner)
+        case ast.BinOp(left, kind, right):
+            is_product = isinstance(kind, ast.Mult) and find_keys(left) and find_keys(right)
+            is_quotient = isinstance(kind, ast.Div) and find_keys(right)
+            return is_linear(left) and is_linear(right) and not is_product and not is_quotient
+    return True
+
+
+def measure(side: ast.expr, values: Mapping[str, Any], number: type) -> Any:
+    """A side, for the values by their keys."""
+    match side:
+        case ast.Constant(value):
+            return number(repr(value))
+        case ast.UnaryOp(kind, inner):
+            inside = measure(inner, values, number)
+            return -inside if isinstance(kind, ast.USub) else inside
+        case ast.BinOp(left, kind, right):
+            both = measure(left, values, number), measure(right, values, number)
+            return ARITHMETIC[type(kind)](*both)
+    return values[ast.unparse(side)]
+
+
+def bind_rule(rule: Rule, places: Sequence[Place]) -> list[dict[str, list[int]]]:
+    """Where a rule is held: for each time, the indexes of the places by the keys of their values.
+
+    A rule about columns is held for each row of each table that has all of them. A sum is that of
+    the whole column, in this table if it has the column, else in the only one that has it. Raises
+    `UsageError` if there is no such place.
+    """
+    columns: dict[str, Columns] = {}
+    for index, (name, table, row) in enumerate(places):
+        columns.setdefault(name, {}).setdefault(table, {})[row] = index
+    for key, name in ((key, name_of(key)) for key in rule.keys):
+        if name not in columns:
+            raise UsageError(
+                f"there is no field or column {name!r}; there are {name_some(columns)}"
+            )
+        if name != key and "" in columns[name]:
+            raise UsageError(f"`{key}`: {name!r} is one field, and has no sum")
+    single = [name for name in rule.names if "" not in columns[name]]
+    tables = [
+        table
+        for table in dict.fromkeys(table for _, table, _ in places if table)
+        if all(table in columns[name] for name in single)
+    ]
+    if single and not tables:
+        raise UsageError(f"no table has all of the columns {name_some(single)}")
+    bound = []
+    for table in tables if single else [""]:
+        sums = {key: [*find_column(key, table, columns).values()] for key in rule.sums}
+        for row in columns[single[0]][table] if single else [0]:
+            values = {
+                name: [columns[name][table][row] if name in single else columns[name][""][0]]
+                for name in rule.names
+            }
+            bound.append(values | sums)
+    return bound
+
+
+def find_column(key: str, table: str, columns: Mapping[str, Columns]) -> dict[int, int]:
+    """The indexes by row of the column that is summed. Raises `UsageError` if it is not clear."""
+    found = columns[name_of(key)]
+    if table not in found and len(found) > 1:
+        raise UsageError(f"`{key}`: several tables have such a column: {name_some(found)}")
+    return found.get(table) or next(iter(found.values()))

@@ -1,0 +1,132 @@
+"""Rules between values: how they are read, where they hold, and what is no rule."""
+
+from fractions import Fraction
+
+import pytest
+
+from protocol.errors import UsageError
+from protocol.rules import Place, bind_rule, parse_rule
+
+PLACES: list[Place] = [("student", "", 0), ("total", "", 0)]
+PLACES += [(name, "marks", row) for row in (1, 2) for name in ("c1", "c2")]
+PLACES += [(name, "more", 1) for name in ("c1", "c3")]
+
+
+def check(text: str, **values: str) -> list[bool]:
+    """Whether each of the rules in a text holds for these values."""
+    found = []
+    for rule in parse_rule(text):
+        left, right = rule.measure({name: Fraction(value) for name, value in values.items()})
+        found.append(rule.compare(left - right, 0))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("a + b == c", True),
+        ("a+b != c", False),
+        ("c == 2 * (a + b) / 2", True),
+        ("-a - -b == 0.2", True),
+        ("a * b / c < 0.0666", False),
+        ("a * b / c <= 0.075", True),
+        ("c > b", True),
+        ("a >= b", False),
+        ("+a == .1", True),
+    ],
+)
+def test_a_rule_is_held_exactly(text: str, holds: bool) -> None:
+    assert check(text, a="0.1", b="0.3", c="0.4") == [holds]
+
+
+def test_a_chain_is_several_rules() -> None:
+    assert check("0 <= a < b == 3", a="1", b="3") == [True, True, True]
+    assert check("0 <= a < b == 3", a="3", b="3") == [True, False, True]
+
+
+def test_a_rule_may_be_nearly_held() -> None:
+    (equal,), (less,), (more,) = map(parse_rule, ("a == b", "a <= b", "a >= b"))
+    tenth = Fraction("0.1")
+    assert [equal.compare(one * tenth, tenth) for one in (-2, -1, 0, 1, 2)] == [0, 1, 1, 1, 0]
+    assert [less.compare(one * tenth, tenth) for one in (-2, 1, 2)] == [1, 1, 0]
+    assert [more.compare(one * tenth, tenth) for one in (-2, -1, 2)] == [0, 1, 1]
+
+
+def test_a_linear_rule_has_coefficients() -> None:
+    (rule,) = parse_rule("mean == (max + min) / 2 + 0.5 * sum(c) - 3")
+    assert rule.is_linear and rule.coefficients == {
+        "mean": 1,
+        "max": Fraction(-1, 2),
+        "min": Fraction(-1, 2),
+        "sum(c)": Fraction(-1, 2),
+        "": 3,
+    }
+    for text in ("a * b == 1", "1 / a == 1", "a == b / (c + 1)", "1 == -(a * a)"):
+        assert not parse_rule(text)[0].is_linear
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("student == total", [{"student": [0], "total": [1]}]),
+        ("c1 < c2", [{"c1": [2], "c2": [3]}, {"c1": [4], "c2": [5]}]),
+        ("c1 == total", [{"c1": [one], "total": [1]} for one in (2, 4, 6)]),
+        ("sum(c2) == total", [{"sum(c2)": [3, 5], "total": [1]}]),
+        ("sum(c2) == c3", [{"sum(c2)": [3, 5], "c3": [7]}]),
+        ("sum(c1) == c3", [{"sum(c1)": [6], "c3": [7]}]),
+    ],
+)
+def test_where_a_rule_is_held(text: str, bound: list[dict[str, list[int]]]) -> None:
+    assert bind_rule(parse_rule(text)[0], PLACES) == bound
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a == total", "there is no field or column 'a'; there are student, total, c1, …"),
+        ("sum(a) == total", "there is no field or column 'a'"),
+        ("sum(total) == 1", "`sum.total.`: 'total' is one field, and has no sum"),
+        ("c2 == c3", "no table has all of the columns c2, c3"),
+        ("sum(c1) == total", "`sum.c1.`: several tables have such a column: marks, more"),
+    ],
+)
+def test_a_rule_about_no_value(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        bind_rule(parse_rule(text)[0], PLACES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' can't be read .invalid syntax.: a rule is like a . b == c"),
+        ("a ==", "can't be read"),
+        ("a == 1\nb == 2", "can't be read"),
+        ("a == \0", "can't be read"),
+        ("a", "'a' compares nothing"),
+        ("print(a)", "compares nothing"),
+        ("a is b", "has a comparison that is not supported"),
+        ("a in b", "has a comparison that is not supported"),
+        ("1 == 1", "compares no values"),
+        ("a == b ** 2", "`b .. 2` is not supported"),
+        ("a == b // 2", "`b // 2` is not supported"),
+        ("a == max(b, c)", "`max.b, c.` is not supported"),
+        ("a == sum(b, c)", "`sum.b, c.` is not supported"),
+        ("a == sum(b + c)", "`sum.b . c.` is not supported"),
+        ("a == b.c", "`b.c` is not supported"),
+        ("a == __import__('os').getpid()", "is not supported"),
+        ("a == (b := 1)", "is not supported"),
+        ("a == 'b'", "`'b'` is not supported"),
+        ("a == True", "`True` is not supported"),
+        ("a == 1e999", "is not supported"),
+        ("a == b / 0", "`b / 0` divides by zero"),
+        ("a == b / (0.5 - 1 / 2)", "divides by zero"),
+        ("a == 1 / (2 / (1 - 1))", "divides by zero"),
+        ("a == 1e-20", "has numbers that are too large or have too many decimals"),
+        ("a == 1e9 * 1e9", "has numbers that are too large or have too many decimals"),
+        ("a == " + "(" * 300 + "b" + ")" * 100, "can't be read"),
+        ("a == " + "b + " * 200 + "1", "a rule has at most 500 characters, not 806"),
+    ],
+)
+def test_what_is_no_rule(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_rule(text)
