@@ -4,13 +4,15 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Literal, Self
+from pathlib import Path
+from typing import Self
 
+from protocol.errors import UsageError
+from protocol.form_file import Align, Box, check_layout, measure_blank, parse_form_file, telling
 from protocol.known import Known
+from protocol.rules import bind_rule, parse_rule
 
-Align = Literal["page", "lines"]
-Box = tuple[float, float, float, float]  # left, top, right, bottom in px of the blank
-MAGIC = b"FORM"  # the first bytes of an encoded form
+FORM_MAGIC = b"FORM"  # the first bytes of an encoded form
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Cell:
     known: Known
 
     @property
+    def place(self) -> tuple[str, str, int]:
+        """Where it is, for `bind_rule`."""
+        return self.field, self.table, self.row
+
+    @property
     def id(self) -> str:
         """What follows the page's id: `student`, or `marks/4/c1`."""
         return f"{self.table}/{self.row}/{self.field}" if self.table else self.field
@@ -88,12 +95,12 @@ class Form:
             "checks": [(one.rule, one.within) for one in self.checks],
             "sizes": [*map(len, parts)],  # in bytes
         }
-        return b"".join([MAGIC, json.dumps(head).encode(), b"\n", *parts])
+        return b"".join([FORM_MAGIC, json.dumps(head).encode(), b"\n", *parts])
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """What `encode` encoded."""
-        line, _, rest = payload.removeprefix(MAGIC).partition(b"\n")
+        line, _, rest = payload.removeprefix(FORM_MAGIC).partition(b"\n")
         head = json.loads(line)
         ends = pairwise(accumulate(head["sizes"], initial=0))
         blank, *parts = (rest[start:end] for start, end in ends)
@@ -115,3 +122,31 @@ def to_box(sides: list[float] | None) -> Box | None:
         return None
     left, top, right, bottom = sides
     return left, top, right, bottom
+
+
+def read_form(path: Path) -> Form:
+    """Read the file of a form. Raises `UsageError` with the line or the key of a mistake."""
+    file = parse_form_file(path)
+    blank, size = None, None
+    if file.blank is not None:
+        with telling(f"{path}: blank"):
+            blank, size = measure_blank(path.parent / file.blank)
+    elif file.align == "page":
+        raise UsageError(f'{path}: blank: it is missing: without one, align must be "lines"')
+    with telling(str(path)):
+        check_layout(file, size)
+    fields, tables = [], []
+    for name, field in file.fields.items():
+        with telling(f"{path}: fields.{name}"):
+            fields.append(Field(name, field.box, field.check(path.parent)))
+    for name, table in file.tables.items():
+        with telling(f"{path}: tables.{name}"):
+            known = table.check(path.parent)
+            tables.append(Table(name, table.box, table.rows, tuple(table.columns), known))
+    checks = tuple(Check(one.rule, one.within) for one in file.checks)
+    form = Form(blank, file.align, tuple(fields), tuple(tables), checks)
+    for number, check in enumerate(checks, 1):
+        with telling(f"{path}: checks.{number}.rule"):
+            for rule in parse_rule(check.rule):
+                bind_rule(rule, [cell.place for cell in form.cells])
+    return form

@@ -173,11 +173,16 @@ def check_number(text: object, line: int) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises `UsageError` if it can't be read or is too large."""
+    """The lines of a text file. Raises `UsageError` as `read_text`."""
+    return read_text(path).splitlines()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises `UsageError` if it can't be read or is too large."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise UsageError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not in UTF-8"
         raise UsageError(f"can't read {path}: {reason}") from None

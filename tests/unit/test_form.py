@@ -1,6 +1,13 @@
 """Forms: the file that describes one, what of it travels, and which mistakes are told."""
 
-from protocol.form import Check, Field, Form, Table
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from protocol.errors import UsageError
+from protocol.form import Check, Field, Form, Table, read_form
 from protocol.known import Known
 
 
@@ -31,3 +38,143 @@ def test_a_form_travels_unchanged() -> None:
     assert found.tables[0].columns == ("", "c1") and found.tables[0].rows == 15
     assert found.fields[1].known.allowed is not None and found.fields[0].known.fill == "X"
     assert Form.decode(Form(None, "lines", (), (), ()).encode()).blank is None
+
+
+FILE = """
+blank = "blank.png"
+[fields.student]
+box = [10, 20.5, 90, 40]
+length = 3
+allowed = "ids.csv:student"
+[fields.total]
+box = [10, 60, 90, 80]
+fill = "X"
+[tables.marks]
+box = [0, 0, 100, 200]
+rows = 2
+columns = ["", "c1", "c2"]
+pattern = '\\d{1,2}'
+[[checks]]
+rule = "sum(c1) == total"
+[[checks]]
+rule = "c1 == c2 / 2"
+within = 0.5
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("L", (100, 200)).save(tmp_path / "blank.png")
+    (tmp_path / "ids.csv").write_text("name,student\nAda,007\nBob,123\n")
+    return tmp_path
+
+
+def write(folder: Path, old: str = "", new: str = "") -> Path:
+    assert old in FILE
+    path = folder / "form.toml"
+    path.write_text(FILE.replace(old, new, 1), encoding="utf-8-sig")
+    return path
+
+
+def test_a_file_gives_a_form(folder: Path) -> None:
+    form = read_form(write(folder))
+    assert form.blank == (folder / "blank.png").read_bytes() and form.align == "page"
+    student, total = form.fields
+    assert student.box == (10, 20.5, 90, 40) and total.known.fill == "X"
+    assert student.known.allowed is not None and student.known.allowed.tolist() == [b"007", b"123"]
+    assert form.tables[0].known.pattern == r"\d{1,2}" and len(form.cells) == 6
+    assert form.checks == (Check("sum(c1) == total", 0), Check("c1 == c2 / 2", 0.5))
+
+
+def test_a_table_by_its_lines_needs_no_blank(tmp_path: Path) -> None:
+    path = tmp_path / "form.toml"
+    path.write_text('align = "lines"\n[tables.marks]\nrows = 3\ncolumns = ["c1"]\n')
+    form = read_form(path)
+    assert form.blank is None and form.tables[0].box is None and len(form.cells) == 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_blank_is_a_photo_too_and_upright(turned: bool, folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    size = (200, 100) if turned else (100, 200)
+    Image.new("L", size).save(folder / "blank.jpg", exif=exif)
+    assert read_form(write(folder, "blank.png", "blank.jpg")).cells
+
+
+def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
+    Image.new("L", (100, 200)).save(folder / "blank.pdf", resolution=200)
+    assert read_form(write(folder, "blank.png", "blank.pdf")).cells
+    with pytest.raises(
+        UsageError, match=r"tables.marks.box: it is outside of the blank of 100×200"
+    ):
+        path = write(folder, "100, 200]", "101, 200]")
+        path.write_text(path.read_text("utf-8-sig").replace("blank.png", "blank.pdf"))
+        read_form(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[fields.total]", "[fields.student]", "is not TOML: .*line 7, column 16"),
+        ("fill =", "fil =", "fields.total.fil: there is no such key; there are length, pattern, f"),
+        ("[[checks]]", "[[check]]", "check: there is no such key; there are blank, align, fields"),
+        ("within", "about", "checks.2.about: there is no such key; there are rule, within"),
+        ("rows = 2", "", "tables.marks.rows: it is missing"),
+        ("rows = 2", "rows = 0", "tables.marks.rows: 0: "),
+        ("rows = 2", "rows = 5000", "tables.marks.rows: 5000: "),
+        ("rows = 2", "rows = 1500", "fields and tables have 1 to 2,000 values, not 3,002"),
+        ("box = [10, 60, 90, 80]", "", "fields.total.box: it is missing"),
+        ("90, 80]", "90]", "fields.total.box.3: it is missing"),
+        ("90, 80]", "90, '80']", "fields.total.box.3: '80': Input should be a valid number"),
+        ("90, 80]", "90, inf]", "fields.total.box.3: inf: Input should be a finite number"),
+        (
+            "[10, 60",
+            "[-1, 60",
+            "fields.total.box.0: -1: Input should be greater than",
+        ),
+        ("90, 80]", "90, 60]", "fields.total.box: .* a box is left, top, right, bottom, and has a"),
+        ("90, 80]", "90, 201]", "fields.total.box: it is outside of the blank of 100×200 px"),
+        ("box = [0, 0, 100, 200]", "", "tables.marks.box: it is missing: only with align"),
+        ('blank = "blank.png"', "", "blank: it is missing: without one, align must be"),
+        ('blank = "blank.png"', 'align = "lines"', "fields.student.box: a box is in px of the bla"),
+        ("blank.png", "none.png", "blank: can't read .*none.png: No such file"),
+        ("blank.png", "ids.csv", "blank: can't read .*ids.csv: it is no PNG, JPEG or PDF"),
+        ("blank.png", "cut.png", "blank: can't read .*cut.png: it is no PNG, JPEG or PDF, or dama"),
+        ("blank.png", "bad.pdf", "blank: can't read .*bad.pdf: it is damaged"),
+        ("fields.total", "fields.' '", "fields. : ' ': a name has no /, and no space around it"),
+        ("fields.total", "fields.'a/b'", "fields.a/b: 'a/b': a name has no /"),
+        ("fields.total", "fields.''", "fields.: '': String should have at least 1 character"),
+        ('"c1"', '" c1"', "tables.marks.columns.1: ' c1': a name has no /"),
+        ('"c1"', '"c2"', "tables.marks.columns: .*there must be a name, and none twice"),
+        ('"c1", "c2"', '""', "tables.marks.columns: .*there must be a name, and none twice"),
+        ('"c1"', '"total"', "tables.marks.columns: 'total' is the name of a field, too"),
+        ("{1,2}'", "['", "tables.marks: the pattern .* is neither a regular expression"),
+        ("length = 3", "length = '6-3'", "fields.student: the length '6-3' must be like 9"),
+        ("length = 3", "length = 4", "fields.student: no allowed number has the length 4"),
+        ("length = 3", "length = 3\npattern = 'date'", "fields.student: a length is a pattern of"),
+        ('fill = "X"', 'fill = "Y"', "fields.total: the fill 'Y' must be some of X"),
+        ("ids.csv:", "none.csv:", "fields.student: can't read .*none.csv: No such file"),
+        (":student", ":pupil", "fields.student: the first line of .*ids.csv has none of these"),
+        ("sum(c1)", "sum(c3)", "checks.1.rule: there is no field or column 'c3'; there are studen"),
+        ("c2 / 2", "c2 / (2 - 2)", r"checks.2.rule: `c2 / \(2 - 2\)` divides by zero"),
+        ("within = 0.5", "within = -1", "checks.2.within: -1: Input should be greater"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key(old: str, new: str, message: str, folder: Path) -> None:
+    (folder / "cut.png").write_bytes((folder / "blank.png").read_bytes()[:60])
+    (folder / "bad.pdf").write_bytes(b"%PDF-1.7\n")
+    path = write(folder, old, new)
+    with pytest.raises(UsageError, match=f"{re.escape(str(path))}:? {message}"):
+        read_form(path)
+
+
+def test_a_file_that_can_t_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"can't read .*none.toml: No such file"):
+        read_form(tmp_path / "none.toml")
+    (tmp_path / "empty.toml").write_text('align = "lines"')
+    with pytest.raises(UsageError, match="fields and tables have 1 to 2,000 values, not 0"):
+        read_form(tmp_path / "empty.toml")
+    (tmp_path / "deep.toml").write_text(f"a = {'[' * 5000}")
+    with pytest.raises(UsageError, match=r"deep.toml is not TOML"):
+        read_form(tmp_path / "deep.toml")

@@ -1,0 +1,177 @@
+"""The file that describes a form: what it may say, and the mistakes in it that are told."""
+
+import io
+import math
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from warnings import catch_warnings
+
+import PIL.Image
+import PIL.ImageOps
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from protocol.errors import UsageError
+from protocol.known import Known, read_allowed, read_text
+from protocol.settings import settings
+from protocol.text import too_large
+
+MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
+PDF_DPI = 200  # a PDF has this many px on an inch
+Align = Literal["page", "lines"]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+# Left, top, right and bottom in px of the blank
+SidesOfBox = tuple[NotNegative, NotNegative, NotNegative, NotNegative]
+
+
+def check_name(name: str) -> str:
+    if "/" in name or name != name.strip() or not name.isprintable():
+        raise ValueError("a name has no /, and no space around it")
+    return name
+
+
+def check_area(box: SidesOfBox) -> SidesOfBox:
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError("a box is left, top, right, bottom, and has an area")
+    return box
+
+
+Box = Annotated[SidesOfBox, AfterValidator(check_area)]
+Column = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(check_name)]
+
+
+def check_columns(columns: list[str]) -> list[str]:
+    names = [name for name in columns if name]
+    if not names or len({*names}) < len(names):
+        raise ValueError("there must be a name, and none twice")
+    return columns
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class KnownPart(Part):
+    """What is known of values, as the options of the command line say it."""
+
+    length: Any = None  # `Known.check` tells what is wrong with it
+    pattern: str | None = None
+    fill: str | None = None
+    allowed: str | None = None  # a file, or `FILE.csv:COLUMN`, relative to the form's file
+
+    def check(self, folder: Path) -> Known:
+        allowed = None if self.allowed is None else read_allowed(str(folder / self.allowed))
+        return Known.check(self.length, allowed, self.pattern, self.fill)
+
+
+class FieldPart(KnownPart):
+    box: Box
+
+
+class TablePart(KnownPart):
+    box: Box | None = None
+    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)]
+    columns: Annotated[list[Column], AfterValidator(check_columns)]
+
+
+class CheckPart(Part):
+    rule: str
+    within: NotNegative = 0.0
+
+
+class FormFile(Part):
+    blank: str | None = None
+    align: Align = "page"
+    fields: dict[Name, FieldPart] = {}
+    tables: dict[Name, TablePart] = {}
+    checks: list[CheckPart] = []
+
+
+KINDS_OF_PART: dict[str, type[Part]] = {
+    "fields": FieldPart,
+    "tables": TablePart,
+    "checks": CheckPart,
+}
+
+
+def parse_form_file(path: Path) -> FormFile:
+    """What the file says. Raises `UsageError` with the line or the key of a mistake."""
+    text = read_text(path)
+    try:
+        return FormFile.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        mistake = error.errors()[0]
+        room, *inside = [part for part in mistake["loc"] if part != "[key]"]
+        if room == "checks" and inside:
+            inside[0] = int(inside[0]) + 1  # people count from 1
+        match mistake["type"]:
+            case "missing":
+                message = "it is missing"
+            case "extra_forbidden":
+                keys = (KINDS_OF_PART[str(room)] if inside else FormFile).model_fields
+                message = f"there is no such key; there are {', '.join(keys)}"
+            case _:
+                reason = mistake["msg"].removeprefix("Value error, ")
+                message = f"{mistake['input']!r}: {reason}"
+        key = ".".join(map(str, (room, *inside)))
+        raise UsageError(f"{path}: {key}: {message}") from None
+
+
+@contextmanager
+def telling(where: str) -> Iterator[None]:
+    """Puts the file and the key before the text of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """An empty form's bytes, and its width and height in px. Raises `UsageError`."""
+    limit = settings().image_bytes
+    try:
+        if path.stat().st_size > limit:
+            raise UsageError(f"{path} is {too_large(limit)}")
+        content = path.read_bytes()
+        if content.startswith(b"%PDF"):
+            import pypdfium2
+
+            with pypdfium2.PdfDocument(content) as document:
+                width, height = document[0].get_size()  # in points, of which an inch has 72
+            return content, (math.ceil(width * PDF_DPI / 72), math.ceil(height * PDF_DPI / 72))
+        with catch_warnings(action="ignore"):
+            image = PIL.Image.open(io.BytesIO(content), formats=["PNG", "JPEG"])
+            return content, PIL.ImageOps.exif_transpose(image).size
+    except OSError as error:
+        reason = error.strerror or "it is no PNG, JPEG or PDF, or damaged"
+    except (PIL.Image.DecompressionBombError, RuntimeError, SyntaxError, ValueError):
+        reason = "it is damaged or too large"
+    raise UsageError(f"can't read {path}: {reason}")
+
+
+def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
+    """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
+    places: list[tuple[str, SidesOfBox | None]]
+    places = [(f"fields.{name}", part.box) for name, part in file.fields.items()]
+    places += [(f"tables.{name}", part.box) for name, part in file.tables.items()]
+    without = [key for key, box in places if not box]
+    if without[file.align == "lines" :]:
+        only = 'only with align = "lines" one table, the largest, needs none'
+        raise UsageError(f"{without[-1]}.box: it is missing: {only}")
+    for key, box in places:
+        if box and not size:
+            raise UsageError(f"{key}.box: a box is in px of the blank, and there is none")
+        if box and size and (box[2] > size[0] or box[3] > size[1]):
+            raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
+    count = len(file.fields)
+    for name, table in file.tables.items():
+        if both := [column for column in table.columns if column in file.fields]:
+            raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
+        count += sum(map(bool, table.columns)) * table.rows
+    if not 0 < count <= MAX_CELLS:
+        raise UsageError(f"fields and tables have 1 to {MAX_CELLS:,} values, not {count:,}")
