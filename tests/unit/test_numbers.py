@@ -250,7 +250,7 @@ def test_found_digits_are_digits_only() -> None:
     seen = see_signs("-1.5")
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
     for number in ("-1.5", "15", "1.5"):  # signs are there, passed over, or put in
-        found = list_digits(seen, number, (75, 25), (75, 25))
+        found = list_digits(seen, number, (25, 75), np.eye(3))
         middles = [(digit.left + digit.right) / 2 for digit in found]
         assert [digit.digit for digit in found] == [1, 5]
         assert middles == pytest.approx([27.5, 62.5], abs=9) and min(found)[1] > 0.9
@@ -340,10 +340,12 @@ def test_a_box_of_a_turned_picture_is_where_its_middle_was(angle: float) -> None
     rows, columns = np.indices(turned.shape) + 0.5
     x, y = (np.average(places, weights=turned) for places in (columns, rows))
     box = x - 4, y - 2, x + 4, y + 2
-    left, top, right, bottom = map_box(box, cv2.invertAffineTransform(matrix))
+    left, top, right, bottom = map_box(
+        box, np.vstack([cv2.invertAffineTransform(matrix), (0, 0, 1)])
+    )
     assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((150, 40), abs=0.1)
     assert right - left >= 8 and bottom - top >= 4
-    assert map_box((1, 2, 3, 4), np.eye(2, 3)) == [1, 2, 3, 4]
+    assert map_box((1, 2, 3, 4), np.eye(3)).tolist() == [1, 2, 3, 4]
 
 
 def test_a_letter_or_a_crossed_out_digit_is_a_reason_and_no_digit() -> None:
@@ -488,7 +490,7 @@ def test_a_digit_that_was_not_found_has_a_box_between_the_others() -> None:
     seen = see(line, candidates("123"))
     # a column is 2 px of the strip: the middles of the digits are in the columns 1, 3 and 5
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
-    first, second, third = list_digits(seen, "123", (55, 25), (550, 250))
+    first, second, third = list_digits(seen, "123", (25, 55), np.diag((10.0, 10, 1)))
     assert first[2:] == (0, 0, 150, 250) and third[2:] == (400, 0, 550, 250)
     assert (second.left + second.right) / 2 == pytest.approx(275, abs=1)
 
@@ -498,7 +500,7 @@ def test_no_box_reaches_beyond_the_picture() -> None:
     line = line._replace(boxes=line.boxes + np.float32([-3, -2, 3, 2]))
     seen = see(line, candidates("123"))
     seen.to_strip[:] = [[0.2, 0, 1.5], [0, 0.2, 11.5]]
-    first, _, third = list_digits(seen, "123", (55, 25), (110, 51))
+    first, _, third = list_digits(seen, "123", (25, 55), np.diag((2, 51 / 25, 1)))
     assert first[2:] == (0, 0, 36, 51) and third[2:] == (74, 0, 110, 51)
 
 

@@ -62,8 +62,7 @@ def place_number(reader: NumberReader, real: RealNumber) -> PlacedNumber | None:
         return None
     read = spell(pass_over(seen.answers[0], DIGITS_ONLY))
     if digits and "".join(sign for sign, _ in read) == digits:
-        size = real.picture.shape[1], real.picture.shape[0]
-        found = list_digits(seen, digits, size, size)
+        found = list_digits(seen, digits, real.picture.shape, np.eye(3))
         boxes = np.array([digit[2:] for digit in found], np.float32)
         is_apart = bool((np.diff(boxes[:, 0] + boxes[:, 2]) > 0).all())  # else two have one box
         return PlacedNumber(real, boxes, is_apart)

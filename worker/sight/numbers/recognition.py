@@ -2,8 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from warnings import catch_warnings
 
@@ -127,6 +127,42 @@ class Seen:
         return chances | {one: chance for one, chance in found.items() if accepts(automaton, one)}
 
 
+@dataclass(frozen=True)
+class Readings:
+    """What a picture may show, before one of the numbers is chosen."""
+
+    numbers: list[Proposal]  # the best first
+    confidence: float  # the probability that the first is right
+    seen: Seen
+    shape: tuple[int, int]  # the height and width of the picture
+    reason: Reason  # why a person should look at it, whichever number it is
+
+    @property
+    def calibrated(self) -> list[Proposal]:
+        """The numbers, with the probability that each is right: the others share what the first
+        leaves."""
+        first, *others = self.numbers
+        total = max(sum(one.chance for one in others), 1e-9)
+        rest = [(one.number, (1 - self.confidence) * one.chance / total) for one in others]
+        return [Proposal(first.number, self.confidence), *(Proposal(*one) for one in rest)]
+
+    def choose(
+        self,
+        number: str,
+        confidence: float,
+        alternatives: list[Alternative],
+        to_page: NDArray[np.float64],
+    ) -> NumberReading:
+        """This number as the answer. The boxes of its digits are in px of the page, to which the
+        (3, 3) matrix leads."""
+        if not number:
+            return NumberReading("", confidence, [], [], "empty")
+        _, card = load_networks()
+        digits = list_digits(self.seen, number, self.shape, to_page)
+        reason = self.reason or ("unsure" if confidence < card.review_below else "")
+        return NumberReading(number, confidence, digits, alternatives, reason)
+
+
 def read_number(content: bytes, known: Known) -> NumberReading:
     """The number in an image file. Raises `ImageError`, also if there is none."""
     *_, reading = trace_number(content, known)
@@ -136,9 +172,21 @@ def read_number(content: bytes, known: Known) -> NumberReading:
 
 def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]:
     """As `read_number`: `None` after each step, and the number after the last one."""
-    reader, card = load_networks()
     grey = to_grey(read_picture(content, DECODED_SIDE))  # a batch has no room for all colours
     yield None
+    readings = yield from trace_readings(grey, known)
+    yield None
+    if has_more_pages(content):
+        readings = replace(readings, reason="pages")
+    best, confidence = readings.numbers[0].number, readings.confidence
+    alternatives = list_alternatives(readings.numbers, confidence)
+    yield readings.choose(best, confidence, alternatives, scale_to_file(content, grey.shape))
+
+
+def trace_readings(grey: Grey, known: Known) -> Generator[None, None, Readings]:
+    """Returns what a picture may show; yields after each step. Raises `ImageError` if nothing can
+    be read."""
+    reader, card = load_networks()
     found = find_line(reader, grey)
     if "X" in known.fill:
         candidates = found.candidates
@@ -146,26 +194,14 @@ def trace_number(content: bytes, known: Known) -> Iterator[NumberReading | None]
     yield None
     seen = read_line(reader, found)
     yield None
-    readings, reason, is_free = choose_readings(seen, known)
-    yield None
-    best = readings[0]
-    if not best.number:
+    numbers, reason, is_free = choose_readings(seen, known)
+    best = numbers[0]
+    if best.number:
+        is_fixed = not is_free and known.fixes_length
+        confidence = card.calibrate(best.chance, len(best.number), is_fixed)
+    else:
         confidence = measure_emptiness(found, best.chance, known.fill)
-        yield NumberReading("", confidence, [], [], "empty")
-        return
-    confidence = card.calibrate(best.chance, len(best.number), not is_free and known.fixes_length)
-    if has_more_pages(content):
-        reason = "pages"
-    height, width = grey.shape
-    is_whole = max(width, height) < DECODED_SIDE  # only a large picture was reduced
-    size = (width, height) if is_whole else size_of(content, grey.shape)
-    yield NumberReading(
-        best.number,
-        confidence,
-        list_digits(seen, best.number, (width, height), size),
-        list_alternatives(readings, confidence),
-        reason or ("unsure" if confidence < card.review_below else ""),
-    )
+    return Readings(numbers, confidence, seen, grey.shape, reason)
 
 
 def measure_emptiness(found: FoundLine, chance: float, fill: str) -> float:
@@ -257,13 +293,13 @@ def is_plausible(seen: Seen, number: str) -> bool:
 
 
 def list_digits(
-    seen: Seen, number: str, decoded: tuple[int, int], size: tuple[int, int]
+    seen: Seen, number: str, shape: tuple[int, int], to_page: NDArray[np.float64]
 ) -> list[FoundDigit]:
-    """The digits of a number, without its signs; their boxes are in px of the picture in the file.
+    """The digits of a number, without its signs; their boxes are in px of a page.
 
-    `size` is the width and height of that picture, `decoded` that of the one in which the number
-    was found. A digit's box is that of a candidate around its middle, else one of the usual width.
-    Parts of it beyond the picture's edges are left out.
+    `shape` is the height and width of the picture in which the number was found; the (3, 3) matrix
+    leads from its px to those of the page. A digit's box is that of a candidate around its middle,
+    else one of the usual width. Parts of it beyond the picture's edges are left out.
     """
     found = []
     answer = seen.answers[0]
@@ -276,26 +312,24 @@ def list_digits(
     chances = np.exp(answer[[*map(int, number)], columns]).tolist()
     candidates = [*zip(seen.line.chances.tolist(), seen.line.boxes.tolist(), strict=True)]
     half = DIGIT_HEIGHT / 2 * float(np.hypot(*to_picture[:, 0]))
+    to_original = np.vstack([seen.to_original, (0, 0, 1)])
+    edges = np.array(shape[::-1] * 2)
     for digit, chance, (x, y) in zip(map(int, number), chances, middles.tolist(), strict=True):
         around = [one for one in candidates if one[1][0] < x < one[1][2]]
         usual = [x - USUAL_WIDTH * half, y - half, x + USUAL_WIDTH * half, y + half]
         box = max(around, key=itemgetter(0))[1] if around else usual
-        left, top, right, bottom = (
-            round(min(max(side / smaller, 0.0), 1.0) * larger, 1)
-            for side, smaller, larger in zip(
-                map_box(box, seen.to_original), decoded * 2, size * 2, strict=True
-            )
-        )
-        found.append(FoundDigit(digit, chance, left, top, right, bottom))
+        inside = np.clip(map_box(box, to_original), 0, edges)
+        found.append(FoundDigit(digit, chance, *map_box(inside, to_page).round(1).tolist()))
     return found
 
 
-def map_box(box: Sequence[float], matrix: NDArray[np.float64]) -> list[float]:
+def map_box(
+    box: Sequence[float] | NDArray[np.float64], matrix: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The upright box around a box in the px of another picture, to which the matrix leads."""
-    left, top, right, bottom = box
-    middle = matrix @ ((left + right) / 2, (top + bottom) / 2, 1)
-    half = np.abs(matrix[:, :2]) @ ((right - left) / 2, (bottom - top) / 2)
-    return [*(middle - half).tolist(), *(middle + half).tolist()]
+    corners = np.array(box, np.float64)[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, 4, 2)
+    moved = cv2.perspectiveTransform(corners, matrix)[0]
+    return np.concatenate([moved.min(0), moved.max(0)])
 
 
 def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alternative]:
@@ -310,6 +344,14 @@ def list_alternatives(readings: list[Proposal], confidence: float) -> list[Alter
         for number, share in shares[:MAX_ALTERNATIVES]
         if share >= MIN_ALTERNATIVE
     ]
+
+
+def scale_to_file(content: bytes, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The (3, 3) matrix from px of a decoded picture of this shape to px of that in the file."""
+    if max(shape[:2]) < DECODED_SIDE:  # only a large picture was reduced
+        return np.eye(3)
+    width, height = size_of(content, shape)
+    return np.diag((width / shape[1], height / shape[0], 1.0))
 
 
 def size_of(content: bytes, shape: tuple[int, ...]) -> tuple[int, int]:
