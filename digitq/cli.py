@@ -15,7 +15,7 @@ from digitq.commands.bench import bench
 from digitq.commands.classify import classify, demo
 from digitq.commands.evaluate import evaluate
 from digitq.commands.jobs import cancel, collect, jobs, status, submit
-from digitq.commands.reports import correct, report
+from digitq.commands.reports import correct, report, wide
 from digitq.commands.run import doctor, flower, inspect, metrics, up, worker
 from digitq.commands.train import train
 from digitq.terminal import ExitStatus, echo_err
@@ -24,7 +24,7 @@ from protocol.host.process import make_stderr_unfailing
 
 SECTIONS = {
     "Classify": (demo, classify, inspect, evaluate),
-    "Look at results and correct them": (report, correct),
+    "Look at results and correct them": (report, correct, wide),
     "Submit jobs and collect them later": (submit, status, jobs, collect, cancel),
     "Run and watch": (up, worker, flower, metrics, doctor),
     "Train and measure": (train, bench),

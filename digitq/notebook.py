@@ -20,7 +20,7 @@ from producer.sources.opening import count_files, open_sources
 from producer.sources.source import Source
 from protocol.chunk import result_schema
 from protocol.known import WhatIsKnown
-from protocol.reading import choose_reading
+from protocol.reading import FormLike, choose_reading
 from protocol.settings import What
 
 MAX_SHOWN_ROWS = 20  # a notebook shows at most this many rows
@@ -68,6 +68,7 @@ def classify(
     model: str | None = None,
     *,
     read: What = "digit",
+    form: FormLike | None = None,
     client: Client | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Results:
@@ -81,16 +82,20 @@ def classify(
 
     Raises as `Client.submit`, `open_sources`, `Job.results` and `local`.
     """
-    reading = choose_reading(model, read, **known)
+    reading = choose_reading(model, read, form, **known)
     source, number = open_images(images)
     sink = TableSink()
     opened: AbstractContextManager[Client] = (
-        nullcontext(client) if client else open_client(None, None, number)
+        nullcontext(client) if client else open_client(None, None, reading.count_rows(number))
     )
     with opened as client:
         job = client.start(source, reading)
-        take_results(client, job, sink, source.count)
-    schema = sink.batches[0].schema if sink.batches else result_schema(reading.what)
+        take_results(client, job, sink, lambda: reading.count_rows(source.count()))
+    schema = (
+        sink.batches[0].schema
+        if sink.batches
+        else result_schema(reading.what, reading.form is not None)
+    )
     summary = summarise(sink.counts, source.skipped.describe())
     return Results(pa.Table.from_batches(sink.batches, schema), summary)
 

@@ -71,6 +71,11 @@ report = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="page to write of OUT, where you look at the answers and correct them",
 )
+wide = click.option(
+    "--wide",
+    is_flag=True,
+    help="also write OUT with `-wide` in its name: a row for each page, or for each row of a table",
+)
 overwrite = click.option(
     "--overwrite",
     is_flag=True,
@@ -140,7 +145,8 @@ def truth_file(truth: str | None) -> str | None:
 
 
 def reading(command: Callable[..., None]) -> Callable[..., None]:
-    """`--read`, `--model` and what is known of whole numbers, as one argument, a `Reading`."""
+    """`--read`, `--model`, `--form` and what is known of whole numbers, as one argument, a
+    `Reading`."""
 
     @click.option(
         "--read",
@@ -169,6 +175,11 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         metavar="MARKS",
         help="marks that fill unused boxes, and are passed over: some of X, - and /, such as X-",
     )
+    @click.option(
+        "--form",
+        metavar="FORM.toml",
+        help="each image is a page with this form: the numbers in its fields are read",
+    )
     @wraps(command)
     def run(
         read: str,
@@ -177,6 +188,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         pattern: str | None,
         allowed: str | None,
         fill: str | None,
+        form: str | None,
         **others: Any,
     ) -> None:
         from protocol.known import WhatIsKnown, read_allowed
@@ -184,7 +196,9 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
 
         lines = None if allowed is None else read_allowed(allowed)
         known = WhatIsKnown(length=length, pattern=pattern, allowed=lines, fill=fill)
-        reading = choose_reading(model, read, **known)
+        reading = choose_reading(model, read, form, **known)
+        if reading.form and others.get("truth") == "parent":
+            raise UsageError("a folder's name is no truth of a form's fields: name a .csv file")
         command(reading=reading, **others)
 
     return run

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from producer.chunking import cut_chunks
 from producer.job import IDLE_MS, LOGGED_CHECKS
-from producer.prediction import Answer, to_predictions
+from producer.prediction import Answer, to_fields, to_predictions
 from producer.sources.arrays import pixels_batch
 from producer.sources.in_memory import Image, image_source
 from producer.sources.source import refuse_url
@@ -45,10 +45,12 @@ class BatchLimits(NamedTuple):
 
 PIXELS_LIMITS = BatchLimits(1024, 1, 5.0)
 FILES_LIMITS = BatchLimits(16, 16, math.inf)  # decoding is slow: small batches spread over workers
+PAGES_LIMITS = FILES_LIMITS._replace(max_calls=1)
 
 
 class Call:
-    """One image that waits for its answer: pixels (784,), or a batch of one row with a file.
+    """One image that waits for its answer: pixels (784,), or a batch of one row with a file, or of
+    the rows of a page.
 
     A thread waits for the lock `answered`, which is held until there is an `outcome`. A coroutine
     waits for the future `awaited`. (`concurrent.futures.Future` is slower for both.)
@@ -82,6 +84,8 @@ class CallQueue:
 
     @property
     def limits(self) -> BatchLimits:
+        if self.reading.form:
+            return PAGES_LIMITS
         return PIXELS_LIMITS if self.is_fast else FILES_LIMITS
 
     @property
@@ -90,16 +94,17 @@ class CallQueue:
         return min(self.limits.max_batches + self.late, MAX_THREADS)
 
 
-def read_call(image: Image) -> Call:
+def read_call(image: Image, reading: Reading) -> Call:
     """Read an image as `Client.submit` does. Raises `UsageError` for anything but one image."""
-    if is_pixels(image):
+    if is_pixels(image) and not reading.form:
         return Call(np.array(image).reshape(PIXELS))  # the caller may change it meanwhile
     if isinstance(image, str):
         refuse_url(image)
-    batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items)]
-    rows = sum(batch.num_rows for batch in batches)
-    if rows != 1:
-        raise UsageError(f"{rows} images, but `classify` takes one: `submit` takes many")
+    cells = reading.cells
+    batches = [chunk.batch for chunk in cut_chunks(image_source([image]).items, cells=cells)]
+    images = sum(batch.num_rows for batch in batches) // max(1, len(cells))
+    if images != 1:
+        raise UsageError(f"{images} images, but `classify` takes one: `submit` takes many")
     return Call(batches[0])
 
 
@@ -237,7 +242,8 @@ class Batcher:
     def _classify(self, batch: pa.RecordBatch, queue: CallQueue) -> list[Answer]:
         """Classify a batch as a job of one chunk. Raises `BrokerError`, and what ends the job."""
         job_id, payload = secrets.token_hex(6), Chunk(0, batch).encode()
-        source, (model, known) = "single images from Python", queue.reading
+        source = "single images from Python"
+        model, known = queue.reading.model, queue.reading.known
         spec = JobSpec(
             job_id, model, source, attached=True, in_flight=1, ttl=CALL_TTL_SECONDS, known=known
         )
@@ -248,7 +254,8 @@ class Batcher:
                     self._ledger.submit(spec, batch.num_rows, payload, is_shared=queue.is_fast)
                 last = self._ledger.wait(job_id, last, IDLE_MS)  # it is late if it takes longer
                 if (result := self._ledger.take(job_id)) is not None:
-                    return to_predictions(decode_result(result))
+                    rows, cells = decode_result(result), queue.reading.cells
+                    return [to_fields(rows, cells)] if cells else [*to_predictions(rows)]
                 stored = self._look_after(job_id, queue.limits)
                 checks += 1
                 if checks == 1:

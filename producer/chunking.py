@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -13,8 +13,19 @@ import pyarrow.compute as pc
 
 from producer.counts import Counts, add_ids
 from producer.sources.source import Entry, SourceItem, TruthGaps, UnreadableImageError
-from producer.sources.truth import adapt_truth
-from protocol.chunk import FILES_SCHEMA, TILE_ROWS, Chunk, Kind, kind_of, truth_field, untimed_rows
+from producer.sources.truth import adapt_truth, take_truth
+from protocol.chunk import (
+    ERROR,
+    FILES_SCHEMA,
+    ID,
+    NUMBER_TRUTH,
+    TILE_ROWS,
+    Chunk,
+    Kind,
+    kind_of,
+    truth_field,
+    untimed_rows,
+)
 from protocol.errors import UsageError
 from protocol.settings import read_by, settings
 from protocol.text import plural, printable, too_large
@@ -40,21 +51,24 @@ def cut_chunks(
     model: str = "",
     ask_pace: Callable[[Kind], float] = lambda kind: 0.0,
     gaps: TruthGaps | None = None,
+    cells: Sequence[str] = (),
+    truths: dict[str, str] | None = None,
 ) -> Iterator[Chunk]:
     """Cut the items into chunks, without the images that `resume` counts.
 
     A chunk has at most `DIGITQ_CHUNK_ROWS` images and `DIGITQ_CHUNK_BYTES` bytes, unless one image
     is larger. It takes a worker about `CHUNK_SECONDS`: `ask_pace` gives the seconds for one image
     of a kind, 0 if unknown. If `has_truth` is None, the first image says whether the job has
-    right answers; `gaps` counts the missing ones. Raises `UsageError` if the ids of the
-    images that `resume` counts have changed, and what the source raises, after the chunks of
-    everything before it.
+    right answers; `gaps` counts the missing ones. With the ids of a form's `cells`, each image is a
+    page and becomes a row for each cell, all in one chunk; `truths` has their right answers.
+    Raises `UsageError` if the ids of the images that `resume` counts have changed, and what the
+    source raises, after the chunks of everything before it.
     """
     failure: list[Exception] = []
 
     def until_failure() -> Iterator[SourceItem]:
         try:
-            yield from _skip(items, resume)
+            yield from _skip(items, resume, cells, truths)
         except Exception as error:
             failure.append(error)
 
@@ -65,8 +79,15 @@ def cut_chunks(
         has_truth = any(isinstance(item, Entry) and item.truth is not None for item in first)
     truth = truth_field(read_by(model)) if has_truth else None
     gaps = gaps or TruthGaps()
-    batches = (adapt_truth(batch, truth, gaps) for batch in _read(chain(first, left)))
-    for batch in _cut(batches, lambda kind, before: _max_rows(kind, before, usual, ask_pace(kind))):
+    rows, of_images = max(1, len(cells)), None if cells else truth
+    batches = (adapt_truth(batch, of_images, gaps) for batch in _read(chain(first, left)))
+
+    def max_images(kind: Kind, before: int) -> int:
+        return max(1, _max_rows(kind, before * rows, usual, ask_pace(kind)) // rows)
+
+    for batch in _cut(batches, max_images):
+        if cells:
+            batch = adapt_truth(_split_pages(batch, cells, truths), truth, gaps)
         yield Chunk(first_row, batch)
         first_row += batch.num_rows
     if failure:
@@ -94,8 +115,35 @@ def _max_rows(kind: Kind, before: int, usual: int, pace: float) -> int:
     return min(share, timely, most, settings().chunk_rows)
 
 
-def _skip(items: Iterable[SourceItem], resume: Counts) -> Iterator[SourceItem]:
+def _name_cells(ids: Iterable[str], cells: Sequence[str]) -> list[str]:
+    """The ids of all rows of these images."""
+    return [f"{id}/{cell}" for id in ids for cell in cells] if cells else [*ids]
+
+
+def _split_pages(
+    batch: pa.RecordBatch, cells: Sequence[str], truths: dict[str, str] | None
+) -> pa.RecordBatch:
+    """A row for each cell of each page, of which only the first has the page."""
+    ids = _name_cells(batch.column("id").to_pylist(), cells)
+    pages, places = np.divmod(np.arange(len(ids)), len(cells))
+    kind = kind_of(batch)
+    columns = {
+        ID: pa.array(ids, ID.type),
+        batch.schema.field(kind): batch.column(kind).take(pa.array(pages, mask=places > 0)),
+    }
+    if ERROR.name in batch.schema.names:
+        columns[ERROR] = batch.column(ERROR.name).take(pa.array(pages))
+    if truths is not None:
+        found = [take_truth(truths, id) for id in ids]
+        columns[NUMBER_TRUTH] = pa.array(found, NUMBER_TRUTH.type)
+    return pa.record_batch([*columns.values()], schema=pa.schema([*columns]))
+
+
+def _skip(
+    items: Iterable[SourceItem], resume: Counts, cells: Sequence[str], truths: dict[str, str] | None
+) -> Iterator[SourceItem]:
     """The items that `resume` does not count. The files of the others are not read."""
+    rows = max(1, len(cells))
     left, seen = resume.images, 0
     has_changed = UsageError(
         f"the source has changed: its first {plural(resume.images, 'image')} are not those in "
@@ -104,11 +152,17 @@ def _skip(items: Iterable[SourceItem], resume: Counts) -> Iterator[SourceItem]:
     for item in items:
         if left:
             if isinstance(item, Entry):
-                used, seen = 1, zlib.crc32(item.id.encode(), seen)  # equals `add_ids`
+                used = 1
+                named = _name_cells([item.id], cells)
+                seen = zlib.crc32("".join(named).encode(), seen)  # equals `add_ids`
             else:
-                used = min(left, item.num_rows)
-                seen = add_ids(seen, item.column("id").slice(0, used))
-            left -= used
+                used = min(left // rows, item.num_rows)
+                ids = item.column("id").slice(0, used)
+                named = _name_cells(ids.to_pylist(), cells) if cells else []
+                seen = add_ids(seen, pa.array(named, ID.type) if cells else ids)
+            for id in named if cells else ():
+                take_truth(truths or {}, id)
+            left -= used * rows
             if not left and seen != resume.ids:
                 raise has_changed
             if isinstance(item, Entry) or used == item.num_rows:

@@ -19,7 +19,7 @@ from protocol.broker.connection import check_server, connect, is_coming_back
 from protocol.errors import BrokerError, UnknownJobError
 from protocol.known import WhatIsKnown, describe_known
 from protocol.ledger import Ledger
-from protocol.reading import Reading, choose_reading
+from protocol.reading import FormLike, Reading, choose_reading
 from protocol.records import JobRecord, JobSpec
 from protocol.settings import DEFAULT_BROKER, What, settings
 from protocol.text import printable
@@ -75,6 +75,7 @@ class Client:
         detached: bool = False,
         *,
         read: What = "digit",
+        form: FormLike | None = None,
         **known: Unpack[WhatIsKnown],
     ) -> Job:
         """Start a job over an image, an iterable of images, or a table.
@@ -96,10 +97,13 @@ class Client:
         `r"\\d+\\.\\d"`, or `integer`, `decimal`, `date` or `time`; or the numbers that are
         `allowed`, up to a million. `fill` names marks that fill unused boxes, such as `"X-"`.
 
+        With a `form`, the path of a form's file, each image is a page, and the numbers in its
+        fields are read. There is a row for each field, with the id `PAGE/FIELD`.
+
         Raises `BrokerError`, and `UsageError` for an unknown model or a single object that is not
         an image. Errors in an iterable of images are raised by `Job.results`.
         """
-        reading = choose_reading(model, read, **known)
+        reading = choose_reading(model, read, form, **known)
         return self.start(image_source(images), reading, detached=detached)
 
     def submit_source(
@@ -108,11 +112,12 @@ class Client:
         model: str | None = None,
         *,
         read: What = "digit",
+        form: FormLike | None = None,
         detached: bool = False,
         **known: Unpack[WhatIsKnown],
     ) -> Job:
         """Start a job over a source from `open_sources`. Raises as `submit`."""
-        reading = choose_reading(model, read, **known)
+        reading = choose_reading(model, read, form, **known)
         return self.start(source, reading, detached=detached)
 
     def start(
@@ -124,15 +129,22 @@ class Client:
         resume: Counts = Counts(),  # noqa: B008 (frozen)
     ) -> Job:
         """`submit_source` with a reading that is checked. Raises `BrokerError`."""
-        (model, known), name = reading, printable(source.name)
+        model, known, name = reading.model, reading.known, printable(source.name)
         ttl = settings().job_ttl_seconds if detached else ATTACHED_TTL_SECONDS
         id = secrets.token_hex(6)
-        pattern, allowed = describe_known(known)
-        origin = replace(source.origin, pattern=pattern, allowed=allowed)
+        form = reading.form
+        pattern, allowed = (None, None) if form else describe_known(known)
+        origin = replace(source.origin, pattern=pattern, allowed=allowed, form=reading.form_name)
         spec = JobSpec(id, model, name, not detached, IN_FLIGHT_CHUNKS, ttl, known, origin)
-        items, has_truth = source.take(), source.has_truth
         chunks = cut_chunks(
-            items, has_truth, resume, model, lambda kind: feeder.paces[kind], source.gaps
+            source.take(),
+            bool(source.truths) if form else source.has_truth,
+            resume,
+            model,
+            lambda kind: feeder.paces[kind],
+            source.gaps,
+            reading.cells,
+            source.truths,
         )
         feeder = Feeder(self.ledger, spec, chunks)
         job = Job(spec.id, model, self.ledger, feeder, origin)
@@ -182,6 +194,17 @@ class Client:
         **known: Unpack[WhatIsKnown],
     ) -> NumberPrediction: ...
 
+    @overload
+    def classify(
+        self,
+        image: Image,
+        model: None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: What = "digit",
+        form: FormLike,
+    ) -> dict[str, NumberPrediction]: ...
+
     def classify(
         self,
         image: Image,
@@ -189,17 +212,19 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: What = "digit",
+        form: FormLike | None = None,
         **known: Unpack[WhatIsKnown],
     ) -> Answer:
         """Classify one image and wait for the answer. Threads may call it at the same time.
 
         Calls at about the same time are sent as one batch, which does not change a bit of their
         answers. An image that can't be read gives a `Prediction` with an error. With
-        `read="number"` the answer is a `NumberPrediction`; see `submit`. Raises `UsageError` for
-        anything but one image, `TimeoutError`, and what `Job.results` raises.
+        `read="number"` the answer is a `NumberPrediction`; with a `form`, it is a dictionary with
+        one for each field, such as `student`, or `marks/4/c1` in a table. See `submit`. Raises
+        `UsageError` for anything but one image, `TimeoutError`, and what `Job.results` raises.
         """
-        reading = choose_reading(model, read, **known)
-        return self._calls.ask(read_call(image), reading, timeout_seconds)
+        reading = choose_reading(model, read, form, **known)
+        return self._calls.ask(read_call(image, reading), reading, timeout_seconds)
 
     @overload
     async def classify_async(
@@ -222,6 +247,17 @@ class Client:
         **known: Unpack[WhatIsKnown],
     ) -> NumberPrediction: ...
 
+    @overload
+    async def classify_async(
+        self,
+        image: Image,
+        model: None = None,
+        timeout_seconds: float | None = None,
+        *,
+        read: What = "digit",
+        form: FormLike,
+    ) -> dict[str, NumberPrediction]: ...
+
     async def classify_async(
         self,
         image: Image,
@@ -229,9 +265,13 @@ class Client:
         timeout_seconds: float | None = None,
         *,
         read: What = "digit",
+        form: FormLike | None = None,
         **known: Unpack[WhatIsKnown],
     ) -> Answer:
         """`classify` for coroutines. Raises as `classify`."""
-        reading = choose_reading(model, read, **known)
-        call = read_call(image) if is_pixels(image) else await asyncio.to_thread(read_call, image)
+        reading = choose_reading(model, read, form, **known)
+        if is_pixels(image) and not reading.form:
+            call = read_call(image, reading)
+        else:
+            call = await asyncio.to_thread(read_call, image, reading)
         return await self._calls.ask_async(call, reading, timeout_seconds)

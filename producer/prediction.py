@@ -1,5 +1,6 @@
 """The answers to single calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -36,10 +37,16 @@ class NumberPrediction:
     reason: str | None = None
 
 
-Answer: TypeAlias = Prediction | NumberPrediction
+Answer: TypeAlias = Prediction | NumberPrediction | dict[str, NumberPrediction]
 
 
-def to_predictions(results: pa.RecordBatch) -> list[Answer]:
+def to_fields(results: pa.RecordBatch, cells: Sequence[str]) -> dict[str, NumberPrediction]:
+    """The predictions for the fields of one page, by their ids on it."""
+    found = [one for one in to_predictions(results) if isinstance(one, NumberPrediction)]
+    return dict(zip(cells, found, strict=True))
+
+
+def to_predictions(results: pa.RecordBatch) -> list[Prediction | NumberPrediction]:
     """One prediction for each row of a result batch."""
     kind = NumberPrediction if "number" in results.schema.names else Prediction
     rows = results.select([*kind.__dataclass_fields__]).to_pylist()

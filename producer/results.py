@@ -19,6 +19,7 @@ from producer.record import Record, find_record
 from producer.sinks.encoders import ENCODERS, LISTS, plain_ids
 from producer.sources.csv_files import CSV_BLOCK_BYTES, MAX_CELL_CHARACTERS
 from protocol.chunk import (
+    CELL_FIELDS,
     CLASSES,
     CORRECTED,
     PROBABILITIES,
@@ -97,7 +98,9 @@ class ResultFile:
         )
         with closing(file):
             for batch in file:
-                batch = batch.set_column(0, "id", plain_ids(batch.column("id")))
+                for name in {"id", "page"} & {*batch.schema.names}:
+                    index = batch.schema.get_field_index(name)
+                    batch = batch.set_column(index, name, plain_ids(batch.column(name)))
                 if self.read == "digit":
                     batch = batch.append_column("probabilities", join_shares(batch))
                 columns = [
@@ -128,9 +131,10 @@ def open_results(path: Path) -> ResultFile:
         names = read_names(path)
     record = find_record(path)
     if not names and record:  # JSON lines without a line have no names
-        names = result_schema(record.read).names
+        names = result_schema(record.read, record.form is not None).names
     read: What = "number" if "number" in names else "digit"
-    schema = result_schema(read)
+    has_form = {field.name for field in CELL_FIELDS} <= {*names}
+    schema = result_schema(read, has_form)
     wanted = set(schema.names) - set(LISTS if suffix != ".parquet" else ())
     if suffix == ".csv" and read == "digit":
         wanted |= {*SHARES}

@@ -44,6 +44,7 @@ Reason = Literal[
     "not allowed",
     "too solid",
     "pages",
+    "check failed",
     "error",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -91,6 +92,12 @@ NUMBER_SCHEMA = pa.schema(  # the results of a job that reads whole numbers
         *CHECK_FIELDS,
     ]
 )
+CELL_FIELDS = (  # these columns follow the id in the results of a job with a form
+    pa.field("page", pa.string()),  # the page's id
+    pa.field("field", pa.string()),  # the name of a field, or of a table's column
+    pa.field("row", pa.int32()),  # of a table, from 1; null for a field
+)
+FORM_SCHEMA = pa.schema([ID, *CELL_FIELDS, *[*NUMBER_SCHEMA][1:]])
 
 
 # In the metadata of a result batch
@@ -105,8 +112,10 @@ def untimed_rows(model: str) -> int:
     return min(rows, MODEL_ROWS.get(model, rows))
 
 
-def result_schema(read: What) -> pa.Schema:
+def result_schema(read: What, has_form: bool = False) -> pa.Schema:
     """The columns of a job's results, without `truth`."""
+    if has_form:
+        return FORM_SCHEMA
     return NUMBER_SCHEMA if read == "number" else RESULT_SCHEMA
 
 

@@ -19,6 +19,7 @@ from protocol.settings import settings
 from protocol.text import too_large
 
 MAX_CELLS = 2000  # a page has at most this many values, whose rows travel together
+RESERVED_NAMES = ("page", "table", "row", "review")  # columns of the wide table that are no fields
 PDF_DPI = 200  # a PDF has this many px on an inch
 Align = Literal["page", "lines"]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -154,6 +155,12 @@ def measure_blank(path: Path) -> tuple[bytes, tuple[int, int]]:
     raise UsageError(f"can't read {path}: {reason}")
 
 
+def refuse_column(key: str, name: str) -> None:
+    """Raises `UsageError` for a name that a column of the wide table has anyway."""
+    if name in RESERVED_NAMES:
+        raise UsageError(f"{key}: {name!r} is a column of the wide table, too: choose another name")
+
+
 def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
     """Raises `UsageError` with the key of what does not fit. `size` is that of the blank in px."""
     places: list[tuple[str, SidesOfBox | None]]
@@ -169,7 +176,11 @@ def check_layout(file: FormFile, size: tuple[int, int] | None) -> None:
         if box and size and (box[2] > size[0] or box[3] > size[1]):
             raise UsageError(f"{key}.box: it is outside of the blank of {size[0]}×{size[1]} px")
     count = len(file.fields)
+    for name in file.fields:
+        refuse_column(f"fields.{name}", name)
     for name, table in file.tables.items():
+        for column in table.columns:
+            refuse_column(f"tables.{name}.columns", column)
         if both := [column for column in table.columns if column in file.fields]:
             raise UsageError(f"tables.{name}.columns: {both[0]!r} is the name of a field, too")
         count += sum(map(bool, table.columns)) * table.rows

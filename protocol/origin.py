@@ -13,4 +13,5 @@ class Origin:
     limit: int | None = None  # only the first images were taken
     pattern: str | None = None  # that of whole numbers: a regular expression, or its name
     allowed: int | None = None  # how many whole numbers were allowed
+    form: str | None = None  # the file of the form that its pages have
     more_sources: int = 0  # how many more SOURCEs there were

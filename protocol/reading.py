@@ -1,42 +1,85 @@
-"""What a job reads in its images: single digits with a network, or whole numbers."""
+"""What a job reads in its images: single digits with a network, whole numbers, or pages' fields."""
 
-from typing import NamedTuple, Unpack
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, Unpack
 
 from protocol.errors import UsageError
+from protocol.form import FORM_MAGIC, Form, read_form
 from protocol.known import Known, WhatIsKnown
 from protocol.settings import MODELS, NUMBER, WHATS, What, read_by, settings
+
+FormLike: TypeAlias = str | os.PathLike[str] | Form  # a form, or its file
 
 
 class Reading(NamedTuple):
     """How a job's images are read."""
 
     model: str
-    known: bytes = b""  # what is known of its numbers beforehand, encoded; empty for nothing
+    known: bytes = b""  # what is known of its numbers or the form, encoded; empty for nothing
+    form_name: str | None = None  # the form's file
 
     @property
     def what(self) -> What:
         return read_by(self.model)
 
+    @property
+    def form(self) -> Form | None:
+        """The form that the pages have; None if each image is one digit or number."""
+        return decode_form(self.known) if self.known.startswith(FORM_MAGIC) else None
+
+    def count_rows(self, images: int | None) -> int | None:
+        """How many rows so many images have; None if the number is unknown."""
+        return None if images is None else images * max(1, len(self.cells))
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What follows a page's id in those of its rows, `student` or `marks/4/c1`; nothing
+        without a form."""
+        return tuple(cell.id for cell in self.form.cells) if self.form else ()
+
+
+@lru_cache(maxsize=2)
+def decode_form(payload: bytes) -> Form:
+    return Form.decode(payload)
+
+
+def decode_known(payload: bytes) -> Known | Form:
+    """What is known beforehand, from the bytes that travel with a job."""
+    return Form.decode(payload) if payload.startswith(FORM_MAGIC) else Known.decode(payload)
+
 
 def choose_reading(
     model: str | None = None,
     read: str = "digit",
+    form: FormLike | None = None,
     **known: Unpack[WhatIsKnown],
 ) -> Reading:
-    """The reading that a person asks for; the default model for None.
+    """The reading that a person asks for; the default model for None. A form, or its file, implies
+    that numbers are read.
 
     Raises `UsageError` for an unknown name, for arguments that do not go together, and as
-    `Known.check`.
+    `Known.check` and `read_form`.
     """
     if read not in WHATS:
         raise UsageError(f"`read` is {read!r}: it must be {' or '.join(WHATS)}")
-    if read == "number":
+    is_any_known = any(value is not None for value in known.values())
+    if form is not None and is_any_known:
+        raise UsageError(
+            "a form says what is known of each field: leave out length, pattern, allowed and fill"
+        )
+    if read == "number" or form is not None:
         if model is not None:
             raise UsageError(
                 f"whole numbers have a network of their own: leave out the model {model!r}"
             )
-        return Reading(NUMBER, Known.check(**known).encode())
-    if any(value is not None for value in known.values()):
+        if form is None:
+            return Reading(NUMBER, Known.check(**known).encode())
+        if isinstance(form, Form):
+            return Reading(NUMBER, form.encode())
+        return Reading(NUMBER, read_form(Path(form)).encode(), os.path.abspath(form))
+    if is_any_known:
         raise UsageError(
             "a length, a pattern, a fill and allowed numbers need whole numbers: --read number, or "
             'read="number"'

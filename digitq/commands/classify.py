@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitq import options
-from digitq.commands.reports import check_page, show_page
+from digitq.commands.reports import check_page, check_wide, show_page, show_wide
 from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.errors import UsageError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @options.private_broker
 @options.limit
 @options.truth
+@options.wide
 @options.report
 @options.overwrite
 def classify(
@@ -43,6 +44,7 @@ def classify(
     broker: str | None,
     limit: int | None,
     truth: str | None,
+    wide: bool,
     page: Path | None,
     overwrite: bool,
 ) -> None:
@@ -52,6 +54,7 @@ def classify(
     digitq classify photos -o results.csv
     digitq classify scans.zip 7.png --model cnn
     digitq classify fields --read number --length 9 -o ids.csv
+    digitq classify scans.pdf --form form.toml -o marks.csv --wide
 
     After an interruption, the same command continues where it stopped. Exit status: 0 if all images
     were classified, 1 if some rows have an error, 2 for bad usage or input, 3 if Redis or the disk
@@ -63,6 +66,8 @@ def classify(
 
     if page:
         check_page(page, overwrite, out)
+    if wide:
+        check_wide(reading.form_name, out, overwrite)
     for name in sources if out and os.path.exists(out) else ():
         if os.path.exists(name) and os.path.samefile(name, str(out)):
             raise UsageError(f"{out} is a SOURCE: the results would replace it; name another OUT")
@@ -86,11 +91,13 @@ def classify(
     with closing(open_sink(out, run, overwrite)) as sink, report_interruption(sink, overwrite):
         if sink.counts.images:
             echo_err(f"continuing {out} after {sink.counts.images:,} images")
-        with open_client(broker, workers, count_files(sources)) as client:
+        with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
             job = client.start(source, reading, resume=sink.counts)
-            take_results(client, job, sink, source.count)
+            take_results(client, job, sink, lambda: reading.count_rows(source.count()))
     report_rows(sink, source.skipped.describe())
     report_truth(sink.counts, reading.what, truth, source.gaps)
+    if wide:
+        show_wide(str(out))
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from protocol.reading import Reading
 
 RUN_OPTIONS = (
-    *("read", "model", "length", "pattern", "allowed", "fill"),
+    *("read", "model", "length", "pattern", "allowed", "fill", "form"),
     *("own_weights", "workers", "broker"),
 )
 
@@ -70,8 +70,9 @@ def evaluate(
         name, model, gaps, sink = source.name, reading.model, source.gaps, ScoreSink(reading.what)
         if not source.has_truth:
             raise UsageError(f"{name} has no right answers: name them with --truth")
-        with open_client(broker, workers, count_files(names)) as client:
-            take_results(client, client.start(source, reading), sink, source.count)
+        with open_client(broker, workers, reading.count_rows(count_files(names))) as client:
+            job = client.start(source, reading)
+            take_results(client, job, sink, lambda: reading.count_rows(source.count()))
     counts = sink.counts
     report_truth(counts, sink.read, truth, gaps)
     if not counts.labelled and counts.failed < counts.images:
@@ -95,7 +96,7 @@ def read_results(
     from digitq.reports.scores import ScoreSink
     from producer.results import open_results
     from producer.sources.source import TruthGaps, parent_name, take_first
-    from producer.sources.truth import adapt_truth, read_truths, set_truths
+    from producer.sources.truth import adapt_truth, read_truths, set_truths, take_truth
     from protocol.chunk import truth_field
 
     if len(names) > 1:
@@ -106,7 +107,7 @@ def read_results(
         rows = set_truths(rows, parent_name)
     elif truth:
         truths = gaps.unused = read_truths(Path(truth))
-        rows = set_truths(rows, lambda id: truths.pop(id, None))
+        rows = set_truths(rows, lambda id: take_truth(truths, id))
     elif "truth" not in results.schema.names:
         raise UsageError(f"{results.path} has no right answers: name them with --truth")
     sink, field = ScoreSink(results.read), truth_field(results.read)

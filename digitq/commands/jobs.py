@@ -12,7 +12,7 @@ import click
 
 import digitq
 from digitq import options
-from digitq.commands.reports import check_page, show_page
+from digitq.commands.reports import check_page, check_wide, show_page, show_wide
 from digitq.summary import open_sink, report_interruption, report_rows, report_truth
 from digitq.terminal import ExitStatus, echo_err
 from protocol.broker.address import url_in_command
@@ -54,7 +54,7 @@ def submit(
     client = digitq.Client(broker)
     at_broker = f" --broker {url_in_command(broker)}" if broker else ""
     memory = client.ledger.memory()
-    images = source.count() if memory.limit_bytes else None
+    images = reading.count_rows(source.count()) if memory.limit_bytes else None
     if images and (shortage := memory.describe_shortage(images, reading.what)):
         echo_err(f"{shortage}; {REMEDIES}")
     job: digitq.Job | None = None
@@ -130,6 +130,7 @@ def jobs(broker: str | None, as_json: bool, watches: bool, limit: int) -> None:
 @options.job
 @options.out
 @options.broker
+@options.wide
 @options.report
 @options.overwrite
 @click.option(
@@ -141,6 +142,7 @@ def collect(
     job_id: str,
     out: str | None,
     broker: str | None,
+    wide: bool,
     page: Path | None,
     overwrite: bool,
     keep: bool,
@@ -158,6 +160,8 @@ def collect(
         check_page(page, overwrite, out)
     client = digitq.Client(broker)
     job = client.job(job_id)
+    if wide:
+        check_wide(job.origin.form, out, overwrite)
     if overwrite and job.progress().freed_images:
         raise UsageError(
             f"results of job {job_id} are only in the file of the `digitq collect` that took them: "
@@ -181,6 +185,8 @@ def collect(
         if freed := job.progress().freed_images:
             images = plural(freed, "image")
             echo_err(f"the results of {images} were deleted from Redis to make room")
+    if wide:
+        show_wide(str(out))
     if page:
         show_page(Path(str(out)), (), page)
     sys.exit(ExitStatus.FAILED_ROWS if sink.counts.failed else 0)

@@ -73,6 +73,42 @@ def correct(results: Path, corrections: Path, out: str | None, overwrite: bool) 
     report_rows(sink, has_speed=False)
 
 
+@click.command()
+@click.argument("results", type=RESULT_PATH)
+@options.out
+@click.option("--overwrite", is_flag=True, help="replace OUT")
+def wide(results: Path, out: str | None, overwrite: bool) -> None:
+    """Write the results of pages with a column for each field.
+
+    RESULTS is a file that `classify --form` wrote. OUT has a row for each page, or for each row of
+    its tables. The column `review` names the fields that a person should check.
+    """
+    show_wide(str(results), out or "-", overwrite)
+
+
+def check_wide(form: str | None, out: str | None, overwrite: bool) -> None:
+    """Raises `UsageError` if there is no form or no result file, or the wide table can't be
+    written."""
+    from digitq.reports.wide import check_out, name_wide
+
+    if form is None:
+        raise UsageError("--wide writes the fields of pages: name their form with --form")
+    if out in (None, "-"):
+        raise UsageError("--wide writes a table beside the result file: name one with -o OUT")
+    check_out(name_wide(Path(str(out))), overwrite)
+
+
+def show_wide(results: str, out: str | None = None, overwrite: bool = True) -> None:
+    """Write the wide table of a result file, by default beside it, and say where it is."""
+    from digitq.reports.wide import name_wide, write_wide
+    from producer.results import open_results
+
+    target = name_wide(Path(results)) if out is None else Path(out)
+    rows = write_wide(open_results(Path(results)), target, overwrite)
+    if out != "-":
+        echo_err(f"{plural(rows, 'row')} of the pages are in {target}")
+
+
 def check_page(page: Path, overwrite: bool, out: str | None = "") -> None:
     """Raises `UsageError` if a page can't be made of the result file `out`, or be written."""
     if out in (None, "-"):

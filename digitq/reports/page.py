@@ -37,6 +37,7 @@ MEANINGS: dict[str, str] = {  # what each reason to review means
     "pages": "the file has more pages; one was read",
     "empty": "nothing is written in the picture",
     "several lines": "there is another line or number",
+    "check failed": "the rules of the form do not hold for what is written",
     "other signs": "letters, something crossed out, or a 1 that may be a slash",
     "not allowed": "no number that was allowed is plausible",
     "several digits": "another shape may be a digit, too",

@@ -24,7 +24,9 @@ def encode_csv(batch: pa.RecordBatch, header: bool) -> bytes:
     """Rows as CSV, quoted as in RFC 4180, each ending in a line feed. Ten columns `p0` … `p9` stand
     in place of `probabilities`; of whole numbers, digits and alternatives are left out. An id that
     a spreadsheet would take for a formula has an apostrophe before it, see `plain_ids`."""
-    batch = batch.set_column(0, "id", pc.replace_substring_regex(batch["id"], FORMULA, r"'\1"))
+    for name in {"id", "page"} & {*batch.schema.names}:
+        safe = pc.replace_substring_regex(batch[name], FORMULA, r"'\1")
+        batch = batch.set_column(batch.schema.get_field_index(name), name, safe)
     batch = spread_probabilities(batch) if "probabilities" in batch.schema.names else batch
     batch = batch.select([name for name in batch.schema.names if name not in LISTS])
     file = io.BytesIO()

@@ -92,7 +92,7 @@ def difference(old: Identity, new: Identity) -> str:
     if changed == ["modified"]:
         return "a table, a set or the right answers have changed since"
     words = {  # the journal has only hashes for these
-        "known": "the length or the allowed numbers were different",
+        "known": "the form, the length or the allowed numbers were different",
         "weights": f"its weights were {old.get('weights') or 'built in'}, not "
         f"{new.get('weights') or 'those built in'}",
     }

@@ -24,7 +24,7 @@ from producer.sources.source import (
     refuse_url,
     take_first,
 )
-from producer.sources.truth import read_truths, set_truths
+from producer.sources.truth import read_truths, set_truths, take_truth
 from protocol.errors import UsageError
 from protocol.origin import Origin
 from protocol.text import printable
@@ -66,11 +66,11 @@ def open_sources(
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit} images: it must be at least 1")
     refuse_overlap(names)
-    truths = None if truth_file is None else read_truths(Path(truth_file))
+    truths = {} if truth_file is None else read_truths(Path(truth_file))
     skipped = SkippedFiles()
     opened, items = _open_all(names, truth_from_parent, skipped)
     if truths:
-        items = set_truths(items, lambda id: truths.pop(id, None))
+        items = set_truths(items, lambda id: take_truth(truths, id))
     return Source(
         name=opened[0].name if len(names) == 1 else f"{opened[0].name} and {len(names) - 1} more",
         items=items if limit is None else take_first(items, limit),
@@ -82,7 +82,8 @@ def open_sources(
             "parent" if truth_from_parent else printable(os.fspath(truth_file or "")) or None,
             limit,
         ),
-        gaps=TruthGaps(unused=truths if truths and limit is None else {}),
+        gaps=TruthGaps(unused=truths if limit is None else {}),
+        truths=truths,
     )
 
 

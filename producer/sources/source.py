@@ -95,6 +95,7 @@ class Source:
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     origin: Origin = Origin()
     gaps: TruthGaps = field(default_factory=TruthGaps)
+    truths: dict[str, str] = field(default_factory=dict)  # right answers of a table, by id
     _taken: bool = field(default=False, init=False)
 
     def take(self) -> Iterable[SourceItem]:

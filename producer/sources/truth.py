@@ -1,5 +1,6 @@
 """Right answers: a CSV file with the id of each image and its digit or number, and their types."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from producer.sinks.encoders import plain_id
 from producer.sources.source import Entry, SourceItem, TruthGaps
-from protocol.chunk import CORRECTED, NUMBER_TRUTH, are_written
+from protocol.chunk import CELL_FIELDS, CORRECTED, NUMBER_TRUTH, are_written
 from protocol.csv_rows import find, find_first, open_csv
 from protocol.errors import UsageError
 from protocol.values import WRITTEN_WORDS, is_written
@@ -17,22 +18,26 @@ ID_NAMES = ("id", "path", "file", "image", "name")  # the first of these columns
 PATH_NAMES = ID_NAMES[1:]  # the first of these columns of a list has the paths
 RESULT_NAMES = ("number", "label", "digit")  # the first of these has the answers of results
 ANSWER_NAMES = ("truth", *RESULT_NAMES)  # the first of these has the right answers
+TABLE_NAME = re.compile(
+    r"/[^/]*/(?=[0-9]+/[^/]+$)"
+)  # before the row and the column: a table's name
 
 
 def read_truths(path: Path) -> dict[str, str]:
     """The right answers by id. Raises `UsageError` if the file has none, or one that is no number.
 
-    An id is the whole cell, with any spaces. A row without an answer is left out, but an empty cell
-    in the column `number` says that nothing is written. In a table that was corrected, a person's
-    answer counts more than `truth`. Without a truth, any answer counts that is not to be reviewed.
+    An id is the whole cell, with any spaces; `page`, `field` and `row` of a form may stand for it.
+    A row without an answer is left out, but an empty cell in the column `number` says that nothing
+    is written. In a table that was corrected, a person's answer counts more than `truth`. Without a
+    truth, any answer counts that is not to be reviewed.
     """
     truths: dict[str, str] = {}
     with open_csv(path) as rows:
         names: list[str] = next(rows, [])
-        id_index, find_answer = find(path, names, ID_NAMES), answer_finder(path, names)
+        find_id, find_answer = id_finder(path, names), answer_finder(path, names)
         for row in rows:
             cells = row + [""] * (len(names) - len(row))
-            id, answer = plain_id(cells[id_index]), find_answer(cells)
+            id, answer = find_id(cells), find_answer(cells)
             if answer is None or not id:
                 continue
             if not is_written(answer):
@@ -45,6 +50,31 @@ def read_truths(path: Path) -> dict[str, str]:
     if not truths:
         raise UsageError(f"{path} has no right answers")
     return truths
+
+
+def id_finder(path: Path, names: list[str]) -> Callable[[list[str]], str]:
+    """What gives the id in the cells of a row; see `take_truth` if they have `page` and `field`."""
+    page, field, row = (find_first(names, [field.name]) for field in CELL_FIELDS)
+    if page is None or field is None or find_first(names, ID_NAMES) is not None:
+        index = find(path, names, ID_NAMES)
+        return lambda cells: plain_id(cells[index])
+
+    def join(cells: list[str]) -> str:
+        number = "" if row is None else cells[row].strip()
+        name = cells[field].strip()
+        return f"{plain_id(cells[page])}/{f'/{number}/{name}' if number else name}"
+
+    return join
+
+
+def take_truth(truths: dict[str, str], id: str) -> str | None:
+    """Remove and give the right answer for an id; None if there is none.
+
+    Of a place in a table such as `page.png/marks/4/c1`, it may be known without the table's name,
+    as that of `page.png//4/c1`.
+    """
+    found = truths.pop(id, None)
+    return truths.pop(TABLE_NAME.sub("//", id), None) if found is None else found
 
 
 def answer_finder(path: Path, names: list[str]) -> Callable[[list[str]], str | None]:

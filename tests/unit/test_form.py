@@ -148,6 +148,8 @@ def test_the_px_of_a_pdf_are_those_at_200_dpi(folder: Path) -> None:
         ('"c1"', '" c1"', "tables.marks.columns.1: ' c1': a name has no /"),
         ('"c1"', '"c2"', "tables.marks.columns: .*there must be a name, and none twice"),
         ('"c1", "c2"', '""', "tables.marks.columns: .*there must be a name, and none twice"),
+        ('"c1"', '"row"', "tables.marks.columns: 'row' is a column of the wide table, too"),
+        ("fields.total", "fields.review", "fields.review: 'review' is a column of the wide"),
         ('"c1"', '"total"', "tables.marks.columns: 'total' is the name of a field, too"),
         ("{1,2}'", "['", "tables.marks: the pattern .* is neither a regular expression"),
         ("length = 3", "length = '6-3'", "fields.student: the length '6-3' must be like 9"),

@@ -1,0 +1,123 @@
+"""Results of pages as a wide table: a row for each page or row of a table, a column a field."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
+from itertools import chain, groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from producer.results import ResultFile
+from producer.sinks.encoders import ENCODERS
+from producer.sinks.sink import output_errors
+from protocol.chunk import CELL_FIELDS
+from protocol.errors import UsageError
+
+RESULT_COLUMNS = ["id", *(field.name for field in CELL_FIELDS), "number", "review"]  # of results
+BATCH_PAGES = 256  # this many pages are written at a time
+Place = dict[str, Any]  # a result row
+
+
+def name_wide(results: Path) -> Path:
+    """Where `--wide` writes the table of a result file: beside it."""
+    return results.with_stem(f"{results.stem}-wide")
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raises `UsageError` if the table can't be written there."""
+    if out.suffix.lower() not in ENCODERS:
+        raise UsageError(f"{out} must end in {' or '.join(ENCODERS)}, or be -")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"can't write {out}: no such folder")
+    if os.path.lexists(out) and not overwrite:
+        raise UsageError(f"{out} exists: --overwrite replaces it")
+
+
+def write_wide(results: ResultFile, out: Path, overwrite: bool) -> int:
+    """Write the wide table, as CSV to stdout if `out` is -; gives the number of its rows.
+
+    Raises `UsageError` if the results are not of pages or can't be read, and `OutputError`.
+    """
+    if "page" not in results.schema.names:
+        raise UsageError(f"{results.path} has no fields of pages: `classify --form` reads them")
+    batches = spread_pages(read_pages(results))
+    if str(out) == "-":
+        with output_errors("the rows"):
+            return write_table(batches, sys.stdout.buffer, ".csv")
+    check_out(out, overwrite)
+    if out.exists() and out.samefile(results.path):
+        raise UsageError(f"{out} has the results themselves: name another OUT")
+    partial = out.with_name(f"{out.name}.partial")
+    with output_errors(out):
+        try:
+            with open(partial, "wb") as file:
+                rows = write_table(batches, file, out.suffix.lower())
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    return rows
+
+
+def read_pages(results: ResultFile) -> Iterator[list[Place]]:
+    """The rows of each page."""
+    places = (
+        row for batch in results.batches() for row in batch.select(RESULT_COLUMNS).to_pylist()
+    )
+    return (list(page) for _, page in groupby(places, key=itemgetter("page")))
+
+
+def spread_pages(pages: Iterator[list[Place]]) -> Iterator[pa.RecordBatch]:
+    """The wide rows; all pages have the fields of the first one. There is at least one batch."""
+    first = next(pages, [])
+    tables = dict.fromkeys(find_table(place) for place in first if place["row"] is not None)
+    fields = dict.fromkeys(place["field"] for place in first)
+    named = [("page", pa.string())] + [("table", pa.string())] * (len(tables) > 1)
+    named += [("row", pa.int32())] * bool(tables)
+    schema = pa.schema([*named, *((name, pa.string()) for name in fields), ("review", pa.string())])
+    left = chain([first], pages)
+    while part := [*islice(left, BATCH_PAGES)]:
+        rows = [row for page in part for row in spread_page(page)]
+        yield pa.RecordBatch.from_pylist(rows, schema)
+
+
+def find_table(place: Place) -> str:
+    """The name of the table that a result row is of: `marks` of `page.png/marks/4/c1`."""
+    return str(place["id"].removeprefix(f"{place['page']}/").partition("/")[0])
+
+
+def spread_page(page: Iterable[Place]) -> Iterator[dict[str, Any]]:
+    """The wide rows of a page: one, or one for each row of its tables, which repeats the fields."""
+    places = [*page]
+    shared = [place for place in places if place["row"] is None]
+    rows = [place for place in places if place["row"] is not None]
+    if not rows and shared:
+        yield join(shared)
+    for (table, number), row in groupby(rows, lambda place: (find_table(place), place["row"])):
+        yield {"table": table, "row": number} | join([*shared, *row])
+
+
+def join(places: list[Place]) -> dict[str, Any]:
+    """One wide row, with the names of the fields that a person should look at."""
+    review = ", ".join(place["field"] for place in places if place["review"])
+    numbers = {place["field"]: place["number"] for place in places}
+    return {"page": places[0]["page"], **numbers, "review": review or None}
+
+
+def write_table(batches: Iterator[pa.RecordBatch], file: BinaryIO, suffix: str) -> int:
+    """Write the batches in the format of a file's suffix; gives the number of rows."""
+    encode, rows = ENCODERS[suffix], 0
+    first = next(batches)
+    parquet = pq.ParquetWriter(file, first.schema) if suffix == ".parquet" else None
+    with closing(parquet) if parquet else nullcontext():
+        for batch in chain([first], batches):
+            if parquet:
+                parquet.write_batch(batch)
+            else:
+                file.write(encode(batch, rows == 0))
+            rows += batch.num_rows
+    return rows
