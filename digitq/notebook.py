@@ -96,7 +96,7 @@ def classify(
         if sink.batches
         else result_schema(reading.what, reading.form is not None)
     )
-    summary = summarise(sink.counts, source.skipped.describe())
+    summary = summarise(sink.counts, source.skipped.describe(), reading.row)
     return Results(pa.Table.from_batches(sink.batches, schema), summary)
 
 

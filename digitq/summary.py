@@ -64,7 +64,9 @@ def report_interruption(
         raise
 
 
-def report_rows(sink: "Sink", skipped: str = "", has_speed: bool = True) -> None:
+def report_rows(
+    sink: "Sink", skipped: str = "", has_speed: bool = True, what: str = "image"
+) -> None:
     """Tell what is written and where, how fast it was, and whether workers were at odds."""
     from producer.record import all_fingerprints, all_weights
     from producer.sinks.resumable import FileSink
@@ -74,8 +76,8 @@ def report_rows(sink: "Sink", skipped: str = "", has_speed: bool = True) -> None
         part = sink.parts[-1]
         speed = f", {part.seconds:,.1f} s"
         if part.images >= FEW_IMAGES:
-            speed = f", {part.images_per_second:,.0f} images/s"
-    echo_err(f"{summarise(sink.counts, skipped)}{speed}")
+            speed = f", {part.images_per_second:,.0f} {what}s/s"
+    echo_err(f"{summarise(sink.counts, skipped, what)}{speed}")
     report_zeros(sink.counts.other_zeros)
     if isinstance(sink, FileSink):
         echo_err(f"the rows are in {sink.path}")
@@ -102,9 +104,10 @@ def describe_mixture(fingerprints: Sequence[str], did: str = "answered") -> str:
     return f"{kinds}: their versions, weights or processors differ; `digitq doctor` says which"
 
 
-def summarise(counts: "Counts", skipped: str = "") -> str:
-    """One line of counts and the accuracy; `skipped` is the text of `SkippedFiles.describe`."""
-    parts = [plural(counts.images, "image"), *describe_flaws(counts)]
+def summarise(counts: "Counts", skipped: str = "", what: str = "image") -> str:
+    """One line of counts and the accuracy; `skipped` is the text of `SkippedFiles.describe`, and
+    `what` a row is of."""
+    parts = [plural(counts.images, what), *describe_flaws(counts)]
     if skipped:
         parts.append(f"{skipped} skipped")
     if counts.labelled:

@@ -29,6 +29,11 @@ class Reading(NamedTuple):
         """The form that the pages have; None if each image is one digit or number."""
         return decode_form(self.known) if self.known.startswith(FORM_MAGIC) else None
 
+    @property
+    def row(self) -> str:
+        """What a row of the results is of."""
+        return "field" if self.form else "image"
+
     def count_rows(self, images: int | None) -> int | None:
         """How many rows so many images have; None if the number is unknown."""
         return None if images is None else images * max(1, len(self.cells))
@@ -77,7 +82,7 @@ def choose_reading(
         if form is None:
             return Reading(NUMBER, Known.check(**known).encode())
         if isinstance(form, Form):
-            return Reading(NUMBER, form.encode())
+            return Reading(NUMBER, form.encode(), "a form in Python")
         return Reading(NUMBER, read_form(Path(form)).encode(), os.path.abspath(form))
     if is_any_known:
         raise UsageError(

@@ -94,7 +94,7 @@ def classify(
         with open_client(broker, workers, reading.count_rows(count_files(sources))) as client:
             job = client.start(source, reading, resume=sink.counts)
             take_results(client, job, sink, lambda: reading.count_rows(source.count()))
-    report_rows(sink, source.skipped.describe())
+    report_rows(sink, source.skipped.describe(), what=reading.row)
     report_truth(sink.counts, reading.what, truth, source.gaps)
     if wide:
         show_wide(str(out))

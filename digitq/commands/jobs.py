@@ -75,7 +75,7 @@ def submit(
     images = job.progress().images
     counts = Counts(images, unlabelled=source.gaps.missing)
     report_truth(counts, reading.what, truth, source.gaps)
-    stored = f"{plural(images, 'image')} {'is' if images == 1 else 'are'} in Redis"
+    stored = f"{plural(images, reading.row)} {'is' if images == 1 else 'are'} in Redis"
     skipped = source.skipped.describe()
     echo_err(
         f"{stored}{f', {skipped} skipped' if skipped else ''}; "
@@ -179,7 +179,7 @@ def collect(
     ):
         sync = sink.sync if isinstance(sink, FileSink) and not keep else None
         take_results(client, job, sink, count_stored, sync)
-    report_rows(sink, has_speed=False)
+    report_rows(sink, has_speed=False, what="field" if job.origin.form else "image")
     report_truth(sink.counts, read_by(job.model), job.origin.truth)
     with suppress(DigitqError):  # all rows are here, so a Redis that is lost now does no harm
         if freed := job.progress().freed_images:
